@@ -1,0 +1,50 @@
+#include "mini.h"
+
+const char linux_banner[] = "Linux version 0.0.0-mini (ftpatch fixture) #1\n";
+
+static const syscall_t sys_call_table[] = {
+	(syscall_t)__arm64_sys_getppid,
+	NULL,
+};
+
+static char boot_msg[] __initdata = "mini: starting\n";
+static struct file files[2];
+int b_late(int x);
+
+noinline int arch_hook_late(int x)
+{
+	return slot_probe(x) + 9;
+}
+
+static noinline long invoke_syscall(unsigned int nr, ulong regs)
+{
+	const syscall_t volatile *t = sys_call_table;
+
+	return t[nr] ? t[nr](regs) : -38;
+}
+
+noinline void rest_init(void)
+{
+	early_puts("ftrace hits: ");
+	early_putn(ftrace_hits);
+	early_puts("\n");
+	early_poweroff();
+}
+
+__init void start_kernel(void)
+{
+	static char line[32];
+	long n;
+
+	early_puts(linux_banner);
+	early_puts(boot_msg);
+	ftrace_init();
+	n = a_setup(&files[0]) + b_setup(&files[1]) + b_late(5);
+	n += vfs_read(&files[0], line, sizeof(line) - 2);
+	line[n & 0] = 'l';
+	vfs_write(&files[1], line, 1);
+	early_puts("\ngetppid: ");
+	early_putn(invoke_syscall(0, n));
+	early_puts("\n");
+	rest_init();
+}
