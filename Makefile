@@ -1,0 +1,49 @@
+# Set-up is part of every target: `make demo` needs python3 (3.11 or newer) and pip, nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
+
+.PHONY: demo test kernels boot bench check clean
+.DEFAULT_GOAL := test
+
+demo: $(VENV)/installed
+	@sh tools/demo.sh $(BIN)/ftpatch
+
+test: $(VENV)/tests
+	@$(BIN)/python -m pytest $(PYTEST)
+
+kernels: $(VENV)/installed
+	@$(BIN)/python -m tools.kernels --tools
+
+boot: $(VENV)/tests
+	@KERNELS=1 $(BIN)/python -m pytest -m boot $(PYTEST)
+
+bench: $(VENV)/installed
+	@$(BIN)/python -m tools.bench
+
+check: $(VENV)/checks
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build
+
+# A machine without ensurepip (Debian's python3 without python3-venv) gets a venv that the outer pip fills.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ftpatch needs Python 3.11 or newer: make PYTHON=python3.x")'
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(VENV)
+
+$(VENV)/installed: $(BIN)/python pyproject.toml
+	@$(MAKE) --no-print-directory install EXTRAS= STAMP=$@
+$(VENV)/tests: $(VENV)/installed
+	@$(MAKE) --no-print-directory install EXTRAS='[test]' STAMP=$@
+$(VENV)/checks: $(VENV)/tests
+	@$(MAKE) --no-print-directory install EXTRAS='[test,check]' STAMP=$@
+
+.PHONY: install
+install:
+	@echo "installing ftpatch$(EXTRAS) into $(VENV) ..."
+	@$(PIP) install --quiet --disable-pip-version-check -e '.$(EXTRAS)'
+	@touch $(STAMP)
