@@ -1,0 +1,190 @@
+"""arm64: how its compilers lay out patch sites, and how its kernels use them.
+
+A traced function starts with two NOPs (behind a `bti c` where it may be called indirectly). The kernel rewrites them to
+
+    mov  x9, x30            the caller's return address is parked in x9, which is dead at a function's entry
+    bl   ftrace_caller      x30 now points behind the call
+
+and ftrace_caller returns with x30 := x9 to where x30 pointed. There is no push, because the stack pointer must stay
+16-byte aligned and an unwinder would have to know of it.
+
+Where the kernel is built with CALL_OPS, eight more bytes stand in front of the function: two NOPs in the file, in
+the running kernel a pointer to the ftrace_ops that the site serves. ftrace_caller finds them from its return
+address, `(x30 & ~7) − 16`, and has no check for NULL: a site that is enabled on disk must have that pointer filled,
+or must enter ftrace_caller behind the load.
+
+    -fpatchable-function-entry=2           record ─► nop nop                          symbol = record
+    the same with BTI                      bti c, record ─► nop nop                   symbol = record − 4
+    -fpatchable-function-entry=4,2         record ─► [ops pointer], nop nop           symbol = record + 8
+    the same with BTI                      record ─► [ops pointer], bti c, nop nop    symbol = record + 8
+    -pg                                    record ─► bl _mcount, somewhere in the prologue
+
+A kCFI type hash may precede the symbol; it is never touched.
+Encodings: Arm Architecture Reference Manual for A-profile (DDI 0487), C6.2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.arch import AddressPair, Arch, Branch, Entry, Shape, Word
+from ftpatch.arch.arm64_contract import keeps_contract
+from ftpatch.elf.tables import U32
+
+NOP = Word(0xD503_201F, text="nop")
+ANY_BTI = Word(0xD503_241F, 0xFFFF_FF3F, "bti {c,j,jc}")
+BTI_C = Word(0xD503_245F, text="bti c")
+MOV_X9_X30 = Word(0xAA1E_03E9, text="mov x9, x30")
+BL = Branch(Word(0x9400_0000, 0xFC00_0000, "bl"), 0x03FF_FFFF, 4, -(1 << 27), (1 << 27) - 4)
+B = Branch(Word(0x1400_0000, 0xFC00_0000, "b"), 0x03FF_FFFF, 4, -(1 << 27), (1 << 27) - 4)
+ADRP = Word(0x9000_0000, 0x9F00_0000, "adrp")
+ADD_IMM = Word(0x9100_0000, 0xFFC0_0000, "add Xd, Xn, #imm12")
+AND_LR_7 = Word(0x927D_F3C0, 0xFFFF_FFE0, "and Xd, x30, #~7")
+LDUR_16 = Word(0xF85F_0000, 0xFFFF_FC00, "ldur Xt, [Xn, #-16]")
+LDR_UIMM = Word(0xF940_0000, 0xFFC0_0000, "ldr Xt, [Xn, #imm]")
+ERRATUM_843419 = (0xFF8, 0xFFC)  # page offsets where an ADRP may misbehave on Cortex-A53
+READ_AHEAD = 16  # words of ftrace_caller that are looked at for the ops load
+
+SHAPES = (
+    Shape(
+        "callops", entry=8, start=2, old=(NOP, NOP), new=(MOV_X9_X30, BL.word), skip=ANY_BTI, skip_at=2, literal=0,
+        source="arch/arm64/kernel/ftrace.c ftrace_call_adjust(), CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS; Debian 6.12",
+    ),
+    Shape(
+        "pfe2", entry=0, start=0, old=(NOP, NOP), new=(MOV_X9_X30, BL.word), skip=ANY_BTI, skip_at=-1,
+        source="arch/arm64/include/asm/ftrace.h ftrace_call_adjust(), -fpatchable-function-entry=2; Debian 6.1",
+    ),
+    Shape(
+        "mcount", entry=0, start=0, old=(BL.word,), new=(BL.word,), anywhere=True,
+        refusal="a `bl _mcount` sits behind the prologue, where ftrace_caller's register contract does not hold",
+        source="scripts/recordmcount.c, gcc -pg (kernels before 5.5, and later ones without WITH_REGS/WITH_ARGS)",
+    ),
+)  # fmt: skip
+
+
+def read_entry(words: U32) -> Entry:
+    """What a kernel trampoline does first, from its first instruction words.
+
+    Source: arch/arm64/kernel/entry-ftrace.S, SYM_CODE_START(ftrace_caller) (Linux 6.12).
+    """
+    at = 1 if len(words) and ANY_BTI.matches(words[:1])[0] else 0
+    if len(words) < at + 2 or not AND_LR_7.matches(words[at : at + 1])[0]:
+        return Entry(literal=False)
+    register = int(words[at]) & 31
+    if int(words[at + 1]) != LDUR_16.bits | register << 5 | register:
+        return Entry(literal=False)
+    direct = 0
+    for word in words[at + 2 : at + READ_AHEAD]:
+        if LDR_UIMM.matches(np.array([word], dtype=np.uint32))[0] and int(word) >> 5 & 31 == register:
+            direct = (int(word) >> 10 & 0xFFF) * 8
+            break
+    return Entry(literal=True, register=register, resume=4 * (at + 2), direct_call=direct)
+
+
+def thunk(va: int, ops: int, entry_va: int, entry: Entry) -> U32:
+    """The words of a shared stub at `va` that loads the address of `ops` where `entry` would have loaded a literal,
+    and enters the trampoline behind that load. Position-independent; an AssertionError where it cannot reach."""
+    n, page = entry.register, adrp(va + 4, ops, entry.register)
+    add = ADD_IMM.bits | (ops & 0xFFF) << 10 | n << 5 | n
+    branch = B.encode(np.array([entry_va + entry.resume - (va + 12)], dtype=np.int64))[0]
+    return np.array([BTI_C.bits, page, add, branch], dtype=np.uint32)
+
+
+def adrp(va: int, target: int, register: int) -> int:
+    """The word `adrp Xregister, target` at `va`."""
+    pages = (target >> 12) - (va >> 12)
+    if not -(1 << 20) <= pages < 1 << 20:
+        raise AssertionError("an adrp out of reach was to be encoded")
+    return ADRP.bits | (pages & 3) << 29 | (pages >> 2 & 0x7FFFF) << 5 | register
+
+
+def adrp_target(word: int, va: int) -> int:
+    """The page address that an ADRP word at `va` forms."""
+    pages = (word >> 29 & 3) | (word >> 5 & 0x7FFFF) << 2
+    return (va & ~0xFFF) + ((pages ^ 1 << 20) - (1 << 20) << 12)
+
+
+def find_pairs(words: U32, va: int, value: int) -> list[AddressPair]:
+    """Every `adrp Xn; add Xd, Xn, #lo12` in one function (its words, its va) that forms `value`.
+
+    A pair is private when the ADRP's result serves this ADD alone: the same register is overwritten by it, no
+    instruction between the two names it, none of them is a branch, and no branch of the function lands between.
+    """
+    targets = _branch_targets(words)
+    pairs = []
+    for first in np.flatnonzero(ADRP.matches(words)):
+        register, page = int(words[first]) & 31, adrp_target(int(words[first]), va + 4 * int(first))
+        private = True
+        for second in range(int(first) + 1, len(words)):
+            word = int(words[second])
+            if ADD_IMM.matches(words[second : second + 1])[0] and word >> 5 & 31 == register:
+                if page + (word >> 10 & 0xFFF) == value:
+                    alone = private and word & 31 == register and targets.isdisjoint(range(int(first) + 1, second + 1))
+                    pairs.append(AddressPair(int(first), second, register, value, alone))
+                if word & 31 == register:
+                    break
+            elif ADRP.matches(words[second : second + 1])[0]:
+                if word & 31 == register:
+                    break
+            elif register in (word & 31, word >> 5 & 31, word >> 10 & 31, word >> 16 & 31) or _leaves(word):
+                private = False
+                if word & 31 == register or (_leaves(word) and not _is_call(word)):
+                    break
+    return pairs
+
+
+def _leaves(word: int) -> bool:
+    """Whether the word is in the branch, exception and system group."""
+    return word >> 26 & 0b111 == 0b101
+
+
+def _is_call(word: int) -> bool:
+    return word & 0xFC00_0000 == BL.word.bits
+
+
+def _branch_targets(words: U32) -> set[int]:
+    """Word indices that direct branches of the function go to."""
+    index = np.arange(len(words))
+    found: set[int] = set()
+    for mask, bits, shift, width in (
+        (0xFC00_0000, 0x1400_0000, 0, 26),  # b
+        (0xFF00_0010, 0x5400_0000, 5, 19),  # b.cond
+        (0x7E00_0000, 0x3400_0000, 5, 19),  # cbz, cbnz
+        (0x7E00_0000, 0x3600_0000, 5, 14),  # tbz, tbnz
+    ):
+        hit = (words & np.uint32(mask)) == np.uint32(bits)
+        field = (words[hit] >> np.uint32(shift)).astype(np.int64) & ((1 << width) - 1)
+        sign = 1 << width - 1
+        found.update((index[hit] + ((field ^ sign) - sign)).tolist())
+    return found
+
+
+def set_pair(words: U32, va: int, pair: AddressPair, value: int) -> U32 | None:
+    """The pair's two words forming `value` instead; None where that needs another page and the ADRP is shared."""
+    one, two = int(words[pair.first]), int(words[pair.second])
+    if value >> 12 != pair.value >> 12:
+        if not pair.private:
+            return None
+        one = adrp(va + 4 * pair.first, value, pair.register)
+    return np.array([one, two & ~(0xFFF << 10) | (value & 0xFFF) << 10], dtype=np.uint32)
+
+
+ARCH = Arch(
+    name="arm64",
+    e_machine=183,
+    nop=NOP.bits,
+    branch=BL,
+    shapes=SHAPES,
+    relative=1027,  # R_AARCH64_RELATIVE
+    none=0,  # R_AARCH64_NONE; relocate_kernel() skips every type but RELATIVE
+    abs64=257,  # R_AARCH64_ABS64
+    entries=("ftrace_caller", "ftrace_regs_caller"),
+    read_entry=read_entry,
+    contract="x0-x8, x18-x29 and sp kept, x30 := x9, return to the old x30",
+    keeps_contract=keeps_contract,
+    thunk=thunk,
+    thunk_size=16,
+    thunk_avoids=ERRATUM_843419,
+    find_pairs=find_pairs,
+    set_pair=set_pair,
+)

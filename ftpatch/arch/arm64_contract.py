@@ -1,0 +1,207 @@
+"""Does a piece of arm64 code behave as a trampoline that a patch site may call?
+
+At a site x9 holds the caller's return address and x30 the return point inside the function. Whoever is called must
+leave by a branch to the old x30, with x30 := the old x9 and with sp, x0–x8 and x18–x29 as they were. A C function
+does not: it returns to x30 with x30 unchanged, and the traced function then returns into itself for ever.
+
+The code is walked with symbols for values: every register starts as itself, stack slots are remembered, what is not
+understood becomes unknown. All paths are followed. The answer errs on the side of "not shown".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ftpatch.elf.tables import U32
+
+Value = tuple[str, int]  # ("reg", n): what register n held at entry; ("sp", n): entry sp + n; ("pac", n); ("?", 0)
+UNKNOWN: Value = ("?", 0)
+MAX_STEPS, MAX_PATHS, CHUNK = 4096, 64, 64
+ZR = SP = 31
+PRESERVED = (*range(9), *range(18, 30))
+SCRATCH = (*range(18), 30)  # what a call may change; x18 belongs to the platform and is left alone
+
+
+@dataclass
+class State:
+    va: int
+    regs: list[Value] = field(default_factory=lambda: [("reg", n) for n in range(31)])
+    sp: int = 0
+    stack: dict[int, Value] = field(default_factory=dict)
+
+    def copy(self, va: int) -> State:
+        return State(va, list(self.regs), self.sp, dict(self.stack))
+
+    def get(self, n: int) -> Value:
+        return UNKNOWN if n == ZR else self.regs[n]
+
+    def set(self, n: int, value: Value) -> None:
+        if n != ZR:
+            self.regs[n] = value
+
+    def base(self, n: int) -> Value:
+        """Value of register n where 31 means the stack pointer."""
+        return ("sp", self.sp) if n == SP else self.regs[n]
+
+
+class NotShown(Exception):
+    """The walk met something that does not keep the contract, or that it cannot follow."""
+
+
+def keeps_contract(read: Callable[[int, int], U32], va: int) -> str:
+    """Why the code at `va` is no trampoline for a patch site; empty where every path keeps the contract.
+
+    read(va, n): up to n instruction words at va, fewer or none where there is no code.
+    """
+    try:
+        _walk(read, va)
+    except NotShown as reason:
+        return str(reason)
+    return ""
+
+
+def _walk(read: Callable[[int, int], U32], va: int) -> None:
+    todo, steps, paths = [State(va)], 0, 0
+    while todo:
+        state, paths = todo.pop(), paths + 1
+        while True:
+            steps += 1
+            if steps > MAX_STEPS or paths > MAX_PATHS:
+                raise NotShown("it is too long to be judged")
+            words = read(state.va, 1)
+            if not len(words):
+                raise NotShown(f"it runs out of code at {state.va:#x}")
+            word = int(words[0])
+            if _branch(state, word, todo):
+                break
+
+
+def _branch(state: State, word: int, todo: list[State]) -> bool:
+    """Step over one instruction; True where this path ends (soundly)."""
+    va = state.va
+    if word & 0xFC00_0000 == 0x1400_0000:  # b
+        state.va = va + _signed(word, 0, 26) * 4
+    elif word & 0xFC00_0000 == 0x9400_0000 or word & 0xFFFF_FC1F == 0xD63F_0000:  # bl, blr
+        _call(state)
+    elif word & 0xFF00_0010 == 0x5400_0000 or word & 0x7E00_0000 == 0x3400_0000:  # b.cond, cbz, cbnz
+        todo.append(state.copy(va + _signed(word, 5, 19) * 4))
+        state.va += 4
+    elif word & 0x7E00_0000 == 0x3600_0000:  # tbz, tbnz
+        todo.append(state.copy(va + _signed(word, 5, 14) * 4))
+        state.va += 4
+    elif word & 0xFFFF_FC1F in (0xD61F_0000, 0xD65F_0000):  # br, ret
+        _leave(state, word >> 5 & 31)
+        return True
+    elif word >> 26 & 7 == 0b101 and word & 0xFF00_0000 != 0xD500_0000:
+        raise NotShown(f"it executes {word:#010x} at {va:#x}")
+    else:
+        _straight(state, word)
+        state.va += 4
+    return False
+
+
+def _leave(state: State, register: int) -> None:
+    if state.get(register) != ("reg", 30):
+        raise NotShown("it does not return to where x30 pointed")
+    if state.regs[30] != ("reg", 9):
+        raise NotShown("it does not return with the old x9 in x30, so the traced function would never return")
+    changed = [f"x{n}" for n in PRESERVED if state.regs[n] != ("reg", n)]
+    if changed or state.sp:
+        raise NotShown(f"it changes {', '.join(changed or ['sp'])}")
+
+
+def _call(state: State) -> None:
+    """A call of ordinary code: scratch registers and everything below sp are lost."""
+    for n in SCRATCH:
+        state.regs[n] = UNKNOWN
+    state.stack = {off: value for off, value in state.stack.items() if off >= state.sp}
+    state.va += 4
+
+
+def _straight(state: State, word: int) -> None:
+    """One instruction that is no branch."""
+    rd = word & 31
+    if word & 0xFF00_0000 == 0xD500_0000:  # hints, barriers, msr, mrs
+        _system(state, word)
+    elif word & 0xFFE0_FFE0 == 0xAA00_03E0:  # mov Xd, Xm
+        state.set(rd, state.get(word >> 16 & 31))
+    elif word & 0xBF80_0000 == 0x9100_0000:  # add, sub Xd|sp, Xn|sp, #imm
+        _add(state, word)
+    elif word >> 25 & 0b101 == 0b100:
+        _memory(state, word)
+    elif word & 0x1F00_0000 == 0x1100_0000 and rd == SP and not word >> 29 & 1:
+        raise NotShown(f"it moves sp by {word:#010x} at {state.va:#x}")
+    elif word & 0x1F80_0000 == 0x1200_0000 and rd == SP and word >> 29 & 3 != 3:
+        raise NotShown(f"it aligns sp at {state.va:#x}")
+    elif word & 0x1FE0_0000 == 0x0B20_0000 and rd == SP and not word >> 29 & 1:
+        raise NotShown(f"it moves sp by a register at {state.va:#x}")
+    else:
+        state.set(rd, UNKNOWN)
+
+
+def _system(state: State, word: int) -> None:
+    x30 = state.regs[30]
+    if word in (0xD503_233F, 0xD503_237F):  # paciasp, pacibsp
+        state.regs[30] = ("pac", x30[1]) if x30[0] == "reg" else UNKNOWN
+    elif word in (0xD503_23BF, 0xD503_23FF):  # autiasp, autibsp
+        state.regs[30] = ("reg", x30[1]) if x30[0] == "pac" else UNKNOWN
+    elif word & 0xFFF0_0000 == 0xD530_0000:  # mrs
+        state.set(word & 31, UNKNOWN)
+
+
+def _add(state: State, word: int) -> None:
+    amount = (word >> 10 & 0xFFF) << (12 if word >> 22 & 1 else 0)
+    kind, n = state.base(word >> 5 & 31)
+    amount = -amount if word >> 30 & 1 else amount
+    result = ("sp", n + amount) if kind == "sp" else (kind, n) if amount == 0 else UNKNOWN
+    if word & 31 != SP:
+        state.set(word & 31, result)
+    elif result[0] != "sp":
+        raise NotShown(f"it loads sp from a register at {state.va:#x}")
+    else:
+        state.sp = result[1]
+
+
+def _memory(state: State, word: int) -> None:
+    """Loads and stores: pairs and single 64-bit registers at immediate offsets are followed exactly."""
+    rt, rn, load = word & 31, word >> 5 & 31, bool(word >> 22 & 1)
+    if word & 0xFE00_0000 == 0xA800_0000 and word >> 23 & 3:  # stp, ldp Xt1, Xt2
+        step = _signed(word, 15, 7) * 8
+        _access(state, rn, step, ("off", "post", "off", "pre")[word >> 23 & 3], load, (rt, word >> 10 & 31))
+    elif word & 0xFF80_0000 == 0xF900_0000:  # str, ldr Xt, [Xn, #imm]
+        _access(state, rn, (word >> 10 & 0xFFF) * 8, "off", load, (rt,))
+    elif word & 0xFFA0_0000 == 0xF800_0000 and word >> 10 & 3 != 2:  # stur, ldur, pre- and post-indexed
+        _access(state, rn, _signed(word, 12, 9), ("off", "post", "", "pre")[word >> 10 & 3], load, (rt,))
+    elif word >> 24 & 0b111011 == 0b011000:  # ldr literal
+        state.set(rt, UNKNOWN)
+    elif rn == SP or state.base(rn)[0] == "sp":
+        raise NotShown(f"it uses the stack by {word:#010x} at {state.va:#x}, which is not followed")
+    else:
+        for n in (rt, word >> 10 & 31, word >> 16 & 31, rn):  # whatever it writes is among these
+            state.set(n, UNKNOWN)
+
+
+def _access(state: State, rn: int, step: int, mode: str, load: bool, registers: tuple[int, ...]) -> None:
+    kind, at = state.base(rn)
+    where = at + (step if mode != "post" else 0)
+    for i, n in enumerate(registers):
+        off = where + 8 * i
+        if load:
+            kept = kind == "sp" and off >= min(state.sp, at + step)  # an interrupt may overwrite what lies below sp
+            state.set(n, state.stack.get(off, UNKNOWN) if kept else UNKNOWN)
+        elif kind == "sp":
+            if off >= 0:
+                raise NotShown(f"it writes its caller's stack frame at {state.va:#x}")
+            state.stack = {o: v for o, v in state.stack.items() if abs(o - off) >= 8}
+            state.stack[off] = state.get(n)
+    if mode != "off":
+        if rn == SP:
+            state.sp = at + step
+        else:
+            state.set(rn, ("sp", at + step) if kind == "sp" else UNKNOWN)
+
+
+def _signed(word: int, shift: int, width: int) -> int:
+    value = word >> shift & (1 << width) - 1
+    return value - (1 << width) if value >> width - 1 else value

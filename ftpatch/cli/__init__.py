@@ -1,0 +1,86 @@
+"""The command line. click lives in this folder only; every verb is a file of its own, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from ftpatch import __version__
+from ftpatch.errors import FtpatchError, UsageError
+
+VERBS = ("scan", "enable", "image")
+BUG = 70
+
+
+class Verbs(click.Group):
+    """Subcommands by name; importing one imports numpy and everything behind it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(f"ftpatch.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ftpatch")
+def group() -> None:
+    """Patch-site rewriter for Linux kernels: find the ftrace sites of a vmlinux, enable chosen ones on disk."""
+
+
+def main() -> None:
+    """The `ftpatch` script: run, and turn every refusal into one line and its exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; its exit code. Unexpected exceptions are our bugs and pass through as 70."""
+    try:
+        code = group.main(arguments, prog_name="ftpatch", standalone_mode=False)
+        return int(code or 0)
+    except FtpatchError as error:
+        complain(error)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return UsageError.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("ftpatch: interrupted; nothing was left behind", err=True)
+        return 128 + signal.SIGINT
+    except Exception:  # the last resort of the process
+        import traceback
+
+        traceback.print_exc()
+        click.echo("ftpatch: this is a bug in ftpatch; please report the lines above", err=True)
+        return BUG
+
+
+def complain(error: FtpatchError) -> None:
+    """A refusal on stderr: the culprits, if there are more than the sentence shows, then the one line."""
+    for line in error.details if len(error.details) > 1 else ():
+        click.echo(f"  {line}", err=True)
+    click.echo(f"ftpatch: {error}", err=True)
+
+
+def emit(text: str) -> None:
+    """Write a piece of the report to stdout; a reader that has gone away (`| head`) is no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _terminated(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds like any exception, so that no temporary file stays."""
+    raise SystemExit(128 + signum)

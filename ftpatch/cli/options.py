@@ -1,0 +1,85 @@
+"""Options that several verbs share, and the way their reports go out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+
+from ftpatch.cli import emit
+from ftpatch.report import FORMATS, Document, destinations, renderer
+
+F = TypeVar("F", bound=Callable[..., Any])
+BLOCK = 1 << 16
+SELECTOR_HELP = "name, glob, /regex/, !SEL, @file, 0xVA, .section+0xOFF, row:N or name@file.c; repeatable, joined."
+STATUS_HELP = "Narrow to a status; repeatable. weak-leftover adds the nameless sites of dead weak functions."
+REPORT_HELP = "Also write a report to FILE; repeatable. json=FILE of a writing verb is its journal."
+
+selectors = [
+    click.option("--func", "func", multiple=True, metavar="SEL", help=SELECTOR_HELP),
+    click.option("--status", multiple=True, metavar="STATUS", help=STATUS_HELP),
+    click.option("--section", multiple=True, metavar="NAME", help="Narrow to a section; repeatable."),
+]
+reports = [
+    click.option("--format", "format_", type=click.Choice(FORMATS), default="text", help="What goes to stdout."),
+    click.option("--report", "report", multiple=True, metavar="FORMAT=FILE", help=REPORT_HELP),
+    click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour on stdout."),
+]
+layout = click.option("--layout", metavar="NAME", help="Take this site layout instead of deciding by evidence.")
+
+
+def options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:
+    """A decorator that adds whole groups of options, in the order given."""
+
+    def add(function: F) -> F:
+        for option in reversed([option for group in groups for option in group]):
+            function = option(function)
+        return function
+
+    return add
+
+
+def to_stdout(document: Document, format_: str, color: str) -> None:
+    """The report on stdout, in pieces of some size; nothing else ever goes there."""
+    document.colored = color == "always" or (color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    piece = ""
+    for text in renderer(format_)(document):
+        piece += text
+        if len(piece) > BLOCK:
+            emit(piece)
+            piece = ""
+    emit(piece)
+
+
+def to_files(document: Document, report: tuple[str, ...]) -> None:
+    """Every --report FORMAT=FILE, each written whole or not at all."""
+    from ftpatch import apply
+
+    for name, path in destinations(report):
+        with apply.whole_file(apply.report_path(path), 0o666 & ~_umask()) as (fd, _):
+            for piece in _blocks(renderer(name)(document)):
+                apply.append(fd, piece.encode("utf-8", "backslashreplace"))
+
+
+def _blocks(pieces: Iterator[str]) -> Iterator[str]:
+    block: list[str] = []
+    for piece in pieces:
+        block.append(piece)
+        if len(block) >= 4096:
+            yield "".join(block)
+            block = []
+    yield "".join(block)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def note(text: str) -> None:
+    """A remark on stderr."""
+    print(f"ftpatch: {text}", file=sys.stderr)

@@ -1,0 +1,411 @@
+"""One ELF file as an immutable value: its bytes, its sections, and the address spaces between them.
+
+Three ways to say where something is, each with its own name and never just "addr":
+
+    place = (sec, off)             the truth, in vmlinux and modules alike
+    va    = base[sec] + off        linked files: base is sh_addr; ET_REL: sections laid end to end, for sorting only
+    pos   = sh_offset[sec] + off   in the file; it is not va minus a constant
+
+Kernel addresses need all 64 bits: they are stored as uint64 and subtracted as int64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ftpatch import envelope
+from ftpatch.elf import tables as t
+from ftpatch.elf.tables import I64, U8, U32, U64, Mask, Rows
+from ftpatch.errors import ArchError, ElfError, PolicyError
+
+ELFCLASS64, ELFDATA2LSB = 2, 1
+MAX_NESTING = 64  # functions that overlap one address; compilers and linkers make two or three
+KERNEL_NAMES = ("start_kernel", "linux_banner", "__start_mcount_loc")
+
+
+@dataclass(frozen=True)
+class Functions:
+    """Every defined function symbol of the image, sorted by address; equal addresses keep kallsyms' order.
+
+    row: symbol table row; va, end: [va, end) bounded by st_size; reach: greatest `end` so far, by which
+    an address can be told to lie inside some function although functions overlap.
+    """
+
+    row: I64
+    va: U64
+    end: U64
+    reach: U64
+
+    def at(self, va: U64) -> tuple[I64, I64]:
+        """First and one-past-last index of the functions that start at each va (equal: none)."""
+        return (
+            np.searchsorted(self.va, va, side="left").astype(np.int64),
+            np.searchsorted(self.va, va, side="right").astype(np.int64),
+        )
+
+    def inside(self, va: U64) -> Mask:
+        """Whether each va lies in [st_value, st_value + st_size) of some function."""
+        before = np.searchsorted(self.va, va, side="right").astype(np.int64) - 1
+        found: Mask = (
+            (before >= 0) & (self.reach[np.maximum(before, 0)] > va) if len(self.va) else np.zeros(len(va), bool)
+        )
+        return found
+
+    def containing(self, va: U64) -> I64:
+        """Index of the nearest function whose bounds hold each va; −1 if none does."""
+        index = np.searchsorted(self.va, va, side="right").astype(np.int64) - 1
+        index[~self.inside(va)] = -1
+        for _ in range(MAX_NESTING):  # steps back over functions that ended before va, all sites at once
+            ended = (index >= 0) & (self.end[np.maximum(index, 0)] <= va)
+            if not ended.any():
+                return index
+            index[ended] -= 1
+        index[ended] = -1
+        return index
+
+
+@dataclass(frozen=True)
+class Image:
+    """A parsed ELF file. `data` is the whole file as read-only bytes, usually a memory map."""
+
+    path: str
+    data: U8
+    mode: int
+    ehdr: Rows
+    shdr: Rows
+    phdr: Rows
+    names: tuple[str, ...]
+
+    @property
+    def e_type(self) -> int:
+        return int(self.ehdr["e_type"])
+
+    @property
+    def e_machine(self) -> int:
+        return int(self.ehdr["e_machine"])
+
+    @property
+    def linked(self) -> bool:
+        return self.e_type != t.ET_REL
+
+    # -- sections ----------------------------------------------------------------------------------------------
+
+    def sections_named(self, *names: str) -> list[int]:
+        """Indices of all sections that bear one of the names."""
+        return [index for index, name in enumerate(self.names) if name in names]
+
+    def content(self, sec: int) -> U8:
+        """Bytes of one section; none where it occupies no file space."""
+        if self.shdr["sh_type"][sec] == t.SHT_NOBITS:
+            return self.data[:0]
+        return t.cut(self.data, int(self.shdr["sh_offset"][sec]), int(self.shdr["sh_size"][sec]), self.names[sec])
+
+    @cached_property
+    def has_bytes(self) -> Mask:
+        """Per section: it occupies space in the file."""
+        kind = self.shdr["sh_type"]
+        return np.asarray((kind != t.SHT_NOBITS) & (kind != t.SHT_NULL))
+
+    @cached_property
+    def executable(self) -> Mask:
+        """Per section: it holds code that is really in this file."""
+        flags = self.shdr["sh_flags"]
+        wanted = t.SHF_ALLOC | t.SHF_EXECINSTR
+        return np.asarray(((flags & wanted) == wanted) & self.has_bytes)
+
+    @cached_property
+    def base(self) -> U64:
+        """va of every section's first byte; see the module's text for ET_REL."""
+        if self.linked:
+            return np.ascontiguousarray(self.shdr["sh_addr"])
+        room = (np.minimum(self.shdr["sh_size"], len(self.data)) + np.uint64(63)) & ~np.uint64(63)
+        return np.concatenate(([0], np.cumsum(room)[:-1])).astype(np.uint64)
+
+    @cached_property
+    def _by_va(self) -> tuple[I64, U64, U64]:
+        """Sections with an address, sorted: index, first va, end va. An overlap is an ElfError."""
+        flags, size = self.shdr["sh_flags"], self.shdr["sh_size"]
+        member = (flags & t.SHF_ALLOC != 0) & (size > 0) & (flags & t.SHF_TLS == 0)
+        index = np.flatnonzero(member)
+        index = index[np.argsort(self.base[index], kind="stable")]
+        start = self.base[index]
+        end = start + np.minimum(size[index], np.uint64(1 << 62))
+        bad = np.flatnonzero((end[:-1] > start[1:]) | (end[:-1] < start[:-1]))
+        if len(bad):
+            one, two = index[bad[0]], index[bad[0] + 1]
+            raise ElfError(
+                "sections overlap in memory",
+                self.path,
+                found=f"{self.names[one]} ends behind {self.names[two]}'s start",
+            )
+        return index, start, end
+
+    def place(self, va: U64) -> tuple[I64, I64]:
+        """(sec, off) of each va; sec is −1 where no section holds it."""
+        index, start, end = self._by_va
+        if not len(index):
+            return np.full(len(va), -1, dtype=np.int64), np.zeros(len(va), dtype=np.int64)
+        near = np.searchsorted(start, va, side="right").astype(np.int64) - 1
+        known = (near >= 0) & (va < end[np.maximum(near, 0)])
+        near = np.maximum(near, 0)
+        off = (va - start[near]).view(np.int64)
+        return np.where(known, index[near], -1), np.where(known, off, 0)
+
+    def va(self, sec: I64, off: I64) -> U64:
+        """va of each place; 0 where sec is −1."""
+        found: U64 = np.where(sec >= 0, self.base[np.maximum(sec, 0)] + off.astype(np.uint64), np.uint64(0))
+        return found
+
+    def pos(self, sec: I64, off: I64) -> I64:
+        """File position of each place; −1 where the place has no bytes in the file."""
+        safe = np.maximum(sec, 0)
+        known = (sec >= 0) & self.has_bytes[safe] & (off >= 0) & (off < self.shdr["sh_size"][safe].astype(np.int64))
+        found: I64 = np.where(known, self.shdr["sh_offset"][safe].astype(np.int64) + off, -1)
+        return found
+
+    def pos_of_va(self, va: int) -> int:
+        """File position of one va in a linked file; −1 where it has no bytes in the file."""
+        sec, off = self.place(np.array([va], dtype=np.uint64))
+        return int(self.pos(sec, off)[0])
+
+    def words(self, sec: I64, off: I64, first: int, n: int) -> U32:
+        """(len(sec), n) instruction words from byte offset off + 4·first; 0 where the file holds none."""
+        pos = self.pos(sec, off)
+        start = pos + 4 * first
+        low = np.where(sec >= 0, self.shdr["sh_offset"][np.maximum(sec, 0)].astype(np.int64), 0)
+        high = low + np.where(sec >= 0, self.shdr["sh_size"][np.maximum(sec, 0)].astype(np.int64), 0)
+        words = np.zeros((len(sec), n), dtype=np.uint32)
+        for column in range(n):  # a loop over columns, never over sites
+            at = start + 4 * column
+            good = (pos >= 0) & (at >= low) & (at + 4 <= high)
+            words[good, column] = self.word_at(at[good])
+        return words
+
+    def word_at(self, pos: I64) -> U32:
+        """The 32-bit words at file positions that are known to lie in the file."""
+        if not np.any(pos & 3):
+            found: U32 = self._aligned_words[pos >> 2]
+            return found
+        return np.ascontiguousarray(self.data[pos[:, None] + np.arange(4)]).view("<u4").reshape(-1)
+
+    @cached_property
+    def _aligned_words(self) -> U32:
+        return self.data[: len(self.data) & ~3].view("<u4")
+
+    def code(self, va: int, n: int) -> U32:
+        """Up to n instruction words from `va` to the end of its executable section; empty elsewhere."""
+        sec, off = self.place(np.array([va], dtype=np.uint64))
+        pos = int(self.pos(sec, off)[0])
+        if pos < 0 or pos & 3 or not self.executable[sec[0]]:
+            return np.zeros(0, dtype=np.uint32)
+        left = (int(self.shdr["sh_size"][sec[0]]) - int(off[0])) // 4
+        return self.word_at(pos + 4 * np.arange(min(n, left), dtype=np.int64))
+
+    # -- symbols and relocations -------------------------------------------------------------------------------
+
+    @cached_property
+    def symbols(self) -> t.Symbols:
+        """The static symbol table; an image without one has no rows."""
+        tabs = np.flatnonzero(self.shdr["sh_type"] == t.SHT_SYMTAB)
+        if not len(tabs):
+            return t.Symbols(np.zeros(0, t.SYM), b"", np.zeros(0, np.int64))
+        tab = int(tabs[0])
+        rows = self._rows(tab, t.SYM)
+        link = int(self.shdr["sh_link"][tab])
+        if link >= len(self.shdr) or self.shdr["sh_type"][link] != t.SHT_STRTAB:
+            raise ElfError("the symbol table's sh_link names no string table", self.path, found=f"section {link}")
+        shndx = rows["st_shndx"].astype(np.int64)
+        extended = np.flatnonzero(shndx == t.SHN_XINDEX)
+        if len(extended):
+            shndx[extended] = self._extended_index(tab, len(rows))[extended]
+        special = (rows["st_shndx"] >= t.SHN_LORESERVE) & (rows["st_shndx"] != t.SHN_XINDEX)
+        shndx[special] = t.SHN_ABS
+        shndx[~special & (shndx >= len(self.shdr))] = t.SHN_UNDEF
+        return t.Symbols(rows, self.content(link).tobytes(), shndx)
+
+    def _extended_index(self, tab: int, n: int) -> I64:
+        for sec in np.flatnonzero(self.shdr["sh_type"] == t.SHT_SYMTAB_SHNDX):
+            if int(self.shdr["sh_link"][sec]) == tab:
+                index = self.content(int(sec))
+                if len(index) >= 4 * n:
+                    return index[: 4 * n].view("<u4").astype(np.int64)
+        raise ElfError("symbols use SHN_XINDEX but there is no SHT_SYMTAB_SHNDX table for them", self.path)
+
+    def _rows(self, sec: int, dtype: np.dtype[Any]) -> Rows:
+        head = self.shdr[sec]
+        what = f"{self.path}: section {self.names[sec] or sec}"
+        if int(head["sh_entsize"]) not in (0, dtype.itemsize):
+            raise ElfError("wrong sh_entsize", what, found=str(head["sh_entsize"]), expected=str(dtype.itemsize))
+        return t.rows_of(self.data, int(head["sh_offset"]), int(head["sh_size"]), dtype, what)
+
+    @cached_property
+    def functions(self) -> Functions:
+        """Function symbols by address. Of equal addresses the name that kallsyms would pick comes first:
+        not weak, fewest leading underscores, symbol table order (Linux scripts/kallsyms.c compare_symbols).
+        """
+        symbols = self.symbols
+        row = np.flatnonzero((symbols.type == t.STT_FUNC) & (symbols.shndx > 0))
+        row = row[symbols.shndx[row] != t.SHN_ABS]
+        value = symbols.rows["st_value"][row]
+        va = value if self.linked else self.base[symbols.shndx[row]] + value
+        order = np.argsort(va, kind="stable")
+        row, va = row[order], va[order]
+        self._kallsyms_order(row, va)
+        end = va + np.minimum(symbols.rows["st_size"][row], np.uint64(1 << 40))
+        reach = np.maximum.accumulate(end) if len(end) else end
+        return Functions(row, va, end, reach)
+
+    def _kallsyms_order(self, row: I64, va: U64) -> None:
+        """Sort, in place, each run of equal addresses; there are a few dozen in a kernel."""
+        same = np.flatnonzero(va[1:] == va[:-1])
+        starts = same[np.concatenate(([True], np.diff(same) > 1))] if len(same) else same
+        for start in starts:
+            stop = int(np.searchsorted(va, va[start], side="right"))
+            run = [int(r) for r in row[start:stop]]
+
+            def rank(r: int) -> tuple[bool, int, int]:
+                name = self.symbols.name(r)
+                return (self.symbols.bind[r] == t.STB_WEAK, len(name) - len(name.lstrip("_")), r)
+
+            row[start:stop] = sorted(run, key=rank)
+
+    @cached_property
+    def rela(self) -> tuple[Rows, I64]:
+        """The dynamic relocations of a linked file, and the file position of every row."""
+        flags = self.shdr["sh_flags"]
+        secs = np.flatnonzero((self.shdr["sh_type"] == t.SHT_RELA) & (flags & t.SHF_ALLOC != 0))
+        parts = [self._rows(int(sec), t.RELA) for sec in secs]
+        pos = [
+            int(self.shdr["sh_offset"][sec]) + t.RELA.itemsize * np.arange(len(rows), dtype=np.int64)
+            for sec, rows in zip(secs, parts, strict=True)
+        ]
+        if len(parts) == 1:
+            return parts[0], pos[0]
+        empty = np.zeros(0, t.RELA)
+        return np.concatenate([empty, *parts]), np.concatenate([np.zeros(0, np.int64), *pos])
+
+    def relr_places(self, low: int, high: int) -> U64:
+        """Addresses in [low, high) that SHT_RELR sections relocate."""
+        secs = np.flatnonzero(self.shdr["sh_type"] == t.SHT_RELR)
+        parts = [t.relr_places(self._rows(int(sec), np.dtype("<u8")), low, high) for sec in secs]
+        return np.concatenate([np.zeros(0, np.uint64), *parts])
+
+    # -- identity ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def kind(self) -> str:
+        """`vmlinux`, `module`, `object` or `program`, by what the file contains."""
+        if not self.linked:
+            return "module" if self.sections_named(".modinfo", ".gnu.linkonce.this_module") else "object"
+        if self.sections_named(".head.text", "__ksymtab", "__ksymtab_strings") or self.sections_named(".init.text"):
+            return "vmlinux"
+        return "vmlinux" if any(self.symbols.value(name) is not None for name in KERNEL_NAMES) else "program"
+
+    @cached_property
+    def build_id(self) -> str | None:
+        """The GNU build-id in hex, from the first note that has one."""
+        for sec in np.flatnonzero(self.shdr["sh_type"] == t.SHT_NOTE):
+            notes = self.content(int(sec)).tobytes()
+            at = 0
+            while at + 12 <= len(notes):
+                namesz, descsz, kind = np.frombuffer(notes, "<u4", 3, at).tolist()
+                name, desc = at + 12, at + 12 + (namesz + 3 & ~3)
+                if kind == 3 and notes[name : name + namesz] == b"GNU\0" and desc + descsz <= len(notes):
+                    return notes[desc : desc + descsz].hex()
+                at = desc + (descsz + 3 & ~3)
+        return None
+
+    @cached_property
+    def sha256(self) -> str:
+        """sha256 of the whole file."""
+        return hashlib.sha256(self.data.data).hexdigest()
+
+    def require_symbols(self) -> None:
+        """Refuse a stripped file: without symbols neither the table nor a function can be found."""
+        if not len(self.symbols.rows):
+            raise PolicyError(
+                "no symbol table", self.path, found="a stripped ELF file", expected=".symtab",
+                todo="use the vmlinux of the build tree or of the debug package (stripping debug info alone is fine)",
+            )  # fmt: skip
+
+
+def open_image(path: str) -> Image:
+    """Read and check the headers of an ELF file.
+
+    Raises InputError for what is not ELF, ArchError for 32-bit and big-endian files, ElfError for headers that
+    contradict the file.
+    """
+    data, mode = envelope.open_elf(path)
+    ident = t.cut(data, 0, 16, f"{path}: ELF header")
+    if ident[4] != ELFCLASS64:
+        raise ArchError("not a 64-bit ELF file", path, found=f"EI_CLASS {ident[4]}", expected="2 (ELFCLASS64)")
+    if ident[5] != ELFDATA2LSB:
+        raise ArchError("not a little-endian ELF file", path, found=f"EI_DATA {ident[5]}", expected="1 (ELFDATA2LSB)",
+                        todo="big-endian kernels are not supported")  # fmt: skip
+    ehdr = t.rows_of(data, 0, t.EHDR.itemsize, t.EHDR, f"{path}: ELF header")[0]
+    if ehdr["e_type"] not in (t.ET_REL, t.ET_EXEC, t.ET_DYN):
+        raise ElfError("not a kernel, module, object or program", path, found=f"e_type {ehdr['e_type']}",
+                       expected="ET_REL, ET_EXEC or ET_DYN")  # fmt: skip
+    shdr = _section_headers(path, data, ehdr)
+    phdr = _program_headers(path, data, ehdr, shdr)
+    image = Image(path, data, mode, ehdr, shdr, phdr, _section_names(path, data, ehdr, shdr))
+    _check_sections(image)
+    return image
+
+
+def _section_headers(path: str, data: U8, ehdr: Rows) -> Rows:
+    shoff, n = int(ehdr["e_shoff"]), int(ehdr["e_shnum"])
+    if shoff == 0:
+        raise ElfError("no section headers", path, todo="give the vmlinux that the build produced, sections kept")
+    if int(ehdr["e_shentsize"]) != t.SHDR.itemsize:
+        raise ElfError("wrong e_shentsize", path, found=str(ehdr["e_shentsize"]), expected=str(t.SHDR.itemsize))
+    if n == 0:  # more than 65,279 sections: the count stands in section 0
+        n = int(t.rows_of(data, shoff, t.SHDR.itemsize, t.SHDR, f"{path}: first section header")[0]["sh_size"])
+    return t.rows_of(data, shoff, n * t.SHDR.itemsize, t.SHDR, f"{path}: section header table")
+
+
+def _program_headers(path: str, data: U8, ehdr: Rows, shdr: Rows) -> Rows:
+    n = int(ehdr["e_phnum"])
+    if n == 0xFFFF and len(shdr):
+        n = int(shdr["sh_info"][0])
+    if n and int(ehdr["e_phentsize"]) != t.PHDR.itemsize:
+        raise ElfError("wrong e_phentsize", path, found=str(ehdr["e_phentsize"]), expected=str(t.PHDR.itemsize))
+    return t.rows_of(data, int(ehdr["e_phoff"]), n * t.PHDR.itemsize, t.PHDR, f"{path}: program header table")
+
+
+def _section_names(path: str, data: U8, ehdr: Rows, shdr: Rows) -> tuple[str, ...]:
+    index = int(ehdr["e_shstrndx"])
+    if index == t.SHN_XINDEX and len(shdr):
+        index = int(shdr["sh_link"][0])
+    if index >= len(shdr) or shdr["sh_type"][index] != t.SHT_STRTAB:
+        raise ElfError("e_shstrndx names no string table", path, found=f"section {index} of {len(shdr)}")
+    table = t.cut(data, int(shdr["sh_offset"][index]), int(shdr["sh_size"][index]), f"{path}: section names").tobytes()
+    starts = [int(start) for start in shdr["sh_name"]]
+    if max(starts) >= len(table):
+        raise ElfError("a section's name lies outside the name table", path, found=f"{max(starts):#x}")
+    ends = [table.find(b"\0", start, start + t.MAX_NAME) for start in starts]
+    return tuple(
+        table[start : end if end >= 0 else start + t.MAX_NAME].decode("utf-8", "backslashreplace")
+        for start, end in zip(starts, ends, strict=True)
+    )
+
+
+def _check_sections(image: Image) -> None:
+    """Every section that claims bytes has them; a truncated file is found here."""
+    size = np.uint64(len(image.data))
+    head = image.shdr
+    with np.errstate(over="ignore"):
+        end = head["sh_offset"] + head["sh_size"]
+    bad = np.flatnonzero(image.has_bytes & ((end > size) | (end < head["sh_offset"])))
+    if len(bad):
+        sec = int(bad[0])
+        raise ElfError(
+            f"section {image.names[sec] or sec} lies outside the file", image.path,
+            found=f"bytes {int(head['sh_offset'][sec]):#x} + {int(head['sh_size'][sec]):#x}",
+            expected=f"at most {len(image.data):#x}", todo="the file is truncated or corrupt",
+        )  # fmt: skip

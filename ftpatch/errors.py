@@ -1,0 +1,96 @@
+"""Every way in which ftpatch says no, with the exit code that goes with it.
+
+    FtpatchError
+    ├ InputError (3)        the file is missing, unreadable, corrupt, or not what it claims to be
+    │ ├ ElfError            headers, sections, symbols or relocations contradict the file
+    │ └ RecordError         the kernel's table of patch sites cannot be read
+    ├ UnsupportedError (4)  a sound file that this program does not know
+    │ ├ ArchError           machine, class or byte order
+    │ └ ShapeError          the layout of the patch sites
+    ├ PlanError (5)         the request cannot be carried out safely; nothing was written
+    │ ├ SelectionError      a selector matches nothing, or something else than was meant
+    │ ├ ReachError          a branch cannot span the distance
+    │ └ PolicyError         possible, but not safe
+    ├ UsageError (2)        options that contradict each other
+    └ ApplyError (70)       a result that failed its own check: our bug, and the result is not kept
+
+A message is one line: what, where, found, expected – what to do. The parts stay readable as fields.
+"""
+
+from __future__ import annotations
+
+
+class FtpatchError(Exception):
+    """A refusal in one line, built from its parts; `exit_code` is the process's exit status."""
+
+    exit_code = 70
+
+    def __init__(
+        self,
+        what: str,
+        where: str = "",
+        *,
+        found: str = "",
+        expected: str = "",
+        todo: str = "",
+        details: tuple[str, ...] = (),
+    ) -> None:
+        self.what, self.where, self.found, self.expected, self.todo = what, where, found, expected, todo
+        self.details = details  # one line for each of many culprits, where the sentence shows only the first
+        super().__init__(self.sentence())
+
+    def sentence(self) -> str:
+        """The message as one line; control characters of hostile names cannot break it."""
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        facts = [f"found {self.found}" if self.found else "", f"expected {self.expected}" if self.expected else ""]
+        body = ", ".join(fact for fact in facts if fact)
+        line = head + (f": {body}" if body else "") + (f" – {self.todo}" if self.todo else "")
+        return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)
+
+
+class InputError(FtpatchError):
+    exit_code = 3
+
+
+class ElfError(InputError):
+    pass
+
+
+class RecordError(InputError):
+    pass
+
+
+class UnsupportedError(FtpatchError):
+    exit_code = 4
+
+
+class ArchError(UnsupportedError):
+    pass
+
+
+class ShapeError(UnsupportedError):
+    pass
+
+
+class PlanError(FtpatchError):
+    exit_code = 5
+
+
+class SelectionError(PlanError):
+    pass
+
+
+class ReachError(PlanError):
+    pass
+
+
+class PolicyError(PlanError):
+    pass
+
+
+class UsageError(FtpatchError):
+    exit_code = 2
+
+
+class ApplyError(FtpatchError):
+    exit_code = 70

@@ -1,0 +1,27 @@
+"""CSV: one line per site of every image, the columns of the JSON report, lists joined by spaces."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from ftpatch.report import Document
+
+
+def render(document: Document) -> Iterator[str]:
+    """Header and rows; columns are only ever appended."""
+    from ftpatch.report.rows import SITE_FIELDS, WRITING_FIELDS
+
+    fields = ["file", *SITE_FIELDS, *(WRITING_FIELDS if document.command != "scan" else ())]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fields, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for image in document.images:
+        for site in image["sites"]:
+            flat = {key: " ".join(value) if isinstance(value, list) else value for key, value in site.items()}
+            writer.writerow({"file": image["file"], **flat})
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue()

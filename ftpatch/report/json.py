@@ -1,0 +1,34 @@
+"""JSON, schema 1: the interface for other programs. One site and one edit per line, so that `diff` and `grep` work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ftpatch.report import SCHEMA, Document
+
+LONG = ("sites", "edits")  # arrays of one short object per line
+
+
+def render(document: Document) -> Iterator[str]:
+    """The whole document, byte-identical for identical input."""
+    yield f'{{"schema": {SCHEMA}, "command": {json.dumps(document.command)}, "images": ['
+    for i, image in enumerate(document.images):
+        yield ("," if i else "") + "\n{"
+        for j, (key, value) in enumerate(image.items()):
+            yield (",\n " if j else "") + json.dumps(key) + ": "
+            yield from _array(value) if key in LONG else [json.dumps(value)]
+        yield "}"
+    yield "]"
+    if document.errors:
+        yield ',\n"errors": ' + json.dumps(document.errors)
+    yield "}\n"
+
+
+def _array(items: list[dict[str, Any]]) -> Iterator[str]:
+    encode = json.JSONEncoder().encode
+    yield "["
+    for i, item in enumerate(items):
+        yield (",\n  " if i else "\n  ") + encode(item)
+    yield "]"

@@ -1,0 +1,115 @@
+"""Text for people: a summary that fits a screen, and the sites on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ftpatch.report import Document
+
+CARRIERS = {
+    "word": "words of the file itself",
+    "rela": "addends of relative relocations (.rela.dyn)",
+    "relr": "words of the file, moved by packed relocations (.relr.dyn)",
+    "section": "relocations of the record sections",
+    "mixed": "more than one kind of place",
+    "none": "nowhere: no records",
+}
+LAYOUTS = {
+    "callops": "two NOPs behind the entry, an ops pointer in front of it (-fpatchable-function-entry=4,2)",
+    "pfe2": "two NOPs at the entry (-fpatchable-function-entry=2)",
+    "mcount": "bl _mcount in the prologue (-pg)",
+    "none": "no patch sites",
+}
+N_SHOWN = 10
+BOLD, PLAIN = ("\x1b[1m", "\x1b[0m"), ("", "")
+
+
+def render(document: Document) -> Iterator[str]:
+    """The report of one command over its images."""
+    for i, image in enumerate(document.images):
+        yield "\n" if i else ""
+        yield from _head(image, BOLD if document.colored else PLAIN)
+        yield from _summary(image["summary"], image) if document.command == "scan" else _patch(image)
+        if document.show_sites and document.command == "scan":
+            yield from _sites(image["sites"])
+
+
+def _head(image: dict[str, Any], style: tuple[str, str]) -> Iterator[str]:
+    yield f"{style[0]}{image['file']}{style[1]}: {image['arch']} {image['kind']}"
+    yield f", build-id {image['build_id']}\n" if image["build_id"] else "\n"
+
+
+def _line(key: str, text: str) -> str:
+    return f"  {key:<10} {text}\n"
+
+
+def _summary(summary: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
+    layout = f"{image['layout']}: {LAYOUTS.get(image['layout'], '')}"
+    yield _line("layout", layout)
+    if summary["with_bti"]:
+        yield _line("", f"{summary['with_bti']} of the functions start with a BTI")
+    yield _line("records", f"{summary['slots']} slots, {summary['null']} null, {summary['live']} live")
+    yield _line("values in", CARRIERS[image["carrier"]])
+    for key, counts in (("sections", summary["by_section"]), ("status", summary["by_status"])):
+        if counts:
+            yield _line(key, ", ".join(f"{name} {count}" for name, count in counts.items()))
+    if summary["without_record"]:
+        yield _line("patched", f"{summary['without_record']} enabled without a record, by an earlier patch")
+    if reach := summary["reach"]:
+        yield _line("reach", f"{reach['target']} at most {_mib(reach['max_distance'])} away, a call spans "
+                             f"{_mib(reach['limit'])}; {reach['beyond']} sites beyond")  # fmt: skip
+    if boot := summary["boot"]:
+        yield _line("at boot", f"ftrace: allocating {boot['allocating']} entries; "
+                               f"{boot['listed']} functions listed once init memory is freed")  # fmt: skip
+    elif image["kind"] == "vmlinux":
+        yield _line("at boot", "no function tracer in this kernel (CONFIG_FUNCTION_TRACER is off)")
+
+
+def _mib(n: int) -> str:
+    return f"{n / (1 << 20):.1f} MiB"
+
+
+def _sites(sites: list[dict[str, Any]]) -> Iterator[str]:
+    yield f"{'row':>6}  {'record':<18}  {'status':<13}  {'place':<24}  {'pos':>10}  function\n"
+    for site in sites:
+        place = f"{site['section']}+{site['offset']}" if site["section"] else "-"
+        names = " = ".join([site["function"] or "-", *site["aliases"]])
+        row, pos = _or_dash(site["row"]), _or_dash(site["pos"])
+        yield f"{row:>6}  {site['record']:<18}  {site['status']:<13}  {place:<24}  {pos:>10}  {names}\n"
+
+
+def _or_dash(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _patch(image: dict[str, Any]) -> Iterator[str]:
+    request, sites = image["request"], image["sites"]
+    patched = [site for site in sites if site["action"] != "keep"]
+    kept = [site for site in sites if site["action"] == "keep"]
+    yield _line("sites", f"{len(patched)} enabled, calling {request['target']}"
+                         + (f"; {len(kept)} chosen ones left as they are" if kept else ""))  # fmt: skip
+    if patched and request["ops"]:
+        yield _line("ops", f"{request['ops']} by {request['ops_via']}")
+    if patched:
+        yield _line("records", f"{request['records']}: {request['records_why']}")
+    yield from (_enabled(site) for site in patched[:N_SHOWN])
+    if len(patched) > N_SHOWN:
+        yield f"    … and {len(patched) - N_SHOWN} more\n"
+    yield from (f"    {_site(site)}: left, {site['reason']}\n" for site in kept[:N_SHOWN])
+    if len(kept) > N_SHOWN:
+        yield f"    … and {len(kept) - N_SHOWN} more left\n"
+    n_bytes = sum(len(edit["new"]) // 2 for edit in image["edits"])
+    done = f"{image['output']['file']} written and checked" if image["output"] else "nothing written (dry run)"
+    yield _line("output", f"{done}; {len(image['edits'])} edits, {n_bytes} bytes")
+    yield from (_line("note", note) for note in image["notes"])
+
+
+def _site(site: dict[str, Any]) -> str:
+    return f"{site['function'] or 'unnamed'} (row {_or_dash(site['row'])}, {site['section']}+{site['offset']})"
+
+
+def _enabled(site: dict[str, Any]) -> str:
+    old = " ".join(word[2:] for word in site["words"][-len(site["new_words"]) :])
+    new = " ".join(word[2:] for word in site["new_words"])
+    return f"    {_site(site)}: {old} -> {new}, {site['distance']:+#x} bytes; record {site['record_fate']}\n"
