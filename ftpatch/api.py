@@ -7,18 +7,19 @@ image    image → boot image
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ftpatch import apply
 from ftpatch.arch import Arch, arch_of
+from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image
-from ftpatch.plan import Plan
+from ftpatch.errors import ElfError
 from ftpatch.records import RecordTable, read_records
 from ftpatch.sites import SiteTable, read_sites
+
+if TYPE_CHECKING:
+    from ftpatch.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,6 @@ def scan(path: str, layout: str | None = None) -> Scan:
 
 def _require_text(image: Image) -> None:
     """Refuse files that were a kernel or module once: debug companions and headers packages have no code."""
-    from ftpatch.elf import tables as t
-    from ftpatch.errors import ElfError
-
     if image.executable.any():
         return
     wanted = t.SHF_ALLOC | t.SHF_EXECINSTR
@@ -75,7 +73,9 @@ def write_enabled(before: Scan, plan: Plan, out: str, *, in_place: bool, hashed:
     before_rename(output, sha256 of the input) runs when the result is proven and not yet visible: reports that fail to
     be written then leave no output. Raises ApplyError where the check fails; nothing is left behind in any such case.
     """
-    from ftpatch import verify
+    import os
+
+    from ftpatch import apply, verify
 
     path = os.path.realpath(before.image.path) if in_place else apply.output_path(before.image.path, out)
     with apply.whole_file(path, before.image.mode) as (fd, temporary):
@@ -92,6 +92,9 @@ def write_enabled(before: Scan, plan: Plan, out: str, *, in_place: bool, hashed:
 
 def _hashes(before: Image, after: Image) -> tuple[str, str]:
     """sha256 of both files, side by side: hashlib lets go of the interpreter."""
+    import hashlib
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(lambda image: hashlib.sha256(image.data.data).hexdigest(), (before, after))
     return one, two
@@ -99,7 +102,7 @@ def _hashes(before: Image, after: Image) -> tuple[str, str]:
 
 def write_image(path: str, out: str) -> int:
     """Write the boot image of a vmlinux; its size in bytes."""
-    from ftpatch import bootimage
+    from ftpatch import apply, bootimage
 
     image = open_image(path)
     arch_of(image.e_machine, path)

@@ -243,8 +243,9 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
         behind = shape.skip.matches(window[:, -WINDOW_FIRST]) & (sec >= 0)
         off = off + np.where(behind, -4 * shape.skip_at, 0)
         window = image.words(sec, off, WINDOW_FIRST, WINDOW)
-    found = (shape.match(window) == MATCH_NEW) & (sec >= 0)
-    found &= ~np.isin(entry, known.entry_va[known.row >= 0])
+    recorded = np.zeros(len(functions.va), dtype=bool)
+    recorded[known.func[known.func < known.func_end]] = True  # a span starts at the first function of its address
+    found = (shape.match(window) == MATCH_NEW) & (sec >= 0) & ~recorded[first]
     if not found.any():
         return None
     low, high = functions.at(entry[found])

@@ -13,6 +13,9 @@ import click
 from ftpatch import __version__
 from ftpatch.errors import FtpatchError, UsageError
 
+# numpy starts a thread per core for linear algebra that nothing here does: half of a scan's CPU time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 VERBS = ("scan", "enable", "image")
 BUG = 70
 

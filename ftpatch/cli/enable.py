@@ -49,7 +49,7 @@ def command(
     """Enable the patch sites that the selectors choose, all of them or none."""
     from ftpatch import api, plan, select
     from ftpatch.report import Document, destinations
-    from ftpatch.report.rows import plan_object
+    from ftpatch.report.journal import plan_object
 
     if in_place and output:
         raise UsageError("--in-place and -o exclude each other")

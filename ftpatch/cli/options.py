@@ -56,6 +56,8 @@ def to_stdout(document: Document, format_: str, color: str) -> None:
 
 def to_files(document: Document, report: tuple[str, ...]) -> None:
     """Every --report FORMAT=FILE, each written whole or not at all."""
+    if not report:
+        return
     from ftpatch import apply
 
     for name, path in destinations(report):

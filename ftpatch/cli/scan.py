@@ -21,7 +21,6 @@ def command(
     from ftpatch import api
     from ftpatch.report import Document, destinations
     from ftpatch.report.rows import image_object
-    from ftpatch.select import select
 
     wanted = {format_, *(name for name, _ in destinations(report))}
     with_sites = show_sites or wanted != {"text"}
@@ -32,6 +31,8 @@ def command(
             scan = api.scan(path, layout)
             chosen = None
             if func or status or section:
+                from ftpatch.select import select
+
                 selection = select(scan.table, func, status, section)
                 chosen = selection.mask
                 for text in selection.notes:

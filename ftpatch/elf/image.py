@@ -11,7 +11,6 @@ Kernel addresses need all 64 bits: they are stored as uint64 and subtracted as i
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -323,6 +322,8 @@ class Image:
     @cached_property
     def sha256(self) -> str:
         """sha256 of the whole file."""
+        import hashlib
+
         return hashlib.sha256(self.data.data).hexdigest()
 
     def require_symbols(self) -> None:

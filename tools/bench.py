@@ -1,0 +1,107 @@
+"""`make bench`: what ftpatch costs on a real vmlinux, as ratios against everyday tools, all measured in one run.
+
+Every command runs in turn, ROUNDS times over, so that a noisy neighbour hits all of them alike; the median counts.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools import kernels
+
+ROUNDS = 7
+FTPATCH = str(Path(sys.executable).with_name("ftpatch"))
+
+
+def measure(command: Sequence[str]) -> tuple[float, int]:
+    """(seconds, peak resident KiB) of one command; its output goes nowhere."""
+    start = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        message = child.stderr.read().decode() if child.stderr else ""
+        raise SystemExit(f"{' '.join(command)} failed: {message}")
+    return seconds, usage.ru_maxrss
+
+
+def run(commands: dict[str, Sequence[str]]) -> dict[str, tuple[float, int]]:
+    """Median seconds and greatest resident size of each command."""
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    resident = dict.fromkeys(commands, 0)
+    for _ in range(ROUNDS):
+        for name, command in commands.items():
+            took, size = measure(command)
+            seconds[name].append(took)
+            resident[name] = max(resident[name], size)
+    return {name: (statistics.median(seconds[name]), resident[name]) for name in commands}
+
+
+def commands_for(vmlinux: Path, folder: Path) -> dict[str, Sequence[str]]:
+    """The commands of one kernel, ours and the everyday ones."""
+    copy, out = str(folder / "copy"), str(folder / "patched")
+    source = str(vmlinux)
+    journal = f"json={folder / 'journal.json'}"
+    return {
+        "nm -S": ["nm", "-S", source],
+        "readelf -sW": ["readelf", "-sW", source],
+        "cp": ["cp", source, copy],
+        "sync": ["sync", copy],
+        "sha256sum": ["sha256sum", source],
+        "--version": [FTPATCH, "--version"],
+        "scan": [FTPATCH, "scan", source],
+        "scan --format json": [FTPATCH, "scan", "--format", "json", source],
+        "enable one": [FTPATCH, "enable", source, "--func", "__arm64_sys_getppid", "-o", out],
+        "enable one + journal": [
+            FTPATCH, "enable", source, "--func", "__arm64_sys_getppid", "-o", out, "--report", journal,
+        ],
+        "enable all": [FTPATCH, "enable", source, "--func", "*", "-o", out],
+    }  # fmt: skip
+
+
+def report(name: str, size: int, result: dict[str, tuple[float, int]]) -> None:
+    """The table of one kernel: each of our commands against what it is held against."""
+    second = {key: took for key, (took, _) in result.items()}
+    writing = second["cp"] + second["sync"] + 2 * second["sha256sum"] + 2 * second["nm -S"]
+    print(f"\n{name}: vmlinux of {size / 1e6:.0f} MB")
+    for key in ("nm -S", "readelf -sW", "cp", "sync", "sha256sum"):
+        print(f"  {key:<22} {second[key]:7.3f} s")
+    print(f"  cp + sync + 2 sha256sum + 2 nm -S = {writing:.3f} s")
+    rows = [
+        ("--version", None, "", "aim: 0.12 s"),
+        ("scan", second["nm -S"], "nm -S", "aim: 1.0, 120 MB"),
+        ("scan", second["readelf -sW"], "readelf -sW", ""),
+        ("scan --format json", second["nm -S"], "nm -S", ""),
+        ("enable one", writing, "that sum", "aim: 1.2"),
+        ("enable one + journal", writing, "that sum", "hashes both files too"),
+        ("enable all", writing, "that sum", f"aim: that + 1 s = {1 + 1 / writing:.2f}"),
+    ]
+    for key, against, what, aim in rows:
+        ratio = f"{second[key] / against:5.2f} x {what}" if against else ""
+        print(f"  ftpatch {key:<22} {second[key]:7.3f} s  {result[key][1] / 1e3:5.0f} MB  {ratio:<22} {aim}")
+
+
+def main() -> None:
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; median of {ROUNDS} rounds"
+    )
+    for name in sys.argv[1:] or ("arm64-6.12",):
+        kernel = kernels.ensure(name)
+        folder = Path(tempfile.mkdtemp(prefix="ftpatch-bench-", dir=kernel.vmlinux.parent))
+        try:
+            report(name, kernel.vmlinux.stat().st_size, run(commands_for(kernel.vmlinux, folder)))
+        finally:
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
