@@ -1,0 +1,55 @@
+"""What several test files share: the fixtures in testdata, and the real kernels where they were asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ftpatch.cli import run
+from tools import kernels
+
+MINI = Path(__file__).parent.parent / "testdata" / "mini"
+WANTED = os.environ.get("CI") == "true" or os.environ.get("KERNELS") == "1"
+HOW = "KERNELS=1 make test runs it (fetches 600 MB of Debian kernels and QEMU once)"
+
+
+@pytest.fixture
+def mini() -> Path:
+    """The folder of small kernels and objects of our own."""
+    return MINI
+
+
+@pytest.fixture(scope="session")
+def kernel() -> Callable[[str], kernels.Kernel]:
+    """A function: name of a Debian kernel → its files, fetched on first use. Skips unless kernels were asked for."""
+    if not WANTED:
+        pytest.skip(HOW)
+    kernels.ensure_tools()
+    return kernels.ensure
+
+
+@pytest.fixture
+def ftpatch(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run one command line that must succeed; its stdout."""
+
+    def call(*arguments: object) -> str:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        return captured.out
+
+    return call
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Where the real kernels were asked for, a skipped corpus or boot test is a failure."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if WANTED and report.skipped and {"corpus", "boot"} & set(item.keywords) and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, but the kernels were asked for: {report.longrepr}"
