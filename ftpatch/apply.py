@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -41,6 +41,18 @@ def report_path(path: str) -> str:
     if os.path.exists(real) and not stat.S_ISREG(os.stat(real).st_mode):
         raise UsageError("the report is not a regular file", path)
     return real
+
+
+def require_distinct(reports: Sequence[str], files: Sequence[str]) -> None:
+    """Refuse a report that would replace an input, the output, or another report."""
+    taken = {os.path.realpath(file) for file in files}
+    for path in reports:
+        real = os.path.realpath(path)
+        if real in taken or any(
+            os.path.exists(real) and os.path.exists(t) and os.path.samefile(real, t) for t in taken
+        ):
+            raise UsageError("the report would replace another file of this run", path, todo="name another report file")
+        taken.add(real)
 
 
 @contextlib.contextmanager

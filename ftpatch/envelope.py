@@ -12,8 +12,8 @@ import stat
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from ftpatch.elf.tables import U8
 from ftpatch.errors import InputError
 
 BUILD_VMLINUX = "give the uncompressed ELF vmlinux of the same build (Debian: the -dbg package)"
@@ -53,7 +53,7 @@ FOREIGN = (
 )
 
 
-def open_elf(path: str) -> tuple[U8, int]:
+def open_elf(path: str) -> tuple[npt.NDArray[np.uint8], int]:
     """The bytes of an ELF file, mapped read-only, and its permission bits.
 
     Raises InputError for everything that is not a regular file starting with the ELF magic.

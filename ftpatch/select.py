@@ -65,10 +65,10 @@ class _Names:
     def of_symbols(self, rows: I64) -> I64:
         """Sites at whose entry one of these symbol rows stands."""
         at = np.flatnonzero(np.isin(self.table.image.functions.row, rows))
-        hit = np.zeros(len(self.table), dtype=bool)
-        for index in at:
-            hit |= (self.table.func <= index) & (index < self.table.func_end)
-        return np.flatnonzero(hit)
+        before = np.zeros(len(self.table.image.functions.row) + 1, dtype=np.int64)
+        before[at + 1] = 1
+        before = np.cumsum(before)  # how many of them stand in front of each function
+        return np.flatnonzero(before[self.table.func_end] > before[self.table.func])
 
 
 def select(table: SiteTable, func: Sequence[str], status: Sequence[str] = (), section: Sequence[str] = ()) -> Selection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ftpatch.cli.options import layout, note, options, reports, selectors, to_files, to_stdout
+from ftpatch.cli.options import check_reports, layout, note, options, reports, selectors, to_files, to_stdout
 from ftpatch.errors import UsageError
 
 
@@ -60,6 +60,8 @@ def command(
         report = (*report, f"json={file}.ftpatch.json")
         wanted.add("json")
 
+    output = output or f"{file}.patched"
+    check_reports(report, (file, output))
     scan = api.scan(file, layout)
     selection = select.select(scan.table, func, status, section)
     for text in selection.notes:
@@ -80,8 +82,6 @@ def command(
             document.images.append(plan_object(scan, made, written, sha256))
             to_files(document, report)
 
-        api.write_enabled(
-            scan, made, output or f"{file}.patched", in_place=in_place, hashed=hashed, before_rename=proven
-        )
+        api.write_enabled(scan, made, output, in_place=in_place, hashed=hashed, before_rename=proven)
     to_stdout(document, format_, color)
     return 0

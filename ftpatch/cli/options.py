@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -52,6 +52,14 @@ def to_stdout(document: Document, format_: str, color: str) -> None:
             emit(piece)
             piece = ""
     emit(piece)
+
+
+def check_reports(report: tuple[str, ...], files: Sequence[str]) -> None:
+    """Refuse, before any work is done, reports that would replace one of `files` or each other."""
+    if report:
+        from ftpatch import apply
+
+        apply.require_distinct([path for _, path in destinations(report)], files)
 
 
 def to_files(document: Document, report: tuple[str, ...]) -> None:

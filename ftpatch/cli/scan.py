@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ftpatch.cli import complain
-from ftpatch.cli.options import layout, note, options, reports, selectors, to_files, to_stdout
+from ftpatch.cli.options import check_reports, layout, note, options, reports, selectors, to_files, to_stdout
 from ftpatch.errors import FtpatchError
 
 
@@ -23,6 +23,7 @@ def command(
     from ftpatch.report.rows import image_object
 
     wanted = {format_, *(name for name, _ in destinations(report))}
+    check_reports(report, files or ("vmlinux",))
     with_sites = show_sites or wanted != {"text"}
     document = Document("scan", show_sites=show_sites)
     worst = 0

@@ -19,53 +19,12 @@ import numpy as np
 
 from ftpatch import envelope
 from ftpatch.elf import tables as t
+from ftpatch.elf.functions import Functions, functions_of
+from ftpatch.elf.headers import read_headers
 from ftpatch.elf.tables import I64, U8, U32, U64, Mask, Rows
-from ftpatch.errors import ArchError, ElfError, PolicyError
+from ftpatch.errors import ElfError, PolicyError
 
-ELFCLASS64, ELFDATA2LSB = 2, 1
-MAX_NESTING = 64  # functions that overlap one address; compilers and linkers make two or three
 KERNEL_NAMES = ("start_kernel", "linux_banner", "__start_mcount_loc")
-
-
-@dataclass(frozen=True)
-class Functions:
-    """Every defined function symbol of the image, sorted by address; equal addresses keep kallsyms' order.
-
-    row: symbol table row; va, end: [va, end) bounded by st_size; reach: greatest `end` so far, by which
-    an address can be told to lie inside some function although functions overlap.
-    """
-
-    row: I64
-    va: U64
-    end: U64
-    reach: U64
-
-    def at(self, va: U64) -> tuple[I64, I64]:
-        """First and one-past-last index of the functions that start at each va (equal: none)."""
-        return (
-            np.searchsorted(self.va, va, side="left").astype(np.int64),
-            np.searchsorted(self.va, va, side="right").astype(np.int64),
-        )
-
-    def inside(self, va: U64) -> Mask:
-        """Whether each va lies in [st_value, st_value + st_size) of some function."""
-        before = np.searchsorted(self.va, va, side="right").astype(np.int64) - 1
-        found: Mask = (
-            (before >= 0) & (self.reach[np.maximum(before, 0)] > va) if len(self.va) else np.zeros(len(va), bool)
-        )
-        return found
-
-    def containing(self, va: U64) -> I64:
-        """Index of the nearest function whose bounds hold each va; −1 if none does."""
-        index = np.searchsorted(self.va, va, side="right").astype(np.int64) - 1
-        index[~self.inside(va)] = -1
-        for _ in range(MAX_NESTING):  # steps back over functions that ended before va, all sites at once
-            ended = (index >= 0) & (self.end[np.maximum(index, 0)] <= va)
-            if not ended.any():
-                return index
-            index[ended] -= 1
-        index[ended] = -1
-        return index
 
 
 @dataclass(frozen=True)
@@ -244,34 +203,9 @@ class Image:
 
     @cached_property
     def functions(self) -> Functions:
-        """Function symbols by address. Of equal addresses the name that kallsyms would pick comes first:
-        not weak, fewest leading underscores, symbol table order (Linux scripts/kallsyms.c compare_symbols).
-        """
-        symbols = self.symbols
-        row = np.flatnonzero((symbols.type == t.STT_FUNC) & (symbols.shndx > 0))
-        row = row[symbols.shndx[row] != t.SHN_ABS]
-        value = symbols.rows["st_value"][row]
-        va = value if self.linked else self.base[symbols.shndx[row]] + value
-        order = np.argsort(va, kind="stable")
-        row, va = row[order], va[order]
-        self._kallsyms_order(row, va)
-        end = va + np.minimum(symbols.rows["st_size"][row], np.uint64(1 << 40))
-        reach = np.maximum.accumulate(end) if len(end) else end
-        return Functions(row, va, end, reach)
-
-    def _kallsyms_order(self, row: I64, va: U64) -> None:
-        """Sort, in place, each run of equal addresses; there are a few dozen in a kernel."""
-        same = np.flatnonzero(va[1:] == va[:-1])
-        starts = same[np.concatenate(([True], np.diff(same) > 1))] if len(same) else same
-        for start in starts:
-            stop = int(np.searchsorted(va, va[start], side="right"))
-            run = [int(r) for r in row[start:stop]]
-
-            def rank(r: int) -> tuple[bool, int, int]:
-                name = self.symbols.name(r)
-                return (self.symbols.bind[r] == t.STB_WEAK, len(name) - len(name.lstrip("_")), r)
-
-            row[start:stop] = sorted(run, key=rank)
+        """Every defined function symbol, by address."""
+        base = np.zeros(len(self.shdr), np.uint64) if self.linked else self.base
+        return functions_of(self.symbols, base)
 
     @cached_property
     def rela(self) -> tuple[Rows, I64]:
@@ -342,58 +276,10 @@ def open_image(path: str) -> Image:
     contradict the file.
     """
     data, mode = envelope.open_elf(path)
-    ident = t.cut(data, 0, 16, f"{path}: ELF header")
-    if ident[4] != ELFCLASS64:
-        raise ArchError("not a 64-bit ELF file", path, found=f"EI_CLASS {ident[4]}", expected="2 (ELFCLASS64)")
-    if ident[5] != ELFDATA2LSB:
-        raise ArchError("not a little-endian ELF file", path, found=f"EI_DATA {ident[5]}", expected="1 (ELFDATA2LSB)",
-                        todo="big-endian kernels are not supported")  # fmt: skip
-    ehdr = t.rows_of(data, 0, t.EHDR.itemsize, t.EHDR, f"{path}: ELF header")[0]
-    if ehdr["e_type"] not in (t.ET_REL, t.ET_EXEC, t.ET_DYN):
-        raise ElfError("not a kernel, module, object or program", path, found=f"e_type {ehdr['e_type']}",
-                       expected="ET_REL, ET_EXEC or ET_DYN")  # fmt: skip
-    shdr = _section_headers(path, data, ehdr)
-    phdr = _program_headers(path, data, ehdr, shdr)
-    image = Image(path, data, mode, ehdr, shdr, phdr, _section_names(path, data, ehdr, shdr))
+    head = read_headers(path, data)
+    image = Image(path, data, mode, head.ehdr, head.shdr, head.phdr, head.names)
     _check_sections(image)
     return image
-
-
-def _section_headers(path: str, data: U8, ehdr: Rows) -> Rows:
-    shoff, n = int(ehdr["e_shoff"]), int(ehdr["e_shnum"])
-    if shoff == 0:
-        raise ElfError("no section headers", path, todo="give the vmlinux that the build produced, sections kept")
-    if int(ehdr["e_shentsize"]) != t.SHDR.itemsize:
-        raise ElfError("wrong e_shentsize", path, found=str(ehdr["e_shentsize"]), expected=str(t.SHDR.itemsize))
-    if n == 0:  # more than 65,279 sections: the count stands in section 0
-        n = int(t.rows_of(data, shoff, t.SHDR.itemsize, t.SHDR, f"{path}: first section header")[0]["sh_size"])
-    return t.rows_of(data, shoff, n * t.SHDR.itemsize, t.SHDR, f"{path}: section header table")
-
-
-def _program_headers(path: str, data: U8, ehdr: Rows, shdr: Rows) -> Rows:
-    n = int(ehdr["e_phnum"])
-    if n == 0xFFFF and len(shdr):
-        n = int(shdr["sh_info"][0])
-    if n and int(ehdr["e_phentsize"]) != t.PHDR.itemsize:
-        raise ElfError("wrong e_phentsize", path, found=str(ehdr["e_phentsize"]), expected=str(t.PHDR.itemsize))
-    return t.rows_of(data, int(ehdr["e_phoff"]), n * t.PHDR.itemsize, t.PHDR, f"{path}: program header table")
-
-
-def _section_names(path: str, data: U8, ehdr: Rows, shdr: Rows) -> tuple[str, ...]:
-    index = int(ehdr["e_shstrndx"])
-    if index == t.SHN_XINDEX and len(shdr):
-        index = int(shdr["sh_link"][0])
-    if index >= len(shdr) or shdr["sh_type"][index] != t.SHT_STRTAB:
-        raise ElfError("e_shstrndx names no string table", path, found=f"section {index} of {len(shdr)}")
-    table = t.cut(data, int(shdr["sh_offset"][index]), int(shdr["sh_size"][index]), f"{path}: section names").tobytes()
-    starts = [int(start) for start in shdr["sh_name"]]
-    if max(starts) >= len(table):
-        raise ElfError("a section's name lies outside the name table", path, found=f"{max(starts):#x}")
-    ends = [table.find(b"\0", start, start + t.MAX_NAME) for start in starts]
-    return tuple(
-        table[start : end if end >= 0 else start + t.MAX_NAME].decode("utf-8", "backslashreplace")
-        for start, end in zip(starts, ends, strict=True)
-    )
 
 
 def _check_sections(image: Image) -> None:

@@ -140,8 +140,12 @@ class Symbols:
         """Name of the STT_FILE symbol that a local symbol belongs to; None for globals."""
         if self.bind[row] != STB_LOCAL:
             return None
-        files = np.flatnonzero(self.type[:row] == STT_FILE)
-        return self.name(int(files[-1])) if len(files) else None
+        before = int(np.searchsorted(self._files, row))
+        return self.name(int(self._files[before - 1])) if before else None
+
+    @cached_property
+    def _files(self) -> I64:
+        return np.flatnonzero(self.type == STT_FILE)
 
 
 def relr_places(words: U64, low: int, high: int) -> U64:

@@ -1,0 +1,84 @@
+"""The function symbols of an image by address, for questions like "who starts here" and "who holds this address"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.tables import I64, U64, Mask, Symbols
+
+MAX_NESTING = 64  # functions that overlap one address; compilers and linkers make two or three
+
+
+@dataclass(frozen=True)
+class Functions:
+    """Every defined function symbol of the image, sorted by address; equal addresses keep kallsyms' order.
+
+    row: symbol table row; va, end: [va, end) bounded by st_size; reach: greatest `end` so far, by which
+    an address can be told to lie inside some function although functions overlap.
+    """
+
+    row: I64
+    va: U64
+    end: U64
+    reach: U64
+
+    def at(self, va: U64) -> tuple[I64, I64]:
+        """First and one-past-last index of the functions that start at each va (equal: none)."""
+        return (
+            np.searchsorted(self.va, va, side="left").astype(np.int64),
+            np.searchsorted(self.va, va, side="right").astype(np.int64),
+        )
+
+    def inside(self, va: U64) -> Mask:
+        """Whether each va lies in [st_value, st_value + st_size) of some function."""
+        before = np.searchsorted(self.va, va, side="right").astype(np.int64) - 1
+        found: Mask = (
+            (before >= 0) & (self.reach[np.maximum(before, 0)] > va) if len(self.va) else np.zeros(len(va), bool)
+        )
+        return found
+
+    def containing(self, va: U64) -> I64:
+        """Index of the nearest function whose bounds hold each va; −1 if none does."""
+        index = np.searchsorted(self.va, va, side="right").astype(np.int64) - 1
+        index[~self.inside(va)] = -1
+        for _ in range(MAX_NESTING):  # steps back over functions that ended before va, all sites at once
+            ended = (index >= 0) & (self.end[np.maximum(index, 0)] <= va)
+            if not ended.any():
+                return index
+            index[ended] -= 1
+        index[ended] = -1
+        return index
+
+
+def functions_of(symbols: Symbols, base: U64) -> Functions:
+    """Function symbols by address; base: what to add to st_value, per section (zeros in a linked file).
+
+    Of equal addresses the name that kallsyms would pick comes first: not weak, fewest leading underscores, symbol
+    table order (Linux scripts/kallsyms.c compare_symbols).
+    """
+    row = np.flatnonzero((symbols.type == t.STT_FUNC) & (symbols.shndx > 0))
+    row = row[symbols.shndx[row] != t.SHN_ABS]
+    va = base[symbols.shndx[row]] + symbols.rows["st_value"][row]
+    order = np.argsort(va, kind="stable")
+    row, va = row[order], va[order]
+    _kallsyms_order(symbols, row, va)
+    end = va + np.minimum(symbols.rows["st_size"][row], np.uint64(1 << 40))
+    reach = np.maximum.accumulate(end) if len(end) else end
+    return Functions(row, va, end, reach)
+
+
+def _kallsyms_order(symbols: Symbols, row: I64, va: U64) -> None:
+    """Sort, in place, each run of equal addresses; there are a few dozen in a kernel."""
+    same = np.flatnonzero(va[1:] == va[:-1])
+    starts = same[np.concatenate(([True], np.diff(same) > 1))] if len(same) else same
+    for start in starts:
+        stop = int(np.searchsorted(va, va[start], side="right"))
+
+        def rank(r: int) -> tuple[bool, int, int]:
+            name = symbols.name(r)
+            return (bool(symbols.bind[r] == t.STB_WEAK), len(name) - len(name.lstrip("_")), r)
+
+        row[start:stop] = sorted((int(r) for r in row[start:stop]), key=rank)

@@ -1,0 +1,77 @@
+"""The headers of an ELF file, checked against the file before anything else believes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.tables import U8, Rows
+from ftpatch.errors import ArchError, ElfError
+
+ELFCLASS64, ELFDATA2LSB = 2, 1
+
+
+@dataclass(frozen=True)
+class Headers:
+    """ELF header, section headers, program headers, section names."""
+
+    ehdr: Rows
+    shdr: Rows
+    phdr: Rows
+    names: tuple[str, ...]
+
+
+def read_headers(path: str, data: U8) -> Headers:
+    """The headers of the file `data`; `path` is for messages.
+
+    Raises ArchError for 32-bit and big-endian files, ElfError for headers that contradict the file.
+    """
+    ident = t.cut(data, 0, 16, f"{path}: ELF header")
+    if ident[4] != ELFCLASS64:
+        raise ArchError("not a 64-bit ELF file", path, found=f"EI_CLASS {ident[4]}", expected="2 (ELFCLASS64)")
+    if ident[5] != ELFDATA2LSB:
+        raise ArchError("not a little-endian ELF file", path, found=f"EI_DATA {ident[5]}", expected="1 (ELFDATA2LSB)",
+                        todo="big-endian kernels are not supported")  # fmt: skip
+    ehdr = t.rows_of(data, 0, t.EHDR.itemsize, t.EHDR, f"{path}: ELF header")[0]
+    if ehdr["e_type"] not in (t.ET_REL, t.ET_EXEC, t.ET_DYN):
+        raise ElfError("not a kernel, module, object or program", path, found=f"e_type {ehdr['e_type']}",
+                       expected="ET_REL, ET_EXEC or ET_DYN")  # fmt: skip
+    shdr = _section_headers(path, data, ehdr)
+    return Headers(ehdr, shdr, _program_headers(path, data, ehdr, shdr), _section_names(path, data, ehdr, shdr))
+
+
+def _section_headers(path: str, data: U8, ehdr: Rows) -> Rows:
+    shoff, n = int(ehdr["e_shoff"]), int(ehdr["e_shnum"])
+    if shoff == 0:
+        raise ElfError("no section headers", path, todo="give the vmlinux that the build produced, sections kept")
+    if int(ehdr["e_shentsize"]) != t.SHDR.itemsize:
+        raise ElfError("wrong e_shentsize", path, found=str(ehdr["e_shentsize"]), expected=str(t.SHDR.itemsize))
+    if n == 0:  # more than 65,279 sections: the count stands in section 0
+        n = int(t.rows_of(data, shoff, t.SHDR.itemsize, t.SHDR, f"{path}: first section header")[0]["sh_size"])
+    return t.rows_of(data, shoff, n * t.SHDR.itemsize, t.SHDR, f"{path}: section header table")
+
+
+def _program_headers(path: str, data: U8, ehdr: Rows, shdr: Rows) -> Rows:
+    n = int(ehdr["e_phnum"])
+    if n == 0xFFFF and len(shdr):
+        n = int(shdr["sh_info"][0])
+    if n and int(ehdr["e_phentsize"]) != t.PHDR.itemsize:
+        raise ElfError("wrong e_phentsize", path, found=str(ehdr["e_phentsize"]), expected=str(t.PHDR.itemsize))
+    return t.rows_of(data, int(ehdr["e_phoff"]), n * t.PHDR.itemsize, t.PHDR, f"{path}: program header table")
+
+
+def _section_names(path: str, data: U8, ehdr: Rows, shdr: Rows) -> tuple[str, ...]:
+    index = int(ehdr["e_shstrndx"])
+    if index == t.SHN_XINDEX and len(shdr):
+        index = int(shdr["sh_link"][0])
+    if index >= len(shdr) or shdr["sh_type"][index] != t.SHT_STRTAB:
+        raise ElfError("e_shstrndx names no string table", path, found=f"section {index} of {len(shdr)}")
+    table = t.cut(data, int(shdr["sh_offset"][index]), int(shdr["sh_size"][index]), f"{path}: section names").tobytes()
+    starts = [int(start) for start in shdr["sh_name"]]
+    if max(starts) >= len(table):
+        raise ElfError("a section's name lies outside the name table", path, found=f"{max(starts):#x}")
+    ends = [table.find(b"\0", start, start + t.MAX_NAME) for start in starts]
+    return tuple(
+        table[start : end if end >= 0 else start + t.MAX_NAME].decode("utf-8", "backslashreplace")
+        for start, end in zip(starts, ends, strict=True)
+    )
