@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -101,6 +102,21 @@ def test_suites_of_an_archive_the_machine_does_not_name_are_left_out() -> None:
     assert lines == ["deb [arch=arm64] http://mirror.example/debian trixie main"]
 
 
+def test_apt_and_the_boot_have_their_own_name_for_an_architecture() -> None:
+    spec = kernels.Spec(
+        package="linux-binary-*-powerpc64le",
+        arch="ppc64le",
+        suites=("sid",),
+        vmlinux="usr/lib/modules/*/vmlinuz",
+        system_map=None,
+    )
+    assert (spec.arch, spec.debian_arch) == ("ppc64le", "ppc64el")
+    assert spec.members == {"vmlinux": "usr/lib/modules/*/vmlinuz"}
+    other = replace(spec, arch="arm64", system_map="boot/System.map-*")
+    assert other.debian_arch == "arm64"
+    assert other.members == {"vmlinux": "usr/lib/modules/*/vmlinuz", "System.map": "boot/System.map-*"}
+
+
 def test_a_machine_without_a_mirror_is_told_so_in_one_line() -> None:
     with pytest.raises(kernels.FetchError) as caught:
         kernels.source_lines([], ("trixie",), "arm64")
@@ -128,6 +144,13 @@ OFFERED = "".join(
         shown("linux-image-6.12.119+deb13-cloud-arm64", "6.12.119-1"),
         shown("linux-image-6.1.0-9-cloud-arm64-dbg", "6.1.27-1"),
         shown("linux-image-6.1.0-10-cloud-arm64-dbg", "6.1.27-1"),
+        shown("linux-image-6.12.94+deb13-powerpc64le", "6.12.94-1", kib=116_329),
+        shown("linux-image-6.12.107+deb13-powerpc64le", "6.12.107-1", kib=116_464),
+        shown("linux-image-6.12.107+deb13-powerpc64le-dbg", "6.12.107-1"),
+        shown("linux-image-6.12.108+deb13-powerpc64le-64k", "6.12.108-1", kib=116_478),
+        shown("linux-image-7.2.13+deb14-powerpc64le", "7.2.13-1", kib=15),
+        shown("linux-binary-7.2.13+deb14-powerpc64le", "7.2.13-1", kib=48_998),
+        shown("linux-binary-7.2.13+deb14-powerpc64le-64k", "7.2.13-1", kib=49_593),
     ]
 )
 
@@ -144,6 +167,18 @@ def test_newest_is_by_debian_order_and_holds_a_kernel() -> None:
 def test_of_packages_of_one_version_the_newest_by_name_is_taken() -> None:
     choice = kernels.newest("linux-image-6.1.0-*-cloud-arm64-dbg", kernels.candidates(OFFERED))
     assert choice.package == "linux-image-6.1.0-10-cloud-arm64-dbg"
+
+
+@needs_dpkg
+@pytest.mark.parametrize(
+    ("pattern", "package"),
+    [
+        ("linux-image-6.12*+deb13*-powerpc64le", "linux-image-6.12.107+deb13-powerpc64le"),
+        ("linux-binary-*-powerpc64le", "linux-binary-7.2.13+deb14-powerpc64le"),
+    ],
+)
+def test_the_flavour_with_64k_pages_and_the_debug_symbols_are_other_packages(pattern: str, package: str) -> None:
+    assert kernels.newest(pattern, kernels.candidates(OFFERED)).package == package
 
 
 def test_no_package_that_matches_is_an_error() -> None:
@@ -187,17 +222,40 @@ def test_a_cached_kernel_is_found_and_an_absent_one_is_not_fetched(
     assert found.system_map == directory / "System.map"
 
 
+def test_a_ppc64le_kernel_in_the_cache_says_how_it_is_booted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTPATCH_CACHE", str(tmp_path))
+    for name in ("ppc64le-6.1", "ppc64le-6.12", "ppc64le-sid"):
+        directory = tmp_path / "kernels" / name
+        directory.mkdir(parents=True)
+        (directory / "kernel.json").write_text('{"package": "p", "version": "v", "deb_sha256": ""}')
+        assert kernels.ensure(name) == kernels.Kernel(name, "ppc64le", "p", "v", directory / "vmlinux", None)
+
+
 def test_missing_programs_are_named_to_those_who_cannot_install_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(kernels.FetchError, match=r"apt-get install .*gcc-aarch64-linux-gnu .*qemu-system-arm$"):
+    with pytest.raises(kernels.FetchError, match=r"apt-get install .*gcc-aarch64-linux-gnu .*qemu-system-arm "):
         kernels.ensure_tools()
-    for tool in ("qemu-system-aarch64", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objcopy"):
-        (tmp_path / tool).write_text("#!/bin/sh\n")
-        (tmp_path / tool).chmod(0o755)
+    provide(tmp_path, "qemu-system-aarch64", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objcopy")
+    with pytest.raises(kernels.FetchError) as caught:
+        kernels.ensure_tools()
+    assert str(caught.value).rpartition("recommends ")[2].split() == [
+        "binutils-powerpc64le-linux-gnu",
+        "gcc-powerpc64le-linux-gnu",
+        "libc6-dev-ppc64el-cross",
+        "qemu-system-ppc",
+    ]
+    provide(tmp_path, "qemu-system-ppc64", "powerpc64le-linux-gnu-gcc", "powerpc64le-linux-gnu-objcopy")
     kernels.ensure_tools()
+
+
+def provide(directory: Path, *programs: str) -> None:
+    """Put programs that do nothing into `directory`."""
+    for program in programs:
+        (directory / program).write_text("#!/bin/sh\n")
+        (directory / program).chmod(0o755)
 
 
 @needs_dpkg
@@ -341,11 +399,39 @@ def test_an_ftrace_bug_is_seen_in_every_respect() -> None:
         "[   26.1] watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [init:1]",
         "[   21.1] rcu: INFO: rcu_preempt self-detected stall on CPU",
         "[    0.0] ftrace faulted on modifying ",
+        "[    0.0] ftrace-powerpc: 0xc000000000167e98: expected (60000000) != found (7c0802a6)",
+        "[    0.0] ftrace-powerpc: (____ptrval____): replaced (4bf104e5) != old (4bf0ed11)",
+        "[    0.0] expected (60000000) != found (48c0df40)",
+        "[    0.0] c000000000527950: replaced (4bb46915) != old (4bb45141)",
+        "[    2.3] BUG: Unable to handle kernel data access at 0x3c4c01c2604200c0",
+        "[    2.3] Oops: Kernel access of bad area, sig: 11 [#1]",
+        "[    2.3] kernel BUG at kernel/trace/ftrace.c:2287!",
     ],
 )
 def test_a_splat_alone_is_a_problem(line: str) -> None:
     verdict = judged(f"{HEALTHY_CONSOLE}{line}\n", HEALTHY_REPORT)
     assert verdict.problems == verdict.splats == (line.partition("] ")[2].strip(),)
+
+
+PPC64LE_CONSOLE = """\
+SLOF **********************************************************************
+C0880No NVRAM common partition, re-initializing...
+Max number of cores passed to firmware: 2048 (NR_CPUS = 2048)
+command line: console=hvc0 loglevel=8 panic=-1 oops=panic
+[    0.000000] Activating Kernel Userspace Access Prevention
+[    0.000000] ftrace: allocating 42648 entries in 250 pages
+"""
+
+
+def test_the_firmware_and_a_healthy_ppc64le_kernel_print_no_splat() -> None:
+    report = (
+        "begin=1\ntext=c000000000000000\nfunction=vfs_open\nlines.function=1\ntotal_info=40889 pages:240 groups: 4\n"
+        "total_info=ftrace boot update time = 0 (ns)\nlines.total_info=2\nother=21\nleaked=0\ntaint=0\nend=1\n"
+    )
+    verdict = judged(PPC64LE_CONSOLE, report)
+    assert verdict.problems == ()
+    assert (verdict.allocating, verdict.pages, verdict.text) == (42648, 250, 0xC000000000000000)
+    assert verdict.total_info == "40889 pages:240 groups: 4"
 
 
 def test_a_guest_that_hangs_has_reached_nothing() -> None:
@@ -379,7 +465,9 @@ if "-D" in sys.argv:
     for piece in (
         "Trace 0: 0x7f0 [00000000/ffff00",
         "1004/0/ff] f\\nTrace 0: 0x7f0 [00000000/ffff001004/0/ff] f\\n",
+        "Trace 0: 0x7f0 [00000000/ffff002004/0/ff] g\\nStopped execution of TB chain before 0x7f0 [ffff002004] g\\n",
         "Trace 0: 0x7f0 [00000000/ffff002004/0/ff] g\\n",
+        "Trace 0: 0x7f0 [00000000/c000000000003004/0/ff] h\\n",
     ):
         log.write(piece)
         log.flush()
@@ -395,7 +483,13 @@ sys.exit("fail" in arguments)
 @pytest.fixture
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a compiler and a QEMU on the path that only pretend."""
-    for name, script in (("aarch64-linux-gnu-gcc", FAKE_COMPILER), ("qemu-system-aarch64", FAKE_QEMU)):
+    scripts = {
+        "aarch64-linux-gnu-gcc": FAKE_COMPILER,
+        "qemu-system-aarch64": FAKE_QEMU,
+        "powerpc64le-linux-gnu-gcc": FAKE_COMPILER,
+        "qemu-system-ppc64": FAKE_QEMU,
+    }
+    for name, script in scripts.items():
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
         program.write_text(f"#!{sys.executable}\n{script}")
@@ -414,7 +508,7 @@ def test_boot_reads_the_window_and_writes_the_console_to_the_log(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("fakes")
-def test_executions_are_counted_per_watched_address_across_chunks() -> None:
+def test_executions_are_counted_per_watched_address_across_chunks_and_none_twice() -> None:
     verdict = boot(Path("Image"), kaslr=False, watch=[0xFFFF001004, 0xFFFF002004, 0xFFFF003004])
     assert verdict.executed == {0xFFFF001004: 2, 0xFFFF002004: 1, 0xFFFF003004: 0}
     assert "-dfilter 0xffff001004+4,0xffff002004+4,0xffff003004+4" in verdict.console
@@ -425,6 +519,25 @@ def test_with_kaslr_the_watched_addresses_move_with_the_kernel() -> None:
     verdict = boot(Path("Image"), text=0x1000, watch=[0x1004, 0x2004])
     assert verdict.executed == {0x1004: 2, 0x2004: 1}
     assert "-dfilter 0xffff001004+4,0xffff002004+4" in verdict.console
+
+
+@pytest.mark.usefixtures("fakes")
+def test_ppc64le_boots_the_elf_and_knows_no_kaslr() -> None:
+    verdict = boot(Path("vmlinux"), arch="ppc64le", watch=[0xC000000000003004])
+    assert verdict.executed == {0xC000000000003004: 1}
+    assert "-dfilter 0xc000000000003004+4" in verdict.console
+    assert "qemu-system-ppc64 -M pseries," in verdict.console and "console=hvc0" in verdict.console
+    assert "-kernel vmlinux" in verdict.console
+    assert "nokaslr" not in boot(Path("vmlinux"), arch="ppc64le", kaslr=False).console
+
+
+@pytest.mark.usefixtures("fakes")
+def test_a_kernel_that_runs_elsewhere_without_kaslr_is_watched_there() -> None:
+    there = boot(Path("vmlinux"), arch="ppc64le", text=0xFFFF001000, watch=[0xFFFF001004])
+    assert there.executed == {0xFFFF001004: 2}
+    moved = boot(Path("vmlinux"), arch="ppc64le", text=0x1000, watch=[0x1004, 0x2004])
+    assert moved.executed == {0x1004: 2, 0x2004: 1}
+    assert "-dfilter 0xffff001004+4,0xffff002004+4" in moved.console
 
 
 @pytest.mark.usefixtures("fakes")

@@ -19,6 +19,7 @@ from pathlib import Path
 from tools import kernels
 
 ROUNDS = 7
+FUNCTION = {"arm64": "__arm64_sys_getppid", "ppc64le": "sys_getppid"}
 FTPATCH = str(Path(sys.executable).with_name("ftpatch"))
 
 
@@ -46,7 +47,7 @@ def run(commands: dict[str, Sequence[str]]) -> dict[str, tuple[float, int]]:
     return {name: (statistics.median(seconds[name]), resident[name]) for name in commands}
 
 
-def commands_for(vmlinux: Path, folder: Path) -> dict[str, Sequence[str]]:
+def commands_for(vmlinux: Path, folder: Path, function: str) -> dict[str, Sequence[str]]:
     """The commands of one kernel, ours and the everyday ones."""
     copy, out = str(folder / "copy"), str(folder / "patched")
     source = str(vmlinux)
@@ -60,11 +61,11 @@ def commands_for(vmlinux: Path, folder: Path) -> dict[str, Sequence[str]]:
         "--version": [FTPATCH, "--version"],
         "scan": [FTPATCH, "scan", source],
         "scan --format json": [FTPATCH, "scan", "--format", "json", source],
-        "enable one": [FTPATCH, "enable", source, "--func", "__arm64_sys_getppid", "-o", out],
+        "enable one": [FTPATCH, "enable", source, "--func", function, "-o", out],
         "enable one + journal": [
-            FTPATCH, "enable", source, "--func", "__arm64_sys_getppid", "-o", out, "--report", journal,
+            FTPATCH, "enable", source, "--func", function, "-o", out, "--report", journal,
         ],
-        "enable all": [FTPATCH, "enable", source, "--func", "*", "-o", out],
+        "enable all": [FTPATCH, "enable", source, "--func", "*", "--skip-unpatchable", "-o", out],
     }  # fmt: skip
 
 
@@ -94,11 +95,13 @@ def main() -> None:
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; median of {ROUNDS} rounds"
     )
-    for name in sys.argv[1:] or ("arm64-6.12",):
+    for name in sys.argv[1:] or ("arm64-6.12", "ppc64le-6.12", "ppc64le-sid"):
         kernel = kernels.ensure(name)
         folder = Path(tempfile.mkdtemp(prefix="ftpatch-bench-", dir=kernel.vmlinux.parent))
         try:
-            report(name, kernel.vmlinux.stat().st_size, run(commands_for(kernel.vmlinux, folder)))
+            report(
+                name, kernel.vmlinux.stat().st_size, run(commands_for(kernel.vmlinux, folder, FUNCTION[kernel.arch]))
+            )
         finally:
             shutil.rmtree(folder)
 

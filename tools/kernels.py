@@ -25,6 +25,7 @@ _SMALLEST_KIB = 1024  # a package that installs less than this is a meta package
 _KEYRING = "debian-archive-keyring"
 _RELEASES = frozenset({"bullseye", "bookworm", "trixie", "forky", "sid"})
 _CHANNELS = frozenset({"oldoldstable", "oldstable", "stable", "testing", "unstable"})
+_DEBIAN_NAMES = {"ppc64le": "ppc64el"}  # of the architectures that Debian calls something else
 
 
 class FetchError(RuntimeError):
@@ -36,10 +37,21 @@ class Spec:
     """Where to find a kernel: the newest package whose name matches a pattern, and the files in it."""
 
     package: str  # pattern of the package's name
-    arch: str
+    arch: str  # as tools.boot calls it
     suites: tuple[str, ...]
     vmlinux: str  # pattern of the member of the .deb
-    system_map: str
+    system_map: str | None  # likewise; None if the package has none, or one line that points elsewhere
+
+    @property
+    def debian_arch(self) -> str:
+        """Return what apt calls the architecture."""
+        return _DEBIAN_NAMES.get(self.arch, self.arch)
+
+    @property
+    def members(self) -> dict[str, str]:
+        """Return the pattern of each wanted member, by the name of its file in the cache."""
+        wanted = {"vmlinux": self.vmlinux}
+        return wanted | {"System.map": self.system_map} if self.system_map else wanted
 
 
 _KERNELS = {
@@ -57,12 +69,38 @@ _KERNELS = {
         vmlinux="usr/lib/debug/boot/vmlinux-*",
         system_map="usr/lib/debug/boot/System.map-*",
     ),
+    # What is installed to boot a ppc64le machine is the linked ELF itself, with its symbols.  No pattern matches
+    # the packages of the 64k flavour, whose names end in -64k.
+    "ppc64le-6.1": Spec(
+        package="linux-image-6.1.0-*-powerpc64le",
+        arch="ppc64le",
+        suites=("bookworm", "bookworm-security"),
+        vmlinux="boot/vmlinux-*",
+        system_map=None,
+    ),
+    "ppc64le-6.12": Spec(
+        package="linux-image-6.12*+deb13*-powerpc64le",
+        arch="ppc64le",
+        suites=("trixie", "trixie-security"),
+        vmlinux="boot/vmlinux-*",
+        system_map=None,
+    ),
+    "ppc64le-sid": Spec(
+        package="linux-binary-*-powerpc64le",
+        arch="ppc64le",
+        suites=("sid",),
+        vmlinux="usr/lib/modules/*/vmlinuz",
+        system_map=None,
+    ),
 }
 
 _TOOLS = {
     "qemu-system-aarch64": ("qemu-system-arm",),
     "aarch64-linux-gnu-gcc": ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
     "aarch64-linux-gnu-objcopy": ("binutils-aarch64-linux-gnu",),
+    "qemu-system-ppc64": ("qemu-system-ppc",),
+    "powerpc64le-linux-gnu-gcc": ("gcc-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross"),
+    "powerpc64le-linux-gnu-objcopy": ("binutils-powerpc64le-linux-gnu",),
 }
 
 
@@ -133,7 +171,7 @@ def ensure(name: str, *, refresh: bool = False) -> Kernel:
     if present and not refresh:
         return present
     spec = _spec(name)
-    apt = _Apt.prepare(spec.arch)
+    apt = _Apt.prepare(spec.debian_arch)
     choice = newest(spec.package, apt.candidates(spec.package))
     if not present or (present.package, present.version) != (choice.package, choice.version):
         _install(apt, spec, choice, _directory(name))
@@ -301,7 +339,7 @@ class _Apt:
         for name in ("state/lists/partial", "cache/archives/partial"):
             (root / name).mkdir(parents=True, exist_ok=True)
         (root / "status").touch()
-        suites = {suite: None for spec in _KERNELS.values() if spec.arch == arch for suite in spec.suites}
+        suites = {suite: None for spec in _KERNELS.values() if spec.debian_arch == arch for suite in spec.suites}
         lines = source_lines(machine_sources(), suites, arch)
         (root / "sources.list").write_text("\n".join(lines) + "\n")
         (root / "apt.conf").write_text(_configuration(root.resolve(), arch))
@@ -363,7 +401,7 @@ def _install(apt: _Apt, spec: Spec, choice: Candidate, target: Path) -> None:
         fresh = Path(directory, target.name)
         fresh.mkdir()
         _say(f"extracting {deb.name}")
-        extract(deb, {"vmlinux": spec.vmlinux, "System.map": spec.system_map}, fresh)
+        extract(deb, spec.members, fresh)
         if not (fresh / "vmlinux").exists():
             raise FetchError(f"{choice.package} holds no {spec.vmlinux}")
         facts = {"package": choice.package, "version": choice.version, "deb_sha256": choice.sha256}

@@ -26,6 +26,7 @@ __all__ = ["BootError", "Verdict", "boot"]
 _WINDOW = 8 << 20  # size of the shared memory, as in init.c
 _CONSOLE_LIMIT = 16 << 20  # what a guest prints beyond this is dropped
 _EXECUTED = re.compile(rb"^Trace \d+: \S+ \[[0-9a-f]+/([0-9a-f]+)/", re.MULTILINE)
+_STOPPED = re.compile(rb"^Stopped execution of TB chain before \S+ \[([0-9a-f]+)\]", re.MULTILINE)
 _SEED = "1"  # any fixed number makes QEMU hand out the same KASLR seed again
 
 
@@ -40,13 +41,27 @@ class _Machine:
     qemu: tuple[str, ...]
     parameters: str
     compiler: str
+    kaslr: bool  # does KASLR exist there, and a parameter that turns it off?
 
 
 _MACHINES = {
     "arm64": _Machine(
-        ("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72"),
+        ("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-m", "512M"),
         "console=ttyAMA0 earlycon",
         "aarch64-linux-gnu-gcc",
+        kaslr=True,
+    ),
+    # The capabilities named are those that TCG does not emulate.  The kernel moves itself to physical 0, and its
+    # functions run where they are linked, at 0xc000...: real mode, in which early_setup runs, ignores those bits.
+    "ppc64le": _Machine(
+        (
+            "qemu-system-ppc64",
+            *("-M", "pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"),
+            *("-cpu", "power9", "-m", "1G"),
+        ),
+        "console=hvc0",
+        "powerpc64le-linux-gnu-gcc",
+        kaslr=False,
     ),
 }
 
@@ -64,10 +79,11 @@ class _Observation:
         self.console += chunk[: _CONSOLE_LIMIT - len(self.console)]
 
     def execute(self, chunk: bytes) -> None:
-        """Count the complete lines of the execution log."""
+        """Count the complete lines of the execution log, which takes back what an interrupt prevented."""
         lines, newline, rest = (self.pending + chunk).rpartition(b"\n")
         self.pending = rest
         self.executed.update(int(address, 16) for address in _EXECUTED.findall(lines + newline))
+        self.executed.subtract(int(address, 16) for address in _STOPPED.findall(lines + newline))
 
 
 def boot(
@@ -89,14 +105,22 @@ def boot(
     sites, hence a boot takes `names` or `watch`, not both; getppid is called 20 times in either case.
 
     To watch with KASLR on takes `text`, the link-time address of _stext, and two boots with one random seed:
-    the first one shows where the second one will put the kernel.
+    the first one shows where the second one will put the kernel.  Where KASLR is off or does not exist, `text`
+    may be left out; if it is given and the kernel turns out to run elsewhere, a second boot watches there.
+
+    What a count is worth only a stock boot of the same kernel tells.  The first instruction of a function that
+    is called runs there, too (the global entry of a syscall or an initcall, the local one of what is called
+    directly).  The instruction behind a patch site begins a basic block only once the site calls something, so
+    its stock count is 0.  Sites of -mprofile-kernel, as in ppc64le-6.1, call _mcount in the file and until
+    ftrace_init replaces that: there the stock count is 0 only for what does not run before, such as getppid;
+    of an early function such as _printk, a patched kernel must show more executions than the stock one.
     """
     if names and watch:
         raise ValueError("names and watch exclude each other: tracing all functions runs the watched addresses")
     if arch not in _MACHINES:
         raise ValueError(f"cannot boot {arch}, only: {', '.join(_MACHINES)}")
-    guest = _Guest(image, arch, tuple(names), kaslr, timeout)
-    verdict = guest.watch_moved(watch, text) if watch and kaslr else guest.run(watch)
+    guest = _Guest(image, arch, tuple(names), kaslr and _MACHINES[arch].kaslr, timeout)
+    verdict = guest.watch(watch, text) if watch else guest.run()
     if log is not None:
         log.write_text(verdict.console)
     return verdict
@@ -112,12 +136,12 @@ class _Guest:
     kaslr: bool
     timeout: float
 
-    def watch_moved(self, watched: Collection[int], text: int | None) -> Verdict:
-        """Boot to see where KASLR puts the kernel linked at `text`, and again with the same seed to watch."""
-        if text is None:
+    def watch(self, watched: Collection[int], text: int | None) -> Verdict:
+        """Boot and watch; if the kernel linked at `text` runs elsewhere, boot again with the same seed for that."""
+        if text is None and self.kaslr:
             raise ValueError("to watch with KASLR on takes the link-time address of _stext")
-        first = self.run()
-        if first.text is None:
+        first = self.run(() if self.kaslr else watched)
+        if text is None or first.text is None or (first.text == text and not self.kaslr):
             return first
         second = self.run(watched, first.text - text)
         if second.text not in (None, first.text):
@@ -148,9 +172,10 @@ class _Guest:
     def _command(self, window: Path, initrd: Path) -> list[str]:
         """Return the QEMU command that boots the kernel with `window` as shared memory."""
         machine = _MACHINES[self.arch]
-        parameters = f"{machine.parameters} loglevel=8 panic=-1 oops=panic{'' if self.kaslr else ' nokaslr'}"
+        nokaslr = " nokaslr" if machine.kaslr and not self.kaslr else ""
+        parameters = f"{machine.parameters} loglevel=8 panic=-1 oops=panic{nokaslr}"
         return [
-            *machine.qemu, "-accel", "tcg", "-m", "512M", "-smp", "1", "-nodefaults", "-display", "none",
+            *machine.qemu, "-accel", "tcg", "-smp", "1", "-nodefaults", "-display", "none",
             "-serial", "stdio", "-monitor", "none", "-no-reboot", "-seed", _SEED,
             "-object", f"memory-backend-file,id=window,mem-path={window},size={_WINDOW},share=on",
             "-device", "ivshmem-plain,memdev=window",

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 _ALLOCATING = re.compile(r"ftrace: allocating (\d+) entries in (\d+) pages")
 _SPLAT = re.compile(
-    r"ftrace bug|ftrace failed|ftrace faulted|ftrace-powerpc:|WARNING:|BUG:|Oops|Internal error"
+    r"ftrace bug|ftrace failed|ftrace faulted|WARNING:|BUG:|kernel BUG at|Oops|Internal error"
     r"|Unable to handle|Kernel panic|detected stall|self-detected stall"
+    r"|ftrace-powerpc:|expected \([0-9a-f]+\) != found|replaced \([0-9a-f]+\) != old|access of bad area"
 )
 _TIMESTAMP = re.compile(r"^\[ *\d+\.\d+\] ")
 
