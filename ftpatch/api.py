@@ -8,13 +8,14 @@ image    image → boot image
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ftpatch.arch import Arch, arch_of
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image
-from ftpatch.errors import ElfError
+from ftpatch.errors import ApplyError, ElfError, FtpatchError
 from ftpatch.records import RecordTable, read_records
 from ftpatch.sites import SiteTable, read_sites
 
@@ -66,28 +67,48 @@ def _require_text(image: Image) -> None:
         )
 
 
-def write_enabled(before: Scan, plan: Plan, out: str, *, in_place: bool, hashed: bool,
-                  before_rename: Callable[[Output, str | None], None]) -> Output:  # fmt: skip
-    """Write the plan's result to `out`, check it, and give it its name.
+def write_enabled(
+    before: Scan,
+    plan: Plan,
+    out: str,
+    hashed: bool,
+    reports: Callable[[Output, str | None], AbstractContextManager[None]],
+) -> Output:
+    """Write the plan's result to `out`, check it, and give it its name; `out` may be the input itself.
 
-    before_rename(output, sha256 of the input) runs when the result is proven and not yet visible: reports that fail to
-    be written then leave no output. Raises ApplyError where the check fails; nothing is left behind in any such case.
+    reports(output, sha256 of the input) makes a context in which the reports lie ready under temporary names: they get
+    theirs after the result has its own, and vanish where that fails. Raises ApplyError where the check fails; nothing
+    is left behind in any such case.
     """
     import os
 
-    from ftpatch import apply, verify
+    from ftpatch import apply
 
-    path = os.path.realpath(before.image.path) if in_place else apply.output_path(before.image.path, out)
-    with apply.whole_file(path, before.image.mode) as (fd, temporary):
+    path = os.path.realpath(out)
+    with ExitStack() as later, apply.whole_file(path, before.image.mode) as (fd, temporary):
         apply.write(before.image, plan.edits, fd)
 
         # From here on the result is only read.
-        after = open_image(temporary)
-        verify.check_result(before.image, after, before.arch, plan)
+        after = _proven(before, plan, temporary)
         old_hash, new_hash = _hashes(before.image, after) if hashed else (None, None)
-        output = Output(before.image.path if in_place else out, new_hash)
-        before_rename(output, old_hash)
+        output = Output(out, new_hash)
+        later.enter_context(reports(output, old_hash))
     return output
+
+
+def _proven(before: Scan, plan: Plan, written: str) -> Image:
+    """The written file, read again and found to be what the plan says."""
+    from ftpatch import verify
+
+    try:
+        after = open_image(written)
+        verify.check_result(before.image, after, before.arch, plan)
+    except ApplyError:
+        raise
+    except FtpatchError as error:
+        raise ApplyError("self-check failed: the result cannot be read back", before.image.path, found=error.what,
+                         todo="the output was not kept; please report this") from error  # fmt: skip
+    return after
 
 
 def _hashes(before: Image, after: Image) -> tuple[str, str]:
@@ -105,8 +126,8 @@ def write_image(path: str, out: str) -> int:
     from ftpatch import apply, bootimage
 
     image = open_image(path)
-    arch_of(image.e_machine, path)
+    arch = arch_of(image.e_machine, path)
     _require_text(image)
-    pieces = bootimage.boot_image(image)
+    pieces = bootimage.boot_image(image, arch)
     with apply.whole_file(apply.output_path(path, out), image.mode & 0o666) as (fd, _):
         return bootimage.write_pieces(fd, pieces)

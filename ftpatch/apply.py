@@ -16,7 +16,7 @@ import numpy as np
 
 from ftpatch.edits import Edits
 from ftpatch.elf.image import Image
-from ftpatch.errors import ApplyError, InputError, UsageError
+from ftpatch.errors import InputError, UsageError
 
 COPY = 64 << 20  # bytes per copy call
 GAP = 1 << 14  # edits closer than this are written in one piece
@@ -26,7 +26,7 @@ def output_path(source: str, out: str) -> str:
     """Where `out` leads, symlinks followed. Raises UsageError where that is the input, or no place for a file."""
     real = os.path.realpath(out)
     if os.path.exists(real):
-        if os.path.samefile(real, source):
+        if os.path.exists(source) and os.path.samefile(real, source):
             raise UsageError("the output is the input", out, todo="name another output, or use --in-place")
         if not stat.S_ISREG(os.stat(real).st_mode):
             raise UsageError("the output is not a regular file", out)
@@ -91,7 +91,7 @@ def write(image: Image, edits: Edits, fd: int) -> None:
     for start, end in edits.runs(GAP):
         chunk = np.array(image.data[start:end])
         if not edits.patch(start, chunk):
-            raise ApplyError("the input changed while it was read", image.path, found=f"other bytes near {start:#x}",
+            raise InputError("the input changed while it was read", image.path, found=f"other bytes near {start:#x}",
                              todo="nothing was written; run again on a file that nobody writes")  # fmt: skip
         _write_all(fd, chunk.data, start)
 

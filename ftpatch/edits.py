@@ -13,7 +13,7 @@ import numpy as np
 
 from ftpatch.elf.tables import I64, U8
 
-LEGAL = ("site", "literal", "record", "relocation", "thunk", "bound", "symbol")
+LEGAL = ("site", "stub", "literal", "record", "relocation", "thunk", "bound", "symbol")
 
 
 @dataclass(frozen=True)

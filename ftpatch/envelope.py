@@ -34,15 +34,14 @@ FOREIGN = (
     Foreign(
         56, b"ARM\x64", "a raw arm64 boot Image without symbols", BUILD_VMLINUX + "; ftpatch image makes a new Image"
     ),
-    Foreign(0x202, b"HdrS", "an x86 bzImage", "ftpatch reads arm64 kernels; give their ELF vmlinux"),
-    Foreign(
-        0x24, b"\x18\x28\x6f\x01", "a 32-bit ARM zImage", "ftpatch reads 64-bit kernels; give an arm64 ELF vmlinux"
-    ),
+    Foreign(0x202, b"HdrS", "an x86 bzImage", "ftpatch reads arm64 and ppc64le kernels; give their ELF vmlinux"),
+    Foreign(0x24, b"\x18\x28\x6f\x01", "a 32-bit ARM zImage", "ftpatch reads 64-bit kernels; give an ELF vmlinux"),
     Foreign(0, b"\x1f\x8b", "gzip data (a compressed kernel or module)", BUILD_VMLINUX + ", or unpack it"),
     Foreign(0, b"\xfd7zXZ\0", "xz data", "unpack it first"),
     Foreign(0, b"\x28\xb5\x2f\xfd", "zstd data", "unpack it first"),
     Foreign(0, b"BZh", "bzip2 data", "unpack it first"),
     Foreign(0, b"\x02\x21\x4c\x18", "lz4 data (a compressed kernel)", BUILD_VMLINUX),
+    Foreign(0, b"\x04\x22\x4d\x18", "lz4 data", "unpack it first"),
     Foreign(0, b"\x5d\x00\x00", "lzma data (a compressed kernel)", BUILD_VMLINUX),
     Foreign(0, b"\x89LZO", "lzo data (a compressed kernel)", BUILD_VMLINUX),
     Foreign(0, b"!<arch>\n", "an ar archive", "give one of its members, or vmlinux.o"),

@@ -66,6 +66,11 @@ class RecordTable:
         return ~self.null
 
     @cached_property
+    def uniform(self) -> bool:
+        """Whether every slot, null or not, is filled in the same way, so that values may move from slot to slot."""
+        return self.in_sections or not len(self) or self._carrier(np.ones(len(self), dtype=bool)) != "mixed"
+
+    @cached_property
     def carrier(self) -> str:
         """Where the live records' values live: word, rela, relr, section, mixed or none."""
         if not self.live.any():
@@ -130,20 +135,22 @@ def join(parts: list[RecordTable]) -> RecordTable:
 def _from_span(image: Image, arch: Arch, start: int, stop: int) -> RecordTable:
     """The slots of a linked file between two addresses."""
     where = f"{image.path}: record table {start:#x}..{stop:#x}"
-    if stop < start or (stop - start) % SLOT:
+    if stop < start or (stop - start) % SLOT or start % SLOT:
         raise RecordError("the ends of the record table do not fit", where, found=f"{stop - start} bytes",
-                          expected=f"a positive multiple of {SLOT}")  # fmt: skip
+                          expected=f"a positive multiple of {SLOT}, aligned")  # fmt: skip
     n = (stop - start) // SLOT
     if n == 0:
         return join([])
-    first, last = image.pos_of_va(start), image.pos_of_va(stop - 1)
-    if first < 0 or last != first + (stop - start) - 1:
+    first = image.pos_of_va(start)
+    sec = image.place(np.array([start, stop - 1], dtype=np.uint64))[0]
+    if first < 0 or sec[0] < 0 or sec[0] != sec[1]:
         raise RecordError("the record table does not lie in one section of the file", where)
     word = t.cut(image.data, first, stop - start, where).view("<u8").astype(np.uint64)
     rela, value = _relative(image, arch, start, stop, word, where)
     relr = np.zeros(n, dtype=bool)
-    places = image.relr_places(start, stop)
-    relr[((places - np.uint64(start)) >> np.uint64(3)).view(np.int64)] = True
+    relr[_slots_of(image.relr_places(max(start - SLOT + 1, 0), stop), start, where)] = True
+    if bool((relr & (rela >= 0)).any()):
+        raise RecordError("a slot has two relocations", where, found=f"slot {int(np.argmax(relr & (rela >= 0)))}")
     sec, off = image.place(value)
     return RecordTable(
         slot=first + SLOT * np.arange(n, dtype=np.int64),
@@ -155,55 +162,54 @@ def _relative(image: Image, arch: Arch, start: int, stop: int, word: U64, where:
     """(relocation row, value) of every slot: a RELATIVE addend wins over the word in the file."""
     rows, _ = image.rela
     offset = rows["r_offset"]
-    hit = np.flatnonzero((offset >= np.uint64(start)) & (offset < np.uint64(stop)))
+    hit = np.flatnonzero((offset >= np.uint64(max(start - SLOT + 1, 0))) & (offset < np.uint64(stop)))
     hit = hit[(rows["r_info"][hit] & 0xFFFF_FFFF) == arch.relative]
-    index = (offset[hit] - np.uint64(start)).view(np.int64)
-    if np.any(index % SLOT):
-        raise RecordError(
-            "a relocation lies across two slots", where, found=f"{int(offset[hit][index % SLOT != 0][0]):#x}"
-        )
+    slot = _slots_of(offset[hit], start, where)
     rela, value = np.full(len(word), -1, dtype=np.int64), word.copy()
-    rela[index // SLOT] = hit
-    value[index // SLOT] = rows["r_addend"][hit].view(np.uint64)
+    rela[slot] = hit
+    value[slot] = rows["r_addend"][hit].view(np.uint64)
     return rela, value
+
+
+def _slots_of(places: U64, start: int, where: str) -> I64:
+    """Slot number of each relocated address; RecordError where one lies across two slots, or two on one slot."""
+    off = places.view(np.int64) - np.uint64(start).astype(np.int64)
+    odd = np.flatnonzero(off % SLOT)
+    if len(odd):
+        raise RecordError("a relocation lies across two slots", where, found=f"{int(places[odd[0]]):#x}")
+    slot = off // SLOT
+    if len(slot) and np.bincount(slot).max() > 1:
+        raise RecordError("a slot has two relocations", where, found=f"slot {int(np.argmax(np.bincount(slot) > 1))}")
+    return slot
 
 
 def _from_sections(image: Image, arch: Arch) -> RecordTable:
     """The slots of an ET_REL file, section by section; their values are in the relocations of those sections."""
-    parts = []
-    for sec in image.sections_named(*SECTIONS):
-        if not image.has_bytes[sec]:
-            continue
-        parts.append(_from_section(image, arch, sec))
-    return join(parts)
+    tables: dict[int, list[int]] = {}
+    for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
+        tables.setdefault(int(image.shdr["sh_info"][table]), []).append(table)
+    secs = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
+    return join([_from_section(image, arch, sec, tables.get(sec, [])) for sec in secs])
 
 
-def _from_section(image: Image, arch: Arch, sec: int) -> RecordTable:
+def _from_section(image: Image, arch: Arch, sec: int, tables: list[int]) -> RecordTable:
     where = f"{image.path}: section {sec} {image.names[sec]}"
     size = int(image.shdr["sh_size"][sec])
     if size % SLOT:
         raise RecordError("the record section holds no whole number of slots", where, found=f"{size} bytes")
     n = size // SLOT
-    value, target = np.zeros(n, dtype=np.uint64), np.full(n, -1, dtype=np.int64)
-    rela = np.full(n, -1, dtype=np.int64)
-    for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA):
-        if int(image.shdr["sh_info"][table]) != sec:
-            continue
-        rows = t.rows_of(
-            image.data, int(image.shdr["sh_offset"][table]), int(image.shdr["sh_size"][table]), t.RELA, where
-        )
-        index, names, addend = _slot_relocations(image, arch, rows, n, where)
-        rela[index] = np.arange(len(rows))[rows["r_info"] & 0xFFFF_FFFF == arch.abs64]
-        target[index] = image.symbols.shndx[names]
-        with np.errstate(over="ignore"):
-            value[index] = image.symbols.rows["st_value"][names] + addend
-    lost = (target >= 0) & ((target == t.SHN_UNDEF) | (target == t.SHN_ABS))
-    if lost.any():
-        raise RecordError(
-            "a record names a symbol that is not defined here", where, found=f"slot {int(np.argmax(lost))}"
-        )
     word = image.content(sec).view("<u8").astype(np.uint64)
-    value = np.where(rela >= 0, value, word)
+    value, target, rela = word.copy(), np.full(n, -1, dtype=np.int64), np.full(n, -1, dtype=np.int64)
+    for table in tables:
+        rows = image.rows(table, t.RELA)
+        number, slot = _slot_relocations(arch, rows, n, where)
+        names = (rows["r_info"][number] >> 32).astype(np.int64)
+        _require_symbols_of(image, names, slot, where)
+        if np.any(rela[slot] >= 0):
+            raise RecordError("a slot has two relocations", where, found=f"slot {int(slot[rela[slot] >= 0][0])}")
+        rela[slot], target[slot] = number, image.symbols.shndx[names]
+        with np.errstate(over="ignore"):
+            value[slot] = image.symbols.rows["st_value"][names] + rows["r_addend"][number].view(np.uint64)
     return RecordTable(
         slot=int(image.shdr["sh_offset"][sec]) + SLOT * np.arange(n, dtype=np.int64),
         word=word, rela=rela, relr=np.zeros(n, dtype=bool), value=value,
@@ -211,14 +217,28 @@ def _from_section(image: Image, arch: Arch, sec: int) -> RecordTable:
     )  # fmt: skip
 
 
-def _slot_relocations(image: Image, arch: Arch, rows: t.Rows, n: int, where: str) -> tuple[I64, I64, U64]:
-    """(slot, symbol row, addend) of the 64-bit pointers of one relocation table."""
-    rows = rows[rows["r_info"] & 0xFFFF_FFFF == arch.abs64]
-    index = rows["r_offset"].astype(np.int64)
-    if np.any(index % SLOT) or np.any((index < 0) | (index >= n * SLOT)):
+def _slot_relocations(arch: Arch, rows: t.Rows, n: int, where: str) -> tuple[I64, I64]:
+    """(row, slot) of the relocations of one table that fill slots; RecordError where another kind touches them."""
+    kind = rows["r_info"] & 0xFFFF_FFFF
+    foreign = np.flatnonzero((kind != arch.abs64) & (kind != arch.none))
+    if len(foreign):
+        raise RecordError("a record has a relocation of another type", where, found=f"type {int(kind[foreign[0]])}",
+                          expected=f"type {arch.abs64}, a 64-bit address")  # fmt: skip
+    number = np.flatnonzero(kind == arch.abs64)
+    offset = rows["r_offset"][number].view(np.int64)
+    if np.any(offset % SLOT) or np.any((offset < 0) | (offset >= n * SLOT)):
         raise RecordError("a record's relocation lies outside the section's slots", where)
-    names = (rows["r_info"] >> 32).astype(np.int64)
+    slot = offset // SLOT
+    if len(slot) and np.bincount(slot).max() > 1:
+        raise RecordError("a slot has two relocations", where, found=f"slot {int(np.argmax(np.bincount(slot) > 1))}")
+    return number, slot
+
+
+def _require_symbols_of(image: Image, names: I64, slot: I64, where: str) -> None:
+    """RecordError where a record is made from a symbol that this file does not have, or does not define."""
     if np.any(names >= len(image.symbols.rows)):
         found, limit = f"symbol {int(names.max())}", f"less than {len(image.symbols.rows)}"
         raise RecordError("a record's relocation names no symbol of this file", where, found=found, expected=limit)
-    return index // SLOT, names, rows["r_addend"].view(np.uint64)
+    lost = np.flatnonzero(image.symbols.shndx[names] <= t.SHN_UNDEF)
+    if len(lost):
+        raise RecordError("a record names a symbol that is not defined here", where, found=f"slot {int(slot[lost[0]])}")

@@ -71,15 +71,26 @@ class _Names:
         return np.flatnonzero(before[self.table.func_end] > before[self.table.func])
 
 
-def select(table: SiteTable, func: Sequence[str], status: Sequence[str] = (), section: Sequence[str] = ()) -> Selection:
-    """The sites that the selectors choose. Raises SelectionError where one of them matches nothing."""
+def select(
+    table: SiteTable,
+    func: Sequence[str],
+    status: Sequence[str] = (),
+    section: Sequence[str] = (),
+    named: bool = False,
+) -> Selection:
+    """The sites that the selectors choose. Without any name or status: all sites, or with `named` all that have a name.
+
+    Raises SelectionError where a selector matches nothing.
+    """
     for name in status:
         if name not in STATUSES:
             raise SelectionError("no such status", found=name, expected=", ".join(STATUSES))
     texts = [text for entry in func for text in _expand(entry)]
     names = _Names(table)
     names.many = sum(_is_plain(text.lstrip("!")) for text in texts) > FEW
-    chosen = _named(table, names, texts, all_if_none=not status)
+    chosen = _named(table, names, texts)
+    if not texts and not status:
+        chosen = table.func < table.func_end if named else ~chosen
     wanted = [STATUSES.index(name) for name in status]
     if wanted and not texts:
         chosen = np.isin(table.status, wanted)
@@ -96,10 +107,8 @@ def select(table: SiteTable, func: Sequence[str], status: Sequence[str] = (), se
     return Selection(chosen, tuple(names.notes))
 
 
-def _named(table: SiteTable, names: _Names, texts: Sequence[str], all_if_none: bool) -> Mask:
+def _named(table: SiteTable, names: _Names, texts: Sequence[str]) -> Mask:
     chosen = np.zeros(len(table), dtype=bool)
-    if not texts and all_if_none:
-        return ~chosen
     if texts and all(text.startswith("!") for text in texts):
         chosen[:] = table.func < table.func_end
     for text in texts:
@@ -121,10 +130,10 @@ def _expand(text: str) -> list[str]:
     for line in lines:
         line = line.split("#", 1)[0].strip()
         words = line.split()
+        if len(words) > 1 and re.fullmatch("[0-9a-f]{16}", words[0]):
+            words = words[1:]  # available_filter_functions_addrs: the address is the running kernel's
         if len(words) > 1 and words[1].startswith("[") and words[1].endswith("]"):
             continue  # a module's function in a list that a running kernel printed
-        if len(words) == 2 and re.fullmatch("[0-9a-f]{16}", words[0]):
-            words = words[1:]  # available_filter_functions_addrs: the address is the running kernel's
         if words and not words[0].startswith(INVALID):
             found.append(("!" if negative else "") + words[0])
     if not found:
@@ -152,10 +161,12 @@ def _is_plain(text: str) -> bool:
 
 def _matches(table: SiteTable, names: _Names, text: str) -> I64:
     """Site indices of one positive selector."""
+    if not text:
+        raise SelectionError("an empty selector", table.image.path, expected="a name, see ftpatch scan --sites")
     if len(text) > 1 and text.startswith("/") and text.endswith("/"):
         hits = _by_pattern(names, _compile(text[1:-1]).search)
-    elif re.fullmatch(r"row:\d+", text):
-        hits = np.flatnonzero(table.row == min(int(text[4:]), 1 << 62))
+    elif re.fullmatch(r"row:\d{1,18}", text):
+        hits = np.flatnonzero(table.row == int(text[4:]))
     elif re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", text):
         hits = _by_va(table, int(text, 16))
     elif found := re.fullmatch(r"(.+)\+(0[xX][0-9a-fA-F]{1,16})", text):
@@ -178,7 +189,7 @@ def _matches(table: SiteTable, names: _Names, text: str) -> I64:
 def _compile(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise SelectionError("not a regular expression", f"/{pattern}/", found=str(error)) from None
 
 

@@ -8,63 +8,84 @@ import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import Mask
+from ftpatch.elf.tables import I64, U64, Mask
+from ftpatch.predict import at_boot
 from ftpatch.records import RecordTable
-from ftpatch.sites import OUTSIDE, STATUSES, SiteTable
+from ftpatch.sites import STATUSES, SiteTable
+from ftpatch.targets import in_init_text
 
 
 def summary(image: Image, arch: Arch, records: RecordTable, table: SiteTable) -> dict[str, Any]:
     """Counts of slots and sites; `boot` and `reach` are None where the file cannot tell."""
     live = np.zeros(len(table), dtype=bool)
     live[: len(records)] = records.live
-    secs, per_section = np.unique(table.sec[live], return_counts=True)
     states, per_status = np.unique(table.status[live], return_counts=True)
-    names = [image.names[sec] if sec >= 0 else "(nowhere)" for sec in secs.tolist()]
     return {
         "slots": len(records),
         "null": int(records.null.sum()),
         "live": int(records.live.sum()),
-        "by_section": dict(zip(names, per_section.tolist(), strict=True)),
+        "by_section": _by_section(image, table, live),
         "by_status": {
             STATUSES[state]: count for state, count in zip(states.tolist(), per_status.tolist(), strict=True)
         },
         "without_record": int((table.row < 0).sum()),
-        "with_bti": int(_with_bti(table, live).sum()) if table.shape and table.shape.skip else 0,
-        "boot": _boot(image, records, table, live),
+        "with_skip": int(_with_skip(table, live).sum()),
+        "boot": at_boot(image, arch, records, table, live),
         "reach": _reach(image, arch, table, live),
     }
 
 
-def _with_bti(table: SiteTable, live: Mask) -> Mask:
-    assert table.shape is not None
-    return live & (table.sec >= 0) & table.shape.skips(table.window)
+def _by_section(image: Image, table: SiteTable, live: Mask) -> dict[str, int]:
+    """Live sites by section name, which several sections may share, in the order of the sections."""
+    found: dict[str, int] = {}
+    for sec, count in zip(*np.unique(table.sec[live], return_counts=True), strict=True):
+        name = image.names[sec] if sec >= 0 else "(nowhere)"
+        found[name] = found.get(name, 0) + int(count)
+    return found
 
 
-def _boot(image: Image, records: RecordTable, table: SiteTable, live: Mask) -> dict[str, int] | None:
-    """What dmesg and available_filter_functions will count.
-
-    Every kernel counts the slots that it does not recognise as zero before it adjusts them; functions of init text are
-    listed until init memory is freed.
-    """
-    if image.kind != "vmlinux" or not len(records):
-        return None
-    kept = live & (table.status != OUTSIDE)
-    begin, end = image.symbols.value("__init_begin"), image.symbols.value("__init_end")
-    if begin is not None and end is not None:
-        kept &= ~((table.va >= np.uint64(begin)) & (table.va < np.uint64(end)))
-    return {"allocating": int((~records.zero).sum()), "listed": int(kept.sum())}
+def _with_skip(table: SiteTable, live: Mask) -> Mask:
+    """Sites whose function starts with words that the layout leaves alone: a BTI on arm64, gcc 5's std on ppc64le."""
+    if table.shape is None:
+        return np.zeros(len(table), dtype=bool)
+    return live & (table.sec >= 0) & table.shape.skipped(table.window)
 
 
 def _reach(image: Image, arch: Arch, table: SiteTable, live: Mask) -> dict[str, Any] | None:
-    """Greatest distance between a live site and the default target, and how many sites lie beyond the branch."""
+    """How far the live sites are from the default target and, where branches are short, from the kernel's trampolines.
+
+    max_distance, beyond: to the target; trampolines: how many sites lie beyond each of them; headroom: bytes that the
+    text may still grow until some site reaches nothing.
+    """
     target = image.symbols.value(arch.entries[0])
     live = live & (table.sec >= 0)
     if target is None or table.shape is None or not live.any():
         return None
-    distance = np.uint64(target).astype(np.int64) - table.branch_va[live].view(np.int64)
+    sites = table.branch_va[live]
+    distance = _distance(sites, target)
+    margin, init = _margin(arch, distance), in_init_text(image, sites)
+    beyond = {}
+    for number, name in enumerate(arch.far.areas if arch.far else ()):
+        va = image.symbols.value(name)
+        if va is not None:
+            there = _margin(arch, _distance(sites, va))
+            beyond[name] = int((there < 0).sum())
+            margin = np.where(init | (number == 0), np.maximum(margin, there), margin)
     return {
         "target": arch.entries[0],
         "max_distance": int(np.abs(distance).max()),
-        "limit": arch.branch.high,
-        "beyond": int((~arch.branch.reaches(distance)).sum()),
+        "limit": arch.call.high,
+        "beyond": int((_margin(arch, distance) < 0).sum()),
+        "trampolines": beyond,
+        "headroom": int(margin.min()),
     }
+
+
+def _distance(sites: U64, target: int) -> I64:
+    return np.uint64(target).astype(np.int64) - sites.view(np.int64)
+
+
+def _margin(arch: Arch, distance: I64) -> I64:
+    """Bytes by which each distance may still grow until a call cannot span it; negative beyond that."""
+    found: I64 = np.where(distance < 0, distance - arch.call.low, arch.call.high - distance)
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import Arch
+from ftpatch.arch import Arch, Branch
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, U64
 from ftpatch.errors import ApplyError
@@ -26,20 +26,24 @@ def check_result(before: Image, after: Image, arch: Arch, plan: Plan) -> None:
     records = read_records(after, arch)
     if not np.array_equal(records.value, plan.dropping.values):
         raise _failed(after, "the record table", f"{len(records)} slots that differ from the planned ones")
-    index = np.flatnonzero(plan.patched)
-    if not len(index):
+    dropped = 0 if plan.dropping.way == "keep" else int(plan.gone.sum())
+    n_live = int(plan.records.live.sum()) - dropped
+    if int(records.live.sum()) != n_live or (n_live and records.carrier != plan.records.carrier):
+        raise _failed(after, "the record table", f"{int(records.live.sum())} live records in {records.carrier} slots")
+    index, table = plan.index, plan.table
+    if not len(index) or table.shape is None:
         return
-    va = plan.table.branch_va[index]
-    words = after.words(
-        plan.table.sec[index], plan.table.off[index] + plan.table.site[index], 0, plan.new_words.shape[1]
-    )
-    _check_own_decoder(after, arch, plan, va, words[:, -1])
-    _check_second_decoder(after, arch, plan.table.body_va[index], words, plan.aim)
-    shape = plan.table.shape.name if plan.table.shape else None
-    sites = read_sites(after, arch, records, shape)
+    words = after.words(table.sec[index], table.off[index] + table.site[index], 0, plan.new_words.shape[1])
+    _check_branches(after, arch, table.shape.branch, table.branch_va[index], words, plan.aim)
+    if table.shape.out_of_line:
+        sec, off = after.place(plan.call_va)
+        _check_branches(after, arch, arch.call, plan.call_va, after.words(sec, off, 0, 1), plan.call_aim)
+    sites = read_sites(after, arch, records, table.forced)
+    if sites.shape is None or (sites.shape.old, sites.shape.new) != (table.shape.old, table.shape.new):
+        raise _failed(after, "the layout", f"{sites.shape.name if sites.shape else None}, planned {table.shape.name}")
     enabled = sites.body_va[sites.status == ENABLED]
-    named = plan.table.func[index] < plan.table.func_end[index]
-    if not np.isin(plan.table.body_va[index][named], enabled).all():
+    named = table.func[index] < table.func_end[index]
+    if not np.isin(table.body_va[index][named], enabled).all():
         raise _failed(after, "the site table", "a patched function that does not read as enabled")
 
 
@@ -62,40 +66,46 @@ def _check_bytes(before: Image, after: Image, plan: Plan) -> None:
             raise _failed(after, f"the {one.kind} edits", "other bytes than planned")
 
 
-def _check_own_decoder(after: Image, arch: Arch, plan: Plan, va: U64, words: Words) -> None:
-    target: I64 = va.view(np.int64) + arch.branch.decode(words)
-    if not (arch.branch.word.matches(words).all() and (target == np.uint64(plan.aim).astype(np.int64)).all()):
-        raise _failed(after, "a branch", "another target than planned (own decoder)")
+def _check_branches(after: Image, arch: Arch, branch: Branch, va: U64, words: Words, aim: U64) -> None:
+    """Two decoders read the words again, the branch last and at `va`: the same instructions, the planned targets.
 
-
-def _check_second_decoder(after: Image, arch: Arch, va: U64, words: Words, aim: int) -> None:
-    """capstone reads the words again and must see the same instructions and the same target."""
-    texts, distance = second_decoder(arch, words)
-    target = va.view(np.int64) + distance
-    bad = np.flatnonzero((target != np.uint64(aim).astype(np.int64)) | (np.array(texts) != texts[0]))
+    Raises ApplyError at the first site where one of them disagrees.
+    """
+    if not branch.word.matches(words[:, -1]).all():
+        raise _failed(after, "a branch", "another instruction (own decoder)")
+    texts, seen = second_decoder(arch, words)
+    own = branch.decode(words[:, -1])
+    planned = aim.view(np.int64) - va.view(np.int64)
+    bad = np.flatnonzero((own != planned) | (seen != planned) | (np.array(texts) != texts[0]))
     if len(bad):
-        raise _failed(after, f"the site at {int(va[bad[0]]):#x}", f"{texts[bad[0]]} {distance[bad[0]]:+#x} (capstone)")
+        at = bad[0]
+        found = f"{texts[at]} {seen[at]:+#x} (capstone), {own[at]:+#x} (own decoder), planned {planned[at]:+#x}"
+        raise _failed(after, f"the branch at {int(va[at]):#x}", found)
 
 
 def second_decoder(arch: Arch, words: Words) -> tuple[list[str], I64]:
-    """By capstone, per site: its mnemonics, and the distance from the site's first word to the call's target.
+    """By capstone, per site: its mnemonics, and the distance from its last word, a direct branch, to the target.
 
-    words: (n, k) instruction words, the call last. All sites are decoded in one go, laid end to end at an address of
-    no meaning, so that only the distances count. A site without a direct call has the text "?".
+    words: (n, k) instruction words. All sites are decoded in one go, laid end to end at an address of no meaning, so
+    that only the distances count. A site that does not end in a direct branch has the text "?".
     """
     import capstone
 
-    engine = capstone.Cs(*{"arm64": (capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN)}[arch.name])
+    mode = {
+        "arm64": (capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN),
+        "ppc64le": (capstone.CS_ARCH_PPC, capstone.CS_MODE_64 | capstone.CS_MODE_LITTLE_ENDIAN),
+    }[arch.name]
     n, width = words.shape
-    found = list(engine.disasm_lite(words.astype("<u4").tobytes(), FAR))
+    found = list(capstone.Cs(*mode).disasm_lite(words.astype("<u4").tobytes(), FAR))
     texts, distance = ["?"] * n, np.zeros(n, dtype=np.int64)
     if len(found) == n * width:
         for i in range(n):  # capstone hands out one Python tuple per instruction
-            call, operands = found[(i + 1) * width - 1][2:]
-            if operands.startswith("#0x"):
+            at, _, call, operands = found[(i + 1) * width - 1]
+            target = operands.removeprefix("#")
+            if target.startswith("0x"):
                 plain = [f"{mnemonic} {text}" for _, _, mnemonic, text in found[i * width : (i + 1) * width - 1]]
                 texts[i] = "; ".join([*plain, call])
-                distance[i] = int(operands[1:], 16) - (FAR + 4 * width * i)
+                distance[i] = int(target, 16) - at
     return texts, distance
 
 

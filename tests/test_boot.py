@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ from tools.boot.verdict import Verdict
 from tools.kernels import Kernel
 
 pytestmark = pytest.mark.boot
-EARLY, SYSCALL = (
-    "_printk",
-    "__arm64_sys_getppid",
-)  # runs in the first lines of start_kernel; called 20 times by the guest
+EARLY = "_printk"  # runs in the first lines of start_kernel, long before ftrace is set up
+SYSCALL = {"arm64": "__arm64_sys_getppid", "ppc64le": "sys_getppid"}  # the guest calls it 20 times
+FAR = "handshake_init"  # an initcall beyond a branch's reach of ftrace_caller in ppc64le 6.12 and sid
 CALLS = 20
+ARM64, PPC64LE = ("arm64-6.1", "arm64-6.12"), ("ppc64le-6.1", "ppc64le-6.12", "ppc64le-sid")
+NO_FILTER = ("arm64-6.1", "ppc64le-6.1", "ppc64le-6.12")  # kernels whose ftrace_caller has no ops per site
 
 
 @dataclass
@@ -32,17 +35,33 @@ class Debian:
     kernel: Kernel
     folder: Path
     made: dict[str, Path] = field(default_factory=dict)
+    predicted: dict[str, dict[str, int]] = field(
+        default_factory=dict
+    )  # what a scan of the patched file says of its boot
 
     @cached_property
     def scan(self) -> dict[str, Any]:
+        return self.scan_of(self.kernel.vmlinux)
+
+    def scan_of(self, vmlinux: Path) -> dict[str, Any]:
         report = self.folder / "scan.json"
-        assert run(["scan", str(self.kernel.vmlinux), "--report", f"json={report}"]) == 0
+        assert run(["scan", str(vmlinux), "--report", f"json={report}"]) == 0
         found: dict[str, Any] = json.loads(report.read_text())["images"][0]
         return found
 
     @cached_property
     def stock(self) -> Verdict:
-        return boot(self.image(self.kernel.vmlinux), names=[SYSCALL])
+        return self.boot(self.image(self.kernel.vmlinux), names=[self.syscall])
+
+    @property
+    def syscall(self) -> str:
+        return SYSCALL[self.kernel.arch]
+
+    def boot(self, image: Path, **options: Any) -> Verdict:
+        """Boot on this kernel's machine; watching needs to know where the text was linked, where it may move."""
+        if options.get("watch") and self.kernel.arch == "arm64":
+            options["text"] = self.symbol("_stext")
+        return boot(image, arch=self.kernel.arch, **options)
 
     def image(self, vmlinux: Path) -> Path:
         out = vmlinux.with_name("Image") if vmlinux != self.kernel.vmlinux else self.folder / "Image"
@@ -53,10 +72,10 @@ class Debian:
         """Image of the kernel with these `enable` options."""
         key = " ".join(options)
         if key not in self.made:
-            folder = self.folder / str(len(self.made))
-            folder.mkdir()
+            folder = Path(tempfile.mkdtemp(dir=self.folder))
             assert run(["enable", str(self.kernel.vmlinux), "-o", str(folder / "vmlinux"), *options]) == 0
             self.made[key] = self.image(folder / "vmlinux")
+            self.predicted[key] = self.scan_of(folder / "vmlinux")["summary"]["boot"]
             (folder / "vmlinux").unlink()
         return self.made[key]
 
@@ -64,6 +83,17 @@ class Debian:
         """Link-time address behind the call of a function's site."""
         site = next(s for s in self.scan["sites"] if name in (s["function"], *s["aliases"]))
         return int(site["branch"], 16) + 4
+
+    def returns(self, *options: str) -> tuple[dict[str, int], dict[str, int]]:
+        """How often the stock and the patched kernel returned behind the sites of the functions in `options`."""
+        names = [value for key, value in pairwise(options) if key == "--func"]
+        watch = {self.return_address(name): name for name in names}
+        counts = []
+        for image in (self.folder / "Image", self.patched(*options)):
+            verdict = self.boot(image, watch=list(watch))
+            assert verdict.problems == ()
+            counts.append({watch[va]: n for va, n in verdict.executed.items()})
+        return counts[0], counts[1]
 
     def symbol(self, name: str) -> int:
         for line in (self.kernel.system_map or Path()).read_text().splitlines():
@@ -85,14 +115,23 @@ def debian(kernel: Callable[[str], Kernel], tmp_path_factory: pytest.TempPathFac
     return get
 
 
-@pytest.mark.parametrize("name", ["arm64-6.1", "arm64-6.12"])
+@pytest.mark.parametrize("name", ARM64 + PPC64LE)
 def test_the_summary_of_a_stock_kernel_equals_its_boot(debian: Callable[[str], Debian], name: str) -> None:
     one = debian(name)
     assert one.stock.problems == ()
     assert one.stock.functions is not None
     predicted = one.scan["summary"]["boot"]
     assert predicted == {"allocating": one.stock.allocating, "listed": len(one.stock.functions)}
-    assert one.stock.hits == {SYSCALL: CALLS}
+    assert one.stock.hits == {one.syscall: CALLS}
+    nameless = [
+        site for site in one.scan["sites"] if site["status"] == "weak-leftover" and ".init" not in site["section"]
+    ]
+    listed = Counter(one.stock.functions)
+    for name, count in Counter(site["listed_as"] for site in nameless).items():
+        if name == "__ftrace_invalid_address__":
+            assert sum(n for text, n in listed.items() if text.startswith(name)) == count
+        else:
+            assert listed[name] > count or name not in {site["function"] for site in one.scan["sites"]}
 
 
 CASES = [
@@ -104,6 +143,12 @@ CASES = [
     ("arm64-6.12", ["--records", "shrink", "--ops-via", "literal"]),
     ("arm64-6.12", ["--records", "auto", "--ops", "nop"]),
     ("arm64-6.12", ["--records", "auto", "--target", "ftrace_stub_direct_tramp"]),
+    ("ppc64le-6.1", ["--records", "null"]),
+    ("ppc64le-6.1", ["--records", "auto", "--target", "ftrace_regs_caller"]),
+    ("ppc64le-6.12", ["--records", "null"]),
+    ("ppc64le-6.12", ["--records", "minus4", "--target", "ftrace_regs_caller"]),
+    ("ppc64le-sid", ["--records", "null"]),
+    ("ppc64le-sid", ["--records", "auto", "--ops", "nop"]),
 ]
 
 
@@ -114,33 +159,50 @@ def test_an_early_function_and_a_syscall_run_enabled_and_everything_else_is_trac
     debian: Callable[[str], Debian], name: str, options: list[str]
 ) -> None:
     one = debian(name)
-    patched = boot(one.patched("--func", EARLY, "--func", SYSCALL, *options), names=[SYSCALL])
+    patched = one.boot(one.patched("--func", EARLY, "--func", one.syscall, *options), names=[one.syscall])
     assert patched.problems == ()
     assert one.stock.functions is not None and patched.functions is not None
-    assert Counter(one.stock.functions) - Counter(patched.functions) == Counter([EARLY, SYSCALL])
+    assert Counter(one.stock.functions) - Counter(patched.functions) == Counter([EARLY, one.syscall])
     assert Counter(patched.functions) - Counter(one.stock.functions) == Counter()
+    predicted = one.predicted[" ".join(["--func", EARLY, "--func", one.syscall, *options])]
+    assert predicted == {"allocating": patched.allocating, "listed": len(patched.functions)}
     # The unfiltered tracer sees the site where it goes through the ops that walk all tracers, or through the one entry
     # of kernels without ops per site; a filter on another function holds in the first case only.
-    silent = "nop" in options or "ftrace_stub_direct_tramp" in options
-    assert patched.hits == {SYSCALL: 0 if silent else CALLS}
-    assert patched.leaked == (CALLS if name == "arm64-6.1" else 0)
-    assert set(patched.foreign) == ({SYSCALL} if name == "arm64-6.1" else set())
+    silent = {"nop", "ftrace_stub_direct_tramp"} & set(options)
+    leaks = name in NO_FILTER and not silent
+    assert patched.hits == {one.syscall: 0 if silent else CALLS}
+    assert patched.leaked == (CALLS if leaks else 0)
+    assert set(patched.foreign) == ({one.syscall} if leaks else set())
 
 
-@pytest.mark.parametrize("name", ["arm64-6.1", "arm64-6.12"])
+@pytest.mark.parametrize("name", ARM64 + PPC64LE)
 def test_the_sites_execute_from_the_first_call_on(debian: Callable[[str], Debian], name: str) -> None:
-    """QEMU's log counts returns from the target to behind the call: with KASLR, beside a stock control."""
+    """QEMU's log counts returns from the target to behind the call: with KASLR on arm64, beside a stock control."""
     one = debian(name)
-    watch, text = {one.return_address(f): f for f in (EARLY, SYSCALL)}, one.symbol("_stext")
-    counts = {}
-    for image in (one.folder / "Image", one.patched("--func", EARLY, "--func", SYSCALL)):
-        verdict = boot(image, watch=list(watch), text=text)
-        assert verdict.problems == ()
-        counts[image] = {watch[va]: n for va, n in verdict.executed.items()}
-    stock, patched = counts.values()
-    assert stock == {EARLY: 0, SYSCALL: 0}
-    assert patched[SYSCALL] == CALLS
-    assert patched[EARLY] > 50
+    stock, patched = one.returns("--func", EARLY, "--func", one.syscall)
+    calls_mcount = one.scan["layout"] == "mprofile"  # its sites are live calls until ftrace turns them into NOPs
+    assert stock[one.syscall] == 0
+    assert stock[EARLY] == 0 or calls_mcount
+    assert patched[one.syscall] == CALLS
+    assert patched[EARLY] > stock[EARLY] + 50
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "through"),
+    [
+        ("ppc64le-6.12", [], "ftrace_tramp_text"),
+        ("ppc64le-sid", [], "ftrace_tramp_text"),
+        ("ppc64le-sid", ["--target", "ftrace_stub"], "text tail"),
+    ],
+)
+def test_a_far_function_of_init_text_executes_through_a_trampoline(
+    debian: Callable[[str], Debian], name: str, options: list[str], through: str
+) -> None:
+    one = debian(name)
+    journal = one.folder / "far.json"
+    stock, patched = one.returns("--func", FAR, *options, "--report", f"json={journal}")
+    assert (stock, patched) == ({FAR: 0}, {FAR: 1})
+    assert any(f" through {through} at" in note for note in json.loads(journal.read_text())["images"][0]["notes"])
 
 
 @pytest.mark.parametrize(
@@ -148,21 +210,31 @@ def test_the_sites_execute_from_the_first_call_on(debian: Callable[[str], Debian
     [
         ("arm64-6.1", ["--func", "*", "--status", "weak-leftover"], None),
         ("arm64-6.12", ["--func", "*"], 0),
+        ("ppc64le-6.1", ["--func", "*", "--status", "weak-leftover", "--skip-unpatchable"], None),
+        ("ppc64le-6.12", ["--func", "*", "--status", "weak-leftover", "--skip-unpatchable"], 0),
+        ("ppc64le-sid", ["--func", "*", "--status", "weak-leftover", "--skip-unpatchable"], 0),
     ],
 )
 def test_every_site_at_once_boots_to_user_space(
     debian: Callable[[str], Debian], name: str, options: list[str], allocating: int | None
 ) -> None:
     one = debian(name)
-    verdict = boot(one.patched(*options))
+    verdict = one.boot(one.patched(*options))
     assert (verdict.problems, verdict.functions) == ((), ())
-    slots = one.scan["summary"]["slots"]  # 6.1 counts slots before it looks into them
+    slots = one.scan["summary"]["slots"]  # both 6.1 count slots before they look into them
     assert verdict.allocating == (slots if allocating is None else allocating)
+    assert one.predicted[" ".join(options)] == {"allocating": verdict.allocating, "listed": 0}
 
 
-def test_a_kept_record_kills_ftrace_and_the_harness_sees_it(debian: Callable[[str], Debian]) -> None:
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [("arm64-6.12", "ftrace failed to modify"), ("ppc64le-6.12", "expected (60000000) != found (7c0802a6)")],
+)
+def test_a_kept_record_kills_ftrace_and_the_harness_sees_it(
+    debian: Callable[[str], Debian], name: str, sign: str
+) -> None:
     """The control of all the others: what `--records keep` warns of really happens."""
-    one = debian("arm64-6.12")
-    verdict = boot(one.patched("--func", SYSCALL, "--records", "keep"))
+    one = debian(name)
+    verdict = one.boot(one.patched("--func", one.syscall, "--records", "keep"))
     assert verdict.functions is None
-    assert any("ftrace failed to modify" in line for line in verdict.splats)
+    assert any(sign in line for line in verdict.splats)

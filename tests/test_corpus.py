@@ -1,8 +1,9 @@
-"""Debian's arm64 kernels against an oracle that shares no code with the reader: binutils and a few lines here."""
+"""Debian's kernels against an oracle that shares no code with the reader: binutils and a few lines here."""
 
 from __future__ import annotations
 
 import json
+import re
 import struct
 import subprocess
 from collections import defaultdict
@@ -16,9 +17,19 @@ import pytest
 from tools.kernels import Kernel
 
 pytestmark = pytest.mark.corpus
-NAMES = ("arm64-6.1", "arm64-6.12")
+NAMES = ("arm64-6.1", "arm64-6.12", "ppc64le-6.1", "ppc64le-6.12", "ppc64le-sid")
+RELATIVE = ("R_AARCH64_RELATIV", "R_PPC64_RELATIVE")
+LAYOUTS = {  # what these kernels are known to be: layout, record to local entry, the words of a site
+    "arm64-6.1": ("pfe2", 0, [0xD503201F] * 2),
+    "arm64-6.12": ("callops", 8, [0xD503201F] * 2),
+    "ppc64le-6.1": ("mprofile", -4, None),
+    "ppc64le-6.12": ("pfe2", 0, [0x60000000] * 2),
+    "ppc64le-sid": ("ool", 0, [0x60000000]),
+}
+SYMBOL = re.compile(
+    r"\s*\d+: ([0-9a-f]+)\s+(\S+)\s+(\S+)\s+(\S+)\s+\S+\s+(?:\[<localentry>: (\d+)\]\s+)?(\S+)\s+(\S+)$"
+)
 READELF, OBJCOPY = "aarch64-linux-gnu-readelf", "aarch64-linux-gnu-objcopy"
-NOP = 0xD503201F
 Scan = dict[str, Any]
 
 
@@ -28,7 +39,8 @@ class Oracle:
 
     values: list[int]
     from_addends: int
-    functions: dict[int, set[str]]
+    functions: dict[int, set[str]]  # by local entry
+    mcount: int | None
     bounds: list[tuple[int, int]]
     sections: dict[str, tuple[int, int, int]]  # name: (va, file position, size)
 
@@ -44,14 +56,14 @@ def read_oracle(vmlinux: Path) -> Oracle:
     symbols: dict[str, int] = {}
     bounds = []
     for line in readelf("-sW", vmlinux):
-        part = line.split()
-        if len(part) < 8 or not part[0][:-1].isdigit() or part[6] in ("UND", "ABS"):
+        found = SYMBOL.match(line)
+        if not found or found[6] in ("UND", "ABS"):
             continue
-        value, name = int(part[1], 16), part[7]
+        value, name = int(found[1], 16), found[7]
         symbols[name] = value
-        if part[3] == "FUNC":
-            functions[value].add(name)
-            bounds.append((value, value + int(part[2], 0)))
+        if found[3] == "FUNC":
+            functions[value + int(found[5] or 0)].add(name)
+            bounds.append((value, value + int(found[2], 0)))
     sections = {}
     for line in readelf("-SW", vmlinux):
         if (
@@ -62,7 +74,7 @@ def read_oracle(vmlinux: Path) -> Oracle:
             sections[part[0]] = (int(part[2], 16), int(part[3], 16), int(part[4], 16))
     start, stop = symbols["__start_mcount_loc"], symbols["__stop_mcount_loc"]
     values, n = slot_values(vmlinux, start, stop, sections)
-    return Oracle(values, n, functions, sorted(bounds), sections)
+    return Oracle(values, n, functions, symbols.get("_mcount"), sorted(bounds), sections)
 
 
 def slot_values(
@@ -76,7 +88,7 @@ def slot_values(
     n = 0
     for line in readelf("-rW", vmlinux):
         part = line.split()
-        if len(part) == 4 and part[2].startswith("R_AARCH64_RELATIV") and start <= int(part[0], 16) < stop:
+        if len(part) == 4 and part[2].startswith(RELATIVE) and start <= int(part[0], 16) < stop:
             words[(int(part[0], 16) - start) // 8] = int(part[3], 16) % (1 << 64)  # readelf prints it signed
             n += 1
     return words, n
@@ -107,18 +119,19 @@ def test_every_slot_has_the_value_that_readelf_shows(scan: Scan, oracle: Oracle)
     assert oracle.from_addends in (0, len(oracle.values))
 
 
-def test_every_live_site_is_named_by_the_functions_at_its_entry(scan: Scan, oracle: Oracle) -> None:
-    entry_at = {"pfe2": 0, "callops": 8}[scan["layout"]]
+def test_every_live_site_is_named_by_the_functions_at_its_entry(scan: Scan, oracle: Oracle, debian: Kernel) -> None:
+    layout, entry_at, _ = LAYOUTS[debian.name]
+    assert scan["layout"] == layout
     for site in scan["sites"]:
         if site["status"] != "ready":
             continue
         entry = int(site["record"], 16) + entry_at
         assert {site["function"], *site["aliases"]} == oracle.functions[entry], site
-        assert int(site["entry"], 16) == entry
+        assert int(site["local_entry"], 16) == entry
 
 
-def test_leftovers_are_exactly_the_records_outside_every_function(scan: Scan, oracle: Oracle) -> None:
-    entry_at = {"pfe2": 0, "callops": 8}[scan["layout"]]
+def test_leftovers_are_exactly_the_records_outside_every_function(scan: Scan, oracle: Oracle, debian: Kernel) -> None:
+    entry_at = LAYOUTS[debian.name][1]
     leftovers = [site for site in scan["sites"] if site["status"] == "weak-leftover"]
     bounds, expected, reach, at = oracle.bounds, set(), 0, 0
     for value in sorted(v + entry_at for v in oracle.values if v):
@@ -128,10 +141,10 @@ def test_leftovers_are_exactly_the_records_outside_every_function(scan: Scan, or
             expected.add(value - entry_at)
     assert {int(site["record"], 16) for site in leftovers} == expected
     assert all(site["function"] is None and site["aliases"] == [] for site in leftovers)
-    assert (len(expected) > 200) == (scan["layout"] == "pfe2"), "Debian 6.1 ships leftovers, 6.12 zeroed them"
+    assert (len(expected) > 200) == (debian.name != "arm64-6.12"), "all but the sorted table ship leftovers"
 
 
-def test_every_position_holds_the_two_nops_and_agrees_with_the_section_table(
+def test_every_position_holds_the_words_of_the_layout_and_agrees_with_the_section_table(
     scan: Scan, oracle: Oracle, debian: Kernel
 ) -> None:
     with debian.vmlinux.open("rb") as file:
@@ -140,6 +153,7 @@ def test_every_position_holds_the_two_nops_and_agrees_with_the_section_table(
             for name, (_, pos, size) in oracle.sections.items()
             if "text" in name
         }
+    known = LAYOUTS[debian.name][2]
     for site in scan["sites"]:
         if site["status"] == "null":
             continue
@@ -147,9 +161,15 @@ def test_every_position_holds_the_two_nops_and_agrees_with_the_section_table(
         off = int(site["site"], 16) - va
         assert 0 <= off < size
         assert (site["pos"], int(site["offset"], 16)) == (pos + off, off)
-        assert struct.unpack_from("<2I", text[site["section"]], off) == (NOP, NOP)
-        assert site["words"][-2:] == [f"0x{NOP:08x}"] * 2
-    if scan["layout"] == "callops":  # the trap: this kernel's file positions are not address minus a constant
+        words = struct.unpack_from("<2I", text[site["section"]], off)
+        if known is None:  # a live call of _mcount
+            assert words[0] & 0xFC000003 == 0x48000001
+            distance = (words[0] & 0x03FFFFFC ^ 0x02000000) - 0x02000000
+            assert int(site["branch"], 16) + distance == oracle.mcount
+        else:
+            assert list(words[: len(known)]) == known
+            assert site["words"][-len(known) :] == [f"0x{word:08x}" for word in known]
+    if debian.name == "arm64-6.12":  # the trap: this kernel's file positions are not address minus a constant
         assert len({pos - va for va, pos, _ in oracle.sections.values() if va}) > 1
 
 
@@ -164,9 +184,13 @@ def test_the_summary_counts_what_the_sites_show(scan: Scan) -> None:
         assert summary[key] == counted
 
 
-def test_the_boot_image_is_byte_identical_to_objcopys(
+def test_the_boot_image_is_byte_identical_to_what_the_distribution_boots(
     debian: Kernel, ftpatch: Callable[..., str], tmp_path: Path
 ) -> None:
+    if debian.arch != "arm64":
+        ftpatch("image", debian.vmlinux, "-o", tmp_path / "ours")  # it has no debug sections, and is what boots
+        assert (tmp_path / "ours").read_bytes() == debian.vmlinux.read_bytes()
+        return
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     removed = [word for name in (".note", ".note.gnu.build-id", ".comment") for word in ("-R", name)]
     subprocess.run([OBJCOPY, "-O", "binary", *removed, "-S", debian.vmlinux, theirs], check=True)

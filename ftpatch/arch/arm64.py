@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import AddressPair, Arch, Branch, Entry, Shape, Word
+from ftpatch.arch import AddressPair, Arch, Branch, Entry, OpsThunk, Shape, TableEnd, Word
 from ftpatch.arch.arm64_contract import keeps_contract
 from ftpatch.elf.tables import U32
 
@@ -35,8 +35,8 @@ NOP = Word(0xD503_201F, text="nop")
 ANY_BTI = Word(0xD503_241F, 0xFFFF_FF3F, "bti {c,j,jc}")
 BTI_C = Word(0xD503_245F, text="bti c")
 MOV_X9_X30 = Word(0xAA1E_03E9, text="mov x9, x30")
-BL = Branch(Word(0x9400_0000, 0xFC00_0000, "bl"), 0x03FF_FFFF, 4, -(1 << 27), (1 << 27) - 4)
-B = Branch(Word(0x1400_0000, 0xFC00_0000, "b"), 0x03FF_FFFF, 4, -(1 << 27), (1 << 27) - 4)
+BL = Branch(Word(0x9400_0000, 0xFC00_0000, "bl"), 26)
+B = Branch(Word(0x1400_0000, 0xFC00_0000, "b"), 26)
 ADRP = Word(0x9000_0000, 0x9F00_0000, "adrp")
 ADD_IMM = Word(0x9100_0000, 0xFFC0_0000, "add Xd, Xn, #imm12")
 AND_LR_7 = Word(0x927D_F3C0, 0xFFFF_FFE0, "and Xd, x30, #~7")
@@ -47,16 +47,22 @@ READ_AHEAD = 16  # words of ftrace_caller that are looked at for the ops load
 
 SHAPES = (
     Shape(
-        "callops", entry=8, start=2, old=(NOP, NOP), new=(MOV_X9_X30, BL.word), skip=ANY_BTI, skip_at=2, literal=0,
+        "callops", entry=8, start=2, old=(NOP, NOP), new=(MOV_X9_X30, BL.word), branch=BL, skips=((ANY_BTI,),),
+        skip_at=2, literal=0,
+        text="two NOPs behind the entry, an ops pointer in front of it (-fpatchable-function-entry=4,2)",
+        skip_text="a BTI in front of the site",
         source="arch/arm64/kernel/ftrace.c ftrace_call_adjust(), CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS; Debian 6.12",
     ),
     Shape(
-        "pfe2", entry=0, start=0, old=(NOP, NOP), new=(MOV_X9_X30, BL.word), skip=ANY_BTI, skip_at=-1,
+        "pfe2", entry=0, start=0, old=(NOP, NOP), new=(MOV_X9_X30, BL.word), branch=BL, skips=((ANY_BTI,),), skip_at=-1,
+        adjust=4,
+        text="two NOPs at the entry (-fpatchable-function-entry=2)", skip_text="a BTI in front of the site",
         source="arch/arm64/include/asm/ftrace.h ftrace_call_adjust(), -fpatchable-function-entry=2; Debian 6.1",
     ),
     Shape(
-        "mcount", entry=0, start=0, old=(BL.word,), new=(BL.word,), anywhere=True,
+        "mcount", entry=0, start=0, old=(BL.word,), new=(BL.word,), branch=BL, called="_mcount", anywhere=True,
         refusal="a `bl _mcount` sits behind the prologue, where ftrace_caller's register contract does not hold",
+        text="bl _mcount behind the prologue (-pg)",
         source="scripts/recordmcount.c, gcc -pg (kernels before 5.5, and later ones without WITH_REGS/WITH_ARGS)",
     ),
 )  # fmt: skip
@@ -109,37 +115,48 @@ def find_pairs(words: U32, va: int, value: int) -> list[AddressPair]:
 
     A pair is private when the ADRP's result serves this ADD alone: the same register is overwritten by it, no
     instruction between the two names it, none of them is a branch, and no branch of the function lands between.
+    The search follows the words as they stand, past branches, so that it rather finds too much.
     """
     targets = _branch_targets(words)
     pairs = []
-    for first in np.flatnonzero(ADRP.matches(words)):
-        register, page = int(words[first]) & 31, adrp_target(int(words[first]), va + 4 * int(first))
+    for first in np.flatnonzero(ADRP.matches(words)).tolist():
+        register, page = int(words[first]) & 31, adrp_target(int(words[first]), va + 4 * first)
         private = True
-        for second in range(int(first) + 1, len(words)):
-            word = int(words[second])
-            if ADD_IMM.matches(words[second : second + 1])[0] and word >> 5 & 31 == register:
-                if page + (word >> 10 & 0xFFF) == value:
-                    alone = private and word & 31 == register and targets.isdisjoint(range(int(first) + 1, second + 1))
-                    pairs.append(AddressPair(int(first), second, register, value, alone))
-                if word & 31 == register:
-                    break
-            elif ADRP.matches(words[second : second + 1])[0]:
-                if word & 31 == register:
-                    break
-            elif register in (word & 31, word >> 5 & 31, word >> 10 & 31, word >> 16 & 31) or _leaves(word):
-                private = False
-                if word & 31 == register or (_leaves(word) and not _is_call(word)):
-                    break
+        for second, word in enumerate(words[first + 1 :].tolist(), first + 1):
+            private &= second not in targets
+            adds = word & ADD_IMM.mask == ADD_IMM.bits and word >> 5 & 31 == register
+            if adds and page + (word >> 10 & 0xFFF) == value:
+                pairs.append(AddressPair(first, second, register, value, private and word & 31 == register))
+            if _overwrites(word, register):
+                break
+            private &= not (adds or _leaves(word) or _names(word, register))
     return pairs
 
 
+def _overwrites(word: int, register: int) -> bool:
+    """Whether the register surely holds something else behind this instruction."""
+    if word & BL.word.mask == BL.word.bits or word & 0xFFFF_FC1F == 0xD63F_0000:  # bl, blr
+        return register <= 18 or register == 30
+    if _leaves(word):
+        return word & 0xFFF0_0000 == 0xD530_0000 and word & 31 == register  # mrs
+    return word & 31 == register and not _stores(word)
+
+
+def _names(word: int, register: int) -> bool:
+    """Whether one of the fields that may name a register names this one. ADR and ADRP have the first of them only."""
+    if word & 0x1F00_0000 == 0x1000_0000:
+        return word & 31 == register
+    return register in (word & 31, word >> 5 & 31, word >> 10 & 31, word >> 16 & 31)
+
+
+def _stores(word: int) -> bool:
+    """Whether the word is a store, whose first register is read: loads and stores with the load bit clear."""
+    return word >> 25 & 0b101 == 0b100 and not word >> 22 & 1
+
+
 def _leaves(word: int) -> bool:
-    """Whether the word is in the branch, exception and system group."""
-    return word >> 26 & 0b111 == 0b101
-
-
-def _is_call(word: int) -> bool:
-    return word & 0xFC00_0000 == BL.word.bits
+    """Whether the word is a branch, an exception or a system instruction that is no hint."""
+    return word >> 26 & 0b111 == 0b101 and word & 0xFFFF_F01F != 0xD503_201F
 
 
 def _branch_targets(words: U32) -> set[int]:
@@ -173,18 +190,16 @@ ARCH = Arch(
     name="arm64",
     e_machine=183,
     nop=NOP.bits,
-    branch=BL,
+    call=BL,
     shapes=SHAPES,
     relative=1027,  # R_AARCH64_RELATIVE
     none=0,  # R_AARCH64_NONE; relocate_kernel() skips every type but RELATIVE
     abs64=257,  # R_AARCH64_ABS64
+    echoes=False,  # --no-apply-dynamic-relocs
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,
     contract="x0-x8, x18-x29 and sp kept, x30 := x9, return to the old x30",
     keeps_contract=keeps_contract,
-    thunk=thunk,
-    thunk_size=16,
-    thunk_avoids=ERRATUM_843419,
-    find_pairs=find_pairs,
-    set_pair=set_pair,
+    ops_thunk=OpsThunk(thunk, 16, (1 << 32) - (1 << 12), ERRATUM_843419),
+    table_end=TableEnd(find_pairs, set_pair),
 )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from ftpatch.elf.tables import U32
 
-Value = tuple[str, int]  # ("reg", n): what register n held at entry; ("sp", n): entry sp + n; ("pac", n); ("?", 0)
+Value = tuple[str, int]  # ("reg", n): what register n held at entry; ("sp", n): entry sp + n; signed x30; ("?", 0)
 UNKNOWN: Value = ("?", 0)
 MAX_STEPS, MAX_PATHS, CHUNK = 4096, 64, 64
 ZR = SP = 31
@@ -40,6 +40,11 @@ class State:
         if n != ZR:
             self.regs[n] = value
 
+    def move_sp(self, sp: int) -> None:
+        """Move the stack pointer; an interrupt may overwrite what then lies below it."""
+        self.sp = sp
+        self.stack = {off: value for off, value in self.stack.items() if off >= sp}
+
     def base(self, n: int) -> Value:
         """Value of register n where 31 means the stack pointer."""
         return ("sp", self.sp) if n == SP else self.regs[n]
@@ -49,10 +54,10 @@ class NotShown(Exception):
     """The walk met something that does not keep the contract, or that it cannot follow."""
 
 
-def keeps_contract(read: Callable[[int, int], U32], va: int) -> str:
+def keeps_contract(read: Callable[[int, int], U32], va: int, out_of_line: bool = False) -> str:
     """Why the code at `va` is no trampoline for a patch site; empty where every path keeps the contract.
 
-    read(va, n): up to n instruction words at va, fewer or none where there is no code.
+    read(va, n): up to n instruction words at va, fewer or none where there is no code. Sites are never out of line.
     """
     try:
         _walk(read, va)
@@ -141,11 +146,16 @@ def _straight(state: State, word: int) -> None:
 
 
 def _system(state: State, word: int) -> None:
-    x30 = state.regs[30]
+    kind, n = state.regs[30]
+    signed = f"{'b' if word & 0x40 else 'a'} at sp {state.sp}"  # the key and the modifier, which both must fit
     if word in (0xD503_233F, 0xD503_237F):  # paciasp, pacibsp
-        state.regs[30] = ("pac", x30[1]) if x30[0] == "reg" else UNKNOWN
+        state.regs[30] = (signed, n) if kind == "reg" else UNKNOWN
     elif word in (0xD503_23BF, 0xD503_23FF):  # autiasp, autibsp
-        state.regs[30] = ("reg", x30[1]) if x30[0] == "pac" else UNKNOWN
+        state.regs[30] = ("reg", n) if kind == signed else UNKNOWN
+    elif word & 0xFFFF_FF1F == 0xD503_231F or word == 0xD503_20FF:  # paciaz, autiaz and their like, xpaclri
+        state.regs[30] = UNKNOWN
+    elif word & 0xFFFF_FF1F == 0xD503_211F:  # pacia1716 and its like
+        state.regs[17] = UNKNOWN
     elif word & 0xFFF0_0000 == 0xD530_0000:  # mrs
         state.set(word & 31, UNKNOWN)
 
@@ -160,7 +170,7 @@ def _add(state: State, word: int) -> None:
     elif result[0] != "sp":
         raise NotShown(f"it loads sp from a register at {state.va:#x}")
     else:
-        state.sp = result[1]
+        state.move_sp(result[1])
 
 
 def _memory(state: State, word: int) -> None:
@@ -188,16 +198,16 @@ def _access(state: State, rn: int, step: int, mode: str, load: bool, registers: 
     for i, n in enumerate(registers):
         off = where + 8 * i
         if load:
-            kept = kind == "sp" and off >= min(state.sp, at + step)  # an interrupt may overwrite what lies below sp
+            kept = kind == "sp" and off >= (where if mode == "pre" and rn == SP else state.sp)
             state.set(n, state.stack.get(off, UNKNOWN) if kept else UNKNOWN)
         elif kind == "sp":
-            if off >= 0:
+            if off > -8:
                 raise NotShown(f"it writes its caller's stack frame at {state.va:#x}")
             state.stack = {o: v for o, v in state.stack.items() if abs(o - off) >= 8}
             state.stack[off] = state.get(n)
     if mode != "off":
         if rn == SP:
-            state.sp = at + step
+            state.move_sp(at + step)
         else:
             state.set(rn, ("sp", at + step) if kind == "sp" else UNKNOWN)
 

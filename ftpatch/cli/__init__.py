@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from types import FrameType
 import click
 
 from ftpatch import __version__
-from ftpatch.errors import FtpatchError, UsageError
+from ftpatch.errors import FtpatchError, InputError, UsageError
 
 # numpy starts a thread per core for linear algebra that nothing here does: half of a scan's CPU time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -43,6 +44,8 @@ def group() -> None:
 def main() -> None:
     """The `ftpatch` script: run, and turn every refusal into one line and its exit code."""
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text
     sys.exit(run(sys.argv[1:]))
 
 
@@ -76,12 +79,17 @@ def complain(error: FtpatchError) -> None:
 
 
 def emit(text: str) -> None:
-    """Write a piece of the report to stdout; a reader that has gone away (`| head`) is no error."""
+    """Write a piece of the report to stdout. A reader that has gone away (`| head`) or a closed stdout is no error."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(f"the report cannot be written: {error.strerror}", "stdout") from None
 
 
 def _terminated(signum: int, frame: FrameType | None) -> None:

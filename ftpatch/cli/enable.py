@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager
+
 import click
 
-from ftpatch.cli.options import check_reports, layout, note, options, reports, selectors, to_files, to_stdout
+from ftpatch.cli.options import (
+    check_reports,
+    files_ready,
+    layout,
+    note,
+    options,
+    reports,
+    selectors,
+    to_files,
+    to_stdout,
+)
 from ftpatch.errors import UsageError
 
 
@@ -15,6 +28,7 @@ from ftpatch.errors import UsageError
 @click.option("--in-place", is_flag=True, help="Replace FILE itself, and write the journal FILE.ftpatch.json.")
 @click.option("--target", default="", metavar="SYMBOL|0xVA", help="What the sites call (default: ftrace_caller).")
 @click.option("--force-target", is_flag=True, help="Take a target that was not shown to keep the contract of a site.")
+@click.option("--force-early", is_flag=True, help="Take functions that run before the target can work (ppc64le).")
 @click.option(
     "--records",
     "way",
@@ -44,10 +58,11 @@ from ftpatch.errors import UsageError
 def command(
     file: str, func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...], format_: str,
     color: str, report: tuple[str, ...], layout: str | None, output: str | None, in_place: bool, target: str,
-    force_target: bool, way: str, ops: str, ops_via: str, skip_unpatchable: bool, dry_run: bool,
+    force_target: bool, force_early: bool, way: str, ops: str, ops_via: str, skip_unpatchable: bool, dry_run: bool,
 ) -> int:  # fmt: skip
     """Enable the patch sites that the selectors choose, all of them or none."""
-    from ftpatch import api, plan, select
+    from ftpatch import api, apply, plan, select
+    from ftpatch.draft import Request
     from ftpatch.report import Document, destinations
     from ftpatch.report.journal import plan_object
 
@@ -55,33 +70,46 @@ def command(
         raise UsageError("--in-place and -o exclude each other")
     if not (func or status or section):
         raise UsageError("nothing is chosen", todo="--func NAME chooses functions, --func '*' all of them")
-    wanted = {format_, *(name for name, _ in destinations(report))}
-    if in_place and "json" not in {name for name, _ in destinations(report)}:
-        report = (*report, f"json={file}.ftpatch.json")
-        wanted.add("json")
+    formats = {name for name, _ in destinations(report)}
+    if in_place and not dry_run and "json" not in formats:
+        report = (*report, f"json={_new_journal(file)}")
+        formats.add("json")
+    out = file if in_place else output or f"{file}.patched"
+    check_reports(report, (file, out))
+    if not in_place:
+        apply.output_path(file, out)
 
-    output = output or f"{file}.patched"
-    check_reports(report, (file, output))
     scan = api.scan(file, layout)
-    selection = select.select(scan.table, func, status, section)
+    selection = select.select(scan.table, func, status, section, named=True)
     for text in selection.notes:
         note(text)
-    request = plan.Request(selection.mask, target, force_target, way, ops, ops_via, skip_unpatchable)
+    request = Request(
+        selection.mask, target=target, force_target=force_target, force_early=force_early, records=way, ops=ops,
+        ops_via=ops_via, skip_unpatchable=skip_unpatchable,
+    )  # fmt: skip
     made = plan.make_plan(scan.image, scan.arch, scan.records, scan.table, request)
     for text in made.warnings:
         note(f"warning: {text}")
 
     document = Document("enable")
-    hashed = "json" in wanted
+    hashed = "json" in {format_, *formats}
     if dry_run:
         document.images.append(plan_object(scan, made, None, scan.image.sha256 if hashed else None))
         to_files(document, report)
     else:
 
-        def proven(written: api.Output, sha256: str | None) -> None:
+        def reports(written: api.Output, sha256: str | None) -> AbstractContextManager[None]:
             document.images.append(plan_object(scan, made, written, sha256))
-            to_files(document, report)
+            return files_ready(document, report)
 
-        api.write_enabled(scan, made, output, in_place=in_place, hashed=hashed, before_rename=proven)
+        api.write_enabled(scan, made, out, hashed, reports)
     to_stdout(document, format_, color)
     return 0
+
+
+def _new_journal(file: str) -> str:
+    """Name of an in-place patch's journal. An earlier one is not replaced: it alone can undo its patch."""
+    name = f"{file}.ftpatch.json"
+    if os.path.lexists(name):
+        raise UsageError("there is a journal of an earlier patch", name, todo="--report json=FILE names another one")
+    return name

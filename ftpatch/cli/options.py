@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -44,7 +45,9 @@ def options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:
 
 def to_stdout(document: Document, format_: str, color: str) -> None:
     """The report on stdout, in pieces of some size; nothing else ever goes there."""
-    document.colored = color == "always" or (color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    document.colored = color == "always" or (
+        color == "auto" and sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    )
     piece = ""
     for text in renderer(format_)(document):
         piece += text
@@ -62,16 +65,24 @@ def check_reports(report: tuple[str, ...], files: Sequence[str]) -> None:
         apply.require_distinct([path for _, path in destinations(report)], files)
 
 
-def to_files(document: Document, report: tuple[str, ...]) -> None:
-    """Every --report FORMAT=FILE, each written whole or not at all."""
-    if not report:
-        return
-    from ftpatch import apply
+@contextmanager
+def files_ready(document: Document, report: tuple[str, ...]) -> Iterator[None]:
+    """Every --report FORMAT=FILE under a temporary name, written and complete; they get their names when the context
+    ends well, and vanish when it does not."""
+    with ExitStack() as stack:
+        for name, path in destinations(report):
+            from ftpatch import apply
 
-    for name, path in destinations(report):
-        with apply.whole_file(apply.report_path(path), 0o666 & ~_umask()) as (fd, _):
+            fd, _ = stack.enter_context(apply.whole_file(apply.report_path(path), 0o666 & ~_umask()))
             for piece in _blocks(renderer(name)(document)):
                 apply.append(fd, piece.encode("utf-8", "backslashreplace"))
+        yield
+
+
+def to_files(document: Document, report: tuple[str, ...]) -> None:
+    """Every --report FORMAT=FILE, each written whole or not at all."""
+    with files_ready(document, report):
+        pass
 
 
 def _blocks(pieces: Iterator[str]) -> Iterator[str]:

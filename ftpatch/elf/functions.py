@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ftpatch.elf import tables as t
-from ftpatch.elf.tables import I64, U64, Mask, Symbols
+from ftpatch.elf.tables import I64, U8, U64, Mask, Symbols
 
+EM_PPC64 = 21
 MAX_NESTING = 64  # functions that overlap one address; compilers and linkers make two or three
 
 
 @dataclass(frozen=True)
 class Functions:
-    """Every defined function symbol of the image, sorted by address; equal addresses keep kallsyms' order.
+    """Every defined function symbol of the image, sorted by address; equal ones keep kallsyms' order.
 
-    row: symbol table row; va, end: [va, end) bounded by st_size; reach: greatest `end` so far, by which
-    an address can be told to lie inside some function although functions overlap.
+    row: symbol table row; va, end: [va, end) bounded by st_size; local: the local entry, on machines whose functions
+    have two (else va itself); reach: greatest `end` so far, by which an address can be told to lie inside some function
+    although functions overlap.
     """
 
     row: I64
     va: U64
     end: U64
+    local: U64
     reach: U64
 
     def at(self, va: U64) -> tuple[I64, I64]:
-        """First and one-past-last index of the functions that start at each va (equal: none)."""
+        """First and one-past-last index of the functions whose symbol is at each va (equal: none)."""
         return (
             np.searchsorted(self.va, va, side="left").astype(np.int64),
             np.searchsorted(self.va, va, side="right").astype(np.int64),
         )
+
+    def at_local(self, va: U64) -> tuple[I64, I64]:
+        """As `at`, for the functions whose local entry is at each va."""
+        if self.local is self.va or not len(self.va):
+            return self.at(va)
+        order = self._by_local
+        near = order[np.minimum(np.searchsorted(self.local, va, sorter=order), len(order) - 1)]
+        low, high = self.at(self.va[near])
+        known = self.local[near] == va
+        return np.where(known, low, 0), np.where(known, high, 0)
+
+    @cached_property
+    def _by_local(self) -> I64:
+        return np.argsort(self.local, kind="stable")
 
     def inside(self, va: U64) -> Mask:
         """Whether each va lies in [st_value, st_value + st_size) of some function."""
@@ -53,21 +71,26 @@ class Functions:
         return index
 
 
-def functions_of(symbols: Symbols, base: U64) -> Functions:
+def functions_of(symbols: Symbols, base: U64, e_machine: int) -> Functions:
     """Function symbols by address; base: what to add to st_value, per section (zeros in a linked file).
 
     Of equal addresses the name that kallsyms would pick comes first: not weak, fewest leading underscores, symbol
     table order (Linux scripts/kallsyms.c compare_symbols).
     """
     row = np.flatnonzero((symbols.type == t.STT_FUNC) & (symbols.shndx > 0))
-    row = row[symbols.shndx[row] != t.SHN_ABS]
     va = base[symbols.shndx[row]] + symbols.rows["st_value"][row]
     order = np.argsort(va, kind="stable")
     row, va = row[order], va[order]
     _kallsyms_order(symbols, row, va)
+    local = va + local_entry_offset(symbols.rows["st_other"][row]) if e_machine == EM_PPC64 else va
     end = va + np.minimum(symbols.rows["st_size"][row], np.uint64(1 << 40))
     reach = np.maximum.accumulate(end) if len(end) else end
-    return Functions(row, va, end, reach)
+    return Functions(row, va, end, local, reach)
+
+
+def local_entry_offset(st_other: U8) -> U64:
+    """Bytes from a ppc64 function's symbol to its local entry. Source: ELFv2 ABI, 3.4.1 (STO_PPC64_LOCAL_MASK)."""
+    return (np.uint64(1) << (st_other >> 5).astype(np.uint64)) >> np.uint64(2) << np.uint64(2)
 
 
 def _kallsyms_order(symbols: Symbols, row: I64, va: U64) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ftpatch.elf import tables as t
 from ftpatch.elf.tables import U8, Rows
 from ftpatch.errors import ArchError, ElfError
 
 ELFCLASS64, ELFDATA2LSB = 2, 1
+MAX_NAMES = 1 << 24  # bytes of section names, beyond what the name table can account for
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ def read_headers(path: str, data: U8) -> Headers:
         raise ElfError("not a kernel, module, object or program", path, found=f"e_type {ehdr['e_type']}",
                        expected="ET_REL, ET_EXEC or ET_DYN")  # fmt: skip
     shdr = _section_headers(path, data, ehdr)
-    return Headers(ehdr, shdr, _program_headers(path, data, ehdr, shdr), _section_names(path, data, ehdr, shdr))
+    names = _section_names(path, data, ehdr, shdr)
+    _check_sections(path, shdr, names, len(data))
+    return Headers(ehdr, shdr, _program_headers(path, data, ehdr, shdr), names)
 
 
 def _section_headers(path: str, data: U8, ehdr: Rows) -> Rows:
@@ -70,8 +75,42 @@ def _section_names(path: str, data: U8, ehdr: Rows, shdr: Rows) -> tuple[str, ..
     starts = [int(start) for start in shdr["sh_name"]]
     if max(starts) >= len(table):
         raise ElfError("a section's name lies outside the name table", path, found=f"{max(starts):#x}")
-    ends = [table.find(b"\0", start, start + t.MAX_NAME) for start in starts]
-    return tuple(
-        table[start : end if end >= 0 else start + t.MAX_NAME].decode("utf-8", "backslashreplace")
-        for start, end in zip(starts, ends, strict=True)
-    )
+    names: dict[int, str] = {}
+    total = 0
+    for start in set(starts):
+        end = table.find(b"\0", start, start + t.MAX_NAME)
+        names[start] = table[start : end if end >= 0 else start + t.MAX_NAME].decode("utf-8", "backslashreplace")
+        total += len(names[start])
+        if total > MAX_NAMES + 4 * len(table):
+            raise ElfError("section names overlap", path, found=f"{len(table)} bytes for {len(starts)} names")
+    return tuple(names[start] for start in starts)
+
+
+def _check_sections(path: str, head: Rows, names: tuple[str, ...], n_bytes: int) -> None:
+    """Every section that claims bytes has them, for itself, at addresses that exist; a truncated file is found here."""
+    size = np.uint64(n_bytes)
+    has_bytes = (head["sh_type"] != t.SHT_NOBITS) & (head["sh_type"] != t.SHT_NULL)
+    with np.errstate(over="ignore"):
+        end = head["sh_offset"] + head["sh_size"]
+    bad = np.flatnonzero(has_bytes & ((end > size) | (end < head["sh_offset"])))
+    if len(bad):
+        sec = int(bad[0])
+        raise ElfError(
+            f"section {names[sec] or sec} lies outside the file", path,
+            found=f"bytes {int(head['sh_offset'][sec]):#x} + {int(head['sh_size'][sec]):#x}",
+            expected=f"at most {n_bytes:#x}", todo="the file is truncated or corrupt",
+        )  # fmt: skip
+    order = np.flatnonzero(has_bytes & (head["sh_size"] > 0))
+    order = order[np.argsort(head["sh_offset"][order], kind="stable")]
+    shared = np.flatnonzero(end[order][:-1] > head["sh_offset"][order][1:])
+    if len(shared):
+        one, two = (names[sec] or str(sec) for sec in order[shared[0] : shared[0] + 2])
+        raise ElfError("sections overlap in the file", path, found=f"{one} and {two} share bytes")
+    with np.errstate(over="ignore"):
+        wraps = np.flatnonzero(
+            (head["sh_flags"] & t.SHF_ALLOC != 0) & (head["sh_addr"] + head["sh_size"] < head["sh_addr"])
+        )
+    if len(wraps):
+        sec = int(wraps[0])
+        raise ElfError(f"section {names[sec] or sec} ends behind the last address", path,
+                       found=f"{int(head['sh_addr'][sec]):#x} + {int(head['sh_size'][sec]):#x}")  # fmt: skip

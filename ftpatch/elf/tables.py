@@ -9,6 +9,7 @@ Source: System V gABI, chapters 4 and 5; RELR from the gABI's generic-abi additi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -54,9 +55,10 @@ RELA = np.dtype([("r_offset", "<u8"), ("r_info", "<u8"), ("r_addend", "<i8")])
 
 ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
 SHT_NULL, SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOTE, SHT_NOBITS, SHT_REL = 0, 1, 2, 3, 4, 7, 8, 9
-SHT_SYMTAB_SHNDX, SHT_RELR = 18, 19
+SHT_GROUP, SHT_SYMTAB_SHNDX, SHT_RELR = 17, 18, 19
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_TLS, SHF_COMPRESSED = 0x1, 0x2, 0x4, 0x400, 0x800
-SHN_UNDEF, SHN_LORESERVE, SHN_ABS, SHN_XINDEX = 0, 0xFF00, 0xFFF1, 0xFFFF
+SHN_UNDEF, SHN_LORESERVE, SHN_XINDEX = 0, 0xFF00, 0xFFFF
+NO_SECTION = -1  # of absolute, common and other special symbols; every index from 0 on may be a section
 STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE = 1, 2, 3, 4
 STB_LOCAL, STB_GLOBAL, STB_WEAK = 0, 1, 2
 PT_LOAD = 1
@@ -117,10 +119,7 @@ class Symbols:
         while at >= 0:
             starts.append(at)
             at = self.strtab.find(wanted, at + 1)
-        hits = np.zeros(len(self.rows), dtype=bool)
-        for start in starts:
-            hits |= self.rows["st_name"] == start
-        return np.flatnonzero(hits)
+        return np.flatnonzero(np.isin(self.rows["st_name"], starts)) if starts else np.zeros(0, dtype=np.int64)
 
     def defined(self, name: str) -> int | None:
         """Row of the defined symbol of that name; a global one before a weak before a local one."""
@@ -148,34 +147,48 @@ class Symbols:
         return np.flatnonzero(self.type == STT_FILE)
 
 
-def relr_places(words: U64, low: int, high: int) -> U64:
-    """Addresses in [low, high) that a packed RELR table relocates, in table order, repeats kept.
+def relr_places(words: U64, low: int, high: int, where: str) -> Iterator[U64]:
+    """Addresses in [low, high) that a packed RELR table relocates, in table order, repeats kept, in slices.
 
     An even word is one address; an odd word is a bitmap over the 63 words that follow. Only the words that
-    touch the range are unpacked, so that memory stays bounded by the range, not by the table.
+    touch the range are unpacked, a slice at a time, so that memory does not grow with the table.
     """
-    if not len(words):
-        return np.zeros(0, dtype=np.uint64)
-    is_address = (words & np.uint64(1)) == 0
-    if not is_address[0]:
-        raise ElfError("RELR table starts with a bitmap", found=f"{int(words[0]):#018x}", expected="an address")
-    index = np.arange(len(words))
-    leader = np.maximum.accumulate(np.where(is_address, index, 0))
-    nth = (index - leader - 1).astype(np.uint64)  # bitmaps since the address
+    if len(words) and words[0] & np.uint64(1):
+        raise ElfError("RELR table starts with a bitmap", where, found=f"{int(words[0]):#018x}", expected="an address")
+    n_places, carried = 0, np.uint64(0)
+    for start in range(0, len(words), RELR_SLICE):
+        packed = words[start : start + RELR_SLICE]
+        single = (packed & np.uint64(1)) == 0
+        base, carried = _relr_bases(packed, single, carried)
+        near = (base >= np.uint64(max(low - RELR_SPAN, 0))) & (base < np.uint64(high))
+        places = _relr_unpack(base[near], packed[near], single[near])
+        places = places[(places >= np.uint64(low)) & (places < np.uint64(high))]
+        n_places += len(places)
+        if n_places > (high - low) // 8 + 64:
+            raise ElfError("RELR table covers the same words more than once", where, found=f"{n_places} places")
+        yield places
+
+
+RELR_SPAN, RELR_SLICE = 63 * 8, 1 << 14  # bytes that one bitmap covers; words unpacked at a time
+
+
+def _relr_bases(packed: U64, single: Mask, carried: np.uint64) -> tuple[U64, np.uint64]:
+    """Address that each word speaks of, and the one that a bitmap behind the last word would."""
+    index = np.arange(len(packed))
+    leader = np.maximum.accumulate(np.where(single, index, -1))
+    since = (index - leader - 1).astype(np.uint64)  # bitmaps since the last address, in this slice
     with np.errstate(over="ignore"):
-        base = words[leader] + np.uint64(8) + nth * np.uint64(63 * 8)
-    base[is_address] = words[is_address]
-    lowest, highest = np.uint64(max(low - 63 * 8, 0)), np.uint64(high)
-    near = (base >= lowest) & (base < highest)
-    if int(near.sum()) > (high - low) // 8 + 64:
-        raise ElfError("RELR table covers the same words more than once", found=f"{int(near.sum())} entries")
-    base, packed, single = base[near], words[near], is_address[near]
+        after = np.where(leader >= 0, packed[np.maximum(leader, 0)] + np.uint64(8), carried)
+        base = np.where(single, packed, after + since * np.uint64(RELR_SPAN))
+        following = base[-1] + np.uint64(8 if single[-1] else RELR_SPAN)
+    return base, following
+
+
+def _relr_unpack(base: U64, packed: U64, single: Mask) -> U64:
     bits = np.unpackbits(packed.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little").astype(bool)
     bits[:, 0] = single  # bit 0 only tags a bitmap; for an address it stands for the address itself
     bits[single, 1:] = False
     step = np.arange(-1, 63, dtype=np.int64) * 8
-    step_of_single = np.zeros(64, dtype=np.int64)
-    offsets = np.where(single[:, None], step_of_single, step)
-    places = (base.view(np.int64)[:, None] + offsets)[bits].view(np.uint64)
-    inside: U64 = places[(places >= np.uint64(low)) & (places < highest)]
-    return inside
+    step[0] = 0
+    places: U64 = (base.view(np.int64)[:, None] + step)[bits].view(np.uint64)
+    return places

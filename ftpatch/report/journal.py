@@ -17,14 +17,11 @@ from ftpatch.sites import SiteTable
 def plan_object(scan: Scan, plan: Plan, output: Output | None, sha256: str | None) -> dict[str, Any]:
     """The IMAGE object of a writing command: the chosen sites with what happens to them, and every edit."""
     found = image_object(scan, plan.chosen, sha256)
+    at = {site: row for row, site in enumerate(plan.index.tolist())}  # row of the plan's columns, by site
     for index, site in zip(np.flatnonzero(plan.chosen).tolist(), found["sites"], strict=True):
-        site.update(_writing_fields(plan, index))
-    new_words = iter(plan.new_words.tolist())
-    for index, site in zip(np.flatnonzero(plan.chosen).tolist(), found["sites"], strict=True):
-        if plan.patched[index]:
-            site["new_words"] = [f"0x{word:08x}" for word in next(new_words)]
+        site.update(_patched(plan, at[index], index) if index in at else _left(plan, index))
     found["request"] = {
-        "target": plan.target.name, "aim": f"0x{plan.aim:016x}", "ops": plan.ops.name if plan.ops else None,
+        "target": plan.target.name, "target_va": f"0x{plan.target.va:016x}", "ops": plan.ops.name if plan.ops else None,
         "ops_via": plan.ops_via, "records": plan.dropping.way, "records_why": plan.dropping.why,
     }  # fmt: skip
     found["notes"] = [*plan.warnings, *plan.notes]
@@ -33,20 +30,36 @@ def plan_object(scan: Scan, plan: Plan, output: Output | None, sha256: str | Non
     return found
 
 
-def _writing_fields(plan: Plan, index: int) -> dict[str, Any]:
-    patched = bool(plan.patched[index])
-    dropped = patched and plan.table.row[index] >= 0
+def _patched(plan: Plan, at: int, index: int) -> dict[str, Any]:
+    """The fields of a site that gets a call. at: its row in the plan's columns; index: in the site table."""
+    shared, own = int(plan.through[at]), int(plan.slot[at])
+    stub = own or (plan.stubs[shared].va if shared >= 0 else 0)
     return {
-        "action": ("call_via_stub" if plan.thunk else "call") if patched else "keep",
-        "reason": plan.reasons.get(index),
-        "target": plan.target.name if patched else None,
-        "distance": int(plan.distance[index]) if patched else None,
-        "new_words": [],
-        "record_fate": dropping.FATES[plan.dropping.way] if dropped else "kept" if not patched else "none",
-        "literal": plan.ops.name if patched and plan.literal and plan.ops else None,
-        "stub": f"0x{plan.thunk.va:016x}" if patched and plan.thunk else None,
-        "concurrency": ("pair" if plan.new_words.shape[1] > 1 else "single") if patched else None,
+        "action": "call_via_stub" if stub else "call",
+        "reason": plan.stubs[shared].why if shared >= 0 else None,
+        "target": plan.target.name,
+        "distance": int(plan.distance[at]),
+        "new_words": [f"0x{word:08x}" for word in plan.new_words[at].tolist()],
+        "record_fate": dropping.FATES[plan.dropping.way] if plan.table.row[index] >= 0 else "none",
+        "literal": plan.ops.name if plan.ops and plan.ops_via == "literal" else None,
+        "stub": f"0x{stub:016x}" if stub else None,
+        "concurrency": "pair" if plan.new_words.shape[1] > 1 else "single",
     }
+
+
+def _left(plan: Plan, index: int) -> dict[str, Any]:
+    """The fields of a chosen site that stays as it is."""
+    nothing = dict.fromkeys(("target", "distance", "literal", "stub", "concurrency"))
+    return {
+        "action": "keep", "reason": plan.reasons.get(index), "new_words": [], **nothing,
+        "record_fate": dropping.FATES[plan.dropping.way] if _left_too(plan, index) else "kept",
+    }  # fmt: skip
+
+
+def _left_too(plan: Plan, index: int) -> bool:
+    """Whether the record of a site that stays as it is leaves the table all the same."""
+    row = int(plan.table.row[index])
+    return row >= 0 and bool(plan.gone[row])
 
 
 def edit_rows(edits: Edits, table: SiteTable) -> list[dict[str, Any]]:
@@ -58,8 +71,8 @@ def edit_rows(edits: Edits, table: SiteTable) -> list[dict[str, Any]]:
 
 
 def _owner(kind: str, number: int, table: SiteTable) -> str:
-    if kind in ("site", "literal"):
+    if kind in ("site", "stub", "literal"):
         row = int(table.row[number])
         return f"{kind} row:{row}" if row >= 0 else f"{kind} {table.name(number)}"
-    return {"record": f"record slot:{number}", "relocation": f"relocation row:{number}", "thunk": "thunk",
+    return {"record": f"record slot:{number}", "relocation": f"relocation row:{number}", "thunk": f"stub {number}",
             "bound": "end of the record table in ftrace_init", "symbol": f"symbol row:{number}"}[kind]  # fmt: skip

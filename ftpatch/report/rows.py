@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 
 from ftpatch.api import Scan
+from ftpatch.arch import Arch
 from ftpatch.elf.tables import Mask
-from ftpatch.sites import STATUSES, SiteTable
+from ftpatch.kallsyms import listed_as
+from ftpatch.sites import LEFTOVER, STATUSES, SiteTable
 from ftpatch.summary import summary
 
 SITE_FIELDS = (
     "row", "record", "section", "shndx", "function", "aliases", "entry", "local_entry", "site", "branch",
-    "offset", "pos", "words", "status",
+    "offset", "pos", "words", "status", "listed_as",
 )  # fmt: skip
 WRITING_FIELDS = (
     "action", "reason", "target", "distance", "new_words", "record_fate", "literal", "stub", "concurrency",
@@ -36,22 +38,24 @@ def image_object(
         "layout": table.shape.name if table.shape else "none",
         "carrier": scan.records.carrier,
         "summary": summary(image, scan.arch, scan.records, table),
-        "sites": site_rows(table, mask) if with_sites else [],
+        "sites": site_rows(table, scan.arch, mask) if with_sites else [],
     }
 
 
-def site_rows(table: SiteTable, mask: Mask) -> list[dict[str, Any]]:
+def site_rows(table: SiteTable, arch: Arch, mask: Mask) -> list[dict[str, Any]]:
     """One object per marked site, in table order."""
     index = np.flatnonzero(mask)
     linked = table.image.linked
     base = np.zeros(len(table), np.uint64) if linked else table.image.va(table.sec, np.zeros(len(table), np.int64))
     columns = {
-        "record": table.va - base, "entry": table.entry_va - base,
+        "record": table.va - base, "entry": table.entry_va - base, "local_entry": table.local_va - base,
         "site": table.body_va - base, "branch": table.branch_va - base,
     }  # fmt: skip
     texts = {key: [f"0x{value:016x}" for value in column[index].tolist()] for key, column in columns.items()}
     rows, secs, status = table.row[index].tolist(), table.sec[index].tolist(), table.status[index].tolist()
     offsets, positions = (table.off + table.site)[index].tolist(), table.pos[index].tolist()
+    nameless = index[(table.status[index] == LEFTOVER)]
+    called = dict(zip(nameless.tolist(), listed_as(table.image, arch, table.branch_va[nameless]), strict=True))
     found = []
     for i, site in enumerate(index.tolist()):  # a report is one Python object per site
         known = secs[i] >= 0
@@ -64,13 +68,14 @@ def site_rows(table: SiteTable, mask: Mask) -> list[dict[str, Any]]:
                 "function": table.name(site),
                 "aliases": table.aliases(site),
                 "entry": texts["entry"][i] if known else None,
-                "local_entry": texts["entry"][i] if known else None,
+                "local_entry": texts["local_entry"][i] if known else None,
                 "site": texts["site"][i] if known else None,
                 "branch": texts["branch"][i] if known else None,
                 "offset": f"0x{offsets[i]:x}" if known else None,
                 "pos": positions[i] if known and positions[i] >= 0 else None,
                 "words": table.words_text(site),
                 "status": STATUSES[status[i]],
+                "listed_as": called.get(site),
             }
         )
     return found

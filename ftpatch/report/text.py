@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ftpatch.arch import shape_named
 from ftpatch.report import Document
 
 CARRIERS = {
@@ -14,12 +15,6 @@ CARRIERS = {
     "section": "relocations of the record sections",
     "mixed": "more than one kind of place",
     "none": "nowhere: no records",
-}
-LAYOUTS = {
-    "callops": "two NOPs behind the entry, an ops pointer in front of it (-fpatchable-function-entry=4,2)",
-    "pfe2": "two NOPs at the entry (-fpatchable-function-entry=2)",
-    "mcount": "bl _mcount in the prologue (-pg)",
-    "none": "no patch sites",
 }
 N_SHOWN = 10
 BOLD, PLAIN = ("\x1b[1m", "\x1b[0m"), ("", "")
@@ -45,10 +40,10 @@ def _line(key: str, text: str) -> str:
 
 
 def _summary(summary: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
-    layout = f"{image['layout']}: {LAYOUTS.get(image['layout'], '')}"
-    yield _line("layout", layout)
-    if summary["with_bti"]:
-        yield _line("", f"{summary['with_bti']} of the functions start with a BTI")
+    shape = shape_named(image["arch"], image["layout"])
+    yield _line("layout", f"{shape.name}: {shape.text}" if shape else "none: no patch sites")
+    if shape and summary["with_skip"]:
+        yield _line("", f"{summary['with_skip']} of the functions have {shape.skip_text}")
     yield _line("records", f"{summary['slots']} slots, {summary['null']} null, {summary['live']} live")
     yield _line("values in", CARRIERS[image["carrier"]])
     for key, counts in (("sections", summary["by_section"]), ("status", summary["by_status"])):
@@ -57,13 +52,20 @@ def _summary(summary: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
     if summary["without_record"]:
         yield _line("patched", f"{summary['without_record']} enabled without a record, by an earlier patch")
     if reach := summary["reach"]:
-        yield _line("reach", f"{reach['target']} at most {_mib(reach['max_distance'])} away, a call spans "
-                             f"{_mib(reach['limit'])}; {reach['beyond']} sites beyond")  # fmt: skip
+        yield from _reach(reach)
     if boot := summary["boot"]:
         yield _line("at boot", f"ftrace: allocating {boot['allocating']} entries; "
                                f"{boot['listed']} functions listed once init memory is freed")  # fmt: skip
-    elif image["kind"] == "vmlinux":
+    elif image["kind"] == "vmlinux" and image["layout"] == "none":
         yield _line("at boot", "no function tracer in this kernel (CONFIG_FUNCTION_TRACER is off)")
+
+
+def _reach(reach: dict[str, Any]) -> Iterator[str]:
+    yield _line("reach", f"{reach['target']} at most {_mib(reach['max_distance'])} away, a call spans "
+                         f"{_mib(reach['limit'])}; {reach['beyond']} sites beyond")  # fmt: skip
+    for name, beyond in reach["trampolines"].items():
+        yield _line("", f"{name}: {beyond} sites beyond")
+    yield _line("", f"the text may grow by {_mib(reach['headroom'])} until a site reaches nothing")
 
 
 def _mib(n: int) -> str:

@@ -1,0 +1,257 @@
+"""ppc64le (ELFv2): how its compilers lay out patch sites, and how its kernels use them.
+
+A function may have two entries. Callers from elsewhere come in at the global one with its address in r12, and its first
+two words compute r2, the TOC pointer; callers that share the TOC skip them and use the local entry. Sites belong to
+the local one. An enabled site saves the caller's return address in r0 and calls:
+
+    mflr r0                  LR, the caller's return address, is kept in r0
+    bl   ftrace_caller       LR now points behind the call
+
+    -pg -mprofile-kernel                  local entry ─► mflr r0, [std r0,16(r1),] record ─► bl _mcount     live on disk
+    -fpatchable-function-entry=2          local entry = record ─► nop nop
+    -fpatchable-function-entry=1          local entry = record ─► nop, which becomes `b stub`; out of line:
+                                          [ops pointer,] mflr r0, bl ftrace_caller, mtlr r0, b behind the site
+    clang's =1 (LLVM issue 163706)        record = global entry, nop at the local one
+    gcc 12's =2                           record = global entry ─► nop nop, then the set-up of r2: off by 8, broken
+    N,M with M > 0                        record ─► M NOPs between the entries
+
+A `bl` spans ±32 MB, less than a kernel: far sites go through a trampoline that finds the kernel's TOC in the paca
+(r13), so it works from modules' TOCs too, but not before the boot CPU has a paca.
+Encodings: Power ISA 3.1, book I; ABI: OpenPOWER ELFv2, 2.3.2 and 3.4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ftpatch.arch import Arch, Branch, Entry, FarCalls, Shape, SiteStub, Word
+from ftpatch.arch.ppc64le_contract import keeps_contract
+from ftpatch.elf.tables import I64, U32
+
+NOP = Word(0x6000_0000, text="nop")
+MFLR_R0 = Word(0x7C08_02A6, text="mflr r0")
+MTLR_R0 = Word(0x7C08_03A6, text="mtlr r0")
+STD_R0_16 = Word(0xF801_0010, text="std r0,16(r1)")
+BL = Branch(Word(0x4800_0001, 0xFC00_0003, "bl"), 24, lsb=2)
+B = Branch(Word(0x4800_0000, 0xFC00_0003, "b"), 24, lsb=2)
+BC = Word(0x4000_0000, 0xFC00_0003, "bc")
+ADDIS_R2 = Word(0x3C4C_0000, 0xFFFF_0000, "addis r2,r12,X")
+LIS_R2 = Word(0x3C40_0000, 0xFFFF_0000, "lis r2,X")
+ADDI_R2 = Word(0x3842_0000, 0xFFFF_0000, "addi r2,r2,Y")
+LD_R2_M8 = Word(0xE84C_FFF8, text="ld r2,-8(r12)")
+ADD_R2 = Word(0x7C42_6214, text="add r2,r2,r12")
+LD_R2_R13 = Word(0xE84D_0000, 0xFFFF_0003, "ld r2,X(r13)")
+LD_R12_R13 = Word(0xE98D_0000, text="ld r12,X(r13)")
+LD_M16_R11 = Word(0xE80B_FFF0, 0xFC1F_FFFF, "ld rX,-16(r11)")
+MTCTR_R12 = Word(0x7D89_03A6, text="mtctr r12")
+BCTR = Word(0x4E80_0420, text="bctr")
+BLR = Word(0x4E80_0020, text="blr")
+SETS_R2 = ((ADDIS_R2, ADDI_R2), (LIS_R2, ADDI_R2), (LD_R2_M8, ADD_R2))
+READ_AHEAD = 64  # words of ftrace_caller in which its constants are looked for
+
+STUB = (MFLR_R0, BL.word, MTLR_R0, B.word)
+
+SHAPES = (
+    Shape(
+        "mprofile", entry=-4, start=0, lead=MFLR_R0, old=(BL.word,), new=(BL.word,), branch=BL, skips=((STD_R0_16,),),
+        skip_at=-1, called="_mcount", adjust=0,
+        text="mflr r0; bl _mcount at the local entry (-mprofile-kernel)",
+        skip_text="gcc 5's std r0,16(r1) in front of the call",
+        source="arch/powerpc/kernel/trace/ftrace_64_pg.c, gcc -mprofile-kernel; Debian 6.1",
+    ),
+    Shape(
+        "pfe2", entry=0, start=0, old=(NOP, NOP), new=(MFLR_R0, BL.word), branch=BL, adjust=4,
+        text="two NOPs at the local entry (-fpatchable-function-entry=2)",
+        source="arch/powerpc/kernel/trace/ftrace.c ftrace_call_adjust(), -fpatchable-function-entry=2; Debian 6.12",
+    ),
+    Shape(
+        "ool", entry=0, start=0, old=(NOP,), new=(B.word,), branch=B, adjust=0, stub=STUB,
+        text="one NOP at the local entry, calls in stubs out of line (-fpatchable-function-entry=1)",
+        source="arch/powerpc/kernel/trace/ftrace.c ftrace_init_ool_stub(), CONFIG_PPC_FTRACE_OUT_OF_LINE; Debian 7.2",
+    ),
+    Shape(
+        "pfe-between", entry=8, start=2, old=(NOP, NOP), new=(MFLR_R0, BL.word), branch=BL,
+        refusal="NOPs between the global and the local entry (N,M): no kernel patches those",
+        text="NOPs between the entries (-fpatchable-function-entry=N,M)",
+        source="gcc -fpatchable-function-entry=4,2 on ELFv2",
+    ),
+    Shape(
+        "ool-global", entry=0, start=0, old=(NOP,), new=(B.word,), branch=B, skips=SETS_R2, at_global=True,
+        site_local=True, adjust=0,
+        stub=STUB, text="one NOP at the local entry, records at the global one, as clang makes them",
+        skip_text="two entries",
+        source="clang's records at the global entry (LLVM issue 163706); ftrace_call_adjust()",
+    ),
+    Shape(
+        "pfe2-global", entry=0, start=0, old=(NOP, NOP), new=(MFLR_R0, BL.word), branch=BL, at_global=True,
+        refusal="the NOPs stand in front of the set-up of r2, which is then off by 8: code that gcc 12 breaks",
+        text="NOPs at the global entry, as gcc 12 makes them: broken code",
+        source="gcc 12 -fpatchable-function-entry=2; arch/powerpc/tools/gcc-check-fpatchable-function-entry.sh",
+    ),
+    Shape(
+        "mcount", entry=0, start=0, old=(BL.word,), new=(BL.word,), branch=BL, called="_mcount", anywhere=True,
+        refusal="a `bl _mcount` sits behind the prologue, where ftrace_caller's register contract does not hold",
+        text="bl _mcount behind the prologue (-pg)",
+        source="gcc -pg without -mprofile-kernel",
+    ),
+)  # fmt: skip
+
+
+def read_entry(words: U32) -> Entry:
+    """What a kernel trampoline reads, from its first instruction words: the ops pointer in front of the stub it was
+    called from, direct_call in the ops, the kernel's TOC in the paca.
+
+    Source: arch/powerpc/kernel/trace/ftrace_entry.S ftrace_regs_entry (Linux 6.12, 7.2).
+    """
+    words = words[:READ_AHEAD]
+    toc = words[LD_R2_R13.matches(words)]
+    kernel_toc = int(toc[0]) & 0xFFFC if len(toc) else None
+    loads = np.flatnonzero(LD_M16_R11.matches(words))
+    if not len(loads):
+        return Entry(literal=False, kernel_toc=kernel_toc)
+    register = int(words[loads[0]]) >> 21 & 31
+    direct = 0
+    for word in words[loads[0] + 1 : loads[0] + 4]:
+        if int(word) & 0xFC1F_0003 == 0xE800_0000 | register << 16:  # ld rX,D(register)
+            direct = int(word) & 0xFFFC
+            break
+    return Entry(literal=True, direct_call=direct, kernel_toc=kernel_toc)
+
+
+def far_stub(target: int, toc: int, kernel_toc: int) -> U32:
+    """The five words by which the kernel's own trampolines go to `target`: relative to the TOC, hence the same at every
+    address and under every relocation. An AssertionError where the target is no 2 GB neighbour of the TOC.
+
+    Source: arch/powerpc/kernel/trace/ftrace.c ftrace_dyn_arch_init() and module_64.c (ftrace_stub_insns).
+    """
+    distance = target - toc
+    if not -0x8000_8000 <= distance < 0x7FFF_8000:
+        raise AssertionError("a trampoline out of the TOC's reach was to be written")
+    high, low = (distance + 0x8000 >> 16) & 0xFFFF, distance & 0xFFFF
+    words = [LD_R12_R13.bits | kernel_toc, 0x3D8C_0000 | high, 0x398C_0000 | low, MTCTR_R12.bits, BCTR.bits]
+    return np.array(words, dtype=np.uint32)
+
+
+def site_stub(call: I64, back: I64) -> U32:
+    """(n, 4) words of out-of-line stubs. call: bytes from the stub's second word to where it calls; back: from its
+    fourth word to behind the site. Source: arch/powerpc/kernel/trace/ftrace.c ftrace_init_ool_stub()."""
+    words = np.empty((len(call), 4), dtype=np.uint32)
+    words[:, 0], words[:, 2] = MFLR_R0.bits, MTLR_R0.bits
+    words[:, 1], words[:, 3] = BL.encode(call), B.encode(back)
+    return words
+
+
+def skips_zero(words: U32) -> bool:
+    """Whether the loop over the records, from ftrace_process_locs' words, tests a value before it adjusts it.
+
+    The newer order loads a record into r3 and compares it with 0 at once; the older one hands it to
+    ftrace_call_adjust first. Source: kernel/trace/ftrace.c, Linux commit 6eeca746fa5f ("ftrace: Test mcount_loc addr
+    before calling ftrace_call_addr()").
+    """
+    for at in np.flatnonzero((words & np.uint32(0xFFE0_0003)) == np.uint32(0xE860_0000)):  # ld r3,D(rP)
+        for word in words[at + 1 : at + 4].tolist():
+            if word & 0xFC7F_FFFF == 0x2C23_0000:  # cmpdi crN,r3,0
+                return True
+            if word >> 26 in (16, 18, 19):  # a branch comes first
+                break
+    return False
+
+
+def runs_before(
+    read: Callable[[int, int], U32], leads_to: Callable[[int], int], start: int, stop: int
+) -> tuple[set[int], str]:
+    """Addresses of the functions that the code at `start` runs before `stop` has run, both included; and why the
+    walk is not complete, empty where it is.
+
+    read(va, n): up to n instruction words at va; leads_to(va): the function behind a linker's branch stub. Calls are
+    followed into the callees; indirect ones cannot be. A call may go to the local entry of `stop`.
+    """
+    found, todo, why = {start, stop}, [start], ""
+    while todo:
+        calls, reason = _calls(read, leads_to, todo.pop(), stop)
+        why = why or reason
+        todo += [va for va in calls if va not in found]
+        found |= calls
+        if len(found) > MAX_FUNCTIONS:
+            return found, "too many functions"
+    return found, why
+
+
+LOCAL_ENTRY = 8  # bytes from the global to the local entry of a TOC function
+MAX_FUNCTIONS, MAX_WORDS = 256, 1 << 14
+
+
+def _calls(
+    read: Callable[[int, int], U32], leads_to: Callable[[int], int], start: int, stop: int
+) -> tuple[set[int], str]:
+    """What one function calls on paths that have not called `stop` yet; and why not all is known."""
+    seen: set[int] = set()
+    calls: set[int] = set()
+    todo, why = [start], ""
+    while todo:
+        va = todo.pop()
+        while va not in seen:
+            seen.add(va)
+            words = read(va, 1)
+            if not len(words) or len(seen) > MAX_WORDS:
+                return calls, f"the code at {va:#x} cannot be read"
+            word = int(words[0])
+            if word & BL.word.mask == BL.word.bits:
+                target = leads_to(va + int(BL.decode(words)[0]))
+                if target in (stop, stop + LOCAL_ENTRY):
+                    break
+                calls.add(target)
+            elif word & B.word.mask == B.word.bits:
+                va += int(B.decode(words)[0])
+                continue
+            elif word & BC.mask == BC.bits:
+                todo.append(va + ((word & 0xFFFC ^ 0x8000) - 0x8000))
+            elif word >> 26 == 19 and word & 0x7FE in (0x20, 0x420):  # bclr, bcctr
+                if word & 1:
+                    why = f"an indirect call at {va:#x}"
+                elif word >> 21 & 0b10100 == 0b10100:  # always taken: the path ends
+                    break
+            va += 4
+    return calls, why
+
+
+ARCH = Arch(
+    name="ppc64le",
+    e_machine=21,
+    nop=NOP.bits,
+    call=BL,
+    shapes=SHAPES,
+    relative=22,  # R_PPC64_RELATIVE
+    none=0,  # R_PPC64_NONE; relocate() skips every type but RELATIVE and UADDR64
+    abs64=38,  # R_PPC64_ADDR64
+    echoes=True,
+    entries=("ftrace_caller", "ftrace_regs_caller"),
+    read_entry=read_entry,
+    contract="r1-r10 kept, LR := r0, return to the old LR",
+    keeps_contract=keeps_contract,
+    skips_zero=skips_zero,
+    far=FarCalls(
+        stub=far_stub,
+        size=20,
+        reach=0x7FFF_8000,
+        areas=("ftrace_tramp_text", "ftrace_tramp_init"),
+        toc=".TOC.",
+        start="early_setup",
+        ready="setup_paca",
+        early=("early_setup", "initialise_paca", "fixup_boot_paca"),
+        runs_before=runs_before,
+    ),
+    site_stub=SiteStub(
+        code=site_stub,
+        literal=8,
+        size=16,
+        call_at=4,
+        back_at=12,
+        text=("ftrace_ool_stub_text", "ftrace_ool_stub_text_end"),
+        init="ftrace_ool_stub_inittext",
+    ),
+    boots_elf=True,
+    max_offset=16,
+)

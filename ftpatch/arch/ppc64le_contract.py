@@ -1,0 +1,192 @@
+"""Does a piece of ppc64le code behave as a trampoline that a patch site may call?
+
+At a site r0 holds the caller's return address and LR the return point behind the call. Whoever is called must leave to
+the old LR with r1–r10 as they were, r2 among them, since it may be anyone's TOC. In front of an inline site LR must by
+then be the old r0; an out-of-line stub does that move itself, so there the target may simply return.
+
+The code is walked with symbols for values, as on arm64: all paths, and "not shown" where something is not understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ftpatch.elf.tables import U32
+
+Value = tuple[str, int]  # ("reg", n) and ("lr", 0): what they held at entry; ("sp", n): entry r1 + n; ("?", 0)
+UNKNOWN: Value = ("?", 0)
+OLD_LR: Value = ("lr", 0)
+MAX_STEPS, MAX_PATHS = 4096, 64
+PRESERVED = (*range(1, 11), *range(13, 32))
+SCRATCH = (0, *range(3, 13))
+LR, CTR = 8, 9
+
+
+@dataclass
+class State:
+    va: int
+    regs: list[Value] = field(default_factory=lambda: [("sp", 0) if n == 1 else ("reg", n) for n in range(32)])
+    lr: Value = OLD_LR
+    ctr: Value = UNKNOWN
+    stack: dict[int, Value] = field(default_factory=dict)
+
+    def copy(self, va: int) -> State:
+        return State(va, list(self.regs), self.lr, self.ctr, dict(self.stack))
+
+
+class NotShown(Exception):
+    """The walk met something that does not keep the contract, or that it cannot follow."""
+
+
+def keeps_contract(read: Callable[[int, int], U32], va: int, out_of_line: bool) -> str:
+    """Why the code at `va` is no trampoline for a patch site; empty where every path keeps the contract.
+
+    read(va, n): up to n instruction words at va, fewer or none where there is no code.
+    """
+    try:
+        _walk(read, va, out_of_line)
+    except NotShown as reason:
+        return str(reason)
+    return ""
+
+
+def _walk(read: Callable[[int, int], U32], va: int, out_of_line: bool) -> None:
+    todo, steps, paths = [State(va)], 0, 0
+    while todo:
+        state, paths = todo.pop(), paths + 1
+        while True:
+            steps += 1
+            if steps > MAX_STEPS or paths > MAX_PATHS:
+                raise NotShown("it is too long to be judged")
+            words = read(state.va, 1)
+            if not len(words):
+                raise NotShown(f"it runs out of code at {state.va:#x}")
+            if _step(state, int(words[0]), todo, out_of_line):
+                break
+
+
+def _step(state: State, word: int, todo: list[State], out_of_line: bool) -> bool:
+    """Step over one instruction; True where this path ends (soundly)."""
+    va, opcode = state.va, word >> 26
+    if opcode == 18:  # b, bl
+        if word & 2:
+            raise NotShown(f"it branches to an absolute address at {va:#x}")
+        if word & 1:
+            _call(state)
+        else:
+            state.va = va + _signed(word & 0x03FF_FFFC, 26)
+        return False
+    if opcode == 16:  # bc
+        if word & 3:
+            raise NotShown(f"it executes {word:#010x} at {va:#x}")
+        todo.append(state.copy(va + _signed(word & 0xFFFC, 16)))
+    elif opcode == 19 and word & 0x7FE in (0x20, 0x420):  # bclr, bcctr
+        always = word >> 21 & 0b10100 == 0b10100
+        if word & 1:
+            _call(state)
+            return False
+        _leave(state, state.ctr if word & 0x400 else state.lr, out_of_line)
+        if always:
+            return True
+    elif opcode in (17, 1):
+        raise NotShown(f"it executes {word:#010x} at {va:#x}, which is not followed")
+    else:
+        _straight(state, word)
+    state.va += 4
+    return False
+
+
+def _leave(state: State, to: Value, out_of_line: bool) -> None:
+    if to != OLD_LR:
+        raise NotShown("it does not return to where LR pointed")
+    if state.lr != ("reg", 0) and not out_of_line:
+        raise NotShown("it does not return with the old r0 in LR, so the traced function would never return")
+    if out_of_line and state.regs[0] != ("reg", 0):
+        raise NotShown("it does not keep r0, the caller's return address")
+    kept = [("sp", 0) if n == 1 else ("reg", n) for n in range(32)]
+    changed = [f"r{n}" for n in PRESERVED if state.regs[n] != kept[n]]
+    if changed:
+        raise NotShown(f"it changes {', '.join(changed)}")
+
+
+def _call(state: State) -> None:
+    """A call of ordinary code: volatile registers, LR, CTR and all below the frame are lost; its callee keeps r2."""
+    for n in SCRATCH:
+        state.regs[n] = UNKNOWN
+    state.lr = state.ctr = UNKNOWN
+    kind, at = state.regs[1]
+    state.stack = {off: value for off, value in state.stack.items() if kind == "sp" and off >= at + 32}
+    state.va += 4
+
+
+def _straight(state: State, word: int) -> None:
+    """One instruction that is no branch."""
+    opcode, rt, ra = word >> 26, word >> 21 & 31, word >> 16 & 31
+    if opcode == 31:
+        _register(state, word)
+    elif opcode == 14:  # addi, li
+        kind, n = state.regs[ra] if ra else UNKNOWN
+        moved = ("sp", n + _signed(word & 0xFFFF, 16)) if kind == "sp" else UNKNOWN
+        state.regs[rt] = state.regs[ra] if ra and word & 0xFFFF == 0 else moved
+    elif opcode in (58, 62):  # ld, ldu, lwa; std, stdu
+        _doubleword(state, word)
+    elif opcode in (10, 11):  # compares
+        pass
+    elif opcode == 24 and word & 0xFFFF == 0:  # ori ra,rs,0: a NOP or a move
+        state.regs[ra] = state.regs[rt]
+    elif opcode in (36, 38, 44, 52, 54, 37, 39, 45, 53, 55, 47, 61):  # narrower stores, with update or not
+        if state.regs[ra][0] == "sp":
+            raise NotShown(f"it uses the stack by {word:#010x} at {state.va:#x}, which is not followed")
+        state.regs[ra] = state.regs[ra] if opcode % 2 == 0 else UNKNOWN
+    elif opcode in (20, 21, 23, 24, 25, 26, 27, 28, 29, 30):  # rotates and logicals write ra
+        state.regs[ra] = UNKNOWN
+    else:
+        state.regs[rt] = UNKNOWN
+        if opcode in (33, 35, 41, 43):  # loads with update
+            state.regs[ra] = UNKNOWN
+        elif opcode == 46:
+            raise NotShown(f"it executes {word:#010x} at {state.va:#x}, which is not followed")
+
+
+def _register(state: State, word: int) -> None:
+    """Opcode 31: moves to and from LR and CTR, `mr`, and everything else, of which only the targets matter."""
+    rt, ra, rb, extended = word >> 21 & 31, word >> 16 & 31, word >> 11 & 31, word >> 1 & 0x3FF
+    special = (word >> 16 & 31) | (word >> 6 & 0x3E0)
+    if extended == 339:  # mfspr
+        state.regs[rt] = {LR: state.lr, CTR: state.ctr}.get(special, UNKNOWN)
+    elif extended == 467:  # mtspr
+        if special == LR:
+            state.lr = state.regs[rt]
+        elif special == CTR:
+            state.ctr = state.regs[rt]
+    elif extended == 444 and rt == rb:  # mr ra,rs
+        state.regs[ra] = state.regs[rt]
+    else:  # it writes rt or ra; never both of them hold something that this code may keep
+        state.regs[rt] = state.regs[ra] = UNKNOWN
+
+
+def _doubleword(state: State, word: int) -> None:
+    opcode, rt, ra, form = word >> 26, word >> 21 & 31, word >> 16 & 31, word & 3
+    kind, at = state.regs[ra] if ra else UNKNOWN
+    where = at + _signed(word & 0xFFFC, 16)
+    low = state.regs[1][1] if state.regs[1][0] == "sp" else 0
+    if (form > 1 and opcode == 62) or (form == 1 and opcode == 62 and kind != "sp"):
+        raise NotShown(f"it executes {word:#010x} at {state.va:#x}, which is not followed")
+    if opcode == 58:
+        kept = kind == "sp" and where >= low and form == 0
+        state.regs[rt] = state.stack.get(where, UNKNOWN) if kept else UNKNOWN
+        if form == 1:
+            state.regs[ra] = ("sp", where) if kind == "sp" else UNKNOWN
+        return
+    if kind == "sp":
+        if where >= 0 and where != 16:  # 16(r1) of the caller's frame is the callee's to save LR in
+            raise NotShown(f"it writes its caller's stack frame at {state.va:#x}")
+        state.stack = {off: value for off, value in state.stack.items() if abs(off - where) >= 8}
+        state.stack[where] = state.regs[rt]
+        if form == 1:
+            state.regs[ra] = ("sp", where)
+
+
+def _signed(value: int, width: int) -> int:
+    return value - (1 << width) if value >> width - 1 else value

@@ -1,0 +1,66 @@
+"""A request on its way to a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ftpatch import targets
+from ftpatch.arch import Arch, Shape
+from ftpatch.elf.image import Image
+from ftpatch.elf.tables import I64, Mask
+from ftpatch.records import RecordTable
+from ftpatch.sites import SiteTable
+from ftpatch.targets import Ops, Target
+from ftpatch.trampolines import Slack
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks of `enable`; `chosen` marks the sites."""
+
+    chosen: Mask
+    target: str = ""
+    force_target: bool = False
+    force_early: bool = False
+    records: str = "auto"
+    ops: str = "list"
+    ops_via: str = "auto"
+    skip_unpatchable: bool = False
+
+
+@dataclass
+class Draft:
+    """A request on its way to a plan: the image, what was resolved, and the reasons found so far."""
+
+    image: Image
+    arch: Arch
+    records: RecordTable
+    table: SiteTable
+    shape: Shape
+    request: Request
+    target: Target
+    ops: Ops | None
+    slack: Slack
+    reasons: dict[int, str]
+    remarks: list[str] = field(default_factory=list)
+
+    def open(self) -> I64:
+        """Chosen sites without a reason against them."""
+        index = np.flatnonzero(self.request.chosen)
+        return index[~np.isin(index, list(self.reasons))]
+
+    def gone(self, index: I64) -> Mask:
+        """Slots whose records leave when these sites are patched.
+
+        Records of init text may not be the only ones to stay: when init memory is freed the kernel then frees its whole
+        list, and reads through a null pointer as soon as somebody looks at it (seen in Debian's 6.1, 6.12 and 7.2).
+        """
+        mask = np.zeros(len(self.records), dtype=bool)
+        mask[self.table.row[index]] = True
+        stays = self.records.live & ~mask
+        init = targets.in_init_text(self.image, self.table.va)[: len(stays)]
+        if mask.any() and self.request.records != "keep" and init[stays].all():
+            mask |= stays
+        return mask

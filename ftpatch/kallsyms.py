@@ -1,0 +1,59 @@
+"""What the kernel will call an address: the nearest symbol before it, as kallsyms has them.
+
+Only for sites that have no name of their own: the code of a dead weak function stays in the image under the name of
+whatever stands before it. Newer kernels give up when that symbol is too far away and list an invalid address.
+Source: kernel/trace/ftrace.c test_for_valid_rec(), FTRACE_MCOUNT_MAX_OFFSET; scripts/kallsyms.c.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.arch import Arch
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.elf.tables import U64
+
+INVALID = "__ftrace_invalid_address__"
+
+
+def listed_as(image: Image, arch: Arch, va: U64) -> list[str]:
+    """The name under which available_filter_functions shows a record whose call is at each va; "" where none precedes.
+
+    Decided by what is in the file: a kernel that marks far records as invalid holds the word it prints for them.
+    """
+    if not len(va):
+        return []
+    symbols = image.symbols
+    kept = (symbols.shndx > 0) & np.isin(symbols.type, (0, t.STT_OBJECT, t.STT_FUNC))
+    kept[kept] = image.executable[symbols.shndx[kept]]
+    row = np.flatnonzero(kept)
+    row = row[np.argsort(symbols.rows["st_value"][row], kind="stable")]
+    value = symbols.rows["st_value"][row]
+    marks = arch.max_offset is not None and _holds(image, INVALID)
+    names = []
+    for site in va.tolist():  # a few hundred leftovers
+        at = int(np.searchsorted(value, np.uint64(site), side="right")) - 1
+        while at >= 0 and _ignored(symbols.name(int(row[at]))):
+            at -= 1
+        far = marks and (at < 0 or site - int(value[at]) > (arch.max_offset or 0))
+        names.append(INVALID if far else _best(symbols, row, value, at) if at >= 0 else "")
+    return names
+
+
+def _best(symbols: t.Symbols, row: t.I64, value: U64, at: int) -> str:
+    """Of the symbols at one address, the one that kallsyms keeps first."""
+    first = int(np.searchsorted(value, value[at], side="left"))
+    names = [(bool(symbols.bind[r] == t.STB_WEAK), symbols.name(r), r) for r in row[first : at + 1].tolist()]
+    named = [(weak, len(name) - len(name.lstrip("_")), r, name) for weak, name, r in names if not _ignored(name)]
+    return min(named)[3]
+
+
+def _ignored(name: str) -> bool:
+    """Mapping symbols, local labels and linker stubs, which kallsyms leaves out."""
+    return name.startswith(("$", ".L", "L0")) or "_branch." in name or not name
+
+
+def _holds(image: Image, text: str) -> bool:
+    """Whether the read-only data of the kernel holds a string."""
+    return any(text.encode() in image.content(sec).tobytes() for sec in image.sections_named(".rodata"))

@@ -1,0 +1,695 @@
+"""What people hand over by mistake, and the whole line that each of them gets.
+
+The files are built here, so that none of the tools that make real ones is needed; a stripped kernel also comes from
+binutils where they are installed.
+"""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import json
+import lzma
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ftpatch.cli import run
+
+ROOT = Path(__file__).parents[1]
+MINI = ROOT / "testdata" / "mini"
+MINI_PPC = ROOT / "testdata" / "mini-ppc64le"
+KERNEL = MINI / "vmlinux-callops"
+UNCOMPRESSED = "give the uncompressed ELF vmlinux of the same build (Debian: the -dbg package)"
+SHT_SYMTAB, SHT_NOBITS = 2, 8
+
+Capture = pytest.CaptureFixture[str]
+
+
+def scan(capsys: Capture, *paths: Path) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a scan in text."""
+    capsys.readouterr()
+    code = run(["scan", *map(str, paths)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def enable(capsys: Capture, path: Path, *more: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = run(["enable", str(path), "--func", "vfs_read", *more])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def refused(capsys: Capture, path: Path, code: int, line: str) -> None:
+    """`scan`, `enable` and `image` all say the same one line, and leave nothing behind."""
+    expected = (code, "", f"ftpatch: {path}: {line}\n")
+    before = sorted(path.parent.iterdir())
+    assert scan(capsys, path) == expected
+    assert enable(capsys, path) == expected
+    assert enable(capsys, path, "-o", str(path.parent / "out")) == expected
+    assert sorted(path.parent.iterdir()) == before
+
+
+def headers(raw: bytes) -> dict[str, int]:
+    """File position of every section header of a sound ELF64 file, by the section's name."""
+    shoff = struct.unpack_from("<Q", raw, 40)[0]
+    n, names = struct.unpack_from("<HH", raw, 60)
+    at = [shoff + 64 * index for index in range(n)]
+    strings = struct.unpack_from("<Q", raw, at[names] + 24)[0]
+    starts = [strings + struct.unpack_from("<I", raw, pos)[0] for pos in at]
+    return {raw[start : raw.index(0, start)].decode(): pos for start, pos in zip(starts, at, strict=True)}
+
+
+def patched(raw: bytes, pos: int, kind: str, value: int) -> bytes:
+    """A copy with one field changed."""
+    copy = bytearray(raw)
+    struct.pack_into("<" + kind, copy, pos, value)
+    return bytes(copy)
+
+
+def headers_package_vmlinux() -> bytes:
+    """An ELF64 file with .BTF, a symbol table and no other section: what a headers package ships for its modules."""
+    names = b"\0.BTF\0.symtab\0.strtab\0.shstrtab\0"
+    btf = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 0, 0, 1) + b"\0"
+    strings = b"\0linux_banner\0"
+    symbols = bytes(24) + struct.pack("<IBBHQQ", 1, 0x11, 0, 0xFFF1, 0xFFFF800080000B18, 47)
+    raw, at = bytearray(64), []
+    for content in (btf, symbols, strings, names):
+        raw += bytes(-len(raw) % 8)
+        at.append((len(raw), len(content)))
+        raw += content
+    raw += bytes(-len(raw) % 8)
+    shoff = len(raw)
+    raw += bytes(64)
+    for name, kind, (pos, size), link, entsize in zip(
+        (b".BTF", b".symtab", b".strtab", b".shstrtab"), (1, 2, 3, 3), at, (0, 3, 0, 0), (0, 24, 0, 0), strict=True
+    ):
+        raw += struct.pack("<IIQQQQIIQQ", names.index(name), kind, 0, 0, pos, size, link, 0, 8, entsize)
+    struct.pack_into(
+        "<4sBBB9xHHIQQQIHHHHHH", raw, 0, b"\x7fELF", 2, 1, 1, 2, 183, 1, 0, 0, shoff, 0, 64, 56, 0, 64, 5, 4
+    )
+    return bytes(raw)
+
+
+# -- no file at all --------------------------------------------------------------------------------------------
+
+
+def test_empty_file_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "vmlinux"
+    path.touch()
+    refused(capsys, path, 3, "is an empty file: expected an ELF vmlinux, module or object")
+
+
+def test_directory_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "linux-6.12"
+    path.mkdir()
+    refused(capsys, path, 3, "is a directory – name the vmlinux or module inside it")
+
+
+def test_missing_file_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    refused(capsys, tmp_path / "vmlinux", 3, "cannot be read: No such file or directory")
+
+
+def test_missing_default_file_is_named(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert scan(capsys) == (3, "", "ftpatch: vmlinux: cannot be read: No such file or directory\n")
+
+
+def test_path_through_a_file_is_refused(capsys: Capture) -> None:
+    assert scan(capsys, KERNEL / "vmlinux") == (
+        3, "", f"ftpatch: {KERNEL}/vmlinux: cannot be read: Not a directory\n",
+    )  # fmt: skip
+
+
+def test_symlink_to_itself_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "vmlinux"
+    path.symlink_to(path)
+    refused(capsys, path, 3, "cannot be read: Too many levels of symbolic links")
+
+
+def test_fifo_is_refused_and_not_waited_for(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "vmlinux"
+    os.mkfifo(path)
+    refused(capsys, path, 3, "is not a regular file – copy its content to a file first")
+
+
+def test_device_is_refused(capsys: Capture) -> None:
+    line = "ftpatch: /dev/null: is not a regular file – copy its content to a file first\n"
+    assert scan(capsys, Path("/dev/null")) == (3, "", line)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file; any other user runs this test")
+def test_file_without_permission_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "vmlinux"
+    shutil.copy(KERNEL, path)
+    path.chmod(0)
+    refused(capsys, path, 3, "cannot be read: Permission denied")
+
+
+# -- no ELF file -----------------------------------------------------------------------------------------------
+
+
+def at(pos: int, magic: bytes, before: bytes = b"") -> bytes:
+    """1 KiB with a magic at some position."""
+    return (before.ljust(pos, b"\xaa") + magic).ljust(1024, b"\xaa")
+
+
+CPIO = b"070701" + b"0" * 104
+AR = b"!<arch>\n" + b"pfe2.o/".ljust(48) + b"4".ljust(10) + b"`\n" + b"abcd"
+LZ4_LEGACY = b"\x02\x21\x4c\x18" + struct.pack("<I", 6) + b"\x50hello"  # what a kernel's lz4 -l makes
+LZ4_FRAME = b"\x04\x22\x4d\x18\x64\x40\xa7\x06\x00\x00\x80hello\n\x00\x00\x00\x00"  # what lz4 itself makes
+ZSTD = b"\x28\xb5\x2f\xfd\x04\x58\x31\x00\x00hello\n"
+MADE_SMALL: list[tuple[str, bytes, str, str]] = [
+    ("raw-arm64-image", at(56, b"ARM\x64", b"MZ"), "a raw arm64 boot Image without symbols",
+     UNCOMPRESSED + "; ftpatch image makes a new Image"),
+    ("raw-arm64-image-without-efi-stub", at(56, b"ARM\x64"), "a raw arm64 boot Image without symbols",
+     UNCOMPRESSED + "; ftpatch image makes a new Image"),
+    ("efi-zboot", at(4, b"zimg", b"MZ\0\0"), "an EFI zboot image (compressed kernel)", UNCOMPRESSED),
+    ("x86-bzimage", at(0x202, b"HdrS", b"MZ"), "an x86 bzImage",
+     "ftpatch reads arm64 and ppc64le kernels; give their ELF vmlinux"),
+    ("arm-zimage", at(0x24, b"\x18\x28\x6f\x01"), "a 32-bit ARM zImage",
+     "ftpatch reads 64-bit kernels; give an ELF vmlinux"),
+    ("gzip", gzip.compress(b"hello", mtime=0), "gzip data (a compressed kernel or module)",
+     UNCOMPRESSED + ", or unpack it"),
+    ("xz", lzma.compress(b"hello"), "xz data", "unpack it first"),
+    ("lzma", lzma.compress(b"hello", lzma.FORMAT_ALONE), "lzma data (a compressed kernel)", UNCOMPRESSED),
+    ("zstd", ZSTD, "zstd data", "unpack it first"),
+    ("bzip2", bz2.compress(b"hello"), "bzip2 data", "unpack it first"),
+    ("lz4-of-a-kernel", LZ4_LEGACY, "lz4 data (a compressed kernel)", UNCOMPRESSED),
+    ("lzo", at(0, b"\x89LZO\0\r\n\x1a\n"), "lzo data (a compressed kernel)", UNCOMPRESSED),
+    ("ar-archive", AR, "an ar archive", "give one of its members, or vmlinux.o"),
+    ("empty-ar-archive", b"!<arch>\n", "an ar archive", "give one of its members, or vmlinux.o"),
+    ("u-boot", at(0, b"\x27\x05\x19\x56"), "a U-Boot uImage", UNCOMPRESSED),
+    ("device-tree", at(0, b"\xd0\x0d\xfe\xed"), "a device tree or FIT image", UNCOMPRESSED),
+    ("android", at(0, b"ANDROID!"), "an Android boot image", UNCOMPRESSED),
+    ("efi-program", at(0, b"MZ"), "a PE/EFI executable", UNCOMPRESSED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content,name,todo", [pytest.param(content, name, todo, id=id_) for id_, content, name, todo in MADE_SMALL]
+)
+def test_recognised_file_is_refused_by_its_name(
+    content: bytes, name: str, todo: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(content)
+    refused(capsys, path, 3, f"not an ELF file: found {name} – {todo}")
+
+
+UNKNOWN: list[tuple[str, bytes, str]] = [
+    ("text", b"ffff800080000000 T _text\n", "66 66 66 66 38 30 30 30"),
+    ("script", b"#!/bin/sh\nexit 0\n", "23 21 2f 62 69 6e 2f 73"),
+    ("one-byte", b"\x7f", "7f"),
+    ("three-bytes-of-the-magic", b"\x7fEL", "7f 45 4c"),
+    ("magic-with-a-wrong-letter", b"\x7fELG" + bytes(60), "7f 45 4c 47 00 00 00 00"),
+    ("zeros", bytes(4096), "00 00 00 00 00 00 00 00"),
+    ("cpio", CPIO, "30 37 30 37 30 31 30 30"),
+]
+
+
+@pytest.mark.parametrize("content,found", [pytest.param(content, found, id=id_) for id_, content, found in UNKNOWN])
+def test_unknown_file_is_refused_by_its_first_bytes(
+    content: bytes, found: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(content)
+    refused(capsys, path, 3, f"not an ELF file: found first bytes {found}, expected 7f 45 4c 46 – {UNCOMPRESSED}")
+
+
+def test_lz4_frame_is_refused_by_its_name(tmp_path: Path, capsys: Capture) -> None:
+    """`lz4 vmlinux` writes frames; only kernel builds use the legacy format with another magic."""
+    path = tmp_path / "vmlinux.lz4"
+    path.write_bytes(LZ4_FRAME)
+    refused(capsys, path, 3, "not an ELF file: found lz4 data – unpack it first")
+
+
+TOOLS = {"gzip": ["-c"], "xz": ["-c"], "zstd": ["-c", "-q"], "bzip2": ["-c"], "lz4": ["-c", "-q", "-l"]}
+
+
+@pytest.mark.parametrize("tool", sorted(TOOLS))
+def test_kernel_packed_by_the_real_tool_is_recognised(tool: str, tmp_path: Path, capsys: Capture) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"needs the program {tool}")
+    path = tmp_path / "vmlinux"
+    path.write_bytes(subprocess.run([tool, *TOOLS[tool], str(KERNEL)], capture_output=True, check=True).stdout)
+    code, out, err = scan(capsys, path)
+    assert (code, out) == (3, "")
+    assert err.startswith(f"ftpatch: {path}: not an ELF file: found {tool} data")
+
+
+def test_boot_image_that_we_made_is_recognised(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "Image"
+    assert run(["image", str(KERNEL), "-o", str(path)]) == 0
+    refused(
+        capsys, path, 3,
+        "not an ELF file: found a raw arm64 boot Image without symbols – "
+        f"{UNCOMPRESSED}; ftpatch image makes a new Image",
+    )  # fmt: skip
+
+
+# -- another ELF file ------------------------------------------------------------------------------------------
+
+MACHINES = "expected 183 (arm64), 21 (ppc64le)"
+OTHERS: list[tuple[str, int, str, int, int, str]] = [
+    ("32-bit", 4, "B", 1, 4, "not a 64-bit ELF file: found EI_CLASS 1, expected 2 (ELFCLASS64)"),
+    ("big-endian", 5, "B", 2, 4, "not a little-endian ELF file: found EI_DATA 2, expected 1 (ELFDATA2LSB) – "
+     "big-endian kernels are not supported"),
+    ("x86-64", 18, "H", 62, 4, "machine not supported: found e_machine 62 (x86-64), " + MACHINES),
+    ("riscv", 18, "H", 243, 4, "machine not supported: found e_machine 243 (riscv), " + MACHINES),
+    ("sparc64", 18, "H", 43, 4, "machine not supported: found e_machine 43 (sparc64), " + MACHINES),
+    ("ppc-32-bit", 18, "H", 20, 4, "machine not supported: found e_machine 20 (ppc 32-bit), " + MACHINES),
+    ("s390", 18, "H", 22, 4, "machine not supported: found e_machine 22 (s390), " + MACHINES),
+    ("arm-32-bit", 18, "H", 40, 4, "machine not supported: found e_machine 40 (arm 32-bit), " + MACHINES),
+    ("bpf", 18, "H", 247, 4, "machine not supported: found e_machine 247 (unknown), " + MACHINES),
+    ("core", 16, "H", 4, 3, "not a kernel, module, object or program: found e_type 4, expected ET_REL, ET_EXEC or "
+     "ET_DYN"),
+    ("no-type", 16, "H", 0, 3, "not a kernel, module, object or program: found e_type 0, expected ET_REL, ET_EXEC or "
+     "ET_DYN"),
+    ("no-sections", 40, "Q", 0, 3, "no section headers – give the vmlinux that the build produced, sections kept"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "pos,kind,value,code,line", [pytest.param(*case[1:], id=case[0]) for case in OTHERS]
+)  # fmt: skip
+def test_other_elf_file_is_refused(
+    pos: int, kind: str, value: int, code: int, line: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(patched(KERNEL.read_bytes(), pos, kind, value))
+    refused(capsys, path, code, line)
+
+
+def test_elf_magic_alone_is_refused_as_truncated(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(b"\x7fELF")
+    refused(capsys, path, 3, "ELF header lies outside the file: found bytes 0x0..0x10, expected at most 0x4 – "
+            "the file is truncated or corrupt")  # fmt: skip
+
+
+def test_32_bit_elf_header_of_52_bytes_is_refused_by_its_class(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(b"\x7fELF\x01\x01\x01".ljust(52, b"\0"))
+    refused(capsys, path, 4, "not a 64-bit ELF file: found EI_CLASS 1, expected 2 (ELFCLASS64)")
+
+
+def test_debug_companion_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    """`objcopy --only-keep-debug` leaves every section header and makes all loaded sections NOBITS."""
+    raw = KERNEL.read_bytes()
+    for name, pos in headers(raw).items():
+        if struct.unpack_from("<Q", raw, pos + 8)[0] & 2 and name != ".notes":
+            raw = patched(raw, pos + 4, "I", SHT_NOBITS)
+    path = tmp_path / "vmlinux.debug"
+    path.write_bytes(raw)
+    refused(capsys, path, 3, "text without contents: found a debug-only file (NOBITS text), expected code – "
+            "use the file that it is the debug companion of")  # fmt: skip
+
+
+def test_headers_package_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(headers_package_vmlinux())
+    refused(capsys, path, 3, "no text at all: found type information only (a headers package's vmlinux), "
+            "expected a kernel – use the vmlinux of the debug package")  # fmt: skip
+
+
+STRIPPED = (
+    "no symbol table: found a stripped ELF file, expected .symtab – use the vmlinux of the build tree or of the debug "
+    "package (stripping debug info alone is fine)"
+)
+
+
+def test_kernel_without_symbol_table_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    raw = KERNEL.read_bytes()
+    path = tmp_path / "vmlinux"
+    path.write_bytes(patched(raw, headers(raw)[".symtab"] + 4, "I", 1))
+    refused(capsys, path, 5, STRIPPED)
+
+
+def strip(kernel: Path, path: Path, *options: str) -> None:
+    """By binutils for the machine of the kernel."""
+    name = f"{'powerpc64le' if kernel.parent == MINI_PPC else 'aarch64'}-linux-gnu-strip"
+    tool = shutil.which(name)
+    if tool is None:
+        pytest.skip(f"needs {name} of binutils")
+    subprocess.run([tool, *options, "-o", str(path), str(kernel)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [*(MINI / f"vmlinux-{name}" for name in ("callops", "pfe2", "exec", "kcfi", "pg")),
+     *(MINI_PPC / f"vmlinux-{name}" for name in ("ool", "far", "mprofile", "clang"))],
+    ids=lambda path: f"{path.parent.name}-{path.name}",
+)  # fmt: skip
+def test_kernel_stripped_by_binutils_is_refused(kernel: Path, tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "vmlinux"
+    strip(kernel, path)
+    refused(capsys, path, 5, STRIPPED)
+
+
+@pytest.mark.parametrize(
+    "kernel,line",
+    [pytest.param(KERNEL, "  records    19 slots, 3 null, 16 live\n", id="arm64"),
+     pytest.param(MINI_PPC / "vmlinux-ool", "  records    32 slots, 0 null, 32 live\n", id="ppc64le")],
+)  # fmt: skip
+def test_kernel_without_debug_information_alone_is_read(
+    kernel: Path, line: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """As STRIPPED promises."""
+    path = tmp_path / "vmlinux"
+    strip(kernel, path, "-g")
+    code, out, err = scan(capsys, path)
+    assert (code, err) == (0, "")
+    assert line in out
+
+
+@pytest.mark.parametrize(
+    "fixture,line",
+    [("headers-vmlinux", "no text at all: found type information only (a headers package's vmlinux), expected a "
+      "kernel – use the vmlinux of the debug package"),
+     ("debug-only.ko", "text without contents: found a debug-only file (NOBITS text), expected code – use the file "
+      "that it is the debug companion of")],
+)  # fmt: skip
+def test_ppc64le_file_without_code_is_refused(fixture: str, line: str, tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / fixture
+    shutil.copy(MINI_PPC / fixture, path)
+    refused(capsys, path, 3, line)
+
+
+@pytest.mark.parametrize(
+    "kernel,machine,line",
+    [pytest.param(KERNEL, 21, "mprofile 0, pfe2 0, ool 0, pfe-between 0, ool-global 0, pfe2-global 0, mcount 0, none "
+                  "of them 16 (row 3 at 0xffff8000800005b8: d503201f d503201f d503201f d503201f; row 4 at "
+                  "0xffff8000800005e8: d503201f d503201f d503201f d503201f; row 5 at 0xffff800080000600: d503201f "
+                  "d503201f d503201f d503201f)", id="arm64"),
+     pytest.param(MINI_PPC / "vmlinux-ool", 183, "callops 0, pfe2 0, mcount 0, none of them 32 (row 0 at "
+                  "0xc000000000000210: 60000000 39200004 39000000 7d2903a6; row 1 at 0xc000000000000260: 60000000 "
+                  "7c6d1b78 4e800020 60000000; row 2 at 0xc000000000000278: 60000000 60000000 39000014 e922a550)",
+                  id="ppc64le")],
+)  # fmt: skip
+def test_kernel_with_the_machine_of_another_is_refused_by_its_words(
+    kernel: Path, machine: int, line: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(patched(kernel.read_bytes(), 18, "H", machine))
+    refused(capsys, path, 4, f"no single site layout explains the records: found {line}, expected one layout in the "
+            "whole image – --layout NAME forces one")  # fmt: skip
+
+
+def test_big_endian_ppc64_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    """The ELFv1 kernels of older machines have the same e_machine, its bytes swapped."""
+    path = tmp_path / "vmlinux"
+    raw = patched((MINI_PPC / "vmlinux-mprofile").read_bytes(), 5, "B", 2)
+    path.write_bytes(patched(raw, 18, "H", 0x1500))
+    refused(capsys, path, 4, "not a little-endian ELF file: found EI_DATA 2, expected 1 (ELFDATA2LSB) – big-endian "
+            "kernels are not supported")  # fmt: skip
+
+
+def test_kernel_without_function_tracer_has_no_slots(capsys: Capture) -> None:
+    path = MINI / "vmlinux-notrace"
+    assert run(["scan", "--format", "json", str(path)]) == 0
+    out, err = capsys.readouterr()
+    image = json.loads(out)["images"][0]
+    assert err == ""
+    assert (image["layout"], image["carrier"], image["sites"]) == ("none", "none", [])
+    assert image["summary"] == {
+        "slots": 0, "null": 0, "live": 0, "by_section": {}, "by_status": {}, "without_record": 0, "with_skip": 0,
+        "boot": None, "reach": None,
+    }  # fmt: skip
+    assert "  at boot    no function tracer in this kernel (CONFIG_FUNCTION_TRACER is off)\n" in scan(capsys, path)[1]
+
+
+def test_enabling_in_a_kernel_without_function_tracer_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    code, out, err = enable(capsys, MINI / "vmlinux-notrace", "-o", str(tmp_path / "out"))
+    assert (code, out) == (5, "")
+    assert err == (
+        "ftpatch: vfs_read: the function has no patch site: found a symbol without record, expected a traceable "
+        "function – it is notrace, assembly, or was dropped from the table\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "fixture,func,kind", [("mini.ko", "mini_work", "module"), ("pfe2.o", "vfs_read", "object"),
+                          ("program", "compute", "program")],
+)  # fmt: skip
+def test_enabling_in_anything_but_a_kernel_is_refused(
+    fixture: str, func: str, kind: str, tmp_path: Path, capsys: Capture
+) -> None:
+    code = run(["enable", str(MINI / fixture), "--func", func, "-o", str(tmp_path / "out")])
+    out, err = capsys.readouterr()
+    assert (code, out) == (4, "")
+    what = f"patching files of kind {kind} is not supported"
+    assert err == f"ftpatch: {MINI / fixture}: {what}: expected a linked vmlinux – ftpatch scan reads it\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_enabling_a_pg_kernel_is_refused_with_the_reason(tmp_path: Path, capsys: Capture) -> None:
+    path = MINI / "vmlinux-pg"
+    assert enable(capsys, path, "-o", str(tmp_path / "out")) == (
+        4, "",
+        f"ftpatch: {path}: layout mcount cannot be enabled on disk: found a `bl _mcount` sits behind the prologue, "
+        "where ftrace_caller's register contract does not hold, expected -fpatchable-function-entry\n",
+    )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "fixture,layout,reason",
+    [("vmlinux-pg", "mcount", "a `bl _mcount` sits behind the prologue, where ftrace_caller's register contract does "
+      "not hold"),
+     ("vmlinux-gcc12", "pfe2-global", "the NOPs stand in front of the set-up of r2, which is then off by 8: code that "
+      "gcc 12 breaks"),
+     ("vmlinux-nm", "pfe-between", "NOPs between the global and the local entry (N,M): no kernel patches those")],
+)  # fmt: skip
+def test_enabling_a_ppc64le_layout_that_cannot_work_is_refused_with_the_reason(
+    fixture: str, layout: str, reason: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path = MINI_PPC / fixture
+    code, out, _ = scan(capsys, path)
+    assert code == 0 and f"  layout     {layout}: " in out and "  status     ready 28, weak-leftover 4\n" in out
+    assert enable(capsys, path, "-o", str(tmp_path / "out")) == (
+        4, "",
+        f"ftpatch: {path}: layout {layout} cannot be enabled on disk: found {reason}, expected "
+        "-fpatchable-function-entry\n",
+    )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_site_that_no_call_reaches_is_refused_with_every_distance(tmp_path: Path, capsys: Capture) -> None:
+    path = MINI_PPC / "vmlinux-unreachable"
+    code = run(["enable", str(path), "--func", "island", "-o", str(tmp_path / "out")])
+    out, err = capsys.readouterr()
+    assert (code, out) == (5, "")
+    assert err == (
+        f"ftpatch: {path}: 1 of 1 chosen sites cannot be patched: found island (row 20, .text.island+0x8): out of "
+        "reach: -0x27ff780 bytes to ftrace_caller, -0x27ff494 to ftrace_tramp_text, +0x28008e4 to ftrace_tramp_init, "
+        "-0x27ff48c to text tail, +0x27fffd4 to gap before init text, a call spans -0x2000000..+0x1fffffc, expected "
+        "all of them, or nothing is written – --skip-unpatchable patches the others\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+# -- several at once, and strange words ------------------------------------------------------------------------
+
+
+def test_bad_file_does_not_hide_the_good_one(tmp_path: Path, capsys: Capture) -> None:
+    text, riscv, missing = tmp_path / "System.map", tmp_path / "riscv", tmp_path / "missing"
+    text.write_text("ffff800080000000 T _text\n")
+    riscv.write_bytes(patched(KERNEL.read_bytes(), 18, "H", 243))
+    code = run(["scan", "--format", "json", str(text), str(KERNEL), str(riscv), str(missing), str(MINI / "pfe2.o")])
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert code == 4
+    lines = [
+        (str(text), 3, "not an ELF file: found first bytes 66 66 66 66 38 30 30 30, "
+         f"expected 7f 45 4c 46 – {UNCOMPRESSED}"),
+        (str(riscv), 4, "machine not supported: found e_machine 243 (riscv), " + MACHINES),
+        (str(missing), 3, "cannot be read: No such file or directory"),
+    ]  # fmt: skip
+    assert err == "".join(f"ftpatch: {file}: {line}\n" for file, _, line in lines)
+    assert document["errors"] == [
+        {"file": file, "code": code, "message": f"{file}: {line}"} for file, code, line in lines
+    ]
+    assert [(image["file"], image["summary"]["live"]) for image in document["images"]] == [
+        (str(KERNEL), 16), (str(MINI / "pfe2.o"), 8),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_greatest_code_of_several_files_counts_in_any_order(
+    order: tuple[int, int], tmp_path: Path, capsys: Capture
+) -> None:
+    stripped, empty = tmp_path / "stripped", tmp_path / "empty"
+    raw = KERNEL.read_bytes()
+    stripped.write_bytes(patched(raw, headers(raw)[".symtab"] + 4, "I", 1))
+    empty.touch()
+    code, out, _ = scan(capsys, *[(stripped, empty)[i] for i in order], KERNEL)
+    assert code == 5
+    assert out.startswith(f"{KERNEL}: arm64 vmlinux, build-id 1a6c759f2a3cf1b81d2f30d8fe40211a057ec94d\n")
+
+
+def test_one_line_even_for_a_name_with_line_breaks(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "vm\nlinux\x1b[31m"
+    path.touch()
+    code, _, err = scan(capsys, path)
+    line = "is an empty file: expected an ELF vmlinux, module or object"
+    assert (code, err) == (3, f"ftpatch: {tmp_path}/vm\\x0alinux\\x1b[31m: {line}\n")
+
+
+def test_full_disk_leaves_nothing_behind(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    out = tmp_path / "out"
+    line = f"ftpatch: {out}: cannot be written: No space left on device\n"
+    assert enable(capsys, KERNEL, "-o", str(out)) == (3, "", line)
+    assert not list(tmp_path.iterdir())
+
+
+def test_output_that_cannot_be_finished_leaves_the_older_one(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object, __: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "replace", broken)
+    out = tmp_path / "out"
+    out.write_text("older")
+    line = f"ftpatch: {out}: cannot be written: Input/output error\n"
+    assert enable(capsys, KERNEL, "-o", str(out)) == (3, "", line)
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert out.read_text() == "older"
+
+
+def in_a_process(*arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    line = [sys.executable, "-m", "ftpatch", *arguments]
+    return subprocess.run(line, cwd=ROOT, env=os.environ | environment, capture_output=True, check=False)
+
+
+def test_file_name_that_is_no_utf8_is_reported(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff.elf"
+    shutil.copy(os.fsencode(KERNEL), path)
+    done = in_a_process("scan", path, PYTHONIOENCODING="utf-8:strict")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b": arm64 vmlinux, build-id 1a6c759f2a3cf1b81d2f30d8fe40211a057ec94d\n" in done.stdout
+
+
+def test_report_fits_a_terminal_of_latin_1(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = in_a_process("enable", str(KERNEL), "--func", "*", "-o", str(out), PYTHONIOENCODING="latin-1:strict")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def replaces(path: Path) -> str:
+    return f"ftpatch: {path}: the report would replace another file of this run – name another report file\n"
+
+
+@pytest.mark.parametrize("verb", ["scan", "enable"])
+def test_report_onto_the_input_is_a_usage_error(verb: str, tmp_path: Path, capsys: Capture) -> None:
+    """`--report json=vmlinux` must not destroy a kernel that took an hour to build."""
+    path = tmp_path / "vmlinux"
+    shutil.copy(KERNEL, path)
+    more = ["-o", str(tmp_path / "out")] if verb == "enable" else []
+    code = run([verb, str(path), "--func", "vfs_read", *more, "--report", f"json={path}"])
+    out, err = capsys.readouterr()
+    assert path.read_bytes() == KERNEL.read_bytes()
+    assert (code, out, err) == (2, "", replaces(path))
+    assert [file.name for file in tmp_path.iterdir()] == ["vmlinux"]
+
+
+@pytest.mark.parametrize("link", ["symlink", "hard link"])
+def test_report_onto_another_name_of_the_input_does_not_lose_the_input(
+    link: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path, other = tmp_path / "vmlinux", tmp_path / "link"
+    shutil.copy(KERNEL, path)
+    if link == "symlink":
+        other.symlink_to(path)
+    else:
+        other.hardlink_to(path)
+    code = run(["scan", str(path), "--report", f"csv={other}"])
+    assert path.read_bytes() == KERNEL.read_bytes()
+    if link == "symlink":  # a report that is renamed over a hard link leaves the input under its own name
+        assert code == 2
+        assert capsys.readouterr() == ("", replaces(other))
+
+
+def test_report_onto_the_output_is_a_usage_error(tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    assert enable(capsys, KERNEL, "-o", str(out), "--report", f"json={out}") == (2, "", replaces(out))
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_reports_onto_one_file_are_a_usage_error(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "report"
+    code = run(["scan", str(KERNEL), "--report", f"json={path}", "--report", f"csv={path}"])
+    assert (code, *capsys.readouterr()) == (2, "", replaces(path))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["--target", "0x10000000000000000"], id="target-of-65-bits"),
+        pytest.param(["--target", "0x" + "f" * 400], id="target-of-1600-bits"),
+        pytest.param(["--target", "0x-1"], id="target-negative"),
+        pytest.param(["--target", "0x"], id="target-without-digits"),
+        pytest.param(["--target", "0xzz"], id="target-of-letters"),
+        pytest.param(["--target", "0"], id="target-0"),
+        pytest.param(["--func", "row:" + "1" * 5000], id="row-of-5000-digits"),
+        pytest.param(["--func", "row:99999999999999999999"], id="row-of-20-digits"),
+        pytest.param(["--func", "/a{99999999999999}/"], id="regex-with-a-huge-count"),
+        pytest.param(["--func", "/" + "(" * 5000 + ")" * 5000 + "/"], id="regex-too-deep"),
+        pytest.param(["--func", "/(/"], id="regex-open"),
+        pytest.param(["--func", "0x" + "f" * 17], id="address-of-17-digits"),
+        pytest.param(["--func", ".text+0xffffffffffffffff"], id="offset-max"),
+        pytest.param(["--func", ""], id="empty"),
+        pytest.param(["--func", "!"], id="not-nothing"),
+        pytest.param(["--func", "!*"], id="not-everything"),
+        pytest.param(["--func", "[z-a]"], id="reversed-range"),
+        pytest.param(["--section", ".none"], id="no-such-section"),
+        pytest.param(["--status", "dead"], id="no-such-status"),
+        pytest.param(["--ops", ""], id="ops-empty"),
+        pytest.param(["--ops", "vfs_write"], id="ops-is-a-function"),
+        pytest.param(["--layout", "pfe2"], id="layout-of-another-kernel"),
+    ],
+)  # fmt: skip
+def test_strange_words_on_the_command_line_are_refused_in_one_line(
+    words: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    code, out, err = enable(capsys, KERNEL, *words, "-o", str(tmp_path / "out"))
+    assert code in (4, 5), err
+    assert out == ""
+    assert err.startswith("ftpatch: ") and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+LISTS: list[tuple[str, Callable[[Path], object], int, str]] = [
+    ("missing", lambda path: None, 3, "{path}: the list cannot be read: No such file or directory"),
+    ("directory", lambda path: path.mkdir(), 3, "{path}: the list cannot be read: Is a directory"),
+    ("empty", lambda path: path.touch(), 5, "@{path}: the list names no function of this file"),
+    ("comments-only", lambda path: path.write_text("# vfs_read\n\n"), 5,
+     "@{path}: the list names no function of this file"),
+    ("modules-only", lambda path: path.write_text("ext4_read [ext4]\n"), 5,
+     "@{path}: the list names no function of this file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make,code,line", [pytest.param(*case[1:], id=case[0]) for case in LISTS])
+def test_list_of_no_use_is_refused(
+    make: Callable[[Path], object], code: int, line: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "list"
+    make(path)
+    found, out, err = enable(capsys, KERNEL, "--func", f"@{path}", "-o", str(tmp_path / "out"))
+    assert (found, out, err) == (code, "", f"ftpatch: {line.format(path=path)}\n")
