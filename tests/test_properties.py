@@ -962,9 +962,9 @@ def test_records_of_init_text_do_not_stay_alone(fixture: str, tmp_path: Path) ->
     check_edits(source(fixture).read_bytes(), out.read_bytes(), image["edits"])
     table = scan(str(out)).table
     # Where only functions with one entry are left, clang's layout and gcc's are the same: only the words can be held.
-    shape, first = table.shape, scanned(fixture).table.shape
-    assert shape is not None and first is not None
-    assert (shape.old, shape.new, shape.stub) == (first.old, first.new, first.stub)
+    shape, stock = table.shape, scanned(fixture).table.shape
+    assert shape is not None and stock is not None
+    assert (shape.old, shape.new, shape.stub) == (stock.old, stock.new, stock.stub)
     old, new = source(fixture).read_bytes(), out.read_bytes()
     for record in set(before.records) - text:
         first = before.pos(record) - 8
