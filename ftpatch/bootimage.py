@@ -70,7 +70,7 @@ def without_debug(image: Image) -> Pieces:
     """The ELF file without its debug sections; the file itself, byte for byte, where it has none.
 
     What is loaded, and the program headers, stay where they are. Behind them the sections that are kept close up, with
-    a new section header table. Symbols stay as they are, but for the section symbols of what is gone.
+    a new section header table. Symbols stay as they are, but for those of what is gone.
     """
     debug = np.array([_is_debug(image, sec) for sec in range(len(image.shdr))])
     if not debug.any():
@@ -79,6 +79,8 @@ def without_debug(image: Image) -> Pieces:
     number = np.cumsum(~debug) - 1  # new index of every section that stays
     alloc = (image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & image.has_bytes
     loaded = int((image.shdr["sh_offset"] + image.shdr["sh_size"])[alloc].max(initial=t.EHDR.itemsize))
+    loads = image.phdr[image.phdr["p_type"] == t.PT_LOAD]
+    loaded = min(int((loads["p_offset"] + loads["p_filesz"]).max(initial=loaded)), len(image.data))
     pieces: Pieces = [(0, np.array(image.data[:loaded]))]
     shdr, end = image.shdr.copy(), loaded
     for sec in np.flatnonzero(~debug & ~alloc & image.has_bytes).tolist():
@@ -113,9 +115,9 @@ def _require_no_other_users(image: Image, debug: Mask) -> None:
 
 
 def _renumbered(image: Image, debug: Mask, number: I64) -> tuple[U8, int]:
-    """The symbol table with new section numbers, without the debug sections' own symbols; and its count of locals."""
+    """The symbol table with new section numbers, without the debug sections' symbols; and its count of locals."""
     symbols = image.symbols
-    gone = (symbols.type == t.STT_SECTION) & (symbols.shndx > 0) & debug[np.maximum(symbols.shndx, 0)]
+    gone = (symbols.shndx > 0) & debug[np.maximum(symbols.shndx, 0)]
     rows: Rows = np.array(symbols.rows)
     ordinary = (symbols.shndx > 0) & (rows["st_shndx"] < t.SHN_LORESERVE)
     rows["st_shndx"][ordinary] = number[symbols.shndx[ordinary]]

@@ -26,7 +26,7 @@ def at_boot(image: Image, arch: Arch, records: RecordTable, table: SiteTable, li
     """`allocating` and `listed`; None where the file is no kernel or has no record table. live: over the site table."""
     if image.kind != "vmlinux" or not len(records):
         return None
-    counted = np.ones(len(records), dtype=bool) if counts_null_slots(image, arch) else ~records.zero
+    counted = np.ones(len(records), dtype=bool) if counts_null_slots(image, arch) else records.live
     listed = live & (table.status != OUTSIDE) & ~in_init_text(image, table.va)
     return {"allocating": int(counted.sum()), "listed": int(listed.sum())}
 

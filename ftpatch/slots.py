@@ -39,7 +39,6 @@ class Slots:
 
     va: U64
     literal: int
-    size: int
 
 
 def assign_slots(
@@ -69,21 +68,21 @@ def assign_slots(
     for areas, region in ((text, ~inside), (init, inside)):
         sites = table.body_va
         kept = np.sort(sites[stays & region])
-        used, slots = _hand_out(arch, areas, kept, [0] * len(areas))
-        lost = np.flatnonzero((slots == 0) | ~_in_reach(arch, stub, kept, slots, literal))
-        if len(lost):
-            raise PolicyError("a record that stays would lose its stub", image.path,
-                              found=f"site {int(kept[lost[0]]):#x}", todo="choose fewer sites")  # fmt: skip
+        used, slots = _hand_out(arch, areas, kept, [0] * len(areas), over_full=False)
         taken = [bool(np.any(~area.zero[: min(n, area.n)])) for area, n in zip(areas, used, strict=True)]
         if any(taken):
             raise PolicyError("a stub slot that the kernel will hand out is not empty", image.path,
                               found=areas[taken.index(True)].name, todo="another tool patched this image")  # fmt: skip
+        lost = np.flatnonzero((slots == 0) | ~_in_reach(arch, stub, kept, slots, literal))
+        if len(lost):
+            raise PolicyError("a record that stays would lose its stub", image.path,
+                              found=f"site {int(kept[lost[0]]):#x}", todo="choose fewer sites")  # fmt: skip
         mine = index[region[index]]
         order = np.argsort(sites[mine], kind="stable")
-        _, slots = _hand_out(arch, areas, sites[mine][order], used)
+        _, slots = _hand_out(arch, areas, sites[mine][order], used, over_full=True)
         slots[~_in_reach(arch, stub, sites[mine][order], slots, literal)] = 0
         found[np.flatnonzero(region[index])[order]] = slots
-    return Slots(found, literal, stub.size)
+    return Slots(found, literal)
 
 
 def _area(image: Image, name: str, slot: int) -> Area:
@@ -103,14 +102,14 @@ def _area(image: Image, name: str, slot: int) -> Area:
     return Area(name, va, n, slot, zero)
 
 
-def _hand_out(arch: Arch, areas: list[Area], sites: U64, used: list[int]) -> tuple[list[int], U64]:
+def _hand_out(arch: Arch, areas: list[Area], sites: U64, used: list[int], over_full: bool) -> tuple[list[int], U64]:
     """The kernel's rule over ascending sites, from the `used`-th slot of each area on: (slots used, slot per site).
 
-    Slots that hold something are passed over; that can only be earlier stubs of ours, behind the kernel's.
+    over_full: pass over slots that hold something, earlier stubs of ours behind the kernel's; the kernel does not look.
     """
     at, found = list(used), np.zeros(len(sites), dtype=np.uint64)
     low, high = arch.call.low, arch.call.high
-    free = [_first_free(area, n) for area, n in zip(areas, at, strict=True)]
+    free = [_first_free(area, n) if over_full else n for area, n in zip(areas, at, strict=True)]
     for i, site in enumerate(sites.tolist()):  # each slot depends on all before it
         for number, area in enumerate(areas):
             slot = area.va + free[number] * area.slot
@@ -118,7 +117,7 @@ def _hand_out(arch: Arch, areas: list[Area], sites: U64, used: list[int]) -> tup
             if free[number] < area.n and (last or low <= site - slot <= high):
                 found[i] = slot
                 at[number] = free[number] + 1
-                free[number] = _first_free(area, at[number])
+                free[number] = _first_free(area, at[number]) if over_full else at[number]
                 break
     return at, found
 

@@ -23,6 +23,7 @@ from ftpatch.elf.tables import I64, U32, U64, Mask
 from ftpatch.errors import PolicyError
 from ftpatch.targets import READ, Ops, Target
 
+AREA = 32  # bytes of a trampoline of the kernel's; it writes no more than the first twenty
 SEARCH = 1 << 16  # bytes of a gap that are searched for room
 OPS_VIA = ("auto", "literal", "thunk")
 
@@ -115,7 +116,7 @@ def place_thunk(image: Image, arch: Arch, target: Target, ops: Ops) -> Stub:
     if thunk is None:
         raise PolicyError("--ops-via thunk does not suit this machine", image.path, found=arch.name,
                           expected="a machine whose sites have the ops pointer in front of the function")  # fmt: skip
-    start, end = _tail(image, target.va)
+    start, end = _tail(image, arch, target.va)
     free = _first_zero(image, start, end)
     if abs(ops.va - end) >= thunk.reach:
         raise PolicyError("the ops are too far from the text for a thunk", image.path, found=f"{ops.name} {ops.va:#x}")
@@ -140,7 +141,7 @@ def far_stubs(image: Image, arch: Arch, far: FarCalls, target: Target) -> list[S
         return []
     stubs = _kernel_stubs(image, arch, far, toc, kernel_toc) if target.own else []
     words = far.stub(target.va, toc, kernel_toc)
-    for name, (start, end) in {"text tail": _tail(image, target.va), "gap before init text": _gap(image)}.items():
+    for name, (start, end) in {"text tail": _tail(image, arch, target.va), "gap before init text": _gap(image)}.items():
         stub = _own_stub(image, name, start, end, words, from_end=name != "text tail")
         if stub:
             stubs.append(stub)
@@ -173,10 +174,8 @@ def _own_stub(image: Image, name: str, start: int, end: int, words: U32, from_en
     size = (4 * len(words) + 15) & ~15
     free = _first_zero(image, start, end)
     last = (end - size) & ~15
-    places = (
-        range(last, max(start, last - SEARCH) - 1, -size) if from_end else [free, *range(free - size, start - 1, -size)]
-    )
-    for va in places:
+    backwards = range(last, max(start, last - SEARCH) - 1, -size)
+    for va in backwards if from_end else [*range(start, free, 16), free]:  # an earlier stub of ours lies before `free`
         if va < start or va + size > end:
             continue
         pos = image.pos_of_va(va)
@@ -187,7 +186,7 @@ def _own_stub(image: Image, name: str, start: int, end: int, words: U32, from_en
     return None
 
 
-def _tail(image: Image, inside: int) -> tuple[int, int]:
+def _tail(image: Image, arch: Arch, inside: int) -> tuple[int, int]:
     """[start, end) of what no symbol claims at the end of the text section that holds `inside`, 16-byte aligned."""
     sec = int(image.place(np.array([inside], dtype=np.uint64))[0][0])
     symbols = image.symbols
@@ -197,6 +196,9 @@ def _tail(image: Image, inside: int) -> tuple[int, int]:
     value, size = symbols.rows["st_value"][row], symbols.rows["st_size"][row]
     within = (value >= np.uint64(first)) & (value < np.uint64(end))
     last = int((value + np.maximum(size, np.uint64(4)))[within].max()) if within.any() else first
+    for name in arch.far.areas if arch.far else ():  # sizeless symbols of what the kernel fills at boot
+        area = image.symbols.value(name)
+        last = max(last, area + AREA) if area is not None and first <= area < end else last
     limit, starts = image.symbols.value("_etext"), image.shdr["sh_addr"]
     following = starts[(image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & (starts >= np.uint64(end))]
     free = limit is not None and first < limit and (not len(following) or limit <= int(following.min()))

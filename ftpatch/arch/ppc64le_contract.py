@@ -21,6 +21,8 @@ MAX_STEPS, MAX_PATHS = 4096, 64
 PRESERVED = (*range(1, 11), *range(13, 32))
 SCRATCH = (0, *range(3, 13))
 LR, CTR = 8, 9
+NOT_FOLLOWED = (1, 17, 56, 57, 60, 61)  # prefixed words, sc, and loads and stores of pairs and vectors
+CR_LOGIC = (0x000, 0x042, 0x102, 0x182, 0x1C2, 0x202, 0x242, 0x342, 0x382, 0x12C)  # mcrf, crxxx, isync
 
 
 @dataclass
@@ -80,17 +82,22 @@ def _step(state: State, word: int, todo: list[State], out_of_line: bool) -> bool
     if opcode == 16:  # bc
         if word & 3:
             raise NotShown(f"it executes {word:#010x} at {va:#x}")
+        if not word >> 21 & 0b00100:  # it counts CTR down
+            state.ctr = UNKNOWN
         todo.append(state.copy(va + _signed(word & 0xFFFC, 16)))
     elif opcode == 19 and word & 0x7FE in (0x20, 0x420):  # bclr, bcctr
         always = word >> 21 & 0b10100 == 0b10100
         if word & 1:
             _call(state)
+            state.regs[2] = UNKNOWN  # the callee's global entry sets it
             return False
         _leave(state, state.ctr if word & 0x400 else state.lr, out_of_line)
         if always:
             return True
-    elif opcode in (17, 1):
+    elif opcode in NOT_FOLLOWED or (opcode == 19 and word & 0x7FE not in CR_LOGIC):
         raise NotShown(f"it executes {word:#010x} at {va:#x}, which is not followed")
+    elif opcode == 19:
+        _condition(state, word >> 23 & 7)
     else:
         _straight(state, word)
     state.va += 4
@@ -132,10 +139,10 @@ def _straight(state: State, word: int) -> None:
     elif opcode in (58, 62):  # ld, ldu, lwa; std, stdu
         _doubleword(state, word)
     elif opcode in (10, 11):  # compares
-        pass
+        _condition(state, word >> 23 & 7)
     elif opcode == 24 and word & 0xFFFF == 0:  # ori ra,rs,0: a NOP or a move
         state.regs[ra] = state.regs[rt]
-    elif opcode in (36, 38, 44, 52, 54, 37, 39, 45, 53, 55, 47, 61):  # narrower stores, with update or not
+    elif opcode in (36, 38, 44, 52, 54, 37, 39, 45, 53, 55, 47):  # narrower stores, with update or not
         if state.regs[ra][0] == "sp":
             raise NotShown(f"it uses the stack by {word:#010x} at {state.va:#x}, which is not followed")
         state.regs[ra] = state.regs[ra] if opcode % 2 == 0 else UNKNOWN
@@ -160,6 +167,12 @@ def _register(state: State, word: int) -> None:
             state.lr = state.regs[rt]
         elif special == CTR:
             state.ctr = state.regs[rt]
+    elif extended in (0, 32):  # compares
+        _condition(state, word >> 23 & 7)
+    elif extended == 144:  # mtcrf, mtocrf
+        for number in range(8):
+            if word >> (19 - number) & 1:
+                _condition(state, number)
     elif extended == 444 and rt == rb:  # mr ra,rs
         state.regs[ra] = state.regs[rt]
     else:  # it writes rt or ra; never both of them hold something that this code may keep
@@ -180,12 +193,18 @@ def _doubleword(state: State, word: int) -> None:
             state.regs[ra] = ("sp", where) if kind == "sp" else UNKNOWN
         return
     if kind == "sp":
-        if where >= 0 and where != 16:  # 16(r1) of the caller's frame is the callee's to save LR in
+        if where > -8 and where != 16:  # 16(r1) of the caller's frame is the callee's to save LR in
             raise NotShown(f"it writes its caller's stack frame at {state.va:#x}")
         state.stack = {off: value for off, value in state.stack.items() if abs(off - where) >= 8}
         state.stack[where] = state.regs[rt]
         if form == 1:
             state.regs[ra] = ("sp", where)
+
+
+def _condition(state: State, number: int) -> None:
+    """A condition register field is written; cr2, cr3 and cr4 belong to the caller."""
+    if number in (2, 3, 4):
+        raise NotShown(f"it changes cr{number}")
 
 
 def _signed(value: int, width: int) -> int:
