@@ -1969,7 +1969,7 @@ PPC64LE = [
     case("far-nothing-is-free", FAR, both(
         lambda elf: [word_is(elf.value(name), 1)(elf) for name in TRAMPS],
         lambda elf: elf.raw.__setitem__(slice(0x2404, 0x3000), b"\xff" * 0xBFC)), 0, "", choice="b_late",
-        patch=unpatchable(f"{FAR_SITE}: {TOO_FAR}-0x200003c to text tail, {SPAN}")),
+        patch=unpatchable(f"{FAR_SITE}: {TOO_FAR}-0x200001c to text tail, {SPAN}")),
     *[case(f"far-{symbol.strip('_')}-is-{value:#x}", FAR, both(
         *[symbol_is(name, st_shndx=0) for name in TRAMPS], symbol_is(symbol, st_value=value)), 0, "", choice="b_late")
       for symbol in ("__init_begin", "_etext") for value in (0, 1, MASK64)],

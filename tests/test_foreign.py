@@ -492,7 +492,7 @@ def test_site_that_no_call_reaches_is_refused_with_every_distance(tmp_path: Path
     assert err == (
         f"ftpatch: {path}: 1 of 1 chosen sites cannot be patched: found island (row 20, .text.island+0x8): out of "
         "reach: -0x27ff780 bytes to ftrace_caller, -0x27ff494 to ftrace_tramp_text, +0x28008e4 to ftrace_tramp_init, "
-        "-0x27ff48c to text tail, +0x27fffd4 to gap before init text, a call spans -0x2000000..+0x1fffffc, expected "
+        "-0x27ff46c to text tail, +0x27fffd4 to gap before init text, a call spans -0x2000000..+0x1fffffc, expected "
         "all of them, or nothing is written – --skip-unpatchable patches the others\n"
     )
     assert not list(tmp_path.iterdir())
