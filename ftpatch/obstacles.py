@@ -9,6 +9,7 @@ import numpy as np
 
 from ftpatch import trampolines
 from ftpatch.draft import Draft
+from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.tables import Mask
 from ftpatch.errors import PlanError, PolicyError, ReachError
 from ftpatch.sites import ENABLED, HALF, LEFTOVER, NULL, OUTSIDE, READY, SiteTable
@@ -60,7 +61,7 @@ def by_time(draft: Draft) -> None:
     if start is None or ready is None:
         draft.remarks.append(f"what runs before the paca exists is not known: no {far.start} or no {far.ready} here")
     else:
-        through = {va: image.symbols.value(name) for va, name in image.linker_stubs.items()}
+        through = {va: image.symbols.value(name) for va, name in linker_stubs(image).items()}
         found, why = far.runs_before(image.code, lambda va: through.get(va) or va, start, ready)
         early |= found
         if why:

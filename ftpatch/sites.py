@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from ftpatch.arch import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW, WINDOW_FIRST, Arch, Shape
+from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, U8, U32, U64, Mask
 from ftpatch.layout import at_entry, decide_shape, forced_shape
@@ -177,7 +178,7 @@ def _is_stub(image: Image, shape: Shape, va: U64, site: U64) -> Mask:
 def _homes(image: Image, name: str) -> list[int]:
     """Addresses of the function `name` and of a linker's branch stubs to it."""
     value = image.symbols.value(name)
-    return [va for va in (value,) if va is not None] + [va for va, to in image.linker_stubs.items() if to == name]
+    return [va for va in (value,) if va is not None] + [va for va, to in linker_stubs(image).items() if to == name]
 
 
 def _functions(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64]:

@@ -32,6 +32,7 @@ from elfwriter import (
 )
 
 from ftpatch import api
+from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import U64, relr_places
 from ftpatch.errors import ArchError, ElfError, InputError
@@ -98,7 +99,7 @@ def test_kind_follows_content(name: str, kind: str) -> None:
 def test_build_id_is_the_notes_content() -> None:
     file = (MINI / "vmlinux-pfe2").read_bytes()
     (note,) = parsed(file).get_section_by_name(".notes").iter_notes()
-    assert open_image(str(MINI / "vmlinux-pfe2")).build_id == note["n_desc"]
+    assert build_id(open_image(str(MINI / "vmlinux-pfe2"))) == note["n_desc"]
 
 
 def object_of_many_sections(target: int) -> bytes:

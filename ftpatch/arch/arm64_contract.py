@@ -4,20 +4,17 @@ At a site x9 holds the caller's return address and x30 the return point inside t
 leave by a branch to the old x30, with x30 := the old x9 and with sp, x0–x8 and x18–x29 as they were. A C function
 does not: it returns to x30 with x30 unchanged, and the traced function then returns into itself for ever.
 
-The code is walked with symbols for values: every register starts as itself, stack slots are remembered, what is not
-understood becomes unknown. All paths are followed. The answer errs on the side of "not shown".
+In the walk every register starts as itself, stack slots are remembered, what is not understood becomes unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ftpatch.elf.tables import U32
+from ftpatch.arch.contract import NotShown, Read, judge
 
 Value = tuple[str, int]  # ("reg", n): what register n held at entry; ("sp", n): entry sp + n; signed x30; ("?", 0)
 UNKNOWN: Value = ("?", 0)
-MAX_STEPS, MAX_PATHS, CHUNK = 4096, 64, 64
 ZR = SP = 31
 PRESERVED = (*range(9), *range(18, 30))
 SCRATCH = (*range(18), 30)  # what a call may change; x18 belongs to the platform and is left alone
@@ -50,36 +47,9 @@ class State:
         return ("sp", self.sp) if n == SP else self.regs[n]
 
 
-class NotShown(Exception):
-    """The walk met something that does not keep the contract, or that it cannot follow."""
-
-
-def keeps_contract(read: Callable[[int, int], U32], va: int, out_of_line: bool = False) -> str:
-    """Why the code at `va` is no trampoline for a patch site; empty where every path keeps the contract.
-
-    read(va, n): up to n instruction words at va, fewer or none where there is no code. Sites are never out of line.
-    """
-    try:
-        _walk(read, va)
-    except NotShown as reason:
-        return str(reason)
-    return ""
-
-
-def _walk(read: Callable[[int, int], U32], va: int) -> None:
-    todo, steps, paths = [State(va)], 0, 0
-    while todo:
-        state, paths = todo.pop(), paths + 1
-        while True:
-            steps += 1
-            if steps > MAX_STEPS or paths > MAX_PATHS:
-                raise NotShown("it is too long to be judged")
-            words = read(state.va, 1)
-            if not len(words):
-                raise NotShown(f"it runs out of code at {state.va:#x}")
-            word = int(words[0])
-            if _branch(state, word, todo):
-                break
+def keeps_contract(read: Read, va: int, out_of_line: bool = False) -> str:
+    """Why the code at `va` is no trampoline for a patch site; empty where it is. Sites are never out of line here."""
+    return judge(read, State(va), _branch)
 
 
 def _branch(state: State, word: int, todo: list[State]) -> bool:

@@ -3,21 +3,17 @@
 At a site r0 holds the caller's return address and LR the return point behind the call. Whoever is called must leave to
 the old LR with r1–r10 as they were, r2 among them, since it may be anyone's TOC. In front of an inline site LR must by
 then be the old r0; an out-of-line stub does that move itself, so there the target may simply return.
-
-The code is walked with symbols for values, as on arm64: all paths, and "not shown" where something is not understood.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ftpatch.elf.tables import U32
+from ftpatch.arch.contract import NotShown, Read, judge
 
 Value = tuple[str, int]  # ("reg", n) and ("lr", 0): what they held at entry; ("sp", n): entry r1 + n; ("?", 0)
 UNKNOWN: Value = ("?", 0)
 OLD_LR: Value = ("lr", 0)
-MAX_STEPS, MAX_PATHS = 4096, 64
 PRESERVED = (*range(1, 11), *range(13, 32))
 SCRATCH = (0, *range(3, 13))
 LR, CTR = 8, 9
@@ -37,35 +33,9 @@ class State:
         return State(va, list(self.regs), self.lr, self.ctr, dict(self.stack))
 
 
-class NotShown(Exception):
-    """The walk met something that does not keep the contract, or that it cannot follow."""
-
-
-def keeps_contract(read: Callable[[int, int], U32], va: int, out_of_line: bool) -> str:
-    """Why the code at `va` is no trampoline for a patch site; empty where every path keeps the contract.
-
-    read(va, n): up to n instruction words at va, fewer or none where there is no code.
-    """
-    try:
-        _walk(read, va, out_of_line)
-    except NotShown as reason:
-        return str(reason)
-    return ""
-
-
-def _walk(read: Callable[[int, int], U32], va: int, out_of_line: bool) -> None:
-    todo, steps, paths = [State(va)], 0, 0
-    while todo:
-        state, paths = todo.pop(), paths + 1
-        while True:
-            steps += 1
-            if steps > MAX_STEPS or paths > MAX_PATHS:
-                raise NotShown("it is too long to be judged")
-            words = read(state.va, 1)
-            if not len(words):
-                raise NotShown(f"it runs out of code at {state.va:#x}")
-            if _step(state, int(words[0]), todo, out_of_line):
-                break
+def keeps_contract(read: Read, va: int, out_of_line: bool) -> str:
+    """Why the code at `va` is no trampoline for a patch site, in line or out of line; empty where it is."""
+    return judge(read, State(va), lambda state, word, todo: _step(state, word, todo, out_of_line))
 
 
 def _step(state: State, word: int, todo: list[State], out_of_line: bool) -> bool:

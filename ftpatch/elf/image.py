@@ -11,7 +11,6 @@ Kernel addresses need all 64 bits: they are stored as uint64 and subtracted as i
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,8 +26,6 @@ from ftpatch.elf.headers import read_headers
 from ftpatch.elf.tables import I64, U8, U32, U64, Mask, Rows
 from ftpatch.errors import ElfError, PolicyError
 
-MAX_NOTES = 1 << 16  # bytes of one note section that are searched for the build-id
-BRANCH_STUB, MAX_STUBS = b"_branch.", 1 << 16
 KERNEL_NAMES = ("start_kernel", "linux_banner", "__start_mcount_loc")
 
 
@@ -217,21 +214,6 @@ class Image:
         return t.rows_of(self.data, int(head["sh_offset"]), int(head["sh_size"]), dtype, what)
 
     @cached_property
-    def linker_stubs(self) -> dict[int, str]:
-        """Linker-made branch stubs: their va, and the name of what they lead to ("long_branch" and "plt_branch")."""
-        symbols = self.symbols
-        found: dict[int, str] = {}
-        at = symbols.strtab.find(BRANCH_STUB)
-        starts: list[int] = []
-        while at >= 0 and len(starts) < MAX_STUBS:
-            starts.append(symbols.strtab.rfind(b"\0", max(at - t.MAX_NAME, 0), at) + 1)
-            at = symbols.strtab.find(BRANCH_STUB, at + 1)
-        for row in np.flatnonzero(np.isin(symbols.rows["st_name"], starts)).tolist() if starts else ():
-            name = symbols.name(row).partition("_branch.")[2]
-            found[int(symbols.rows["st_value"][row])] = name.partition("+")[0]
-        return found
-
-    @cached_property
     def functions(self) -> Functions:
         """Every defined function symbol, by address."""
         base = np.zeros(len(self.shdr), np.uint64) if self.linked else self.base
@@ -282,20 +264,6 @@ class Image:
         if self.sections_named(".head.text", "__ksymtab", "__ksymtab_strings") or self.sections_named(".init.text"):
             return "vmlinux"
         return "vmlinux" if any(self.symbols.value(name) is not None for name in KERNEL_NAMES) else "program"
-
-    @cached_property
-    def build_id(self) -> str | None:
-        """The GNU build-id in hex, from the first note that has one."""
-        for sec in np.flatnonzero(self.shdr["sh_type"] == t.SHT_NOTE):
-            notes = self.content(int(sec))[:MAX_NOTES].tobytes()
-            at = 0
-            while at + 12 <= len(notes):
-                namesz, descsz, kind = struct.unpack_from("<3I", notes, at)
-                name, desc = at + 12, at + 12 + (namesz + 3 & ~3)
-                if kind == 3 and notes[name : name + namesz] == b"GNU\0" and desc + descsz <= len(notes):
-                    return notes[desc : desc + descsz].hex()
-                at = desc + (descsz + 3 & ~3)
-        return None
 
     @cached_property
     def sha256(self) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ftpatch.api import Scan
 from ftpatch.arch import Arch
+from ftpatch.elf.identity import build_id
 from ftpatch.elf.tables import Mask
 from ftpatch.kallsyms import listed_as
 from ftpatch.sites import LEFTOVER, STATUSES, SiteTable
@@ -32,7 +33,7 @@ def image_object(
     return {
         "file": image.path,
         "sha256": sha256,
-        "build_id": image.build_id,
+        "build_id": build_id(image),
         "arch": scan.arch.name,
         "kind": image.kind,
         "layout": table.shape.name if table.shape else "none",

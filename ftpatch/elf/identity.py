@@ -1,0 +1,42 @@
+"""What linkers leave in a file beside code and data: its build-id, and the branch stubs they make."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+
+MAX_NOTES = 1 << 16  # bytes of one note section that are searched for the build-id
+BRANCH_STUB, MAX_STUBS = b"_branch.", 1 << 16
+
+
+def build_id(image: Image) -> str | None:
+    """The GNU build-id in hex, from the first note that has one."""
+    for sec in np.flatnonzero(image.shdr["sh_type"] == t.SHT_NOTE):
+        notes = image.content(int(sec))[:MAX_NOTES].tobytes()
+        at = 0
+        while at + 12 <= len(notes):
+            namesz, descsz, kind = struct.unpack_from("<3I", notes, at)
+            name, desc = at + 12, at + 12 + (namesz + 3 & ~3)
+            if kind == 3 and notes[name : name + namesz] == b"GNU\0" and desc + descsz <= len(notes):
+                return notes[desc : desc + descsz].hex()
+            at = desc + (descsz + 3 & ~3)
+    return None
+
+
+def linker_stubs(image: Image) -> dict[int, str]:
+    """Linker-made branch stubs: their va, and the name of what they lead to ("long_branch" and "plt_branch")."""
+    symbols = image.symbols
+    found: dict[int, str] = {}
+    at = symbols.strtab.find(BRANCH_STUB)
+    starts: list[int] = []
+    while at >= 0 and len(starts) < MAX_STUBS:
+        starts.append(symbols.strtab.rfind(b"\0", max(at - t.MAX_NAME, 0), at) + 1)
+        at = symbols.strtab.find(BRANCH_STUB, at + 1)
+    for row in np.flatnonzero(np.isin(symbols.rows["st_name"], starts)).tolist() if starts else ():
+        name = symbols.name(row).partition("_branch.")[2]
+        found[int(symbols.rows["st_value"][row])] = name.partition("+")[0]
+    return found
