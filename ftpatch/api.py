@@ -121,13 +121,13 @@ def _hashes(before: Image, after: Image) -> tuple[str, str]:
     return one, two
 
 
-def write_image(path: str, out: str) -> int:
-    """Write the boot image of a vmlinux; its size in bytes."""
+def write_image(path: str, out: str) -> tuple[int, Arch]:
+    """Write the boot image of a vmlinux; its size in bytes, and the machine it boots."""
     from ftpatch import apply, bootimage
 
     image = open_image(path)
     arch = arch_of(image.e_machine, path)
     _require_text(image)
     pieces = bootimage.boot_image(image, arch)
-    with apply.whole_file(apply.output_path(path, out), image.mode & 0o666) as (fd, _):
-        return bootimage.write_pieces(fd, pieces)
+    with apply.whole_file(apply.output_path(path, out), image.mode) as (fd, _):
+        return bootimage.write_pieces(fd, pieces), arch

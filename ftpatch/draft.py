@@ -25,7 +25,7 @@ class Request:
     force_target: bool = False
     force_early: bool = False
     records: str = "auto"
-    ops: str = "list"
+    ops: str | None = None  # None: list
     ops_via: str = "auto"
     skip_unpatchable: bool = False
 

@@ -45,7 +45,12 @@ class FtpatchError(Exception):
         facts = [f"found {self.found}" if self.found else "", f"expected {self.expected}" if self.expected else ""]
         body = ", ".join(fact for fact in facts if fact)
         line = head + (f": {body}" if body else "") + (f" – {self.todo}" if self.todo else "")
-        return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)
+        return printable(line)
+
+
+def printable(text: str) -> str:
+    """The text with every control character shown as an escape: names come from files that anybody may have made."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
 class InputError(FtpatchError):

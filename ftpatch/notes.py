@@ -19,6 +19,10 @@ NO_FILTER = (
     "this kernel's ftrace_caller has no per-site filter: "
     "a tracer that runs alone also sees the patched sites, whatever its filter"
 )
+STILL_BROKEN = (
+    "live records name sites that are no longer as the kernel expects them (enabled, half or unexpected): "
+    "at boot it will print an ftrace bug and switch ftrace off, whatever this patch does"
+)
 INVISIBLE = "ops nop: the sites run ftrace_caller but no tracer ever sees them"
 BUILD_ID = "the build-id still names the original build, not these bytes"
 SIGNATURE = "a Secure Boot signature over the image is void"

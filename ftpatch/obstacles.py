@@ -54,7 +54,7 @@ def by_company(draft: Draft) -> None:
 def by_time(draft: Draft) -> None:
     """Sites that run before the boot CPU has the structure that the target reads."""
     far, image = draft.arch.far, draft.image
-    if far is None or draft.request.force_early or (not draft.target.own and draft.target.entry.kernel_toc is None):
+    if far is None or (not draft.target.own and draft.target.entry.kernel_toc is None):
         return
     start, ready = image.symbols.value(far.start), image.symbols.value(far.ready)
     early = {va for name in far.early if (va := image.symbols.value(name)) is not None}
@@ -68,12 +68,13 @@ def by_time(draft: Draft) -> None:
             draft.remarks.append(f"what runs before the paca exists is not fully known: {why}")
     at = np.array(sorted(early), dtype=np.uint64)
     table = draft.table
-    for i in np.flatnonzero(
-        draft.request.chosen & (np.isin(table.entry_va, at) | np.isin(table.local_va, at))
-    ).tolist():
-        draft.reasons.setdefault(
-            i, f"it runs before {far.ready}, when {draft.target.name} finds no paca (--force-early overrides)"
-        )
+    hits = np.flatnonzero(draft.request.chosen & (np.isin(table.entry_va, at) | np.isin(table.local_va, at)))
+    why = f"before {far.ready} is done, when {draft.target.name} finds no paca"
+    if draft.request.force_early and len(hits):
+        draft.remarks.append(f"forced: {len(hits)} sites run {why}")
+        return
+    for i in hits.tolist():
+        draft.reasons.setdefault(i, f"it runs {why} (--force-early overrides)")
 
 
 def by_reach(draft: Draft, placed: Slots | None, routes: Routes) -> None:

@@ -20,7 +20,7 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, U32, U64, Mask
 from ftpatch.errors import PolicyError, ShapeError, UnsupportedError
 from ftpatch.records import RecordTable
-from ftpatch.sites import SiteTable
+from ftpatch.sites import ENABLED, HALF, UNEXPECTED, SiteTable
 from ftpatch.slots import Slots
 from ftpatch.targets import Ops, Target
 from ftpatch.trampolines import Routes
@@ -76,7 +76,12 @@ def make_plan(image: Image, arch: Arch, records: RecordTable, table: SiteTable, 
     target = targets.resolve_target(
         image, arch, table, request.chosen, request.target or arch.entries[0], request.force_target
     )
-    ops = targets.resolve_ops(image, target.entry, request.ops) if target.entry.literal else None
+    ops = None
+    if target.entry.literal:
+        ops = targets.resolve_ops(image, target.entry, "list" if request.ops is None else request.ops)
+    if ops is None and (request.ops not in (None, "list") or request.ops_via != "auto"):
+        raise PolicyError(f"{target.name} reads no ops pointer", image.path, found="--ops or --ops-via",
+                          expected="a kernel with one ftrace_ops per site", todo="leave the option out")  # fmt: skip
     draft = Draft(image, arch, records, table, shape, request, target, ops, trampolines.slack(image), {})
     obstacles.by_status(draft)
     obstacles.by_company(draft)
@@ -131,7 +136,13 @@ def _assemble(
     groups += [_stub_edit(image, number, stub) for number, stub in enumerate(routes.stubs) if not stub.present]
     more = int(gone.sum()) - int((table.row[index] >= 0).sum())
     told = notes.of_plan(shape, draft.target, draft.ops, dropped, routes, len(index), more)
-    warnings = (*dropped.warnings, *([draft.target.warning] if draft.target.warning else []))
+    stays = np.flatnonzero(draft.records.live & ~gone)
+    broken = int(np.isin(table.status[stays], (ENABLED, HALF, UNEXPECTED)).sum())
+    warnings = (
+        *dropped.warnings,
+        *([draft.target.warning] if draft.target.warning else []),
+        *([f"{broken} {notes.STILL_BROKEN}"] if broken else []),
+    )
     return Plan(
         table, draft.records, draft.request.chosen, draft.reasons, draft.target, draft.ops, via, index, aim, new_words,
         call_va, routes.aim, slot, routes.through, routes.stubs, gone, dropped, Edits(groups), (*told, *draft.remarks),

@@ -143,6 +143,8 @@ def _expand(text: str) -> list[str]:
 
 def _read_list(name: str) -> list[str]:
     try:
+        if name == "-" and sys.stdin is None:
+            raise InputError("the list cannot be read: there is no standard input", name)
         if name == "-":
             content = sys.stdin.buffer.read(MAX_LIST + 1)
         else:

@@ -316,7 +316,10 @@ def test_the_boot_image_is_objcopys(name: str, here: Path, capsys: pytest.Captur
     subprocess.run(oracle, check=True)
     assert run(["image", str(MINI / name), "-o", "Image"]) == 0
     assert (here / "Image").read_bytes() == (here / "oracle").read_bytes()
-    assert capsys.readouterr() == (f"Image: boot image of {(here / 'oracle').stat().st_size} bytes\n", "")
+    assert capsys.readouterr() == (
+        f"Image: {(here / 'oracle').stat().st_size} bytes, arm64: a flat boot image\n",
+        "",
+    )
 
 
 def test_the_boot_image_of_a_module_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -457,15 +457,15 @@ SPECIAL = [
         CALLOPS,
         lambda elf: elf.ehdr(ei_class=1),
         4,
-        "not a 64-bit ELF file: found EI_CLASS 1, expected 2 (ELFCLASS64)",
+        "not a 64-bit ELF file: found EI_CLASS 1, expected 2 (ELFCLASS64) – give the vmlinux of a 64-bit kernel",
     ),
     case(
         "data-is-big-endian",
         CALLOPS,
         lambda elf: elf.ehdr(ei_data=2),
         4,
-        "not a little-endian ELF file: found EI_DATA 2, expected 1 (ELFDATA2LSB) – big-endian kernels are not "
-        "supported",
+        "not a little-endian ELF file: found EI_DATA 2, expected 1 (ELFDATA2LSB) – give the vmlinux "
+        "of a little-endian kernel",
     ),
     case(
         "type-is-core",
@@ -479,14 +479,16 @@ SPECIAL = [
         CALLOPS,
         lambda elf: elf.ehdr(e_machine=62),
         4,
-        "machine not supported: found e_machine 62 (x86-64), expected 183 (arm64), 21 (ppc64le)",
+        "machine not supported: found e_machine 62 (x86-64), expected 183 (arm64), 21 (ppc64le) – "
+        "give a kernel, module or object of one of these",
     ),
     case(
         "machine-is-nobody",
         MODULE,
         lambda elf: elf.ehdr(e_machine=0x7777),
         4,
-        "machine not supported: found e_machine 30583 (unknown), expected 183 (arm64), 21 (ppc64le)",
+        "machine not supported: found e_machine 30583 (unknown), expected 183 (arm64), 21 (ppc64le) – "
+        "give a kernel, module or object of one of these",
     ),
     case(
         "no-section-headers",
@@ -1922,8 +1924,8 @@ PPC64LE = [
     case("ool-setup-paca-missing", OOL, symbol_is("setup_paca", st_shndx=0), 0, "", patch=(0, "")),
     case("ool-early-functions-are-refused-without-early-setup", OOL, symbol_is("early_setup", st_shndx=0), 0, "",
          choice="fixup_boot_paca", patch=unpatchable(
-             "fixup_boot_paca (row 30, .init.text+0x640): it runs before setup_paca, when ftrace_caller finds no paca "
-             "(--force-early overrides)")),
+             "fixup_boot_paca (row 30, .init.text+0x640): it runs before setup_paca is done, when ftrace_caller finds no "
+             "paca (--force-early overrides)")),
     case("ool-early-setup-in-data", OOL, symbol_is("early_setup", st_value=KERNEL_DATA), 0, "", patch=(0, "")),
     case("ool-early-setup-at-max", OOL, symbol_is("early_setup", st_value=MASK64), 0, "", patch=(0, "")),
     case("ool-early-setup-is-a-loop", OOL, lambda elf: word_is(elf.value("early_setup") + 0x1C, 0x4800_0000)(elf), 0,
@@ -1934,8 +1936,8 @@ PPC64LE = [
     case("ool-early-setup-calls-everything", OOL, lambda elf: word_is(elf.value("early_setup") + 12, *[
         0x4800_0001 | (elf.value(name) - elf.value("early_setup") - 12 - 4 * n & 0x3FF_FFFC) for n, name in enumerate(
             ("vfs_write", "start_kernel", "b_late", "ftrace_caller", "vfs_read", "setup_paca"))])(elf), 0, "",
-         patch=unpatchable(f"{READ_SITE}: it runs before setup_paca, when ftrace_caller finds no paca (--force-early "
-                           "overrides)")),
+         patch=unpatchable(f"{READ_SITE}: it runs before setup_paca is done, when ftrace_caller finds no paca "
+                           "(--force-early overrides)")),
     case("ool-early-setup-jumps-out-of-the-kernel", OOL,
          lambda elf: word_is(elf.value("early_setup") + 0x1C, 0x49FF_FFFC)(elf), 0, "", patch=(0, "")),
     # far calls

@@ -200,13 +200,19 @@ def broken(tmp_path: Path, at: int, new: bytes) -> str:
 @pytest.mark.parametrize(
     ("at", "new", "kind", "message"),
     [
-        (4, b"\x01", ArchError, "{path}: not a 64-bit ELF file: found EI_CLASS 1, expected 2 (ELFCLASS64)"),
+        (
+            4,
+            b"\x01",
+            ArchError,
+            "{path}: not a 64-bit ELF file: found EI_CLASS 1, expected 2 (ELFCLASS64) – "
+            "give the vmlinux of a 64-bit kernel",
+        ),
         (
             5,
             b"\x02",
             ArchError,
             "{path}: not a little-endian ELF file: found EI_DATA 2, expected 1 (ELFDATA2LSB) – "
-            "big-endian kernels are not supported",
+            "give the vmlinux of a little-endian kernel",
         ),
         (
             16,
@@ -218,7 +224,8 @@ def broken(tmp_path: Path, at: int, new: bytes) -> str:
             18,
             b"\x3e\x00",
             ArchError,
-            "{path}: machine not supported: found e_machine 62 (x86-64), expected 183 (arm64), 21 (ppc64le)",
+            "{path}: machine not supported: found e_machine 62 (x86-64), expected 183 (arm64), 21 (ppc64le) – "
+            "give a kernel, module or object of one of these",
         ),
         (
             40,

@@ -59,7 +59,7 @@ NO_FILTER = (
 )
 BUILD_ID = "the build-id still names the original build, not these bytes"
 SIGNATURE = "a Secure Boot signature over the image is void"
-EARLY = "it runs before setup_paca, when ftrace_caller finds no paca (--force-early overrides)"
+EARLY = "it runs before setup_paca is done, when ftrace_caller finds no paca (--force-early overrides)"
 
 
 def b(at: int, to: int, link: int = 0) -> int:

@@ -360,7 +360,18 @@ def test_ops_of_no_name_are_refused() -> None:
     )
 
 
-def test_a_kernel_without_call_ops_ignores_ops() -> None:
-    plan = planned(MINI / "vmlinux-pfe2", "vfs_read", ops="nop")
+@pytest.mark.parametrize("options", [{"ops": "nop"}, {"ops_via": "literal"}, {"ops_via": "thunk"}])
+def test_a_kernel_without_ops_per_site_refuses_to_be_asked_for_them(options: dict[str, str]) -> None:
+    path = MINI / "vmlinux-pfe2"
+    with pytest.raises(PolicyError) as caught:
+        planned(path, "vfs_read", **options)
+    assert str(caught.value) == (
+        f"{path}: ftrace_caller reads no ops pointer: found --ops or --ops-via, "
+        "expected a kernel with one ftrace_ops per site – leave the option out"
+    )
+
+
+def test_the_default_ops_mean_nothing_without_ops_per_site() -> None:
+    plan = planned(MINI / "vmlinux-pfe2", "vfs_read", ops="list")
     assert (plan.ops, plan.ops_via) == (None, "none")
     assert np.flatnonzero(plan.patched).tolist() == [13]

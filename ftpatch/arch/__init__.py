@@ -172,7 +172,8 @@ def arch_of(e_machine: int, path: str) -> Arch:
         return register[e_machine]
     name = MACHINES.get(e_machine, "unknown")
     raise ArchError("machine not supported", path, found=f"e_machine {e_machine} ({name})",
-                    expected=", ".join(f"{a.e_machine} ({a.name})" for a in register.values()))  # fmt: skip
+                    expected=", ".join(f"{a.e_machine} ({a.name})" for a in register.values()),
+                    todo="give a kernel, module or object of one of these")  # fmt: skip
 
 
 MACHINES = {2: "sparc", 3: "x86 32-bit", 8: "mips", 20: "ppc 32-bit", 21: "ppc64", 22: "s390", 40: "arm 32-bit",

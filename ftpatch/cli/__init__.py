@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -63,12 +64,22 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("ftpatch: interrupted; nothing was left behind", err=True)
         return 128 + signal.SIGINT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            return _bug()
+        complain(InputError(f"cannot be written: {error.strerror}", "stdout"))
+        return InputError.exit_code
     except Exception:  # the last resort of the process
-        import traceback
+        return _bug()
 
-        traceback.print_exc()
-        click.echo("ftpatch: this is a bug in ftpatch; please report the lines above", err=True)
-        return BUG
+
+def _bug() -> int:
+    """Show what went wrong inside ftpatch, and how to tell us."""
+    import traceback
+
+    traceback.print_exc()
+    click.echo("ftpatch: this is a bug in ftpatch; please report the lines above", err=True)
+    return BUG
 
 
 def complain(error: FtpatchError) -> None:

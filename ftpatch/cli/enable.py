@@ -39,10 +39,8 @@ from ftpatch.errors import UsageError
 )
 @click.option(
     "--ops",
-    default="list",
     metavar="list|nop|SYMBOL",
-    show_default=True,
-    help="The ftrace_ops of the sites, where the kernel has one per site.",
+    help="The ftrace_ops of the sites, where the kernel has one per site (default: list).",
 )
 @click.option(
     "--ops-via",
@@ -58,7 +56,7 @@ from ftpatch.errors import UsageError
 def command(
     file: str, func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...], format_: str,
     color: str, report: tuple[str, ...], layout: str | None, output: str | None, in_place: bool, target: str,
-    force_target: bool, force_early: bool, way: str, ops: str, ops_via: str, skip_unpatchable: bool, dry_run: bool,
+    force_target: bool, force_early: bool, way: str, ops: str | None, ops_via: str, skip_unpatchable: bool, dry_run: bool,
 ) -> int:  # fmt: skip
     """Enable the patch sites that the selectors choose, all of them or none."""
     from ftpatch import api, apply, plan, select
@@ -71,9 +69,9 @@ def command(
     if not (func or status or section):
         raise UsageError("nothing is chosen", todo="--func NAME chooses functions, --func '*' all of them")
     formats = {name for name, _ in destinations(report)}
-    if in_place and not dry_run and "json" not in formats:
-        report = (*report, f"json={_new_journal(file)}")
-        formats.add("json")
+    if in_place and "json" not in formats:
+        journal = _new_journal(file)
+        report, formats = (report, formats) if dry_run else ((*report, f"json={journal}"), {*formats, "json"})
     out = file if in_place else output or f"{file}.patched"
     check_reports(report, (file, out))
     if not in_place:

@@ -31,10 +31,11 @@ def read_headers(path: str, data: U8) -> Headers:
     """
     ident = t.cut(data, 0, 16, f"{path}: ELF header")
     if ident[4] != ELFCLASS64:
-        raise ArchError("not a 64-bit ELF file", path, found=f"EI_CLASS {ident[4]}", expected="2 (ELFCLASS64)")
+        raise ArchError("not a 64-bit ELF file", path, found=f"EI_CLASS {ident[4]}", expected="2 (ELFCLASS64)",
+                        todo="give the vmlinux of a 64-bit kernel")  # fmt: skip
     if ident[5] != ELFDATA2LSB:
         raise ArchError("not a little-endian ELF file", path, found=f"EI_DATA {ident[5]}", expected="1 (ELFDATA2LSB)",
-                        todo="big-endian kernels are not supported")  # fmt: skip
+                        todo="give the vmlinux of a little-endian kernel")  # fmt: skip
     ehdr = t.rows_of(data, 0, t.EHDR.itemsize, t.EHDR, f"{path}: ELF header")[0]
     if ehdr["e_type"] not in (t.ET_REL, t.ET_EXEC, t.ET_DYN):
         raise ElfError("not a kernel, module, object or program", path, found=f"e_type {ehdr['e_type']}",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ftpatch.arch import shape_named
+from ftpatch.errors import printable
 from ftpatch.report import Document
 
 CARRIERS = {
@@ -31,7 +32,7 @@ def render(document: Document) -> Iterator[str]:
 
 
 def _head(image: dict[str, Any], style: tuple[str, str]) -> Iterator[str]:
-    yield f"{style[0]}{image['file']}{style[1]}: {image['arch']} {image['kind']}"
+    yield f"{style[0]}{printable(image['file'])}{style[1]}: {image['arch']} {image['kind']}"
     yield f", build-id {image['build_id']}\n" if image["build_id"] else "\n"
 
 
@@ -56,6 +57,10 @@ def _summary(summary: dict[str, Any], image: dict[str, Any]) -> Iterator[str]:
     if boot := summary["boot"]:
         yield _line("at boot", f"ftrace: allocating {boot['allocating']} entries; "
                                f"{boot['listed']} functions listed once init memory is freed")  # fmt: skip
+        broken = sum(summary["by_status"].get(name, 0) for name in ("enabled", "half", "unexpected"))
+        if broken:
+            yield _line("", f"{broken} live records name sites that are no longer as the kernel expects them: it will "
+                            "print an ftrace bug and switch ftrace off")  # fmt: skip
     elif image["kind"] == "vmlinux" and image["layout"] == "none":
         yield _line("at boot", "no function tracer in this kernel (CONFIG_FUNCTION_TRACER is off)")
 
@@ -65,7 +70,10 @@ def _reach(reach: dict[str, Any]) -> Iterator[str]:
                          f"{_mib(reach['limit'])}; {reach['beyond']} sites beyond")  # fmt: skip
     for name, beyond in reach["trampolines"].items():
         yield _line("", f"{name}: {beyond} sites beyond")
-    yield _line("", f"the text may grow by {_mib(reach['headroom'])} until a site reaches nothing")
+    if reach["headroom"] < 0:
+        yield _line("", f"some sites reach nothing: {_mib(-reach['headroom'])} too far from everything")
+    else:
+        yield _line("", f"the text may grow by {_mib(reach['headroom'])} until a site reaches nothing")
 
 
 def _mib(n: int) -> str:
@@ -77,8 +85,10 @@ def _sites(sites: list[dict[str, Any]]) -> Iterator[str]:
     for site in sites:
         place = f"{site['section']}+{site['offset']}" if site["section"] else "-"
         names = " = ".join([site["function"] or "-", *site["aliases"]])
+        if site["listed_as"]:
+            names = f"- (the kernel lists it as {site['listed_as']})"
         row, pos = _or_dash(site["row"]), _or_dash(site["pos"])
-        yield f"{row:>6}  {site['record']:<18}  {site['status']:<13}  {place:<24}  {pos:>10}  {names}\n"
+        yield f"{row:>6}  {site['record']:<18}  {site['status']:<13}  {place:<24}  {pos:>10}  {printable(names)}\n"
 
 
 def _or_dash(value: int | None) -> str:
@@ -102,13 +112,17 @@ def _patch(image: dict[str, Any]) -> Iterator[str]:
     if len(kept) > N_SHOWN:
         yield f"    … and {len(kept) - N_SHOWN} more left\n"
     n_bytes = sum(len(edit["new"]) // 2 for edit in image["edits"])
-    done = f"{image['output']['file']} written and checked" if image["output"] else "nothing written (dry run)"
+    done = (
+        f"{printable(image['output']['file'])} written and checked" if image["output"] else "nothing written (dry run)"
+    )
     yield _line("output", f"{done}; {len(image['edits'])} edits, {n_bytes} bytes")
     yield from (_line("note", note) for note in image["notes"])
 
 
 def _site(site: dict[str, Any]) -> str:
-    return f"{site['function'] or 'unnamed'} (row {_or_dash(site['row'])}, {site['section']}+{site['offset']})"
+    return (
+        f"{printable(site['function'] or 'unnamed')} (row {_or_dash(site['row'])}, {site['section']}+{site['offset']})"
+    )
 
 
 def _enabled(site: dict[str, Any]) -> str:
