@@ -55,9 +55,7 @@ def assign_slots(
     Raises PolicyError where the areas do not fit the kernel's code, or where moving the survivors forward would put one
     of them out of its stub's reach.
     """
-    own = image.symbols.value(arch.entries[0])
-    reads = own is not None and arch.read_entry(image.code(own, READ)).literal
-    literal = stub.literal if reads else 0
+    literal = _literal(image, arch, stub)
     text = [_area(image, name, stub.size + literal) for name in stub.text]
     init = [_area(image, stub.init, stub.size + literal)]
     inside = in_init_text(image, table.va)
@@ -83,6 +81,32 @@ def assign_slots(
         slots[~_in_reach(arch, stub, sites[mine][order], slots, literal)] = 0
         found[np.flatnonzero(region[index])[order]] = slots
     return Slots(found, literal)
+
+
+def boot_calls(image: Image, arch: Arch, stub: SiteStub, n_text: int, n_init: int) -> tuple[U64, Mask]:
+    """Where the stubs that the kernel hands out at boot call from, and which of them serve init text.
+
+    The areas are filled from their starts; that a near one may be out of a site's reach is left out of account.
+    Raises PolicyError where the areas do not fit the kernel's code.
+    """
+    literal = _literal(image, arch, stub)
+    calls = [np.zeros(0, dtype=np.uint64)]
+    for names, n in ((stub.text, n_text), ((stub.init,), n_init)):
+        for name in names:
+            area = _area(image, name, stub.size + literal)
+            used = min(n, area.n)
+            first = np.uint64(area.va + literal + stub.call_at)
+            calls.append(first + np.arange(used, dtype=np.uint64) * np.uint64(area.slot))
+            n -= used
+    serves_init = np.arange(sum(map(len, calls))) >= sum(map(len, calls)) - len(calls[-1])
+    return np.concatenate(calls), serves_init
+
+
+def _literal(image: Image, arch: Arch, stub: SiteStub) -> int:
+    """Bytes of ops pointer at the start of a slot: none where the kernel's trampoline reads none."""
+    own = image.symbols.value(arch.entries[0])
+    reads = own is not None and arch.read_entry(image.code(own, READ)).literal
+    return stub.literal if reads else 0
 
 
 def _area(image: Image, name: str, slot: int) -> Area:

@@ -9,9 +9,11 @@ import numpy as np
 from ftpatch.arch import Arch
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, U64, Mask
+from ftpatch.errors import PolicyError
 from ftpatch.predict import at_boot
 from ftpatch.records import RecordTable
 from ftpatch.sites import STATUSES, SiteTable
+from ftpatch.slots import boot_calls
 from ftpatch.targets import in_init_text
 
 
@@ -61,9 +63,9 @@ def _reach(image: Image, arch: Arch, table: SiteTable, live: Mask) -> dict[str, 
     live = live & (table.sec >= 0)
     if target is None or table.shape is None or not live.any():
         return None
-    sites = table.branch_va[live]
+    sites, init = _calls(image, arch, table, live)
     distance = _distance(sites, target)
-    margin, init = _margin(arch, distance), in_init_text(image, sites)
+    margin = _margin(arch, distance)
     beyond = {}
     for number, name in enumerate(arch.far.areas if arch.far else ()):
         va = image.symbols.value(name)
@@ -79,6 +81,18 @@ def _reach(image: Image, arch: Arch, table: SiteTable, live: Mask) -> dict[str, 
         "trampolines": beyond,
         "headroom": int(margin.min()),
     }
+
+
+def _calls(image: Image, arch: Arch, table: SiteTable, live: Mask) -> tuple[U64, Mask]:
+    """Where the calls are made, and which serve init text: at the sites, or in stubs where those are out of line."""
+    sites = table.branch_va[live]
+    init = in_init_text(image, sites)
+    if image.kind == "vmlinux" and table.shape and table.shape.out_of_line and arch.site_stub:
+        try:
+            return boot_calls(image, arch, arch.site_stub, int((~init).sum()), int(init.sum()))
+        except PolicyError:
+            pass  # the areas make no sense; the sites are what is left to measure from
+    return sites, init
 
 
 def _distance(sites: U64, target: int) -> I64:

@@ -1924,8 +1924,8 @@ PPC64LE = [
     case("ool-setup-paca-missing", OOL, symbol_is("setup_paca", st_shndx=0), 0, "", patch=(0, "")),
     case("ool-early-functions-are-refused-without-early-setup", OOL, symbol_is("early_setup", st_shndx=0), 0, "",
          choice="fixup_boot_paca", patch=unpatchable(
-             "fixup_boot_paca (row 30, .init.text+0x640): it runs before setup_paca is done, when ftrace_caller finds no "
-             "paca (--force-early overrides)")),
+             "fixup_boot_paca (row 30, .init.text+0x640): it runs before setup_paca is done, when ftrace_caller finds "
+             "no paca (--force-early overrides)")),
     case("ool-early-setup-in-data", OOL, symbol_is("early_setup", st_value=KERNEL_DATA), 0, "", patch=(0, "")),
     case("ool-early-setup-at-max", OOL, symbol_is("early_setup", st_value=MASK64), 0, "", patch=(0, "")),
     case("ool-early-setup-is-a-loop", OOL, lambda elf: word_is(elf.value("early_setup") + 0x1C, 0x4800_0000)(elf), 0,

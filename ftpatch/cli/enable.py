@@ -56,7 +56,8 @@ from ftpatch.errors import UsageError
 def command(
     file: str, func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...], format_: str,
     color: str, report: tuple[str, ...], layout: str | None, output: str | None, in_place: bool, target: str,
-    force_target: bool, force_early: bool, way: str, ops: str | None, ops_via: str, skip_unpatchable: bool, dry_run: bool,
+    force_target: bool, force_early: bool, way: str, ops: str | None, ops_via: str, skip_unpatchable: bool,
+    dry_run: bool,
 ) -> int:  # fmt: skip
     """Enable the patch sites that the selectors choose, all of them or none."""
     from ftpatch import api, apply, plan, select
