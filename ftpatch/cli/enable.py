@@ -64,6 +64,7 @@ def command(
     from ftpatch.draft import Request
     from ftpatch.report import Document, destinations
     from ftpatch.report.journal import plan_object
+    from ftpatch.report.text import N_SHOWN
 
     if in_place and output:
         raise UsageError("--in-place and -o exclude each other")
@@ -92,13 +93,14 @@ def command(
 
     document = Document("enable")
     hashed = "json" in {format_, *formats}
+    shown = N_SHOWN if {format_, *formats} == {"text"} else None
     if dry_run:
-        document.images.append(plan_object(scan, made, None, scan.image.sha256 if hashed else None))
+        document.images.append(plan_object(scan, made, None, scan.image.sha256 if hashed else None, shown))
         to_files(document, report)
     else:
 
         def reports(written: api.Output, sha256: str | None) -> AbstractContextManager[None]:
-            document.images.append(plan_object(scan, made, written, sha256))
+            document.images.append(plan_object(scan, made, written, sha256, shown))
             return files_ready(document, report)
 
         api.write_enabled(scan, made, out, hashed, reports)

@@ -9,16 +9,23 @@ import numpy as np
 from ftpatch import dropping
 from ftpatch.api import Output, Scan
 from ftpatch.edits import Edits
+from ftpatch.elf.tables import Mask
 from ftpatch.plan import Plan
 from ftpatch.report.rows import image_object
 from ftpatch.sites import SiteTable
 
 
-def plan_object(scan: Scan, plan: Plan, output: Output | None, sha256: str | None) -> dict[str, Any]:
-    """The IMAGE object of a writing command: the chosen sites with what happens to them, and every edit."""
-    found = image_object(scan, plan.chosen, sha256)
+def plan_object(
+    scan: Scan, plan: Plan, output: Output | None, sha256: str | None, shown: int | None = None
+) -> dict[str, Any]:
+    """The IMAGE object of a writing command: the chosen sites with what happens to them, and every edit.
+
+    shown: only that many of the patched sites and of those that stay, and no edits: enough for a text report.
+    """
+    chosen = plan.chosen if shown is None else _first(plan, shown)
+    found = image_object(scan, chosen, sha256)
     at = {site: row for row, site in enumerate(plan.index.tolist())}  # row of the plan's columns, by site
-    for index, site in zip(np.flatnonzero(plan.chosen).tolist(), found["sites"], strict=True):
+    for index, site in zip(np.flatnonzero(chosen).tolist(), found["sites"], strict=True):
         site.update(_patched(plan, at[index], index) if index in at else _left(plan, index))
     found["request"] = {
         "target": plan.target.name, "target_va": f"0x{plan.target.va:016x}", "ops": plan.ops.name if plan.ops else None,
@@ -26,8 +33,20 @@ def plan_object(scan: Scan, plan: Plan, output: Output | None, sha256: str | Non
     }  # fmt: skip
     found["notes"] = [*plan.warnings, *plan.notes]
     found["output"] = output and {"file": output.path, "sha256": output.sha256, "elf_sha256": output.sha256}
-    found["edits"] = edit_rows(plan.edits, plan.table)
+    found["done"] = {
+        "patched": len(plan.index), "left": int(plan.chosen.sum()) - len(plan.index),
+        "edits": len(plan.edits), "bytes": plan.edits.n_bytes(),
+    }  # fmt: skip
+    found["edits"] = edit_rows(plan.edits, plan.table) if shown is None else []
     return found
+
+
+def _first(plan: Plan, shown: int) -> Mask:
+    """The first few of the patched sites and of those that stay: all that a text report names."""
+    mask = np.zeros(len(plan.table), dtype=bool)
+    mask[plan.index[:shown]] = True
+    mask[np.flatnonzero(plan.chosen & ~plan.patched)[:shown]] = True
+    return mask
 
 
 def _patched(plan: Plan, at: int, index: int) -> dict[str, Any]:

@@ -96,26 +96,25 @@ def _or_dash(value: int | None) -> str:
 
 
 def _patch(image: dict[str, Any]) -> Iterator[str]:
-    request, sites = image["request"], image["sites"]
+    request, sites, done = image["request"], image["sites"], image["done"]
     patched = [site for site in sites if site["action"] != "keep"]
     kept = [site for site in sites if site["action"] == "keep"]
-    yield _line("sites", f"{len(patched)} enabled, calling {request['target']}"
-                         + (f"; {len(kept)} chosen ones left as they are" if kept else ""))  # fmt: skip
+    yield _line("sites", f"{done['patched']} enabled, calling {request['target']}"
+                         + (f"; {done['left']} chosen ones left as they are" if kept else ""))  # fmt: skip
     if patched and request["ops"]:
         yield _line("ops", f"{request['ops']} by {request['ops_via']}")
     if patched:
         yield _line("records", f"{request['records']}: {request['records_why']}")
     yield from (_enabled(site) for site in patched[:N_SHOWN])
-    if len(patched) > N_SHOWN:
-        yield f"    … and {len(patched) - N_SHOWN} more\n"
+    if done["patched"] > N_SHOWN:
+        yield f"    … and {done['patched'] - N_SHOWN} more\n"
     yield from (f"    {_site(site)}: left, {site['reason']}\n" for site in kept[:N_SHOWN])
-    if len(kept) > N_SHOWN:
-        yield f"    … and {len(kept) - N_SHOWN} more left\n"
-    n_bytes = sum(len(edit["new"]) // 2 for edit in image["edits"])
-    done = (
+    if done["left"] > N_SHOWN:
+        yield f"    … and {done['left'] - N_SHOWN} more left\n"
+    what = (
         f"{printable(image['output']['file'])} written and checked" if image["output"] else "nothing written (dry run)"
     )
-    yield _line("output", f"{done}; {len(image['edits'])} edits, {n_bytes} bytes")
+    yield _line("output", f"{what}; {done['edits']} edits, {done['bytes']} bytes")
     yield from (_line("note", note) for note in image["notes"])
 
 
