@@ -130,4 +130,4 @@ def write_image(path: str, out: str) -> tuple[int, Arch]:
     _require_text(image)
     pieces = bootimage.boot_image(image, arch)
     with apply.whole_file(apply.output_path(path, out), image.mode) as (fd, _):
-        return bootimage.write_pieces(fd, pieces), arch
+        return apply.write_pieces(fd, pieces), arch

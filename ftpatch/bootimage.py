@@ -7,7 +7,6 @@ ppc64le firmware boots the ELF file itself; only debug information is left out, 
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
 
 import numpy as np
@@ -129,13 +128,3 @@ def _renumbered(image: Image, debug: Mask, number: I64) -> tuple[U8, int]:
 def _patch_header(start: U8, table: int, n: int, shstrndx: int) -> None:
     head = start[: t.EHDR.itemsize].view(t.EHDR)
     head["e_shoff"], head["e_shnum"], head["e_shstrndx"] = table, n, shstrndx
-
-
-def write_pieces(fd: int, pieces: Pieces) -> int:
-    """Write the pieces into an empty descriptor; the image's size."""
-    for pos, piece in pieces:
-        view = np.ascontiguousarray(piece).data
-        while len(view):
-            n = os.pwrite(fd, view, pos)
-            view, pos = view[n:], pos + n
-    return pieces[-1][0] + len(pieces[-1][1])

@@ -28,7 +28,6 @@ from ftpatch.elf.tables import I64, U64, Mask
 from ftpatch.errors import PolicyError
 from ftpatch.records import MINUS4, SLOT, STOP, RecordTable
 
-WAYS = ("auto", "null", "minus4", "shrink", "keep")
 ASKED = "asked for"
 FATES = {"null": "null", "minus4": "minus4", "shrink": "cut", "keep": "kept"}
 INIT, LOOP = "ftrace_init", "ftrace_process_locs"

@@ -25,7 +25,6 @@ from ftpatch.targets import READ, Ops, Target
 
 AREA = 32  # bytes of a trampoline of the kernel's; it writes no more than the first twenty
 SEARCH = 1 << 16  # bytes of a gap that are searched for room
-OPS_VIA = ("auto", "literal", "thunk")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,6 @@ LD_R12_R13 = Word(0xE98D_0000, text="ld r12,X(r13)")
 LD_M16_R11 = Word(0xE80B_FFF0, 0xFC1F_FFFF, "ld rX,-16(r11)")
 MTCTR_R12 = Word(0x7D89_03A6, text="mtctr r12")
 BCTR = Word(0x4E80_0420, text="bctr")
-BLR = Word(0x4E80_0020, text="blr")
 SETS_R2 = ((ADDIS_R2, ADDI_R2), (LIS_R2, ADDI_R2), (LD_R2_M8, ADD_R2))
 READ_AHEAD = 64  # words of ftrace_caller in which its constants are looked for
 

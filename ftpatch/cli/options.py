@@ -15,22 +15,24 @@ from ftpatch.report import FORMATS, Document, destinations, renderer
 
 F = TypeVar("F", bound=Callable[..., Any])
 BLOCK = 1 << 16
-STATUSES = (
-    "ready",
-    "enabled",
-    "half",
-    "null",
-    "weak-leftover",
-    "outside-text",
-    "unexpected",
-)  # as in sites.py, which is not loaded for --help
 SELECTOR_HELP = "name, glob, /regex/, !SEL, @file, 0xVA, .section+0xOFF, row:N or name@file.c; repeatable, joined."
 STATUS_HELP = "Narrow to a status; repeatable. weak-leftover adds the nameless sites of dead weak functions."
 REPORT_HELP = "Also write a report to FILE; repeatable. json=FILE of a writing verb is its journal."
 
+
+def _known_statuses(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """The values, if each is a status; a usage error otherwise. The list is loaded only where one is given."""
+    if values:
+        from ftpatch.sites import STATUSES
+
+        for value in values:
+            click.Choice(STATUSES).convert(value, option, context)
+    return values
+
+
 selectors = [
     click.option("--func", "func", multiple=True, metavar="SEL", help=SELECTOR_HELP),
-    click.option("--status", multiple=True, type=click.Choice(STATUSES), metavar="STATUS", help=STATUS_HELP),
+    click.option("--status", multiple=True, metavar="STATUS", callback=_known_statuses, help=STATUS_HELP),
     click.option("--section", multiple=True, metavar="NAME", help="Narrow to a section; repeatable."),
 ]
 reports = [
