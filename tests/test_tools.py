@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import kernels
+from tools import apt, kernels
 from tools.boot import BootError, boot, initramfs
 from tools.boot.verdict import Verdict, judge
 
@@ -58,16 +58,16 @@ deb http://other.example/debian bookworm contrib
 
 
 def test_deb822_sources_are_the_enabled_binary_ones() -> None:
-    assert list(kernels.deb822_sources(DEB822)) == [
-        kernels.Source("http://mirror.example/debian", ("bookworm", "bookworm-updates"), KEYRING),
-        kernels.Source("http://security.example/debian-security", ("bookworm-security",), KEYRING),
+    assert list(apt.deb822_sources(DEB822)) == [
+        apt.Source("http://mirror.example/debian", ("bookworm", "bookworm-updates"), KEYRING),
+        apt.Source("http://security.example/debian-security", ("bookworm-security",), KEYRING),
     ]
 
 
 def test_one_line_sources_are_the_binary_ones_with_main() -> None:
-    assert list(kernels.one_line_sources(ONE_LINE)) == [
-        kernels.Source("http://plain.example/debian", ("bookworm",), None),
-        kernels.Source("http://security.example/debian-security", ("bookworm-security",), KEYRING),
+    assert list(apt.one_line_sources(ONE_LINE)) == [
+        apt.Source("http://plain.example/debian", ("bookworm",), None),
+        apt.Source("http://security.example/debian-security", ("bookworm-security",), KEYRING),
     ]
 
 
@@ -81,7 +81,7 @@ def test_machine_sources_are_debians_own_with_the_keyring_first(tmp_path: Path) 
         "deb http://unrelated.example/apt nodistro main\n"
     )
     (parts / "off.list.disabled").write_text("deb http://off.example/debian bookworm main\n")
-    assert [source.uri for source in kernels.machine_sources(tmp_path)] == [
+    assert [source.uri for source in apt.machine_sources(tmp_path)] == [
         "http://mirror.example/debian",
         "http://security.example/debian-security",
         "http://plain.example/debian",
@@ -89,7 +89,7 @@ def test_machine_sources_are_debians_own_with_the_keyring_first(tmp_path: Path) 
 
 
 def test_source_lines_take_each_suite_from_its_archive() -> None:
-    lines = kernels.source_lines(list(kernels.deb822_sources(DEB822)), ("trixie", "trixie-security"), "arm64")
+    lines = apt.source_lines(list(apt.deb822_sources(DEB822)), ("trixie", "trixie-security"), "arm64")
     assert lines == [
         f"deb [arch=arm64 signed-by={KEYRING}] http://mirror.example/debian trixie main",
         f"deb [arch=arm64 signed-by={KEYRING}] http://security.example/debian-security trixie-security main",
@@ -97,8 +97,8 @@ def test_source_lines_take_each_suite_from_its_archive() -> None:
 
 
 def test_suites_of_an_archive_the_machine_does_not_name_are_left_out() -> None:
-    archive = kernels.Source("http://mirror.example/debian", ("trixie",), None)
-    lines = kernels.source_lines([archive], ("trixie", "trixie-security"), "arm64")
+    archive = apt.Source("http://mirror.example/debian", ("trixie",), None)
+    lines = apt.source_lines([archive], ("trixie", "trixie-security"), "arm64")
     assert lines == ["deb [arch=arm64] http://mirror.example/debian trixie main"]
 
 
@@ -119,7 +119,7 @@ def test_apt_and_the_boot_have_their_own_name_for_an_architecture() -> None:
 
 def test_a_machine_without_a_mirror_is_told_so_in_one_line() -> None:
     with pytest.raises(kernels.FetchError) as caught:
-        kernels.source_lines([], ("trixie",), "arm64")
+        apt.source_lines([], ("trixie",), "arm64")
     assert "name no Debian mirror" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -157,15 +157,15 @@ OFFERED = "".join(
 
 @needs_dpkg
 def test_newest_is_by_debian_order_and_holds_a_kernel() -> None:
-    choice = kernels.newest("linux-image-6.12*+deb13*-cloud-arm64-dbg", kernels.candidates(OFFERED))
-    assert choice == kernels.Candidate(
+    choice = apt.newest("linux-image-6.12*+deb13*-cloud-arm64-dbg", apt.candidates(OFFERED))
+    assert choice == apt.Candidate(
         "linux-image-6.12.117+deb13-cloud-arm64-dbg", "6.12.117-1", "6.12.117-1-digest", 1_800_000
     )
 
 
 @needs_dpkg
 def test_of_packages_of_one_version_the_newest_by_name_is_taken() -> None:
-    choice = kernels.newest("linux-image-6.1.0-*-cloud-arm64-dbg", kernels.candidates(OFFERED))
+    choice = apt.newest("linux-image-6.1.0-*-cloud-arm64-dbg", apt.candidates(OFFERED))
     assert choice.package == "linux-image-6.1.0-10-cloud-arm64-dbg"
 
 
@@ -178,12 +178,12 @@ def test_of_packages_of_one_version_the_newest_by_name_is_taken() -> None:
     ],
 )
 def test_the_flavour_with_64k_pages_and_the_debug_symbols_are_other_packages(pattern: str, package: str) -> None:
-    assert kernels.newest(pattern, kernels.candidates(OFFERED)).package == package
+    assert apt.newest(pattern, apt.candidates(OFFERED)).package == package
 
 
 def test_no_package_that_matches_is_an_error() -> None:
     with pytest.raises(kernels.FetchError, match="no package like linux-image-7"):
-        kernels.newest("linux-image-7*", kernels.candidates(OFFERED))
+        apt.newest("linux-image-7*", apt.candidates(OFFERED))
 
 
 @needs_dpkg
@@ -200,7 +200,7 @@ def test_extract_writes_what_matches_and_nothing_else(tmp_path: Path) -> None:
     deb = tmp_path / "x.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)], check=True, capture_output=True)
     wanted = {"vmlinux": "boot/vmlinux-*", "System.map": "boot/System.map-*", "absent": "boot/initrd-*"}
-    kernels.extract(deb, wanted, target)
+    apt.extract(deb, wanted, target)
     assert {path.name: path.read_text() for path in target.iterdir()} == {
         "vmlinux": "this is vmlinux-1",
         "System.map": "this is System.map-1",
@@ -262,7 +262,7 @@ def provide(directory: Path, *programs: str) -> None:
 def test_a_broken_package_is_an_error_of_the_fetch(tmp_path: Path) -> None:
     (tmp_path / "x.deb").write_text("not a package")
     with pytest.raises(kernels.FetchError, match="cannot be unpacked"):
-        kernels.extract(tmp_path / "x.deb", {"vmlinux": "boot/vmlinux-*"}, tmp_path)
+        apt.extract(tmp_path / "x.deb", {"vmlinux": "boot/vmlinux-*"}, tmp_path)
 
 
 def test_an_unknown_kernel_is_an_error_that_names_the_known_ones() -> None:

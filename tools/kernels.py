@@ -1,35 +1,29 @@
-"""Brings Debian's kernels into a cache: python -m tools.kernels [NAME...].
+"""Brings Debian's kernels into a cache, and the modules of the same builds: python -m tools.kernels [NAME...].
 
-apt does the downloading and checks the signatures.  It runs on a private configuration whose sources name the
-same mirrors and the same keyring as this machine's own, for the suites and architectures of the kernels.
+A kernel's folder in the cache holds its vmlinux and, once somebody asked for them, its modules as they were shipped:
+modules/kernel/drivers/net/dummy.ko.xz.  Both are of one version, since a newer kernel replaces the whole folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import fnmatch
-import functools
 import json
 import os
-import re
-import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_SMALLEST_KIB = 1024  # a package that installs less than this is a meta package
-_KEYRING = "debian-archive-keyring"
-_RELEASES = frozenset({"bullseye", "bookworm", "trixie", "forky", "sid"})
-_CHANNELS = frozenset({"oldoldstable", "oldstable", "stable", "testing", "unstable"})
+from tools.apt import Apt, Candidate, FetchError, extract, extract_below, newest, same_version, say
+from tools.programs import ensure_tools
+
+__all__ = ["FetchError", "Kernel", "cache_directory", "cached", "ensure", "ensure_tools", "known", "modules"]
+
+_FACTS = "kernel.json"  # in a folder: which package its files are from
 _DEBIAN_NAMES = {"ppc64le": "ppc64el"}  # of the architectures that Debian calls something else
-
-
-class FetchError(RuntimeError):
-    """A kernel could not be brought into the cache; the message is one line for the user."""
+_MODULE_ROOT = "(usr/)?(lib/debug/)?lib/modules/[^/]+/"  # what precedes kernel/drivers/net/dummy.ko in a package
+_MODULE_FILES = ("kernel/*.ko", "kernel/*.ko.xz", "kernel/*.ko.zst", "kernel/*.ko.gz", "modules.dep", "modules.builtin")
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,21 @@ class Spec:
         """Return the pattern of each wanted member, by the name of its file in the cache."""
         wanted = {"vmlinux": self.vmlinux}
         return wanted | {"System.map": self.system_map} if self.system_map else wanted
+
+
+def module_packages(package: str) -> tuple[tuple[str, ...], ...]:
+    """Return which packages hold the modules of the vmlinux in `package`: one of each group, the first to be had.
+
+    Beside a package of debug symbols there is the one that is installed, its modules as they are loaded; those among
+    the debug symbols are the last resort.  Newer kernels have their modules in one package, and in another one the
+    list of those that are built in.
+    """
+    if package.endswith("-dbg"):
+        installed = package.removesuffix("-dbg")
+        return ((installed, f"{installed}-unsigned", package),)
+    if package.startswith("linux-binary-"):
+        return tuple((package.replace("binary", part, 1),) for part in ("modules", "base"))
+    return ((package,),)
 
 
 _KERNELS = {
@@ -94,15 +103,6 @@ _KERNELS = {
     ),
 }
 
-_TOOLS = {
-    "qemu-system-aarch64": ("qemu-system-arm",),
-    "aarch64-linux-gnu-gcc": ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
-    "aarch64-linux-gnu-objcopy": ("binutils-aarch64-linux-gnu",),
-    "qemu-system-ppc64": ("qemu-system-ppc",),
-    "powerpc64le-linux-gnu-gcc": ("gcc-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross"),
-    "powerpc64le-linux-gnu-objcopy": ("binutils-powerpc64le-linux-gnu",),
-}
-
 
 @dataclass(frozen=True)
 class Kernel:
@@ -114,25 +114,7 @@ class Kernel:
     version: str
     vmlinux: Path
     system_map: Path | None
-
-
-@dataclass(frozen=True)
-class Source:
-    """One of this machine's package sources."""
-
-    uri: str
-    suites: tuple[str, ...]
-    keyring: str | None
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A package that apt offers."""
-
-    package: str
-    version: str
-    sha256: str
-    installed_kib: int
+    modules: Path | None = None  # what lies below lib/modules/VERSION; None until it was asked for
 
 
 def cache_directory() -> Path:
@@ -151,10 +133,10 @@ def cached(name: str) -> Kernel | None:
     """Return the kernel if it is in the cache, None if it would have to be downloaded."""
     directory = _directory(name)
     try:
-        facts = json.loads((directory / "kernel.json").read_text())
+        facts = json.loads((directory / _FACTS).read_text())
     except FileNotFoundError:
         return None
-    system_map = directory / "System.map"
+    system_map, tree = directory / "System.map", directory / "modules"
     return Kernel(
         name=name,
         arch=_spec(name).arch,
@@ -162,6 +144,7 @@ def cached(name: str) -> Kernel | None:
         version=facts["version"],
         vmlinux=directory / "vmlinux",
         system_map=system_map if system_map.exists() else None,
+        modules=tree if tree.exists() else None,
     )
 
 
@@ -171,28 +154,37 @@ def ensure(name: str, *, refresh: bool = False) -> Kernel:
     if present and not refresh:
         return present
     spec = _spec(name)
-    apt = _Apt.prepare(spec.debian_arch)
+    apt = _apt(spec)
     choice = newest(spec.package, apt.candidates(spec.package))
     if not present or (present.package, present.version) != (choice.package, choice.version):
-        _install(apt, spec, choice, _directory(name))
+        _put(apt, [choice], _directory(name), _kernel_of(spec))
+    if present and present.modules:
+        modules(name)
     brought = cached(name)
     assert brought is not None
     return brought
 
 
-def ensure_tools() -> None:
-    """Install the programs that corpus and boot tests need; without root, fail and say how it is done."""
-    missing = sorted({package for tool, wanted in _TOOLS.items() if not shutil.which(tool) for package in wanted})
-    if not missing:
-        return
-    install = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
-    if os.geteuid() != 0:
-        raise FetchError(f"programs are missing, as root run: {' '.join(install)}")
-    for command in (["apt-get", "update"], install):
-        _say(" ".join(command))
-        status = subprocess.run(command, stdout=sys.stderr, check=False).returncode
-    if status:
-        raise FetchError(f"this failed: {' '.join(install)}")
+def modules(name: str) -> Path:
+    """Return the tree of the modules of the kernel's own build, downloaded if it is missing.
+
+    Below it, paths are those below lib/modules/VERSION: kernel/drivers/net/dummy.ko, or .ko.xz; as they were shipped.
+    """
+    kernel = ensure(name)
+    if kernel.modules:
+        return kernel.modules
+    apt = _apt(_spec(name))
+    choices = []
+    for packages in module_packages(kernel.package):
+        offered = [candidate for package in packages for candidate in apt.candidates(package)]
+        try:
+            choices.append(same_version(packages, kernel.version, offered))
+        except FetchError as error:
+            hint = f"get the newest kernel with: python -m tools.kernels --refresh {name}"
+            raise FetchError(f"{error} - {hint}") from None
+    tree = _directory(name) / "modules"
+    _put(apt, choices, tree, _modules_of)
+    return tree
 
 
 def _spec(name: str) -> Spec:
@@ -207,240 +199,47 @@ def _directory(name: str) -> Path:
     return cache_directory() / "kernels" / name
 
 
-def stanzas(text: str) -> Iterator[dict[str, str]]:
-    """Yield the paragraphs of deb822 text, with lower-case field names; comment lines do not count."""
-    for paragraph in re.split(r"\n\s*\n", re.sub(r"(?m)^#.*\n?", "", text)):
-        fields: dict[str, str] = {}
-        key = ""
-        for line in paragraph.splitlines():
-            if line[:1].isspace():
-                fields[key] = f"{fields.get(key, '')}\n{line.strip()}".strip()
-            elif ":" in line:
-                key, _, value = line.partition(":")
-                key = key.strip().lower()
-                fields[key] = value.strip()
-        if fields:
-            yield fields
+def _apt(spec: Spec) -> Apt:
+    """Return an apt that knows all suites of the kernels of this architecture."""
+    arch = spec.debian_arch
+    suites = {suite: None for one in _KERNELS.values() if one.debian_arch == arch for suite in one.suites}
+    return Apt.prepare(cache_directory() / "apt" / arch, arch, tuple(suites))
 
 
-def deb822_sources(text: str) -> Iterator[Source]:
-    """Yield the binary package sources of a `.sources` file that are enabled and have a component main."""
-    for fields in stanzas(text):
-        enabled = fields.get("enabled", "yes").lower() in ("yes", "true", "1", "on", "with", "enable")
-        if enabled and "deb" in fields.get("types", "").split() and "main" in fields.get("components", "").split():
-            signer = fields.get("signed-by", "")
-            for uri in fields.get("uris", "").split():
-                yield Source(uri, tuple(fields.get("suites", "").split()), signer or None)
-
-
-_ONE_LINE = re.compile(
-    r"^\s*deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>[^#\n]*)"
-)
-
-
-def one_line_sources(text: str) -> Iterator[Source]:
-    """Yield the binary package sources of a `.list` file that have a component main."""
-    for line in text.splitlines():
-        match = _ONE_LINE.match(line)
-        if match and "main" in match["components"].split():
-            signer = re.search(r"\bsigned-by=(\S+)", match["options"] or "")
-            yield Source(match["uri"], (match["suite"],), signer[1] if signer else None)
-
-
-def machine_sources(etc: Path = Path("/etc/apt")) -> list[Source]:
-    """Return this machine's sources of Debian's own packages, those that name Debian's keyring first."""
-    found: list[Source] = []
-    for path in sorted([*etc.glob("sources.list"), *etc.glob("sources.list.d/*")]):
-        if path.suffix == ".sources":
-            found += deb822_sources(path.read_text())
-        elif path.suffix == ".list":
-            found += one_line_sources(path.read_text())
-    debian = [source for source in found if _is_debian(source)]
-    return sorted(debian, key=lambda source: source.keyring is None)
-
-
-def _is_debian(source: Source) -> bool:
-    """Is this Debian's archive, as far as its suites and its keyring tell?"""
-    keyring_fits = source.keyring is None or _KEYRING in source.keyring
-    return keyring_fits and any(re.split("[-/]", suite)[0] in _RELEASES | _CHANNELS for suite in source.suites)
-
-
-def _is_security(suite: str) -> bool:
-    """Does this suite live in the security archive?"""
-    return suite.endswith(("-security", "/updates"))
-
-
-def source_lines(sources: Sequence[Source], suites: Iterable[str], arch: str) -> list[str]:
-    """Return the lines of a sources.list that offer `suites` for `arch` from the archives of `sources`.
-
-    A suite whose archive the machine does not name is left out; that none is left is an error.
-    """
-    lines = []
-    for suite in suites:
-        security = _is_security(suite)
-        fitting = (source for source in sources if any(_is_security(one) == security for one in source.suites))
-        if source := next(fitting, None):
-            signer = f" signed-by={source.keyring}" if source.keyring else ""
-            lines.append(f"deb [arch={arch}{signer}] {source.uri} {suite} main")
-    if not lines:
-        raise FetchError("this machine's apt sources name no Debian mirror to download from")
-    return lines
-
-
-def candidates(shown: str) -> list[Candidate]:
-    """Return the packages in the output of `apt-cache show`."""
-    return [
-        Candidate(
-            package=fields["package"],
-            version=fields["version"],
-            sha256=fields.get("sha256", ""),
-            installed_kib=int(fields.get("installed-size", 0)),
-        )
-        for fields in stanzas(shown)
-    ]
-
-
-def newest(pattern: str, offered: Iterable[Candidate]) -> Candidate:
-    """Return the newest of the packages that match `pattern` and are large enough to hold a kernel."""
-    fitting = [
-        candidate
-        for candidate in offered
-        if fnmatch.fnmatchcase(candidate.package, pattern) and candidate.installed_kib >= _SMALLEST_KIB
-    ]
-    if not fitting:
-        raise FetchError(f"the apt sources offer no package like {pattern}")
-    return max(fitting, key=functools.cmp_to_key(_compare))
-
-
-def _compare(left: Candidate, right: Candidate) -> int:
-    """Order by version; rebuilds that share one differ in the version that is part of the name."""
-    return _compare_versions(left.version, right.version) or _compare_versions(left.package, right.package)
-
-
-def _compare_versions(left: str, right: str) -> int:
-    """Return -1, 0 or 1 by Debian's version order."""
-    for operator, result in (("lt", -1), ("gt", 1)):
-        if subprocess.run(["dpkg", "--compare-versions", left, operator, right], check=False).returncode == 0:
-            return result
-    return 0
-
-
-@dataclass(frozen=True)
-class _Apt:
-    """A private apt for one architecture, with its own lists and an empty package database."""
-
-    environment: Mapping[str, str]
-
-    @classmethod
-    @functools.cache
-    def prepare(cls, arch: str) -> _Apt:
-        """Return an apt that knows all suites of that architecture's kernels, with fresh indexes."""
-        root = cache_directory() / "apt" / arch
-        for name in ("state/lists/partial", "cache/archives/partial"):
-            (root / name).mkdir(parents=True, exist_ok=True)
-        (root / "status").touch()
-        suites = {suite: None for spec in _KERNELS.values() if spec.debian_arch == arch for suite in spec.suites}
-        lines = source_lines(machine_sources(), suites, arch)
-        (root / "sources.list").write_text("\n".join(lines) + "\n")
-        (root / "apt.conf").write_text(_configuration(root.resolve(), arch))
-        apt = cls({**os.environ, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C"})
-        apt._update()
-        return apt
-
-    def _update(self) -> None:
-        """Fetch the indexes.  One that fails matters only if a package is then not found."""
-        _say("apt-get update")
-        if self._run(["apt-get", "update", "--quiet"]).returncode:
-            _say("apt-get update failed in part, going on with the indexes at hand")
-
-    def candidates(self, pattern: str) -> list[Candidate]:
-        """Return the packages whose names match `pattern`, in all their versions."""
-        names = self._run(["apt-cache", "pkgnames", pattern.partition("*")[0]], capture=True).stdout.split()
-        fitting = sorted(fnmatch.filter(names, pattern))
-        return candidates(self._run(["apt-cache", "show", *fitting], capture=True).stdout) if fitting else []
-
-    def download(self, choice: Candidate, directory: Path) -> Path:
-        """Return the path of the .deb after downloading it to `directory`."""
-        _say(f"downloading {choice.package} {choice.version}")
-        self._run(["apt-get", "download", "--quiet", f"{choice.package}={choice.version}"], cwd=directory)
-        if not (debs := list(directory.glob("*.deb"))):
-            raise FetchError(f"apt-get could not download {choice.package} {choice.version}")
-        return debs[0]
-
-    def _run(
-        self, command: list[str], *, capture: bool = False, cwd: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run apt on the private configuration; output that is not captured is progress."""
-        output = subprocess.PIPE if capture else sys.stderr
-        return subprocess.run(command, env=dict(self.environment), cwd=cwd, stdout=output, text=True, check=False)
-
-
-def _configuration(root: Path, arch: str) -> str:
-    """Return the configuration of an apt whose files are all below `root`."""
-    return f"""\
-Dir::Etc::SourceList "{root}/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-Dir::Etc::Preferences "/dev/null";
-Dir::Etc::PreferencesParts "/dev/null";
-Dir::State "{root}/state";
-Dir::State::Status "{root}/status";
-Dir::Cache "{root}/cache";
-APT::Architecture "{arch}";
-APT::Architectures {{ "{arch}"; }};
-APT::Sandbox::User "";
-Acquire::Languages "none";
-Acquire::Check-Valid-Until "false";
-"""
-
-
-def _install(apt: _Apt, spec: Spec, choice: Candidate, target: Path) -> None:
-    """Download `choice` and put its files at `target` in one step, in place of what was there."""
+def _put(apt: Apt, choices: Sequence[Candidate], target: Path, fill: Callable[[Path, Path], None]) -> None:
+    """Download `choices` and put what `fill` makes of them at `target` in one step, in place of what was there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as directory:
-        deb = apt.download(choice, Path(directory))
         fresh = Path(directory, target.name)
         fresh.mkdir()
-        _say(f"extracting {deb.name}")
-        extract(deb, spec.members, fresh)
-        if not (fresh / "vmlinux").exists():
-            raise FetchError(f"{choice.package} holds no {spec.vmlinux}")
-        facts = {"package": choice.package, "version": choice.version, "deb_sha256": choice.sha256}
-        (fresh / "kernel.json").write_text(json.dumps(facts, indent=2) + "\n")
+        for choice in choices:
+            deb = apt.download(choice, Path(directory))
+            say(f"extracting {deb.name}")
+            fill(deb, fresh)
+            deb.unlink()
+        first = choices[0]
+        facts = {"package": first.package, "version": first.version, "deb_sha256": first.sha256}
+        (fresh / _FACTS).write_text(json.dumps(facts, indent=2) + "\n")
         if target.exists():
             target.rename(Path(directory, "old"))
         fresh.rename(target)
 
 
-def extract(deb: Path, wanted: Mapping[str, str], directory: Path) -> None:
-    """Write the member that matches each pattern to `directory`, under the key; stop once all are there."""
-    missing = dict(wanted)
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as unpacker:
-        try:
-            with tarfile.open(fileobj=unpacker.stdout, mode="r|") as tar:
-                for member in tar:
-                    _extract_wanted(tar, member, missing, directory)
-                    if not missing:
-                        break
-        except tarfile.TarError as error:
-            raise FetchError(f"{deb.name} cannot be unpacked: {error}") from None
-        finally:
-            unpacker.kill()
+def _kernel_of(spec: Spec) -> Callable[[Path, Path], None]:
+    """Return how a package's kernel gets into a folder."""
+
+    def fill(deb: Path, folder: Path) -> None:
+        extract(deb, spec.members, folder)
+        if not (folder / "vmlinux").exists():
+            raise FetchError(f"{deb.name} holds no {spec.vmlinux}")
+
+    return fill
 
 
-def _extract_wanted(tar: tarfile.TarFile, member: tarfile.TarInfo, missing: dict[str, str], directory: Path) -> None:
-    """Write `member` to `directory` if it matches one of the `missing` patterns, and drop that pattern."""
-    name = member.name.removeprefix("./")
-    key = next((key for key, pattern in missing.items() if fnmatch.fnmatchcase(name, pattern)), None)
-    content = tar.extractfile(member) if key else None
-    if key and content:
-        with Path(directory, key).open("wb") as file:
-            shutil.copyfileobj(content, file, 1 << 20)
-        del missing[key]
-
-
-def _say(text: str) -> None:
-    """Tell the user what is going on."""
-    print(f"tools.kernels: {text}", file=sys.stderr, flush=True)
+def _modules_of(deb: Path, folder: Path) -> None:
+    """Put a package's modules into a folder."""
+    if not extract_below(deb, _MODULE_ROOT, _MODULE_FILES, folder):
+        raise FetchError(f"{deb.name} holds no modules")
 
 
 def main() -> int:
@@ -449,25 +248,31 @@ def main() -> int:
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"one of: {', '.join(_KERNELS)} (default: all)")
     parser.add_argument("--list", action="store_true", help="only say what is in the cache, download nothing")
     parser.add_argument("--refresh", action="store_true", help="look for newer packages")
+    parser.add_argument("--modules", action="store_true", help="fetch the modules of the same build, too")
     parser.add_argument("--tools", action="store_true", help="also install the programs the tests need")
     options = parser.parse_args()
     try:
         if options.tools:
             ensure_tools()
         for name in options.names or known():
-            print(
-                _line(name, cached(name) if options.list else ensure(name, refresh=options.refresh)),
-                flush=True,
-            )
+            if not options.list:
+                ensure(name, refresh=options.refresh)
+            if options.modules and not options.list:
+                modules(name)
+            print(_line(name, cached(name)), flush=True)
     except FetchError as error:
-        _say(str(error))
+        say(str(error))
         return 1
     return 0
 
 
 def _line(name: str, kernel: Kernel | None) -> str:
     """Return how a kernel is listed."""
-    return f"{name}: {kernel.package} {kernel.version} {kernel.vmlinux}" if kernel else f"{name}: not in the cache"
+    if not kernel:
+        return f"{name}: not in the cache"
+    return " ".join(
+        [f"{name}:", kernel.package, kernel.version, *map(str, filter(None, [kernel.vmlinux, kernel.modules]))]
+    )
 
 
 if __name__ == "__main__":

@@ -1,37 +1,30 @@
-"""Boots a kernel image in QEMU and reports how its function tracing fares.
+"""Boots a kernel image in QEMU, with modules if asked, and reports how its function tracing fares.
 
-The guest's /init is `init.c`; it answers through shared memory, the kernel talks on the console.
+The guest's /init is `init.c` and what that includes; it answers through shared memory, the kernel talks on the console.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-import selectors
 import subprocess
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.boot import initramfs
-from tools.boot.verdict import Verdict, judge
+from tools.boot.qemu import BootError, observe
+from tools.boot.verdict import Place, Verdict, judge
 from tools.kernels import cache_directory
+from tools.modules import dependencies, module_name, plain
 
-__all__ = ["BootError", "Verdict", "boot"]
+__all__ = ["BootError", "Place", "Verdict", "boot", "dependencies"]
 
-_WINDOW = 8 << 20  # size of the shared memory, as in init.c
-_CONSOLE_LIMIT = 16 << 20  # what a guest prints beyond this is dropped
-_EXECUTED = re.compile(rb"^Trace \d+: \S+ \[[0-9a-f]+/([0-9a-f]+)/", re.MULTILINE)
-_STOPPED = re.compile(rb"^Stopped execution of TB chain before \S+ \[([0-9a-f]+)\]", re.MULTILINE)
+_WINDOW = 8 << 20  # size of the shared memory, as in report.c
 _SEED = "1"  # any fixed number makes QEMU hand out the same KASLR seed again
-
-
-class BootError(RuntimeError):
-    """The boot could not be carried out or observed, which says nothing about the kernel."""
+_NIC = ("-netdev", "hubport,id=n0,hubid=0", "-device", "virtio-net-pci,netdev=n0,romfile=")  # a cable to nowhere
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,7 @@ class _Machine:
     parameters: str
     compiler: str
     kaslr: bool  # does KASLR exist there, and a parameter that turns it off?
+    module_areas: tuple[tuple[int, int], ...]  # start and size of where, without KASLR, only modules have code
 
 
 _MACHINES = {
@@ -50,6 +44,8 @@ _MACHINES = {
         "console=ttyAMA0 earlycon",
         "aarch64-linux-gnu-gcc",
         kaslr=True,
+        # Right below the kernel, 128 MB in 6.1 and 2 GB in 6.12, of which the upper end is used (seen in Debian).
+        module_areas=((0xFFFF800000000000, 128 << 20), (0xFFFF800078000000, 128 << 20)),
     ),
     # The capabilities named are those that TCG does not emulate.  The kernel moves itself to physical 0, and its
     # functions run where they are linked, at 0xc000...: real mode, in which early_setup runs, ignores those bits.
@@ -62,28 +58,9 @@ _MACHINES = {
         "console=hvc0",
         "powerpc64le-linux-gnu-gcc",
         kaslr=False,
+        module_areas=((0xC008000000000000, 256 << 20),),
     ),
 }
-
-
-@dataclass
-class _Observation:
-    """What came out of QEMU so far: the console, and how often each logged address was executed."""
-
-    console: bytearray = field(default_factory=bytearray)
-    executed: Counter[int] = field(default_factory=Counter)
-    pending: bytes = b""  # the begun last line of the execution log
-
-    def print(self, chunk: bytes) -> None:
-        """Add console output, up to the limit."""
-        self.console += chunk[: _CONSOLE_LIMIT - len(self.console)]
-
-    def execute(self, chunk: bytes) -> None:
-        """Count the complete lines of the execution log, which takes back what an interrupt prevented."""
-        lines, newline, rest = (self.pending + chunk).rpartition(b"\n")
-        self.pending = rest
-        self.executed.update(int(address, 16) for address in _EXECUTED.findall(lines + newline))
-        self.executed.subtract(int(address, 16) for address in _STOPPED.findall(lines + newline))
 
 
 def boot(
@@ -94,6 +71,10 @@ def boot(
     kaslr: bool = True,
     watch: Collection[int] = (),
     text: int | None = None,
+    modules: Sequence[Path] = (),
+    nic: bool = False,
+    watch_module: Collection[Place] = (),
+    expected_taint: int = 0,
     timeout: float = 120,
     log: Path | None = None,
 ) -> Verdict:
@@ -114,13 +95,28 @@ def boot(
     its stock count is 0.  Sites of -mprofile-kernel, as in ppc64le-6.1, call _mcount in the file and until
     ftrace_init replaces that: there the stock count is 0 only for what does not run before, such as getppid;
     of an early function such as _printk, a patched kernel must show more executions than the stock one.
+
+    `modules` are loaded in this order before anything is traced, compressed or not, and unloaded in the reverse
+    order after it.  In each recording, that is once for `watch` and twice for `names`, of which only the second
+    one counts hits, every network interface that came with them is brought up, sends 20 frames, is asked for its
+    statistics, and is brought down.  `nic` adds a virtio network card, whose cable ends nowhere.  `watch_module`
+    is `watch` for places in modules, whose addresses nobody knows before the boot: all that runs in the area of
+    the modules is logged, which takes a boot without KASLR, and the counts are in the verdict's `executed_in`; a
+    module that was refused has none.  `expected_taint` is what /proc/sys/kernel/tainted shall hold in the end.
     """
-    if names and watch:
+    if names and (watch or watch_module):
         raise ValueError("names and watch exclude each other: tracing all functions runs the watched addresses")
     if arch not in _MACHINES:
         raise ValueError(f"cannot boot {arch}, only: {', '.join(_MACHINES)}")
-    guest = _Guest(image, arch, tuple(names), kaslr and _MACHINES[arch].kaslr, timeout)
-    verdict = guest.watch(watch, text) if watch else guest.run()
+    kaslr = kaslr and _MACHINES[arch].kaslr
+    if watch_module and kaslr:
+        raise ValueError("to watch places in modules takes a boot without KASLR")
+    if watch and text is None and kaslr:
+        raise ValueError("to watch with KASLR on takes the link-time address of _stext")
+    contents = [plain(path) for path in modules]
+    loads = {module_name(path, elf): elf for path, elf in zip(modules, contents, strict=True)}
+    guest = _Guest(image, arch, tuple(names), kaslr, loads, nic, expected_taint, timeout)
+    verdict = guest.watch(watch, text, watch_module) if watch or watch_module else guest.run()
     if log is not None:
         log.write_text(verdict.console)
     return verdict
@@ -134,140 +130,103 @@ class _Guest:
     arch: str
     names: tuple[str, ...]
     kaslr: bool
+    modules: Mapping[str, bytes]  # by name, in the order of loading
+    nic: bool
+    expected_taint: int
     timeout: float
 
-    def watch(self, watched: Collection[int], text: int | None) -> Verdict:
+    def watch(self, watched: Collection[int], text: int | None, places: Collection[Place]) -> Verdict:
         """Boot and watch; if the kernel linked at `text` runs elsewhere, boot again with the same seed for that."""
-        if text is None and self.kaslr:
-            raise ValueError("to watch with KASLR on takes the link-time address of _stext")
-        first = self.run(() if self.kaslr else watched)
+        first = self.run(() if self.kaslr else watched, places=places)
         if text is None or first.text is None or (first.text == text and not self.kaslr):
             return first
-        second = self.run(watched, first.text - text)
+        second = self.run(watched, first.text - text, places)
         if second.text not in (None, first.text):
             raise BootError(f"two boots with one seed put the kernel at {first.text:#x} and {second.text:#x}")
         return second
 
-    def run(self, watched: Collection[int] = (), moved: int = 0) -> Verdict:
+    def run(self, watched: Collection[int] = (), moved: int = 0, places: Collection[Place] = ()) -> Verdict:
         """Boot once and judge; `watched` addresses are logged `moved` bytes from where they were linked."""
+        ranges = [(address + moved, 4) for address in watched]
+        if places:
+            ranges += _MACHINES[self.arch].module_areas
         with tempfile.TemporaryDirectory(prefix="ftpatch-boot-") as directory:
             window = Path(directory, "window")
             window.write_bytes(b"")
             os.truncate(window, _WINDOW)
             initrd = Path(directory, "initrd")
-            initrd.write_bytes(_initrd(self.arch, self.names))
+            initrd.write_bytes(self._initrd())
             command = self._command(window, initrd)
             started = time.monotonic()
-            seen, timed_out = _observe(command, [address + moved for address in watched], self.timeout)
+            seen, timed_out = observe(command, ranges, self.timeout)
             seconds = time.monotonic() - started
             report = window.read_bytes().partition(b"\0")[0]
-        return judge(
+        verdict = judge(
             seen.console.decode(errors="replace"),
             report.decode(errors="replace"),
             seconds=seconds,
             timed_out=timed_out,
             executed={address: seen.executed[address + moved] for address in watched},
+            expected_taint=self.expected_taint,
         )
+        at = self._addresses(verdict, places)
+        return replace(verdict, executed_in={place: seen.executed[address] for place, address in at.items()})
+
+    def _addresses(self, verdict: Verdict, places: Collection[Place]) -> dict[Place, int]:
+        """Return where places in modules were at run time, as far as their modules were loaded."""
+        at = {}
+        for module, symbol, offset in places:
+            address = verdict.symbols.get(f"{module}:{symbol}")
+            if address is not None:
+                if not any(start <= address < start + size for start, size in _MACHINES[self.arch].module_areas):
+                    raise BootError(f"module {module} is at {address:#x}, outside of the watched area")
+                at[module, symbol, offset] = address + offset
+            elif verdict.finished and verdict.loaded.get(module) == 0:
+                raise BootError(f"module {module} has no symbol {symbol}, or several of that name")
+        return at
 
     def _command(self, window: Path, initrd: Path) -> list[str]:
         """Return the QEMU command that boots the kernel with `window` as shared memory."""
         machine = _MACHINES[self.arch]
         nokaslr = " nokaslr" if machine.kaslr and not self.kaslr else ""
-        parameters = f"{machine.parameters} loglevel=8 panic=-1 oops=panic{nokaslr}"
+        # An emulated processor may stand still for long on a busy host, which is no lockup.
+        parameters = f"{machine.parameters} loglevel=8 panic=-1 oops=panic watchdog_thresh=60{nokaslr}"
         return [
             *machine.qemu, "-accel", "tcg", "-smp", "1", "-nodefaults", "-display", "none",
             "-serial", "stdio", "-monitor", "none", "-no-reboot", "-seed", _SEED,
             "-object", f"memory-backend-file,id=window,mem-path={window},size={_WINDOW},share=on",
             "-device", "ivshmem-plain,memdev=window",
+            *(_NIC if self.nic else ()),
             "-kernel", str(self.image), "-initrd", str(initrd), "-append", parameters,
         ]  # fmt: skip
 
-
-def _observe(command: list[str], watched: Collection[int], timeout: float) -> tuple[_Observation, bool]:
-    """Run QEMU and return what came out of it, and whether it had to be killed at the timeout.
-
-    The execution log goes through a pipe, so that a busy address costs time but no space.
-    """
-    log, log_end = os.pipe()
-    with os.fdopen(log, "rb", buffering=0) as executions:
-        try:
-            qemu = _start(command, watched, log_end)
-        finally:
-            os.close(log_end)
-        with qemu:
-            assert qemu.stdout is not None
-            seen = _Observation()
-            sinks = {qemu.stdout.fileno(): seen.print, executions.fileno(): seen.execute}
-            try:
-                timed_out = not _drain(sinks, time.monotonic() + timeout)
-            except BaseException:
-                qemu.kill()
-                raise
-            if timed_out:
-                qemu.kill()
-    if qemu.returncode and not timed_out:
-        raise BootError(f"{command[0]} failed: {seen.console[-500:].decode(errors='replace').strip()}")
-    return seen, timed_out
-
-
-def _start(command: list[str], watched: Collection[int], log: int) -> subprocess.Popen[bytes]:
-    """Return the started QEMU, which logs to the descriptor `log` when it executes a watched address."""
-    if watched:
-        ranges = ",".join(f"{address:#x}+4" for address in watched)
-        command = [*command, "-d", "exec,nochain", "-dfilter", ranges, "-D", f"/proc/self/fd/{log}"]
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=[log],
+    def _initrd(self) -> bytes:
+        """Return the initramfs with our /init, the modules, and the names whose hits it is to count."""
+        return initramfs.archive(
+            [
+                *(initramfs.directory(name) for name in ("dev", "proc", "sys", "modules")),
+                initramfs.character_device("dev/console", 5, 1),
+                initramfs.text("names", sorted(set(self.names))),
+                initramfs.text("modules.list", self.modules),
+                *(initramfs.file(f"modules/{name}.ko", elf) for name, elf in self.modules.items()),
+                initramfs.program("init", _init(self.arch).read_bytes()),
+            ]
         )
-    except FileNotFoundError:
-        raise BootError(f"{command[0]} is missing, see python -m tools.kernels --tools") from None
-
-
-def _drain(sinks: Mapping[int, Callable[[bytes], None]], deadline: float) -> bool:
-    """Pass what arrives on each descriptor to its sink; return whether all ended before the deadline."""
-    with selectors.DefaultSelector() as selector:
-        for descriptor in sinks:
-            selector.register(descriptor, selectors.EVENT_READ)
-        while selector.get_map():
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                return False
-            for key, _ in selector.select(remaining):
-                chunk = os.read(key.fd, 1 << 16)
-                if chunk:
-                    sinks[key.fd](chunk)
-                else:
-                    selector.unregister(key.fd)
-    return True
-
-
-def _initrd(arch: str, names: Iterable[str]) -> bytes:
-    """Return the initramfs with our /init and the names whose hits it is to count."""
-    return initramfs.archive(
-        [
-            *(initramfs.directory(name) for name in ("dev", "proc", "sys")),
-            initramfs.character_device("dev/console", 5, 1),
-            initramfs.text("names", sorted(set(names))),
-            initramfs.program("init", _init(arch).read_bytes()),
-        ]
-    )
 
 
 def _init(arch: str) -> Path:
-    """Return the path of the guest's /init in the cache, compiled unless its source was already."""
-    source = Path(__file__).with_name("init.c")
+    """Return the path of the guest's /init in the cache, compiled unless its sources were already."""
+    folder = Path(__file__).parent
+    sources = sorted(folder.glob("*.c"))
     command = [_MACHINES[arch].compiler, "-O2", "-static", "-Wall", "-Wextra", "-Werror"]
-    digest = hashlib.sha256(" ".join(command).encode() + source.read_bytes()).hexdigest()[:16]
+    contents = b"".join(path.read_bytes() for path in [*sources, *sorted(folder.glob("*.h"))])
+    digest = hashlib.sha256(" ".join(command).encode() + contents).hexdigest()[:16]
     program = cache_directory() / "boot" / f"init-{arch}-{digest}"
     if not program.exists():
         program.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=program.parent) as directory:
             built = Path(directory, program.name)
-            _compile([*command, "-o", str(built), str(source)])
+            _compile([*command, "-o", str(built), *map(str, sources)])
             built.rename(program)
     return program
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from tools.boot import BootError, Verdict, boot
+from tools.boot import BootError, Place, Verdict, boot
 
 
 def main() -> int:
@@ -21,6 +21,10 @@ def main() -> int:
             kaslr=not options.nokaslr,
             watch=options.watch,
             text=options.text,
+            modules=options.module,
+            nic=options.nic,
+            watch_module=options.watch_module,
+            expected_taint=options.expected_taint,
             timeout=options.timeout,
             log=options.log,
         )
@@ -39,6 +43,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--name", action="append", default=[], help="count the tracer's hits of this function")
     parser.add_argument("--watch", action="append", default=[], type=_address, help="count executions at this address")
     parser.add_argument("--text", type=_address, help="link-time address of _stext, to watch with KASLR on")
+    parser.add_argument("--module", action="append", default=[], type=Path, help="load this module, after those before")
+    parser.add_argument("--nic", action="store_true", help="add a virtio network card")
+    parser.add_argument(
+        "--watch-module",
+        action="append",
+        default=[],
+        type=_place,
+        metavar="MODULE:SYMBOL+OFFSET",
+        help="count executions at this place in a module",
+    )
+    parser.add_argument(
+        "--expected-taint", type=_address, default=0, help="what the kernel's taint shall be in the end"
+    )
     parser.add_argument("--nokaslr", action="store_true")
     parser.add_argument("--timeout", type=float, default=120)
     parser.add_argument("--log", type=Path, help="write the console here")
@@ -48,6 +65,15 @@ def _options() -> argparse.Namespace:
 def _address(text: str) -> int:
     """Return the address that `text` gives in any notation Python knows."""
     return int(text, 0)
+
+
+def _place(text: str) -> Place:
+    """Return the place in a module that `text` gives as MODULE:SYMBOL or MODULE:SYMBOL+OFFSET."""
+    module, _, rest = text.partition(":")
+    symbol, _, offset = rest.partition("+")
+    if not symbol:
+        raise ValueError(text)
+    return module, symbol, _address(offset or "0")
 
 
 def _print(verdict: Verdict) -> None:
@@ -60,6 +86,8 @@ def _print(verdict: Verdict) -> None:
             value = f"{len(value)} listed"
         elif field.name == "text" and value is not None:
             value = hex(value)
+        elif field.name == "symbols":
+            value = f"{len(value)} known"
         elif field.name == "executed":
             value = {hex(address): count for address, count in value.items()}
         print(f"{field.name}: {value}")

@@ -29,9 +29,14 @@ def program(name: str, data: bytes) -> Member:
     return Member(name, stat.S_IFREG | 0o755, data)
 
 
+def file(name: str, data: bytes) -> Member:
+    """Return a regular file that is only read."""
+    return Member(name, stat.S_IFREG | 0o644, data)
+
+
 def text(name: str, lines: Iterable[str]) -> Member:
     """Return a regular file that holds `lines`, each ended by a newline."""
-    return Member(name, stat.S_IFREG | 0o644, "".join(f"{line}\n" for line in lines).encode())
+    return file(name, "".join(f"{line}\n" for line in lines).encode())
 
 
 def character_device(name: str, major: int, minor: int) -> Member:

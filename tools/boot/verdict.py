@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+Place = tuple[str, str, int]  # module, symbol in it, offset from there
+
 _ALLOCATING = re.compile(r"ftrace: allocating (\d+) entries in (\d+) pages")
 _SPLAT = re.compile(
     r"ftrace bug|ftrace failed|ftrace faulted|WARNING:|BUG:|kernel BUG at|Oops|Internal error"
@@ -38,6 +40,12 @@ class Verdict:
     errors: Mapping[str, int] = field(default_factory=dict)  # failed step of /init -> errno
     splats: tuple[str, ...] = ()  # the kernel's messages that something is broken
     executed: Mapping[int, int] = field(default_factory=dict)  # watched address -> how often it ran
+    loaded: Mapping[str, int] = field(default_factory=dict)  # module -> 0, or errno of finit_module
+    unloaded: Mapping[str, int] = field(default_factory=dict)  # loaded module -> 0, or errno of delete_module
+    symbols: Mapping[str, int] = field(default_factory=dict)  # "module:name" -> address, of names at one address only
+    sent: int = 0  # frames that the drivers of the modules' interfaces took in the last recording
+    executed_in: Mapping[Place, int] = field(default_factory=dict)  # watched place in a module -> how often it ran
+    expected_taint: int = 0  # the taint that the caller knows to be right
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -48,16 +56,29 @@ class Verdict:
         found = {
             "killed at the timeout": self.timed_out,
             "the guest's report is incomplete": not self.finished,
-            f"taint is {self.taint}": self.taint != 0,
+            self._taint: self.taint != self.expected_taint,
             "ftrace is disabled": self.functions is None,
             "the function tracer does not show vfs_open": self.traced_other == 0,
         }
         steps = (f"step {step} failed with errno {errno}" for step, errno in self.errors.items())
-        return (*(text for text, holds in found.items() if holds), *steps, *self.splats)
+        refused = (f"module {name} was not loaded, errno {errno}" for name, errno in self.loaded.items() if errno)
+        kept = (f"module {name} was not unloaded, errno {errno}" for name, errno in self.unloaded.items() if errno)
+        return (*(text for text, holds in found.items() if holds), *refused, *kept, *steps, *self.splats)
+
+    @property
+    def _taint(self) -> str:
+        """Return the taint, and beside it the expected one if there should be any."""
+        return f"taint is {self.taint}" + (f", not {self.expected_taint}" if self.expected_taint else "")
 
 
 def judge(
-    console: str, report: str, *, seconds: float, timed_out: bool, executed: Mapping[int, int] | None = None
+    console: str,
+    report: str,
+    *,
+    seconds: float,
+    timed_out: bool,
+    executed: Mapping[int, int] | None = None,
+    expected_taint: int = 0,
 ) -> Verdict:
     """Return the verdict on a boot that printed `console` and whose /init reported `report`."""
     answers = _answers(report)
@@ -83,6 +104,11 @@ def judge(
         errors=errors,
         splats=tuple(_splats(console)),
         executed=dict(executed or {}),
+        loaded=_numbers(answers, "loaded."),
+        unloaded=_numbers(answers, "unloaded."),
+        symbols=_symbols(answers),
+        sent=int(answers.get("sent", ["0"])[-1]),
+        expected_taint=expected_taint,
     )
 
 
@@ -110,6 +136,12 @@ def _functions(answers: Mapping[str, list[str]], errors: Mapping[str, int]) -> t
 def _numbers(answers: Mapping[str, list[str]], prefix: str) -> dict[str, int]:
     """Return the numbers of all keys that begin with `prefix`, under what follows it."""
     return {key.removeprefix(prefix): int(values[0]) for key, values in answers.items() if key.startswith(prefix)}
+
+
+def _symbols(answers: Mapping[str, list[str]]) -> dict[str, int]:
+    """Return the addresses of the modules' symbols; a name that several of them share says nothing and is left out."""
+    found = {key.removeprefix("symbol."): set(values) for key, values in answers.items() if key.startswith("symbol.")}
+    return {name: int(values.pop(), 16) for name, values in found.items() if len(values) == 1}
 
 
 def _splats(console: str) -> Iterator[str]:

@@ -1,0 +1,34 @@
+"""The programs that corpus and boot tests need: cross compilers and QEMU, from the packages of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+from tools.apt import FetchError, say
+
+_TOOLS = {
+    "qemu-system-aarch64": ("qemu-system-arm",),
+    "aarch64-linux-gnu-gcc": ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
+    "aarch64-linux-gnu-objcopy": ("binutils-aarch64-linux-gnu",),
+    "qemu-system-ppc64": ("qemu-system-ppc",),
+    "powerpc64le-linux-gnu-gcc": ("gcc-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross"),
+    "powerpc64le-linux-gnu-objcopy": ("binutils-powerpc64le-linux-gnu",),
+}
+
+
+def ensure_tools() -> None:
+    """Install the programs that corpus and boot tests need; without root, fail and say how it is done."""
+    missing = sorted({package for tool, wanted in _TOOLS.items() if not shutil.which(tool) for package in wanted})
+    if not missing:
+        return
+    install = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
+    if os.geteuid() != 0:
+        raise FetchError(f"programs are missing, as root run: {' '.join(install)}")
+    for command in (["apt-get", "update"], install):
+        say(" ".join(command))
+        status = subprocess.run(command, stdout=sys.stderr, check=False).returncode
+    if status:
+        raise FetchError(f"this failed: {' '.join(install)}")
