@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 
-.PHONY: demo test kernels boot bench check clean
+.PHONY: demo test kernels boot corpus-full bench check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/installed
@@ -18,6 +18,9 @@ kernels: $(VENV)/installed
 
 boot: $(VENV)/tests
 	@KERNELS=1 $(BIN)/python -m pytest -m boot $(PYTEST)
+
+corpus-full: $(VENV)/tests
+	@KERNELS=1 CORPUS=full $(BIN)/python -m pytest -m corpus $(PYTEST)
 
 bench: $(VENV)/installed
 	@$(BIN)/python -m tools.bench

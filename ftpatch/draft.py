@@ -12,13 +12,18 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, Mask
 from ftpatch.records import RecordTable
 from ftpatch.sites import SiteTable
+from ftpatch.stubasm import Stub
 from ftpatch.targets import Ops, Target
 from ftpatch.trampolines import Slack
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks of `enable`; `chosen` marks the sites."""
+    """What the user asks of `enable`; `chosen` marks the sites.
+
+    hook: a C function that the sites of a module call; stub: code of the user's own that they call instead of `target`
+    or `hook`, and that may go on to it.
+    """
 
     chosen: Mask
     target: str = ""
@@ -28,6 +33,8 @@ class Request:
     ops: str | None = None  # None: list
     ops_via: str = "auto"
     skip_unpatchable: bool = False
+    hook: str = ""
+    stub: Stub | None = None
 
 
 @dataclass

@@ -29,7 +29,6 @@ from ftpatch.errors import PolicyError
 from ftpatch.records import MINUS4, SLOT, STOP, RecordTable
 
 ASKED = "asked for"
-FATES = {"null": "null", "minus4": "minus4", "shrink": "cut", "keep": "kept"}
 INIT, LOOP = "ftrace_init", "ftrace_process_locs"
 MAX_CODE = 1 << 20  # bytes of one function that are read
 

@@ -6,14 +6,15 @@ writer, the check after writing and the undo all read the same value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ftpatch.elf.editor import Placed
 from ftpatch.elf.tables import I64, U8
 
-LEGAL = ("site", "stub", "literal", "record", "relocation", "thunk", "bound", "symbol")
+LEGAL = ("site", "stub", "literal", "record", "relocation", "thunk", "bound", "symbol", "header")
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,14 @@ def as_bytes(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> U8:
 
 
 class Edits:
-    """All edits of a plan. Raises AssertionError where two of them touch the same byte: that is our own mistake."""
+    """All edits of a plan. Raises AssertionError where two of them touch the same byte: that is our own mistake.
 
-    def __init__(self, groups: Iterable[Group]) -> None:
+    tail: what follows the original bytes, piece behind piece.
+    """
+
+    def __init__(self, groups: Iterable[Group], tail: Sequence[Placed] = ()) -> None:
         self.groups = tuple(one for one in groups if len(one.pos))
+        self.tail = tuple(tail)
         pos = np.concatenate([np.zeros(0, np.int64), *(one.pos for one in self.groups)])
         width = np.concatenate([np.zeros(0, np.int64), *(np.full(len(g.pos), g.old.shape[1]) for g in self.groups)])
         which = np.concatenate([np.zeros(0, np.int64), *(np.full(len(g.pos), i) for i, g in enumerate(self.groups))])
@@ -63,17 +68,22 @@ class Edits:
             raise AssertionError(f"two edits overlap at file position {int(self.pos[at + 1]):#x}")
 
     def __len__(self) -> int:
-        return len(self.pos)
+        return len(self.pos) + len(self.tail)
 
     def __iter__(self) -> Iterator[tuple[int, bytes, bytes, str, int]]:
-        """(pos, old, new, kind, id) in file order."""
+        """(pos, old, new, kind, id) of the edits between the original bytes, in file order."""
         for pos, which, nth in zip(self.pos.tolist(), self._which.tolist(), self._nth.tolist(), strict=True):
             one = self.groups[which]
             yield pos, one.old[nth].tobytes(), one.new[nth].tobytes(), one.kind, int(one.ids[nth])
 
     def n_bytes(self) -> int:
         """Bytes that the edits own."""
-        return int(self.width.sum())
+        return int(self.width.sum()) + len(self.grown)
+
+    @property
+    def grown(self) -> bytes:
+        """The bytes that follow the original ones."""
+        return b"".join(piece.new for piece in self.tail)
 
     def patch(self, start: int, chunk: U8) -> bool:
         """Put the new bytes into `chunk`, a writable copy of the file from position `start` that cuts no edit.

@@ -2,6 +2,7 @@
 
     FtpatchError
     ├ InputError (3)        the file is missing, unreadable, corrupt, or not what it claims to be
+    │ ├ EnvelopeError       what is around the ELF file: compression, the appended signature
     │ ├ ElfError            headers, sections, symbols or relocations contradict the file
     │ └ RecordError         the kernel's table of patch sites cannot be read
     ├ UnsupportedError (4)  a sound file that this program does not know
@@ -55,6 +56,10 @@ def printable(text: str) -> str:
 
 class InputError(FtpatchError):
     exit_code = 3
+
+
+class EnvelopeError(InputError):
+    pass
 
 
 class ElfError(InputError):

@@ -35,10 +35,14 @@ def decide_shape(image: Image, arch: Arch, records: RecordTable, window: U32, va
     if not code.any():
         return _shape_of_entry(image, arch) if len(records) or image.kind == "vmlinux" else None
     words, va = window[code], va[code]
-    fits = np.stack([shape.match(words) > 0 for shape in arch.shapes])
+    fits = np.zeros((len(arch.shapes), len(words)), dtype=bool)
     votes = np.zeros_like(fits)
     for vote, fit, shape in zip(votes, fits, arch.shapes, strict=True):
-        vote[fit] = _starts(image, shape, words[fit], va[fit])
+        fit[:] = shape.match(words) > 0
+        if fit.any():
+            vote[fit] = _starts(image, shape, words[fit], va[fit])
+            if vote.all():
+                return shape  # no other can do better, and of equal ones the first is taken
     if not votes.any():
         return _shape_without_symbols(image, arch, fits, records, code, words)
     rank = votes.sum(axis=1) * (len(words) + 1) + fits.sum(axis=1)

@@ -33,7 +33,7 @@ def by_status(draft: Draft) -> None:
     bad = np.flatnonzero(draft.request.chosen & (table.status != READY) & (table.status != LEFTOVER))
     for i in bad.tolist():
         draft.reasons[i] = WHY_NOT.get(int(table.status[i]), OTHER)
-    if draft.arch.echoes:
+    if draft.arch.echoes and not records.in_sections:
         odd = np.zeros(len(table), dtype=bool)
         lone = (records.rela < 0) & (records.carrier == "mixed")
         odd[: len(records)] = (records.word != records.value) | lone

@@ -18,7 +18,8 @@ from ftpatch.edits import Edits, Group, as_bytes, group
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, U32, U64, Mask
-from ftpatch.errors import PolicyError, ShapeError, UnsupportedError
+from ftpatch.errors import PolicyError, ShapeError
+from ftpatch.outcome import Fate, Settled
 from ftpatch.records import RecordTable
 from ftpatch.sites import ENABLED, HALF, UNEXPECTED, SiteTable
 from ftpatch.slots import Slots
@@ -68,6 +69,26 @@ class Plan:
     def distance(self) -> I64:
         """Bytes from each patched site's branch to where it goes."""
         return self.aim.view(np.int64) - self.table.branch_va[self.index].view(np.int64)
+
+    @property
+    def settled(self) -> Settled:
+        """What the request came to."""
+        ops = self.ops.name if self.ops else None
+        way = self.dropping
+        return Settled(self.target.name, self.target.va, ops, self.ops_via, way.way, way.why)
+
+    def fate(self, at: int) -> Fate:
+        """What happens to the at-th patched site."""
+        shared, own = int(self.through[at]), int(self.slot[at])
+        stub = own or (self.stubs[shared].va if shared >= 0 else 0)
+        return Fate(
+            action="call_via_stub" if stub else "call",
+            reason=self.stubs[shared].why if shared >= 0 else None,
+            target=self.target.name,
+            distance=int(self.distance[at]),
+            literal=self.ops.name if self.ops and self.ops_via == "literal" else None,
+            stub=f"0x{stub:016x}" if stub else None,
+        )
 
 
 def make_plan(image: Image, arch: Arch, records: RecordTable, table: SiteTable, request: Request) -> Plan:
@@ -151,9 +172,6 @@ def _assemble(
 
 
 def _patchable_shape(image: Image, table: SiteTable) -> Shape:
-    if image.kind != "vmlinux":
-        raise UnsupportedError(f"patching files of kind {image.kind} is not supported", image.path,
-                               expected="a linked vmlinux", todo="ftpatch scan reads it")  # fmt: skip
     if table.shape is None:
         raise PolicyError("no patch site in this file", image.path, found="no record table",
                           expected="a kernel built with CONFIG_FUNCTION_TRACER")  # fmt: skip

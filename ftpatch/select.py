@@ -77,18 +77,20 @@ def select(
     status: Sequence[str] = (),
     section: Sequence[str] = (),
     named: bool = False,
+    missing: set[str] | None = None,
 ) -> Selection:
     """The sites that the selectors choose. Without any name or status: all sites, or with `named` all that have a name.
 
-    Raises SelectionError where a selector matches nothing.
+    Raises SelectionError where a selector matches nothing; with `missing`, such selectors are put there instead, and
+    nothing at all may be chosen: one file of many need not have what the others have.
     """
     for name in status:
         if name not in STATUSES:
             raise SelectionError("no such status", found=name, expected=", ".join(STATUSES))
-    texts = [text for entry in func for text in _expand(entry)]
+    texts = expanded(func)
     names = _Names(table)
     names.many = sum(_is_plain(text.lstrip("!")) for text in texts) > FEW
-    chosen = _named(table, names, texts)
+    chosen = _named(table, names, texts, missing)
     if not texts and not status:
         chosen = table.func < table.func_end if named else ~chosen
     wanted = [STATUSES.index(name) for name in status]
@@ -99,25 +101,40 @@ def select(
     if LEFTOVER in wanted:
         chosen = chosen | (table.status == LEFTOVER)
     if section:
-        chosen = chosen & _in_sections(table, section)
-    if not chosen.any():
+        chosen = chosen & _in_sections(table, section, missing)
+    if missing is None and not chosen.any():
         raise SelectionError(
             "the selection is empty", table.image.path, found="no site matches all of --func, --status and --section"
         )
     return Selection(chosen, tuple(names.notes))
 
 
-def _named(table: SiteTable, names: _Names, texts: Sequence[str]) -> Mask:
+def expanded(func: Sequence[str]) -> list[str]:
+    """The selectors one by one: every @file read, and replaced by its lines."""
+    return [text for entry in func for text in _expand(entry)]
+
+
+def _named(table: SiteTable, names: _Names, texts: Sequence[str], missing: set[str] | None) -> Mask:
     chosen = np.zeros(len(table), dtype=bool)
     if texts and all(text.startswith("!") for text in texts):
         chosen[:] = table.func < table.func_end
     for text in texts:
         if not text.startswith("!"):
-            chosen[_matches(table, names, text)] = True
+            chosen[_hits(table, names, text, missing)] = True
     for text in texts:
         if text.startswith("!"):
-            chosen[_matches(table, names, text[1:])] = False
+            chosen[_hits(table, names, text[1:], missing)] = False
     return chosen
+
+
+def _hits(table: SiteTable, names: _Names, text: str, missing: set[str] | None) -> I64:
+    """Site indices of one positive selector; where there are none, it is missing or an error."""
+    hits = _matches(table, names, text)
+    if not len(hits):
+        if missing is None:
+            raise _nothing(table, text)
+        missing.add(text)
+    return hits
 
 
 def _expand(text: str) -> list[str]:
@@ -183,8 +200,6 @@ def _matches(table: SiteTable, names: _Names, text: str) -> I64:
             names.notes.append(
                 f"{text} names {len(hits)} functions, all of them are taken (name@file.c tells them apart)"
             )
-    if not len(hits):
-        raise _nothing(table, text)
     return hits
 
 
@@ -232,9 +247,12 @@ def _by_file(names: _Names, name: str, file: str) -> I64:
     return names.of_symbols(np.array(wanted, dtype=np.int64))
 
 
-def _in_sections(table: SiteTable, wanted: Sequence[str]) -> Mask:
+def _in_sections(table: SiteTable, wanted: Sequence[str], missing: set[str] | None) -> Mask:
     for name in wanted:
         if not table.image.sections_named(name):
+            if missing is not None:
+                missing.add(name)
+                continue
             raise SelectionError("no section of that name", table.image.path, found=name)
     found: Mask = np.isin(table.sec, table.image.sections_named(*wanted))
     return found

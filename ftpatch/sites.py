@@ -14,10 +14,12 @@ import numpy as np
 from ftpatch.arch import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW, WINDOW_FIRST, Arch, Shape
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
+from ftpatch.elf.relocations import relocations_of
 from ftpatch.elf.tables import I64, U8, U32, U64, Mask
 from ftpatch.layout import at_entry, decide_shape, forced_shape
 from ftpatch.records import RecordTable
 
+OURS = "ftpatch_"  # how the symbols begin that a patch adds to a module
 STATUSES = ("ready", "enabled", "half", "null", "weak-leftover", "outside-text", "unexpected")
 READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED = range(7)
 
@@ -154,6 +156,8 @@ def _with_records(
 def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
     """MATCH_* per site by its words; where words alone cannot tell, also by where its branch goes."""
     match = shape.match(window)
+    if not image.linked and shape.called and OURS.encode() in image.symbols.strtab:
+        match[(match == MATCH_OLD) & _calls_ours(image, shape, window, va)] = MATCH_NEW
     if image.linked and (shape.called or shape.stub):
         body = shape.body(window)
         site = va + (4 * (shape.start + shape.shift(window) + body.shape[1] - 1)).view(np.uint64)
@@ -194,7 +198,7 @@ def _functions(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I
 def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
     """Functions whose entry holds the enabled words although no live record names them: earlier patches."""
     functions = image.functions
-    if shape.refusal or not image.linked or not len(functions.va):
+    if shape.refusal or not len(functions.va) or not (image.linked or OURS.encode() in image.symbols.strtab):
         return None
     first = np.flatnonzero(np.concatenate(([True], functions.va[1:] != functions.va[:-1])))
     entry = functions.va[first] if shape.at_global else functions.local[first]
@@ -206,6 +210,8 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
     recorded = np.zeros(len(functions.va), dtype=bool)
     recorded[known.func[known.func < known.func_end]] = True  # a span starts at the first function of its address
     found = (_match(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded[first]
+    if not image.linked:
+        found &= _calls_ours(image, shape, window, va)
     if not found.any():
         return None
     low, high = functions.at(functions.va[first][found])
@@ -214,6 +220,18 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
     status = np.full(n, ENABLED, dtype=np.uint8)
     row = np.full(n, -1, dtype=np.int64)
     return SiteTable(image, shape, known.forced, row, sec[found], off[found], window[found], low, high, status, site)
+
+
+def _calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
+    """Whether the branch of each site of a relocatable file is relocated to a symbol that an earlier patch made."""
+    branch = va + (4 * (shape.start + shape.shift(window) + len(shape.new) - 1)).view(np.uint64)
+    sec, off = image.place(branch)
+    found = np.zeros(len(sec), dtype=bool)
+    for one in np.unique(sec[sec >= 0]).tolist():
+        rows = relocations_of(image, one)
+        ours = np.array([image.symbols.name(s).startswith(OURS) for s in rows.symbol.tolist()], dtype=bool)
+        found |= (sec == one) & np.isin(off, rows.off[ours])
+    return found
 
 
 def _behind_skip(image: Image, shape: Shape, sec: I64, off: I64) -> tuple[I64, U32]:

@@ -21,15 +21,13 @@ def summary(image: Image, arch: Arch, records: RecordTable, table: SiteTable) ->
     """Counts of slots and sites; `boot` and `reach` are None where the file cannot tell."""
     live = np.zeros(len(table), dtype=bool)
     live[: len(records)] = records.live
-    states, per_status = np.unique(table.status[live], return_counts=True)
+    per_status = np.bincount(table.status[live]).tolist()
     return {
         "slots": len(records),
         "null": int(records.null.sum()),
         "live": int(records.live.sum()),
         "by_section": _by_section(image, table, live),
-        "by_status": {
-            STATUSES[state]: count for state, count in zip(states.tolist(), per_status.tolist(), strict=True)
-        },
+        "by_status": {STATUSES[state]: count for state, count in enumerate(per_status) if count},
         "without_record": int((table.row < 0).sum()),
         "with_skip": int(_with_skip(table, live).sum()),
         "boot": at_boot(image, arch, records, table, live),
@@ -40,9 +38,10 @@ def summary(image: Image, arch: Arch, records: RecordTable, table: SiteTable) ->
 def _by_section(image: Image, table: SiteTable, live: Mask) -> dict[str, int]:
     """Live sites by section name, which several sections may share, in the order of the sections."""
     found: dict[str, int] = {}
-    for sec, count in zip(*np.unique(table.sec[live], return_counts=True), strict=True):
-        name = image.names[sec] if sec >= 0 else "(nowhere)"
-        found[name] = found.get(name, 0) + int(count)
+    for sec, count in enumerate(np.bincount(table.sec[live] + 1).tolist(), -1):
+        if count:
+            name = image.names[sec] if sec >= 0 else "(nowhere)"
+            found[name] = found.get(name, 0) + count
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch import Arch, Branch
+from ftpatch.edits import Edits
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, U64
 from ftpatch.errors import ApplyError
@@ -22,14 +23,14 @@ Words = np.ndarray[tuple[int, ...], np.dtype[np.uint32]]
 
 def check_result(before: Image, after: Image, arch: Arch, plan: Plan) -> None:
     """Raise ApplyError where the written file is not what the plan says."""
-    _check_bytes(before, after, plan)
+    check_bytes(before, after, plan.edits)
     records = read_records(after, arch)
     if not np.array_equal(records.value, plan.dropping.values):
-        raise _failed(after, "the record table", f"{len(records)} slots that differ from the planned ones")
+        raise failed(after, "the record table", f"{len(records)} slots that differ from the planned ones")
     dropped = 0 if plan.dropping.way == "keep" else int(plan.gone.sum())
     n_live = int(plan.records.live.sum()) - dropped
     if int(records.live.sum()) != n_live or (n_live and records.carrier != plan.records.carrier):
-        raise _failed(after, "the record table", f"{int(records.live.sum())} live records in {records.carrier} slots")
+        raise failed(after, "the record table", f"{int(records.live.sum())} live records in {records.carrier} slots")
     index, table = plan.index, plan.table
     if not len(index) or table.shape is None:
         return
@@ -40,30 +41,34 @@ def check_result(before: Image, after: Image, arch: Arch, plan: Plan) -> None:
         _check_branches(after, arch, arch.call, plan.call_va, after.words(sec, off, 0, 1), plan.call_aim)
     sites = read_sites(after, arch, records, table.forced)
     if sites.shape is None or (sites.shape.old, sites.shape.new) != (table.shape.old, table.shape.new):
-        raise _failed(after, "the layout", f"{sites.shape.name if sites.shape else None}, planned {table.shape.name}")
+        raise failed(after, "the layout", f"{sites.shape.name if sites.shape else None}, planned {table.shape.name}")
     enabled = sites.body_va[sites.status == ENABLED]
     named = table.func[index] < table.func_end[index]
     if not np.isin(table.body_va[index][named], enabled).all():
-        raise _failed(after, "the site table", "a patched function that does not read as enabled")
+        raise failed(after, "the site table", "a patched function that does not read as enabled")
 
 
-def _check_bytes(before: Image, after: Image, plan: Plan) -> None:
+def check_bytes(before: Image, after: Image, edits: Edits) -> None:
     """Every byte of the result is the input's byte or the plan's."""
-    if len(before.data) != len(after.data):
-        raise _failed(after, "the size", f"{len(after.data)} bytes, planned {len(before.data)}")
+    size, grown = len(before.data), np.frombuffer(edits.grown, dtype=np.uint8)
+    if len(after.data) != size + len(grown):
+        raise failed(after, "the size", f"{len(after.data)} bytes, planned {size + len(grown)}")
+    if not np.array_equal(after.data[size:], grown):
+        raise failed(after, "what was appended", "other bytes than planned")
     changed = [
-        start + np.flatnonzero(before.data[start : start + CHUNK] != after.data[start : start + CHUNK])
-        for start in range(0, len(before.data), CHUNK)
+        start + np.flatnonzero(before.data[start : start + CHUNK] != after.data[start : min(start + CHUNK, size)])
+        for start in range(0, size, CHUNK)
     ]
     pos = np.concatenate([np.zeros(0, np.int64), *changed])
-    edits = plan.edits
     at = np.searchsorted(edits.pos, pos, side="right") - 1
-    owned = (at >= 0) & (pos < (edits.pos + edits.width)[np.maximum(at, 0)]) if len(edits) else np.zeros(len(pos), bool)
+    owned = np.zeros(len(pos), bool)
+    if len(edits.pos):
+        owned = (at >= 0) & (pos < (edits.pos + edits.width)[np.maximum(at, 0)])
     if not owned.all():
-        raise _failed(after, "a byte that no edit owns", f"a change at file position {int(pos[~owned][0]):#x}")
+        raise failed(after, "a byte that no edit owns", f"a change at file position {int(pos[~owned][0]):#x}")
     for one in edits.groups:
         if not np.array_equal(after.data[one.pos[:, None] + np.arange(one.new.shape[1])], one.new):
-            raise _failed(after, f"the {one.kind} edits", "other bytes than planned")
+            raise failed(after, f"the {one.kind} edits", "other bytes than planned")
 
 
 def _check_branches(after: Image, arch: Arch, branch: Branch, va: U64, words: Words, aim: U64) -> None:
@@ -72,7 +77,7 @@ def _check_branches(after: Image, arch: Arch, branch: Branch, va: U64, words: Wo
     Raises ApplyError at the first site where one of them disagrees.
     """
     if not branch.word.matches(words[:, -1]).all():
-        raise _failed(after, "a branch", "another instruction (own decoder)")
+        raise failed(after, "a branch", "another instruction (own decoder)")
     texts, seen = second_decoder(arch, words)
     own = branch.decode(words[:, -1])
     planned = aim.view(np.int64) - va.view(np.int64)
@@ -80,7 +85,7 @@ def _check_branches(after: Image, arch: Arch, branch: Branch, va: U64, words: Wo
     if len(bad):
         at = bad[0]
         found = f"{texts[at]} {seen[at]:+#x} (capstone), {own[at]:+#x} (own decoder), planned {planned[at]:+#x}"
-        raise _failed(after, f"the branch at {int(va[at]):#x}", found)
+        raise failed(after, f"the branch at {int(va[at]):#x}", found)
 
 
 def second_decoder(arch: Arch, words: Words) -> tuple[list[str], I64]:
@@ -109,6 +114,7 @@ def second_decoder(arch: Arch, words: Words) -> tuple[list[str], I64]:
     return texts, distance
 
 
-def _failed(after: Image, what: str, found: str) -> ApplyError:
+def failed(after: Image, what: str, found: str) -> ApplyError:
+    """The error of a result that is not what was planned."""
     return ApplyError(f"self-check failed on {what}", after.path, found=found, expected="what the plan says",
                       todo="the output was not kept; please report this")  # fmt: skip

@@ -219,6 +219,61 @@ class Kernel:
         return elf.build()
 
 
+def extended(file: bytes, more: Sequence[Section]) -> bytes:
+    """A relocatable file with sections more, behind those that it has; their names in a copy of the name table."""
+    shoff, n, index = struct.unpack_from("<Q", file, 40)[0], *struct.unpack_from("<HH", file, 60)
+    heads = [bytearray(file[shoff + 64 * sec : shoff + 64 * sec + 64]) for sec in range(n)]
+    pos, size = struct.unpack_from("<QQ", heads[index], 24)
+    names, body = bytearray(file[pos : pos + size]), bytearray(file)
+    for one in more:
+        body += bytes(-len(body) % max(one.align, 1))
+        size = len(one.data) if one.size is None else one.size
+        heads.append(bytearray(struct.pack(
+            "<IIQQQQIIQQ", len(names), one.type, one.flags, one.addr, len(body), size, one.link, one.info, one.align,
+            one.entsize,
+        )))  # fmt: skip
+        names += one.name.encode() + b"\0"
+        body += one.data
+    struct.pack_into("<QQ", heads[index], 24, len(body), len(names))
+    body += names
+    body += bytes(-len(body) % 8)
+    struct.pack_into("<Q", body, 40, len(body))
+    struct.pack_into("<H", body, 60, len(heads))
+    return bytes(body + b"".join(heads))
+
+
+@dataclass(frozen=True)
+class Relocation:
+    """One relocation of a relocatable file, as a reader names it: the section's own name for a section's symbol."""
+
+    section: int
+    offset: int
+    type: int
+    symbol: str
+    addend: int
+
+
+def relocations_by_table(file: bytes) -> list[tuple[str, list[Relocation]]]:
+    """(name of the table, its rows) of every relocation table, in their order (pyelftools)."""
+    elf, found = parsed(file), []
+    symbols = elf.get_section_by_name(".symtab")
+    for table in elf.iter_sections("SHT_RELA"):
+        rows = []
+        for row in table.iter_relocations():
+            symbol = symbols.get_symbol(row["r_info_sym"])
+            text = symbol.name
+            if symbol["st_info"]["type"] == "STT_SECTION":
+                text = elf.get_section(symbol["st_shndx"]).name
+            rows.append(Relocation(table["sh_info"], row["r_offset"], row["r_info_type"], text, row["r_addend"]))
+        found.append((table.name, rows))
+    return found
+
+
+def relocated(file: bytes, table: str = "") -> list[Relocation]:
+    """Every relocation in the order of tables and rows, or those of the tables of one name."""
+    return [row for name, rows in relocations_by_table(file) if table in ("", name) for row in rows]
+
+
 def parsed(file: bytes) -> Any:
     """The file as pyelftools reads it; its types are too coarse to help."""
     return ELFFile(io.BytesIO(file))

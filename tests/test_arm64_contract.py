@@ -206,3 +206,37 @@ def test_the_samples_are_what_their_comments_say() -> None:
         "ldp x0, x1, [sp]", "ldp x2, x3, [sp, #0x10]", "ldp x4, x5, [sp, #0x20]", "ldp x6, x7, [sp, #0x30]",
         "ldr x8, [sp, #0x40]", "ldp x30, x9, [sp, #0x50]", "add sp, sp, #0x60", "ret x9",
     ]  # fmt: skip
+
+
+def judge_ends(*words: int) -> str:
+    """As `judge`, with the site's home 0x100 and a known trampoline 0x200 behind the code's start."""
+
+    def read(va: int, n: int) -> U32:
+        first = (va - AT) // 4
+        return np.array(words[first : first + n] if 0 <= first < len(words) else (), dtype=np.uint32)
+
+    return keeps_contract(read, AT, False, AT + 0x100, AT + 0x200)
+
+
+def b(at: int, to: int) -> int:
+    """b, as the at-th word."""
+    return 0x1400_0000 | (to - 4 * at) >> 2 & 0x03FF_FFFF
+
+
+def test_a_path_may_end_behind_the_site() -> None:
+    assert judge_ends(MOV_X30_X9, b(1, 0x100)) == ""
+    assert judge_ends(SUB_SP_16, MOV_X30_X9, b(2, 0x100)) == "it changes sp"
+    assert judge_ends(NOP, b(1, 0x100)) == (
+        "it does not return with the old x9 in x30, so the traced function would never return"
+    )
+    assert judge_ends(*SAVE, BL_OUT, *RESTORE, MOV_X30_X9, b(16, 0x100)) == (
+        "it does not return with the old x9 in x30, so the traced function would never return"
+    )
+
+
+def test_a_path_may_end_at_a_known_trampoline_with_all_as_at_entry() -> None:
+    assert judge_ends(NOP, b(1, 0x200)) == ""
+    assert judge_ends(MOV_X10_X30, b(1, 0x200)) == ""
+    assert judge_ends(MOV_X30_X9, b(1, 0x200)) == "it goes to the target without x9 and x30 as they were"
+    assert judge_ends(SUB_SP_16, b(1, 0x200)) == "it changes sp"
+    assert judge_ends(NOP, b(1, 0x204)) == f"it runs out of code at {AT + 0x204:#x}"

@@ -57,7 +57,10 @@ def test_help_of_every_verb_names_every_option(verb: str, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("verb", "options"),
     [
-        ("scan", {"--func", "--status", "--section", "--format", "--report", "--color", "--layout", "--sites"}),
+        (
+            "scan",
+            {"--func", "--status", "--section", "--format", "--report", "--color", "--layout", "--sites", "--jobs"},
+        ),
         (
             "enable",
             {
@@ -93,6 +96,7 @@ def test_help_of_the_program_names_every_verb(capsys: pytest.CaptureFixture[str]
         ["enable", "vmlinux", "--func"],
         ["scan", "--format", "xml"],
         ["scan", "--color", "pink"],
+        ["scan", "--jobs", "0"],
         ["image"],
         ["image", "vmlinux"],
     ],

@@ -13,7 +13,7 @@ from elfwriter import MINI, MOV_X9_X30, TEXT, Kernel, as_code, bl, edited, pos_o
 
 from ftpatch import api
 from ftpatch.draft import Request
-from ftpatch.errors import FtpatchError, PolicyError, ReachError, ShapeError, UnsupportedError
+from ftpatch.errors import FtpatchError, PolicyError, ReachError, ShapeError
 from ftpatch.plan import Plan, make_plan
 from ftpatch.select import select
 from ftpatch.summary import summary
@@ -197,17 +197,6 @@ def test_a_branch_one_step_out_of_reach_is_refused(branch: int, distance: str, t
         "expected all of them, or nothing is written – --skip-unpatchable patches the others"
     )
     assert planned(path, "far", "f", skip_unpatchable=True).index.tolist() == [0]
-
-
-@pytest.mark.parametrize(("name", "kind"), [("mini.ko", "module"), ("callops.o", "object"), ("program", "program")])
-def test_only_a_vmlinux_is_patched(name: str, kind: str) -> None:
-    with pytest.raises(UnsupportedError) as caught:
-        planned(MINI / name, "*")
-    assert str(caught.value) == (
-        f"{MINI / name}: patching files of kind {kind} is not supported: "
-        "expected a linked vmlinux – ftpatch scan reads it"
-    )
-    assert caught.value.exit_code == 4
 
 
 def test_mcount_sites_are_refused_with_their_reason() -> None:

@@ -432,12 +432,10 @@ def test_what_has_no_text_is_named(name: str, message: str, capsys: pytest.Captu
     assert refusal(capsys, "scan", MINI / name) == (3, f"ftpatch: {MINI / name}: {message}")
 
 
-@pytest.mark.parametrize("name", ["pfe2.o", "mini.ko"])
-def test_objects_and_modules_are_not_patched(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    kind = "module" if name.endswith("ko") else "object"
-    assert refusal(capsys, "enable", MINI / name, "--func", "*", "--dry-run") == (
-        4, f"ftpatch: {MINI / name}: patching files of kind {kind} is not supported: expected a linked vmlinux – "
-        "ftpatch scan reads it",
+def test_objects_are_not_patched(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys, "enable", MINI / "pfe2.o", "--func", "*", "--dry-run") == (
+        4, f"ftpatch: {MINI / 'pfe2.o'}: patching files of kind object is not supported: expected a linked vmlinux or "
+        "a module – ftpatch scan reads it",
     )  # fmt: skip
 
 

@@ -181,7 +181,7 @@ LOST_R0 = "it does not keep r0, the caller's return address"
         ((0x48001002,), f"it branches to an absolute address at {AT:#x}"),  # ba
         ((0x44000002,), f"it executes 0x44000002 at {AT:#x}, which is not followed"),  # sc
         ((0x06100000, 0x39800000), f"it executes 0x06100000 at {AT:#x}, which is not followed"),  # pla r12
-        ((0x429F0005, *MINIMAL), f"it executes 0x429f0005 at {AT:#x}"),  # bcl 20,31,.+4
+        ((0x429F0009, *MINIMAL), f"it executes 0x429f0009 at {AT:#x}"),  # bcl 20,31,.+8
         ((0x90010008, *MINIMAL), f"it uses the stack by 0x90010008 at {AT:#x}, which is not followed"),  # stw r0,8(r1)
         ((0xBD810000, *MINIMAL), None),  # stmw r12,0(r1)
         ((0xB9810000, *MINIMAL), f"it executes 0xb9810000 at {AT:#x}, which is not followed"),  # lmw r12,0(r1)
@@ -271,3 +271,45 @@ def test_the_samples_are_what_their_comments_say() -> None:
         "std r2, 0xa0(r1)", "std r3, 0x60(r1)", "bl 0x102c", "ld r2, 0xa0(r1)", "addi r1, r1, 0xc0",
         "ld r11, 0x10(r1)", "mtctr r11", "addi r1, r1, 0x20", "ld r0, 0x10(r1)", "mtlr r0", "bctr",
     ]  # fmt: skip
+
+
+MR_R3_R4 = 0x7C832378  # mr r3,r4
+BCL_NEXT = 0x429F0005  # bcl 20,31,$+4
+
+
+def judge_ends(out_of_line: bool, *words: int) -> str:
+    """As `judge`, with the site's home 0x100 and a known trampoline 0x200 behind the code's start."""
+
+    def read(va: int, n: int) -> U32:
+        first = (va - AT) // 4
+        return np.array(words[first : first + n] if 0 <= first < len(words) else (), dtype=np.uint32)
+
+    return keeps_contract(read, AT, out_of_line, AT + 0x100, AT + 0x200)
+
+
+def b(at: int, to: int) -> int:
+    """b, as the at-th word."""
+    return 0x4800_0000 | to - 4 * at & 0x03FF_FFFC
+
+
+@pytest.mark.parametrize("out_of_line", [False, True])
+def test_a_path_may_end_behind_the_site(out_of_line: bool) -> None:
+    """Nobody moves r0 to LR there, not even for a site that is out of line."""
+    assert judge_ends(out_of_line, MTLR_R0, b(1, 0x100)) == ""
+    assert judge_ends(out_of_line, NOP, b(1, 0x100)) == (
+        "it goes behind the site without the old r0 in LR, so the traced function would never return"
+    )
+    assert judge_ends(out_of_line, MTLR_R0, MR_R3_R4, b(2, 0x100)) == "it changes r3"
+
+
+@pytest.mark.parametrize("out_of_line", [False, True])
+def test_a_path_may_end_at_a_known_trampoline_with_all_as_at_entry(out_of_line: bool) -> None:
+    assert judge_ends(out_of_line, MFLR_R12, b(1, 0x200)) == ""
+    assert judge_ends(out_of_line, MTLR_R0, b(1, 0x200)) == "it goes to the target without r0 and LR as they were"
+    assert judge_ends(out_of_line, MFLR_R0, b(1, 0x200)) == "it goes to the target without r0 and LR as they were"
+    assert judge_ends(out_of_line, STDU_32, b(1, 0x200)) == "it changes r1"
+
+
+def test_learning_its_own_address_costs_lr() -> None:
+    assert judge(MFLR_R11, BCL_NEXT, MFLR_R12, MTCTR_R11, MTLR_R0, BCTR) == ""
+    assert judge(BCL_NEXT, *MINIMAL) == "it does not return to where LR pointed"

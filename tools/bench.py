@@ -1,6 +1,7 @@
-"""`make bench`: what ftpatch costs on a real vmlinux, as ratios against everyday tools, all measured in one run.
+"""`make bench`: what ftpatch costs on real files, as ratios against everyday tools, all measured in one run.
 
-Every command runs in turn, ROUNDS times over, so that a noisy neighbour hits all of them alike; the median counts.
+The files are a vmlinux each, and the tree of all modules of a build (`tools.bench tree` measures that alone). Every
+command runs in turn, ROUNDS times over, so that a noisy neighbour hits all of them alike; the median counts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from tools import kernels
 
-ROUNDS = 7
+ROUNDS, TREE_ROUNDS = 7, 3
 FUNCTION = {"arm64": "__arm64_sys_getppid", "ppc64le": "sys_getppid"}
 FTPATCH = str(Path(sys.executable).with_name("ftpatch"))
 
@@ -35,11 +36,11 @@ def measure(command: Sequence[str]) -> tuple[float, int]:
     return seconds, usage.ru_maxrss
 
 
-def run(commands: dict[str, Sequence[str]]) -> dict[str, tuple[float, int]]:
+def run(commands: dict[str, Sequence[str]], rounds: int = ROUNDS) -> dict[str, tuple[float, int]]:
     """Median seconds and greatest resident size of each command."""
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     resident = dict.fromkeys(commands, 0)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, command in commands.items():
             took, size = measure(command)
             seconds[name].append(took)
@@ -91,11 +92,35 @@ def report(name: str, size: int, result: dict[str, tuple[float, int]]) -> None:
         print(f"  ftpatch {key:<22} {second[key]:7.3f} s  {result[key][1] / 1e3:5.0f} MB  {ratio:<22} {aim}")
 
 
+def tree(name: str) -> None:
+    """The table of one tree of modules: scans of all of them against unpacking them in one process."""
+    folder = str(kernels.modules(name))
+    n = sum(1 for _ in Path(folder).rglob("*.ko.xz"))
+    unpack = 'find "$1" -type f -name "*.ko.xz" -print0 | xargs -0 xz -dc'
+    scan = [FTPATCH, "scan", folder]
+    commands: dict[str, Sequence[str]] = {
+        "xz -dc": ["sh", "-c", unpack, "sh", folder],
+        "scan": scan,
+        "scan --jobs 1": [*scan, "--jobs", "1"],
+        "scan --format csv": [*scan, "--format", "csv"],
+    }
+    result = run(commands, TREE_ROUNDS)
+    unpacked = result["xz -dc"][0]
+    print(f"\n{name}: {n} modules, {TREE_ROUNDS} rounds; xz -dc of all {unpacked:.3f} s; memory of the largest process")
+    for key in list(commands)[1:]:
+        took, size = result[key]
+        aim = "aim: 1.0" if key == "scan" else ""
+        print(f"  ftpatch {key:<22} {took:7.3f} s  {size / 1e3:5.0f} MB  {took / unpacked:5.2f} x xz -dc  {aim}")
+
+
 def main() -> None:
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; median of {ROUNDS} rounds"
     )
-    for name in sys.argv[1:] or ("arm64-6.12", "ppc64le-6.12", "ppc64le-sid"):
+    for name in sys.argv[1:] or ("arm64-6.12", "ppc64le-6.12", "ppc64le-sid", "tree"):
+        if name == "tree":
+            tree("ppc64le-6.12")
+            continue
         kernel = kernels.ensure(name)
         folder = Path(tempfile.mkdtemp(prefix="ftpatch-bench-", dir=kernel.vmlinux.parent))
         try:

@@ -7,6 +7,7 @@ sees no ELF object. What a new one has to fill, in tiers; a tier not reached is 
     patch vmlinux   entries, read_entry, keeps_contract; what its kernels need of skips_zero and table_end
     ops per site    ops_thunk, or site_stub where sites are out of line
     far calls       far
+    modules         modules: relocation types, and the code that a patch brings along
 
 Layouts and branches are tables of a shared kind: `shape.py`.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ftpatch.arch.contract import Contract
 from ftpatch.arch.shape import (
     MATCH_HALF,
     MATCH_NEW,
@@ -32,8 +34,8 @@ from ftpatch.errors import ArchError
 
 __all__ = [
     "MATCH_HALF", "MATCH_NEW", "MATCH_NONE", "MATCH_OLD", "WINDOW", "WINDOW_FIRST", "AddressPair", "Arch", "Branch",
-    "Entry", "FarCalls", "OpsThunk", "Shape", "SiteStub", "TableEnd", "Word", "arch_of", "architectures", "shape_named",
-    "support_table",
+    "Code", "Entry", "FarCalls", "Fixup", "Modules", "OpsThunk", "Shape", "SiteStub", "TableEnd", "Word", "arch_of",
+    "architectures", "shape_named", "support_table",
 ]  # fmt: skip
 
 
@@ -115,6 +117,43 @@ class SiteStub:
 
 
 @dataclass(frozen=True)
+class Fixup:
+    """A relocation that a piece of code needs: byte offset, type, which symbol ("hook", "toc"), addend."""
+
+    off: int
+    kind: int
+    symbol: str
+    addend: int = 0
+
+
+@dataclass(frozen=True)
+class Code:
+    """A piece of code for a module: its words, data in front of it included; byte offset of the first instruction."""
+
+    words: tuple[int, ...]
+    entry: int = 0
+    fixups: tuple[Fixup, ...] = ()
+
+
+@dataclass(frozen=True)
+class Modules:
+    """How modules of this machine are patched: with relocations that their loader resolves.
+
+    branch: relocation type of a call; trampolines: the sections, core and init, in which the loader puts its jumps to
+    the kernel's entries, `jump` bytes each, in the order of `Arch.entries`; empty where it offers nothing that can be
+    named, so that a trampoline is brought along. ops_function: what an ops object of ours calls. hook: a stub that
+    calls a C function, for a shape that is out of line or not. toc: the symbol that stands for the module's TOC.
+    """
+
+    branch: int
+    trampolines: tuple[str, ...]
+    jump: int
+    ops_function: Code
+    hook: Callable[[bool], Code]
+    toc: str = ""
+
+
+@dataclass(frozen=True)
 class Arch:
     name: str
     e_machine: int
@@ -128,12 +167,13 @@ class Arch:
     entries: tuple[str, ...]  # the kernel's own trampolines, the default first
     read_entry: Callable[[U32], Entry]
     contract: str  # what a target must do, for people
-    keeps_contract: Callable[[Callable[[int, int], U32], int, bool], str]
+    keeps_contract: Contract
     ops_thunk: OpsThunk | None = None
     table_end: TableEnd | None = None
     skips_zero: Callable[[U32], bool] | None = None
     far: FarCalls | None = None
     site_stub: SiteStub | None = None
+    modules: Modules | None = None
     boots_elf: bool = False  # firmware boots the ELF file itself, not a flat image
     max_offset: int | None = None  # how far behind a symbol a record may lie before newer kernels call it invalid
 
@@ -161,7 +201,8 @@ def support_table() -> list[str]:
         for shape in arch.shapes:
             enable = "refused" if shape.refusal else "yes"
             far = "" if shape.refusal else "yes" if arch.far else "not needed"
-            rows.append(f"| {arch.name} | `{shape.name}` | {shape.text} | yes | {enable} | {far} | scan |")
+            module = "scan" if shape.refusal or arch.modules is None else "yes"
+            rows.append(f"| {arch.name} | `{shape.name}` | {shape.text} | yes | {enable} | {far} | {module} |")
     return rows
 
 

@@ -29,6 +29,7 @@ import numpy as np
 
 from ftpatch.arch import AddressPair, Arch, Branch, Entry, OpsThunk, Shape, TableEnd, Word
 from ftpatch.arch.arm64_contract import keeps_contract
+from ftpatch.arch.arm64_module import MODULES
 from ftpatch.elf.tables import U32
 
 NOP = Word(0xD503_201F, text="nop")
@@ -202,4 +203,5 @@ ARCH = Arch(
     keeps_contract=keeps_contract,
     ops_thunk=OpsThunk(thunk, 16, (1 << 32) - (1 << 12), ERRATUM_843419),
     table_end=TableEnd(find_pairs, set_pair),
+    modules=MODULES,
 )

@@ -47,9 +47,11 @@ class State:
         return ("sp", self.sp) if n == SP else self.regs[n]
 
 
-def keeps_contract(read: Read, va: int, out_of_line: bool = False) -> str:
+def keeps_contract(
+    read: Read, va: int, out_of_line: bool = False, home: int | None = None, target: int | None = None
+) -> str:
     """Why the code at `va` is no trampoline for a patch site; empty where it is. Sites are never out of line here."""
-    return judge(read, State(va), _branch)
+    return judge(read, State(va), _branch, {target: _pass_on, home: _kept})
 
 
 def _branch(state: State, word: int, todo: list[State]) -> bool:
@@ -79,8 +81,23 @@ def _branch(state: State, word: int, todo: list[State]) -> bool:
 def _leave(state: State, register: int) -> None:
     if state.get(register) != ("reg", 30):
         raise NotShown("it does not return to where x30 pointed")
+    _kept(state)
+
+
+def _pass_on(state: State) -> None:
+    """The site's own two return addresses must still be where a trampoline looks for them."""
+    if state.regs[30] != ("reg", 30) or state.regs[9] != ("reg", 9):
+        raise NotShown("it goes to the target without x9 and x30 as they were")
+    _keeps(state)
+
+
+def _kept(state: State) -> None:
     if state.regs[30] != ("reg", 9):
         raise NotShown("it does not return with the old x9 in x30, so the traced function would never return")
+    _keeps(state)
+
+
+def _keeps(state: State) -> None:
     changed = [f"x{n}" for n in PRESERVED if state.regs[n] != ("reg", n)]
     if changed or state.sp:
         raise NotShown(f"it changes {', '.join(changed or ['sp'])}")

@@ -6,7 +6,7 @@ hold where a path leaves, is each machine's own. The answer errs on the side of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from ftpatch.elf.tables import U32
@@ -24,15 +24,30 @@ class Placed(Protocol):
 S = TypeVar("S", bound=Placed)
 
 
+class Contract(Protocol):
+    """Why the code at `va` is no trampoline for a patch site, in line or out of line; empty where it is.
+
+    home: an address behind the site, where a path may end with the caller's return address back in its register;
+    target: a trampoline that is known to keep the contract, where a path may end with everything as at entry.
+    """
+
+    def __call__(
+        self, read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None
+    ) -> str: ...
+
+
 class NotShown(Exception):
     """The walk met something that does not keep the contract, or that it cannot follow."""
 
 
-def judge(read: Read, start: S, step: Callable[[S, int, list[S]], bool]) -> str:
+def judge(
+    read: Read, start: S, step: Callable[[S, int, list[S]], bool], ends: Mapping[int | None, Callable[[S], None]]
+) -> str:
     """Why the code is no trampoline for a patch site; empty where every path keeps the contract.
 
     step(state, word, todo) moves the state over one instruction, adds the other side of a conditional branch to
-    `todo`, and returns True where the path ends soundly. It raises NotShown otherwise.
+    `todo`, and returns True where the path ends soundly. It raises NotShown otherwise. ends: what
+    must hold at addresses where a path ends without a step.
     """
     todo, steps, paths = [start], 0, 0
     try:
@@ -40,6 +55,9 @@ def judge(read: Read, start: S, step: Callable[[S, int, list[S]], bool]) -> str:
             state, paths = todo.pop(), paths + 1
             ended = False
             while not ended:
+                if state.va in ends:
+                    ends[state.va](state)
+                    break
                 steps += 1
                 if steps > MAX_STEPS or paths > MAX_PATHS:
                     raise NotShown("it is too long to be judged")

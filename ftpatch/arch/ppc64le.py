@@ -28,6 +28,7 @@ import numpy as np
 
 from ftpatch.arch import Arch, Branch, Entry, FarCalls, Shape, SiteStub, Word
 from ftpatch.arch.ppc64le_contract import keeps_contract
+from ftpatch.arch.ppc64le_module import MODULES
 from ftpatch.elf.tables import I64, U32
 
 NOP = Word(0x6000_0000, text="nop")
@@ -263,6 +264,7 @@ ARCH = Arch(
         text=("ftrace_ool_stub_text", "ftrace_ool_stub_text_end"),
         init="ftrace_ool_stub_inittext",
     ),
+    modules=MODULES,
     boots_elf=True,
     max_offset=16,
 )

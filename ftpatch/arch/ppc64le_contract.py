@@ -17,6 +17,7 @@ OLD_LR: Value = ("lr", 0)
 PRESERVED = (*range(1, 11), *range(13, 32))
 SCRATCH = (0, *range(3, 13))
 LR, CTR = 8, 9
+BCL_NEXT = 0x429F_0005  # bcl 20,31,$+4
 NOT_FOLLOWED = (1, 17, 56, 57, 60, 61)  # prefixed words, sc, and loads and stores of pairs and vectors
 CR_LOGIC = (0x000, 0x042, 0x102, 0x182, 0x1C2, 0x202, 0x242, 0x342, 0x382, 0x12C)  # mcrf, crxxx, isync
 
@@ -33,9 +34,10 @@ class State:
         return State(va, list(self.regs), self.lr, self.ctr, dict(self.stack))
 
 
-def keeps_contract(read: Read, va: int, out_of_line: bool) -> str:
+def keeps_contract(read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None) -> str:
     """Why the code at `va` is no trampoline for a patch site, in line or out of line; empty where it is."""
-    return judge(read, State(va), lambda state, word, todo: _step(state, word, todo, out_of_line))
+    ends = {target: _pass_on, home: _at_home}
+    return judge(read, State(va), lambda state, word, todo: _step(state, word, todo, out_of_line), ends)
 
 
 def _step(state: State, word: int, todo: list[State], out_of_line: bool) -> bool:
@@ -49,12 +51,8 @@ def _step(state: State, word: int, todo: list[State], out_of_line: bool) -> bool
         else:
             state.va = va + _signed(word & 0x03FF_FFFC, 26)
         return False
-    if opcode == 16:  # bc
-        if word & 3:
-            raise NotShown(f"it executes {word:#010x} at {va:#x}")
-        if not word >> 21 & 0b00100:  # it counts CTR down
-            state.ctr = UNKNOWN
-        todo.append(state.copy(va + _signed(word & 0xFFFC, 16)))
+    if opcode == 16:
+        _conditional(state, word, todo)
     elif opcode == 19 and word & 0x7FE in (0x20, 0x420):  # bclr, bcctr
         always = word >> 21 & 0b10100 == 0b10100
         if word & 1:
@@ -74,6 +72,18 @@ def _step(state: State, word: int, todo: list[State], out_of_line: bool) -> bool
     return False
 
 
+def _conditional(state: State, word: int, todo: list[State]) -> None:
+    """A conditional branch: both ways."""
+    if word == BCL_NEXT:  # only to learn its own address
+        state.lr = UNKNOWN
+        return
+    if word & 3:
+        raise NotShown(f"it executes {word:#010x} at {state.va:#x}")
+    if not word >> 21 & 0b00100:  # it counts CTR down
+        state.ctr = UNKNOWN
+    todo.append(state.copy(state.va + _signed(word & 0xFFFC, 16)))
+
+
 def _leave(state: State, to: Value, out_of_line: bool) -> None:
     if to != OLD_LR:
         raise NotShown("it does not return to where LR pointed")
@@ -81,6 +91,24 @@ def _leave(state: State, to: Value, out_of_line: bool) -> None:
         raise NotShown("it does not return with the old r0 in LR, so the traced function would never return")
     if out_of_line and state.regs[0] != ("reg", 0):
         raise NotShown("it does not keep r0, the caller's return address")
+    _keeps(state)
+
+
+def _at_home(state: State) -> None:
+    """Behind the site, which nobody else moves r0 to LR for."""
+    if state.lr != ("reg", 0):
+        raise NotShown("it goes behind the site without the old r0 in LR, so the traced function would never return")
+    _keeps(state)
+
+
+def _pass_on(state: State) -> None:
+    """The site's own two return addresses must still be where a trampoline looks for them."""
+    if state.lr != OLD_LR or state.regs[0] != ("reg", 0):
+        raise NotShown("it goes to the target without r0 and LR as they were")
+    _keeps(state)
+
+
+def _keeps(state: State) -> None:
     kept = [("sp", 0) if n == 1 else ("reg", n) for n in range(32)]
     changed = [f"r{n}" for n in PRESERVED if state.regs[n] != kept[n]]
     if changed:

@@ -67,6 +67,14 @@ class Branch:
         return ((field ^ sign) - sign) * self.scale
 
 
+def _are(words: U32, wanted: tuple[Word, ...]) -> Mask:
+    """Which rows begin with these instructions. words: (n, at least len(wanted))."""
+    found = np.ones(len(words), dtype=bool)
+    for i, word in enumerate(wanted):
+        found &= word.matches(words[:, i])
+    return found
+
+
 @dataclass(frozen=True)
 class Shape:
     """How a compiler laid out one patch site, seen from its record.
@@ -119,39 +127,43 @@ class Shape:
         found = np.zeros(len(window), dtype=bool)
         first = self.skip_at - WINDOW_FIRST
         for words in self.skips:
-            found |= np.logical_and.reduce([word.matches(window[:, first + i]) for i, word in enumerate(words)])
+            found |= _are(window[:, first:], words)
         return found
 
     def shift(self, window: U32) -> I64:
         """Words from `start` to the site's first word to rewrite, per site: not 0 behind extra words."""
         found = np.zeros(len(window), dtype=np.int64)
-        if self.skip_at >= 0:
+        if self.skips and self.skip_at >= 0:
             found[self.skipped(window)] = self.skip_words
         return found
 
     def to_entry(self, window: U32) -> I64:
         """Bytes from the record to the function's entry, per site."""
         distance = np.full(len(window), self.entry, dtype=np.int64)
-        if self.skip_at < 0:
+        if self.skips and self.skip_at < 0:
             distance[self.skipped(window)] -= 4 * self.skip_words
         return distance
 
     def body(self, window: U32) -> U32:
         """(n, len(old)) words that enabling rewrites."""
-        first = self.start - WINDOW_FIRST + self.shift(window)
+        start = self.start - WINDOW_FIRST
+        if not self.skips or self.skip_at < 0:
+            return window[:, start : start + len(self.old)].copy()
+        first = start + self.shift(window)
         columns: U32 = np.take_along_axis(window, first[:, None] + np.arange(len(self.old)), axis=1)
         return columns
 
     def match(self, window: U32) -> U8:
         """MATCH_* per site, by the words alone."""
         body = self.body(window)
-        old = np.logical_and.reduce([word.matches(body[:, i]) for i, word in enumerate(self.old)])
+        old = _are(body, self.old)
         if self.lead is not None:
             old &= self._led(window)
-        found = np.where(old, MATCH_OLD, MATCH_NONE).astype(np.uint8)
+        found = np.full(len(body), MATCH_NONE, dtype=np.uint8)
+        found[old] = MATCH_OLD
         if self.refusal or self.old == self.new:
             return found
-        new = np.logical_and.reduce([word.matches(body[:, i]) for i, word in enumerate(self.new)])
+        new = _are(body, self.new)
         if len(self.new) > 1:
             found[self.new[0].matches(body[:, 0]) & self.old[-1].matches(body[:, -1])] = MATCH_HALF
         found[new] = MATCH_NEW

@@ -21,6 +21,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 VERBS = ("scan", "enable", "image")
 BUG = 70
 
+# Signals that end a process that does not catch them. SIGPIPE and SIGXFSZ are not among them: Python ignores them, and
+# the system call fails instead.
+ENDING = (
+    signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM,
+    signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU,
+)  # fmt: skip
+
 
 class Verbs(click.Group):
     """Subcommands by name; importing one imports numpy and everything behind it."""
@@ -44,7 +51,9 @@ def group() -> None:
 
 def main() -> None:
     """The `ftpatch` script: run, and turn every refusal into one line and its exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for signum in ENDING:
+        if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):  # nohup's stays as it is
+            signal.signal(signum, _end)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text
     sys.exit(run(sys.argv[1:]))
@@ -62,7 +71,7 @@ def run(arguments: list[str]) -> int:
         error.show()
         return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("ftpatch: interrupted; nothing was left behind", err=True)
+        say("ftpatch: interrupted; every file is whole, old or new")
         return 128 + signal.SIGINT
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE):
@@ -85,8 +94,16 @@ def _bug() -> int:
 def complain(error: FtpatchError) -> None:
     """A refusal on stderr: the culprits, if there are more than the sentence shows, then the one line."""
     for line in error.details if len(error.details) > 1 else ():
-        click.echo(f"  {line}", err=True)
-    click.echo(f"ftpatch: {error}", err=True)
+        say(f"  {line}")
+    say(f"ftpatch: {error}")
+
+
+def say(text: str) -> None:
+    """A line on stderr. Where that is closed or full there is nobody to tell, and the exit code says it."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def emit(text: str) -> None:
@@ -103,6 +120,11 @@ def emit(text: str) -> None:
         raise InputError(f"the report cannot be written: {error.strerror}", "stdout") from None
 
 
-def _terminated(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds like any exception, so that no temporary file stays."""
+def _end(signum: int, frame: FrameType | None) -> None:
+    """A signal unwinds like any exception, so that no temporary file stays; a second one does not disturb that. SIGQUIT
+    then ends what hangs."""
+    for other in ENDING:
+        signal.signal(other, signal.SIG_DFL if other == signal.SIGQUIT else signal.SIG_IGN)
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(128 + signum)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import click
 
@@ -27,6 +28,25 @@ from ftpatch.errors import UsageError
 @click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched).")
 @click.option("--in-place", is_flag=True, help="Replace FILE itself, and write the journal FILE.ftpatch.json.")
 @click.option("--target", default="", metavar="SYMBOL|0xVA", help="What the sites call (default: ftrace_caller).")
+@click.option(
+    "--hook", default="", metavar="SYMBOL", help="Modules: the sites call this C function as hook(site, caller)."
+)
+@click.option("--stub-asm", metavar="FILE", help="Modules: the sites call this stub, written in assembly.")
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="FILE",
+    help="Modules: the vmlinux that will load it, and modules whose symbols it may use; repeatable.",
+)
+@click.option(
+    "--signature",
+    default="strip",
+    type=click.Choice(["strip", "refuse"]),
+    show_default=True,
+    help="What becomes of an appended signature, which any change makes void.",
+)
+@click.option("--sign", nargs=2, metavar="KEY CERT", help="Sign the result as the kernel's sign-file does (RSA, PEM).")
+@click.option("--max-size", type=int, metavar="BYTES", help="What a compressed file may unpack to (default: 1 GiB).")
 @click.option("--force-target", is_flag=True, help="Take a target that was not shown to keep the contract of a site.")
 @click.option("--force-early", is_flag=True, help="Take functions that run before the target can work (ppc64le).")
 @click.option(
@@ -56,11 +76,12 @@ from ftpatch.errors import UsageError
 def command(
     file: str, func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...], format_: str,
     color: str, report: tuple[str, ...], layout: str | None, output: str | None, in_place: bool, target: str,
-    force_target: bool, force_early: bool, way: str, ops: str | None, ops_via: str, skip_unpatchable: bool,
-    dry_run: bool,
+    hook: str, stub_asm: str | None, against: tuple[str, ...], signature: str, sign: tuple[str, str] | None,
+    max_size: int | None, force_target: bool, force_early: bool, way: str, ops: str | None, ops_via: str,
+    skip_unpatchable: bool, dry_run: bool,
 ) -> int:  # fmt: skip
     """Enable the patch sites that the selectors choose, all of them or none."""
-    from ftpatch import api, apply, plan, select
+    from ftpatch import api, apply, select
     from ftpatch.draft import Request
     from ftpatch.report import Document, destinations
     from ftpatch.report.journal import plan_object
@@ -79,15 +100,18 @@ def command(
     if not in_place:
         apply.output_path(file, out)
 
-    scan = api.scan(file, layout)
+    scan = api.scan(file, layout, max_size)
+    packing, told = api.packing_for(scan.image, out, signature, sign)
     selection = select.select(scan.table, func, status, section, named=True)
     for text in selection.notes:
         note(text)
+    stub = api.read_stub(scan, stub_asm) if stub_asm is not None else None
     request = Request(
         selection.mask, target=target, force_target=force_target, force_early=force_early, records=way, ops=ops,
-        ops_via=ops_via, skip_unpatchable=skip_unpatchable,
+        ops_via=ops_via, skip_unpatchable=skip_unpatchable, hook=hook, stub=stub,
     )  # fmt: skip
-    made = plan.make_plan(scan.image, scan.arch, scan.records, scan.table, request)
+    made = api.make_plan(scan, request, against, max_size)
+    made = replace(made, notes=(*made.notes, *told))
     for text in made.warnings:
         note(f"warning: {text}")
 
@@ -103,7 +127,7 @@ def command(
             document.images.append(plan_object(scan, made, written, sha256, shown))
             return files_ready(document, report)
 
-        api.write_enabled(scan, made, out, hashed, reports)
+        api.write_enabled(scan, made, out, hashed, reports, packing)
     to_stdout(document, format_, color)
     return 0
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ftpatch.cli import emit
+from ftpatch.cli import emit, say
 from ftpatch.report import FORMATS, Document, destinations, renderer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -78,16 +78,23 @@ def check_reports(report: tuple[str, ...], files: Sequence[str]) -> None:
 
 @contextmanager
 def files_ready(document: Document, report: tuple[str, ...]) -> Iterator[None]:
-    """Every --report FORMAT=FILE under a temporary name, written and complete; they get their names when the context
-    ends well, and vanish when it does not."""
-    with ExitStack() as stack:
-        for name, path in destinations(report):
-            from ftpatch import apply
-
-            fd, _ = stack.enter_context(apply.whole_file(apply.report_path(path), 0o666 & ~_umask()))
-            for piece in _blocks(renderer(name)(document)):
-                apply.append(fd, piece.encode("utf-8", "backslashreplace"))
+    """Every --report FORMAT=FILE, complete before the first gets its name; all are taken back if the context ends
+    badly. What the context does is short: signals wait until then."""
+    if not report:
         yield
+        return
+    from ftpatch import apply
+
+    with ExitStack() as stack:
+        files = []
+        for name, path in destinations(report):
+            new = stack.enter_context(apply.whole_file(apply.report_path(path), 0o666 & ~_umask(), note))
+            for piece in _blocks(renderer(name)(document)):
+                apply.append(new.fd, piece.encode("utf-8", "backslashreplace"))
+            new.finish()
+            files.append(new)
+        with apply.named(files):
+            yield
 
 
 def to_files(document: Document, report: tuple[str, ...]) -> None:
@@ -114,4 +121,4 @@ def _umask() -> int:
 
 def note(text: str) -> None:
     """A remark on stderr."""
-    print(f"ftpatch: {text}", file=sys.stderr)
+    say(f"ftpatch: {text}")

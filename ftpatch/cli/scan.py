@@ -1,50 +1,126 @@
-"""`ftpatch scan`: what a file's patch sites are, without touching it."""
+"""`ftpatch scan`: what a file's patch sites are, or those of all modules in a tree, without touching them."""
 
 from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from ftpatch.cli import complain
 from ftpatch.cli.options import check_reports, layout, note, options, reports, selectors, to_files, to_stdout
-from ftpatch.errors import FtpatchError
+from ftpatch.errors import FtpatchError, UsageError
+
+if TYPE_CHECKING:
+    from ftpatch.report import Document
+    from ftpatch.tree import Request
+
+SITES_HELP = "Add the table of sites to the text report, and the sites of a tree's modules to JSON."
+JOBS_HELP = "Worker processes for a tree (default: one per processor)."
 
 
 @click.command("scan")
-@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.argument("files", nargs=-1, metavar="[FILE|DIR]...")
 @options(selectors, reports, [layout])
-@click.option("--sites", "show_sites", is_flag=True, help="Add the table of sites to the text report.")
+@click.option("--sites", "show_sites", is_flag=True, help=SITES_HELP)
+@click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help=JOBS_HELP)
 def command(
     files: tuple[str, ...], func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...], format_: str,
-    color: str, report: tuple[str, ...], layout: str | None, show_sites: bool,
+    color: str, report: tuple[str, ...], layout: str | None, show_sites: bool, jobs: int | None,
 ) -> int:  # fmt: skip
-    """Show the patch sites of kernels, modules and objects (default: ./vmlinux)."""
-    from ftpatch import api
+    """Show the patch sites of kernels, modules and objects (default: ./vmlinux).
+
+    A DIR stands for all modules below it (.ko, .ko.xz, .ko.gz, .ko.zst; symbolic links are not followed) and gives
+    totals and a table by module. There, a selector need only match in some module. JSON has the sites of a tree's
+    modules only with --sites or a selector, CSV always.
+    """
     from ftpatch.report import Document, destinations
-    from ftpatch.report.rows import image_object
+    from ftpatch.tree import Request
 
     wanted = {format_, *(name for name, _ in destinations(report))}
-    check_reports(report, files or ("vmlinux",))
-    with_sites = show_sites or wanted != {"text"}
-    document = Document("scan", show_sites=show_sites)
-    worst = 0
-    for path in files or ("vmlinux",):
-        try:
-            scan = api.scan(path, layout)
-            chosen = None
-            if func or status or section:
-                from ftpatch.select import select
+    files = files or ("vmlinux",)
+    check_reports(report, files)
+    if func:
+        from ftpatch.select import expanded
 
-                selection = select(scan.table, func, status, section)
-                chosen = selection.mask
-                for text in selection.notes:
-                    note(text)
-            sha256 = scan.image.sha256 if "json" in wanted else None
-            document.images.append(image_object(scan, chosen, sha256, with_sites or chosen is not None))
+        func = tuple(expanded(func))  # a list on stdin can be read once
+    request = Request(layout, func, status, section, "json" in wanted, show_sites or "csv" in wanted)
+    document = Document("scan", show_sites=show_sites or request.selects, selected=request.selects)
+    worst = 0
+    for path in files:
+        try:
+            if os.path.isdir(path):
+                code = _tree(path, request, jobs, report, document)
+            else:
+                code = _file(path, request, wanted != {"text"}, document)
+        except UsageError:  # nothing is written
+            raise
         except FtpatchError as error:  # one bad file does not hide the others
-            complain(error)
-            document.errors.append({"file": path, "code": error.exit_code, "message": str(error)})
-            worst = max(worst, error.exit_code)
-    document.show_sites |= bool(func or status or section)
+            code = _failed(path, error, document)
+        worst = max(worst, code)
     to_files(document, report)
     to_stdout(document, format_, color)
     return worst
+
+
+def _failed(path: str, error: FtpatchError, document: Document, **more: str) -> int:
+    complain(error)
+    document.errors.append({"file": path, "code": error.exit_code, "message": str(error), **more})
+    return error.exit_code
+
+
+def _file(path: str, request: Request, with_sites: bool, document: Document) -> int:
+    """Add one file to the document."""
+    from ftpatch import api
+    from ftpatch.report.rows import image_object
+
+    scan = api.scan(path, request.layout)
+    chosen = None
+    if request.selects:
+        from ftpatch.select import select
+
+        selection = select(scan.table, request.func, request.status, request.section)
+        chosen = selection.mask
+        for text in selection.notes:
+            note(text)
+    sha256 = scan.image.sha256 if request.hashed else None
+    document.images.append(image_object(scan, chosen, sha256, with_sites or request.with_sites or request.selects))
+    return 0
+
+
+def _tree(top: str, request: Request, jobs: int | None, report: tuple[str, ...], document: Document) -> int:
+    """Add all modules of a tree to the document, and their totals; a tree that was named twice counts once."""
+    from ftpatch import tree
+    from ftpatch.report.tree import totals
+
+    if any(one["tree"] == top for one in document.trees):
+        return 0
+    listing = tree.walk(top)
+    check_reports(report, listing.files)
+    with _progress(len(listing.files)) as advance:
+        found = tree.scan_tree(listing, request, jobs, advance)
+    worst = 0
+    for one in found:
+        for text in one.notes:
+            note(f"{one.path}: {text}")
+        if one.error:
+            worst = max(worst, _failed(one.path, one.error, document, tree=top))
+    images = [{**one.image, "tree": top} for one in found if one.image]
+    document.images += images
+    document.trees.append({"tree": top, "totals": totals(images, len(found) - len(images))})
+    if request.selects:
+        tree.require_chosen(top, found)
+    return worst
+
+
+@contextmanager
+def _progress(n: int) -> Iterator[Callable[[int], object]]:
+    """A function that moves a bar on a terminal's stderr by so many files; without a terminal it does nothing."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with click.progressbar(length=n, label="modules", show_pos=True, file=sys.stderr) as bar:
+        yield bar.update

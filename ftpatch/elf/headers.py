@@ -73,7 +73,7 @@ def _section_names(path: str, data: U8, ehdr: Rows, shdr: Rows) -> tuple[str, ..
     if index >= len(shdr) or shdr["sh_type"][index] != t.SHT_STRTAB:
         raise ElfError("e_shstrndx names no string table", path, found=f"section {index} of {len(shdr)}")
     table = t.cut(data, int(shdr["sh_offset"][index]), int(shdr["sh_size"][index]), f"{path}: section names").tobytes()
-    starts = [int(start) for start in shdr["sh_name"]]
+    starts: list[int] = shdr["sh_name"].tolist()
     if max(starts) >= len(table):
         raise ElfError("a section's name lies outside the name table", path, found=f"{max(starts):#x}")
     names: dict[int, str] = {}

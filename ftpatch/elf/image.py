@@ -31,11 +31,18 @@ KERNEL_NAMES = ("start_kernel", "linux_banner", "__start_mcount_loc")
 
 @dataclass(frozen=True)
 class Image:
-    """A parsed ELF file. `data` is the whole file as read-only bytes, usually a memory map."""
+    """A parsed ELF file, and what is around it.
+
+    `data` is the ELF file alone as read-only bytes, usually a memory map; `raw` is the file as it is on disk, which
+    may be compressed (`wrapping`) and may have a signature appended to the ELF file (`trailer`).
+    """
 
     path: str
     data: U8
+    raw: U8
     mode: int
+    wrapping: str
+    trailer: bytes
     ehdr: Rows
     shdr: Rows
     phdr: Rows
@@ -149,7 +156,7 @@ class Image:
         whole = (pos >= 0) & (start >= low) & (start + 4 * n <= high) & (start & 3 == 0)
         words[whole] = self._aligned_words[(start[whole] >> 2)[:, None] + np.arange(n)]
         rest = np.flatnonzero(~whole & (pos >= 0))  # at a section's edge, or misaligned: a handful
-        for column in range(n):
+        for column in range(n if len(rest) else 0):
             at = start[rest] + 4 * column
             good = (at >= low[rest]) & (at + 4 <= high[rest])
             words[rest[good], column] = self.word_at(at[good])
@@ -267,10 +274,10 @@ class Image:
 
     @cached_property
     def sha256(self) -> str:
-        """sha256 of the whole file."""
+        """sha256 of the whole file as it is on disk."""
         import hashlib
 
-        return hashlib.sha256(self.data.data).hexdigest()
+        return hashlib.sha256(self.raw.data).hexdigest()
 
     def require_symbols(self) -> None:
         """Refuse a stripped file: without symbols neither the table nor a function can be found."""
@@ -281,12 +288,15 @@ class Image:
             )  # fmt: skip
 
 
-def open_image(path: str) -> Image:
-    """Read and check the headers of an ELF file.
+def open_image(path: str, max_size: int = envelope.MAX_SIZE) -> Image:
+    """Read and check the headers of an ELF file, compressed or not; at most `max_size` bytes are unpacked.
 
-    Raises InputError for what is not ELF, ArchError for 32-bit and big-endian files, ElfError for headers that
-    contradict the file.
+    Raises InputError for what is not ELF, EnvelopeError for what cannot be unpacked, ArchError for 32-bit and
+    big-endian files, ElfError for headers that contradict the file.
     """
-    data, mode = envelope.open_elf(path)
-    head = read_headers(path, data)
-    return Image(path, data, mode, head.ehdr, head.shdr, head.phdr, head.names)
+    found = envelope.open_elf(path, max_size)
+    head = read_headers(path, found.data)
+    return Image(
+        path, found.data, found.raw, found.mode, found.wrapping, found.trailer, head.ehdr, head.shdr, head.phdr,
+        head.names,
+    )  # fmt: skip

@@ -14,12 +14,18 @@ FORMATS = ("text", "json", "csv")
 
 @dataclass
 class Document:
-    """What a command has to say: JSON's top level as a value. Without `show_sites`, text is a summary."""
+    """What a command has to say: JSON's top level as a value.
+
+    show_sites: without it, text is a summary, and JSON leaves out the sites of a tree's modules. selected: only some
+    sites were asked for.
+    """
 
     command: str
     images: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    trees: list[dict[str, Any]] = field(default_factory=list)
     show_sites: bool = False
+    selected: bool = False
     colored: bool = False
 
 

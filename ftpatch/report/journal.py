@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from ftpatch import dropping
 from ftpatch.api import Output, Scan
 from ftpatch.edits import Edits
 from ftpatch.elf.tables import Mask
+from ftpatch.module.plan import ModulePlan
+from ftpatch.outcome import FATES
 from ftpatch.plan import Plan
 from ftpatch.report.rows import image_object
 from ftpatch.sites import SiteTable
 
 
 def plan_object(
-    scan: Scan, plan: Plan, output: Output | None, sha256: str | None, shown: int | None = None
+    scan: Scan, plan: Plan | ModulePlan, output: Output | None, sha256: str | None, shown: int | None = None
 ) -> dict[str, Any]:
     """The IMAGE object of a writing command: the chosen sites with what happens to them, and every edit.
 
@@ -27,21 +28,25 @@ def plan_object(
     at = {site: row for row, site in enumerate(plan.index.tolist())}  # row of the plan's columns, by site
     for index, site in zip(np.flatnonzero(chosen).tolist(), found["sites"], strict=True):
         site.update(_patched(plan, at[index], index) if index in at else _left(plan, index))
+    settled = plan.settled
     found["request"] = {
-        "target": plan.target.name, "target_va": f"0x{plan.target.va:016x}", "ops": plan.ops.name if plan.ops else None,
-        "ops_via": plan.ops_via, "records": plan.dropping.way, "records_why": plan.dropping.why,
+        "target": settled.target, "target_va": _address(settled.target_va), "ops": settled.ops,
+        "ops_via": settled.ops_via, "records": settled.records, "records_why": settled.records_why,
     }  # fmt: skip
     found["notes"] = [*plan.warnings, *plan.notes]
-    found["output"] = output and {"file": output.path, "sha256": output.sha256, "elf_sha256": output.sha256}
+    found["output"] = output and {
+        "file": output.path, "sha256": output.sha256, "elf_sha256": output.elf_sha256,
+    }  # fmt: skip
     found["done"] = {
         "patched": len(plan.index), "left": int(plan.chosen.sum()) - len(plan.index),
         "edits": len(plan.edits), "bytes": plan.edits.n_bytes(),
     }  # fmt: skip
-    found["edits"] = edit_rows(plan.edits, plan.table) if shown is None else []
+    signed = output.trailer if output else b""
+    found["edits"] = edit_rows(plan.edits, plan.table, scan.image.trailer, signed) if shown is None else []
     return found
 
 
-def _first(plan: Plan, shown: int) -> Mask:
+def _first(plan: Plan | ModulePlan, shown: int) -> Mask:
     """The first few of the patched sites and of those that stay: all that a text report names."""
     mask = np.zeros(len(plan.table), dtype=bool)
     mask[plan.index[:shown]] = True
@@ -49,44 +54,56 @@ def _first(plan: Plan, shown: int) -> Mask:
     return mask
 
 
-def _patched(plan: Plan, at: int, index: int) -> dict[str, Any]:
+def _address(va: int | None) -> str | None:
+    return None if va is None else f"0x{va:016x}"
+
+
+def _patched(plan: Plan | ModulePlan, at: int, index: int) -> dict[str, Any]:
     """The fields of a site that gets a call. at: its row in the plan's columns; index: in the site table."""
-    shared, own = int(plan.through[at]), int(plan.slot[at])
-    stub = own or (plan.stubs[shared].va if shared >= 0 else 0)
+    fate = plan.fate(at)
     return {
-        "action": "call_via_stub" if stub else "call",
-        "reason": plan.stubs[shared].why if shared >= 0 else None,
-        "target": plan.target.name,
-        "distance": int(plan.distance[at]),
+        "action": fate.action,
+        "reason": fate.reason,
+        "target": fate.target,
+        "distance": fate.distance,
         "new_words": [f"0x{word:08x}" for word in plan.new_words[at].tolist()],
-        "record_fate": dropping.FATES[plan.dropping.way] if plan.table.row[index] >= 0 else "none",
-        "literal": plan.ops.name if plan.ops and plan.ops_via == "literal" else None,
-        "stub": f"0x{stub:016x}" if stub else None,
+        "record_fate": FATES[plan.settled.records] if plan.table.row[index] >= 0 else "none",
+        "literal": fate.literal,
+        "stub": fate.stub,
         "concurrency": "pair" if plan.new_words.shape[1] > 1 else "single",
     }
 
 
-def _left(plan: Plan, index: int) -> dict[str, Any]:
+def _left(plan: Plan | ModulePlan, index: int) -> dict[str, Any]:
     """The fields of a chosen site that stays as it is."""
     nothing = dict.fromkeys(("target", "distance", "literal", "stub", "concurrency"))
     return {
         "action": "keep", "reason": plan.reasons.get(index), "new_words": [], **nothing,
-        "record_fate": dropping.FATES[plan.dropping.way] if _left_too(plan, index) else "kept",
+        "record_fate": FATES[plan.settled.records] if _left_too(plan, index) else "kept",
     }  # fmt: skip
 
 
-def _left_too(plan: Plan, index: int) -> bool:
+def _left_too(plan: Plan | ModulePlan, index: int) -> bool:
     """Whether the record of a site that stays as it is leaves the table all the same."""
     row = int(plan.table.row[index])
     return row >= 0 and bool(plan.gone[row])
 
 
-def edit_rows(edits: Edits, table: SiteTable) -> list[dict[str, Any]]:
-    """One object per edit, in file order; `owner` says whose bytes they are."""
-    return [
+def edit_rows(edits: Edits, table: SiteTable, cut: bytes = b"", signed: bytes = b"") -> list[dict[str, Any]]:
+    """One object per edit, in file order; `owner` says whose bytes they are.
+
+    What exists only before (`cut`, an appended signature) or only after (the grown part, a new signature) has an empty
+    other side.
+    """
+    size = len(table.image.data)
+    rows = [
         {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, table)}
         for pos, old, new, kind, number in edits
     ]
+    rows += [{"pos": size, "old": cut.hex(), "new": "", "owner": "signature"}] if cut else []
+    rows += [{"pos": one.pos, "old": "", "new": one.new.hex(), "owner": one.owner} for one in edits.tail]
+    end = size + len(edits.grown)
+    return rows + ([{"pos": end, "old": "", "new": signed.hex(), "owner": "signature"}] if signed else [])
 
 
 def _owner(kind: str, number: int, table: SiteTable) -> str:
@@ -94,4 +111,5 @@ def _owner(kind: str, number: int, table: SiteTable) -> str:
         row = int(table.row[number])
         return f"{kind} row:{row}" if row >= 0 else f"{kind} {table.name(number)}"
     return {"record": f"record slot:{number}", "relocation": f"relocation row:{number}", "thunk": f"stub {number}",
-            "bound": "end of the record table in ftrace_init", "symbol": f"symbol row:{number}"}[kind]  # fmt: skip
+            "bound": "end of the record table in ftrace_init", "symbol": f"symbol row:{number}",
+            "header": "ELF header"}[kind]  # fmt: skip

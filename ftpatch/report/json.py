@@ -18,9 +18,12 @@ def render(document: Document) -> Iterator[str]:
         yield ("," if i else "") + "\n{"
         for j, (key, value) in enumerate(image.items()):
             yield (",\n " if j else "") + json.dumps(key) + ": "
-            yield from _array(value) if key in LONG else [json.dumps(value)]
+            hidden = key == "sites" and "tree" in image and not document.show_sites
+            yield from _array([] if hidden else value) if key in LONG else [json.dumps(value)]
         yield "}"
     yield "]"
+    if document.trees:
+        yield ',\n"trees": ' + json.dumps(document.trees)
     if document.errors:
         yield ',\n"errors": ' + json.dumps(document.errors)
     yield "}\n"

@@ -23,11 +23,31 @@ BOLD, PLAIN = ("\x1b[1m", "\x1b[0m"), ("", "")
 
 def render(document: Document) -> Iterator[str]:
     """The report of one command over its images."""
-    for i, image in enumerate(document.images):
+    style = BOLD if document.colored else PLAIN
+    alone = [image for image in document.images if "tree" not in image]
+    for i, image in enumerate(alone):
         yield "\n" if i else ""
-        yield from _head(image, BOLD if document.colored else PLAIN)
+        yield from _head(image, style)
         yield from _summary(image["summary"], image) if document.command == "scan" else _patch(image)
         if document.show_sites and document.command == "scan":
+            yield from _sites(image["sites"])
+    for i, tree in enumerate(document.trees):
+        yield "\n" if i or alone else ""
+        yield from _tree(tree, document, style)
+
+
+def _tree(tree: dict[str, Any], document: Document, style: tuple[str, str]) -> Iterator[str]:
+    """Totals and table of one tree; with the sites, its modules one by one behind that."""
+    from ftpatch.report.tree import text
+
+    images, errors = (
+        [one for one in many if one.get("tree") == tree["tree"]] for many in (document.images, document.errors)
+    )
+    yield from text(tree, images, errors, style, document.selected)
+    for image in images if document.show_sites else ():
+        if image["sites"]:
+            yield "\n"
+            yield from _head(image, style)
             yield from _sites(image["sites"])
 
 
@@ -127,4 +147,5 @@ def _site(site: dict[str, Any]) -> str:
 def _enabled(site: dict[str, Any]) -> str:
     old = " ".join(word[2:] for word in site["words"][-len(site["new_words"]) :])
     new = " ".join(word[2:] for word in site["new_words"])
-    return f"    {_site(site)}: {old} -> {new}, {site['distance']:+#x} bytes; record {site['record_fate']}\n"
+    way = f"to {site['stub']}, by relocation" if site["distance"] is None else f"{site['distance']:+#x} bytes"
+    return f"    {_site(site)}: {old} -> {new}, {way}; record {site['record_fate']}\n"

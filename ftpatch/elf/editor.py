@@ -1,0 +1,267 @@
+"""A changeable copy of one relocatable file, which grows at its end only.
+
+Every original byte stays where it is. What becomes longer (symbols, strings, section names, relocations) is copied
+whole to the end of the file, what is new follows, and a new section header table closes it; the old copies stay
+behind as bytes that no header names. Sections and symbols keep their numbers: new sections come last, new symbols are
+global, which come last by the rules of ELF, so that no relocation has to change its symbol.
+
+    original bytes │ grown tables │ new sections │ section headers
+    ▲ patched in place: words, rows, the ELF header's e_shoff and e_shnum
+
+Source: System V gABI, chapter 4 (symbol table, SHN_XINDEX, sh_info of symbol and relocation tables).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.elf.tables import I64, Mask, Rows
+from ftpatch.errors import ElfError
+
+SHF_INFO_LINK = 0x40
+E_SHOFF, E_SHNUM = 40, 60  # where the ELF header keeps them
+SLOT = 8
+MAX_ALIGN = 1 << 16  # of a section that moves; linkers align to pages at most
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Bytes that replace others of one section: `kind` and `owner` say whose they are."""
+
+    sec: int
+    off: int
+    new: bytes
+    kind: str
+    owner: int
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Bytes at a position of the file; `owner` names the section, or what else they are."""
+
+    pos: int
+    new: bytes
+    owner: str
+
+
+class Editor:
+    """Collects the changes of one ET_REL image; `finish` lays them out."""
+
+    def __init__(self, image: Image) -> None:
+        if image.linked:
+            raise AssertionError("a linked file was to be edited as a relocatable one")
+        self.image = image
+        self.shdr: list[Rows] = [row.copy() for row in image.shdr]
+        self.names: list[str] = list(image.names)
+        self.patches: list[Patch] = []
+        self._grown: dict[int, bytearray] = {}  # contents that move to the end, by section
+        self._n_symbols = len(image.symbols.rows)
+        self._tables: dict[int, int] = {}
+        found = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)
+        if not len(found):
+            raise ElfError("no symbol table", image.path, found="a stripped file", expected=".symtab",
+                           todo="modules cannot be loaded without one")  # fmt: skip
+        self._symtab = int(found[0])
+        _require_symbols(image, self._symtab)
+        for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
+            _require_relocations(image, table, self._symtab)
+            self._tables.setdefault(int(image.shdr["sh_info"][table]), table)
+        strings = int(image.ehdr["e_shstrndx"])
+        mine = (image.shdr["sh_type"] == t.SHT_SYMTAB_SHNDX) & (image.shdr["sh_link"] == self._symtab)
+        self._shndx: int | None = int(np.argmax(mine)) if mine.any() else None
+        self._section_names = strings if strings != t.SHN_XINDEX else int(image.shdr["sh_link"][0])
+
+    # -- what may be asked for ---------------------------------------------------------------------------------
+
+    def section(
+        self, name: str, sh_type: int, sh_flags: int, content: bytes, align: int, link: int = 0, info: int = 0,
+        entsize: int = 0,
+    ) -> int:  # fmt: skip
+        """Index of a new section."""
+        row = np.zeros((), t.SHDR)
+        row["sh_name"] = self._string(self._section_names, name)
+        row["sh_type"], row["sh_flags"], row["sh_addralign"] = sh_type, sh_flags, align
+        row["sh_link"], row["sh_info"], row["sh_entsize"] = link, info, entsize
+        self.shdr.append(row)
+        self.names.append(name)
+        self._grown[len(self.shdr) - 1] = bytearray(content)
+        return len(self.shdr) - 1
+
+    def symbol(self, name: str, sec: int, value: int = 0, size: int = 0, kind: int = 0) -> int:
+        """Row of a new global symbol; `sec` 0 leaves it undefined."""
+        row = np.zeros((), t.SYM)
+        row["st_name"] = self._string(int(self.shdr[self._symtab]["sh_link"]), name)
+        row["st_info"] = t.STB_GLOBAL << 4 | kind
+        row["st_shndx"] = sec if sec < t.SHN_LORESERVE else t.SHN_XINDEX
+        row["st_value"], row["st_size"] = value, size
+        self._grow(self._symtab, row.tobytes())
+        self._extended(sec)
+        self._n_symbols += 1
+        return self._n_symbols - 1
+
+    def relocate(self, sec: int, off: int, kind: int, symbol: int, addend: int = 0) -> None:
+        """A relocation for bytes of a section, behind the ones it has."""
+        row = np.zeros((), t.RELA)
+        row["r_offset"], row["r_info"], row["r_addend"] = off, symbol << 32 | kind, addend
+        self._grow(self.table_of(sec), row.tobytes())
+
+    def table_of(self, sec: int) -> int:
+        """The relocation table of a section; made where there is none."""
+        if sec not in self._tables:
+            name = ".rela" + self.names[sec]
+            self._tables[sec] = self.section(
+                name, t.SHT_RELA, SHF_INFO_LINK, b"", 8, link=self._symtab, info=sec, entsize=t.RELA.itemsize
+            )
+        return self._tables[sec]
+
+    def patch(self, sec: int, off: int, new: bytes, kind: str, owner: int) -> None:
+        """Replace bytes of an original section."""
+        assert sec < len(self.image.shdr) and self.image.has_bytes[sec]
+        self.patches.append(Patch(sec, off, new, kind, owner))
+
+    def replace(self, sec: int, content: bytes) -> None:
+        """Give a section another content, at the end of the file."""
+        self._grown[sec] = bytearray(content)
+
+    def cut_slots(self, sec: int, gone: Mask, first: int) -> None:
+        """Take slots out of a section of pointers, with their relocations; the others close ranks, in order.
+
+        first: number of the section's slot 0, for the owners.
+        """
+        new_slot = np.cumsum(~gone) - 1
+        size = int(self.shdr[sec]["sh_size"])
+        words = self.image.content(sec)[: len(gone) * SLOT].reshape(-1, SLOT)
+        kept = words[~gone]
+        for slot in np.flatnonzero((kept != words[: len(kept)]).any(axis=1)).tolist():
+            self.patch(sec, slot * SLOT, kept[slot].tobytes(), "record", first + slot)
+        self.shdr[sec]["sh_size"] = size - SLOT * int(gone.sum())
+        for table in np.flatnonzero(self.image.shdr["sh_type"] == t.SHT_RELA).tolist():
+            if int(self.image.shdr["sh_info"][table]) == sec:
+                self._cut_rows(table, gone, new_slot)
+
+    def _cut_rows(self, table: int, gone: Mask, new_slot: I64) -> None:
+        rows = self.image.rows(table, t.RELA)
+        inside = rows["r_offset"] < np.uint64(SLOT * len(gone))  # a relocation that does nothing may be anywhere
+        slot = np.where(inside, rows["r_offset"], 0).astype(np.int64) // SLOT
+        stays = ~(inside & gone[slot])
+        kept = rows[stays].copy()
+        moved = (new_slot[slot] * SLOT).astype(np.uint64) + rows["r_offset"] % np.uint64(SLOT)
+        kept["r_offset"] = np.where(inside, moved, rows["r_offset"])[stays]
+        for row in np.flatnonzero(kept != rows[: len(kept)]).tolist():
+            self.patch(table, row * t.RELA.itemsize, kept[row].tobytes(), "relocation", row)
+        self.shdr[table]["sh_size"] = len(kept) * t.RELA.itemsize
+
+    # -- the layout --------------------------------------------------------------------------------------------
+
+    def finish(self) -> tuple[list[Placed], list[Patch], list[Placed]]:
+        """(header fields, patches in original places, what follows the original bytes); all empty for no change."""
+        headers = self._headers_differ()
+        if not headers and not self.patches:
+            return [], [], []
+        stays = [one for one in self.patches if one.sec not in self._grown]
+        for one in self.patches:
+            if one.sec in self._grown:
+                self._grown[one.sec][one.off : one.off + len(one.new)] = one.new
+        if not headers:
+            return [], stays, []
+        end, tail = len(self.image.data), []
+        for sec in sorted(self._grown):
+            pos = _aligned(end, self._alignment(sec))
+            content = bytes(self._grown[sec])
+            self.shdr[sec]["sh_offset"], self.shdr[sec]["sh_size"] = pos, len(content)
+            tail.append(Placed(end, bytes(pos - end) + content, f"section {sec} {self.names[sec]}"))
+            end = pos + len(content)
+        pos, n = _aligned(end, 8), len(self.shdr)
+        if n >= t.SHN_LORESERVE:
+            self.shdr[0]["sh_size"] = n
+        table = np.array(self.shdr, dtype=t.SHDR).tobytes()
+        tail.append(Placed(end, bytes(pos - end) + table, "section headers"))
+        shnum = n if n < t.SHN_LORESERVE else 0
+        header = [
+            Placed(E_SHOFF, pos.to_bytes(8, "little"), "e_shoff"),
+            Placed(E_SHNUM, shnum.to_bytes(2, "little"), "e_shnum"),
+        ]
+        return header, stays, tail
+
+    def _alignment(self, sec: int) -> int:
+        """What a section that moves is aligned to; ElfError where that is no alignment at all."""
+        align = int(self.shdr[sec]["sh_addralign"])
+        if align & (align - 1) or align > MAX_ALIGN:
+            raise ElfError(f"section {sec} {self.names[sec]} must move, and cannot be aligned", self.image.path,
+                           found=f"{align:#x}", expected=f"a power of two up to {MAX_ALIGN:#x}")  # fmt: skip
+        return align
+
+    def _headers_differ(self) -> bool:
+        return bool(self._grown) or not np.array_equal(np.array(self.shdr, dtype=t.SHDR), self.image.shdr)
+
+    def _grow(self, sec: int, more: bytes) -> int:
+        """Append to a section's content; the offset of what was appended."""
+        if sec not in self._grown:
+            size = int(self.shdr[sec]["sh_size"])
+            self._grown[sec] = bytearray(self.image.content(sec)[:size].tobytes())
+        at = len(self._grown[sec])
+        self._grown[sec] += more
+        return at
+
+    def _string(self, sec: int, text: str) -> int:
+        """Offset of a new string in a string table, whose last string may lack its end."""
+        if sec not in self._grown and self.image.content(sec)[-1:].any():
+            self._grow(sec, b"\0")
+        return self._grow(sec, text.encode() + b"\0")
+
+    def _extended(self, sec: int) -> None:
+        """The new symbol's entry in the table of section numbers that do not fit a symbol; made where one is needed."""
+        if self._shndx is None and sec < t.SHN_LORESERVE:
+            return
+        if self._shndx is None:
+            self._shndx = self.section(".symtab_shndx", t.SHT_SYMTAB_SHNDX, 0, b"", 4, link=self._symtab, entsize=4)
+        self._grow(self._shndx, b"")
+        content = self._grown[self._shndx]
+        del content[4 * self._n_symbols :]
+        content += bytes(4 * self._n_symbols - len(content))  # one entry per symbol, whatever there was
+        content += (sec if sec >= t.SHN_LORESERVE else 0).to_bytes(4, "little")
+
+
+def _require_symbols(image: Image, symtab: int) -> None:
+    """ElfError where a symbol's name or section is not there: what is appended would become it."""
+    symbols, where = image.symbols, f"{image.path}: {image.names[symtab]}"
+    name = symbols.rows["st_name"]
+    lost = np.flatnonzero(name >= max(len(symbols.strtab), 1))
+    if len(lost):
+        raise ElfError("a symbol's name lies outside the string table", where, found=f"symbol {int(lost[0])}",
+                       expected=f"less than {len(symbols.strtab):#x}")  # fmt: skip
+    lost = np.flatnonzero((symbols.rows["st_shndx"] != t.SHN_UNDEF) & (symbols.shndx == t.SHN_UNDEF))
+    if len(lost):
+        raise ElfError("a symbol lies in no section of the file", where, found=f"symbol {int(lost[0])}",
+                       expected=f"a section below {len(image.shdr)}")  # fmt: skip
+    if int(image.shdr["sh_info"][symtab]) > len(name):
+        raise ElfError("the symbol table's sh_info is greater than its length", where,
+                       found=str(image.shdr["sh_info"][symtab]), expected=f"at most {len(name)}")  # fmt: skip
+    lost = np.flatnonzero(image.shdr["sh_link"] >= len(image.shdr))
+    if len(lost):
+        raise ElfError("a section's sh_link is no section", image.path, found=f"section {int(lost[0])}",
+                       expected=f"a link below {len(image.shdr)}")  # fmt: skip
+
+
+def _require_relocations(image: Image, table: int, symtab: int) -> None:
+    """ElfError where a relocation table belongs to no section of the file, or names symbols that are not there."""
+    link, info = (int(image.shdr[field][table]) for field in ("sh_link", "sh_info"))
+    where = f"{image.path}: section {table} {image.names[table]}"
+    if link != symtab:
+        raise ElfError("the relocations' sh_link is not the symbol table", where, found=f"section {link}",
+                       expected=f"section {symtab}")  # fmt: skip
+    if not 0 < info < len(image.shdr):
+        raise ElfError("the relocations' sh_info is no section", where, found=f"section {info}",
+                       expected=f"one below {len(image.shdr)}")  # fmt: skip
+    symbol = image.rows(table, t.RELA)["r_info"] >> np.uint64(32)
+    if len(symbol) and int(symbol.max()) >= len(image.symbols.rows):
+        raise ElfError("a relocation names no symbol of this file", where, found=f"symbol {int(symbol.max())}",
+                       expected=f"less than {len(image.symbols.rows)}")  # fmt: skip
+
+
+def _aligned(pos: int, align: int) -> int:
+    return -(-pos // max(align, 1)) * max(align, 1)

@@ -1,0 +1,139 @@
+"""What a kernel's module loader asks of a module, and what it adds: stubs for calls out of reach.
+
+The loader sizes the sections of those stubs itself, from the relocations of the file that it is given; what stands in
+them on disk is thrown away. A call that is added with its relocation is therefore counted without more ado.
+
+Source: include/linux/vermagic.h; kernel/module/signing.c; arch/arm64/kernel/module-plts.c count_plts(), module.c
+module_init_ftrace_plt(); arch/powerpc/kernel/module_64.c module_frob_arch_sections(), get_stubs_size()
+(Linux 6.1, 6.12, 7.2).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftpatch.arch import Arch
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+
+
+@dataclass(frozen=True)
+class Loader:
+    """What a machine's module loader adds to a module.
+
+    calls: relocation types that may need a stub; always: sections without which it refuses; traced: those that only
+    kernels want that have such a string; stub: bytes of a stub; ftrace: stubs of its own for the function tracer.
+    """
+
+    calls: tuple[int, ...]
+    always: tuple[str, ...]
+    traced: tuple[str, ...]
+    stub: int
+    ftrace: int
+
+
+LOADERS = {
+    "arm64": Loader(
+        (282, 283), (".plt", ".init.plt"), (".text.ftrace_trampoline", ".init.text.ftrace_trampoline"), 12, 0
+    ),  # R_AARCH64_JUMP26, _CALL26
+    "ppc64le": Loader((10,), (".stubs",), (), 40, 2),  # R_PPC64_REL24
+}
+OOL_SLOT = 24  # bytes that a ppc64 loader keeps per record where sites are out of line
+
+
+def stub_demand(image: Image, arch: Arch) -> tuple[int, int]:
+    """(text, init text) stubs that the loader reserves for calls: it counts relocations, so new calls add themselves.
+
+    arm64: per target, other than in the same section; every call with an addend. ppc64: per target and addend, all in
+    one section. Per relocated section, not over all of them.
+    """
+    loader, found = LOADERS[arch.name], [0, 0]
+    for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA):
+        sec = int(image.shdr["sh_info"][table])
+        if sec >= len(image.shdr) or (arch.name == "arm64" and not image.shdr["sh_flags"][sec] & t.SHF_EXECINSTR):
+            continue
+        rows = image.rows(int(table), t.RELA)
+        rows = rows[np.isin(rows["r_info"] & 0xFFFF_FFFF, loader.calls)]
+        symbol = (rows["r_info"] >> 32).astype(np.int64)
+        rows = rows[symbol < len(image.symbols.rows)]
+        if arch.name == "arm64":
+            rows = rows[image.symbols.shndx[(rows["r_info"] >> 32).astype(np.int64)] != sec]
+            n = int((rows["r_addend"] != 0).sum()) + len(np.unique(rows["r_info"][rows["r_addend"] == 0]))
+            found[image.names[sec].startswith(".init")] += n
+        else:
+            found[0] += len(np.unique(rows[["r_info", "r_addend"]]))
+    return found[0], found[1]
+
+
+def stub_bytes(image: Image, arch: Arch, n_records: int, out_of_line: bool) -> int:
+    """How much room the loader's stubs take at least, those of the function tracer included."""
+    loader = LOADERS[arch.name]
+    n = sum(stub_demand(image, arch)) + loader.ftrace
+    return n * loader.stub + (OOL_SLOT * n_records if out_of_line else 0)
+
+
+def wanted_sections(kernel: Image, arch: Arch) -> tuple[str, ...]:
+    """The sections that this kernel's loader looks for in every module, by name.
+
+    Those of the function tracer came and went; a kernel that wants one has its name among its strings.
+    """
+    loader = LOADERS[arch.name]
+    data = kernel.has_bytes & ~kernel.executable & (kernel.shdr["sh_flags"] & t.SHF_ALLOC != 0)
+    content = [kernel.content(int(sec)).tobytes() for sec in np.flatnonzero(data)] if loader.traced else []
+    named = [name for name in loader.traced if any(name.encode() + b"\0" in one for one in content)]
+    return (*loader.always, *named)
+
+
+@dataclass(frozen=True)
+class Vermagic:
+    """The string that a kernel compares with a module's `vermagic=`."""
+
+    text: str
+
+    @property
+    def release(self) -> str:
+        """What `uname -r` prints."""
+        return self.text.partition(" ")[0]
+
+    @property
+    def rest(self) -> str:
+        """All from the first space on: what is compared where symbols have CRCs."""
+        return self.text[len(self.release) :]
+
+    @property
+    def modversions(self) -> bool:
+        """Whether the kernel compares CRCs."""
+        return "modversions" in self.text.split(" ")
+
+
+# Release, then words of which one at least is always there. Source: include/linux/vermagic.h.
+LOOKS_LIKE_MAGIC = re.compile(rb"(?<![ -~])\d+\.\d+[!-~]* (?:[!-~]+ )*?(?:SMP|mod_unload|preempt)(?: [ -~]*)?(?=\0)")
+LONGEST_MAGIC = 512
+
+
+def vermagic(image: Image) -> Vermagic | None:
+    """The vermagic of a kernel: what stands at its symbol, else the one string of that form; None if unknown."""
+    va = image.symbols.value("vermagic")
+    pos = -1 if va is None else image.pos_of_va(va)
+    if pos >= 0:
+        return Vermagic(image.data[pos : pos + LONGEST_MAGIC].tobytes().partition(b"\0")[0].decode("utf-8", "replace"))
+    found: set[bytes] = set()
+    for sec in np.flatnonzero(image.has_bytes & ~image.executable & (image.shdr["sh_flags"] & t.SHF_ALLOC != 0)):
+        found |= set(LOOKS_LIKE_MAGIC.findall(image.content(int(sec)).data))
+    return Vermagic(found.pop().decode()) if len(found) == 1 else None
+
+
+def signatures_enforced(image: Image) -> bool | None:
+    """Whether a kernel refuses unsigned modules by itself (sig_enforce); None where no symbol tells.
+
+    A boot parameter or lockdown may enforce them all the same.
+    Source: kernel/module/signing.c.
+    """
+    row = image.symbols.defined("sig_enforce")
+    if row is None or int(image.symbols.rows["st_size"][row]) != 1:
+        return None
+    pos = image.pos_of_va(int(image.symbols.rows["st_value"][row]))
+    return bool(image.data[pos]) if pos >= 0 else False

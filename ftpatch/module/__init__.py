@@ -1,0 +1,1 @@
+"""Patching relocatable kernel modules: what their sites call, the edits, and the check of the result."""
