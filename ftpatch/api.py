@@ -1,33 +1,25 @@
 """The journeys, each readable as a list of steps: what a command does, without the command line.
 
 scan     file → image → records → sites
-enable   scan → selection → plan → file' → check
+enable   scan → selection → plan; drop and disable likewise (the way to a file is `deliver`)
 image    image → boot image
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ftpatch.arch import Arch, arch_of
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image
-from ftpatch.errors import (
-    ApplyError,
-    ElfError,
-    FtpatchError,
-    InputError,
-    PolicyError,
-    UnsupportedError,
-    UsageError,
-)
+from ftpatch.errors import ElfError, InputError, UnsupportedError, UsageError
 from ftpatch.records import RecordTable, read_records
 from ftpatch.sites import SiteTable, read_sites
 
 if TYPE_CHECKING:
+    from ftpatch.change import Change, Undoing
     from ftpatch.draft import Request
     from ftpatch.module.plan import ModulePlan
     from ftpatch.plan import Plan
@@ -45,24 +37,6 @@ class Scan:
     arch: Arch
     records: RecordTable
     table: SiteTable
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How a result is packed: its compression, and what makes the appended signature of an ELF file, if anything."""
-
-    wrapping: str = "none"
-    sign: Callable[[bytes], bytes] | None = None
-
-
-@dataclass(frozen=True)
-class Output:
-    """The written file: where, its hash and that of the ELF file in it where a report needs them, its signature."""
-
-    path: str
-    sha256: str | None
-    elf_sha256: str | None = None
-    trailer: bytes = b""
 
 
 def scan(path: str, layout: str | None = None, max_size: int | None = None) -> Scan:
@@ -144,116 +118,18 @@ def make_plan(
     return make_module_plan(image, arch, found.records, found.table, request, kernel, others)
 
 
-SIGNATURE_STRIPPED = (
-    "the appended signature covers other bytes and is left out: the module loads with taint E, and not at all where "
-    "the kernel enforces signatures or is locked down"
-)
-SIGNED = "signed anew: a kernel that does not have this key loads the module as unsigned (taint E)"
+def make_change(found: Scan, verb: str, request: Undoing) -> Change:
+    """The plan of `drop` or `disable` for one scanned file. Raises what a plan raises."""
+    from ftpatch import undoing
+    from ftpatch.module import undo
 
-
-def packing_for(
-    image: Image, out: str, signature: str, sign: tuple[str, str] | None
-) -> tuple[Packing, tuple[str, ...]]:
-    """How the result is packed, and what to tell of its signature. signature: `strip` or `refuse` one that is there;
-    sign: key and certificate for a new one. Raises PolicyError where one is there that may not be lost."""
-    from ftpatch import envelope
-
-    wrapping = envelope.wrapping_for(out, image.wrapping)
-    if sign is not None:
-        from ftpatch import signature as signatures
-
-        digest = signatures.usual_digest(image.trailer)
-        return Packing(wrapping, lambda elf: signatures.sign(elf, *sign, digest)), (SIGNED,)
-    if image.trailer and signature == "refuse":
-        raise PolicyError("the file is signed, and any change makes that void", image.path,
-                          found=f"a signature of {len(image.trailer)} bytes",
-                          todo="--signature strip leaves it out, --sign KEY CERT makes a new one")  # fmt: skip
-    return Packing(wrapping), (SIGNATURE_STRIPPED,) if image.trailer else ()
-
-
-def write_enabled(
-    before: Scan,
-    plan: Plan | ModulePlan,
-    out: str,
-    hashed: bool,
-    reports: Callable[[Output, str | None], AbstractContextManager[None]],
-    packing: Packing = Packing(),
-    note: Callable[[str], None] | None = None,
-) -> Output:
-    """Write the plan's result to `out`, check it, and give it its name; `out` may be the input itself.
-
-    reports(output, sha256 of the input) makes a context with the reports in place, as `apply.named` does: the result
-    gets its name in it, and where that fails they are taken back. note: told what else happens to files; stderr by
-    default. Raises ApplyError where the check fails, and InputError where the system refuses or an input that is to be
-    replaced is not what was read any more; nothing is left behind in any such case.
-    """
-    import os
-
-    from ftpatch import apply
-
-    path, tell = os.path.realpath(out), note or apply.on_stderr
-    with ExitStack() as stack:
-        in_place = path == os.path.realpath(before.image.path)
-        check = stack.enter_context(apply.own_input(before.image, tell)) if in_place else lambda: None
-        new = stack.enter_context(apply.whole_file(path, before.image.mode, tell))
-        trailer = _write(before.image, plan, new.fd, packing)
-
-        # From here on the result is only read.
-        after = _proven(before, plan, new.readable, out, trailer)
-        old_hash, new_hash, elf_hash = _hashes(before.image, after) if hashed else (None, None, None)
-        output = Output(out, new_hash, elf_hash, trailer)
-        new.finish()
-        with reports(output, old_hash):
-            check()
-            new.publish()
-    return output
-
-
-def _write(image: Image, plan: Plan | ModulePlan, fd: int, packing: Packing) -> bytes:
-    """The result, packed, into an empty descriptor; its signature."""
-    from ftpatch import apply, envelope
-
-    if packing.wrapping == "none" and packing.sign is None:
-        apply.write(image, plan.edits, fd)
-        return b""
-    elf = apply.assembled(image, plan.edits)
-    trailer = packing.sign(bytes(elf)) if packing.sign else b""
-    apply.append(fd, envelope.wrap(packing.wrapping, bytes(elf) + trailer))
-    return trailer
-
-
-def _proven(before: Scan, plan: Plan | ModulePlan, written: str, out: str, trailer: bytes) -> Image:
-    """The written file, which is to be `out`, read again and found to be what the plan says."""
-    from ftpatch import verify
-    from ftpatch.plan import Plan
-
-    try:
-        after = replace(open_image(written), path=out)
-        if after.trailer != trailer:
-            raise verify.failed(after, "the appended signature", f"{len(after.trailer)} bytes")
-        if isinstance(plan, Plan):
-            verify.check_result(before.image, after, before.arch, plan)
-        else:
-            from ftpatch.module_check import check_module
-
-            check_module(before.image, after, before.arch, plan)
-    except ApplyError:
-        raise
-    except FtpatchError as error:
-        raise ApplyError("self-check failed: the result cannot be read back", before.image.path, found=error.what,
-                         todo="the output was not kept; please report this") from error  # fmt: skip
-    return after
-
-
-def _hashes(before: Image, after: Image) -> tuple[str, str, str]:
-    """sha256 of both files, side by side as hashlib lets go of the interpreter; and of the ELF file in the second."""
-    import hashlib
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(2) as pool:
-        one, two = pool.map(lambda image: image.sha256, (before, after))
-    plain = after.wrapping == "none" and not after.trailer
-    return one, two, two if plain else hashlib.sha256(after.data.data).hexdigest()
+    if found.image.kind not in ("vmlinux", "module"):
+        raise UnsupportedError(f"patching files of kind {found.image.kind} is not supported", found.image.path,
+                               expected="a linked vmlinux or a module", todo="ftpatch scan reads it")  # fmt: skip
+    drops = {"vmlinux": undoing.make_drop, "module": undo.make_module_drop}
+    disables = {"vmlinux": undoing.make_disable, "module": undo.make_module_disable}
+    make = (drops if verb == "drop" else disables)[found.image.kind]
+    return make(found.image, found.arch, found.records, found.table, request)
 
 
 def write_image(path: str, out: str, note: Callable[[str], None] | None = None) -> tuple[int, Arch]:

@@ -10,6 +10,7 @@ from ftpatch import targets
 from ftpatch.arch import Arch, Shape
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, Mask
+from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.records import RecordTable
 from ftpatch.sites import SiteTable
 from ftpatch.stubasm import Stub
@@ -59,15 +60,31 @@ class Draft:
         return index[~np.isin(index, list(self.reasons))]
 
     def gone(self, index: I64) -> Mask:
-        """Slots whose records leave when these sites are patched.
+        """Slots whose records leave when these sites are patched."""
+        return leaving(self.image, self.records, self.table, index, self.request.records == "keep")
 
-        Records of init text may not be the only ones to stay: when init memory is freed the kernel then frees its whole
-        list, and reads through a null pointer as soon as somebody looks at it (seen in Debian's 6.1, 6.12 and 7.2).
-        """
-        mask = np.zeros(len(self.records), dtype=bool)
-        mask[self.table.row[index]] = True
-        stays = self.records.live & ~mask
-        init = targets.in_init_text(self.image, self.table.va)[: len(stays)]
-        if mask.any() and self.request.records != "keep" and init[stays].all():
-            mask |= stays
-        return mask
+
+def leaving(image: Image, records: RecordTable, table: SiteTable, index: I64, kept: bool) -> Mask:
+    """Slots whose records leave with those of the sites `index`; kept: the user wants no others to leave.
+
+    Records of init text may not be the only ones to stay: when init memory is freed the kernel then frees its whole
+    list, and reads through a null pointer as soon as somebody looks at it (seen in Debian's 6.1, 6.12 and 7.2).
+    """
+    mask = np.zeros(len(records), dtype=bool)
+    mask[table.row[index][table.row[index] >= 0]] = True
+    stays = records.live & ~mask
+    init = targets.in_init_text(image, table.va)[: len(stays)]
+    if mask.any() and not kept and init[stays].all():
+        mask |= stays
+    return mask
+
+
+def patchable_shape(image: Image, table: SiteTable) -> Shape:
+    """The layout of a file's sites, which can be changed on disk. Raises PolicyError or ShapeError where it cannot."""
+    if table.shape is None:
+        raise PolicyError("no patch site in this file", image.path, found="no record table",
+                          expected="a kernel or module built with CONFIG_FUNCTION_TRACER")  # fmt: skip
+    if table.shape.refusal:
+        raise ShapeError(f"layout {table.shape.name} cannot be enabled on disk", image.path, found=table.shape.refusal,
+                         expected="-fpatchable-function-entry")  # fmt: skip
+    return table.shape

@@ -22,6 +22,16 @@ def listed_as(image: Image, arch: Arch, va: U64) -> list[str]:
 
     Decided by what is in the file: a kernel that marks far records as invalid holds the word it prints for them.
     """
+    return [INVALID if far else name for name, _, far in _nearest(image, arch, va)]
+
+
+def printed_as(image: Image, arch: Arch, va: U64) -> list[str]:
+    """As `listed_as`, to the letter: behind the word for an invalid record stands how far it is from its symbol."""
+    return [f"{INVALID}_{off}" if far else name for name, off, far in _nearest(image, arch, va)]
+
+
+def _nearest(image: Image, arch: Arch, va: U64) -> list[tuple[str, int, bool]]:
+    """Per va: the symbol before it ("" if none), how far behind that it is, and whether the kernel gives up there."""
     if not len(va):
         return []
     symbols = image.symbols
@@ -31,14 +41,15 @@ def listed_as(image: Image, arch: Arch, va: U64) -> list[str]:
     row = row[np.argsort(symbols.rows["st_value"][row], kind="stable")]
     value = symbols.rows["st_value"][row]
     marks = arch.max_offset is not None and _holds(image, INVALID)
-    names = []
+    found = []
     for site in va.tolist():  # a few hundred leftovers
         at = int(np.searchsorted(value, np.uint64(site), side="right")) - 1
         while at >= 0 and _ignored(symbols.name(int(row[at]))):
             at -= 1
-        far = marks and (at < 0 or site - int(value[at]) > (arch.max_offset or 0))
-        names.append(INVALID if far else _best(symbols, row, value, at) if at >= 0 else "")
-    return names
+        off = site - int(value[at]) if at >= 0 else 0
+        far = marks and (at < 0 or off > (arch.max_offset or 0))
+        found.append((_best(symbols, row, value, at) if at >= 0 else "", off, far))
+    return found
 
 
 def _best(symbols: t.Symbols, row: t.I64, value: U64, at: int) -> str:

@@ -7,12 +7,14 @@ one that explains all of them wins; where none does, that is an error with count
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ftpatch.arch import WINDOW_FIRST, Arch, Shape
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, U32, U64, Mask
-from ftpatch.errors import ShapeError
+from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.records import RecordTable
 
 N_SAMPLES = 3
@@ -52,6 +54,24 @@ def decide_shape(image: Image, arch: Arch, records: RecordTable, window: U32, va
     if int(against.sum()) * 2 < len(words) and not (votes.any(axis=0) & ~votes[best]).any():
         return arch.shapes[best]
     raise _no_single_shape(image, arch, votes, records, code, words)
+
+
+def require_still_shown(
+    image: Image, arch: Arch, records: RecordTable, window: U32, va: U64, gone: Mask, shape: Shape
+) -> None:
+    """Refuse a choice after which the records that stay would not show the layout any more.
+
+    gone: slots that leave; the other arguments as for `decide_shape`. Raises PolicyError.
+    """
+    sec, value = np.where(gone, -1, records.sec), np.where(gone, np.uint64(0), records.value)
+    try:
+        left = decide_shape(image, arch, replace(records, sec=sec, value=value), window, va)
+        found = left.name if left else "none"
+    except ShapeError as error:
+        left, found = None, error.what
+    if left is None or (left.old, left.new) != (shape.old, shape.new):
+        raise PolicyError("the records that stay would not show the layout of the sites", image.path, found=found,
+                          expected=shape.name, todo="choose fewer sites, or --layout NAME forces it")  # fmt: skip
 
 
 def _shape_without_symbols(image: Image, arch: Arch, fits: Mask, records: RecordTable, code: Mask, words: U32) -> Shape:

@@ -51,6 +51,23 @@ def by_company(draft: Draft) -> None:
         draft.reasons.setdefault(i, "several records name this site")
 
 
+def by_overlap(draft: Draft, literal: bool) -> None:
+    """Sites that share words with another chosen one: what the first writes is not what the second finds.
+
+    literal: whether the pointer in front of a site is written, too.
+    """
+    table, shape, index = draft.table, draft.shape, draft.open()
+    start = table.off[index] + table.site[index]
+    end = start + 4 * len(shape.old)
+    if literal and shape.literal is not None:
+        start = np.minimum(start, table.off[index] + shape.literal)
+    order = np.lexsort((start, table.sec[index]))
+    near = (table.sec[index][order][1:] == table.sec[index][order][:-1]) & (start[order][1:] < end[order][:-1])
+    for at in np.flatnonzero(near).tolist():
+        for i in index[order[at : at + 2]].tolist():
+            draft.reasons[i] = "it shares words with another chosen site"
+
+
 def by_time(draft: Draft) -> None:
     """Sites that run before the boot CPU has the structure that the target reads."""
     far, image = draft.arch.far, draft.image

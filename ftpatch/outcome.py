@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FATES = {"null": "null", "minus4": "minus4", "shrink": "cut", "keep": "kept"}
+FATES = {"null": "null", "minus4": "minus4", "shrink": "cut", "keep": "kept", "return": "returned"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Fate:
 
     action: str
     reason: str | None
-    target: str
+    target: str | None
     distance: int | None
     literal: str | None
     stub: str | None
+    record: str = ""  # what becomes of its record, where that differs from site to site

@@ -12,13 +12,14 @@ import numpy as np
 
 from ftpatch import dropping, notes, obstacles, slots, targets, trampolines
 from ftpatch.arch import Arch, Shape
-from ftpatch.draft import Draft, Request
+from ftpatch.draft import Draft, Request, patchable_shape
 from ftpatch.dropping import Dropping
 from ftpatch.edits import Edits, Group, as_bytes, group
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, U32, U64, Mask
-from ftpatch.errors import PolicyError, ShapeError
+from ftpatch.errors import PolicyError
+from ftpatch.layout import require_still_shown
 from ftpatch.outcome import Fate, Settled
 from ftpatch.records import RecordTable
 from ftpatch.sites import ENABLED, HALF, UNEXPECTED, SiteTable
@@ -93,7 +94,7 @@ class Plan:
 
 def make_plan(image: Image, arch: Arch, records: RecordTable, table: SiteTable, request: Request) -> Plan:
     """Decide everything. Raises a PlanError, or an UnsupportedError where the layout cannot be enabled at all."""
-    shape = _patchable_shape(image, table)
+    shape = patchable_shape(image, table)
     target = targets.resolve_target(
         image, arch, table, request.chosen, request.target or arch.entries[0], request.force_target
     )
@@ -111,6 +112,7 @@ def make_plan(image: Image, arch: Arch, records: RecordTable, table: SiteTable, 
 
     if via == "literal" and shape.literal is not None:
         obstacles.by_literal(draft, shape.literal)
+    obstacles.by_overlap(draft, via == "literal")
     if draft.reasons and shape.out_of_line:
         _refuse_unless_skipped(draft)
     n_reasons = -1
@@ -123,6 +125,9 @@ def make_plan(image: Image, arch: Arch, records: RecordTable, table: SiteTable, 
     # From here on nothing is refused for a single site; the edits are built for the remaining ones alone.
     index = draft.open()
     gone = draft.gone(index)
+    if gone.any() and request.records != "keep" and not table.forced:
+        n = len(records)
+        require_still_shown(image, arch, records, table.window[:n], table.va[:n], gone, shape)
     dropped = dropping.drop(image, arch, shape, records, gone, request.records)
     return _assemble(draft, via, index, gone, placed, routes, dropped)
 
@@ -169,16 +174,6 @@ def _assemble(
         call_va, routes.aim, slot, routes.through, routes.stubs, gone, dropped, Edits(groups), (*told, *draft.remarks),
         warnings,
     )  # fmt: skip
-
-
-def _patchable_shape(image: Image, table: SiteTable) -> Shape:
-    if table.shape is None:
-        raise PolicyError("no patch site in this file", image.path, found="no record table",
-                          expected="a kernel built with CONFIG_FUNCTION_TRACER")  # fmt: skip
-    if table.shape.refusal:
-        raise ShapeError(f"layout {table.shape.name} cannot be enabled on disk", image.path, found=table.shape.refusal,
-                         expected="-fpatchable-function-entry")  # fmt: skip
-    return table.shape
 
 
 def _routes(draft: Draft, via: str) -> tuple[Slots | None, Routes]:

@@ -20,6 +20,7 @@ from ftpatch.layout import at_entry, decide_shape, forced_shape
 from ftpatch.records import RecordTable
 
 OURS = "ftpatch_"  # how the symbols begin that a patch adds to a module
+CALL_RECORDS = "__mcount_loc"  # the section that lists sites which are calls in the file
 STATUSES = ("ready", "enabled", "half", "null", "weak-leftover", "outside-text", "unexpected")
 READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED = range(7)
 
@@ -122,8 +123,31 @@ def read_sites(image: Image, arch: Arch, records: RecordTable, forced: str | Non
     window = image.words(records.sec, records.off, WINDOW_FIRST, WINDOW)
     va = image.va(records.sec, records.off)
     shape = forced_shape(arch, forced) if forced else decide_shape(image, arch, records, window, va)
+    if shape is None and _patched(image):
+        return _all_without_records(image, arch, records, window, va)
     known = _with_records(image, records, shape, forced, window, va)
     return known if shape is None else _append(known, _without_records(image, known, shape))
+
+
+def _patched(image: Image) -> bool:
+    """Whether a relocatable file has symbols of an earlier patch."""
+    return not image.linked and OURS.encode() in image.symbols.strtab
+
+
+def _all_without_records(image: Image, arch: Arch, records: RecordTable, window: U32, va: U64) -> SiteTable:
+    """The sites of a module whose every record was taken out: by the shape that explains most calls of a patch,
+    of equal ones the longest; one with an ops pointer needs its NOPs, too: hooks leave them alone."""
+    best = _with_records(image, records, None, None, window, va)
+    calls = bool(image.sections_named(CALL_RECORDS))
+    for shape in (one for one in arch.shapes if bool(one.called) == calls):
+        known = _with_records(image, records, shape, None, window, va)
+        found = _without_records(image, known, shape)
+        if found is None or len(known) + len(found) <= len(best):
+            continue
+        front = image.words(found.sec, found.off + (shape.literal or 0), 0, 2)
+        if shape.literal is None or shape.old[0].matches(front).all():
+            best = _append(known, found)
+    return best
 
 
 def _with_records(
@@ -156,7 +180,7 @@ def _with_records(
 def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
     """MATCH_* per site by its words; where words alone cannot tell, also by where its branch goes."""
     match = shape.match(window)
-    if not image.linked and shape.called and OURS.encode() in image.symbols.strtab:
+    if shape.called and _patched(image):
         match[(match == MATCH_OLD) & _calls_ours(image, shape, window, va)] = MATCH_NEW
     if image.linked and (shape.called or shape.stub):
         body = shape.body(window)
@@ -198,34 +222,38 @@ def _functions(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I
 def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
     """Functions whose entry holds the enabled words although no live record names them: earlier patches."""
     functions = image.functions
-    if shape.refusal or not len(functions.va) or not (image.linked or OURS.encode() in image.symbols.strtab):
+    if shape.refusal or not len(functions.va) or not (image.linked or _patched(image)):
         return None
-    first = np.flatnonzero(np.concatenate(([True], functions.va[1:] != functions.va[:-1])))
-    entry = functions.va[first] if shape.at_global else functions.local[first]
+    entry = functions.va if shape.at_global else functions.local
+    first = np.sort(np.unique(entry, return_index=True)[1])  # two names of one address may differ in their local entry
+    entry = entry[first]
     sec, off = image.place(entry)
     in_code = (sec >= 0) & image.executable[np.maximum(sec, 0)]
     sec, off = np.where(in_code, sec, -1), off - shape.entry
     off, window = _behind_skip(image, shape, sec, off)
     va = image.va(sec, off)
-    recorded = np.zeros(len(functions.va), dtype=bool)
-    recorded[known.func[known.func < known.func_end]] = True  # a span starts at the first function of its address
-    found = (_match(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded[first]
+    site = 4 * (shape.start + shape.shift(window))
+    recorded = np.isin(va + site.view(np.uint64), known.body_va[known.func < known.func_end])
+    found = (_match(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded
     if not image.linked:
         found &= _calls_ours(image, shape, window, va)
     if not found.any():
         return None
     low, high = functions.at(functions.va[first][found])
     n = int(found.sum())
-    site = 4 * (shape.start + shape.shift(window[found]))
     status = np.full(n, ENABLED, dtype=np.uint8)
     row = np.full(n, -1, dtype=np.int64)
-    return SiteTable(image, shape, known.forced, row, sec[found], off[found], window[found], low, high, status, site)
+    return SiteTable(
+        image, shape, known.forced, row, sec[found], off[found], window[found], low, high, status, site[found]
+    )
 
 
 def _calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
     """Whether the branch of each site of a relocatable file is relocated to a symbol that an earlier patch made."""
     branch = va + (4 * (shape.start + shape.shift(window) + len(shape.new) - 1)).view(np.uint64)
     sec, off = image.place(branch)
+    own = np.array([".ftpatch" in name for name in image.names], dtype=bool)  # stubs call each other, too
+    sec = np.where((sec >= 0) & own[np.maximum(sec, 0)], -1, sec)
     found = np.zeros(len(sec), dtype=bool)
     for one in np.unique(sec[sec >= 0]).tolist():
         rows = relocations_of(image, one)

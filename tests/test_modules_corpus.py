@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 from ftpatch import api, apply
+from ftpatch.change import Undoing
+from ftpatch.change_check import check_change
 from ftpatch.draft import Request
 from ftpatch.edits import Edits
 from ftpatch.elf.editor import Editor
 from ftpatch.module_check import check_module
-from ftpatch.sites import READY
+from ftpatch.sites import ENABLED, READY
 from tools import kernels
 from tools.kernels import Kernel
 
@@ -200,6 +202,36 @@ def compare_sections(path: Path, before: Path, after: Path, scan: api.Scan, site
             assert all(number == home and start <= at < start + 8 for at in differs.tolist()), path
     own = [section[0] for section in new[len(old) :] if section[0] != f".rela{scan.image.names[home]}"]
     assert all(".ftpatch" in name for name in own), path
+
+
+def test_a_disabled_site_is_as_the_compiler_left_it(debian: Kernel, sample: list[Path], tmp_path: Path) -> None:
+    """Words, relocations of the code and the set of records come back; what the patch brought along stays, unused."""
+    for path in sample:
+        scan, before = unpacked(path, tmp_path)
+        ready = np.flatnonzero(scan.table.status == READY)
+        if not len(ready):
+            continue
+        chosen = np.isin(np.arange(len(scan.table)), ready[:: max(len(ready) // 3, 1)])
+        plan = api.make_plan(scan, Request(chosen), [str(debian.vmlinux)])
+        patched, after = tmp_path / "patched.ko", tmp_path / "after.ko"
+        patched.write_bytes(apply.assembled(scan.image, plan.edits))
+        there = api.scan(str(patched))
+        enabled = there.table.status == ENABLED
+        assert int(enabled.sum()) == int(chosen.sum()), path
+        change = api.make_change(there, "disable", Undoing(enabled))
+        after.write_bytes(apply.assembled(there.image, change.edits))
+        back = api.scan(str(after))
+        check_change(there.image, back.image, back.arch, change)
+        called = scan.table.shape is not None and scan.table.shape.called
+        places = set(zip(scan.records.sec.tolist(), scan.records.off.tolist(), strict=True))
+        left = (
+            {(int(scan.records.sec[i]), int(scan.records.off[i])) for i in np.flatnonzero(chosen)} if called else set()
+        )
+        assert set(zip(back.records.sec.tolist(), back.records.off.tolist(), strict=True)) == places - left, path
+        if not called:
+            old, new = relocations(before), relocations(after)
+            homes = {scan.image.names[sec] for sec in np.unique(scan.table.sec[chosen]).tolist()}
+            assert all(new.get(name, []) == old.get(name, []) for name in homes), path
 
 
 def other_readers(path: Path) -> Iterator[tuple[str, int, int, str, int]]:

@@ -214,7 +214,7 @@ def test_a_kernel_without_function_tracer_is_refused() -> None:
         make_plan(scan.image, scan.arch, scan.records, scan.table, Request(np.zeros(0, bool)))
     assert str(caught.value) == (
         f"{MINI / 'vmlinux-notrace'}: no patch site in this file: found no record table, "
-        "expected a kernel built with CONFIG_FUNCTION_TRACER"
+        "expected a kernel or module built with CONFIG_FUNCTION_TRACER"
     )
 
 

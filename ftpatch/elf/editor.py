@@ -123,6 +123,10 @@ class Editor:
         assert sec < len(self.image.shdr) and self.image.has_bytes[sec]
         self.patches.append(Patch(sec, off, new, kind, owner))
 
+    def content(self, sec: int) -> bytes:
+        """A section's content as it is by now, patches left out."""
+        return bytes(self._grown[sec]) if sec in self._grown else self.image.content(sec).tobytes()
+
     def replace(self, sec: int, content: bytes) -> None:
         """Give a section another content, at the end of the file."""
         self._grown[sec] = bytearray(content)
@@ -142,6 +146,18 @@ class Editor:
         for table in np.flatnonzero(self.image.shdr["sh_type"] == t.SHT_RELA).tolist():
             if int(self.image.shdr["sh_info"][table]) == sec:
                 self._cut_rows(table, gone, new_slot)
+
+    def cut_relocations(self, table: int, gone: Mask) -> None:
+        """Take rows out of a relocation table; the others close ranks, in order."""
+        rows = self.image.rows(table, t.RELA)
+        kept = rows[~gone]
+        for row in np.flatnonzero(kept != rows[: len(kept)]).tolist():
+            self.patch(table, row * t.RELA.itemsize, kept[row].tobytes(), "relocation", row)
+        self.shdr[table]["sh_size"] = len(kept) * t.RELA.itemsize
+
+    def append(self, sec: int, more: bytes) -> int:
+        """Bytes behind those that a section has, which moves to the end of the file; their offset in it."""
+        return self._grow(sec, more)
 
     def _cut_rows(self, table: int, gone: Mask, new_slot: I64) -> None:
         rows = self.image.rows(table, t.RELA)

@@ -9,6 +9,7 @@ import numpy as np
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, U64, Mask
+from ftpatch.errors import ElfError
 
 # Relocations of eight bytes: R_AARCH64_ABS64, PREL64; R_PPC64_ADDR64, REL64, TOC, PCREL34.
 WIDE = {183: (257, 260), 21: (38, 44, 51, 132)}
@@ -27,7 +28,10 @@ class Relocations:
 
 
 def relocations_of(image: Image, sec: int) -> Relocations:
-    """All that the loader will write into a section, in ascending order of the place."""
+    """All that the loader will write into a section, in ascending order of the place.
+
+    Raises ElfError where a relocation names a symbol that the file does not have.
+    """
     kinds, targets = image.shdr["sh_type"], image.shdr["sh_info"]
     tables = np.flatnonzero((kinds == t.SHT_RELA) & (targets == sec)).tolist()
     parts = [image.rows(table, t.RELA) for table in tables]
@@ -36,20 +40,27 @@ def relocations_of(image: Image, sec: int) -> Relocations:
     number = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(part)) for part in parts)])
     off = rows["r_offset"].astype(np.int64)  # a place beyond all files is negative then, and still in order
     order = np.argsort(off, kind="stable")
+    symbol = (rows["r_info"][order] >> np.uint64(32)).astype(np.int64)
+    if len(symbol) and int(symbol.max()) >= len(image.symbols.rows):
+        where = f"{image.path}: section {sec} {image.names[sec]}"
+        raise ElfError("a relocation names no symbol of this file", where, found=f"symbol {int(symbol.max())}",
+                       expected=f"less than {len(image.symbols.rows)}")  # fmt: skip
     kind = rows["r_info"][order] & np.uint64(0xFFFF_FFFF)
     size = np.where(np.isin(kind, WIDE.get(image.e_machine, ())), 8, 4).astype(np.int64)
-    return Relocations(
-        table[order].astype(np.int64), number[order].astype(np.int64), off[order],
-        size, kind, (rows["r_info"][order] >> np.uint64(32)).astype(np.int64),
-    )  # fmt: skip
+    return Relocations(table[order].astype(np.int64), number[order].astype(np.int64), off[order], size, kind, symbol)
+
+
+def touching(found: Relocations, start: I64, size: int) -> I64:
+    """How many relocations write into the `size` bytes from each start."""
+    low = np.searchsorted(found.off, start - 7)  # none is longer than eight bytes
+    high = np.searchsorted(found.off, start + size)
+    count = np.zeros(len(start), dtype=np.int64)
+    for step in range(int((high - low).max(initial=0))):
+        at = np.minimum(low + step, len(found.off) - 1)
+        count += (low + step < high) & (found.off[at] + found.size[at] > start)
+    return count
 
 
 def touched(found: Relocations, start: I64, size: int) -> Mask:
     """Whether a relocation writes into the `size` bytes from each start."""
-    low = np.searchsorted(found.off, start - 7)  # none is longer than eight bytes
-    high = np.searchsorted(found.off, start + size)
-    hit = np.zeros(len(start), dtype=bool)
-    for step in range(int((high - low).max(initial=0))):
-        at = np.minimum(low + step, len(found.off) - 1)
-        hit |= (low + step < high) & (found.off[at] + found.size[at] > start)
-    return hit
+    return np.asarray(touching(found, start, size) > 0)

@@ -228,7 +228,9 @@ class Builder:
         image, sec = self.editor.image, int(table.sec[site])
         if sec not in self._homes:
             symbols = image.symbols
-            rows = np.flatnonzero((symbols.type == t.STT_SECTION) & (symbols.shndx == sec))
+            rows = np.flatnonzero(
+                (symbols.type == t.STT_SECTION) & (symbols.shndx == sec) & (symbols.rows["st_value"] == 0)
+            )
             self._homes[sec] = int(rows[0]) if len(rows) else self.editor.symbol(f"ftpatch_home_{sec}", sec)
         return self._homes[sec], int(table.branch_va[site] - image.base[sec])
 

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from ftpatch.elf.editor import Editor
 from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.exports import Export, read_exports
-from ftpatch.modinfo import LONGEST, read_modinfo, section_of, with_extended_versions, with_modinfo, with_versions
+from ftpatch.modinfo import (
+    LONGEST,
+    ModInfo,
+    entries_of,
+    kernel_spelling,
+    section_of,
+    with_extended_versions,
+    with_modinfo,
+    with_versions,
+)
 from ftpatch.preflight import Kernel, Module, may_import
 
 DEPMOD = "depends= now names {exporter}: run depmod so that modprobe loads it first; insmod needs it loaded by hand"
@@ -42,11 +51,11 @@ def find_import(
         raise PolicyError("the module does not use this symbol yet", what, found="no kernel to look for it",
                           expected="a symbol that the module defines or uses",
                           todo="--against VMLINUX shows whether it may be used, and its version")  # fmt: skip
-    exporter, export = "", kernel.exports.find(name)
+    exporter, export = "", kernel.exports.find(name) if name.isprintable() else None
     for other in others:
-        if export is None:
+        if export is None and name.isprintable():
             export = read_exports(other.image, other.arch).find(name)
-            exporter = other.info.first("name") or ""
+            exporter = _name_of(other) if export is not None else ""
     if export is None:
         defined = kernel.image.symbols.defined(name) is not None
         raise SelectionError("no such exported symbol", what,
@@ -55,6 +64,14 @@ def find_import(
     _require_allowed(export, module, what)
     compared = kernel.magic is None or kernel.magic.modversions
     return Import(name, export.crc if compared else None, exporter)
+
+
+def _name_of(module: Module) -> str:
+    """What depends= calls a module. Raises PolicyError where it does not say."""
+    if not module.info.name:
+        raise PolicyError("a module that exports the symbol has no name", module.image.path,
+                          expected="name= in its .modinfo")  # fmt: skip
+    return module.info.name
 
 
 def _require_allowed(export: Export, module: Module, what: str) -> None:
@@ -75,24 +92,24 @@ def add_import(editor: Editor, wanted: Import) -> tuple[int, list[str]]:
     if wanted.crc is not None:
         _add_version(editor, wanted)
     sec = section_of(image, ".modinfo")
-    depends = read_modinfo(image).depends
-    if wanted.exporter and wanted.exporter not in depends:
+    info = ModInfo(entries_of(editor.content(sec), image.path) if sec >= 0 else ())
+    if wanted.exporter and wanted.exporter not in map(kernel_spelling, info.depends):
         if sec < 0:
             raise PolicyError("the module has no .modinfo for depends=", image.path, found=f"needs {wanted.exporter}")
-        editor.replace(sec, with_modinfo(image.content(sec).tobytes(), [*depends, wanted.exporter]))
+        editor.replace(sec, with_modinfo(editor.content(sec), [*info.depends, wanted.exporter]))
         notes.append(DEPMOD.format(exporter=wanted.exporter))
     return editor.symbol(wanted.name, 0), notes
 
 
 def _add_version(editor: Editor, wanted: Import) -> None:
-    image, added = editor.image, {wanted.name: wanted.crc or 0}
+    image, added, old = editor.image, {wanted.name: wanted.crc or 0}, editor.content
     basic, crcs, names = (section_of(image, f"__version{end}") for end in ("s", "_ext_crcs", "_ext_names"))
     if crcs >= 0 and names >= 0:
-        one, two = with_extended_versions(image.content(crcs).tobytes(), image.content(names).tobytes(), added)
+        one, two = with_extended_versions(old(crcs), old(names), added)
         editor.replace(crcs, one)
         editor.replace(names, two)
     if basic >= 0 and (crcs < 0 or len(wanted.name.encode()) <= LONGEST):
-        editor.replace(basic, with_versions(image.content(basic).tobytes(), added))
+        editor.replace(basic, with_versions(old(basic), added))
     if basic < 0 and crcs < 0:
         raise PolicyError("the kernel compares symbol versions, but the module has none", image.path,
                           found="no __versions", expected=f"the version of {wanted.name}",

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ftpatch import obstacles
-from ftpatch.arch import Arch, Entry, Shape
-from ftpatch.draft import Draft, Request
+from ftpatch.arch import Arch, Entry
+from ftpatch.draft import Draft, Request, patchable_shape
 from ftpatch.edits import Edits, Group, group
 from ftpatch.elf.editor import Editor, Patch
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, U32, Mask
-from ftpatch.errors import PolicyError, ShapeError
+from ftpatch.errors import PolicyError
 from ftpatch.exports import read_exports
 from ftpatch.modinfo import kernel_spelling
 from ftpatch.module import build, callee
@@ -92,7 +92,7 @@ def make_module_plan(
     kernel: Kernel | None = None, others: Sequence[Module] = (),
 ) -> ModulePlan:  # fmt: skip
     """Decide everything. Raises a PlanError, or an UnsupportedError where the layout cannot be enabled at all."""
-    shape = _patchable_shape(image, table)
+    shape = patchable_shape(image, table)
     module = Module(image, arch, records, table)
     checks = _preflight(module, kernel, others)
     if refused := refusals(checks):
@@ -107,6 +107,7 @@ def make_module_plan(
     by_relocations(draft)
     if wanted.ops_size:
         by_literal(draft)
+    obstacles.by_overlap(draft, wanted.ops_size > 0)
     if draft.reasons and not request.skip_unpatchable:
         raise obstacles.unpatchable(table, request.chosen, draft.reasons)
 
@@ -126,16 +127,6 @@ def _preflight(module: Module, kernel: Kernel | None, others: Sequence[Module]) 
     return preflight(module, kernel, known)
 
 
-def _patchable_shape(image: Image, table: SiteTable) -> Shape:
-    if table.shape is None:
-        raise PolicyError("no patch site in this file", image.path, found="no record section",
-                          expected="a module of a kernel with CONFIG_FUNCTION_TRACER")  # fmt: skip
-    if table.shape.refusal:
-        raise ShapeError(f"layout {table.shape.name} cannot be enabled on disk", image.path, found=table.shape.refusal,
-                         expected="-fpatchable-function-entry")  # fmt: skip
-    return table.shape
-
-
 def _assemble(
     draft: Draft, module: Module, wanted: Callee, kernel: Kernel | None, others: Sequence[Module], index: I64,
     gone: Mask, checks: tuple[Check, ...],
@@ -149,10 +140,10 @@ def _assemble(
         builder = build.Builder(editor, draft.arch, shape, wanted, module, kernel, tuple(others))
         calls = builder.build(table, index, words)
         told += builder.notes
-        for sec, rows in _record_sections(image, draft.records):
+        for sec, rows in record_sections(image, draft.records):
             if gone[rows].any():
                 editor.cut_slots(sec, gone[rows], int(rows[0]))
-    edits = _edits(image, editor)
+    edits = edits_of(image, editor)
     told += [HOOK_CONTEXT] if draft.request.hook and draft.request.stub is None else []
     told += [check.text for check in checks if check.verdict == "warning"]
     if gone.any():
@@ -168,7 +159,7 @@ def _assemble(
     )  # fmt: skip
 
 
-def _record_sections(image: Image, records: RecordTable) -> Iterator[tuple[int, I64]]:
+def record_sections(image: Image, records: RecordTable) -> Iterator[tuple[int, I64]]:
     """Every record section with the rows of its slots."""
     for sec in image.sections_named(*SECTIONS):
         first, size = int(image.shdr["sh_offset"][sec]), int(image.shdr["sh_size"][sec])
@@ -177,7 +168,7 @@ def _record_sections(image: Image, records: RecordTable) -> Iterator[tuple[int, 
             yield sec, rows
 
 
-def _edits(image: Image, editor: Editor) -> Edits:
+def edits_of(image: Image, editor: Editor) -> Edits:
     """The editor's result as edits with their old bytes."""
     header, patches, tail = editor.finish()
     groups: list[Group] = []

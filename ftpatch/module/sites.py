@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.draft import Draft
-from ftpatch.elf.image import Image
-from ftpatch.elf.relocations import relocations_of, touched
+from ftpatch.elf.relocations import Relocations, relocations_of, touched, touching
+from ftpatch.elf.tables import I64, Mask
 
 
 def by_relocations(draft: Draft) -> None:
@@ -21,10 +21,16 @@ def by_relocations(draft: Draft) -> None:
             for i in mine[touched(found, start, 4 * len(shape.old))].tolist():
                 draft.reasons[i] = "a relocation writes into its words"
             continue
-        for i, at in zip(mine.tolist(), start.tolist(), strict=True):
-            rows = np.flatnonzero(found.off == at)
-            if len(rows) != 1 or _name(draft.image, int(found.symbol[rows[0]])) != shape.called:
-                draft.reasons[i] = f"its call has no single relocation to {shape.called}"
+        for i in mine[~_called(draft, found, start)].tolist():
+            draft.reasons[i] = f"its call has no single relocation to {shape.called}"
+
+
+def _called(draft: Draft, found: Relocations, start: I64) -> Mask:
+    """Whether nothing but one call of the layout's function is relocated at each site. start: offsets of the calls."""
+    assert draft.arch.modules is not None
+    right = np.isin(found.symbol, draft.image.symbols.rows_named(draft.shape.called))
+    calls = found.off[right & (found.kind == draft.arch.modules.branch)]
+    return np.asarray((touching(found, start, 4) == 1) & np.isin(start, calls))
 
 
 def by_literal(draft: Draft) -> None:
@@ -43,7 +49,3 @@ def by_literal(draft: Draft) -> None:
         for bad, why in ((odd, "is not 8-byte aligned"), (moved, "has a relocation"), (full, "is not empty")):
             for i, at in zip(mine[bad].tolist(), off[bad].tolist(), strict=True):
                 draft.reasons.setdefault(i, f"its ops literal at {draft.image.names[sec]}+{at:#x} {why}")
-
-
-def _name(image: Image, symbol: int) -> str:
-    return image.symbols.name(symbol) if 0 <= symbol < len(image.symbols.rows) else ""

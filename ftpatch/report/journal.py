@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftpatch.api import Output, Scan
+from ftpatch.api import Scan
+from ftpatch.deliver import Output
 from ftpatch.edits import Edits
+from ftpatch.elf.image import Image
 from ftpatch.elf.tables import Mask
-from ftpatch.module.plan import ModulePlan
+from ftpatch.envelope import Contents, encoder_of
 from ftpatch.outcome import FATES
-from ftpatch.plan import Plan
 from ftpatch.report.rows import image_object
 from ftpatch.sites import SiteTable
 
+if TYPE_CHECKING:
+    from ftpatch.deliver import Decided
+
 
 def plan_object(
-    scan: Scan, plan: Plan | ModulePlan, output: Output | None, sha256: str | None, shown: int | None = None
+    scan: Scan, plan: Decided, output: Output | None, sha256: str | None, shown: int | None = None
 ) -> dict[str, Any]:
     """The IMAGE object of a writing command: the chosen sites with what happens to them, and every edit.
 
@@ -41,12 +45,30 @@ def plan_object(
         "patched": len(plan.index), "left": int(plan.chosen.sum()) - len(plan.index),
         "edits": len(plan.edits), "bytes": plan.edits.n_bytes(),
     }  # fmt: skip
+    found["size"] = len(scan.image.data)
+    found["packing"] = _packing(scan.image, sha256) if output and sha256 else None  # it costs a compression
     signed = output.trailer if output else b""
     found["edits"] = edit_rows(plan.edits, plan.table, scan.image.trailer, signed) if shown is None else []
     return found
 
 
-def _first(plan: Plan | ModulePlan, shown: int) -> Mask:
+def _packing(image: Image, sha256: str) -> dict[str, Any]:
+    """How the input comes back byte for byte: what compresses it to the same bytes, or else these bytes themselves."""
+    from base64 import b64encode
+    from hashlib import sha256 as sha256_of
+
+    contents = Contents(image.data, image.raw, image.mode, image.wrapping, image.trailer)
+    found: dict[str, Any] = {"wrapping": image.wrapping, "encoder": encoder_of(contents), "plain_sha256": sha256}
+    if image.wrapping != "none":
+        plain = sha256_of(image.data.data)
+        plain.update(image.trailer)
+        found["plain_sha256"] = plain.hexdigest()
+    if found["encoder"] is None:
+        found["original"] = b64encode(image.raw.data).decode()
+    return found
+
+
+def _first(plan: Decided, shown: int) -> Mask:
     """The first few of the patched sites and of those that stay: all that a text report names."""
     mask = np.zeros(len(plan.table), dtype=bool)
     mask[plan.index[:shown]] = True
@@ -58,7 +80,7 @@ def _address(va: int | None) -> str | None:
     return None if va is None else f"0x{va:016x}"
 
 
-def _patched(plan: Plan | ModulePlan, at: int, index: int) -> dict[str, Any]:
+def _patched(plan: Decided, at: int, index: int) -> dict[str, Any]:
     """The fields of a site that gets a call. at: its row in the plan's columns; index: in the site table."""
     fate = plan.fate(at)
     return {
@@ -67,14 +89,14 @@ def _patched(plan: Plan | ModulePlan, at: int, index: int) -> dict[str, Any]:
         "target": fate.target,
         "distance": fate.distance,
         "new_words": [f"0x{word:08x}" for word in plan.new_words[at].tolist()],
-        "record_fate": FATES[plan.settled.records] if plan.table.row[index] >= 0 else "none",
+        "record_fate": fate.record or (FATES[plan.settled.records] if plan.table.row[index] >= 0 else "none"),
         "literal": fate.literal,
         "stub": fate.stub,
-        "concurrency": "pair" if plan.new_words.shape[1] > 1 else "single",
+        "concurrency": (None, "single", "pair")[plan.new_words.shape[1]],
     }
 
 
-def _left(plan: Plan | ModulePlan, index: int) -> dict[str, Any]:
+def _left(plan: Decided, index: int) -> dict[str, Any]:
     """The fields of a chosen site that stays as it is."""
     nothing = dict.fromkeys(("target", "distance", "literal", "stub", "concurrency"))
     return {
@@ -83,7 +105,7 @@ def _left(plan: Plan | ModulePlan, index: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _left_too(plan: Plan | ModulePlan, index: int) -> bool:
+def _left_too(plan: Decided, index: int) -> bool:
     """Whether the record of a site that stays as it is leaves the table all the same."""
     row = int(plan.table.row[index])
     return row >= 0 and bool(plan.gone[row])

@@ -8,7 +8,7 @@ from typing import Any
 
 from ftpatch.report import SCHEMA, Document
 
-LONG = ("sites", "edits")  # arrays of one short object per line
+LONG = ("sites", "edits", "findings")  # arrays of one short object per line
 
 
 def render(document: Document) -> Iterator[str]:

@@ -17,6 +17,7 @@ CARRIERS = {
     "mixed": "more than one kind of place",
     "none": "nowhere: no records",
 }
+DONE = {"enable": "enabled", "disable": "disabled", "drop": "dropped from the record table"}
 N_SHOWN = 10
 BOLD, PLAIN = ("\x1b[1m", "\x1b[0m"), ("", "")
 
@@ -28,7 +29,12 @@ def render(document: Document) -> Iterator[str]:
     for i, image in enumerate(alone):
         yield "\n" if i else ""
         yield from _head(image, style)
-        yield from _summary(image["summary"], image) if document.command == "scan" else _patch(image)
+        if document.command == "verify":
+            from ftpatch.report.findings import text
+
+            yield from text(image)
+            continue
+        yield from _summary(image["summary"], image) if document.command == "scan" else _patch(image, document.command)
         if document.show_sites and document.command == "scan":
             yield from _sites(image["sites"])
     for i, tree in enumerate(document.trees):
@@ -115,17 +121,18 @@ def _or_dash(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _patch(image: dict[str, Any]) -> Iterator[str]:
+def _patch(image: dict[str, Any], command: str) -> Iterator[str]:
     request, sites, done = image["request"], image["sites"], image["done"]
     patched = [site for site in sites if site["action"] != "keep"]
     kept = [site for site in sites if site["action"] == "keep"]
-    yield _line("sites", f"{done['patched']} enabled, calling {request['target']}"
-                         + (f"; {done['left']} chosen ones left as they are" if kept else ""))  # fmt: skip
+    aim = f", calling {request['target']}" if request["target"] else ""
+    left = f"; {done['left']} chosen ones left as they are" if kept else ""
+    yield _line("sites", f"{done['patched']} {DONE[command]}{aim}{left}")
     if patched and request["ops"]:
         yield _line("ops", f"{request['ops']} by {request['ops_via']}")
     if patched:
         yield _line("records", f"{request['records']}: {request['records_why']}")
-    yield from (_enabled(site) for site in patched[:N_SHOWN])
+    yield from (_changed(site) for site in patched[:N_SHOWN])
     if done["patched"] > N_SHOWN:
         yield f"    … and {done['patched'] - N_SHOWN} more\n"
     yield from (f"    {_site(site)}: left, {site['reason']}\n" for site in kept[:N_SHOWN])
@@ -144,8 +151,11 @@ def _site(site: dict[str, Any]) -> str:
     )
 
 
-def _enabled(site: dict[str, Any]) -> str:
-    old = " ".join(word[2:] for word in site["words"][-len(site["new_words"]) :])
+def _changed(site: dict[str, Any]) -> str:
     new = " ".join(word[2:] for word in site["new_words"])
-    way = f"to {site['stub']}, by relocation" if site["distance"] is None else f"{site['distance']:+#x} bytes"
-    return f"    {_site(site)}: {old} -> {new}, {way}; record {site['record_fate']}\n"
+    if not new:
+        return f"    {_site(site)}: record {site['record_fate']}\n"
+    old = " ".join(word[2:] for word in site["words"][-len(site["new_words"]) :])
+    way = "" if site["distance"] is None else f", {site['distance']:+#x} bytes"
+    way = f", to {site['stub']}, by relocation" if site["stub"] and not way else way
+    return f"    {_site(site)}: {old} -> {new}{way}; record {site['record_fate']}\n"

@@ -1,0 +1,32 @@
+"""`ftpatch disable`: the way back for chosen sites of a patched file, without its journal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpatch.cli.options import layout, options, reports, selectors
+from ftpatch.cli.writing import chosen_by, output, run
+
+if TYPE_CHECKING:
+    from ftpatch.api import Scan
+    from ftpatch.deliver import Decided
+    from ftpatch.elf.tables import Mask
+
+
+@click.command("disable")
+@click.argument("file", default="vmlinux", metavar="[FILE]")
+@options(selectors, reports, [layout], output)
+def command(file: str, func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...], **shared: Any) -> int:
+    """Give enabled sites the words back that the compiler left, and their records; all of them or none.
+
+    Sites of -mprofile-kernel, which are calls in the file, become NOPs without a record."""
+    from ftpatch import api
+    from ftpatch.change import Undoing
+
+    def decide(scan: Scan, chosen: Mask) -> Decided:
+        request = Undoing(chosen, skip_unpatchable=shared["skip_unpatchable"])
+        return api.make_change(scan, "disable", request)
+
+    return run("disable", file, shared, chosen_by(func, status, section), decide)

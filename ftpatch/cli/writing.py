@@ -1,0 +1,133 @@
+"""What the verbs that write have in common: their options, the way to a file, its journal and its report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpatch.cli.options import check_reports, files_ready, note, to_files, to_stdout
+from ftpatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from ftpatch.api import Scan
+    from ftpatch.deliver import Decided
+    from ftpatch.elf.tables import Mask
+
+output = [
+    click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched)."),
+    click.option("--in-place", is_flag=True, help="Replace FILE itself, and write the journal FILE.ftpatch.json."),
+    click.option("--dry-run", is_flag=True, help="Do everything but write."),
+    click.option(
+        "--signature", default="strip", type=click.Choice(["strip", "refuse"]), show_default=True,
+        help="What becomes of an appended signature, which any change makes void.",
+    ),
+    click.option("--sign", nargs=2, metavar="KEY CERT", help="Sign the result as the kernel's sign-file does (PEM)."),
+    click.option("--max-size", type=int, metavar="BYTES", help="What a packed file may unpack to (default: 1 GiB)."),
+    click.option(
+        "--skip-unpatchable", is_flag=True, help="Leave out chosen sites that cannot be changed, instead of refusing."
+    ),
+]  # fmt: skip
+
+
+def records_option(*ways: str) -> list[Callable[[Any], Any]]:
+    """--records with the ways that the verb knows."""
+    option = click.option("--records", "way", default="auto", type=click.Choice(ways), show_default=True,
+                          help="How records leave the kernel's table.")  # fmt: skip
+    return [option]
+
+
+def chosen_by(
+    func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...]
+) -> Callable[[Scan], tuple[Mask, tuple[str, ...]]]:
+    """A function from a scanned file to the sites that the selectors choose. Raises UsageError where there are none."""
+    if not (func or status or section):
+        raise UsageError("nothing is chosen", todo="--func NAME chooses functions, --func '*' all of them")
+
+    def choose(scan: Scan) -> tuple[Mask, tuple[str, ...]]:
+        from ftpatch import select
+
+        selection = select.select(scan.table, func, status, section, named=True)
+        return selection.mask, selection.notes
+
+    return choose
+
+
+def run(
+    verb: str, file: str, options: dict[str, Any], choose: Callable[[Scan], tuple[Mask, tuple[str, ...]]],
+    decide: Callable[[Scan, Mask], Decided],
+) -> int:  # fmt: skip
+    """One writing command from its options to its exit code.
+
+    options: those of `output`, of reports, and `layout`; choose: the chosen sites of a scanned file and what to say of
+    the choice; decide: the plan for them.
+    """
+    from ftpatch import api, apply, deliver
+    from ftpatch.report import Document, destinations
+    from ftpatch.report.journal import plan_object
+    from ftpatch.report.text import N_SHOWN
+
+    report, in_place, dry_run = options["report"], options["in_place"], options["dry_run"]
+    if in_place and options["output"]:
+        raise UsageError("--in-place and -o exclude each other")
+    formats = {name for name, _ in destinations(report)}
+    if in_place and "json" not in formats:
+        journal = _new_journal(file)
+        report, formats = (report, formats) if dry_run else ((*report, f"json={journal}"), {*formats, "json"})
+    out = file if in_place else options["output"] or f"{file}.patched"
+    check_reports(report, (file, out))
+    if not in_place:
+        apply.output_path(file, out)
+
+    scan = api.scan(file, options["layout"], options["max_size"])
+    packing, told = deliver.packing_for(scan.image, out, options["signature"], options["sign"])
+    chosen, said = choose(scan)
+    for text in said:
+        note(text)
+    made = decide(scan, chosen)
+    made = replace(made, notes=(*made.notes, *told))
+    for text in made.warnings:
+        note(f"warning: {text}")
+
+    document = Document(verb)
+    hashed = "json" in {options["format_"], *formats}
+    shown = N_SHOWN if {options["format_"], *formats} == {"text"} else None
+    if dry_run:
+        document.images.append(plan_object(scan, made, None, scan.image.sha256 if hashed else None, shown))
+        to_files(document, report)
+    else:
+
+        def reports(written: deliver.Output, sha256: str | None) -> AbstractContextManager[None]:
+            document.images.append(plan_object(scan, made, written, sha256, shown))
+            return files_ready(document, report)
+
+        deliver.write_result(scan, made, out, hashed, reports, packing, note)
+    to_stdout(document, options["format_"], options["color"])
+    return 0
+
+
+def _new_journal(file: str) -> str:
+    """Name of an in-place patch's journal. An earlier one is not replaced: it alone can undo its patch. One whose patch
+    was never made, because a run was killed before, names the file as it is."""
+    name = f"{file}.ftpatch.json"
+    if os.path.lexists(name) and not _unused(name, file):
+        raise UsageError("there is a journal of an earlier patch", name, todo="--report json=FILE names another one")
+    return name
+
+
+def _unused(journal: str, file: str) -> bool:
+    """Whether a journal's patch was never made: it took the file for what the file still is."""
+    import hashlib
+    import json
+
+    try:
+        with open(journal, "rb") as text:
+            said = json.load(text)["images"][0]["sha256"]
+        with open(file, "rb") as content:
+            return bool(said == hashlib.file_digest(content, "sha256").hexdigest())
+    except (OSError, ValueError, LookupError, TypeError):
+        return False

@@ -1,0 +1,108 @@
+"""What `verify` has to say: its findings, and what it recognised, as JSON objects and as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from ftpatch.api import Scan
+from ftpatch.elf.image import Image
+from ftpatch.errors import printable
+from ftpatch.proof.case import Finding
+from ftpatch.proof.prove import Proof
+from ftpatch.report.rows import image_object
+
+FIELDS = ("rule", "severity", "message", "function", "row", "section", "offset", "pos", "source", "help", "count")
+SITES = ("site enabled", "site disabled", "site redirected", "record dropped alone")
+RECORDS = ("record taken out", "record returned")
+N_SHOWN = 10
+HELP = {
+    "verify-journal": "the journal is of another run, or the file was changed after it",
+    "verify-signature": "ftpatch enable --signature strip leaves a signature out, --sign makes a new one",
+}
+
+
+def finding_rows(findings: tuple[Finding, ...]) -> list[dict[str, Any]]:
+    """One object per finding."""
+    return [
+        {
+            "rule": one.rule, "severity": "error", "message": printable(one.message), "function": one.function,
+            "row": one.row, "section": one.section, "offset": None if one.offset is None else f"0x{one.offset:x}",
+            "pos": one.pos, "source": None, "help": HELP.get(one.rule, ""), "count": one.count,
+        }
+        for one in findings
+    ]  # fmt: skip
+
+
+def proof_object(proof: Proof, hashed: bool, journal: str | None) -> dict[str, Any]:
+    """The IMAGE object of `verify`: the first file, the second as its `output`, and what was found."""
+    before, after = proof.before, proof.after
+    scan = Scan(before.image, proof.arch, before.records, before.sites)
+    found = image_object(scan, sha256=before.image.sha256 if hashed else None, with_sites=False)
+    found["output"] = {
+        "file": after.path, "sha256": after.sha256 if hashed else None, "elf_sha256": _elf(after) if hashed else None,
+    }  # fmt: skip
+    kinds, outcome = proof.kinds, proof.outcome
+    found["proof"] = {
+        "sites": {name: kinds.get(name, 0) for name in SITES},
+        "records": {"live": list(proof.live), "slots": list(proof.slots), **{n: kinds.get(n, 0) for n in RECORDS}},
+        "edits": {name: n for name, n in sorted(kinds.items()) if name not in (*SITES, *RECORDS)},
+        "reader": proof.reader,
+        "emulated": outcome.n,
+        "not_emulated": outcome.skipped,
+        "unclaimed": list(proof.unclaimed),
+        "journal": journal,
+        "notes": list(proof.notes),
+    }
+    found["findings"] = finding_rows(proof.findings)
+    return found
+
+
+def _elf(image: Image) -> str:
+    import hashlib
+
+    plain = image.wrapping == "none" and not image.trailer
+    return image.sha256 if plain else hashlib.sha256(image.data.data).hexdigest()
+
+
+def text(image: dict[str, Any]) -> Iterator[str]:
+    """The lines of one `verify` for people, but for the head."""
+    proof, findings = image["proof"], image["findings"]
+    yield _line("result", f"{printable(image['output']['file'])}: " + _count(findings))
+    sites = [f"{n} {name.removeprefix('site ')}" for name, n in proof["sites"].items() if n]
+    yield _line("sites", ", ".join(sites) or "none changed")
+    (live, now), (slots, now_slots) = proof["records"]["live"], proof["records"]["slots"]
+    moves = [f"{proof['records'][name]} {name.removeprefix('record ')}" for name in RECORDS if proof["records"][name]]
+    yield _line("records", f"{live} live in {slots} slots, now {now} in {now_slots}" + "".join(f"; {m}" for m in moves))
+    yield _line("edits", ", ".join(f"{name} {n}" for name, n in proof["edits"].items()) or "none")
+    yield _line("readers", f"ftpatch; second reader: {proof['reader']}")
+    skipped, n = proof["not_emulated"], proof["emulated"]
+    yield _line("emulated", f"not emulated: {skipped}" if skipped else f"{n} sites")
+    yield from (_line("", f"not emulated: {printable(line)}") for line in proof["unclaimed"][:N_SHOWN])
+    if proof["journal"]:
+        yield _line("journal", f"{printable(proof['journal'])}: held against both files")
+    yield from (_line("note", note) for note in proof["notes"])
+    yield from _findings(findings)
+
+
+def _findings(findings: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each finding, the first few of each rule."""
+    shown: Counter[str] = Counter()
+    for one in findings:
+        shown[one["rule"]] += 1
+        if shown[one["rule"]] <= N_SHOWN:
+            yield f"    {one['rule']}: {one['message']}\n"
+    for rule, n in shown.items():
+        total = sum(one["count"] for one in findings if one["rule"] == rule)
+        if n > N_SHOWN:
+            yield f"    {rule}: … and {total - N_SHOWN} more\n"
+
+
+def _count(findings: list[dict[str, Any]]) -> str:
+    n = sum(one["count"] for one in findings)
+    return f"{n} finding{'s' * (n != 1)}" if n else "every change is accounted for"
+
+
+def _line(key: str, what: str) -> str:
+    return f"  {key:<10} {what}\n"
