@@ -10,8 +10,11 @@ PIP    := $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTH
 demo: $(VENV)/installed
 	@sh tools/demo.sh $(BIN)/ftpatch
 
+# Kernels and tools are fetched before the workers start. What sends signals runs alone: a worker has threads.
 test: $(VENV)/tests
-	@$(BIN)/python -m pytest $(PYTEST)
+	@if [ "$$CI" = true ] || [ "$$KERNELS" = 1 ]; then $(BIN)/python -m tools.kernels --tools --modules; fi
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" $(PYTEST)
+	@$(BIN)/python -m pytest -m alone $(PYTEST)
 
 kernels: $(VENV)/installed
 	@$(BIN)/python -m tools.kernels --tools
@@ -24,6 +27,9 @@ corpus-full: $(VENV)/tests
 
 bench: $(VENV)/installed
 	@$(BIN)/python -m tools.bench
+
+fuzz: $(VENV)/fuzz
+	@$(BIN)/python -m tools.fuzz $(FUZZ)
 
 check: $(VENV)/checks
 	@$(BIN)/ruff check .
@@ -45,7 +51,10 @@ $(VENV)/tests: $(VENV)/installed
 $(VENV)/checks: $(VENV)/tests
 	@$(MAKE) --no-print-directory install EXTRAS='[test,check]' STAMP=$@
 
-.PHONY: install
+$(VENV)/fuzz: $(VENV)/installed
+	@$(MAKE) --no-print-directory install EXTRAS='[fuzz]' STAMP=$@
+
+.PHONY: install fuzz
 install:
 	@echo "installing ftpatch$(EXTRAS) into $(VENV) ..."
 	@$(PIP) install --quiet --disable-pip-version-check -e '.$(EXTRAS)'

@@ -38,6 +38,7 @@ class Request:
     section: tuple[str, ...]
     hashed: bool
     with_sites: bool
+    max_size: int | None = None
 
     @property
     def selects(self) -> bool:
@@ -192,7 +193,7 @@ def scan_files(request: Request, paths: Sequence[str]) -> list[Found]:
 def scan_file(request: Request, path: str) -> Found:
     """The result of one file. Raises SelectionError for a selector that no file can answer."""
     try:
-        scan = api.scan(path, request.layout)
+        scan = api.scan(path, request.layout, request.max_size)
         hashed = scan.image.sha256 if request.hashed else None
         if not request.selects:
             return Found(path, _packed(image_object(scan, None, hashed, request.with_sites)))

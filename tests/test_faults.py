@@ -44,6 +44,7 @@ OLD = b"what was there before\n"
 NOBODY = 65534
 ROOT_ONLY = "run as root"
 
+pytestmark = pytest.mark.alone
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason=ROOT_ONLY)
 
 

@@ -246,8 +246,10 @@ def test_missing_programs_are_named_to_those_who_cannot_install_them(
         "gcc-powerpc64le-linux-gnu",
         "libc6-dev-ppc64el-cross",
         "qemu-system-ppc",
+        "qemu-user",
     ]
-    provide(tmp_path, "qemu-system-ppc64", "powerpc64le-linux-gnu-gcc", "powerpc64le-linux-gnu-objcopy")
+    provide(tmp_path, "qemu-system-ppc64", "qemu-ppc64le")
+    provide(tmp_path, "powerpc64le-linux-gnu-gcc", "powerpc64le-linux-gnu-objcopy")
     kernels.ensure_tools()
 
 

@@ -477,3 +477,14 @@ def test_an_unexpected_exception_says_which_file(sound: Path, capsys: Capture, m
     for jobs in ("1", "2"):
         assert run(["scan", "modules", "--jobs", jobs]) == 70
         assert "while reading modules/kernel/" in capsys.readouterr().err
+
+
+def test_what_unpacks_to_more_than_allowed_is_a_bad_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = tmp_path / "tree" / "mini.ko.xz"
+    packed.parent.mkdir()
+    packed.write_bytes(lzma.compress((MINI / "mini.ko").read_bytes(), check=lzma.CHECK_CRC32))
+    assert run(["scan", str(packed)]) == 0
+    for path in (packed, packed.parent):
+        capsys.readouterr()
+        assert run(["scan", str(path), "--max-size", "4096"]) == 3
+        assert "4096" in capsys.readouterr().err

@@ -14,6 +14,7 @@ _TOOLS = {
     "aarch64-linux-gnu-gcc": ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
     "aarch64-linux-gnu-objcopy": ("binutils-aarch64-linux-gnu",),
     "qemu-system-ppc64": ("qemu-system-ppc",),
+    "qemu-ppc64le": ("qemu-user",),
     "powerpc64le-linux-gnu-gcc": ("gcc-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross"),
     "powerpc64le-linux-gnu-objcopy": ("binutils-powerpc64le-linux-gnu",),
 }

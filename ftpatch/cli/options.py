@@ -40,6 +40,9 @@ reports = [
     click.option("--report", "report", multiple=True, metavar="FORMAT=FILE", help=REPORT_HELP),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour on stdout."),
 ]
+max_size = click.option(
+    "--max-size", type=int, metavar="BYTES", help="What a packed file may unpack to (default: 1 GiB)."
+)
 layout = click.option("--layout", metavar="NAME", help="Take this site layout instead of deciding by evidence.")
 
 

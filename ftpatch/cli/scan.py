@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpatch.cli import complain
-from ftpatch.cli.options import check_reports, layout, note, options, reports, selectors, to_files, to_stdout
+from ftpatch.cli.options import check_reports, layout, max_size, note, options, reports, selectors, to_files, to_stdout
 from ftpatch.errors import FtpatchError, UsageError
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ JOBS_HELP = "Worker processes for a tree (default: one per processor)."
 
 @click.command("scan")
 @click.argument("files", nargs=-1, metavar="[FILE|DIR]...")
-@options(selectors, reports, [layout])
+@options(selectors, reports, [layout, max_size])
 @click.option("--sites", "show_sites", is_flag=True, help=SITES_HELP)
 @click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help=JOBS_HELP)
 def command(
     files: tuple[str, ...], func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...], format_: str,
-    color: str, report: tuple[str, ...], layout: str | None, show_sites: bool, jobs: int | None,
+    color: str, report: tuple[str, ...], layout: str | None, max_size: int | None, show_sites: bool, jobs: int | None,
 ) -> int:  # fmt: skip
     """Show the patch sites of kernels, modules and objects (default: ./vmlinux).
 
@@ -47,7 +47,7 @@ def command(
         from ftpatch.select import expanded
 
         func = tuple(expanded(func))  # a list on stdin can be read once
-    request = Request(layout, func, status, section, "json" in wanted, show_sites or "csv" in wanted)
+    request = Request(layout, func, status, section, "json" in wanted, show_sites or "csv" in wanted, max_size)
     document = Document("scan", show_sites=show_sites or request.selects, selected=request.selects)
     worst = 0
     for path in files:
@@ -77,7 +77,7 @@ def _file(path: str, request: Request, with_sites: bool, document: Document) -> 
     from ftpatch import api
     from ftpatch.report.rows import image_object
 
-    scan = api.scan(path, request.layout)
+    scan = api.scan(path, request.layout, request.max_size)
     chosen = None
     if request.selects:
         from ftpatch.select import select

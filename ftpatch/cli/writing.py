@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpatch.cli.options import check_reports, files_ready, note, to_files, to_stdout
+from ftpatch.cli.options import check_reports, files_ready, max_size, note, to_files, to_stdout
 from ftpatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ output = [
         help="What becomes of an appended signature, which any change makes void.",
     ),
     click.option("--sign", nargs=2, metavar="KEY CERT", help="Sign the result as the kernel's sign-file does (PEM)."),
-    click.option("--max-size", type=int, metavar="BYTES", help="What a packed file may unpack to (default: 1 GiB)."),
+    max_size,
     click.option(
         "--skip-unpatchable", is_flag=True, help="Leave out chosen sites that cannot be changed, instead of refusing."
     ),
