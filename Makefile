@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 
-.PHONY: demo test kernels boot corpus-full bench check clean
+.PHONY: demo test kernels boot corpus-full bench sabotage mutations check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/installed
@@ -24,6 +24,12 @@ boot: $(VENV)/tests
 
 corpus-full: $(VENV)/tests
 	@KERNELS=1 CORPUS=full $(BIN)/python -m pytest -m corpus $(PYTEST)
+
+mutations: $(VENV)/installed
+	@$(BIN)/python -m tools.mutations
+
+sabotage: $(VENV)/tests
+	@$(BIN)/python -m tools.sabotage
 
 bench: $(VENV)/installed
 	@$(BIN)/python -m tools.bench

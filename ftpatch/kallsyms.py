@@ -55,9 +55,8 @@ def _nearest(image: Image, arch: Arch, va: U64) -> list[tuple[str, int, bool]]:
 def _best(symbols: t.Symbols, row: t.I64, value: U64, at: int) -> str:
     """Of the symbols at one address, the one that kallsyms keeps first."""
     first = int(np.searchsorted(value, value[at], side="left"))
-    names = [(bool(symbols.bind[r] == t.STB_WEAK), symbols.name(r), r) for r in row[first : at + 1].tolist()]
-    named = [(weak, len(name) - len(name.lstrip("_")), r, name) for weak, name, r in names if not _ignored(name)]
-    return min(named)[3]
+    names = [(bool(symbols.bind[r] == t.STB_WEAK), symbols.name(r)) for r in row[first : at + 1].tolist()]
+    return min((weak, len(name) - len(name.lstrip("_")), name) for weak, name in names if not _ignored(name))[2]
 
 
 def _ignored(name: str) -> bool:

@@ -23,6 +23,7 @@ WHY_NOT = {
     OUTSIDE: "the record points outside the text of this file",
 }
 OTHER = "unexpected words, or not at a function's entry"
+SHARED = "several records name this site"
 OUT_OF_REACH = "out of reach"
 N_SAMPLES = 3
 
@@ -43,12 +44,16 @@ def by_status(draft: Draft) -> None:
 
 def by_company(draft: Draft) -> None:
     """Sites that another live record names too: that record would stay, or leave its site twice."""
-    table = draft.table
+    for i in np.flatnonzero(draft.request.chosen & shared(draft.table)).tolist():
+        draft.reasons.setdefault(i, SHARED)
+
+
+def shared(table: SiteTable) -> Mask:
+    """Sites that several records name."""
     known = np.flatnonzero((table.sec >= 0) & (table.row >= 0))
     site, times = np.unique(table.body_va[known], return_counts=True)
-    shared = np.isin(table.body_va, site[times > 1]) & (table.sec >= 0)
-    for i in np.flatnonzero(draft.request.chosen & shared).tolist():
-        draft.reasons.setdefault(i, "several records name this site")
+    found: Mask = np.isin(table.body_va, site[times > 1]) & (table.sec >= 0)
+    return found
 
 
 def by_overlap(draft: Draft, literal: bool) -> None:

@@ -78,6 +78,12 @@ def at_boot(image: Image, arch: Arch, records: RecordTable, table: SiteTable, li
     return {"allocating": int(counted.sum()), "listed": int(listed.sum())}
 
 
+def bugs_of(image: Image, arch: Arch, records: RecordTable, table: SiteTable) -> tuple[Bug, ...]:
+    """Every site of a kernel or module that would raise an ftrace bug where its records are read."""
+    shown = np.flatnonzero(records.live & (table.status[: len(records)] != OUTSIDE))
+    return tuple(_bugs(image, arch, table, shown[np.argsort(table.va[shown], kind="stable")]))
+
+
 def oracle(image: Image, arch: Arch, records: RecordTable, table: SiteTable) -> Oracle | None:
     """Everything that a boot of this kernel will show; None where the file is no kernel or has no record table."""
     live = np.zeros(len(table), dtype=bool)

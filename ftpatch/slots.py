@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arch import Arch, SiteStub
+from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import I64, U64, Mask
 from ftpatch.errors import PolicyError
@@ -116,7 +117,7 @@ def _area(image: Image, name: str, slot: int) -> Area:
     va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
     n = int(image.word_at(np.array([pos]))[0])
     first = image.pos_of_va(va) if n else 0
-    if n * slot != size or first < 0 or first + size > len(image.data):
+    if n * slot != size or first < 0 or (n and not _in_one_section(image, va, size)):
         raise PolicyError("an area of out-of-line stubs does not fit the kernel's code", f"{image.path}: {name}",
                           found=f"{size} bytes for {n} stubs", expected=f"{slot} bytes each")  # fmt: skip
     zero: Mask = np.logical_not(image.data[first : first + size].reshape(n, slot).any(axis=1))
@@ -124,6 +125,12 @@ def _area(image: Image, name: str, slot: int) -> Area:
     moved = moved[(moved >= np.uint64(va)) & (moved < np.uint64(va + size))]
     zero[(moved - np.uint64(va)).view(np.int64) // slot] = False
     return Area(name, va, n, slot, zero)
+
+
+def _in_one_section(image: Image, va: int, size: int) -> bool:
+    """Whether one section holds the `size` bytes from va."""
+    sec = image.place(np.array([va, min(va + size - 1, t.LAST_VA)], dtype=np.uint64))[0]
+    return bool(sec[0] >= 0 and sec[0] == sec[1])
 
 
 def _hand_out(arch: Arch, areas: list[Area], sites: U64, used: list[int], over_full: bool) -> tuple[list[int], U64]:

@@ -16,7 +16,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from ftpatch import api
 from ftpatch.errors import FtpatchError, InputError, SelectionError
@@ -25,6 +26,7 @@ from ftpatch.report.rows import image_object
 SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 CHUNK = 16  # files that a worker takes at once, at most
 ENDING = (signal.SIGINT, signal.SIGTERM)
+Result = TypeVar("Result")
 ALONE = 64  # files up to which starting workers costs more than they save
 
 
@@ -115,22 +117,35 @@ def walk(top: str) -> Listing:
 def scan_tree(
     listing: Listing, request: Request, jobs: int | None = None, advance: Callable[[int], object] = int
 ) -> list[Found]:
-    """Every file's result and every folder's error, in the order of their names. advance(n): n more files are done.
+    """Every file's result and every folder's error, in the order of their names; see `over_files`.
 
-    jobs: worker processes; None: one per processor, or none at all for a few files. Raises SelectionError for
-    selectors that are none, FtpatchError (70) where a worker was killed.
+    Raises SelectionError for selectors that are none.
+    """
+    found = over_files(listing, partial(scan_files, request), jobs, advance)
+    return sorted([*found, *listing.errors], key=lambda one: os.fsencode(one.path))
+
+
+def over_files(
+    listing: Listing,
+    work: Callable[[Sequence[str]], list[Result]],
+    jobs: int | None = None,
+    advance: Callable[[int], object] = int,
+) -> list[Result]:
+    """What `work` gives for every file, chunk by chunk in any order. advance(n): n more files are done.
+
+    jobs: worker processes; None: one per processor, or none at all for a few files. Raises what `work` raises, and
+    FtpatchError (70) where a worker was killed.
     """
     n = len(listing.files)
     jobs = min(len(os.sched_getaffinity(0)) if n > ALONE else 1, n) if jobs is None else min(jobs, n)
     chunks = _chunks(listing, jobs)
     if jobs > 1:
-        found = _side_by_side(chunks, request, jobs, advance)
-    else:
-        found = []
-        for _, paths in chunks:
-            found += scan_files(request, paths)
-            advance(len(paths))
-    return sorted([*found, *listing.errors], key=lambda one: os.fsencode(one.path))
+        return _side_by_side(chunks, work, jobs, advance)
+    found = []
+    for _, paths in chunks:
+        found += work(paths)
+        advance(len(paths))
+    return found
 
 
 def _chunks(listing: Listing, jobs: int) -> list[tuple[int, tuple[str, ...]]]:
@@ -141,8 +156,11 @@ def _chunks(listing: Listing, jobs: int) -> list[tuple[int, tuple[str, ...]]]:
 
 
 def _side_by_side(
-    chunks: list[tuple[int, tuple[str, ...]]], request: Request, jobs: int, advance: Callable[[int], object]
-) -> list[Found]:
+    chunks: list[tuple[int, tuple[str, ...]]],
+    work: Callable[[Sequence[str]], list[Result]],
+    jobs: int,
+    advance: Callable[[int], object],
+) -> list[Result]:
     """The chunks' results, from `jobs` processes. Whatever ends this early ends the workers too."""
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
@@ -154,7 +172,7 @@ def _side_by_side(
         heaviest = sorted(chunks, key=lambda chunk: -chunk[0])
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the workers know what to do with them
         try:
-            futures = {pool.submit(scan_files, request, paths): len(paths) for _, paths in heaviest}
+            futures = {pool.submit(work, paths): len(paths) for _, paths in heaviest}
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         found = []

@@ -110,12 +110,15 @@ def no_record(table: SiteTable, chosen: Mask) -> dict[int, str]:
 
 
 def not_enabled(table: SiteTable, shape: Shape, chosen: Mask) -> dict[int, str]:
-    """Reasons against chosen sites that are not enabled; where sites are calls in the file, those count as enabled."""
+    """Reasons against chosen sites that are not enabled, or not one record's alone; where sites are calls in the file,
+    those count as enabled."""
     live = np.isin(table.status, (ENABLED, HALF, *((READY,) if shape.called else ())))
     found = {}
     for i in np.flatnonzero(chosen & ~live).tolist():
         state = int(table.status[i])
         found[i] = NOT_ENABLED if state == READY else obstacles.WHY_NOT.get(state, obstacles.OTHER)
+    for i in np.flatnonzero(chosen & live & obstacles.shared(table)).tolist():
+        found[i] = obstacles.SHARED
     return found
 
 

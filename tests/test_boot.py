@@ -74,10 +74,16 @@ class Debian:
         if key not in self.made:
             folder = Path(tempfile.mkdtemp(dir=self.folder))
             assert run(["enable", str(self.kernel.vmlinux), "-o", str(folder / "vmlinux"), *options]) == 0
+            self.verify(folder / "vmlinux", sound="keep" not in options)
             self.made[key] = self.image(folder / "vmlinux")
             self.predicted[key] = self.scan_of(folder / "vmlinux")["summary"]["boot"]
             (folder / "vmlinux").unlink()
         return self.made[key]
+
+    def verify(self, patched: Path, sound: bool = True) -> None:
+        """What boots has been proven before; a kept record is the one thing that verify must hold against a kernel."""
+        code = run(["verify", str(self.kernel.vmlinux), str(patched), "--require-emulation"])
+        assert code == (0 if sound else 1)
 
     def return_address(self, name: str) -> int:
         """Link-time address behind the call of a function's site."""

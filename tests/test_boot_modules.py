@@ -73,6 +73,7 @@ class Modules:
         shipped = self.shipped(name)
         out = self.folder / shipped.name
         assert run(["enable", str(shipped), "-o", str(out), "--against", str(self.kernel.vmlinux), *options]) == 0
+        assert run(["verify", str(shipped), str(out), "--require-emulation"]) == (1 if "keep" in options else 0)
         return out
 
     def boot(self, modules: list[Path], **options: Any) -> Verdict:

@@ -37,6 +37,7 @@ def test_a_disabled_site_is_traced_again_and_dead_records_are_gone(
         assert run(["drop", str(disabled), "--status", "weak-leftover", "-o", str(clean)]) == 0
     else:
         disabled.rename(clean)
+    one.verify(clean)
     verdict = one.boot(one.image(clean), names=[one.syscall])
     assert verdict.problems == ()
     assert verdict.functions is not None
@@ -64,6 +65,7 @@ def test_a_module_with_a_disabled_site_and_one_without_a_record_load(
         path.parent.mkdir()
     assert run(["disable", str(enabled), "--func", "dummy_xmit", "-o", str(back)]) == 0
     assert run(["drop", str(back), "--func", "dummy_get_stats64", "-o", str(module)]) == 0
+    assert run(["verify", str(one.shipped("dummy")), str(module), "--require-emulation"]) == 0
     verdict = one.boot([module], names=["dummy_xmit", "dummy_get_stats64"], expected_taint=UNSIGNED)
     assert verdict.problems == ()
     assert verdict.loaded == verdict.unloaded == {"dummy": 0}
@@ -80,6 +82,7 @@ def test_a_dropped_function_runs_but_cannot_be_traced(kernel: Callable[[str], Ke
     out, journal = tmp_path / "vmlinux", tmp_path / "journal.json"
     options = ["--all-but", "vfs_*", "--report", f"json={journal}"]
     assert run(["drop", str(one.kernel.vmlinux), *options, "-o", str(out)]) == 0
+    one.verify(out)
     verdict = one.boot(one.image(out), names=[one.syscall])
     assert verdict.problems == ()
     assert verdict.hits == {one.syscall: 0}

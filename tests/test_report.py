@@ -336,7 +336,7 @@ def test_a_report_replaces_an_older_one(here: Path, capsys: pytest.CaptureFixtur
     [
         ("json", "json: --report takes FORMAT=FILE – for example --report json=journal.json"),
         ("json=", "json=: --report takes FORMAT=FILE – for example --report json=journal.json"),
-        ("xml=r", "xml: no such report format: expected text, json, csv"),
+        ("xml=r", "xml: no such report format: expected " + ", ".join(ftpatch.report.FORMATS)),
     ],
 )
 def test_a_report_that_names_no_file_or_format_is_usage(

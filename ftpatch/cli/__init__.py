@@ -18,7 +18,7 @@ from ftpatch.errors import FtpatchError, InputError, UsageError
 # numpy starts a thread per core for linear algebra that nothing here does: half of a scan's CPU time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-VERBS = ("scan", "enable", "disable", "drop", "restore", "image")
+VERBS = ("scan", "enable", "disable", "drop", "restore", "verify", "check", "diff", "explain", "image")
 BUG = 70
 
 # Signals that end a process that does not catch them. SIGPIPE and SIGXFSZ are not among them: Python ignores them, and

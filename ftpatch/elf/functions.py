@@ -62,6 +62,8 @@ class Functions:
         """Index of the nearest function whose bounds hold each va; −1 if none does."""
         index = np.searchsorted(self.va, va, side="right").astype(np.int64) - 1
         index[~self.inside(va)] = -1
+        if not len(self.va):
+            return index
         for _ in range(MAX_NESTING):  # steps back over functions that ended before va, all sites at once
             ended = (index >= 0) & (self.end[np.maximum(index, 0)] <= va)
             if not ended.any():
@@ -74,14 +76,14 @@ class Functions:
 def functions_of(symbols: Symbols, base: U64, e_machine: int) -> Functions:
     """Function symbols by address; base: what to add to st_value, per section (zeros in a linked file).
 
-    Of equal addresses the name that kallsyms would pick comes first: not weak, fewest leading underscores, symbol
-    table order (Linux scripts/kallsyms.c compare_symbols).
+    Of equal addresses the name that kallsyms would pick comes first: not weak, fewest leading underscores, then in a
+    linked file as `nm -n` has them, by name (Linux scripts/kallsyms.c compare_symbols), else symbol table order.
     """
     row = np.flatnonzero((symbols.type == t.STT_FUNC) & (symbols.shndx > 0))
     va = base[symbols.shndx[row]] + symbols.rows["st_value"][row]
     order = np.argsort(va, kind="stable")
     row, va = row[order], va[order]
-    _kallsyms_order(symbols, row, va)
+    _kallsyms_order(symbols, row, va, linked=not base.any())
     local = va + local_entry_offset(symbols.rows["st_other"][row]) if e_machine == EM_PPC64 else va
     end = va + np.minimum(symbols.rows["st_size"][row], np.uint64(1 << 40))
     reach = np.maximum.accumulate(end) if len(end) else end
@@ -93,15 +95,15 @@ def local_entry_offset(st_other: U8) -> U64:
     return (np.uint64(1) << (st_other >> 5).astype(np.uint64)) >> np.uint64(2) << np.uint64(2)
 
 
-def _kallsyms_order(symbols: Symbols, row: I64, va: U64) -> None:
+def _kallsyms_order(symbols: Symbols, row: I64, va: U64, linked: bool) -> None:
     """Sort, in place, each run of equal addresses; there are a few dozen in a kernel."""
     same = np.flatnonzero(va[1:] == va[:-1])
     starts = same[np.concatenate(([True], np.diff(same) > 1))] if len(same) else same
     for start in starts:
         stop = int(np.searchsorted(va, va[start], side="right"))
 
-        def rank(r: int) -> tuple[bool, int, int]:
+        def rank(r: int) -> tuple[bool, int, str, int]:
             name = symbols.name(r)
-            return (bool(symbols.bind[r] == t.STB_WEAK), len(name) - len(name.lstrip("_")), r)
+            return (bool(symbols.bind[r] == t.STB_WEAK), len(name) - len(name.lstrip("_")), name if linked else "", r)
 
         row[start:stop] = sorted((int(r) for r in row[start:stop]), key=rank)

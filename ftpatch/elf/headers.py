@@ -11,6 +11,7 @@ from ftpatch.elf.tables import U8, Rows
 from ftpatch.errors import ArchError, ElfError
 
 ELFCLASS64, ELFDATA2LSB = 2, 1
+TABLES = (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_RELA, t.SHT_SYMTAB_SHNDX)
 MAX_NAMES = 1 << 24  # bytes of section names, beyond what the name table can account for
 
 
@@ -43,7 +44,9 @@ def read_headers(path: str, data: U8) -> Headers:
     shdr = _section_headers(path, data, ehdr)
     names = _section_names(path, data, ehdr, shdr)
     _check_sections(path, shdr, names, len(data))
-    return Headers(ehdr, shdr, _program_headers(path, data, ehdr, shdr), names)
+    phdr = _program_headers(path, data, ehdr, shdr)
+    _check_tables(path, ehdr, shdr, phdr, names)
+    return Headers(ehdr, shdr, phdr, names)
 
 
 def _section_headers(path: str, data: U8, ehdr: Rows) -> Rows:
@@ -115,3 +118,18 @@ def _check_sections(path: str, head: Rows, names: tuple[str, ...], n_bytes: int)
         sec = int(wraps[0])
         raise ElfError(f"section {names[sec] or sec} ends behind the last address", path,
                        found=f"{int(head['sh_addr'][sec]):#x} + {int(head['sh_size'][sec]):#x}")  # fmt: skip
+
+
+def _check_tables(path: str, ehdr: Rows, head: Rows, phdr: Rows, names: tuple[str, ...]) -> None:
+    """No table and nothing that is loaded lies over the headers, which change when a table grows."""
+    loaded = (head["sh_flags"] & t.SHF_ALLOC != 0) & (head["sh_type"] != t.SHT_NOBITS) & (head["sh_type"] != t.SHT_NULL)
+    used = (loaded | np.isin(head["sh_type"], TABLES)) & (head["sh_size"] > 0)
+    for what, start, size in (
+        ("the ELF header", 0, t.EHDR.itemsize),
+        ("the section headers", int(ehdr["e_shoff"]), head.nbytes),
+        ("the program headers", int(ehdr["e_phoff"]), phdr.nbytes),
+    ):
+        over = used & (head["sh_offset"] < start + size) & (head["sh_offset"] + head["sh_size"] > start)
+        if size and over.any():
+            sec = int(np.argmax(over))
+            raise ElfError("sections overlap in the file", path, found=f"{names[sec] or sec} and {what} share bytes")

@@ -249,9 +249,9 @@ class Image:
         """Whether a dynamic relocation of any kind touches one of the `size` bytes from each va."""
         if not len(va):
             return np.zeros(0, dtype=bool)
-        low, first, behind = max(int(va.min()) - 7, 0), va - np.minimum(va, np.uint64(7)), va + np.uint64(size)
+        first, behind = va - np.minimum(va, np.uint64(7)), va + np.minimum(np.uint64(size), np.uint64(t.LAST_VA) - va)
         found = np.zeros(len(va), dtype=bool)
-        for places in chain([self.rela[0]["r_offset"]], self._relr_slices(low, int(va.max()) + size)):
+        for places in chain([self.rela[0]["r_offset"]], self._relr_slices(int(first.min()), int(behind.max()))):
             ordered = np.sort(places)
             found |= np.searchsorted(ordered, first) < np.searchsorted(ordered, behind)
         return found

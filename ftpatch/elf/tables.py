@@ -62,6 +62,7 @@ NO_SECTION = -1  # of absolute, common and other special symbols; every index fr
 STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE = 1, 2, 3, 4
 STB_LOCAL, STB_GLOBAL, STB_WEAK = 0, 1, 2
 PT_LOAD = 1
+LAST_VA = (1 << 64) - 1
 MAX_NAME = 4096  # bytes of a name that are read: bounds what a hostile string table can cost
 
 

@@ -14,7 +14,7 @@ from ftpatch.draft import patchable_shape
 from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import Image
-from ftpatch.elf.relocations import relocations_of
+from ftpatch.elf.relocations import relocations_of, touching
 from ftpatch.elf.tables import I64, Mask
 from ftpatch.errors import PolicyError
 from ftpatch.module.plan import CUT, edits_of, record_sections
@@ -47,10 +47,10 @@ def make_module_drop(image: Image, arch: Arch, records: RecordTable, table: Site
     gone = _slots(records, table, index)
     editor = Editor(image)
     _cut(editor, records, gone)
-    n = len(index)
+    n, stays = len(index), records.live & ~gone
     return Change(
         "drop", table, records, request.chosen, reasons, index, np.zeros((n, 0), np.uint32), ("cut",) * n, gone,
-        records.sec[~gone], records.off[~gone], Settled("", None, None, "none", "shrink", CUT), edits_of(image, editor),
+        records.sec[stays], records.off[stays], Settled("", None, None, "none", "shrink", CUT), edits_of(image, editor),
         of_drop(shape, n, 0),
     )  # fmt: skip
 
@@ -59,7 +59,7 @@ def make_module_disable(image: Image, arch: Arch, records: RecordTable, table: S
     """Sites get their old words and records back. Raises a PlanError where that cannot be."""
     shape = patchable_shape(image, table)
     require_way(request, image.path)
-    reasons = not_enabled(table, shape, request.chosen)
+    reasons = {**_relocated(image, shape, table, request.chosen), **not_enabled(table, shape, request.chosen)}
     refuse_unless_skipped(table, request, reasons)
     index = open_sites(request, reasons)
     words = original_words(arch, shape, len(index))
@@ -76,12 +76,26 @@ def make_module_disable(image: Image, arch: Arch, records: RecordTable, table: S
         _return_record(editor, arch, table, site)
     way, why = ("shrink", CUT) if shape.called else ("return", RETURNED)
     told = (*of_disable(shape, len(index)), *((STAYS,) if len(index) else ()))
+    stays = records.live & ~gone
     return Change(
         "disable", table, records, request.chosen, reasons, index, words, fates_of(table, shape, index, way), gone,
-        np.concatenate([records.sec[~gone], table.sec[added]]),
-        np.concatenate([records.off[~gone], table.off[added]]),
+        np.concatenate([records.sec[stays], table.sec[added]]),
+        np.concatenate([records.off[stays], table.off[added]]),
         Settled("", None, None, "none", way, why), edits_of(image, editor), told,
     )  # fmt: skip
+
+
+def _relocated(image: Image, shape: Shape, table: SiteTable, chosen: Mask) -> dict[int, str]:
+    """Reasons against chosen sites into which more relocations write than that of the call."""
+    found: dict[int, str] = {}
+    for sec in np.unique(table.sec[chosen & (table.sec >= 0)]).tolist():
+        mine = np.flatnonzero(chosen & (table.sec == sec))
+        rows, start = relocations_of(image, sec), table.off[mine] + table.site[mine]
+        branch = start + 4 * (len(shape.new) - 1)
+        calls = np.searchsorted(rows.off, branch, side="right") - np.searchsorted(rows.off, branch)
+        odd = mine[touching(rows, start, 4 * len(shape.old)) > calls]
+        found |= dict.fromkeys(odd.tolist(), "a relocation beside that of its call writes into its words")
+    return found
 
 
 def require_way(request: Undoing, path: str) -> None:

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ftpatch.errors import UsageError
 
 SCHEMA = 1
-FORMATS = ("text", "json", "csv")
+FORMATS = ("text", "json", "csv", "sarif", "junit", "ktap", "markdown", "github")  # each a module of this package
+
+
+class Rule(Protocol):
+    """What a report shows of a rule; the linter's own rules are such."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def severity(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def help(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
 
 
 @dataclass
@@ -17,28 +37,29 @@ class Document:
     """What a command has to say: JSON's top level as a value.
 
     show_sites: without it, text is a summary, and JSON leaves out the sites of a tree's modules. selected: only some
-    sites were asked for.
+    sites were asked for. rules: those that a check went by, whether they found something or not. fail_on: the least
+    severity that fails a check, for the formats that tell passed from failed. exit_code: what the process will end
+    with, where that does not follow from these. splats: messages of a kernel.
     """
 
     command: str
     images: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     trees: list[dict[str, Any]] = field(default_factory=list)
+    splats: list[dict[str, Any]] = field(default_factory=list)
     show_sites: bool = False
     selected: bool = False
     colored: bool = False
+    rules: Sequence[Rule] = ()
+    fail_on: str = "error"
+    exit_code: int | None = None
 
 
 def renderer(name: str) -> Callable[[Document], Iterator[str]]:
     """The function of one format: document → pieces of text."""
-    if name == "json":
-        from ftpatch.report.json import render
-    elif name == "csv":
-        from ftpatch.report.csv import render
-    elif name == "text":
-        from ftpatch.report.text import render
-    else:
+    if name not in FORMATS:
         raise UsageError("no such report format", name, expected=", ".join(FORMATS))
+    render: Callable[[Document], Iterator[str]] = importlib.import_module(f"ftpatch.report.{name}").render
     return render
 
 

@@ -10,11 +10,11 @@ from ftpatch.report import Document
 
 
 def render(document: Document) -> Iterator[str]:
-    """Header and rows; columns are only ever appended. The rows of `verify` are its findings."""
+    """Header and rows; columns are only ever appended. The rows of `verify` and `check` are findings."""
     from ftpatch.report.rows import SITE_FIELDS, WRITING_FIELDS
 
     of, fields = "sites", ["file", *SITE_FIELDS, *(WRITING_FIELDS if document.command != "scan" else ())]
-    if document.command == "verify":
+    if document.command in ("verify", "check"):
         from ftpatch.report.findings import FIELDS
 
         of, fields = "findings", ["file", *FIELDS]

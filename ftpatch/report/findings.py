@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from ftpatch.api import Scan
-from ftpatch.elf.image import Image
 from ftpatch.errors import printable
-from ftpatch.proof.case import Finding
-from ftpatch.proof.prove import Proof
-from ftpatch.report.rows import image_object
+
+if TYPE_CHECKING:
+    from ftpatch.elf.image import Image
+    from ftpatch.finding import Finding as Found
+    from ftpatch.proof.case import Finding
+    from ftpatch.proof.prove import Proof
 
 FIELDS = ("rule", "severity", "message", "function", "row", "section", "offset", "pos", "source", "help", "count")
 SITES = ("site enabled", "site disabled", "site redirected", "record dropped alone")
@@ -35,8 +36,23 @@ def finding_rows(findings: tuple[Finding, ...]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def finding_objects(findings: Sequence[Found]) -> list[dict[str, Any]]:
+    """One object per finding of `check`."""
+    return [
+        {
+            "rule": one.rule, "severity": one.severity, "message": one.message, "function": one.function,
+            "row": one.row, "section": one.section, "offset": None if one.offset is None else f"0x{one.offset:x}",
+            "source": one.source, "help": one.help, "count": one.count,
+        }
+        for one in findings
+    ]  # fmt: skip
+
+
 def proof_object(proof: Proof, hashed: bool, journal: str | None) -> dict[str, Any]:
     """The IMAGE object of `verify`: the first file, the second as its `output`, and what was found."""
+    from ftpatch.api import Scan
+    from ftpatch.report.rows import image_object
+
     before, after = proof.before, proof.after
     scan = Scan(before.image, proof.arch, before.records, before.sites)
     found = image_object(scan, sha256=before.image.sha256 if hashed else None, with_sites=False)

@@ -24,6 +24,8 @@ def render(document: Document) -> Iterator[str]:
     yield "]"
     if document.trees:
         yield ',\n"trees": ' + json.dumps(document.trees)
+    if document.splats:
+        yield ',\n"splats": ' + json.dumps(document.splats)
     if document.errors:
         yield ',\n"errors": ' + json.dumps(document.errors)
     yield "}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,12 +19,16 @@ CARRIERS = {
     "none": "nowhere: no records",
 }
 DONE = {"enable": "enabled", "disable": "disabled", "drop": "dropped from the record table"}
+OWN = {"diff": "diff_text", "explain": "explain_text"}  # commands whose text is in a module of its own
 N_SHOWN = 10
 BOLD, PLAIN = ("\x1b[1m", "\x1b[0m"), ("", "")
 
 
 def render(document: Document) -> Iterator[str]:
     """The report of one command over its images."""
+    if document.command in OWN:
+        yield from importlib.import_module(f"ftpatch.report.{OWN[document.command]}").render(document)
+        return
     style = BOLD if document.colored else PLAIN
     alone = [image for image in document.images if "tree" not in image]
     for i, image in enumerate(alone):
@@ -33,6 +38,15 @@ def render(document: Document) -> Iterator[str]:
             from ftpatch.report.findings import text
 
             yield from text(image)
+            continue
+        if document.command == "check":
+            from ftpatch.report.findings_text import text as check_text
+
+            yield from check_text(image, document.colored)
+            if image.get("oracle"):
+                from ftpatch.report.oracle_text import text as oracle_text
+
+                yield from oracle_text(image["oracle"])
             continue
         yield from _summary(image["summary"], image) if document.command == "scan" else _patch(image, document.command)
         if document.show_sites and document.command == "scan":
@@ -49,6 +63,11 @@ def _tree(tree: dict[str, Any], document: Document, style: tuple[str, str]) -> I
     images, errors = (
         [one for one in many if one.get("tree") == tree["tree"]] for many in (document.images, document.errors)
     )
+    if document.command == "check":
+        from ftpatch.report.findings_text import tree_text
+
+        yield from tree_text(tree["tree"], images, errors, style, document.colored)
+        return
     yield from text(tree, images, errors, style, document.selected)
     for image in images if document.show_sites else ():
         if image["sites"]:

@@ -1,0 +1,63 @@
+"""`ftpatch verify`: two files held against each other, without the code that plans or writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ftpatch.cli.options import check_reports, layout, options, reports, to_files, to_stdout
+from ftpatch.errors import InputError, UsageError
+
+MAX_JOURNAL = 1 << 30
+
+
+@click.command("verify")
+@click.argument("before")
+@click.argument("after")
+@options(reports, [layout])
+@click.option("--journal", metavar="FILE", help="Hold the journal of the run that made AFTER against both files.")
+@click.option("--deep", is_flag=True, help="Have lief read a kernel a second time, too; of modules it always does.")
+@click.option("--require-emulation", is_flag=True, help="That a patched site was not emulated is a finding.")
+@click.option("--max-size", type=int, metavar="BYTES", help="What a packed file may unpack to (default: 1 GiB).")
+def command(
+    before: str, after: str, format_: str, color: str, report: tuple[str, ...], layout: str | None,
+    journal: str | None, deep: bool, require_emulation: bool, max_size: int | None,
+) -> int:  # fmt: skip
+    """Show that AFTER is BEFORE with patch sites enabled, disabled or dropped, and nothing else; exit code 1 if not.
+
+    Both files are read from zero. Every changed byte must belong to an edit of a legal kind, every new call must lead
+    where a site may call, and the patched sites are executed in an emulator.
+    """
+    from ftpatch import api, envelope
+    from ftpatch.elf.image import open_image
+    from ftpatch.proof.prove import prove
+    from ftpatch.report import Document, destinations
+    from ftpatch.report.findings import proof_object
+
+    files = (before, after, *([journal] if journal else []))
+    check_reports(report, files)
+    log = _journal(journal) if journal else None
+    size = envelope.MAX_SIZE if max_size is None else max_size
+    first = api.scan(before, layout, size)
+    second = open_image(after, size)
+    proof = prove(first.image, second, first.arch, log, deep, layout, require_emulation)
+    hashed = "json" in {format_, *(name for name, _ in destinations(report))}
+    document = Document("verify", [proof_object(proof, hashed, journal)], fail_on="note")
+    to_files(document, report)
+    to_stdout(document, format_, color)
+    return 1 if proof.findings else 0
+
+
+def _journal(path: str) -> dict[str, Any]:
+    """The image that a journal tells of."""
+    from ftpatch.proof.log import read_log
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_JOURNAL + 1)
+    except OSError as error:
+        raise InputError("cannot read the journal", path, found=error.strerror or str(error)) from None
+    if len(data) > MAX_JOURNAL:
+        raise UsageError("the journal is too long", path, expected=f"at most {MAX_JOURNAL} bytes")
+    return read_log(data, path)

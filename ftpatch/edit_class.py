@@ -1,0 +1,80 @@
+"""Whether an edit could be made while other processors execute the code, as classes that a report can name.
+
+    single      one aligned word, and both instructions are of those that may be exchanged under execution
+    boot-only   one aligned word of another kind: whoever executes it meanwhile may see anything
+    pair        two words that belong together: never one step, but safe one after the other in the right order
+    cross-line  a pair in two cache lines, which do not even arrive together
+    literal     eight aligned bytes of data in one store
+    unsafe      data that one store cannot write
+On disk all of this is the same to ftpatch; ftrace does the rest before the code can run, or stops the machine.
+Source: Arm ARM (DDI 0487) B2.2.5, concurrent modification and execution of instructions; Power ISA 3.1 book II 1.8
+(a nop and a branch may be exchanged); arch/arm64/kernel/ftrace.c ftrace_init_nop(); Linux 7.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ftpatch.arch import Word
+
+SAFE = {  # instructions that may take each other's place under execution
+    "arm64": (
+        Word(0xD503_201F, text="nop"), Word(0x1400_0000, 0xFC00_0000, "b"), Word(0x9400_0000, 0xFC00_0000, "bl"),
+        Word(0xD400_0001, 0xFFE0_001F, "svc"), Word(0xD420_0000, 0xFFE0_001F, "brk"),
+        Word(0xD400_0002, 0xFFE0_001F, "hvc"), Word(0xD400_0003, 0xFFE0_001F, "smc"),
+    ),
+    "ppc64le": (Word(0x6000_0000, text="nop"), Word(0x4800_0000, 0xFC00_0000, "b, bl")),
+}  # fmt: skip
+LINE = {"arm64": 64, "ppc64le": 128}  # bytes of a cache line on usual machines
+LIVE = {
+    "single": (True, "yes: one aligned word, and these instructions may be exchanged while others execute them; then "
+               "the caches are cleaned and invalidated"),
+    "boot-only": (False, "no: this word may be changed only where nobody executes it; the kernel does it before other "
+                  "processors run, or before a module's code does"),
+    "pair": (False, "not in one step: the first word everywhere, and only then the call"),
+    "cross-line": (False, "not in one step: its words lie in two cache lines; the first everywhere, then the call"),
+    "literal": (True, "yes: one aligned store of eight bytes; it has to be there before the call is"),
+    "unsafe": (False, "no: it is not aligned to its eight bytes, so that a processor may see half of it"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EditClass:
+    """One edit: what it is, where, its bytes before and after as numbers, its class, and whether it could be live."""
+
+    what: str
+    va: int
+    old: int
+    new: int
+    kind: str
+
+    @property
+    def live(self) -> bool:
+        return LIVE[self.kind][0]
+
+    @property
+    def text(self) -> str:
+        return LIVE[self.kind][1]
+
+
+def of_word(arch: str, what: str, va: int, old: int, new: int) -> EditClass:
+    """The class of one instruction word."""
+    safe = va % 4 == 0 and all(any(_is(word, one) for one in SAFE[arch]) for word in (old, new))
+    return EditClass(what, va, old, new, "single" if safe else "boot-only")
+
+
+def of_literal(what: str, va: int, old: int, new: int) -> EditClass:
+    """The class of eight bytes of data."""
+    return EditClass(what, va, old, new, "unsafe" if va % 8 else "literal")
+
+
+def of_site(arch: str, va: int, words: int) -> str:
+    """The class of a site's words together; of one word, the word's own."""
+    if words < 2:
+        return ""
+    crosses = va // LINE[arch] != (va + 4 * words - 1) // LINE[arch]
+    return "cross-line" if crosses else "pair"
+
+
+def _is(word: int, wanted: Word) -> bool:
+    return word & wanted.mask == wanted.bits

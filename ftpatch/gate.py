@@ -1,0 +1,244 @@
+"""Which findings count: the rules that are asked, the severities they have here, what is ignored and what was known.
+
+    ftpatch.toml                        all of it optional
+    must-be-traceable = ["vfs_read"]    functions of a vmlinux that need a live record
+    [check]
+    fail-on = "error"                   error, warning or note
+    select = ["dead-weak"]              only these rules;   ignore = [...]   not these
+    [rules.dead-weak]
+    severity = "note"
+    [[ignore]]
+    rule = "dead-weak"
+    function = "arch_*"                 globs; object likewise; at least one of the two
+    reason = "upstream knows"           why: required
+
+A baseline holds what was known when it was written, keyed so that a rebuild does not renew it: rule, object and
+function, or the symbol in front of a nameless site, and which of several of the same name it is. Never an address.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ftpatch.errors import UsageError
+from ftpatch.finding import SEVERITIES, Finding
+
+PACKED = (".xz", ".gz", ".zst")
+KEY = ("rule", "object", "function", "after", "ordinal")
+Key = tuple[str, str, str, str, int]
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """Findings that somebody has looked at: rule, globs of function and object, and why."""
+
+    rule: str
+    reason: str
+    function: str | None = None
+    object: str | None = None
+
+    def covers(self, finding: Finding, where: str) -> bool:
+        """Whether it is about this finding. A finding without a function is covered by object alone."""
+        named = self.function is None or (finding.function is not None and fnmatchcase(finding.function, self.function))
+        return finding.rule == self.rule and named and (self.object is None or fnmatchcase(where, self.object))
+
+
+@dataclass(frozen=True)
+class Config:
+    """What an ftpatch.toml says."""
+
+    fail_on: str | None = None
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    severity: Mapping[str, str] = field(default_factory=dict)
+    ignores: tuple[Ignore, ...] = ()
+    must: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What was known: keys of findings, and the live records of each object."""
+
+    keys: frozenset[Key] = frozenset()
+    live: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The findings of one object that are left, with their keys, and how many were known or ignored."""
+
+    left: tuple[Finding, ...]
+    known: int
+    ignored: int
+    keys: tuple[Key, ...]
+
+
+# -- the configuration -------------------------------------------------------------------------------------------------
+
+
+def parse_config(data: bytes, where: str, rules: Sequence[str]) -> Config:
+    """The configuration in the bytes of an ftpatch.toml. Raises UsageError for anything that is not known."""
+    try:
+        tree = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError("not a configuration in TOML", where, found=str(error)) from None
+    _known(tree, ("check", "rules", "ignore", "must-be-traceable"), where)
+    part = _table(tree.get("check", {}), f"{where} [check]")
+    _known(part, ("fail-on", "select", "ignore"), f"{where} [check]")
+    fail_on = part.get("fail-on")
+    severity = {}
+    for rule, table in _table(tree.get("rules", {}), f"{where} [rules]").items():
+        require_rules([rule], rules, f"{where} [rules.{rule}]")
+        _known(_table(table, f"{where} [rules.{rule}]"), ("severity",), f"{where} [rules.{rule}]")
+        severity[rule] = _severity(table.get("severity"), f"{where} [rules.{rule}] severity")
+    return Config(
+        None if fail_on is None else _severity(fail_on, f"{where} [check] fail-on"),
+        require_rules(_strings(part.get("select", []), f"{where} select"), rules, f"{where} select"),
+        require_rules(_strings(part.get("ignore", []), f"{where} ignore"), rules, f"{where} ignore"),
+        severity,
+        _ignores(tree.get("ignore", []), where, rules),
+        _strings(tree.get("must-be-traceable", []), f"{where} must-be-traceable"),
+    )
+
+
+def _ignores(rows: Any, where: str, rules: Sequence[str]) -> tuple[Ignore, ...]:
+    if not isinstance(rows, list):
+        raise UsageError("ignore is a list of tables", where, expected="[[ignore]]")
+    found = []
+    for number, row in enumerate(rows, 1):
+        here = f"{where} [[ignore]] {number}"
+        _known(_table(row, here), ("rule", "reason", "function", "object"), here)
+        if not all(isinstance(value, str) for value in row.values()):
+            raise UsageError("the values of an ignore are strings", here)
+        if not str(row.get("reason", "")).strip():
+            raise UsageError("an ignore needs a reason", here, todo='reason = "why this is no defect here"')
+        if "function" not in row and "object" not in row:
+            raise UsageError("an ignore needs a function or an object", here,
+                             todo="[check] ignore leaves a rule out altogether")  # fmt: skip
+        (rule,) = require_rules([row.get("rule", "")], rules, here)
+        found.append(Ignore(rule, row["reason"], row.get("function"), row.get("object")))
+    return tuple(found)
+
+
+def require_rules(names: Iterable[str], rules: Sequence[str], where: str) -> tuple[str, ...]:
+    """The names, if each is a rule; UsageError otherwise."""
+    for name in names:
+        if name not in rules:
+            raise UsageError("no such rule", where, found=name or "nothing", todo="ftpatch check --list-rules")
+    return tuple(names)
+
+
+def _known(table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    for name in table:
+        if name not in names:
+            raise UsageError("unknown key", where, found=name, expected=", ".join(names))
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UsageError("not a table", where, found=type(value).__name__)
+    return value
+
+
+def _strings(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise UsageError("not a list of strings", where)
+    return tuple(value)
+
+
+def _severity(value: Any, where: str) -> str:
+    if value not in SEVERITIES:
+        raise UsageError("no such severity", where, found=str(value), expected=", ".join(SEVERITIES))
+    return str(value)
+
+
+def parse_kconfig(data: bytes, where: str) -> dict[str, str]:
+    """The options of a kernel's .config that are set, without their CONFIG_. Raises UsageError where it has none."""
+    text = data.decode("utf-8", "replace")
+    found = {m[1]: m[2].strip('"') for m in re.finditer(r"^CONFIG_(\w+)=(.*)$", text, re.MULTILINE)}
+    if not found:
+        raise UsageError("no kernel configuration", where, found="no line CONFIG_…=…", expected="a .config")
+    return found
+
+
+# -- the gate ----------------------------------------------------------------------------------------------------------
+
+
+def asked(rules: Sequence[str], config: Config, select: Sequence[str], ignore: Sequence[str]) -> tuple[str, ...]:
+    """The rules that are asked: those selected, on the command line or else by the configuration, less the ignored."""
+    wanted = require_rules(select, rules, "--select") or config.select or rules
+    gone = {*require_rules(ignore, rules, "--ignore"), *config.ignore}
+    return tuple(rule for rule in rules if rule in wanted and rule not in gone)
+
+
+def object_name(path: str, top: str | None = None) -> str:
+    """How a baseline names a file: its place in the tree, or its last part; without the suffix of a compression."""
+    name = os.path.relpath(path, top) if top is not None else os.path.basename(path)
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix in PACKED else name
+
+
+def judge(findings: Sequence[tuple[Finding, str | None]], where: str, config: Config, baseline: Baseline) -> Judged:
+    """What is left of one object's findings, each with the symbol in front of it where it has no function."""
+    count: Counter[tuple[str, str, str]] = Counter()
+    left, keys, known, ignored = [], [], 0, 0
+    for finding, after in findings:
+        finding = replace(finding, severity=config.severity.get(finding.rule, finding.severity))
+        if any(one.covers(finding, where) for one in config.ignores):
+            ignored += 1
+            continue
+        name = (finding.rule, finding.function or "", "" if finding.function else after or "")
+        count[name] += 1
+        keys.append((finding.rule, where, *name[1:], count[name]))
+        if keys[-1] in baseline.keys:
+            known += 1
+        else:
+            left.append(finding)
+    return Judged(tuple(left), known, ignored, tuple(keys))
+
+
+def fails(findings: Iterable[Finding], fail_on: str) -> bool:
+    """Whether one of the findings is at or above a severity."""
+    return any(SEVERITIES.index(one.severity) >= SEVERITIES.index(fail_on) for one in findings)
+
+
+# -- the baseline ------------------------------------------------------------------------------------------------------
+
+
+def parse_baseline(data: bytes, where: str) -> Baseline:
+    """The baseline in the bytes of a file. Raises UsageError for what is none."""
+    try:
+        tree = json.loads(data)
+        if tree["baseline"] != 1:
+            raise UsageError("a baseline of another version", where, found=str(tree["baseline"]), expected="1")
+        keys = frozenset(_key(row) for row in tree["findings"])
+        live = {str(name): int(n) for name, n in tree["records"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError("not a baseline", where, found=f"{type(error).__name__}: {error}",
+                         expected="what --write-baseline wrote") from None  # fmt: skip
+    return Baseline(keys, live)
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    texts = [row.get(name, "") for name in KEY[:-1]]
+    ordinal = row.get("ordinal", 1)
+    if not all(isinstance(one, str) for one in texts) or not isinstance(ordinal, int):
+        raise TypeError("a key of strings and a number")
+    return texts[0], texts[1], texts[2], texts[3], ordinal
+
+
+def render_baseline(keys: Iterable[Key], live: Mapping[str, int]) -> bytes:
+    """The bytes of a baseline: one finding per line, sorted, so that `diff` shows what changed."""
+    rows = [{n: v for n, v in zip(KEY, key, strict=True) if v != "" and not (n == "ordinal" and v == 1)}
+            for key in sorted(set(keys))]  # fmt: skip
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    records = json.dumps(dict(sorted(live.items())), indent=1)
+    return f'{{"baseline": 1,\n "records": {records},\n "findings": [\n{lines}\n ]}}\n'.encode()

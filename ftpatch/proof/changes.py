@@ -1,0 +1,128 @@
+"""Where two files differ, byte by byte, and which of it nobody answers for.
+
+The files are compared piece by piece, so that a kernel with its debug information costs no memory; what is kept of a
+difference is its first and its last byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.elf.tables import I64, U8, Mask
+from ftpatch.proof.case import Case, Owned, section_at
+
+CHUNK = 8 << 20
+MAX_RUNS = 1 << 24  # a file that differs in more places is another file
+SHOWN = 16  # bytes of a difference that are shown
+NEAR = 8  # bytes of equality within which two differences are told as one
+RULES = {t.SHT_RELA: "verify-relocation", t.SHT_RELR: "verify-relocation", t.SHT_SYMTAB: "verify-symbol",
+         t.SHT_STRTAB: "verify-symbol"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Differences in ascending order: [start, end) in the part that both files have."""
+
+    start: I64
+    end: I64
+
+    def touch(self, pos: I64, width: int) -> Mask:
+        """Whether any of `width` bytes from each position differ."""
+        after = np.searchsorted(self.end, pos, side="right")
+        before = np.searchsorted(self.start, pos + width)
+        return np.asarray(after < before)
+
+
+def differences(before: U8, after: U8) -> Runs:
+    """The runs of different bytes; where there are too many of them, the last one goes to the end of the file."""
+    size, starts, ends, n = min(len(before), len(after)), [], [], 0
+    for first in range(0, size, CHUNK):
+        one, two = before[first : min(first + CHUNK, size)], after[first : min(first + CHUNK, size)]
+        if np.array_equal(one, two):
+            continue
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], one != two, [False])).astype(np.int8)))
+        starts.append(first + edges[::2])
+        ends.append(first + edges[1::2])
+        n += len(edges) // 2
+        if n > MAX_RUNS:
+            ends[-1][-1] = size
+            break
+    none = [np.zeros(0, np.int64)]
+    return Runs(np.concatenate(none + starts).astype(np.int64), np.concatenate(none + ends).astype(np.int64))
+
+
+def count_kinds(case: Case, runs: Runs) -> None:
+    """How many edits of each kind were recognised."""
+    for one in case.owned:
+        case.kinds[one.kind] += int(runs.touch(one.pos, one.width).sum())
+    for kind in [kind for kind, n in case.kinds.items() if not n]:
+        del case.kinds[kind]
+
+
+def report_unowned(case: Case, runs: Runs) -> None:
+    """A finding for each difference, or group of near ones, that no edit of a legal kind explains."""
+    low, high = _merged(case.owned)
+    at = np.searchsorted(low, runs.start, side="right") - 1
+    inside = (at >= 0) & (runs.end <= np.where(len(high), high[np.maximum(at, 0)] if len(high) else 0, 0))
+    left: list[tuple[int, int]] = []
+    for start, end in zip(runs.start[~inside].tolist(), runs.end[~inside].tolist(), strict=True):
+        for first, behind in _outside(start, end, low, high):
+            if left and first - left[-1][1] <= NEAR:
+                left[-1] = left[-1][0], behind
+            else:
+                left.append((first, behind))
+    before, after = case.before.image, case.after.image
+    for start, end in left:
+        shown = slice(start, min(end, start + SHOWN))
+        old, new = before.data[shown].tobytes().hex(), after.data[shown].tobytes().hex()
+        more = f" and {end - start - SHOWN} more bytes" if end - start > SHOWN else ""
+        case.say(_rule(case, start), f"{place(before, start)}: {old} became {new}{more}, which is no edit of any kind",
+                 pos=start)  # fmt: skip
+
+
+def place(image: Image, pos: int) -> str:
+    """A file position for people: section and offset where there is one."""
+    section, off = section_at(image, pos)
+    return f"{section}+{off:#x} (file position {pos:#x})" if section is not None else f"file position {pos:#x}"
+
+
+def _merged(owned: list[Owned]) -> tuple[I64, I64]:
+    """The owned ranges as disjoint [start, end), ascending; those that touch are one."""
+    none = [np.zeros(0, np.int64)]
+    start = np.concatenate(none + [one.pos for one in owned])
+    end = np.concatenate(none + [one.pos + one.width for one in owned])
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], np.maximum.accumulate(end[order]) if len(end) else end
+    first = np.flatnonzero(np.concatenate(([True], start[1:] > end[:-1]))) if len(start) else np.zeros(0, np.int64)
+    last = np.concatenate((first[1:] - 1, [len(end) - 1])).astype(np.int64) if len(start) else first
+    return start[first].astype(np.int64), end[last].astype(np.int64)
+
+
+def _outside(start: int, end: int, low: I64, high: I64) -> list[tuple[int, int]]:
+    """The parts of [start, end) that lie in no owned range."""
+    found, at = [], int(np.searchsorted(high, start, side="right"))
+    while start < end:
+        if at >= len(low) or low[at] >= end:
+            found.append((start, end))
+            break
+        if low[at] > start:
+            found.append((start, int(low[at])))
+        start, at = max(start, int(high[at])), at + 1
+    return found
+
+
+def _rule(case: Case, pos: int) -> str:
+    """Which rule a stray byte breaks: by what it lies in."""
+    image, records = case.before.image, case.before.records
+    start, size = image.shdr["sh_offset"].astype(np.int64), image.shdr["sh_size"].astype(np.int64)
+    inside = image.has_bytes & (start <= pos) & (pos < start + size)
+    if not inside.any():
+        heads = int(image.ehdr["e_shoff"])
+        return "verify-section" if pos < 64 or heads <= pos < heads + image.shdr.nbytes else "verify-byte"
+    if len(records) and not records.in_sections and records.slot[0] <= pos < records.slot[-1] + 8:
+        return "verify-record"
+    return RULES.get(int(image.shdr["sh_type"][np.argmax(inside)]), "verify-byte")

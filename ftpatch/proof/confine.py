@@ -1,0 +1,131 @@
+"""Runs QEMU's user mode on a program of which parts come from a file that nobody vouches for.
+
+User mode passes the system calls of the guest on to this machine. So the process may do no more than QEMU itself needs:
+read files, map memory, and write to its own output. Every other call fails as if this kernel did not have it. Where
+that cannot be had, nothing is run.
+Source: linux/seccomp.h, linux/filter.h; system call numbers: asm/unistd_64.h, asm-generic/unistd.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import shutil
+import struct
+import subprocess
+from dataclasses import dataclass
+
+QEMU = "qemu-ppc64le"
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+ALLOW, NO_SUCH_CALL = 0x7FFF_0000, 0x0005_0000 | 38  # SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO | ENOSYS
+LOAD, EQUAL, AND, ALWAYS, RETURN = 0x20, 0x15, 0x54, 0x05, 0x06  # BPF: ld abs; jeq k; and k; ja; ret k
+NUMBER, MACHINE, ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+CLONE_THREAD, WRITES = 0x1_0000, 0o3 | 0o100 | 0o1000 | 0o20000000  # O_ACCMODE, O_CREAT, O_TRUNC, O_TMPFILE
+
+
+@dataclass(frozen=True)
+class Host:
+    """AUDIT_ARCH_*, the calls that are allowed as they are, and those whose arguments are looked at."""
+
+    audit: int
+    free: tuple[int, ...]
+    write: int
+    openat: int
+    clone: int
+    prlimit: int
+
+
+# read close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pread64 sched_yield mremap
+# madvise getpid execve exit uname fcntl readlink gettimeofday getuid getgid geteuid getegid sigaltstack gettid futex
+# sched_getaffinity set_tid_address clock_gettime exit_group newfstatat readlinkat faccessat set_robust_list getrandom
+# membarrier statx rseq sysinfo; x86-64 also: access getcwd arch_prctl getrlimit clock_nanosleep
+HOSTS = {
+    "x86_64": Host(
+        0xC000_003E,
+        (0, 3, 5, 8, 9, 10, 11, 12, 13, 14, 15, 17, 24, 25, 28, 39, 59, 60, 63, 72, 89, 96, 102, 104, 107, 108, 131,
+         186, 202, 204, 218, 228, 231, 262, 267, 269, 273, 318, 324, 332, 334, 99, 21, 79, 158, 97, 230),
+        write=1, openat=257, clone=56, prlimit=302,
+    ),
+    "aarch64": Host(
+        0xC000_00B7,
+        (63, 57, 80, 62, 222, 226, 215, 214, 134, 135, 139, 67, 124, 216, 233, 172, 221, 93, 160, 25, 169, 174, 176,
+         175, 177, 132, 178, 98, 123, 96, 113, 94, 79, 78, 48, 99, 278, 283, 291, 293, 179, 17, 163, 115),
+        write=64, openat=56, clone=220, prlimit=261,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ran:
+    """output: what the program wrote; stopped: why it did not end by itself, empty where it did."""
+
+    output: bytes
+    stopped: str
+
+
+def why_not() -> str:
+    """Why QEMU cannot be run here; empty where it can."""
+    if shutil.which(QEMU) is None:
+        return f"no {QEMU} (Debian package qemu-user)"
+    if platform.system() != "Linux" or platform.machine() not in HOSTS:
+        return f"{QEMU} cannot be confined on {platform.system()} {platform.machine()}"
+    return ""
+
+
+def run(program: bytes, seconds: float) -> Ran:
+    """Run an ELF file, for so long at most. OSError or SubprocessError where it cannot be started confined."""
+    fd = os.memfd_create("claims", 0)
+    try:
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(program)
+        done = subprocess.run(
+            [str(shutil.which(QEMU)), f"/proc/self/fd/{fd}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, timeout=seconds, pass_fds=(fd,), env={}, check=False, cwd="/",
+            preexec_fn=_limits(seconds),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as late:
+        return Ran(late.output or b"", f"no end within {seconds:.0f} s")
+    finally:
+        os.close(fd)
+    return Ran(done.stdout, f"exit code {done.returncode}" if done.returncode else "")
+
+
+class _limits:
+    """What the child does before it becomes QEMU; everything is made ready in the parent."""
+
+    def __init__(self, seconds: float) -> None:
+        self.cpu = int(seconds) + 1
+        self.filter = ctypes.create_string_buffer(_filter(HOSTS[platform.machine()]))
+        n = len(self.filter.raw) // 8
+        self.program = ctypes.create_string_buffer(struct.pack("@HxxxxxxQ", n, ctypes.addressof(self.filter)))
+        self.prctl = ctypes.CDLL(None, use_errno=True).prctl
+        self.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+
+    def __call__(self) -> None:
+        for what, limit in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CPU, self.cpu)):
+            resource.setrlimit(what, (limit, limit))
+        if self.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or self.prctl(
+            PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(self.program), 0, 0
+        ):
+            raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def _filter(host: Host) -> bytes:
+    """The BPF program: every call that is not named does not exist."""
+    lines = [(LOAD, 0, 0, MACHINE), (EQUAL, 1, 0, host.audit), (RETURN, 0, 0, NO_SUCH_CALL), (LOAD, 0, 0, NUMBER)]
+    for number in host.free:
+        lines += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
+    # Of the argument's lower half: `mask` of it must be one of the values.
+    for number, argument, mask, values in (
+        (host.write, 0, 0xFFFF_FFFF, (1, 2)),
+        (host.openat, 2, WRITES, (0,)),
+        (host.clone, 0, CLONE_THREAD, (CLONE_THREAD,)),
+        (host.prlimit, 2, 0xFFFF_FFFF, (0,)),
+    ):
+        checks = [line for value in values for line in ((EQUAL, 0, 1, value), (RETURN, 0, 0, ALLOW))]
+        body = [(LOAD, 0, 0, ARGUMENT + 8 * argument), (AND, 0, 0, mask), *checks, (RETURN, 0, 0, NO_SUCH_CALL)]
+        lines += [(EQUAL, 0, len(body), number), *body]
+    lines.append((RETURN, 0, 0, NO_SUCH_CALL))
+    return b"".join(struct.pack("=HBBI", *line) for line in lines)

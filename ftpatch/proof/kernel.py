@@ -1,0 +1,169 @@
+"""Is every change of a linked kernel an edit of a legal kind, and right?
+
+The order is: the sites' words; what their calls lead to; the ops pointers beside them; the record table, with its end;
+the relocations of both. What is left over after that belongs to nobody.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.elf.tables import I64, U64, Mask
+from ftpatch.proof.aims import Aim, Aims
+from ftpatch.proof.case import Case
+from ftpatch.proof.changes import Runs
+from ftpatch.proof.claims import Claim
+from ftpatch.proof.decoders import CALL, both
+from ftpatch.proof.end import check_end
+from ftpatch.proof.literals import check_literals
+from ftpatch.proof.pairs import NEW, Pairs, pair_up
+from ftpatch.proof.stubs import Slots, Stubs, check_empty, check_stubs, free_before, slots_of
+from ftpatch.proof.table import check_records, own_slots
+from ftpatch.proof.words import check_words
+from ftpatch.records import SLOT
+
+
+def check_kernel(case: Case, runs: Runs) -> None:
+    """All that is to be said of two linked images, but for stray bytes."""
+    pairs = case.pairs = pair_up(case)
+    places: tuple[I64, I64] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    if pairs is not None:
+        check_words(case, pairs)
+        slots = slots_of(case) if pairs.shape.out_of_line else None
+        stubs = check_stubs(case, pairs, slots) if slots else None
+        aims = _check_calls(case, pairs, runs, stubs)
+        literal = _literal_places(pairs, slots, stubs)
+        old_literal = _old_places(case, pairs, slots) if slots else np.where(pairs.old == NEW, literal, 0)
+        ops = check_literals(case, pairs, aims, literal, "stub" if slots else "site")
+        if slots and stubs:
+            check_empty(case, pairs, slots, stubs)
+        places = old_literal[pairs.old == NEW], literal[pairs.new == NEW]
+        _claim(case, pairs, aims, ops)
+    check_records(case, pairs)
+    own_slots(case)
+    check_end(case)
+    _check_relocations(case, *places)
+
+
+def _check_calls(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> dict[int, Aim]:
+    """Where each enabled site's call leads, by pair; findings for those that lead nowhere good."""
+    if stubs is not None:
+        at = np.flatnonzero(stubs.call)
+        call, distance, why = stubs.call[at], stubs.distance[at], ("",) * len(at)
+    else:
+        at = np.flatnonzero(pairs.new == NEW)
+        seen = both(case.arch.name, pairs.words[at])
+        call, distance, why = pairs.va(pairs.branch_off)[at].view(np.int64), seen.distance, seen.why
+        why = tuple(one or ("" if kind == CALL else "its branch is no call") for one, kind in zip(why, seen.kind,
+                    strict=True))  # fmt: skip
+    aims, found = Aims(case, stubs is not None, case.after), {}
+    init = _init_only(case)
+    outside = ~_in_init(case.after.image, pairs.va(pairs.off))[at]
+    where = (call + distance).view(np.uint64)
+    for i, va, text, stays in zip(at.tolist(), where.tolist(), why, outside.tolist(), strict=True):
+        aim = found[i] = aims.aim(va)
+        text = text or aim.why
+        if not text and stays and aim.shared is not None and aim.shared[0] == init:
+            text = "by a trampoline that is freed with init memory"
+        if text:
+            pairs.say("verify-branch", i, f"its call goes to {va:#x}, {text}")
+            del found[i]
+    shared = {aim.shared for aim in found.values() if aim.shared}
+    _check_shared(case, runs, shared)
+    _own_taken_away(case, pairs, shared)
+    return found
+
+
+def _init_only(case: Case) -> int | None:
+    far = case.arch.far
+    return case.after.image.symbols.value(far.areas[1]) if far else None
+
+
+def _in_init(image: Image, va: U64) -> Mask:
+    low = image.symbols.value("_sinittext") or image.symbols.value("__init_begin") or 0
+    high = image.symbols.value("_einittext") or image.symbols.value("__init_end") or 0
+    return np.asarray((va >= np.uint64(low)) & (va < np.uint64(high)))
+
+
+def _check_shared(case: Case, runs: Runs, stubs: set[tuple[int, int]]) -> None:
+    """New shared stubs stand where nothing was."""
+    for va, size in sorted(stubs):
+        pos = case.after.image.pos_of_va(va)
+        if not runs.touch(np.array([pos], dtype=np.int64), size)[0]:
+            continue
+        case.own("shared stub", [pos], size)
+        if why := free_before(case.before.image, va, size):
+            case.say("verify-stub", f"a shared stub of {size} bytes stands at {va:#x}, {why}", pos=pos)
+
+
+def _own_taken_away(case: Case, pairs: Pairs, used: set[tuple[int, int]]) -> None:
+    """Shared stubs of sites that were enabled, where nothing goes through them any more and nothing is left of them."""
+    at, image = np.flatnonzero(pairs.disabled), case.before.image
+    words = image.words(pairs.sec[at], pairs.branch_off[at], 0, 1)
+    where = pairs.va(pairs.branch_off)[at].view(np.int64) + both(case.arch.name, words).distance
+    if pairs.shape.out_of_line:  # the stub's second word calls
+        where += 4
+        words = image.words(*image.place(where.view(np.uint64)), 0, 1)
+        where += both(case.arch.name, words).distance
+    aims = Aims(case, pairs.shape.out_of_line, case.before)
+    for va in np.unique(where).view(np.uint64).tolist():
+        stub = aims.aim(va).shared
+        pos = image.pos_of_va(stub[0]) if stub else -1
+        if stub and stub not in used and pos >= 0 and not case.after.image.data[pos : pos + stub[1]].any():
+            case.own("stub taken away", [pos], stub[1])
+
+
+def _literal_places(pairs: Pairs, slots: Slots | None, stubs: Stubs | None) -> I64:
+    """va of the ops pointer of each pair; 0 where it has none."""
+    if slots is not None and stubs is not None:
+        return np.where((stubs.slot > 0) | (stubs.slot < -1), stubs.slot, 0) if slots.literal else 0 * stubs.slot
+    if pairs.shape.literal is None:
+        return np.zeros(len(pairs), dtype=np.int64)
+    return pairs.va(pairs.record + pairs.shape.literal).view(np.int64)
+
+
+def _old_places(case: Case, pairs: Pairs, slots: Slots) -> I64:
+    """va of the slots that the sites had in the first file."""
+    words = case.before.image.words(pairs.sec, pairs.branch_off, 0, 1)
+    was = pairs.old == NEW
+    found = np.zeros(len(pairs), dtype=np.int64)
+    branch = pairs.va(pairs.branch_off)[was].view(np.int64)
+    found[was] = branch + both(case.arch.name, words[was]).distance - slots.literal
+    return found
+
+
+def _claim(case: Case, pairs: Pairs, aims: dict[int, Aim], ops: dict[int, int]) -> None:
+    """What is to be seen when the enabled sites are executed."""
+    resume = pairs.va(pairs.branch_off + 4)
+    base = case.after.image.base
+    for at, aim in aims.items():
+        entry = int(base[int(pairs.sec[at])]) + pairs.entry_off(at)
+        wanted = aim.ops if aim.ops is not None else ops.get(at)
+        case.claims.append(Claim(pairs.name(at), entry, int(resume[at]), aim.behind or aim.target, wanted))
+
+
+def _check_relocations(case: Case, old_places: I64, new_places: I64) -> None:
+    """Rows that changed: what they said and say must be about a record, or the ops pointer of an enabled site."""
+    (old, pos), (new, new_pos) = case.before.image.rela, case.after.image.rela
+    if not np.array_equal(pos, new_pos):
+        case.say("verify-relocation", f"{len(new)} dynamic relocations, there were {len(old)}")
+        return
+    rows = np.flatnonzero(old != new)
+    bad = np.zeros(len(rows), dtype=bool)
+    for some, side, places in ((old[rows], case.before, old_places), (new[rows], case.after, new_places)):
+        records = side.records
+        start, end = np.uint64(records.start), np.uint64(records.start + SLOT * len(records))
+        of_slot = (some["r_offset"] >= start) & (some["r_offset"] < end) & (some["r_offset"] % np.uint64(SLOT) == 0)
+        ours = of_slot | np.isin(some["r_offset"], places[places != 0].view(np.uint64))
+        bad |= ~(_empty(some) | (ours & (some["r_info"] == case.arch.relative)))
+    case.own("relocation", pos[rows], t.RELA.itemsize)
+    for row in rows[bad].tolist():
+        one, two = (f"r_offset {int(some['r_offset'][row]):#x}, r_info {int(some['r_info'][row]):#x}, "
+                    f"r_addend {int(some['r_addend'][row]):#x}" for some in (old, new))  # fmt: skip
+        case.say("verify-relocation", f"dynamic relocation {row}: {one} became {two}", row=row, pos=int(pos[row]))
+
+
+def _empty(rows: t.Rows) -> Mask:
+    return np.asarray((rows["r_offset"] == 0) & (rows["r_info"] == 0) & (rows["r_addend"] == 0))

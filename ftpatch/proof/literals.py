@@ -1,0 +1,86 @@
+"""The ops pointers of a linked kernel's sites or stubs: where the call's target reads one, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.elf.tables import I64, U64
+from ftpatch.proof.aims import Aim, Aims
+from ftpatch.proof.case import Case
+from ftpatch.proof.pairs import NEW, Pairs
+
+
+@dataclass(frozen=True)
+class Words:
+    """Per place: the 8 bytes in the file, how many relocations touch them, and the addend of the RELATIVE that fills
+    them (the bytes themselves where there is none)."""
+
+    word: U64
+    n: I64
+    value: U64
+
+
+def check_literals(case: Case, pairs: Pairs, aims: dict[int, Aim], places: I64, of: str) -> dict[int, int]:
+    """The ops of every enabled site whose target reads them, by pair. places: va per pair, 0 for none; of: whether
+    they stand beside sites or in stubs."""
+    at = np.flatnonzero(places)
+    image = case.after.image
+    pos = image.pos(*image.place(places[at].view(np.uint64)))
+    at, pos = at[pos >= 0], pos[pos >= 0]
+    if not len(at):
+        return {}
+    old, new = (_words(side.image, case, places[at].view(np.uint64), pos) for side in (case.before, case.after))
+    filled, ops = _moves(image), {}
+    empty = (0x6000_0000 if case.arch.boots_elf else 0xD503_201F) * 0x1_0000_0001 if of == "site" else 0
+    known = Aims(case, False, case.after)
+    touched = (old.word != new.word) | (old.n != new.n) | (old.value != new.value)
+    for row, i in enumerate(at.tolist()):
+        aim = aims.get(i)
+        if pairs.new[i] == NEW and aim is None:
+            continue  # what is called is wrong, and is told
+        if pairs.new[i] == NEW and aim is not None and aim.entry.literal and aim.ops is None:
+            why = _wrong(known, aim, new, row, 1 if filled else 0)
+            ops[i] = int(new.value[row])
+        elif touched[row] and (int(new.word[row]) != empty or new.n[row]):
+            why = f"{int(new.word[row]):#x}, relocated {int(new.n[row])} times, and nothing reads it"
+        else:
+            why = ""
+        if why:
+            pairs.say("verify-literal", i, f"its ops pointer at {int(places[i]) & (1 << 64) - 1:#x} is {why}")
+    case.own("literal", pos[touched], 8)
+    return ops
+
+
+def _wrong(aims: Aims, aim: Aim, words: Words, row: int, n: int) -> str:
+    value, word = int(words.value[row]), int(words.word[row])
+    if words.n[row] != n:
+        return f"{value:#x}, relocated {int(words.n[row])} times, expected {n}"
+    if value != word:
+        return f"{word:#x}, and its relocation makes {value:#x} of it"
+    return aims.bad_ops(value, aim.entry)
+
+
+def _moves(image: Image) -> bool:
+    """Whether the kernel moves itself, so that every pointer wants a relocation."""
+    return bool(len(image.rela[0])) or bool((image.shdr["sh_type"] == t.SHT_RELR).any())
+
+
+def _words(image: Image, case: Case, places: U64, pos: I64) -> Words:
+    word = np.ascontiguousarray(image.data[pos[:, None] + np.arange(8)]).view("<u8").reshape(-1).astype(np.uint64)
+    rows = image.rela[0]
+    rows = rows[(rows["r_info"] != 0) | (rows["r_offset"] != 0)]
+    packed = image.relr_places(int(places.min()) - 7, int(places.max()) + 8)
+    everything = np.sort(np.concatenate([rows["r_offset"].astype(np.uint64), packed]))
+    n = np.searchsorted(everything, places + np.uint64(8)) - np.searchsorted(everything, places - np.uint64(7))
+    rows = rows[rows["r_info"] == case.arch.relative]
+    order = np.argsort(rows["r_offset"], kind="stable")
+    offset = rows["r_offset"][order]
+    near = np.minimum(np.searchsorted(offset, places), max(len(offset) - 1, 0))
+    hit = offset[near] == places if len(offset) else np.zeros(len(places), dtype=bool)
+    value = word.copy()
+    value[hit] = rows["r_addend"][order][near[hit]].view(np.uint64)
+    return Words(word, n.astype(np.int64), value)

@@ -1,0 +1,184 @@
+"""The patch sites of both files side by side: every place that one of them knows, with its words before and after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ftpatch.arch import Shape
+from ftpatch.elf import tables as t
+from ftpatch.elf.functions import local_entry_offset
+from ftpatch.elf.identity import linker_stubs
+from ftpatch.elf.image import Image
+from ftpatch.elf.relocations import Relocations, relocations_of
+from ftpatch.elf.tables import I64, U8, U32, U64, Mask
+from ftpatch.proof.case import Case, Side
+from ftpatch.proof.decoders import branches
+from ftpatch.sites import LEFTOVER, NULL, OUTSIDE, SiteTable
+
+OLD, NEW, RETIRED, OTHER = range(4)  # as compiled; a call of ours; a call that became a NOP; anything else
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One row per place, by file position.
+
+    sec, off: of the first word that enabling rewrites; record: bytes from the section's start to where its record
+    points; before, after: its row in the two site tables, −1 where there is none; old, new: OLD, NEW, RETIRED or OTHER
+    in the two files; words: as they are afterwards; differs: whether they were others before.
+    """
+
+    case: Case
+    shape: Shape
+    sec: I64
+    off: I64
+    record: I64
+    before: I64
+    after: I64
+    old: U8
+    new: U8
+    words: U32
+    differs: Mask
+
+    def __len__(self) -> int:
+        return len(self.sec)
+
+    @cached_property
+    def pos(self) -> I64:
+        found: I64 = self.case.before.image.pos(self.sec, self.off)
+        return found
+
+    @cached_property
+    def branch_off(self) -> I64:
+        found: I64 = self.off + 4 * (self.words.shape[1] - 1)
+        return found
+
+    @cached_property
+    def enabled(self) -> Mask:
+        """Sites that call something of ours now and did not before."""
+        return np.asarray((self.old != NEW) & (self.new == NEW) & self.differs)
+
+    @cached_property
+    def disabled(self) -> Mask:
+        return np.asarray((self.old == NEW) & (self.new != NEW) & self.differs)
+
+    def va(self, off: I64) -> U64:
+        """va of places in the sites' sections, in the file that was patched."""
+        return self.case.after.image.va(self.sec, off)
+
+    def name(self, at: int) -> str:
+        """What people call the site."""
+        found = None
+        for table, row in ((self.case.before.sites, self.before[at]), (self.case.after.sites, self.after[at])):
+            found = found or (table.name(int(row)) if row >= 0 else None)
+        return found or f"{self.case.before.image.names[int(self.sec[at])]}+{int(self.off[at]):#x}"
+
+    def row(self, at: int) -> int | None:
+        """The slot of its record in the first file."""
+        row = self.case.before.sites.row[self.before[at]] if self.before[at] >= 0 else -1
+        return int(row) if row >= 0 else None
+
+    def say(self, rule: str, at: int, message: str) -> None:
+        """A finding at a site."""
+        name = self.name(at)
+        self.case.say(rule, f"{name}: {message}", function=name, row=self.row(at), sec=int(self.sec[at]),
+                      off=int(self.off[at]), pos=int(self.pos[at]))  # fmt: skip
+
+    def entry_off(self, at: int) -> int:
+        """Offset in its section of the local entry of the site's function; where it has no name, by the layout."""
+        table, row = (
+            (self.case.before.sites, int(self.before[at]))
+            if self.before[at] >= 0
+            else (self.case.after.sites, int(self.after[at]))
+        )
+        if table.func[row] >= table.func_end[row] or table.status[row] == LEFTOVER:
+            layout = self.shape
+            to_entry = int(layout.to_entry(table.window[row : row + 1])[0])
+            return int(self.off[at]) if layout.at_global else int(table.off[row]) + to_entry
+        image = table.image
+        symbol = int(image.functions.row[table.func[row]])
+        start = int(image.symbols.rows["st_value"][symbol]) - (
+            int(image.base[int(self.sec[at])]) if image.linked else 0
+        )
+        if self.case.arch.boots_elf:  # the machine whose functions have two entries
+            start += int(local_entry_offset(image.symbols.rows["st_other"][symbol : symbol + 1])[0])
+        return start
+
+
+def pair_up(case: Case) -> Pairs | None:
+    """The sites of both files; None where neither has any."""
+    shape = case.before.sites.shape or case.after.sites.shape
+    if shape is None or shape.refusal:
+        return None
+    sides = [_known(side.sites) for side in (case.before, case.after)]
+    sites = [side.sites for side in (case.before, case.after)]
+    places = [np.stack([one.sec[i], one.off[i] + one.site[i], one.off[i]], axis=1) for one, i in zip(sites, sides,
+              strict=True)]  # fmt: skip
+    both = np.concatenate(places)
+    key = both[:, 0] << 40 | both[:, 1]
+    unique, first = np.unique(key, return_index=True)
+    rows = []
+    for place, index in zip(places, sides, strict=True):
+        row = np.full(len(unique), -1, dtype=np.int64)
+        row[np.searchsorted(unique, place[:, 0] << 40 | place[:, 1])] = index
+        rows.append(row)
+    sec, off, record = both[first, 0], both[first, 1], both[first, 2]
+    n, image = len(shape.new), case.after.image
+    old, new = (side.image.words(sec, off, 0, n) for side in (case.before, case.after))
+    states = [_states(side, shape, sec, off, words) for side, words in ((case.before, old), (case.after, new))]
+    differs = (old != new).any(axis=1)
+    if not image.linked and shape.called:  # there the words are the same, and the relocation says what is called
+        differs |= states[0] != states[1]
+    return Pairs(case, shape, sec, off, record, rows[0], rows[1], states[0], states[1], new, differs)
+
+
+def _known(table: SiteTable) -> I64:
+    """The rows that are places in code."""
+    size = table.image.shdr["sh_size"][np.maximum(table.sec, 0)].astype(np.int64)
+    inside = (table.off >= 0) & (table.off < np.minimum(size, 1 << 40))
+    found: I64 = np.flatnonzero((table.sec >= 0) & inside & (table.status != NULL) & (table.status != OUTSIDE))
+    return found
+
+
+def _states(side: Side, shape: Shape, sec: I64, off: I64, words: U32) -> U8:
+    image = side.image
+    found = np.full(len(words), OTHER, dtype=np.uint8)
+    new = np.logical_and.reduce([word.matches(words[:, i]) for i, word in enumerate(shape.new)])
+    old = np.logical_and.reduce([word.matches(words[:, i]) for i, word in enumerate(shape.old)])
+    found[old], found[new] = OLD, NEW
+    if shape.called:
+        at_home = _calls_home(image, shape, sec, off, words)
+        found[old] = np.where(at_home[old], OLD, NEW)
+        nop = 0x6000_0000 if image.e_machine == 21 else 0xD503_201F
+        found[(words == nop).all(axis=1)] = RETIRED
+    return found
+
+
+def _calls_home(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> Mask:
+    """Whether each site's call goes where the compiler let it go."""
+    if image.linked:
+        home = [va for va, name in linker_stubs(image).items() if name == shape.called]
+        value = image.symbols.value(shape.called)
+        _, distance = branches("ppc64le" if image.e_machine == 21 else "arm64", words[:, -1])
+        aim = (image.va(sec, off).view(np.int64) + 4 * (words.shape[1] - 1) + distance).view(np.uint64)
+        return np.isin(aim, np.array([*home, *([] if value is None else [value])], dtype=np.uint64))
+    found = np.zeros(len(sec), dtype=bool)
+    for one in np.unique(sec).tolist():
+        rows = relocations_of(image, one)
+        right = np.isin(rows.symbol, image.symbols.rows_named(shape.called))
+        found |= (sec == one) & np.isin(off + 4 * (words.shape[1] - 1), rows.off[right])
+    return found
+
+
+def rows_at(image: Image, sec: int, places: dict[int, Relocations]) -> Relocations:
+    """The relocations of a section, read once."""
+    if sec not in places:
+        places[sec] = relocations_of(image, sec)
+    return places[sec]
+
+
+def symbol_place(image: Image, row: int) -> tuple[int, int]:
+    """(section, value) of a symbol of a relocatable file; section 0 where it is not defined."""
+    return max(int(image.symbols.shndx[row]), t.SHN_UNDEF), int(image.symbols.rows["st_value"][row])

@@ -1,0 +1,152 @@
+"""A relocatable file that grew: every old section as it was, every new byte accounted for.
+
+original bytes │ grown copies of tables │ new sections │ section headers
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.proof.case import Case
+from ftpatch.proof.imports import GROWN_NAMES, check_modinfo, check_versions
+from ftpatch.proof.tail import check_tail
+from ftpatch.records import SECTIONS as RECORD_SECTIONS
+
+TEXT, INIT_TEXT, OPS_TEXT, DATA = ".text.ftpatch", ".init.text.ftpatch", ".text.ftpatch.ops", ".data.ftpatch"
+CODE, WRITABLE = t.SHF_ALLOC | t.SHF_EXECINSTR, t.SHF_ALLOC | t.SHF_WRITE
+NEW = {TEXT: (t.SHT_PROGBITS, CODE), INIT_TEXT: (t.SHT_PROGBITS, CODE), OPS_TEXT: (t.SHT_PROGBITS, CODE),
+       DATA: (t.SHT_PROGBITS, WRITABLE), ".symtab_shndx": (t.SHT_SYMTAB_SHNDX, 0)}  # fmt: skip
+GROWS = (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_RELA, t.SHT_SYMTAB_SHNDX)
+INFO_LINK = 0x40
+ALIGN = {DATA: 8}
+SYMBOLS = re.compile(r"ftpatch_((call|stubs|target)(_init)?|ops|ops_function|home_\d+|(ftrace\w*_caller)(_init)?)")
+E_SHOFF, E_SHNUM = (40, 8), (60, 2)
+
+
+def check_sections(case: Case) -> bool:
+    """Headers, contents of tables, and what was appended; False where the sections do not even match."""
+    old, new = case.before.image, case.after.image
+    n = len(old.shdr)
+    _check_header(case)
+    if len(new.shdr) < n:
+        case.say("verify-section", f"{len(new.shdr)} sections, there were {n}")
+        return False
+    for sec in range(n):
+        _check_section(case, sec)
+    for sec in range(n, len(new.shdr)):
+        _check_new(case, sec)
+    _check_symbols(case)
+    check_modinfo(case)
+    check_versions(case)
+    check_tail(case)
+    return True
+
+
+def _check_header(case: Case) -> None:
+    one, two = case.before.image.ehdr, case.after.image.ehdr
+    for field in one.dtype.names or ():
+        if field not in ("e_shoff", "e_shnum") and np.any(one[field] != two[field]):
+            case.say("verify-section", f"ELF header: {field} was {one[field]}, is {two[field]}", pos=0)
+    case.own("header", [E_SHOFF[0]], E_SHOFF[1])
+    case.own("header", [E_SHNUM[0]], E_SHNUM[1])
+
+
+def _check_section(case: Case, sec: int) -> None:
+    """One section of the first file: what its header may say now, and that a moved copy begins as it was."""
+    old, new = case.before.image, case.after.image
+    one, two, name = old.shdr[sec], new.shdr[sec], old.names[sec]
+    record = name in RECORD_SECTIONS
+    grows = int(one["sh_type"]) in GROWS or name in GROWN_NAMES or record
+    free = {"sh_offset"} if grows else set()
+    free |= {"sh_size"} if grows or (sec == 0 and len(new.shdr) >= t.SHN_LORESERVE) else set()
+    wrong = [field for field in one.dtype.names or () if field not in free and one[field] != two[field]]
+    if wrong or name != new.names[sec]:
+        field = wrong[0] if wrong else "name"
+        was, is_ = (name, new.names[sec]) if not wrong else (hex(int(one[field])), hex(int(two[field])))
+        case.say("verify-section", f"section {sec} {name}: {field} was {was}, is {is_}", sec=sec)
+        return
+    moved = one["sh_offset"] != two["sh_offset"]
+    if moved and int(two["sh_offset"]) < len(old.data):
+        case.say("verify-section", f"section {sec} {name} moved over other bytes: {int(two['sh_offset']):#x}", sec=sec)
+    may_shrink = record or int(one["sh_type"]) == t.SHT_RELA
+    if not moved and two["sh_size"] != one["sh_size"] and not (may_shrink and two["sh_size"] < one["sh_size"]):
+        case.say("verify-section", f"section {sec} {name} has {int(two['sh_size'])} bytes where it had "
+                 f"{int(one['sh_size'])}", sec=sec)  # fmt: skip
+    if moved and int(one["sh_type"]) in (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_SYMTAB_SHNDX):
+        _check_prefix(case, sec)
+
+
+def _check_prefix(case: Case, sec: int) -> None:
+    old, new = case.before.image.content(sec), case.after.image.content(sec)[: len(case.before.image.content(sec))]
+    if np.array_equal(old, new):
+        return
+    at = int(np.argmax(old[: len(new)] != new)) if len(new) == len(old) else len(new)
+    image = case.before.image
+    if image.shdr["sh_type"][sec] == t.SHT_SYMTAB:
+        row = at // t.SYM.itemsize
+        what = f"symbol {row} {image.symbols.name(row)} is not what it was"
+    else:
+        what = f"the names differ at offset {at:#x}"
+    case.say("verify-symbol", f"{image.names[sec]}: {what}", sec=sec, off=at)
+
+
+def _check_new(case: Case, sec: int) -> None:
+    """One section that was added: of a known name, type and flags."""
+    image = case.after.image
+    name, head = image.names[sec], image.shdr[sec]
+    kind, flags = int(head["sh_type"]), int(head["sh_flags"])
+    fields = tuple(int(head[field]) for field in ("sh_addr", "sh_addralign", "sh_link", "sh_info", "sh_entsize"))
+    tab = int(np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)[0])
+    if kind == t.SHT_RELA:
+        info = fields[3]
+        right = flags == INFO_LINK and 0 < info < len(image.shdr) and name == ".rela" + image.names[info]
+        right &= fields == (0, 8, tab, info, t.RELA.itemsize)
+    else:
+        right = NEW.get(name) == (kind, flags)
+        right &= fields == ((0, 4, tab, 0, 4) if kind == t.SHT_SYMTAB_SHNDX else (0, ALIGN.get(name, 16), 0, 0, 0))
+    if not right:
+        shown = ", ".join(f"{value:#x}" for value in fields)
+        case.say("verify-section", f"new section {sec} {name} is none that a patch makes: type {kind}, flags "
+                 f"{flags:#x}, address, alignment, link, info, entry size {shown}", sec=sec)  # fmt: skip
+    case.kinds["new section"] += 1
+
+
+def _check_symbols(case: Case) -> None:
+    """New symbols: global, and of the patch's own sections, or undefined and used by its code."""
+    old, new = case.before.image, case.after.image
+    n, symbols = len(old.symbols.rows), new.symbols
+    tabs = np.flatnonzero(new.shdr["sh_type"] == t.SHT_SYMTAB)
+    used = _used_symbols(new)
+    for row in range(n, len(symbols.rows)):
+        name, sec = symbols.name(row), int(symbols.shndx[row])
+        why = ""
+        if symbols.bind[row] != t.STB_GLOBAL or symbols.rows["st_other"][row]:
+            why = "is not simply global"
+        elif sec == t.SHN_UNDEF and row not in used:
+            why = "is undefined, and nothing uses it"
+        elif sec < 0 or (sec and not SYMBOLS.fullmatch(name)):
+            why = "is no symbol of a patch"
+        elif sec and int(symbols.rows["st_value"][row] + symbols.rows["st_size"][row]) > _room(case, sec):
+            why = "lies outside its section"
+        if why:
+            case.say("verify-symbol", f"new symbol {row} {name} {why}", sec=int(tabs[0]), off=row * t.SYM.itemsize)
+    case.kinds["new symbol"] += max(len(symbols.rows) - n, 0)
+
+
+def _room(case: Case, sec: int) -> int:
+    """How far values in a section go; the loader makes room for its jumps whatever the file says."""
+    image, modules = case.after.image, case.arch.modules
+    if modules and image.names[sec] in modules.trampolines:
+        return modules.jump * len(case.arch.entries)
+    return int(image.shdr["sh_size"][sec])
+
+
+def _used_symbols(image: Image) -> set[int]:
+    found: set[int] = set()
+    for sec in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
+        found |= set((image.rows(sec, t.RELA)["r_info"] >> np.uint64(32)).tolist())
+    return found

@@ -1,0 +1,192 @@
+"""Is the record table of the second file that of the first, less what left it and more what came back?
+
+Kernels and modules alike: the records that stay must stay in their order, a slot that became empty must be one that
+the kernel skips, and no record may leave but for a site that is a call of ours now.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.elf.tables import I64, Mask
+from ftpatch.proof.case import Case, Side
+from ftpatch.proof.pairs import OLD, RETIRED, Pairs
+from ftpatch.records import MINUS4, RecordTable
+from ftpatch.sites import LEFTOVER, READY
+
+LOOP, MAX_CODE = "ftrace_process_locs", 1 << 18
+
+
+def check_records(case: Case, pairs: Pairs | None) -> None:
+    """Findings for every record that should be where it is not, or the other way round."""
+    one, two = case.before, case.after
+    old, new = _keys(one), _keys(two)
+    rows_old, rows_new = np.flatnonzero(one.records.live), np.flatnonzero(two.records.live)
+    gone, added = ~np.isin(old, new), ~np.isin(new, old)
+    stays, there = old[~gone], new[~added]
+    if len(stays) != len(there):
+        case.say("verify-record", f"{len(there)} live records stay, of which there were {len(stays)}: one stands twice")
+    elif not np.array_equal(stays, there) and not case.kinds["earlier patch"]:
+        at = int(np.argmax(stays != there))
+        row = int(rows_new[~added][at])
+        case.say("verify-order", f"the records that stay are in another order from slot {row} on", row=row)
+    case.kinds["record taken out"] += int(gone.sum())
+    case.kinds["record returned"] += int(added.sum())
+    _check_gone(case, pairs, rows_old[gone])
+    _check_added(case, pairs, rows_new[added])
+    _check_kept(case, pairs)
+    _check_carriers(case)
+
+
+def _keys(side: Side) -> I64:
+    """One number per live record that both files have for the same place."""
+    records = side.records
+    if records.in_sections:  # a place outside its section is no other record's
+        size = side.image.shdr["sh_size"][np.maximum(records.sec, 0)].astype(np.int64)
+        inside = (records.sec >= 0) & (records.off >= 0) & (records.off < np.minimum(size, 1 << 40))
+        return np.where(inside, records.sec << 40 | records.off, -1 - np.arange(len(records)))[records.live]
+    return records.value[records.live].view(np.int64)
+
+
+def _pair_of(pairs: Pairs, table: I64, rows: I64) -> I64:
+    """Index in the pairs of rows of one site table; −1 where a record is no place in code."""
+    back = {row: at for at, row in enumerate(table.tolist()) if row >= 0}
+    return np.array([back.get(row, -1) for row in rows.tolist()], dtype=np.int64)
+
+
+def _check_gone(case: Case, pairs: Pairs | None, rows: I64) -> None:
+    """A record may leave with its site enabled; or alone, where `drop` took it, or with the last of all others."""
+    if pairs is None:
+        for row in rows.tolist():
+            case.say("verify-record", f"the record of slot {row} is not in the table any more", row=row)
+        return
+    at = _pair_of(pairs, pairs.before, rows)
+    alone = np.flatnonzero((at < 0) | ((pairs.new[np.maximum(at, 0)] == OLD) if len(pairs) else False))
+    alone = alone[(at[alone] < 0) | (pairs.old[at[alone]] == OLD)] if len(pairs) else alone
+    last = not case.after.records.live.any()
+    n_dropped = 0
+    for i in alone.tolist():
+        row, pair = int(rows[i]), int(at[i])
+        if pair < 0:
+            case.say("verify-record", f"the record of slot {row}, which is no patch site, left the table", row=row)
+        elif _may_leave(case, pairs, pair, last):
+            n_dropped += 1
+        else:
+            pairs.say("verify-record", pair, "its record left the table, and nothing calls from it")
+    case.kinds["record dropped alone"] += n_dropped
+
+
+def _may_leave(case: Case, pairs: Pairs, pair: int, last: bool) -> bool:
+    if case.dropped is not None:
+        known = bool(np.isin(pairs.pos[pair], case.dropped))
+        return known or (last and _is_init(case, pairs, pair))
+    return not pairs.enabled.any() or (last and _is_init(case, pairs, pair))
+
+
+def _is_init(case: Case, pairs: Pairs, pair: int) -> bool:
+    """Whether a site of a linked kernel is init text, whose records may not be the only ones to stay."""
+    image = case.after.image
+    low = image.symbols.value("_sinittext") or image.symbols.value("__init_begin")
+    high = image.symbols.value("_einittext") or image.symbols.value("__init_end")
+    va = int(pairs.va(pairs.off)[pair])
+    return image.linked and low is not None and high is not None and low <= va < high
+
+
+def _check_added(case: Case, pairs: Pairs | None, rows: I64) -> None:
+    """A record may come back for a site that is as the compiler left it."""
+    status = case.after.sites.status
+    at = _pair_of(pairs, pairs.after, rows) if pairs is not None else np.full(len(rows), -1)
+    for row, pair in zip(rows.tolist(), at.tolist(), strict=True):
+        value = f"{int(case.after.records.value[row]):#x}"
+        if pairs is None or pair < 0 or status[row] not in (READY, LEFTOVER):
+            case.say("verify-record", f"slot {row} has a record for {value}, which is no patch site", row=row)
+        elif pairs.new[pair] != OLD:
+            pairs.say("verify-record", pair, f"slot {row} has a record for it, and it is no site as it was compiled")
+
+
+def _check_kept(case: Case, pairs: Pairs | None) -> None:
+    """Where the record of a site that was enabled stays, the kernel finds a call instead of a NOP, and gives up."""
+    if pairs is None:
+        return
+    row = np.where(pairs.after >= 0, case.after.sites.row[np.maximum(pairs.after, 0)], -1)
+    changed = pairs.enabled | (pairs.differs & (pairs.new == RETIRED))
+    kept = np.flatnonzero(changed & (row >= 0))
+    if case.keeps and len(kept):
+        case.notes.append(f"the records of {len(kept)} enabled sites were kept on purpose, as the journal says")
+        return
+    for at in kept.tolist():
+        pairs.say("verify-record", at, f"its record stays in slot {int(row[at])}: the kernel will switch ftrace off")
+
+
+def _carriers(records: RecordTable, which: Mask) -> I64:
+    """How each slot is filled: 0 by its word alone, 1 by a RELATIVE relocation, 2 by a packed one."""
+    return np.where(records.rela >= 0, 1, np.where(records.relr, 2, 0))[which]
+
+
+def _check_carriers(case: Case) -> None:
+    """What fills the slots: every live one in the way it was, every null one in a way that the kernel skips."""
+    old, new = case.before.records, case.after.records
+    if old.in_sections:
+        if int(new.null.sum()) > int(old.null.sum()):
+            row = int(np.argmax(new.null))
+            case.say("verify-record", f"slot {row} has no relocation, and the loader reads every slot", row=row)
+        return
+    if not len(new):
+        return
+    kinds, live = _carriers(old, old.live), np.flatnonzero(new.live)
+    if len(np.unique(kinds)) == 1:
+        for row in live[_carriers(new, new.live) != kinds[0]].tolist():
+            way = ("is not relocated", "has a relocation of its own", "is moved by packed relocations")
+            case.say("verify-record", f"slot {row} {way[int(_carriers(new, np.arange(len(new)) == row)[0])]}, other "
+                     "than those of the first file", row=row)  # fmt: skip
+    if old.live.any() and (old.word == old.value)[old.live].all():
+        for row in live[(new.word != new.value)[live]].tolist():
+            case.say("verify-record", f"slot {row} does not repeat the addend of its relocation", row=row)
+    _check_nulls(case)
+
+
+def _check_nulls(case: Case) -> None:
+    old, new = case.before.records, case.after.records
+    n_zero = int(old.zero.sum())
+    if n_zero and old.uniform and old.zero[:n_zero].all() and not new.zero[: int(new.zero.sum())].all():
+        behind = int(np.argmax(~new.zero))
+        row = behind + int(np.argmax(new.zero[behind:]))
+        case.say("verify-order", f"the null slot {row} stands behind live ones, and the zeros led before", row=row)
+    moved = np.flatnonzero(new.zero & ((new.rela >= 0) | new.relr))
+    if len(moved) and not (old.zero & ((old.rela >= 0) | old.relr)).any():
+        case.say("verify-record", f"the null slot {int(moved[0])} is moved with the kernel, so it is not 0 when it is "
+                 "read", row=int(moved[0]))  # fmt: skip
+    if new.zero.any() and not old.zero.any() and not _skips_zero(case):
+        case.say("verify-record", f"slot {int(np.argmax(new.zero))} is 0, and nothing shows that this kernel skips it",
+                 row=int(np.argmax(new.zero)))  # fmt: skip
+    minus4 = new.null & (new.value == MINUS4)
+    shape = case.before.sites.shape
+    if minus4.any() and not (old.null & (old.value == MINUS4)).any() and (shape is None or shape.adjust != 4):
+        case.say("verify-record", f"slot {int(np.argmax(minus4))} is −4, and this layout's records are not moved by 4",
+                 row=int(np.argmax(minus4)))  # fmt: skip
+
+
+def _skips_zero(case: Case) -> bool:
+    """Whether a kernel whose table had no zero skips one: a value that is not adjusted, or code that tests first."""
+    shape, image = case.before.sites.shape, case.before.image
+    if shape is not None and shape.adjust == 0:
+        return True
+    row = image.symbols.defined(LOOP)
+    if row is None or case.arch.skips_zero is None:
+        return False
+    va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
+    return case.arch.skips_zero(image.code(va, min(size, MAX_CODE) // 4))
+
+
+def own_slots(case: Case) -> None:
+    """The words of a linked file's record table may differ: where they are what the slot is worth, or cleared."""
+    old, new = case.before.records, case.after.records
+    if not old.start or old.start != new.start:
+        return
+    slots = (old if len(old) >= len(new) else new).slot
+    word = np.ascontiguousarray(case.after.image.data[slots[:, None] + np.arange(8)]).view("<u8").reshape(-1)
+    empty = np.ones(len(slots), dtype=bool)  # slots whose word may be 0: behind the table's end, too
+    empty[: len(new)] = new.null | (new.rela >= 0)
+    right = empty & (word == 0)
+    right[: len(new)] |= word[: len(new)] == new.value
+    case.own("record", slots[right], 8)

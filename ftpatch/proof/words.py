@@ -1,0 +1,33 @@
+"""The words of patch sites, in kernels and modules alike: from which state to which they may go."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.proof.case import Case
+from ftpatch.proof.pairs import NEW, OLD, OTHER, RETIRED, Pairs
+
+LEGAL = {
+    (OLD, NEW): "site enabled",
+    (NEW, OLD): "site disabled",
+    (NEW, RETIRED): "site disabled",
+    (OLD, RETIRED): "site disabled",  # enabled and disabled, in two steps
+    (NEW, NEW): "site redirected",
+}
+
+
+def check_words(case: Case, pairs: Pairs) -> None:
+    """Own the words that went from one legal state to another; findings for the others."""
+    width = 4 * pairs.words.shape[1]
+    for (was, is_), kind in LEGAL.items():
+        legal = pairs.differs & (pairs.old == was) & (pairs.new == is_)
+        if case.before.image.linked or not pairs.shape.called or is_ != NEW:  # else its relocation alone says it
+            case.own("site words", pairs.pos[legal], width)
+        case.kinds[kind] += int(legal.sum())
+    odd = pairs.differs & ~np.isin(pairs.old * 4 + pairs.new, [old * 4 + new for old, new in LEGAL])
+    case.own("site words", pairs.pos[odd & (pairs.new == OTHER)], width)
+    for at in np.flatnonzero(odd).tolist():
+        before = case.before.image.words(pairs.sec[at : at + 1], pairs.off[at : at + 1], 0, pairs.words.shape[1])[0]
+        old, new = (" ".join(f"{word:08x}" for word in words.tolist()) for words in (before, pairs.words[at]))
+        wanted = ", ".join(f"{word.text or hex(word.bits)}" for word in pairs.shape.new)
+        pairs.say("verify-site", at, f"{old} became {new}, expected {wanted}, or the compiler's words back")

@@ -1,0 +1,87 @@
+"""JUnit XML, for GitLab, Jenkins and their like: a suite for each file, a test case for each rule.
+
+It keeps to what both schemas in use allow, Windy Road's of Ant and that of Jenkins' xUnit plugin. The first wants a
+time and a host, but a report is the same for the same input, so the time is that of reproducible builds. A rule fails
+where a finding is as severe as the check's limit; what is below it stands in system-out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from ftpatch.report import Document
+from ftpatch.report.results import CHECKING, RuleRow, by_rule, clean, fails, rules_of, sentence, severity_of
+
+CLOCKLESS = 'timestamp="1970-01-01T00:00:00" hostname="localhost" time="0"'
+PROPERTIES = ("sha256", "build_id", "arch", "kind", "layout")
+
+
+def render(document: Document) -> Iterator[str]:
+    """The whole document."""
+    rules = rules_of(document) if document.command in CHECKING else []
+    yield '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n'
+    for i, image in enumerate(document.images):
+        yield from _suite(document, rules, image, i)
+    for i, error in enumerate(document.errors, len(document.images)):
+        yield from _unreadable(error, i)
+    yield "</testsuites>\n"
+
+
+def _suite(document: Document, rules: list[RuleRow], image: dict[str, Any], number: int) -> Iterator[str]:
+    """One file: the rules that its command went by, passed or failed."""
+    found = by_rule(image)
+    failed = [rule.id for rule in rules if any(fails(document, one) for one in found.get(rule.id, []))]
+    yield _head(image["file"], number, len(rules), len(failed), 0)
+    yield "  <properties>\n"
+    for key in PROPERTIES:
+        if image.get(key):
+            yield f'   <property name="{key}" value="{_text(image[key])}"/>\n'
+    yield "  </properties>\n"
+    rest = []
+    for rule in rules:
+        findings = found.get(rule.id, [])
+        yield _case(image["file"], rule.id)
+        if rule.id in failed:
+            worst = [one for one in findings if fails(document, one)]
+            yield f'>\n   <failure type="{severity_of(worst[0])}" message="{_text(_few(worst))}">'
+            yield "".join(f"{_text(_line(one))}\n" for one in findings)
+            yield f"{_text(rule.help)}</failure>\n  </testcase>\n"
+        else:
+            yield "/>\n"
+            rest += findings
+    yield "  <system-out>" + "".join(f"{_text(one['rule'])}: {_text(_line(one))}\n" for one in rest) + "</system-out>\n"
+    yield "  <system-err></system-err>\n </testsuite>\n"
+
+
+def _unreadable(error: dict[str, Any], number: int) -> Iterator[str]:
+    yield _head(error["file"], number, 1, 0, 1)
+    yield "  <properties/>\n" + _case(error["file"], "file-is-read") + ">\n"
+    yield f'   <error type="exit code {int(error["code"])}" message="{_text(error["message"])}"/>\n'
+    yield "  </testcase>\n  <system-out></system-out>\n  <system-err></system-err>\n </testsuite>\n"
+
+
+def _head(file: str, number: int, tests: int, failures: int, errors: int) -> str:
+    return (
+        f' <testsuite name="{_text(file)}" id="{number}" package="ftpatch" tests="{tests}" failures="{failures}" '
+        f'errors="{errors}" skipped="0" {CLOCKLESS}>\n'
+    )
+
+
+def _case(file: str, rule: str) -> str:
+    return f'  <testcase name="{_text(rule)}" classname="{_text(file)}" time="0"'
+
+
+def _few(findings: list[dict[str, Any]]) -> str:
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return sentence(findings[0]) + more
+
+
+def _line(finding: dict[str, Any]) -> str:
+    return f"{severity_of(finding)}: {sentence(finding)}"
+
+
+def _text(value: object) -> str:
+    """Text of an attribute or element; what is printable may stand in XML."""
+    return escape(clean(value))

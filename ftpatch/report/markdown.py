@@ -1,0 +1,116 @@
+"""Markdown, made to be posted as a comment: a headline, a table of the first findings, the rest folded away.
+
+A comment has at most 65,536 characters, so the rows stop before that. Names stand as code where they can, else as
+character references: nothing in them is markup, a mention of a person or a link.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ftpatch.finding import SEVERITIES
+from ftpatch.report import Document
+from ftpatch.report.results import (
+    CHECKING,
+    clean,
+    counts,
+    every_finding,
+    no_findings,
+    rules_of,
+    severity_of,
+    where,
+)
+
+N_OPEN = 20
+ROOM = 40_000  # characters of the rows; each other list has a quarter of that
+LONGEST = 300  # characters of one name or message
+TABLE = "| | rule | where | what |\n|---|---|---|---|\n"
+PLAIN = re.compile(r"[A-Za-z0-9_.+/,():@ =-]+", re.ASCII)
+SPECIAL = re.compile(r"[^A-Za-z0-9 .,;:=/()'\"?%+-]|:(?=/)", re.ASCII)
+BREAK = "<!-- -->"  # between a sign and the name behind it, so that nobody is called
+
+
+def render(document: Document) -> Iterator[str]:
+    """The whole document."""
+    yield f"### ftpatch {text(document.command)}: {_headline(document)}\n\n"
+    findings = sorted(every_finding(document), key=lambda pair: -SEVERITIES.index(severity_of(pair[1])))
+    rows = [_row(image, finding, len(document.images) > 1) for image, finding in findings]
+    n_rows = _fitting(rows, ROOM)
+    if rows:
+        yield TABLE + "".join(rows[: min(N_OPEN, n_rows)]) + "\n"
+    if n_rows > N_OPEN:
+        yield f"<details><summary>{n_rows - N_OPEN} more</summary>\n\n"
+        yield TABLE + "".join(rows[N_OPEN:n_rows]) + "\n</details>\n\n"
+    if n_rows < len(rows):
+        yield f"… and {len(rows) - n_rows} findings that have no room here.\n\n"
+    yield from _list("Files that could not be read", [_unreadable(error) for error in document.errors], False)
+    named = {str(finding["rule"]) for _, finding in findings}
+    helps = [f"- {code(rule.id)}: {text(rule.help)}\n" for rule in rules_of(document) if rule.id in named and rule.help]
+    yield from _list("What the rules say", helps, True)
+
+
+def _headline(document: Document) -> str:
+    if document.command not in CHECKING:
+        return text(no_findings(document.command))
+    names = [code(image["file"]) for image in document.images[:1]]
+    files = names[0] if len(document.images) == 1 else f"{len(document.images)} files"
+    return f"{counts(document)} in {files}"
+
+
+def _row(image: dict[str, Any], finding: dict[str, Any], named: bool) -> str:
+    place = " ".join(part for part in (code(image["file"]) if named else "", code(where(finding))) if part)
+    n = int(finding.get("count") or 1)
+    count = f" ({n} sites)" if n > 1 else ""
+    return f"| {severity_of(finding)} | {code(finding['rule'])} | {place} | {text(finding['message'])}{count} |\n"
+
+
+def _unreadable(error: dict[str, Any]) -> str:
+    return f"- {code(error['file'])}: {text(error['message'])}\n"
+
+
+def _list(title: str, items: list[str], folded: bool) -> Iterator[str]:
+    """A list under its title, as long as there is room."""
+    n = _fitting(items, ROOM // 4)
+    if items:
+        more = f"- … and {len(items) - n} more\n" if n < len(items) else ""
+        body = "".join(items[:n]) + more
+        yield f"<details><summary>{title}</summary>\n\n{body}\n</details>\n" if folded else f"{title}:\n\n{body}\n"
+
+
+def _fitting(items: list[str], room: int) -> int:
+    """How many of the items have room together."""
+    for n, item in enumerate(items):
+        room -= len(item)
+        if room < 0:
+            return n
+    return len(items)
+
+
+def code(value: object) -> str:
+    """A name in the type of code."""
+    name = clean(value)[:LONGEST]
+    if not name.strip():
+        return ""
+    if PLAIN.fullmatch(name) and name == name.strip():
+        return f"`{name}`"
+    return f"<code>{_escaped(name)}</code>"
+
+
+def text(value: object) -> str:
+    """A sentence in which nothing is markup."""
+    line = clean(value).strip()
+    return _escaped(line[:LONGEST] + ("…" if len(line) > LONGEST else ""))
+
+
+def _escaped(line: str) -> str:
+    """Every special sign as a character reference; behind those that call or link, an empty comment."""
+    found = SPECIAL.sub(lambda match: _reference(match[0]), line)
+    return re.sub(r"(?i)(www)\.", rf"\1{BREAK}.", found)
+
+
+def _reference(sign: str) -> str:
+    if not sign.isascii():
+        return sign
+    return f"&#{ord(sign)};" + (BREAK if sign in "@#:" else "")

@@ -1,0 +1,127 @@
+"""Rules about what somebody expects: an earlier build, a configuration, a list of functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ftpatch.arch import Shape
+from ftpatch.elf.tables import STT_FUNC
+from ftpatch.rules import LINKED, Rule
+from ftpatch.rules.case import Case, Hit
+from ftpatch.rules.objects import unrecorded
+from ftpatch.sites import READY, STATUSES, SiteTable
+
+MANY = 64  # functions of a module that are not all without sites by chance
+
+
+def records_collapsed(case: Case) -> Iterator[Hit]:
+    """A table that lost most of its records, or all."""
+    records = case.slots()
+    live, before = int(records.live.sum()), case.context.live_before
+    calls = int((case.sites.row < 0).sum()) if case.sites is not None else 0  # what ftpatch enabled has no record
+    if before is not None and 2 * (live + calls) < before:
+        yield Hit(f"{live} live records in {len(records)} slots, {before} before", count=before - live)
+    elif len(records) and not live and not calls:
+        yield Hit(f"all {len(records)} slots are null", count=len(records))
+
+
+def lost_site(case: Case) -> Iterator[Hit]:
+    """Functions with a site that had a record in the earlier build and have none now."""
+    if case.context.before is None or case.kind != "vmlinux":
+        return
+    known = _recorded_names(case.context.before)
+    image = case.image
+    for row in unrecorded(case).tolist():
+        name = image.symbols.name(int(image.functions.row[row]))
+        if name in known:
+            sec, off = image.place(image.functions.va[row : row + 1])
+            text = f"{name} starts with the NOPs of a site; it had a record before and has none now"
+            yield Hit(text, None, name, image.names[int(sec[0])], int(off[0]))
+
+
+def _recorded_names(table: SiteTable) -> set[str]:
+    rows = np.flatnonzero((table.status == READY) & (table.row >= 0))
+    return {name for row in rows.tolist() if (name := table.name(row))}
+
+
+def config_mismatch(case: Case) -> Iterator[Hit]:
+    """A file that is not of the configuration."""
+    config, records = case.kconfig, case.slots()
+    shape = case.table.shape if case.table is not None else None
+    n, kernel = int(records.live.sum()), case.kind == "vmlinux"
+    if config.get("DYNAMIC_FTRACE") != "y":
+        if n:
+            yield Hit(f"{n} records, and DYNAMIC_FTRACE is not set", count=n)
+        return
+    if not len(records):
+        code = int((case.image.symbols.type == STT_FUNC).sum())
+        if kernel or code >= MANY:
+            yield Hit(f"DYNAMIC_FTRACE=y, and none of {code} functions has a record")
+        return
+    wanted = _layouts(case.arch.name, config)
+    if shape is not None and n and wanted and shape.name not in wanted[1]:
+        yield Hit(f"{wanted[0]}=y wants layout {' or '.join(wanted[1])}, {n} sites have {shape.name}", count=n)
+    elif shape is not None and n and kernel and config.get("ARM64_BTI_KERNEL") == "y" and not _skips(case, shape):
+        yield Hit(f"ARM64_BTI_KERNEL=y, and none of {n} sites has a BTI", count=n)
+
+
+def _skips(case: Case, shape: Shape) -> bool:
+    return bool(shape.skipped(case.the().window[case.live]).any())
+
+
+# Which option decides the layout, the first that is set. Source: arch/arm64/Makefile, arch/powerpc/Makefile.
+LAYOUTS = {
+    "arm64": (
+        ("DYNAMIC_FTRACE_WITH_CALL_OPS", ("callops",)), ("DYNAMIC_FTRACE_WITH_ARGS", ("pfe2",)),
+        ("DYNAMIC_FTRACE_WITH_REGS", ("pfe2",)), ("DYNAMIC_FTRACE", ("mcount",)),
+    ),
+    "ppc64le": (
+        ("PPC_FTRACE_OUT_OF_LINE", ("ool", "ool-global")), ("ARCH_USING_PATCHABLE_FUNCTION_ENTRY", ("pfe2",)),
+        ("MPROFILE_KERNEL", ("mprofile",)), ("DYNAMIC_FTRACE", ("mcount",)),
+    ),
+}  # fmt: skip
+
+
+def _layouts(arch: str, config: object) -> tuple[str, tuple[str, ...]] | None:
+    assert hasattr(config, "get")
+    return next((one for one in LAYOUTS[arch] if config.get(one[0]) == "y"), None)
+
+
+def must_trace(case: Case) -> Iterator[Hit]:
+    """Functions on the list that cannot be traced."""
+    table, image = case.the(), case.image
+    functions = image.functions
+    ready = np.isin(table.status, (READY,)) & (table.row >= 0)
+    for name in case.context.must:
+        rows = image.symbols.rows_named(name)
+        at = np.flatnonzero(np.isin(functions.row, rows))
+        held = (
+            (table.func[:, None] <= at) & (at < table.func_end[:, None]) if len(at) else np.zeros((len(table), 1), bool)
+        )
+        mine = np.flatnonzero(held.any(axis=1))
+        if ready[mine].any():
+            continue
+        why = f"its site is {STATUSES[table.status[mine[0]]]}" if len(mine) else "it has no record"
+        yield Hit(f"{name} must be traceable; {why if len(at) else 'there is no such function'}", None, name)
+
+
+RULES = (
+    Rule("records-collapsed", "error", "most records are gone", records_collapsed,
+         "A build step read the table with the other byte order or another tool, and emptied it: everything looks "
+         "sound, and nothing can be traced.", "Compare with the earlier build (--against, --baseline).",
+         "scripts/sorttable.c; the thread of 20250402213152.339815163@goodmis.org", needs=("records",)),
+    Rule("lost-record", "warning", "a function lost its record since the earlier build", lost_site,
+         "The NOPs are there, the record is not: hooks on the function stop working with this build.",
+         "See what differs in the link (--gc-sections, sorttable, section flags).",
+         "binutils PR 25381; scripts/sorttable.c", kinds=("vmlinux",)),
+    Rule("config-mismatch", "error", "the file is not of this configuration", config_mismatch,
+         "Objects that were built with other flags than the kernel's lack its sites, or have others.",
+         "Build with the kernel's CC_FLAGS_FTRACE, or give the right configuration.",
+         "arch/arm64/Makefile, arch/powerpc/Makefile", kinds=("vmlinux", "module"), needs=("records", "kconfig")),
+    Rule("must-trace", "error", "a function that must be traceable is not", must_trace,
+         "The list in ftpatch.toml names it: something of yours hooks it.",
+         "See why it lost its record (inlined, notrace, renamed, dead weak), or take it off the list.",
+         "ftpatch.toml must-be-traceable", kinds=LINKED),
+)  # fmt: skip

@@ -1,0 +1,209 @@
+"""Rules about where records point, and how sites and their pointers lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.tables import Mask
+from ftpatch.errors import ShapeError
+from ftpatch.kallsyms import listed_as
+from ftpatch.rules import RELOCATABLE, Rule
+from ftpatch.rules.case import Case, Hit
+from ftpatch.rules.words import some
+from ftpatch.sites import LEFTOVER, OUTSIDE, UNEXPECTED
+
+EXIT = (".exit.text",)
+UNTRACED = (".noinstr.text", ".entry.text", ".hyp.text", ".hyp.idmap.text", ".idmap.text", ".head.text")
+BOUNDS = (
+    ("__noinstr_text_start", "__noinstr_text_end"), ("__entry_text_start", "__entry_text_end"),
+    ("__hyp_text_start", "__hyp_text_end"), ("__hyp_idmap_text_start", "__hyp_idmap_text_end"),
+    ("__idmap_text_start", "__idmap_text_end"),
+)  # fmt: skip
+EXIT_BOUNDS = (("__exittext_begin", "__exittext_end"), ("_sexittext", "_eexittext"))
+
+
+def dead_weak(case: Case) -> Iterator[Hit]:
+    """Records of code that no symbol names any more."""
+    table, index = case.the(), case.live_with(LEFTOVER)
+    names = listed_as(case.image, case.arch, table.branch_va[index])
+    for one, name in zip(index.tolist(), names, strict=True):
+        shown = f"the kernel lists it as {name}" if case.image.linked and name else "no symbol names it"
+        yield Hit(f"row {table.row[one]} names the code of an overridden weak function; {shown}", one)
+
+
+def outside_text(case: Case) -> Iterator[Hit]:
+    """Live records that name no code."""
+    table, records = case.the(), case.slots()
+    for one in np.flatnonzero(records.live & (table.status[: len(records)] == OUTSIDE)).tolist():
+        sec = int(records.sec[one])
+        where = f"in {case.image.names[sec]}" if sec >= 0 else "in no section"
+        yield Hit(f"row {one} names {int(records.value[one]):#x} {where}, which is no code", one)
+
+
+def _within(case: Case, names: tuple[str, ...], bounds: tuple[tuple[str, str], ...]) -> Mask:
+    """Sites in sections of these names or between these symbols."""
+    table = case.the()
+    found = np.isin(table.sec, case.image.sections_named(*names))
+    for low, high in bounds if case.image.linked else ():
+        start = case.image.symbols.value(low)
+        if start is not None and (stop := case.image.symbols.value(high)) is not None:
+            found |= (table.va >= np.uint64(start)) & (table.va < np.uint64(stop))
+    return np.asarray(found & case.live)
+
+
+def exit_text(case: Case) -> Iterator[Hit]:
+    """Records in text that only runs at exit."""
+    for one in np.flatnonzero(_within(case, EXIT, EXIT_BOUNDS)).tolist():
+        yield Hit(f"row {case.the().row[one]} names exit text, which the kernel does not trace", one)
+
+
+def notrace_section(case: Case) -> Iterator[Hit]:
+    """Records in text where tracing must not happen."""
+    for one in np.flatnonzero(_within(case, UNTRACED, BOUNDS)).tolist():
+        yield Hit(f"row {case.the().row[one]} names code in a section that must not be traced", one)
+
+
+def not_at_entry(case: Case) -> Iterator[Hit]:
+    """Records inside a function, but not where its site is."""
+    table, odd = case.the(), case.live_with(UNEXPECTED)
+    odd = odd[~case.named[odd]]
+    odd = odd[case.image.functions.inside(table.va[odd])]
+    holder = case.image.functions.containing(table.va[odd])
+    for one, at in zip(odd.tolist(), holder.tolist(), strict=True):
+        name = case.image.symbols.name(int(case.image.functions.row[at])) if at >= 0 else "a function"
+        far = int(table.va[one]) - int(case.image.functions.va[at])
+        yield Hit(f"row {table.row[one]} names {name}+{far:#x}, which is not its entry", one, name)
+
+
+def mixed_layouts(case: Case) -> Iterator[Hit]:
+    """Sites that another layout explains."""
+    shape = case.table.shape if case.table is not None else None
+    if shape is None and isinstance(case.trouble, ShapeError):
+        yield Hit(f"{case.trouble.what}: {case.trouble.found}")
+    for one, name in sorted(case.odd.items()):
+        assert shape is not None
+        text = f"row {one} is a site of layout {name} ({case.words(one)}), the others are {shape.name}"
+        yield Hit(text, one)
+
+
+def literal_misaligned(case: Case) -> Iterator[Hit]:
+    """Ops pointers that do not lie on eight bytes."""
+    table, shape = case.the(), case.the().shape
+    if shape is None or shape.literal is None:
+        return
+    for one in np.flatnonzero(case.live & ((table.off + shape.literal) % 8 != 0)).tolist():
+        yield Hit(f"the ops pointer of row {table.row[one]} lies at {int(table.va[one]) % 8} mod 8", one)
+
+
+def alignment_lost(case: Case) -> Iterator[Hit]:
+    """Sections and functions with less alignment than the kernel was built for."""
+    table, shape, image = case.the(), case.the().shape, case.image
+    wanted = case.kconfig.get("FUNCTION_ALIGNMENT", "")
+    n = int(wanted) if wanted.isdigit() else 8 if shape is not None and shape.literal is not None else 0
+    if n < 2:
+        return
+    weak: list[int] = []
+    if case.kind in RELOCATABLE:
+        secs = np.unique(table.sec[case.live])
+        align = image.shdr["sh_addralign"][secs]
+        weak = secs[align < n].tolist()
+        for sec in weak:
+            count = int((table.sec == sec).sum())
+            text = (
+                f"section {image.names[sec]} is aligned to {int(image.shdr['sh_addralign'][sec])}, its sites want {n}"
+            )
+            yield Hit(text, section=image.names[sec], count=count)
+    if case.kconfig and wanted:
+        odd = case.live & case.named & ~np.isin(table.sec, weak) & (table.entry_va % np.uint64(n) != 0)
+        if shape is not None and shape.literal is not None:
+            odd &= (table.off + shape.literal) % 8 == 0  # the others are misaligned pointers
+        for one in np.flatnonzero(odd).tolist():
+            far = int(table.entry_va[one]) % n
+            yield Hit(f"{table.name(one)} starts {far} bytes behind a multiple of {n} (CONFIG_FUNCTION_ALIGNMENT)", one)
+
+
+def global_entry(case: Case) -> Iterator[Hit]:
+    """Records at the global entry of a toolchain that puts them there."""
+    shape, index = case.the().shape, np.flatnonzero(case.live)
+    if shape is not None and shape.at_global and not shape.refusal:
+        n = int(shape.skipped(case.the().window[index]).sum())
+        yield Hit(f"{n} of {len(index)} records name the global entry, their sites are at the local one", count=n)
+
+
+def broken_prologue(case: Case) -> Iterator[Hit]:
+    """Layouts that a compiler makes by mistake and no kernel can patch."""
+    shape, index = case.the().shape, np.flatnonzero(case.live)
+    if shape is not None and shape.refusal and not shape.called:
+        yield Hit(f"{len(index)} sites of layout {shape.name}: {shape.refusal}", count=len(index))
+
+
+def kcfi_prefix(case: Case) -> Iterator[Hit]:
+    """Functions without a type hash where kCFI expects one."""
+    image, table, shape = case.image, case.the(), case.the().shape
+    cfi = "y" in (case.kconfig.get("CFI_CLANG"), case.kconfig.get("CFI"))
+    if shape is None or not (cfi or image.sections_named(".kcfi_traps") or b"\0__kcfi_typeid_" in image.symbols.strtab):
+        return
+    index = np.flatnonzero(case.live & case.named)
+    if shape.literal is not None:
+        if cfi and len(index):
+            yield Hit(f"{len(index)} sites have an ops pointer where kCFI has its hash: {some(case, index)}",
+                      count=len(index))  # fmt: skip
+        return
+    outer = image.symbols.bind[image.functions.row[table.func[index]]] == t.STB_GLOBAL
+    index = index[outer]  # static functions have a hash only where their address is taken
+    sec, off = image.place(table.entry_va[index])
+    word = image.words(sec, off, -1, 1)[:, 0]
+    for one, hash_ in zip(index.tolist(), word.tolist(), strict=True):
+        if hash_ in (0, case.arch.nop):
+            yield Hit(f"{table.name(one)} has {hash_:#010x} in front of its entry, not a type hash", one)
+
+
+RULES = (
+    Rule("dead-weak", "warning", "a record of a dead weak function", dead_weak,
+         "The linker kept the code of a weak function that another one overrides, and its record: hooks on it never "
+         "fire, and it is shown under a name that is not its own.",
+         "Drop the records (ftpatch drop --status weak-leftover), or build with sorttable, which empties the slots.",
+         "scripts/sorttable.c (Linux 6.15); kernel/trace/ftrace.c FTRACE_MCOUNT_MAX_OFFSET"),
+    Rule("outside-text", "error", "a record outside all code", outside_text,
+         "Older kernels patch whatever is there or fault, newer ones skip the record; in no case is a function traced.",
+         "Look at what made the record; drop it.", "kernel/trace/ftrace.c ftrace_process_locs()"),
+    Rule("exit-text", "warning", "a record in exit text", exit_text,
+         "Exit text is not traced: __exit implies notrace, ppc64 skips such records and others free the text.",
+         "Mark the function __exit, or drop the record.", "include/linux/init.h; arch/powerpc ftrace_call_adjust()"),
+    Rule("notrace-section", "error", "a record in code that must not be traced", notrace_section,
+         "noinstr and entry code runs where the tracer cannot: with a foreign stack or page table, or in its own way.",
+         "Build the file without CC_FLAGS_FTRACE, mark the function notrace, or drop the record.",
+         "include/linux/compiler_types.h noinstr; Documentation/core-api/entry.rst"),
+    Rule("not-at-entry", "error", "a record inside a function, not at its entry", not_at_entry,
+         "The kernel would write a call over instructions in the middle of a function.",
+         "Look at what made the record (recordmcount, an assembler file, a changed symbol).", "ftrace_call_adjust()"),
+    Rule("mixed-layouts", "error", "a site of another layout than the rest", mixed_layouts,
+         "One kernel knows one layout. An object built with other flags has sites that it patches wrongly or refuses.",
+         "Build all objects with the kernel's own CC_FLAGS_FTRACE; --layout forces one for the other verbs.",
+         "arch/arm64/Makefile, arch/powerpc/Makefile CC_FLAGS_FTRACE", needs=()),
+    Rule("literal-misaligned", "error", "an ops pointer that is not aligned to eight bytes", literal_misaligned,
+         "The kernel warns of a misaligned patch-site and leaves it out, or stops while a module loads; a pointer "
+         "across two words cannot be replaced in one store.",
+         "Build with -fmin-function-alignment=8 (GCC 14) or without -Os, cold and the like (GCC PR 88345).",
+         "arch/arm64/kernel/ftrace.c ftrace_call_adjust(); Linux commit c27cd083cfb9"),
+    Rule("alignment-lost", "warning", "functions are less aligned than the kernel wants", alignment_lost,
+         "GCC drops -falign-functions for cold functions and under -Os (PR 88345): where the linker or loader puts the "
+         "section is then chance, and with it whether its sites work.",
+         "Build with -fmin-function-alignment=8 (GCC 14), or align the section.",
+         "GCC PR 88345; Linux commit b3f11af9b2ce"),
+    Rule("global-entry", "warning", "records at the global entry", global_entry,
+         "clang records the global entry of a function while its NOP is at the local one. Only kernels with "
+         "out-of-line stubs correct that.", "Use such a kernel, or a clang in which LLVM issue 163706 is fixed.",
+         "LLVM issue 163706; arch/powerpc/kernel/trace/ftrace.c ftrace_call_adjust() (Linux 7.2)"),
+    Rule("toolchain-layout", "error", "a layout that no kernel patches", broken_prologue,
+         "gcc 12 puts the NOPs in front of the set-up of r2, which is then off by eight; N,M with M > 0 puts them "
+         "between the entries.", "Build with gcc 13 or newer and the kernel's own flags.",
+         "arch/powerpc/tools/gcc-check-fpatchable-function-entry.sh"),
+    Rule("kcfi-prefix", "error", "no kCFI hash in front of a traced function", kcfi_prefix,
+         "An indirect call compares the word in front of the entry; objects built with another prefix trap there.",
+         "Build all objects with the same -fsanitize=kcfi and -fpatchable-function-entry flags, without NOPs in front.",
+         "arch/arm64/Kconfig DYNAMIC_FTRACE_WITH_CALL_OPS; ClangBuiltLinux issue 1744"),
+)  # fmt: skip

@@ -1,0 +1,66 @@
+"""Who else rewrites code at run time: static keys and alternatives, from their tables.
+
+    __jump_table       16 bytes: s32 code, s32 target, s64 key      each relative to its own field
+    .altinstructions   12 bytes: s32 code, s32 replacement, u16 feature, u8 length of code, u8 of the other
+
+In relocatable files the first field is a relocation. Source: include/linux/jump_label.h;
+arch/arm64/include/asm/alternative.h struct alt_instr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.elf.tables import U64
+
+# name, section of a module, bounds in a kernel, bytes of a row, where in it the length of the code stands (−1: a word)
+TABLES = (
+    ("a static key", "__jump_table", "__start___jump_table", "__stop___jump_table", 16, -1),
+    ("an alternative", ".altinstructions", "__alt_instructions", "__alt_instructions_end", 12, 10),
+)
+ALTERNATIVES = 183  # only arm64's have this form
+
+
+def others(image: Image) -> Iterator[tuple[str, U64, U64]]:
+    """(who, first va, end va) of all code that each mechanism rewrites, in the order of its table."""
+    for name, section, low, high, row, length in TABLES:
+        if length >= 0 and image.e_machine != ALTERNATIVES:
+            continue
+        found = _linked(image, low, high, row) if image.linked else _relocated(image, section, row)
+        for start, rows in found:
+            size = rows[:, length].astype(np.uint64) if length >= 0 else np.full(len(rows), 4, dtype=np.uint64)
+            yield name, start, start + size
+
+
+def _linked(image: Image, low: str, high: str, row: int) -> Iterator[tuple[U64, t.U8]]:
+    first, last = image.symbols.value(low), image.symbols.value(high)
+    if first is None or last is None or last <= first or (last - first) % row:
+        return
+    pos = image.pos_of_va(first)
+    if pos < 0 or pos + last - first > len(image.data):
+        return
+    rows = image.data[pos : pos + last - first].reshape(-1, row)
+    field = np.uint64(first) + np.arange(len(rows), dtype=np.uint64) * np.uint64(row)
+    code = np.ascontiguousarray(rows[:, :4]).view("<i4").reshape(-1).astype(np.int64)
+    yield field + code.view(np.uint64), rows
+
+
+def _relocated(image: Image, section: str, row: int) -> Iterator[tuple[U64, t.U8]]:
+    kinds, targets = image.shdr["sh_type"], image.shdr["sh_info"]
+    for sec in image.sections_named(section):
+        content = image.content(sec)
+        rows = content[: len(content) // row * row].reshape(-1, row)
+        for table in np.flatnonzero((kinds == t.SHT_RELA) & (targets == sec)).tolist():
+            rela = image.rows(table, t.RELA)
+            rela = rela[(rela["r_offset"] % np.uint64(row) == 0) & (rela["r_offset"] < np.uint64(rows.size))]
+            symbol = (rela["r_info"] >> np.uint64(32)).astype(np.int64)
+            rela, symbol = rela[symbol < len(image.symbols.rows)], symbol[symbol < len(image.symbols.rows)]
+            place = image.symbols.shndx[symbol]
+            off = image.symbols.rows["st_value"][symbol].view(np.int64) + rela["r_addend"]
+            number = rela["r_offset"].view(np.int64) // row
+            known = place > 0
+            yield image.va(place[known], off[known]), rows[number[known]]

@@ -1,0 +1,156 @@
+"""Rules about how far calls reach, and about the stubs that sites out of line call from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftpatch.elf.tables import I64, U64, Mask
+from ftpatch.errors import PolicyError
+from ftpatch.rules import Rule
+from ftpatch.rules.case import Case, Hit
+from ftpatch.slots import boot_calls
+
+TIGHT = 16  # a call has little room left where it may grow by less than a sixteenth of its reach
+
+
+def _margins(case: Case) -> tuple[I64, I64]:
+    """(rows of the site table, bytes that each call may still grow); empty where there is no target.
+
+    Out of line it is the stubs that call: their rows are −1.
+    """
+    image, arch, table, index = case.image, case.arch, case.the(), case.sound
+    target, shape = image.symbols.value(arch.entries[0]), table.shape
+    if target is None or shape is None or not len(index):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    va = table.branch_va[index]
+    init = case.init[index]
+    if shape.out_of_line and arch.site_stub:
+        try:
+            va, init = boot_calls(image, arch, arch.site_stub, int((~init).sum()), int(init.sum()))
+            index = np.full(len(va), -1, dtype=np.int64)
+        except PolicyError:
+            pass  # the areas make no sense, which stub-count tells
+    margin = _margin(case, va, target)
+    for number, name in enumerate(arch.far.areas if arch.far else ()):
+        there = image.symbols.value(name)
+        if there is not None:
+            margin = np.where(init | (number == 0), np.maximum(margin, _margin(case, va, there)), margin)
+    return index, margin
+
+
+def _margin(case: Case, va: U64, target: int) -> I64:
+    call = case.arch.call
+    with np.errstate(over="ignore"):
+        distance = np.uint64(target).astype(np.int64) - va.view(np.int64)
+    found: I64 = np.where(distance < 0, distance - call.low, call.high - distance)
+    return found
+
+
+def out_of_reach(case: Case) -> Iterator[Hit]:
+    """Calls that cannot be written."""
+    if case.module is not None:
+        from ftpatch.preflight import reach
+
+        verdict = reach(case.module)
+        if verdict.verdict == "refused":
+            yield Hit(verdict.text)
+        return
+    index, margin = case.once("margins", _margins)
+    bad = np.flatnonzero(margin < 0)
+    if not len(bad):
+        return
+    far = int(-margin.min())
+    if index[bad[0]] < 0:
+        yield Hit(f"{len(bad)} stubs reach no trampoline, the worst is {far} bytes off", count=len(bad))
+    for one in index[bad][index[bad] >= 0].tolist():
+        yield Hit(f"row {case.the().row[one]} reaches no trampoline of the kernel; the worst is {far} bytes off", one)
+
+
+def headroom(case: Case) -> Iterator[Hit]:
+    """Calls that soon will not reach."""
+    index, margin = case.once("margins", _margins)
+    if len(margin) and 0 <= margin.min() < case.arch.call.high // TIGHT:
+        worst = int(index[np.argmin(margin)])
+        name = (case.the().name(worst) or case.the().place_text(worst)) if worst >= 0 else "a stub"
+        yield Hit(
+            f"{name} may move away by {int(margin.min())} bytes, of {case.arch.call.high}, until it reaches nothing"
+        )
+
+
+@dataclass(frozen=True)
+class Area:
+    """An array of stubs as its symbols tell: first va, number of stubs."""
+
+    name: str
+    va: int
+    n: int
+
+
+def _areas(case: Case) -> list[Area]:
+    """The areas of stubs, those of text before the one of init text; an area without symbols has no stubs."""
+    stub, image, found = case.arch.site_stub, case.image, []
+    for name in (*stub.text, stub.init) if stub else ():
+        va, count = image.symbols.value(name), image.symbols.value(f"{name}_count")
+        pos = image.pos_of_va(count) if count is not None else -1
+        found.append(Area(name, va or 0, int(image.word_at(np.array([pos]))[0]) if va and pos >= 0 else 0))
+    return found
+
+
+def _recorded(case: Case) -> tuple[U64, Mask]:
+    """Site of every live record, and which are init text."""
+    table = case.the()
+    return table.body_va[case.sound], case.init[case.sound]
+
+
+def stub_count(case: Case) -> Iterator[Hit]:
+    """Fewer stubs than records."""
+    shape = case.the().shape
+    if shape is None or not shape.out_of_line:
+        return
+    *text, inner = _areas(case)
+    _, init = _recorded(case)
+    for what, n, have in (
+        ("text", int((~init).sum()), sum(a.n for a in text)),
+        ("init text", int(init.sum()), inner.n),
+    ):
+        if have < n:
+            yield Hit(f"{have} stubs for {n} records of {what}", count=n - have)
+
+
+def ool_reserve(case: Case) -> Iterator[Hit]:
+    """Sites too far from the stubs at the end of the text for those kept at its start."""
+    shape = case.the().shape
+    if shape is None or not shape.out_of_line:
+        return
+    near, end, _ = _areas(case)
+    va, init = _recorded(case)
+    limit = np.uint64(max(end.va - case.arch.call.high, 0))
+    need = int((va[~init] < limit).sum())
+    if need > near.n:
+        advice = (need + need // 8 + 1023) // 1024 * 1024
+        yield Hit(f"{need} sites of text cannot reach {end.name}, {near.n} stubs are reserved near them: "
+                  f"set PPC_FTRACE_OUT_OF_LINE_NUM_RESERVE to {advice}", count=need - near.n)  # fmt: skip
+
+
+RULES = (
+    Rule("out-of-reach", "error", "a call that cannot reach its target", out_of_reach,
+         "A direct call spans 128 MB on arm64 and 32 MB on ppc64; where neither the entry nor a trampoline lies "
+         "within, the kernel cannot enable the site.", "Make the text smaller, or bring the trampolines nearer.",
+         "arch/arm64/kernel/ftrace.c ftrace_find_callable_addr(); arch/powerpc/tools/ftrace_check.sh",
+         kinds=("vmlinux", "module")),
+    Rule("headroom", "warning", "calls are close to the end of their reach", headroom,
+         "A little more text, or another configuration, and sites cannot be enabled any more.",
+         "Keep the trampolines near: fewer built-in drivers, modules instead.", "arch/powerpc/tools/ftrace_check.sh",
+         kinds=("vmlinux",)),
+    Rule("stub-count", "error", "fewer out-of-line stubs than records", stub_count,
+         "Every record takes a stub at boot; those that find none are left out, or ftrace is off altogether.",
+         "Build again with GNU objdump: llvm-objdump made the generator count none (Linux commit 875612a77450).",
+         "arch/powerpc/tools/ftrace-gen-ool-stubs.sh", kinds=("vmlinux",)),
+    Rule("ool-reserve", "error", "too few stubs are reserved near the start of the text", ool_reserve,
+         "Stubs at the end of the text are out of reach for its start once it is longer than 32 MB.",
+         "Raise CONFIG_PPC_FTRACE_OUT_OF_LINE_NUM_RESERVE as the message says.",
+         "arch/powerpc/Kconfig PPC_FTRACE_OUT_OF_LINE_NUM_RESERVE", kinds=("vmlinux",)),
+)  # fmt: skip

@@ -1,0 +1,202 @@
+"""The journey of a check: file → what can be read of it → rules → findings; and the same for the files of a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ftpatch import api
+from ftpatch.api import Scan
+from ftpatch.arch import MATCH_OLD, Arch, Shape, arch_of
+from ftpatch.elf.identity import build_id
+from ftpatch.elf.image import Image, open_image
+from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
+from ftpatch.records import RecordTable, join, read_records
+from ftpatch.rules import Found, check, register
+from ftpatch.rules.case import Case, Context
+from ftpatch.sites import ENABLED, NULL, READY, SiteTable, read_sites
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+    from ftpatch.preflight import Kernel
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every file, small enough to send to a worker.
+
+    against: a vmlinux, read once per process; lines: source lines of the findings; before: live records of files in a
+    baseline, by path; full: with sha256 and summary.
+    """
+
+    rules: tuple[str, ...]
+    layout: str | None = None
+    against: str | None = None
+    kconfig: Mapping[str, str] | None = None
+    must: tuple[str, ...] = ()
+    lines: bool = False
+    before: Mapping[str, int] | None = None
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What one file gave: its IMAGE object without findings, the findings, and its live records; or its error."""
+
+    path: str
+    image: dict[str, Any] | None = None
+    found: tuple[Found, ...] = ()
+    live: int = 0
+    error: FtpatchError | None = None
+
+
+@lru_cache(maxsize=1)
+def kernel_of(path: str) -> Kernel:
+    """The kernel at a path, read once."""
+    from ftpatch.preflight import Kernel
+
+    scan = api.scan(path)
+    if scan.image.kind != "vmlinux":
+        raise UsageError("--against takes a vmlinux", path, found=scan.image.kind)
+    return Kernel(scan.image, scan.arch, scan.table)
+
+
+@lru_cache(maxsize=1)
+def certificates_of(path: str) -> tuple[Certificate, ...]:
+    """The certificates that are built into the kernel at a path, read once."""
+    from ftpatch.rules.signed import certificates
+
+    return certificates(kernel_of(path).image)
+
+
+def prepare(path: str) -> None:
+    """Read all of a kernel that modules are compared with, so that workers inherit it."""
+    kernel = kernel_of(path)
+    _ = kernel.exports, kernel.magic, kernel.enforced, kernel.sections, certificates_of(path)
+
+
+def check_file(request: Request, path: str) -> Checked:
+    """The findings of one file. Raises FtpatchError for one that cannot be read."""
+    case = open_case(path, request.layout)
+    kernel = kernel_of(request.against) if request.against else None
+    context = Context(kernel, None, (request.before or {}).get(path), request.kconfig or {}, request.must)
+    if kernel is not None and case.kind == "vmlinux" and kernel.arch is case.arch:
+        context = replace(context, before=kernel.table, live_before=int((kernel.table.status != NULL).sum()))
+    if request.against and case.image.trailer:
+        context = replace(context, certificates=certificates_of(request.against))
+    case = replace(case, context=context)
+    found = check(case, [rule for rule in register() if rule.id in request.rules])
+    found = with_lines(case, found) if request.lines else found
+    live = int(case.records.live.sum()) if case.records is not None else 0
+    return Checked(path, _object(case, request.full), tuple(found), live)
+
+
+def check_files(request: Request, paths: Sequence[str]) -> list[Checked]:
+    """The findings of some files; one that cannot be read gives its error."""
+    found = []
+    for path in paths:
+        try:
+            found.append(check_file(request, path))
+        except UsageError:
+            raise
+        except FtpatchError as error:
+            found.append(Checked(path, error=error))
+        except Exception as error:  # only to say where
+            error.add_note(f"while checking {path}")
+            raise
+    return found
+
+
+def open_case(path: str, layout: str | None = None) -> Case:
+    """One file with all that can be read of it: a table that cannot be read is for the rules to tell."""
+    try:
+        scan = api.scan(path, layout)
+        table, odd = longer_layout(scan) if layout is None else (scan.table, {})
+        return Case(scan.image, scan.arch, scan.records, table, odd=odd)
+    except RecordError as error:
+        image = open_image(path)
+        return Case(image, arch_of(image.e_machine, path), None, None, error)
+    except ShapeError as error:
+        if layout:
+            raise
+        image = open_image(path)
+        arch = arch_of(image.e_machine, path)
+        records = read_records(image, arch)
+        usual, odd = usual_layout(image, arch, records)
+        return Case(image, arch, records, usual, error, odd)
+
+
+def usual_layout(image: Image, arch: Arch, records: RecordTable) -> tuple[SiteTable | None, dict[int, str]]:
+    """The sites by the layout that explains most records, and the rows that only another one explains, by its name."""
+    tables = {shape.name: read_sites(image, arch, records, shape.name) for shape in arch.shapes}
+    n = len(records)
+    fits = {name: np.isin(table.status[:n], (READY, ENABLED)) for name, table in tables.items()}
+    best = max(fits, key=lambda name: int(fits[name].sum()))
+    odd: dict[int, str] = {}
+    for name, fit in fits.items():
+        for row in np.flatnonzero(fit & ~fits[best]).tolist():
+            odd.setdefault(row, name)
+    return (tables[best], odd) if fits[best].any() else (None, {})
+
+
+def longer_layout(scan: Scan) -> tuple[SiteTable, dict[int, str]]:
+    """The sites, and those that fall short of a stricter layout which most of them show: two NOPs are also one, and
+    a call behind mflr is also a call."""
+    table, n = scan.table, len(scan.records)
+    shape, ready = table.shape, table.status[:n] == READY
+    for other in scan.arch.shapes if shape is not None and n else ():
+        assert shape is not None
+        alike = (other.start, other.at_global, other.called) == (shape.start, shape.at_global, shape.called)
+        if alike and not other.refusal and _strictness(other) > _strictness(shape):
+            short = ready & (other.match(table.window[:n]) != MATCH_OLD)
+            if 2 * int(short.sum()) < int(ready.sum()):
+                longer = read_sites(scan.image, scan.arch, scan.records, other.name)
+                return longer, dict.fromkeys(np.flatnonzero(short).tolist(), shape.name)
+    return table, {}
+
+
+def _strictness(shape: Shape) -> int:
+    """How many words a layout demands."""
+    return len(shape.old) + (shape.lead is not None)
+
+
+def with_lines(case: Case, found: Sequence[Found]) -> list[Found]:
+    """The findings with source file and line, where the file has debug information."""
+    from ftpatch.source import source_lines
+
+    places = []
+    for one in found:
+        secs = case.image.sections_named(one.finding.section) if one.finding.section else []
+        known = len(secs) == 1 and one.finding.offset is not None
+        places.append(int(case.image.base[secs[0]]) + (one.finding.offset or 0) if known else -1)
+    lines = iter(source_lines(case.image, [va for va in places if va >= 0]))
+    return [replace(one, finding=replace(one.finding, source=next(lines))) if va >= 0 else one
+            for one, va in zip(found, places, strict=True)]  # fmt: skip
+
+
+def _object(case: Case, full: bool) -> dict[str, Any]:
+    """The IMAGE object; only with `full` those of its figures that cost something."""
+    shape = case.table.shape if case.table is not None else None
+    if full:
+        from ftpatch.report.rows import image_object
+
+        records, table = case.records, case.sites
+        if records is None or table is None:  # a table that cannot be read has no figures
+            records = join([])
+            table = read_sites(case.image, case.arch, records)
+        return image_object(Scan(case.image, case.arch, records, table), None, case.image.sha256, with_sites=False)
+    return {
+        "file": case.image.path, "sha256": None, "build_id": build_id(case.image), "arch": case.arch.name,
+        "kind": case.kind, "layout": shape.name if shape else "none",
+        "carrier": case.records.carrier if case.records is not None else "none", "summary": None, "sites": [],
+    }  # fmt: skip
+
+
+def known_rules() -> tuple[str, ...]:
+    """The ids of all rules."""
+    return tuple(rule.id for rule in register())

@@ -1,0 +1,82 @@
+"""Whether the signature of a module is of its bytes, by the signer's certificate where the kernel has it built in.
+
+A kernel keeps the certificates it trusts as plain DER, one behind the other, at system_certificate_list.
+Source: certs/system_keyring.c, certs/system_certificates.S.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ftpatch.elf.image import Image
+from ftpatch.signature import Signature
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+LIST, SIZE = "system_certificate_list", "system_certificate_list_size"
+MAX_LIST, SEQUENCE, LONG = 1 << 20, 0x30, 0x82
+
+
+def wrong_signature(image: Image, signature: Signature, known: tuple[Certificate, ...]) -> str:
+    """What is wrong with the signature of a module; empty where it is right, or no certificate can tell."""
+    for certificate in known:
+        if certificate.serial_number == signature.serial and not _verifies(image, signature, certificate):
+            return f"the signature ({signature.digest}, {signature.issuer}) is not of these bytes"
+    return ""
+
+
+def certificates(kernel: Image) -> tuple[Certificate, ...]:
+    """The certificates that are built into a kernel, as far as they can be read."""
+    from cryptography.x509 import load_der_x509_certificate
+
+    first, size_at = kernel.symbols.value(LIST), kernel.symbols.value(SIZE)
+    if (
+        first is None
+        or size_at is None
+        or (at := kernel.pos_of_va(size_at)) < 0
+        or (pos := kernel.pos_of_va(first)) < 0
+    ):
+        return ()
+    size = int(kernel.data[at : at + 8].view("<u8")[0]) if at + 8 <= len(kernel.data) else 0
+    data, found = kernel.data[pos : pos + min(size, MAX_LIST)].tobytes(), []
+    while len(data) > 4 and data[0] == SEQUENCE and data[1] == LONG:
+        n = 4 + int.from_bytes(data[2:4], "big")
+        with suppress(ValueError):  # the kernel skips what it cannot read, too
+            found.append(load_der_x509_certificate(data[:n]))
+        data = data[n:]
+    return tuple(found)
+
+
+def _verifies(image: Image, signature: Signature, certificate: Certificate) -> bool:
+    """Whether the last OCTET STRING of the message, its signature, is of the module's bytes. True for unknown keys."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+    digest = getattr(hashes, signature.digest.upper().replace("-", "_"), None)
+    key, content = certificate.public_key(), image.data.tobytes()
+    try:
+        if digest is not None and isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature.pkcs7[-key.key_size // 8 :], content, padding.PKCS1v15(), digest())
+        elif digest is not None and isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(_last_sequence(signature.pkcs7), content, ec.ECDSA(digest()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _last_sequence(message: bytes) -> bytes:
+    """The SEQUENCE that ends a message and stands in an OCTET STRING of just its length."""
+    view = np.frombuffer(message, dtype=np.uint8)
+    for at in np.flatnonzero(view[:-2] == SEQUENCE)[::-1].tolist():
+        n = 2 + message[at + 1]
+        if at + n == len(message) and message[at + 1] < 0x80 and message[at - 2 : at] == bytes((4, n)):
+            return message[at:]
+        long = 3 + message[at + 2]
+        if message[at + 1] == 0x81 and at + long == len(message) and message[at - 3 : at] == bytes((4, 0x81, long)):
+            return message[at:]
+    return b""

@@ -1,0 +1,169 @@
+"""What a kernel says when ftrace gives up, taken apart: a pasted `ftrace bug`, and the lines of the machine's own code.
+
+    ftrace-powerpc: 0xc000000000167e98: expected (60000000) != found (7c0802a6)        the machine's code
+    ------------[ ftrace bug ]------------                                             kernel/trace/ftrace.c
+    ftrace failed to modify
+    [<c000000000167e9c>] sys_getppid+0xc/0x50                                          the call's place
+     actual:   4d:6b:f0:4b                                                             its word, byte by byte
+    Initializing ftrace call sites                                                     what ftrace was about to do
+
+Lines are searched, not matched: time stamps, log levels and the marks of a quotation stand in front of them. Addresses
+are the running kernel's, moved by KASLR or hashed; a function and an offset in it are not.
+Source: kernel/trace/ftrace.c ftrace_bug(), print_bug_type(); arch/arm64/kernel/ftrace.c; arch/powerpc/kernel/trace/.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+
+from ftpatch.errors import InputError
+
+MAX_SPLAT = 16 << 20  # bytes of a log that are read
+HEX = "[0-9a-fA-F]"
+HEAD = re.compile(r"-\[ ftrace bug \]-")
+CASE = re.compile(r"ftrace (failed to modify|faulted on modifying|faulted on writing|faulted on unknown error)")
+PLACE = re.compile(rf"\[<\(?(\w+)\)?>\] (?:([\w.$]+)\+0x({HEX}+)/0x({HEX}+)(?: \[([\w-]+)\])?|0x({HEX}+))")
+BYTES = re.compile(rf"\b(actual|expected):\s+((?:{HEX}{{2,8}}:){{3,}}{HEX}{{2,8}})")
+DOING = re.compile(
+    r"(Initializing ftrace call sites|Setting ftrace call site to NOP|Setting ftrace call site to call ftrace function"
+    r"|Updating ftrace call site to call a different ftrace function)"
+)
+FLAGS = re.compile(rf"ftrace record flags: ({HEX}+)")
+RELEASE = re.compile(r"\b(?:Not tainted|Tainted:[ A-Z]+?\(?)\s*(\d+\.\d+\S*)")
+WORDS = re.compile(  # ftrace-powerpc, since 6.6 and before
+    rf"(\S+): (?:expected \((?:0x)?({HEX}+|bl)\) != found \((?:0x)?({HEX}+)\)"
+    rf"|replaced \((?:0x)?({HEX}+)\) != old \((?:0x)?({HEX}+)\))"
+)
+PHASES = {
+    "Initializing ftrace call sites": "init",
+    "Setting ftrace call site to NOP": "off",
+    "Setting ftrace call site to call ftrace function": "on",
+    "Updating ftrace call site to call a different ftrace function": "update",
+}
+MACHINES = (("ftrace-powerpc:", "ppc64le"), ("NIP:", "ppc64le"), ("pstate:", "arm64"), ("pstate :", "arm64"))
+OWN = ("ftrace", "patch-site", "magic for stub")  # one of these is in every line of the machine's code
+
+# What the machine's code says beside or instead of the common message, and what it means.
+REMARKS = (
+    (r"Misaligned patch-site (\S+)", "a record is no multiple of 8, so that the ops pointer in front of the function "
+     "would not be written in one go: the kernel leaves the function out (gcc -Os or a kCFI hash moved it)"),
+    (r"unexpected insn in patch-site (\S+)", "behind the ops pointer stands neither a BTI nor a NOP: the record does "
+     "not name a site, or the site is enabled on disk"),
+    (r"ftrace: no module PLT for (\S+)", "the module is too far away to call ftrace and has no trampoline section, or "
+     "the site is in a section that none serves"),
+    (r"No ftrace (?:trampolines|stubs) reachable from (\S+)", "neither ftrace_caller nor one of the kernel's "
+     "trampolines is in a branch's reach of the site: the text has grown too large"),
+    (r"No ftrace(?:_call)? trampoline\b", "the module has no stub to ftrace: it was loaded without .stubs room for it"),
+    (r"Not expected bl: opcode is (\S+)", "the site is no call any more where -mprofile-kernel left one"),
+    (r"Unexpected call sequence at (\S+)", "a site that ftrace switched off holds something else than a NOP: other "
+     "code writes it, too"),
+    (r"Unexpected instruction (\S+) around bl _mcount", "in front of the call stands no mflr r0: the record does not "
+     "name a site"),
+    (r"bad magic for stub", "a call of a module does not lead to one of its loader's stubs: the site was changed on "
+     "disk"),
+    (r"Failed to get trampoline target", "a call of a module does not lead to one of its loader's stubs"),
+    (r"addr (\S+) does not match expected (\S+)", "a call leads to a stub of something else than ftrace's entry"),
+    (r"No module (?:loaded|provided)", "the record names an address in no text that is in reach: a null record that "
+     "this kernel does not skip, or one of text that is not there any more"),
+    (r"REL24 out of range|Branch out of range", "a branch does not span the distance to ftrace's entry"),
+    (r"fetching instruction failed|Fetching op(?:code)? failed", "the record names an address that cannot be read"),
+    (r"FAILED to allocate memory for functions", "there was no memory for the list of functions"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Splat:
+    """One message. phase: `init`, `off`, `on`, `update`, or "" if it is not told; words are host numbers; what: the
+    cause that the kernel itself names; remarks: (what the machine's code said, what that means)."""
+
+    what: str = ""
+    machine: str = ""
+    release: str = ""
+    function: str | None = None
+    offset: int = 0
+    size: int = 0
+    module: str | None = None
+    ip: int | None = None
+    phase: str = ""
+    flags: int | None = None
+    actual: int | None = None
+    expected: int | None = None
+    found: int | None = None
+    word_va: int | None = None  # where `found` stands, if the kernel says so
+    remarks: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of a bug was seen yet."""
+        return replace(self, machine="", release="") == Splat()
+
+
+def parse(text: str) -> list[Splat]:
+    """Every message in a log, in its order. Raises InputError where there is none."""
+    found: list[Splat] = []
+    now, headed = Splat(), False
+    for line in text[:MAX_SPLAT].splitlines():
+        begins = bool(HEAD.search(line)) if headed else False
+        if begins or (
+            headed and now.what and "ftrace-" in line and WORDS.search(line)
+        ):  # the machine's line comes before its bug's head
+            found.append(now)
+            now, headed = Splat(), False
+        headed = headed or bool(HEAD.search(line)) or bool(CASE.search(line))
+        now = _read(line, now)
+    found.append(now)
+    told = [one for one in found if not one.empty]
+    if not told:
+        raise InputError("no ftrace message in this text", found=f"{len(text.splitlines())} lines",
+                         expected="`ftrace bug`, `ftrace-powerpc: …` or another message of ftrace")  # fmt: skip
+    machine = next((one.machine for one in found if one.machine), "")
+    release = next((one.release for one in found if one.release), "")
+    return [replace(one, machine=one.machine or machine, release=one.release or release) for one in told]
+
+
+def _read(line: str, now: Splat) -> Splat:
+    """What one line adds."""
+    machine = next((name for sign, name in MACHINES if sign in line), "")
+    now = replace(now, machine=now.machine or machine)
+    if hit := RELEASE.search(line):
+        now = replace(now, release=now.release or hit[1])
+    if hit := CASE.search(line):
+        now = replace(now, what=hit[1])
+    if (hit := PLACE.search(line)) and now.what and now.function is None and now.ip is None:
+        now = _placed(hit, now)
+    for hit in BYTES.finditer(line):
+        word = _word(hit[2])
+        now = replace(now, actual=word) if hit[1] == "actual" else replace(now, expected=word)
+    if hit := DOING.search(line):
+        now = replace(now, phase=PHASES[hit[1]])
+    if hit := FLAGS.search(line):
+        now = replace(now, flags=int(hit[1], 16))
+    own = any(sign in line for sign in OWN)
+    if own and (hit := WORDS.search(line)):
+        now = _compared(hit, now)
+    for pattern, meaning in REMARKS if own else ():
+        if hit := re.search(pattern, line):
+            now = replace(now, remarks=(*now.remarks, (hit[0], meaning)))
+    return now
+
+
+def _placed(hit: re.Match[str], now: Splat) -> Splat:
+    address = hit[6] or hit[1]
+    ip = int(address, 16) if re.fullmatch(f"{HEX}+", address) else None  # "____ptrval____" is no address
+    if hit[2] is None:
+        return replace(now, ip=ip)
+    return replace(now, ip=ip, function=hit[2], offset=int(hit[3], 16), size=int(hit[4], 16), module=hit[5])
+
+
+def _compared(hit: re.Match[str], now: Splat) -> Splat:
+    """A line of ftrace-powerpc: what it wanted and what it found; the address is hashed in older kernels."""
+    expected, found = (hit[2], hit[3]) if hit[3] else (hit[5], hit[4])
+    place = hit[1] if re.fullmatch(f"0x{HEX}+", hit[1]) else ""
+    return replace(now, word_va=int(place, 16) if place else None, found=int(found, 16),
+                   expected=None if expected == "bl" else int(expected, 16))  # fmt: skip
+
+
+def _word(text: str) -> int:
+    """A word printed byte by byte, where older kernels extend the sign of each: `ffffffe9:7b`."""
+    return int.from_bytes(bytes(int(part[-2:], 16) for part in text.split(":")[:4]), "little")

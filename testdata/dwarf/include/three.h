@@ -1,0 +1,6 @@
+
+
+static __attribute__((noinline)) int three(int x)
+{
+	return x * x - 3;
+}

@@ -1,0 +1,48 @@
+"""`check` on real kernels and modules: nothing but true findings, and every planted defect found alone."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ftpatch.rules.run import Request, check_file, check_files, known_rules, prepare
+from tools import kernels, mutations
+
+pytestmark = pytest.mark.corpus
+DEAD_WEAK = {"arm64-6.1": 292, "arm64-6.12": 0, "ppc64le-6.1": 243, "ppc64le-6.12": 262, "ppc64le-sid": 285}
+KVM = 4  # kvm.ko of ppc64le overrides weak functions of virt/kvm, and keeps their records
+STEP = 1 if os.environ.get("CORPUS") == "full" else 25
+Get = Callable[[str], kernels.Kernel]
+
+
+@pytest.mark.parametrize("name", DEAD_WEAK)
+def test_a_stock_kernel_has_dead_weak_records_and_nothing_else(name: str, kernel: Get) -> None:
+    found = check_file(Request(known_rules()), str(kernel(name).vmlinux)).found
+    rules = Counter(one.finding.rule for one in found)
+    assert set(rules) <= {"dead-weak"}
+    assert abs(rules["dead-weak"] - DEAD_WEAK[name]) <= DEAD_WEAK[name] // 20  # the archive moves on
+
+
+@pytest.mark.parametrize("name", DEAD_WEAK)
+def test_stock_modules_are_sound_for_their_kernel(name: str, kernel: Get) -> None:
+    vmlinux = kernel(name).vmlinux
+    kernels.modules(name)
+    files = sorted(str(path) for path in (vmlinux.parent / "modules").rglob("*.ko*"))
+    kvm = [one for one in files if "/kvm/kvm.ko" in one]
+    prepare(str(vmlinux))
+    found = check_files(Request(known_rules(), against=str(vmlinux)), [*files[::STEP], *kvm])
+    assert [one.path for one in found if one.error] == []
+    rules = {Path(one.path).name.partition(".")[0]: Counter(f.finding.rule for f in one.found) for one in found}
+    odd = {module: dict(counts) for module, counts in rules.items() if counts}
+    assert odd in ({}, {"kvm": {"dead-weak": KVM}})
+
+
+@pytest.mark.parametrize("name", DEAD_WEAK)
+def test_every_planted_defect_is_found_alone(name: str, kernel: Get, capsys: pytest.CaptureFixture[str]) -> None:
+    kernel(name)
+    kernels.modules(name)
+    assert mutations.main([name]) == 0, capsys.readouterr().out

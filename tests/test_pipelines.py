@@ -1,0 +1,138 @@
+"""The snippets of docs/pipelines.md: their YAML is valid, and their shell and make lines do what is said of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import junitparser
+import pytest
+import yaml
+from elfwriter import MINI
+
+from ftpatch.report import FORMATS
+from tools import kernels
+
+ROOT = Path(__file__).parent.parent
+SCHEMAS = ROOT / "testdata" / "schemas"
+TEXT = (ROOT / "docs" / "pipelines.md").read_text()
+
+
+def snippet(mark: str) -> str:
+    """The fenced block that has a line."""
+    (found,) = [block for block in re.findall(r"^```\w+\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL) if mark in block]
+    return str(found)
+
+
+def loaded(mark: str, schema: str) -> Any:
+    """The YAML of a block, if it is valid by a schema. YAML 1.1 reads the key `on` as true."""
+    found = yaml.safe_load(snippet(mark))
+    found = {("on" if key is True else key): value for key, value in found.items()}
+    jsonschema.validate(found, json.loads((SCHEMAS / schema).read_text()))
+    return found
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A build directory with a kernel and a module, and `ftpatch` in its own bin."""
+    shutil.copyfile(MINI / "vmlinux-pfe2", tmp_path / "vmlinux")
+    shutil.copyfile(MINI / "mini.ko", tmp_path / "mini.ko")
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "ftpatch"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m ftpatch "$@"\n')
+    program.chmod(0o755)
+    return tmp_path
+
+
+def ran(place: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "MAKEFLAGS": "", **variables}
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def shell(place: Path, lines: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return ran(place, "sh", "-e", "-c", lines, **variables)
+
+
+def test_the_table_names_every_format() -> None:
+    assert set(re.findall(r"^\| `(\w+)=FILE`", TEXT, re.MULTILINE)) | {"csv", "text"} == set(FORMATS)
+
+
+def test_the_baseline_of_a_kernel_silences_it(place: Path) -> None:
+    first, second = re.findall(r"^    (ftpatch .*)$", TEXT, re.MULTILINE)
+    assert shell(place, f"{first} --fail-on warning").returncode == 0
+    assert shell(place, "ftpatch check vmlinux --fail-on warning").returncode == 1
+    assert shell(place, f"{second} --fail-on warning").returncode == 0
+
+
+@pytest.mark.parametrize("target", ["vmlinux", "vmlinux.unstripped"])
+def test_the_kbuild_hook_checks_what_was_linked(place: Path, target: str) -> None:
+    (place / "Makefile.postlink").write_text(snippet("Makefile.postlink"))
+    if target != "vmlinux":
+        (place / "vmlinux").rename(place / target)
+    done = ran(place, "make", "-f", "Makefile.postlink", target, srctree=".", KCONFIG_CONFIG=".config", Q="@")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"  FTPATCH {target}"), done.stderr
+    assert json.loads((place / "ftpatch.json").read_text())["command"] == "check"
+    (place / "ftpatch.toml").write_text('[check]\nfail-on = "warning"\n')
+    failed = ran(place, "make", "-f", "Makefile.postlink", target, srctree=".", Q="@")
+    assert failed.returncode == 2 and "Error 1" in failed.stderr
+    assert (place / "ftpatch.md").read_text().startswith("### ftpatch check: 3 warnings in")
+    assert ran(place, "make", "-f", "Makefile.postlink", "mini.ko").returncode == 0
+    assert ran(place, "make", "-f", "Makefile.postlink", "clean").returncode == 0
+    assert not (place / "ftpatch.md").exists()
+
+
+def test_the_gitlab_job_is_valid_and_writes_what_it_collects(place: Path) -> None:
+    job = loaded(".gitlab-ci.yml", "gitlab-ci.json")["ftpatch"]
+    install, check = job["script"]
+    assert install == "pip install ftpatch"
+    assert shell(place, check).returncode == 0
+    assert all((place / name).exists() for name in job["artifacts"]["paths"])
+    assert len(list(junitparser.JUnitXml.fromfile(str(place / job["artifacts"]["reports"]["junit"])))) == 1
+
+
+def test_the_github_workflow_is_valid_and_writes_what_it_uploads(place: Path) -> None:
+    steps = loaded(".github/workflows/", "github-workflows.json")["jobs"]["check"]["steps"]
+    named = {step.get("name", step.get("uses")): step for step in steps}
+    check = named["Check"]["run"].replace("pip install ftpatch\n", "")
+    done = shell(place, check)
+    assert (done.returncode, {line.split(" ")[0] for line in done.stdout.splitlines()}) == (0, {"::warning"})
+    summary = place / "summary"
+    assert shell(place, named["Summary"]["run"], GITHUB_STEP_SUMMARY=str(summary)).returncode == 0
+    assert summary.read_text().startswith("### ftpatch check: 3 warnings")
+    upload = named["github/codeql-action/upload-sarif@v3"]["with"]
+    assert json.loads((place / upload["sarif_file"]).read_text())["version"] == "2.1.0"
+
+
+def test_the_debian_rule_stops_the_package(place: Path) -> None:
+    (place / "rules").write_text(snippet("debian/rules"))
+    call = ("make", "-f", "rules", "execute_after_dh_auto_build", "KERNEL=none")
+    assert ran(place, *call).returncode == 0
+    assert len(list(junitparser.JUnitXml.fromfile(str(place / "ftpatch.xml")))) == 2
+    (place / "mini.ko").write_bytes(b"\x7fELF")
+    assert ran(place, *call).returncode == 2
+
+
+@pytest.mark.corpus
+def test_the_fedora_check_reads_a_real_kernel_and_its_modules(
+    kernel: Callable[[str], kernels.Kernel], place: Path
+) -> None:
+    path = kernel("arm64-6.12").vmlinux
+    (place / "vmlinux").unlink()
+    (place / "vmlinux").symlink_to(path)
+    tree = place / "root/lib/modules/6.12"
+    tree.mkdir(parents=True)
+    for module in sorted((path.parent / "modules").rglob("*.ko*"))[:5]:
+        shutil.copyfile(module, tree / module.name)
+    lines = snippet("%check").split("%check\n")[1].replace("%{buildroot}", "root").replace("%{KVERREL}", "6.12")
+    assert "%" not in lines
+    done = shell(place, lines)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert len(list(junitparser.JUnitXml.fromfile(str(place / "ftpatch-modules.xml")))) == 5

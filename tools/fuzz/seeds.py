@@ -1,0 +1,176 @@
+"""The files that mutation starts from: small, and of as many kinds as there are.
+
+The ELF files are those of testdata and, where `make kernels` has fetched them, one small module of every kernel.
+Everything else is made of these: compressed files, signed ones, journals of real patches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import struct
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from tools import kernels
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = (ROOT / "testdata" / "mini", ROOT / "testdata" / "mini-ppc64le")
+REAL = "modules/kernel/drivers/net/dummy.ko*"
+MARKER = b"~Module signature appended~\n"
+
+
+@cache
+def kernels_of() -> tuple[bytes, ...]:
+    """Every small vmlinux."""
+    return tuple(path.read_bytes() for folder in FOLDERS for path in sorted(folder.glob("vmlinux-*")))
+
+
+@cache
+def offering() -> tuple[bytes, ...]:
+    """A kernel of each machine that exports something and says which release it is: the others have no room for it."""
+    return tuple(_offering((folder / name).read_bytes()) for folder, name in zip(FOLDERS, KERNELS, strict=True))
+
+
+KERNELS = ("vmlinux-callops", "vmlinux-pfe2")
+
+
+def _offering(kernel: bytes) -> bytes:
+    """A vmlinux with one row of relative addresses in __ksymtab; its strings stand in .rodata."""
+    from tools.fuzz.mutate import named_sections
+
+    raw, found = bytearray(kernel), named_sections(kernel)
+    table, strings = found["__ksymtab"], found[".rodata"]
+    said = b"_printk\0\x006.1.0-mini SMP preempt mod_unload modversions aarch64\0"
+    raw[strings.offset : strings.offset + len(said)] = said
+    start, name = (struct.unpack_from("<Q", raw, sec.pos + 16)[0] for sec in (table, strings))
+    aims = (name, name, name + 7)
+    struct.pack_into("<3i", raw, table.offset, *(aim - (start + 4 * n) for n, aim in enumerate(aims)))
+    struct.pack_into("<Q", raw, table.pos + 32, 12)
+    return bytes(raw)
+
+
+@cache
+def modules_of(real: bool = True) -> tuple[bytes, ...]:
+    """Every small module; real: also the real ones that are there."""
+    from ftpatch import envelope
+
+    found = [path.read_bytes() for folder in FOLDERS for path in sorted(folder.glob("*.ko"))]
+    for path in sorted(kernels.cache_directory().glob(f"kernels/*/{REAL}")) if real else ():
+        contents = envelope.open_elf(str(path))
+        found.append(bytes(contents.data))
+    return tuple(found)
+
+
+@cache
+def objects_of() -> tuple[bytes, ...]:
+    """Relocatable files that are no modules, and files that are refused early."""
+    names = ("program", "headers-vmlinux")
+    paths = [path for folder in FOLDERS for path in sorted((*folder.glob("*.o"), *map(folder.joinpath, names)))]
+    return tuple(path.read_bytes() for path in paths if path.is_file())
+
+
+def all_elf(real: bool = True) -> tuple[bytes, ...]:
+    return (*kernels_of(), *modules_of(real), *objects_of())
+
+
+@cache
+def packed_of(real: bool = True) -> tuple[bytes, ...]:
+    """Files as they are shipped: plain, compressed in every way, with a signature, and other things than ELF files."""
+    from ftpatch import envelope
+
+    plain = modules_of(False)[0]
+    signed = plain + trailers_of()[0]
+    found = [plain, signed, objects_of()[0]]
+    for wrapping in envelope.WRAPPINGS:
+        found += [envelope.wrap(wrapping, data, way) for data in (plain, signed) for way in envelope.encoders(wrapping)]
+    found.append(envelope.wrap("gz", bytes(3 << 20)))
+    found += [bytes(kind.pos) + kind.magic + bytes(64) for kind in envelope.FOREIGN]
+    return tuple(found)
+
+
+@cache
+def trailers_of(real: bool = True) -> tuple[bytes, ...]:
+    """Appended signatures: a message as sign-file makes it, and a few that are hollow."""
+    found = [_trailer(_message()), _trailer(b""), _trailer(b"\x30\x80" + bytes(16), 1, 2)]
+    return (*found, _trailer(_message()[:40]), b"x" * 8 + MARKER)
+
+
+def _trailer(message: bytes, signer: int = 0, key_id: int = 0) -> bytes:
+    head = struct.pack(">BBBBB3xI", 0, 0, 2, signer, key_id, len(message))
+    return bytes(signer + key_id) + message + head + MARKER
+
+
+def _message() -> bytes:
+    """A PKCS#7 message in the form that the kernel reads; its signature is noise."""
+
+    def der(tag: int, *parts: bytes) -> bytes:
+        body = b"".join(parts)
+        return bytes([tag, len(body)] if len(body) < 128 else [tag, 0x82, *divmod(len(body), 256)]) + body
+
+    digest = der(0x30, bytes.fromhex("0609608648016503040201"))
+    name = der(0x30, der(0x31, der(0x30, bytes.fromhex("0603550403"), der(0x0C, b"build key"))))
+    signer = der(0x30, der(2, b"\1"), der(0x30, name, der(2, b"\x01\x02")), digest, digest, der(4, bytes(range(64))))
+    data = der(0x30, bytes.fromhex("06092a864886f70d010701"))
+    signed = der(0x30, der(2, b"\1"), der(0x31, digest), data, der(0x31, signer))
+    return der(0x30, bytes.fromhex("06092a864886f70d010702"), der(0xA0, signed))
+
+
+@cache
+def tables_of(real: bool = True) -> tuple[bytes, ...]:
+    """RELR tables, each behind the two addresses that are asked for."""
+    base = 0xFFFF_8000_8000_0000
+    bitmaps, addresses = [base, 3, (1 << 64) - 1], [base + 8 * n for n in range(0, 64, 4)]
+    tables = (bitmaps, addresses, [base, 0x5555_5555_5555_5555, base + 512])
+    return tuple(struct.pack(f"<{2 + len(words)}Q", base, base + 4096, *words) for words in tables)
+
+
+@cache
+def strings_of(real: bool = True) -> tuple[bytes, ...]:
+    """Contents of .modinfo."""
+    usual = b"license=GPL\0depends=a,b-c\0name=mini\0vermagic=6.1.0 SMP mod_unload aarch64\0\0alias=x\0"
+    return usual, b"depends=\0", b"=\0x\0k=\0import_ns=A\0import_ns=A", b"vermagic=6.12.1 SMP preempt modversions"
+
+
+# -- journals ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def journals_of(real: bool = True) -> tuple[bytes, ...]:
+    """Journals of patches, each with the patched file that belongs to it: see `patched`."""
+    return tuple(text for text, _ in _patches())
+
+
+@cache
+def patched() -> dict[str, bytes]:
+    """Patched files by the sha256 that their journals name."""
+    return {json.loads(text)["images"][0]["output"]["sha256"]: data for text, data in _patches()}
+
+
+@cache
+def _patches() -> tuple[tuple[bytes, bytes], ...]:
+    """Pairs of a journal and the patched file, made by the program; what the journal's reader ignores is left out."""
+    from ftpatch.cli import run
+    from ftpatch.journal import READ
+
+    def used(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: used(inner) for key, inner in value.items() if key in READ}
+        return [used(inner) for inner in value] if isinstance(value, list) else value
+
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        out, journal = os.path.join(folder, "out"), os.path.join(folder, "journal")
+        for verb, path in (("enable", FOLDERS[0] / "vmlinux-pfe2"), ("enable", FOLDERS[1] / "mini.ko"),
+                           ("drop", FOLDERS[1] / "vmlinux-ool"), ("enable", FOLDERS[0] / "mini.ko")):  # fmt: skip
+            name = out + (".ko.xz" if "ppc" in str(path) and path.suffix == ".ko" else path.suffix)
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                options = ("--func", "*", "--skip-unpatchable", "--report", f"json={journal}")
+                code = run([verb, str(path), "-o", name, *options])
+            if code == 0:
+                text = json.dumps(used(json.loads(Path(journal).read_bytes())))
+                found.append((text.encode(), Path(name).read_bytes()))
+    return tuple(found)
