@@ -7,6 +7,8 @@ table that was cut shorter has no such slot: only a journal can undo that.
 
 from __future__ import annotations
 
+import bisect
+
 import numpy as np
 
 from ftpatch.arch import Arch
@@ -90,13 +92,14 @@ def _by_addend(
 
 def _fitting(image: Image, rows: I64, records: RecordTable, slots: I64) -> tuple[I64, I64]:
     """An entry for each slot: where the slot's own stood, if the table is in order of its places; and the others."""
-    places, free, used = image.rela[0]["r_offset"], dict.fromkeys(rows.tolist()), []
+    places, free = image.rela[0]["r_offset"], sorted(rows.tolist())
     filled = np.flatnonzero(places)
-    for slot in slots.tolist():
-        place = np.uint64(records.start + SLOT * slot)
-        near = int(np.searchsorted(places[filled], place))
-        before = int(filled[near]) - 1 if near < len(filled) else -1
-        at = before if before in free else next(iter(free))
-        used.append(at)
-        del free[at]
-    return np.array(used, dtype=np.int64), np.array(list(free), dtype=np.int64)
+    filled = filled[~np.isin(filled, rows)]
+    near = np.searchsorted(places[filled], np.uint64(records.start) + (SLOT * slots).astype(np.uint64))
+    bounds = np.concatenate(([-1], filled, [len(places)]))
+    used = np.zeros(len(slots), dtype=np.int64)
+    for number in range(len(slots) - 1, -1, -1):  # from behind: neighbours fill up towards the front
+        at = bisect.bisect_left(free, int(bounds[near[number] + 1])) - 1
+        own = at >= 0 and free[at] > int(bounds[near[number]])
+        used[number] = free.pop(at if own else 0)
+    return used, np.array(free, dtype=np.int64)

@@ -9,7 +9,7 @@ Source: arch/powerpc/kernel/trace/ftrace.c ftrace_init_ool_stub() (Linux 7.2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,22 +66,63 @@ def assign_slots(
     found = np.zeros(len(index), dtype=np.uint64)
     for areas, region in ((text, ~inside), (init, inside)):
         sites = table.body_va
-        kept = np.sort(sites[stays & region])
-        used, slots = _hand_out(arch, areas, kept, [0] * len(areas), over_full=False)
-        taken = [bool(np.any(~area.zero[: min(n, area.n)])) for area, n in zip(areas, used, strict=True)]
-        if any(taken):
-            raise PolicyError("a stub slot that the kernel will hand out is not empty", image.path,
-                              found=areas[taken.index(True)].name, todo="another tool patched this image")  # fmt: skip
-        lost = np.flatnonzero((slots == 0) | ~_in_reach(arch, stub, kept, slots, literal))
-        if len(lost):
-            raise PolicyError("a record that stays would lose its stub", image.path,
-                              found=f"site {int(kept[lost[0]]):#x}", todo="choose fewer sites")  # fmt: skip
+        used = _taken_at_boot(
+            image, arch, stub, areas, sites[stays & region], literal, "another tool patched this image"
+        )
         mine = index[region[index]]
         order = np.argsort(sites[mine], kind="stable")
         _, slots = _hand_out(arch, areas, sites[mine][order], used, over_full=True)
         slots[~_in_reach(arch, stub, sites[mine][order], slots, literal)] = 0
         found[np.flatnonzero(region[index])[order]] = slots
     return Slots(found, literal)
+
+
+def require_free(
+    image: Image, arch: Arch, stub: SiteStub, table: SiteTable, records: RecordTable, returned: I64, emptied: U64
+) -> None:
+    """Refuse the return of the records of the sites `returned` where the kernel would then hand out, at boot, the slot
+    of a site that stays enabled: its stub would be overwritten.
+
+    emptied: va of the slots that are cleared in the same step. Raises PolicyError.
+    """
+    literal = _literal(image, arch, stub)
+    inside = in_init_text(image, table.va)
+    stays = np.zeros(len(table), dtype=bool)
+    stays[: len(records)] = records.live
+    stays[returned] = True
+    stays &= (table.sec >= 0) & ~np.isin(table.sec, image.sections_named(".exit.text"))
+    for names, region in ((stub.text, ~inside), ((stub.init,), inside)):
+        areas = [_emptied(_area(image, name, stub.size + literal), emptied) for name in names]
+        todo = "disable the later patched sites as well, or undo the patches in reverse order by their journals"
+        _taken_at_boot(image, arch, stub, areas, table.body_va[stays & region], literal, todo)
+
+
+def _emptied(area: Area, slots: U64) -> Area:
+    """The area with the given slots empty."""
+    zero = area.zero.copy()
+    mine = slots[(slots >= np.uint64(area.va)) & (slots < np.uint64(area.va + area.n * area.slot))]
+    zero[(mine - np.uint64(area.va)).view(np.int64) // area.slot] = True
+    return replace(area, zero=zero)
+
+
+def _taken_at_boot(
+    image: Image, arch: Arch, stub: SiteStub, areas: list[Area], sites: U64, literal: int, todo: str
+) -> list[int]:
+    """How many slots of each area the kernel will take for these sites.
+
+    Raises PolicyError where one of them is not empty, or where a site would get a slot out of its reach, or none.
+    """
+    kept = np.sort(sites)
+    used, slots = _hand_out(arch, areas, kept, [0] * len(areas), over_full=False)
+    taken = [bool(np.any(~area.zero[: min(n, area.n)])) for area, n in zip(areas, used, strict=True)]
+    if any(taken):
+        raise PolicyError("a stub slot that the kernel will hand out is not empty", image.path,
+                          found=areas[taken.index(True)].name, todo=todo)  # fmt: skip
+    lost = np.flatnonzero((slots == 0) | ~_in_reach(arch, stub, kept, slots, literal))
+    if len(lost):
+        raise PolicyError("a record that stays would lose its stub", image.path, found=f"site {int(kept[lost[0]]):#x}",
+                          todo="choose fewer sites")  # fmt: skip
+    return used
 
 
 def boot_calls(image: Image, arch: Arch, stub: SiteStub, n_text: int, n_init: int) -> tuple[U64, Mask]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch import dropping, notes, obstacles, returning, trampolines
+from ftpatch import dropping, notes, obstacles, returning, slots, trampolines
 from ftpatch.arch import Arch, Shape
 from ftpatch.change import Change, Undoing
 from ftpatch.draft import leaving, patchable_shape
@@ -74,6 +74,9 @@ def make_disable(image: Image, arch: Arch, records: RecordTable, table: SiteTabl
         left = np.concatenate([rows, dropped.freed])
         settled, warnings = Settled("", None, None, "none", dropped.way, dropped.why), dropped.warnings
     elif len(lone):
+        if shape.out_of_line and arch.site_stub is not None:
+            emptied = _stub_slots(image, arch, shape, table, index)
+            slots.require_free(image, arch, arch.site_stub, table, records, lone, emptied)
         added = lone
         free = np.concatenate([rows, trampolines.slack(image).rows])
         back, left = returning.give_back(image, arch, records, table.va[lone], free)
@@ -160,17 +163,21 @@ def _pointers(image: Image, arch: Arch, shape: Shape, table: SiteTable, index: I
     if not len(index):
         return [], none
     if shape.out_of_line and arch.site_stub is not None:
-        literal = _stub_literal(image, arch)
-        size = arch.site_stub.size + literal
-        branch = table.branch_va[index]
-        words = table.body()[index, -1]
-        start = (branch.view(np.int64) + shape.branch.decode(words) - literal).view(np.uint64)
+        size = arch.site_stub.size + _stub_literal(image, arch)
+        start = _stub_slots(image, arch, shape, table, index)
         return [_filled(image, "stub", index, start, np.zeros((len(index), size), np.uint8))], _rows(image, start, size)
     if shape.literal is None:
         return [], none
     va = (table.va[index].view(np.int64) + shape.literal).view(np.uint64)
     nops = as_bytes(np.full((len(index), 2), arch.nop, dtype=np.uint32))
     return [_filled(image, "literal", index, va, nops)], _rows(image, va, 8)
+
+
+def _stub_slots(image: Image, arch: Arch, shape: Shape, table: SiteTable, index: I64) -> U64:
+    """va of the slot that each enabled site's branch leads into."""
+    ahead = shape.branch.decode(table.body()[index, -1]) - _stub_literal(image, arch)
+    found: U64 = (table.branch_va[index].view(np.int64) + ahead).view(np.uint64)
+    return found
 
 
 def _stub_literal(image: Image, arch: Arch) -> int:

@@ -226,3 +226,26 @@ def test_the_journals_are_valid_under_the_schema(path: Path, tmp_path: Path, ftp
         document = json.loads(journal.read_text())
         assert document["command"] == verb
         jsonschema.validate(document, schema)
+
+
+def test_a_returning_record_does_not_take_the_stub_slot_of_a_site_that_stays_enabled(
+    tmp_path: Path, ftpatch: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel hands out a slot per record, in order: one record more takes the first of the slots behind them, which
+    the patch gave to one of its sites. Found by verify."""
+    kernel, enabled = MINI_PPC / "vmlinux-ool", tmp_path / "enabled"
+    ftpatch("enable", kernel, "--func", "row:9", "--func", "row:10", "-o", enabled)
+    table = api.scan(str(enabled)).table
+    names = {str(table.name(i)) for i in range(len(table)) if table.row[i] < 0}
+    assert len(names) == 2
+    codes = {}
+    for name in names:
+        out = tmp_path / name
+        codes[name] = refused(capsys, "disable", enabled, "--func", name, "-o", out)
+        assert run(["verify", str(enabled), str(out)]) == 0 if codes[name][0] == 0 else not out.exists()
+    assert sorted(code for code, _ in codes.values()) == [0, 5]
+    line = next(text for code, text in codes.values() if code)
+    assert "a stub slot that the kernel will hand out is not empty" in line
+    assert "disable the later patched sites as well" in line
+    ftpatch("disable", enabled, "--status", "enabled", "-o", tmp_path / "both")
+    assert (tmp_path / "both").read_bytes() == kernel.read_bytes()

@@ -16,6 +16,7 @@ import ftpatch.report
 from ftpatch.cli import run
 from ftpatch.proof import confine, prove, second
 from ftpatch.proof.claims import Outcome
+from tools import kernels
 from tools.sabotage import KINDS, Damage, Mutation, Victim, damaged, victim_of
 from tools.sabotage.__main__ import quietly
 
@@ -416,3 +417,18 @@ def test_a_table_that_cannot_be_read_is_a_finding(tmp_path: Path) -> None:
     image = planted(tmp_path, before, TWO, lambda one: kind.make(one) or Damage())
     assert [finding["rule"] for finding in image["findings"]] == ["verify-record"]
     assert "a slot has two relocations" in image["findings"][0]["message"]
+
+
+# -- real kernels ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", ["arm64-6.1", "arm64-6.12", "ppc64le-6.1", "ppc64le-6.12", "ppc64le-sid"])
+def test_every_site_of_a_real_kernel_is_found_sound(
+    name: str, kernel: Callable[[str], kernels.Kernel], tmp_path: Path
+) -> None:
+    before = kernel(name).vmlinux
+    after, journal = enabled(before, tmp_path, *ALL)
+    n = sum(1 for one in json.loads(journal.read_text())["images"][0]["sites"] if one["action"].startswith("call"))
+    image = verify(before, after, "--journal", str(journal), "--require-emulation")
+    assert image["proof"]["emulated"] == n > 30_000
