@@ -5,7 +5,9 @@ Beside each patched boot stands a stock one, with the modules as they were shipp
 
 from __future__ import annotations
 
+import errno
 import json
+import lzma
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +20,7 @@ import pytest
 from test_signature import files, rsa_key
 
 from ftpatch.cli import run
+from ftpatch.signature import MARKER
 from tools import kernels
 from tools.boot import boot
 from tools.boot.verdict import Verdict
@@ -169,14 +172,21 @@ def test_a_hook_into_another_module_runs_at_every_call_and_the_loader_counts_the
     assert alone.loaded == {"dummy": 2}  # ENOENT: insmod needs the other one first
 
 
-def test_a_signed_module_without_its_key_loads_as_unsigned(debian: Callable[[str], Modules], tmp_path: Path) -> None:
-    """Never EBADMSG or EKEYREJECTED: the trailer is sound, only its key is not known to the kernel."""
+def test_a_signed_module_without_its_key_loads_as_unsigned_and_a_bad_trailer_does_not(
+    debian: Callable[[str], Modules], tmp_path: Path
+) -> None:
+    """The trailer is sound, only its key is not known to the kernel (ENOKEY, which taints); EBADMSG would refuse it."""
     one = debian("arm64-6.12")
     key, cert = files(tmp_path, rsa_key())
     patched = one.enabled("dummy", "--func", "dummy_xmit", "--sign", key, cert)
     verdict = one.boot([patched], expected_taint=UNSIGNED)
     assert (verdict.problems, verdict.loaded) == ((), {"dummy": 0})
-    assert "unavailable key" in verdict.console
+    assert "signature and/or required key missing" in verdict.console
+    plain = bytearray(lzma.decompress(patched.read_bytes()))
+    plain[-len(MARKER) - 4 : -len(MARKER)] = b"\x7f\xff\xff\xff"  # a message longer than the file
+    bad = tmp_path / "dummy.ko"
+    bad.write_bytes(plain)
+    assert one.boot([bad]).loaded == {"dummy": errno.EBADMSG}
 
 
 @pytest.mark.parametrize(

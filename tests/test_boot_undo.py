@@ -65,7 +65,8 @@ def test_a_module_with_a_disabled_site_and_one_without_a_record_load(
         path.parent.mkdir()
     assert run(["disable", str(enabled), "--func", "dummy_xmit", "-o", str(back)]) == 0
     assert run(["drop", str(back), "--func", "dummy_get_stats64", "-o", str(module)]) == 0
-    assert run(["verify", str(one.shipped("dummy")), str(module), "--require-emulation"]) == 0
+    for before, after in ((enabled, back), (back, module)):
+        assert run(["verify", str(before), str(after), "--require-emulation"]) == 0
     verdict = one.boot([module], names=["dummy_xmit", "dummy_get_stats64"], expected_taint=UNSIGNED)
     assert verdict.problems == ()
     assert verdict.loaded == verdict.unloaded == {"dummy": 0}
