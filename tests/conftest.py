@@ -13,7 +13,7 @@ from tools import kernels
 
 MINI = Path(__file__).parent.parent / "testdata" / "mini"
 WANTED = os.environ.get("CI") == "true" or os.environ.get("KERNELS") == "1"
-HOW = "KERNELS=1 make test runs it (fetches 750 MB of Debian kernels and QEMU once)"
+HOW = "KERNELS=1 make test runs it (fetches 1 GB of Debian kernels and modules and QEMU once)"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from elfwriter import TEXT, words_at
 from elfwriter import Kernel as MiniKernel
 
 from ftpatch import preflight
+from ftpatch.cli import run
 from ftpatch.finding import SEVERITIES
 from ftpatch.preflight import Check, Verdict
 from ftpatch.rules import check, modules, register
@@ -168,3 +170,10 @@ def test_the_signature_value_is_the_last_octet_string() -> None:
 
 def test_tables_of_other_patchers_are_read_from_real_structures(mini: Path) -> None:
     assert [name for name, start, end in others(open_case(str(mini / "mini.ko")).image) if np.any(end <= start)] == []
+
+
+def test_json_has_the_sites_only_where_they_are_asked_for(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more, n in (((), 0), (("--sites",), 1)):
+        run(["check", str(mini / "vmlinux-callops"), "--format", "json", *more])
+        image = json.loads(capsys.readouterr().out)["images"][0]
+        assert len(image["sites"]) == n * image["summary"]["slots"]

@@ -56,6 +56,7 @@ class Run:
 @click.argument("files", nargs=-1, metavar="[FILE|DIR]...")
 @options(inputs, gate_options, reports, [layout])
 @click.option("--lines", is_flag=True, help="Add source file and line, where a file has debug information.")
+@click.option("--sites", "with_sites", is_flag=True, help="Add every site to JSON.")
 @click.option("--predict", is_flag=True, help="Add what a kernel will say and list when it boots.")
 @click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Worker processes for a tree.")
 @click.option("--list-rules", is_flag=True, help="Show the rules, and do nothing else.")
@@ -63,7 +64,7 @@ def command(
     files: tuple[str, ...], against: str | None, kconfig: str | None, config: str | None, fail_on: str | None,
     exit_zero: bool, select: tuple[str, ...], ignore: tuple[str, ...], baseline: str | None,
     write_baseline: str | None, format_: str, color: str, report: tuple[str, ...], layout: str | None, lines: bool,
-    predict: bool, jobs: int | None, list_rules: bool,
+    with_sites: bool, predict: bool, jobs: int | None, list_rules: bool,
 ) -> int:  # fmt: skip
     """Check the patch sites of kernels, modules and objects (default: ./vmlinux); a DIR stands for all modules below.
 
@@ -85,13 +86,13 @@ def command(
     request = Request(
         gate.asked(rules, settings, _split(select), _split(ignore)), layout, against,
         gate.parse_kconfig(_read(kconfig), kconfig) if kconfig else None, settings.must, lines,
-        _before(files, known.live), full,
+        _before(files, known.live), full, with_sites,
     )  # fmt: skip
     if against:
         kernel_of(against)
     run = Run(request, settings, known, fail_on or settings.fail_on or "error")
     shown = [rule for rule in register() if rule.id in request.rules]
-    document = Document("check", rules=shown, fail_on=run.fail_on)
+    document = Document("check", show_sites=with_sites, rules=shown, fail_on=run.fail_on)
     worst = _all(files, run, jobs, report, document)
     if predict:
         _predict(document, layout)

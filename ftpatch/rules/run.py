@@ -31,7 +31,7 @@ class Request:
     """What is asked of every file, small enough to send to a worker.
 
     against: a vmlinux, read once per process; lines: source lines of the findings; before: live records of files in a
-    baseline, by path; full: with sha256 and summary.
+    baseline, by path; full: with sha256 and summary; sites: with every site, too.
     """
 
     rules: tuple[str, ...]
@@ -42,6 +42,7 @@ class Request:
     lines: bool = False
     before: Mapping[str, int] | None = None
     full: bool = False
+    sites: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def check_file(request: Request, path: str) -> Checked:
     found = check(case, [rule for rule in register() if rule.id in request.rules])
     found = with_lines(case, found) if request.lines else found
     live = int(case.records.live.sum()) if case.records is not None else 0
-    return Checked(path, _object(case, request.full), tuple(found), live)
+    return Checked(path, _object(case, request.full or request.sites, request.sites), tuple(found), live)
 
 
 def check_files(request: Request, paths: Sequence[str]) -> list[Checked]:
@@ -179,7 +180,7 @@ def with_lines(case: Case, found: Sequence[Found]) -> list[Found]:
             for one, va in zip(found, places, strict=True)]  # fmt: skip
 
 
-def _object(case: Case, full: bool) -> dict[str, Any]:
+def _object(case: Case, full: bool, sites: bool) -> dict[str, Any]:
     """The IMAGE object; only with `full` those of its figures that cost something."""
     shape = case.table.shape if case.table is not None else None
     if full:
@@ -189,7 +190,7 @@ def _object(case: Case, full: bool) -> dict[str, Any]:
         if records is None or table is None:  # a table that cannot be read has no figures
             records = join([])
             table = read_sites(case.image, case.arch, records)
-        return image_object(Scan(case.image, case.arch, records, table), None, case.image.sha256, with_sites=False)
+        return image_object(Scan(case.image, case.arch, records, table), None, case.image.sha256, with_sites=sites)
     return {
         "file": case.image.path, "sha256": None, "build_id": build_id(case.image), "arch": case.arch.name,
         "kind": case.kind, "layout": shape.name if shape else "none",
