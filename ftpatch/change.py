@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ftpatch.edits import Edits
 from ftpatch.elf.tables import I64, U32, Mask
 from ftpatch.outcome import Fate, Settled
@@ -46,13 +44,6 @@ class Change:
     edits: Edits
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
-
-    @property
-    def patched(self) -> Mask:
-        """The changed sites as a mask over the table."""
-        found = np.zeros(len(self.table), dtype=bool)
-        found[self.index] = True
-        return found
 
     def fate(self, at: int) -> Fate:
         """What happens to the at-th changed site."""

@@ -64,14 +64,20 @@ class Draft:
         return leaving(self.image, self.records, self.table, index, self.request.records == "keep")
 
 
+def slots_of(records: RecordTable, table: SiteTable, index: I64) -> Mask:
+    """The slots of the sites `index`, as far as they have one."""
+    found = np.zeros(len(records), dtype=bool)
+    found[table.row[index][table.row[index] >= 0]] = True
+    return found
+
+
 def leaving(image: Image, records: RecordTable, table: SiteTable, index: I64, kept: bool) -> Mask:
     """Slots whose records leave with those of the sites `index`; kept: the user wants no others to leave.
 
     Records of init text may not be the only ones to stay: when init memory is freed the kernel then frees its whole
     list, and reads through a null pointer as soon as somebody looks at it (seen in Debian's 6.1, 6.12 and 7.2).
     """
-    mask = np.zeros(len(records), dtype=bool)
-    mask[table.row[index][table.row[index] >= 0]] = True
+    mask = slots_of(records, table, index)
     stays = records.live & ~mask
     init = targets.in_init_text(image, table.va)[: len(stays)]
     if mask.any() and not kept and init[stays].all():

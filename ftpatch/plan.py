@@ -60,13 +60,6 @@ class Plan:
     warnings: tuple[str, ...] = field(default=())
 
     @property
-    def patched(self) -> Mask:
-        """The patched sites as a mask over the table."""
-        found = np.zeros(len(self.table), dtype=bool)
-        found[self.index] = True
-        return found
-
-    @property
     def distance(self) -> I64:
         """Bytes from each patched site's branch to where it goes."""
         return self.aim.view(np.int64) - self.table.branch_va[self.index].view(np.int64)

@@ -56,13 +56,11 @@ def assign_slots(
     Raises PolicyError where the areas do not fit the kernel's code, or where moving the survivors forward would put one
     of them out of its stub's reach.
     """
-    literal = _literal(image, arch, stub)
+    literal = stub_literal(image, arch, stub)
     text = [_area(image, name, stub.size + literal) for name in stub.text]
     init = [_area(image, stub.init, stub.size + literal)]
     inside = in_init_text(image, table.va)
-    stays = np.zeros(len(table), dtype=bool)
-    stays[: len(records)] = records.live & ~gone
-    stays &= (table.sec >= 0) & ~np.isin(table.sec, image.sections_named(".exit.text"))  # the kernel skips those
+    stays = _served(image, table, records.live & ~gone, index[:0])
     found = np.zeros(len(index), dtype=np.uint64)
     for areas, region in ((text, ~inside), (init, inside)):
         sites = table.body_va
@@ -85,16 +83,22 @@ def require_free(
 
     emptied: va of the slots that are cleared in the same step. Raises PolicyError.
     """
-    literal = _literal(image, arch, stub)
+    literal = stub_literal(image, arch, stub)
     inside = in_init_text(image, table.va)
-    stays = np.zeros(len(table), dtype=bool)
-    stays[: len(records)] = records.live
-    stays[returned] = True
-    stays &= (table.sec >= 0) & ~np.isin(table.sec, image.sections_named(".exit.text"))
+    stays = _served(image, table, records.live, returned)
     for names, region in ((stub.text, ~inside), ((stub.init,), inside)):
         areas = [_emptied(_area(image, name, stub.size + literal), emptied) for name in names]
         todo = "disable the later patched sites as well, or undo the patches in reverse order by their journals"
         _taken_at_boot(image, arch, stub, areas, table.body_va[stays & region], literal, todo)
+
+
+def _served(image: Image, table: SiteTable, slots: Mask, more: I64) -> Mask:
+    """The sites that the kernel gives a stub at boot: those of the record slots, and `more`, without exit text's."""
+    found = np.zeros(len(table), dtype=bool)
+    found[: len(slots)] = slots
+    found[more] = True
+    found &= (table.sec >= 0) & ~np.isin(table.sec, image.sections_named(".exit.text"))
+    return found
 
 
 def _emptied(area: Area, slots: U64) -> Area:
@@ -131,7 +135,7 @@ def boot_calls(image: Image, arch: Arch, stub: SiteStub, n_text: int, n_init: in
     The areas are filled from their starts; that a near one may be out of a site's reach is left out of account.
     Raises PolicyError where the areas do not fit the kernel's code.
     """
-    literal = _literal(image, arch, stub)
+    literal = stub_literal(image, arch, stub)
     calls = [np.zeros(0, dtype=np.uint64)]
     for names, n in ((stub.text, n_text), ((stub.init,), n_init)):
         for name in names:
@@ -144,7 +148,7 @@ def boot_calls(image: Image, arch: Arch, stub: SiteStub, n_text: int, n_init: in
     return np.concatenate(calls), serves_init
 
 
-def _literal(image: Image, arch: Arch, stub: SiteStub) -> int:
+def stub_literal(image: Image, arch: Arch, stub: SiteStub) -> int:
     """Bytes of ops pointer at the start of a slot: none where the kernel's trampoline reads none."""
     own = image.symbols.value(arch.entries[0])
     reads = own is not None and arch.read_entry(image.code(own, READ)).literal

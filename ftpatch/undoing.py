@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch import dropping, notes, obstacles, returning, slots, trampolines
-from ftpatch.arch import Arch, Shape
+from ftpatch.arch import Arch, Shape, SiteStub
 from ftpatch.change import Change, Undoing
 from ftpatch.draft import leaving, patchable_shape
 from ftpatch.edits import Edits, Group, as_bytes, group
@@ -16,7 +16,6 @@ from ftpatch.elf.tables import I64, U32, U64, Mask
 from ftpatch.outcome import FATES, Settled
 from ftpatch.records import RecordTable
 from ftpatch.sites import ENABLED, HALF, NULL, READY, SiteTable
-from ftpatch.targets import READ
 
 NO_RECORD = "it has no record"
 NOT_ENABLED = "not enabled"
@@ -75,7 +74,7 @@ def make_disable(image: Image, arch: Arch, records: RecordTable, table: SiteTabl
         settled, warnings = Settled("", None, None, "none", dropped.way, dropped.why), dropped.warnings
     elif len(lone):
         if shape.out_of_line and arch.site_stub is not None:
-            emptied = _stub_slots(image, arch, shape, table, index)
+            emptied = _stub_slots(image, arch, arch.site_stub, shape, table, index)
             slots.require_free(image, arch, arch.site_stub, table, records, lone, emptied)
         added = lone
         free = np.concatenate([rows, trampolines.slack(image).rows])
@@ -163,8 +162,8 @@ def _pointers(image: Image, arch: Arch, shape: Shape, table: SiteTable, index: I
     if not len(index):
         return [], none
     if shape.out_of_line and arch.site_stub is not None:
-        size = arch.site_stub.size + _stub_literal(image, arch)
-        start = _stub_slots(image, arch, shape, table, index)
+        size = arch.site_stub.size + slots.stub_literal(image, arch, arch.site_stub)
+        start = _stub_slots(image, arch, arch.site_stub, shape, table, index)
         return [_filled(image, "stub", index, start, np.zeros((len(index), size), np.uint8))], _rows(image, start, size)
     if shape.literal is None:
         return [], none
@@ -173,18 +172,11 @@ def _pointers(image: Image, arch: Arch, shape: Shape, table: SiteTable, index: I
     return [_filled(image, "literal", index, va, nops)], _rows(image, va, 8)
 
 
-def _stub_slots(image: Image, arch: Arch, shape: Shape, table: SiteTable, index: I64) -> U64:
+def _stub_slots(image: Image, arch: Arch, stub: SiteStub, shape: Shape, table: SiteTable, index: I64) -> U64:
     """va of the slot that each enabled site's branch leads into."""
-    ahead = shape.branch.decode(table.body()[index, -1]) - _stub_literal(image, arch)
+    ahead = shape.branch.decode(table.body()[index, -1]) - slots.stub_literal(image, arch, stub)
     found: U64 = (table.branch_va[index].view(np.int64) + ahead).view(np.uint64)
     return found
-
-
-def _stub_literal(image: Image, arch: Arch) -> int:
-    """Bytes of ops pointer in front of a site's stub: none where the kernel's trampoline reads none."""
-    own = image.symbols.value(arch.entries[0])
-    reads = own is not None and arch.read_entry(image.code(own, READ)).literal
-    return arch.site_stub.literal if reads and arch.site_stub else 0
 
 
 def _filled(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpatch.cli import emit
-from ftpatch.cli.options import note
+from ftpatch.cli.options import max_size, note
 from ftpatch.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", metavar="BACK", help="Write the result here (default: AFTER without .patched).")
 @click.option("--in-place", is_flag=True, help="Replace AFTER itself; the journal stays.")
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="What goes to stdout.")
-@click.option("--max-size", type=int, metavar="BYTES", help="What a compressed file may unpack to (default: 1 GiB).")
+@max_size
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 def command(
     file: str, journal: str, output: str | None, in_place: bool, format_: str, max_size: int | None, dry_run: bool

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ftpatch.cli.options import check_reports, layout, options, reports, to_files, to_stdout
+from ftpatch.cli.options import check_reports, layout, max_size, options, reports, to_files, to_stdout
 from ftpatch.errors import InputError, UsageError
 
 MAX_JOURNAL = 1 << 30
@@ -19,7 +19,7 @@ MAX_JOURNAL = 1 << 30
 @click.option("--journal", metavar="FILE", help="Hold the journal of the run that made AFTER against both files.")
 @click.option("--deep", is_flag=True, help="Have lief read a kernel a second time, too; of modules it always does.")
 @click.option("--require-emulation", is_flag=True, help="That a patched site was not emulated is a finding.")
-@click.option("--max-size", type=int, metavar="BYTES", help="What a packed file may unpack to (default: 1 GiB).")
+@max_size
 def command(
     before: str, after: str, format_: str, color: str, report: tuple[str, ...], layout: str | None,
     journal: str | None, deep: bool, require_emulation: bool, max_size: int | None,

@@ -6,14 +6,14 @@ the distance. Nothing that exists is renumbered; what is new goes to the end of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ftpatch import obstacles
 from ftpatch.arch import Arch, Entry
-from ftpatch.draft import Draft, Request, patchable_shape
+from ftpatch.draft import Draft, Request, patchable_shape, slots_of
 from ftpatch.edits import Edits, Group, group
 from ftpatch.elf.editor import Editor, Patch
 from ftpatch.elf.image import Image
@@ -61,13 +61,6 @@ class ModulePlan:
     warnings: tuple[str, ...] = field(default=())
 
     @property
-    def patched(self) -> Mask:
-        """The patched sites as a mask over the table."""
-        found = np.zeros(len(self.table), dtype=bool)
-        found[self.index] = True
-        return found
-
-    @property
     def settled(self) -> Settled:
         """What the request came to."""
         ops = build.OPS if self.callee.ops_size else None
@@ -113,9 +106,7 @@ def make_module_plan(
 
     # From here on nothing is refused for a single site.
     index = draft.open()
-    gone = np.zeros(len(records), dtype=bool)
-    if request.records != "keep":
-        gone[table.row[index][table.row[index] >= 0]] = True
+    gone = slots_of(records, table, index[:0] if request.records == "keep" else index)
     return _assemble(draft, module, wanted, kernel, others, index, gone, checks)
 
 
@@ -140,9 +131,7 @@ def _assemble(
         builder = build.Builder(editor, draft.arch, shape, wanted, module, kernel, tuple(others))
         calls = builder.build(table, index, words)
         told += builder.notes
-        for sec, rows in record_sections(image, draft.records):
-            if gone[rows].any():
-                editor.cut_slots(sec, gone[rows], int(rows[0]))
+        cut_records(editor, draft.records, gone)
     edits = edits_of(image, editor)
     told += [HOOK_CONTEXT] if draft.request.hook and draft.request.stub is None else []
     told += [check.text for check in checks if check.verdict == "warning"]
@@ -159,13 +148,14 @@ def _assemble(
     )  # fmt: skip
 
 
-def record_sections(image: Image, records: RecordTable) -> Iterator[tuple[int, I64]]:
-    """Every record section with the rows of its slots."""
+def cut_records(editor: Editor, records: RecordTable, gone: Mask) -> None:
+    """Cut the slots out of every record section, each with its relocation."""
+    image = editor.image
     for sec in image.sections_named(*SECTIONS):
         first, size = int(image.shdr["sh_offset"][sec]), int(image.shdr["sh_size"][sec])
         rows = np.flatnonzero((records.slot >= first) & (records.slot < first + size))
-        if image.has_bytes[sec] and len(rows):
-            yield sec, rows
+        if image.has_bytes[sec] and gone[rows].any():
+            editor.cut_slots(sec, gone[rows], int(rows[0]))
 
 
 def edits_of(image: Image, editor: Editor) -> Edits:

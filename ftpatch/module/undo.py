@@ -10,14 +10,14 @@ import numpy as np
 
 from ftpatch.arch import Arch, Shape
 from ftpatch.change import Change, Undoing
-from ftpatch.draft import patchable_shape
+from ftpatch.draft import patchable_shape, slots_of
 from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of, touching
 from ftpatch.elf.tables import I64, Mask
 from ftpatch.errors import PolicyError
-from ftpatch.module.plan import CUT, edits_of, record_sections
+from ftpatch.module.plan import CUT, cut_records, edits_of
 from ftpatch.outcome import Settled
 from ftpatch.records import SECTIONS, SLOT, RecordTable
 from ftpatch.returning import BY_JOURNAL
@@ -44,9 +44,9 @@ def make_module_drop(image: Image, arch: Arch, records: RecordTable, table: Site
     reasons = no_record(table, request.chosen)
     refuse_unless_skipped(table, request, reasons)
     index = open_sites(request, reasons)
-    gone = _slots(records, table, index)
+    gone = slots_of(records, table, index)
     editor = Editor(image)
-    _cut(editor, records, gone)
+    cut_records(editor, records, gone)
     n, stays = len(index), records.live & ~gone
     return Change(
         "drop", table, records, request.chosen, reasons, index, np.zeros((n, 0), np.uint32), ("cut",) * n, gone,
@@ -70,8 +70,8 @@ def make_module_disable(image: Image, arch: Arch, records: RecordTable, table: S
     _forget_calls(editor, shape, table, index)
     gone, added = np.zeros(len(records), dtype=bool), index[table.row[index] < 0]
     if shape.called:
-        gone, added = _slots(records, table, index), added[:0]
-        _cut(editor, records, gone)
+        gone, added = slots_of(records, table, index), added[:0]
+        cut_records(editor, records, gone)
     for site in added.tolist():
         _return_record(editor, arch, table, site)
     way, why = ("shrink", CUT) if shape.called else ("return", RETURNED)
@@ -104,18 +104,6 @@ def require_way(request: Undoing, path: str) -> None:
         raise PolicyError(f"--records {request.records} does not work in a module", path,
                           found="a loader that reads every slot",
                           expected="shrink: slot and relocation leave")  # fmt: skip
-
-
-def _slots(records: RecordTable, table: SiteTable, index: I64) -> Mask:
-    found = np.zeros(len(records), dtype=bool)
-    found[table.row[index][table.row[index] >= 0]] = True
-    return found
-
-
-def _cut(editor: Editor, records: RecordTable, gone: Mask) -> None:
-    for sec, rows in record_sections(editor.image, records):
-        if gone[rows].any():
-            editor.cut_slots(sec, gone[rows], int(rows[0]))
 
 
 def _forget_calls(editor: Editor, shape: Shape, table: SiteTable, index: I64) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 QEMU = "qemu-ppc64le"
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 ALLOW, NO_SUCH_CALL = 0x7FFF_0000, 0x0005_0000 | 38  # SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO | ENOSYS
-LOAD, EQUAL, AND, ALWAYS, RETURN = 0x20, 0x15, 0x54, 0x05, 0x06  # BPF: ld abs; jeq k; and k; ja; ret k
+LOAD, EQUAL, AND, RETURN = 0x20, 0x15, 0x54, 0x06  # BPF: ld abs; jeq k; and k; ret k
 NUMBER, MACHINE, ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 CLONE_THREAD, WRITES = 0x1_0000, 0o3 | 0o100 | 0o1000 | 0o20000000  # O_ACCMODE, O_CREAT, O_TRUNC, O_TMPFILE
 

@@ -72,7 +72,7 @@ def _first(plan: Decided, shown: int) -> Mask:
     """The first few of the patched sites and of those that stay: all that a text report names."""
     mask = np.zeros(len(plan.table), dtype=bool)
     mask[plan.index[:shown]] = True
-    mask[np.flatnonzero(plan.chosen & ~plan.patched)[:shown]] = True
+    mask[np.setdiff1d(np.flatnonzero(plan.chosen), plan.index)[:shown]] = True
     return mask
 
 

@@ -18,7 +18,6 @@ SUM = re.compile(rf"-?\s*{TERM}(?:\s*[-+]\s*{TERM})*")
 PARTS = re.compile(rf"([-+]?)\s*({TERM})")
 LABEL = re.compile(rf"\s*({NAME}|[0-9]+)\s*:(.*)", re.DOTALL)
 STATEMENT = re.compile(r"([A-Za-z.][\w.]*[-+]?)(?:\s+(.*))?", re.DOTALL)
-OPERANDS = re.compile(r"[\w\s,.$#%()\[\]!*~+-]*")
 SILENT = (".text", ".globl", ".global", ".type", ".size")
 SIZES = {".inst": 4, ".long": 4, ".4byte": 4, ".quad": 8, ".8byte": 8}
 

@@ -30,7 +30,6 @@ PHDR: tuple[Field, ...] = ((0, "I"), (4, "I"), (8, "Q"), (16, "Q"), (24, "Q"), (
 SYM: tuple[Field, ...] = ((0, "I"), (4, "B"), (5, "B"), (6, "H"), (8, "Q"), (16, "Q"))
 RELA: tuple[Field, ...] = ((0, "Q"), (8, "I"), (12, "I"), (16, "Q"))
 WORD64: tuple[Field, ...] = ((0, "Q"),)
-WORD32: tuple[Field, ...] = ((0, "I"),)
 SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOBITS, SHT_RELR = 2, 3, 4, 8, 19
 SHF_EXECINSTR = 4
 EDGES = (0, 1, 2, 3, 4, 7, 8, 16, 24, 40, 64, 0x7F, 0x80, 0xFF, 0xFF00, 0xFFF1, 0xFFF2, 0xFFFF, 1 << 31, (1 << 32) - 1,
