@@ -51,7 +51,11 @@ class Debian:
 
     @cached_property
     def stock(self) -> Verdict:
-        return self.boot(self.image(self.kernel.vmlinux), names=[self.syscall])
+        return self.boot(self.stock_image, names=[self.syscall])
+
+    @cached_property
+    def stock_image(self) -> Path:
+        return self.image(self.kernel.vmlinux)
 
     @property
     def syscall(self) -> str:
@@ -95,7 +99,7 @@ class Debian:
         names = [value for key, value in pairwise(options) if key == "--func"]
         watch = {self.return_address(name): name for name in names}
         counts = []
-        for image in (self.folder / "Image", self.patched(*options)):
+        for image in (self.stock_image, self.patched(*options)):
             verdict = self.boot(image, watch=list(watch))
             assert verdict.problems == ()
             counts.append({watch[va]: n for va, n in verdict.executed.items()})
