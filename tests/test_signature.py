@@ -428,10 +428,11 @@ def sign_file() -> Path:
     if not program.exists():
         arch = subprocess.check_output(["dpkg", "--print-architecture"], text=True).strip()
         source = apt.Apt.prepare(program.parent / "apt" / arch, arch, ("trixie", "trixie-security"))
-        choice = apt.newest("linux-kbuild-6.12*+deb13*", source.candidates("linux-kbuild-6.12*+deb13*"))
+        choices = apt.newest_first("linux-kbuild-6.12*+deb13*", source.candidates("linux-kbuild-6.12*+deb13*"))
         with tempfile.TemporaryDirectory(dir=program.parent) as name:
             folder = Path(name)
-            apt.extract(source.download(choice, folder), {"it": "usr/lib/linux-kbuild-*/scripts/sign-file"}, folder)
+            _, deb = source.download(choices, folder)
+            apt.extract(deb, {"it": "usr/lib/linux-kbuild-*/scripts/sign-file"}, folder)
             (folder / "it").chmod(0o755)
             (folder / "it").rename(program)
     return program

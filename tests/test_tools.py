@@ -157,7 +157,7 @@ OFFERED = "".join(
 
 @needs_dpkg
 def test_newest_is_by_debian_order_and_holds_a_kernel() -> None:
-    choice = apt.newest("linux-image-6.12*+deb13*-cloud-arm64-dbg", apt.candidates(OFFERED))
+    choice = apt.newest_first("linux-image-6.12*+deb13*-cloud-arm64-dbg", apt.candidates(OFFERED))[0]
     assert choice == apt.Candidate(
         "linux-image-6.12.117+deb13-cloud-arm64-dbg", "6.12.117-1", "6.12.117-1-digest", 1_800_000
     )
@@ -165,7 +165,7 @@ def test_newest_is_by_debian_order_and_holds_a_kernel() -> None:
 
 @needs_dpkg
 def test_of_packages_of_one_version_the_newest_by_name_is_taken() -> None:
-    choice = apt.newest("linux-image-6.1.0-*-cloud-arm64-dbg", apt.candidates(OFFERED))
+    choice = apt.newest_first("linux-image-6.1.0-*-cloud-arm64-dbg", apt.candidates(OFFERED))[0]
     assert choice.package == "linux-image-6.1.0-10-cloud-arm64-dbg"
 
 
@@ -178,12 +178,12 @@ def test_of_packages_of_one_version_the_newest_by_name_is_taken() -> None:
     ],
 )
 def test_the_flavour_with_64k_pages_and_the_debug_symbols_are_other_packages(pattern: str, package: str) -> None:
-    assert apt.newest(pattern, apt.candidates(OFFERED)).package == package
+    assert apt.newest_first(pattern, apt.candidates(OFFERED))[0].package == package
 
 
 def test_no_package_that_matches_is_an_error() -> None:
     with pytest.raises(kernels.FetchError, match="no package like linux-image-7"):
-        apt.newest("linux-image-7*", apt.candidates(OFFERED))
+        apt.newest_first("linux-image-7*", apt.candidates(OFFERED))
 
 
 @needs_dpkg

@@ -122,39 +122,54 @@ def test_the_packages_with_the_modules_go_by_the_package_with_the_kernel() -> No
     )
 
 
-def test_of_the_packages_the_first_of_exactly_the_kernels_version_is_taken() -> None:
+def test_only_packages_of_exactly_the_kernels_version_are_taken_in_order() -> None:
     offered = [
         apt.Candidate("p", "1-2", "new", 9000),
         apt.Candidate("p-dbg", "1-1", "dbg", 9000),
         apt.Candidate("p-unsigned", "1-1", "unsigned", 9000),
     ]
-    assert apt.same_version(["p", "p-unsigned", "p-dbg"], "1-1", offered).sha256 == "unsigned"
-    assert apt.same_version(["p", "p-unsigned", "p-dbg"], "1-2", offered).sha256 == "new"
+    assert [one.sha256 for one in apt.of_version(["p", "p-unsigned", "p-dbg"], "1-1", offered)] == ["unsigned", "dbg"]
+    assert [one.sha256 for one in apt.of_version(["p", "p-unsigned", "p-dbg"], "1-2", offered)] == ["new"]
     with pytest.raises(apt.FetchError, match="the apt sources offer 1-3 of none of: p, p-dbg"):
-        apt.same_version(["p", "p-dbg"], "1-3", offered)
+        apt.of_version(["p", "p-dbg"], "1-3", offered)
 
 
-class Archive:
-    """An apt whose packages are made on the spot: the members of each, by package and version."""
+class Archive(apt.Apt):
+    """An apt whose packages are made on the spot: the members of each, by package and version.
+
+    What `missing` holds is listed, but a download of it fails.
+    """
 
     def __init__(self, packages: Mapping[tuple[str, str], Sequence[str]]) -> None:
-        self.packages = packages
+        super().__init__({})
+        self.__dict__.update(packages=packages, missing=set())
+
+    packages: Mapping[tuple[str, str], Sequence[str]]
+    missing: set[tuple[str, str]]
+
+    def have(self, packages: Mapping[tuple[str, str], Sequence[str]]) -> None:
+        self.__dict__.update(packages=packages)
 
     def candidates(self, pattern: str) -> list[apt.Candidate]:
         fitting = (key for key in self.packages if re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), key[0]))
         return [apt.Candidate(package, version, "digest", 9000) for package, version in fitting]
 
-    def download(self, choice: apt.Candidate, directory: Path) -> Path:
-        tree = directory / f"tree-{choice.package}"
-        control = f"Package: x\nVersion: {choice.version}\nArchitecture: all\nMaintainer: x <x@x.org>\nDescription: x\n"
-        for name in self.packages[choice.package, choice.version]:
+    def _run(
+        self, command: list[str], *, capture: bool = False, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        assert command[:3] == ["apt-get", "download", "--quiet"] and cwd
+        package, _, version = command[3].partition("=")
+        if (package, version) in self.missing:
+            return subprocess.CompletedProcess(command, 100)
+        tree = cwd / f"tree-{package}"
+        control = f"Package: x\nVersion: {version}\nArchitecture: all\nMaintainer: x <x@x.org>\nDescription: x\n"
+        for name in self.packages[package, version]:
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            (tree / name).write_text(f"{choice.version} {name}")
+            (tree / name).write_text(f"{version} {name}")
         (tree / "DEBIAN").mkdir()
         (tree / "DEBIAN/control").write_text(control)
-        deb = directory / "x.deb"
-        subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, deb], check=True, capture_output=True)
-        return deb
+        build = ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(cwd / "x.deb")]
+        return subprocess.run(build, check=True, capture_output=True, text=True)
 
 
 BINARY, MODULES, BASE = (f"linux-{part}-7-powerpc64le" for part in ("binary", "modules", "base"))
@@ -177,7 +192,7 @@ def test_a_tree_is_of_the_kernels_version_before_and_after_a_refresh(
     archive = Archive(version("1"))
     monkeypatch.setattr(kernels, "_apt", lambda spec: archive)
     assert kernels.ensure("ppc64le-sid").modules is None
-    archive.packages = version("2") | version("1")
+    archive.have(version("2") | version("1"))
     tree = kernels.modules("ppc64le-sid")
     assert tree == tmp_path / "kernels/ppc64le-sid/modules" == kernels.ensure("ppc64le-sid").modules
     found = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
@@ -188,17 +203,74 @@ def test_a_tree_is_of_the_kernels_version_before_and_after_a_refresh(
     assert newer.vmlinux.read_text().startswith("2 ") and (tree / "kernel/net/a.ko.xz").read_text().startswith("2 ")
 
 
-@needs_dpkg
-def test_modules_that_the_archive_has_no_longer_are_had_by_a_refresh(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    """An archive with three versions of a kernel, in place of Debian's."""
     monkeypatch.setenv("FTPATCH_CACHE", str(tmp_path))
-    archive = Archive(version("1"))
+    archive = Archive(version("1") | version("2") | version("3"))
     monkeypatch.setattr(kernels, "_apt", lambda spec: archive)
+    return archive
+
+
+@needs_dpkg
+def test_the_newest_kernel_that_comes_is_taken_and_named(archive: Archive, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mirror listed linux-image-6.12.117 for ppc64le and answered 404; everything stopped, though 6.12.107 came."""
+    archive.missing.update({(BINARY, "3"), (BINARY, "2")})
+    kernel = kernels.ensure("ppc64le-sid")
+    assert kernel.version == "1" and kernel.vmlinux.read_text() == "1 usr/lib/modules/7/vmlinuz"
+    assert [line.removeprefix("tools.kernels: ") for line in capsys.readouterr().err.splitlines()] == [
+        f"downloading {BINARY} 3",
+        f"{BINARY} 3 is listed but does not come",
+        f"downloading {BINARY} 2",
+        f"{BINARY} 2 is listed but does not come",
+        f"downloading {BINARY} 1",
+        "extracting x.deb",
+    ]
+
+
+@needs_dpkg
+def test_that_no_kernel_comes_is_an_error_with_all_that_were_tried(archive: Archive, tmp_path: Path) -> None:
+    archive.missing.update({(BINARY, "3"), (BINARY, "2"), (BINARY, "1")})
+    with pytest.raises(kernels.FetchError) as caught:
+        kernels.ensure("ppc64le-sid")
+    assert str(caught.value) == f"apt-get could download none of: {BINARY} 3, {BINARY} 2, {BINARY} 1"
+    assert list((tmp_path / "kernels").iterdir()) == []
+
+
+@needs_dpkg
+def test_a_refresh_that_brings_nothing_newer_leaves_what_is_there(archive: Archive) -> None:
+    archive.missing.add((BINARY, "3"))
+    assert kernels.ensure("ppc64le-sid").version == "2"
+    archive.missing.add((BINARY, "2"))
+    assert kernels.ensure("ppc64le-sid", refresh=True).version == "2"
+    archive.missing.clear()
+    assert kernels.ensure("ppc64le-sid", refresh=True).version == "3"
+
+
+@needs_dpkg
+def test_a_kernel_whose_modules_do_not_come_gives_way_to_the_newest_whose_modules_do(archive: Archive) -> None:
+    archive.missing.update({(MODULES, "3"), (BASE, "2")})
+    assert kernels.ensure("ppc64le-sid").version == "3"
+    tree = kernels.modules("ppc64le-sid")
+    assert kernels.ensure("ppc64le-sid").version == "1"
+    assert (tree / "kernel/net/a.ko.xz").read_text().startswith("1 ")
+
+
+@needs_dpkg
+def test_a_cached_kernel_that_the_archive_has_no_longer_gives_way_too(archive: Archive) -> None:
+    archive.have(version("1"))
     kernels.ensure("ppc64le-sid")
-    archive.packages = version("2")
-    with pytest.raises(kernels.FetchError, match=r"offer 1 of none of: .* --refresh ppc64le-sid$"):
+    archive.have(version("2"))
+    kernels.modules("ppc64le-sid")
+    assert kernels.ensure("ppc64le-sid").version == "2"
+
+
+@needs_dpkg
+def test_that_no_modules_come_is_an_error_and_the_kernel_stays(archive: Archive) -> None:
+    archive.missing.update({(MODULES, one) for one in "123"})
+    with pytest.raises(kernels.FetchError, match=f"could download none of: {MODULES} 3$"):
         kernels.modules("ppc64le-sid")
+    assert kernels.ensure("ppc64le-sid").version == "3"
 
 
 REPORT = """\

@@ -141,25 +141,24 @@ def candidates(shown: str) -> list[Candidate]:
     ]
 
 
-def same_version(packages: Sequence[str], version: str, offered: Iterable[Candidate]) -> Candidate:
-    """Return the first of `packages` that is offered in exactly this version."""
+def of_version(packages: Sequence[str], version: str, offered: Iterable[Candidate]) -> list[Candidate]:
+    """Return those of `packages` that are offered in exactly this version, in the order of `packages`."""
     exact = {candidate.package: candidate for candidate in offered if candidate.version == version}
-    for package in packages:
-        if package in exact:
-            return exact[package]
+    if present := [exact[package] for package in packages if package in exact]:
+        return present
     raise FetchError(f"the apt sources offer {version} of none of: {', '.join(packages)}")
 
 
-def newest(pattern: str, offered: Iterable[Candidate]) -> Candidate:
-    """Return the newest of the packages that match `pattern` and are large enough to hold a kernel."""
-    fitting = [
+def newest_first(pattern: str, offered: Iterable[Candidate]) -> list[Candidate]:
+    """Return the packages that match `pattern` and are large enough to hold a kernel, the newest first."""
+    fitting = {
         candidate
         for candidate in offered
         if fnmatch.fnmatchcase(candidate.package, pattern) and candidate.installed_kib >= _SMALLEST_KIB
-    ]
+    }
     if not fitting:
         raise FetchError(f"the apt sources offer no package like {pattern}")
-    return max(fitting, key=functools.cmp_to_key(_compare))
+    return sorted(fitting, key=functools.cmp_to_key(_compare), reverse=True)
 
 
 def _compare(left: Candidate, right: Candidate) -> int:
@@ -207,13 +206,19 @@ class Apt:
         fitting = sorted(fnmatch.filter(names, pattern))
         return candidates(self._run(["apt-cache", "show", *fitting], capture=True).stdout) if fitting else []
 
-    def download(self, choice: Candidate, directory: Path) -> Path:
-        """Return the path of the .deb after downloading it to `directory`."""
-        say(f"downloading {choice.package} {choice.version}")
-        self._run(["apt-get", "download", "--quiet", f"{choice.package}={choice.version}"], cwd=directory)
-        if not (debs := list(directory.glob("*.deb"))):
-            raise FetchError(f"apt-get could not download {choice.package} {choice.version}")
-        return debs[0]
+    def download(self, choices: Sequence[Candidate], directory: Path) -> tuple[Candidate, Path]:
+        """Return the first of `choices` that comes, and the path of its .deb in `directory`.
+
+        A mirror may list what it cannot send, so each one that fails is named and the next is tried.
+        """
+        for choice in choices:
+            say(f"downloading {choice.package} {choice.version}")
+            self._run(["apt-get", "download", "--quiet", f"{choice.package}={choice.version}"], cwd=directory)
+            if debs := list(directory.glob("*.deb")):
+                return choice, debs[0]
+            say(f"{choice.package} {choice.version} is listed but does not come")
+        names = ", ".join(f"{choice.package} {choice.version}" for choice in choices)
+        raise FetchError(f"apt-get could download none of: {names}")
 
     def _run(
         self, command: list[str], *, capture: bool = False, cwd: Path | None = None

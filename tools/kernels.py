@@ -7,6 +7,7 @@ modules/kernel/drivers/net/dummy.ko.xz.  Both are of one version, since a newer 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.apt import Apt, Candidate, FetchError, extract, extract_below, newest, same_version, say
+from tools.apt import Apt, Candidate, FetchError, extract, extract_below, newest_first, of_version, say
 from tools.programs import ensure_tools
 
 __all__ = ["FetchError", "Kernel", "cache_directory", "cached", "ensure", "ensure_tools", "known", "modules"]
@@ -28,7 +29,7 @@ _MODULE_FILES = ("kernel/*.ko", "kernel/*.ko.xz", "kernel/*.ko.zst", "kernel/*.k
 
 @dataclass(frozen=True)
 class Spec:
-    """Where to find a kernel: the newest package whose name matches a pattern, and the files in it."""
+    """Where to find a kernel: the newest package that comes and whose name matches a pattern, and the files in it."""
 
     package: str  # pattern of the package's name
     arch: str  # as tools.boot calls it
@@ -149,17 +150,26 @@ def cached(name: str) -> Kernel | None:
 
 
 def ensure(name: str, *, refresh: bool = False) -> Kernel:
-    """Return the kernel, downloaded if it is missing or if `refresh` is set and there is a newer one."""
+    """Return the kernel, downloaded if it is missing or if `refresh` is set and a newer one comes."""
     present = cached(name)
     if present and not refresh:
         return present
     spec = _spec(name)
     apt = _apt(spec)
-    choice = newest(spec.package, apt.candidates(spec.package))
-    if not present or (present.package, present.version) != (choice.package, choice.version):
-        _put(apt, [choice], _directory(name), _kernel_of(spec))
-    if present and present.modules:
-        modules(name)
+    choices = newest_first(spec.package, apt.candidates(spec.package))
+    if present:
+        # Only what is newer than the one at hand is worth a download.
+        choices = list(itertools.takewhile(lambda choice: not _is_of(present, choice), choices))
+    if choices:
+        try:
+            _put(apt, [choices], _directory(name), _kernel_of(spec))
+        except FetchError as error:
+            if not present:
+                raise
+            say(f"{error}; {present.package} {present.version} stays")
+        else:
+            if present and present.modules:
+                modules(name)
     brought = cached(name)
     assert brought is not None
     return brought
@@ -169,22 +179,47 @@ def modules(name: str) -> Path:
     """Return the tree of the modules of the kernel's own build, downloaded if it is missing.
 
     Below it, paths are those below lib/modules/VERSION: kernel/drivers/net/dummy.ko, or .ko.xz; as they were shipped.
+    Where the modules of that build do not come, the newest other kernel whose modules do takes its place.
     """
     kernel = ensure(name)
     if kernel.modules:
         return kernel.modules
-    apt = _apt(_spec(name))
-    choices = []
-    for packages in module_packages(kernel.package):
-        offered = [candidate for package in packages for candidate in apt.candidates(package)]
-        try:
-            choices.append(same_version(packages, kernel.version, offered))
-        except FetchError as error:
-            hint = f"get the newest kernel with: python -m tools.kernels --refresh {name}"
-            raise FetchError(f"{error} - {hint}") from None
+    spec = _spec(name)
+    apt = _apt(spec)
     tree = _directory(name) / "modules"
-    _put(apt, choices, tree, _modules_of)
-    return tree
+    try:
+        _put_modules(apt, kernel.package, kernel.version, tree)
+        return tree
+    except FetchError as error:
+        say(f"no modules of {kernel.package} {kernel.version}: {error}")
+        failed = error
+    for choice in newest_first(spec.package, apt.candidates(spec.package)):
+        if _is_of(kernel, choice):
+            continue
+        say(f"trying {choice.package} {choice.version} with its modules")
+        try:
+            with tempfile.TemporaryDirectory(dir=_directory(name).parent, prefix=f".{name}-try-") as folder:
+                _put_modules(apt, choice.package, choice.version, Path(folder, "modules"))
+                _put(apt, [[choice]], _directory(name), _kernel_of(spec))
+                Path(folder, "modules").rename(tree)
+            return tree
+        except FetchError as error:
+            say(str(error))
+    raise failed
+
+
+def _is_of(kernel: Kernel, choice: Candidate) -> bool:
+    """Is `choice` the package that `kernel` was taken from?"""
+    return (kernel.package, kernel.version) == (choice.package, choice.version)
+
+
+def _put_modules(apt: Apt, package: str, version: str, tree: Path) -> None:
+    """Put the modules of the kernel in `package` at `tree`: of each group of packages the first that comes."""
+    groups = []
+    for packages in module_packages(package):
+        offered = [candidate for one in packages for candidate in apt.candidates(one)]
+        groups.append(of_version(packages, version, offered))
+    _put(apt, groups, tree, _modules_of)
 
 
 def _spec(name: str) -> Spec:
@@ -206,19 +241,20 @@ def _apt(spec: Spec) -> Apt:
     return Apt.prepare(cache_directory() / "apt" / arch, arch, tuple(suites))
 
 
-def _put(apt: Apt, choices: Sequence[Candidate], target: Path, fill: Callable[[Path, Path], None]) -> None:
-    """Download `choices` and put what `fill` makes of them at `target` in one step, in place of what was there."""
+def _put(apt: Apt, groups: Sequence[Sequence[Candidate]], target: Path, fill: Callable[[Path, Path], None]) -> None:
+    """Put what `fill` makes of the first that comes of each group at `target`, in one step, in place of the old."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as directory:
         fresh = Path(directory, target.name)
         fresh.mkdir()
-        for choice in choices:
-            deb = apt.download(choice, Path(directory))
+        taken = []
+        for group in groups:
+            choice, deb = apt.download(group, Path(directory))
             say(f"extracting {deb.name}")
             fill(deb, fresh)
             deb.unlink()
-        first = choices[0]
-        facts = {"package": first.package, "version": first.version, "deb_sha256": first.sha256}
+            taken.append(choice)
+        facts = {"package": taken[0].package, "version": taken[0].version, "deb_sha256": taken[0].sha256}
         (fresh / _FACTS).write_text(json.dumps(facts, indent=2) + "\n")
         if target.exists():
             target.rename(Path(directory, "old"))
