@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from elfwriter import MINI, pos_of, symbol, words_at
 
-from ftpatch import apply, verify
 from ftpatch.arch import Branch
 from ftpatch.cli import run
-from ftpatch.edits import Edits
 from ftpatch.elf.image import Image
+from ftpatch.plan.edits import Edits
+from ftpatch.write import files as apply
+from ftpatch.write import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = MINI / "vmlinux-callops"
@@ -436,7 +437,7 @@ def test_an_interrupt_leaves_nothing(
 def test_a_termination_while_writing_leaves_nothing(here: Path) -> None:
     program = (
         "import os, signal, sys\n"
-        "from ftpatch import apply, cli\n"
+        "from ftpatch import cli\nfrom ftpatch.write import files as apply\n"
         "apply.write = lambda *a: (os.kill(os.getpid(), signal.SIGTERM), signal.pause())\n"
         "sys.argv = ['ftpatch', 'enable', 'vmlinux', '--func', 'vfs_read', '-o', 'out']\n"
         "cli.main()\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ftpatch.arch.arm64_contract import keeps_contract
-from ftpatch.elf.tables import U32
+from ftpatch.arrays import U32
 
 AT = 0xFFFF_8000_8000_1000
 

@@ -13,8 +13,8 @@ from elfwriter import MINI
 
 from ftpatch.cli import run
 from ftpatch.cli.diff import CLASSES
-from ftpatch.diff import RULES, Compared, compare_files, compare_trees
-from ftpatch.digest import Digest, Key, Site, digest_file
+from ftpatch.compare.diff import RULES, Compared, compare_files, compare_trees
+from ftpatch.compare.digest import Digest, Key, Site, digest_file
 from ftpatch.errors import UsageError
 from tools.kernels import Kernel
 

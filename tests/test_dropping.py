@@ -11,19 +11,19 @@ import pytest
 from elfwriter import BASE, MINI, RET, TEXT, Kernel, add, adrp, parsed, pos_of, symbol, words_at, written
 
 from ftpatch import api
-from ftpatch.draft import Request
-from ftpatch.dropping import Dropping
 from ftpatch.errors import PolicyError
-from ftpatch.plan import Plan, make_plan
-from ftpatch.select import select
+from ftpatch.plan.enable import Plan, make_plan
+from ftpatch.plan.records_out import Dropping
+from ftpatch.plan.request import Request
+from ftpatch.sites.select import select
 
 MINUS4 = (1 << 64) - 4
 
 
 def planned(path: str | Path, *func: str, way: str) -> Plan:
     scan = api.scan(str(path))
-    request = replace(Request(select(scan.table, func).mask), records=way)
-    return make_plan(scan.image, scan.arch, scan.records, scan.table, request)
+    request = replace(Request(select(scan.sites, func).mask), records=way)
+    return make_plan(scan.image, scan.arch, scan.records, scan.sites, request)
 
 
 def result(path: str | Path, plan: Plan) -> bytes:

@@ -13,19 +13,18 @@ from ftpatch.arch import Arch, arch_of
 from ftpatch.arch import arm64_module as arm_code
 from ftpatch.arch import ppc64le_module as ppc_code
 from ftpatch.elf.image import Image, open_image
-from ftpatch.proof import confine, emulate_arm64, emulate_ppc64le
-from ftpatch.proof import guest_ppc64le as guest
-from ftpatch.proof.emulate import Claim, Outcome, emulate
-from ftpatch.proof.loader import load_module
-from ftpatch.proof.memory import Block, Memory, Moved, _around, image_memory
-from ftpatch.records import read_records
-from ftpatch.sites import ENABLED, SiteTable, read_sites
+from ftpatch.proof.emulate import Claim, Outcome, arm64, emulate, ppc64le, qemu_sandbox
+from ftpatch.proof.emulate import guest_ppc64le as guest
+from ftpatch.proof.emulate.loader import load_module
+from ftpatch.proof.emulate.memory import Block, Memory, Moved, _around, image_memory
+from ftpatch.sites.records import read_records
+from ftpatch.sites.table import ENABLED, SiteTable, read_sites
 from tools.kernels import Kernel, modules
 
 MINI = Path(__file__).resolve().parent.parent / "testdata"
 BASE, STUB, TARGET, OPS = 0xC000_0000_0001_0000, 0xC000_0000_0002_0000, 0xC000_0000_0003_0000, 0xC000_0000_0004_0000
 RESUME = BASE + 8
-NOT_HERE = confine.why_not()
+NOT_HERE = qemu_sandbox.why_not()
 needs_qemu = pytest.mark.skipif(bool(NOT_HERE), reason=f"{NOT_HERE} – apt install qemu-user runs it")
 Enable = Callable[..., str]
 
@@ -190,7 +189,7 @@ def arm(
 ) -> str:
     """The failure of one site at BASE, or nothing."""
     claim = Claim("f", BASE, RESUME, target, ops, tail)
-    outcome = emulate_arm64.run(memory_of({TARGET: [0] * 8, **code}, moves), [claim], 1)
+    outcome = arm64.run(memory_of({TARGET: [0] * 8, **code}, moves), [claim], 1)
     assert outcome.n == 1 and not outcome.skipped
     return "".join(outcome.failures)
 
@@ -262,7 +261,7 @@ def test_a_literal_is_relocated_exactly_once(filled: int, packed: int, holds: bo
     place = np.array([BASE - 8], dtype=u64)
     moved = Moved(np.repeat(place, filled), np.full(filled, OPS, u64), np.repeat(place, packed))
     blocks = memory_of({**literal(OPS), TARGET: [0]}).blocks
-    outcome = emulate_arm64.run(Memory(blocks, moved, True), [Claim("f", BASE, RESUME, TARGET, OPS)], 1)
+    outcome = arm64.run(Memory(blocks, moved, True), [Claim("f", BASE, RESUME, TARGET, OPS)], 1)
     assert (outcome.failures == ()) == holds
 
 
@@ -336,7 +335,7 @@ def test_what_is_said_twice_of_memory_is_taken_from_the_first(
 def test_the_same_seed_gives_the_same_words() -> None:
     bad = memory_of({BASE: [NOP, *GOOD[1:]], TARGET: [0]})
     claim = Claim("f", BASE, RESUME, TARGET, None)
-    first, again, other = (emulate_arm64.run(bad, [claim], seed).failures for seed in (1, 1, 2))
+    first, again, other = (arm64.run(bad, [claim], seed).failures for seed in (1, 1, 2))
     assert first == again != other
 
 
@@ -357,7 +356,7 @@ def ppc(
     other = BASE + 0x800
     memory = memory_of({**code, other: [MFLR_R0, jump(other + 4, TARGET), PPC_NOP]}, moves, own_toc=toc)
     claims = [Claim("f", BASE, resume, target, ops, tail), Claim("g", other, other + 8, TARGET, None)]
-    outcome = emulate_ppc64le.run(memory, claims, 1)
+    outcome = ppc64le.run(memory, claims, 1)
     assert outcome.n == 2 and not outcome.skipped
     assert not any(failure.startswith("g") for failure in outcome.failures)
     return "".join(outcome.failures)
@@ -478,22 +477,22 @@ def test_a_target_that_is_a_site_itself_is_run_apart() -> None:
     """A trap stands at a target; the site that begins there would come to it first."""
     memory = memory_of({BASE: INLINE, TARGET: [MFLR_R0, jump(TARGET + 4, STUB), PPC_NOP]})
     claims = [Claim("f", BASE, RESUME, TARGET, None), Claim("g", TARGET, TARGET + 8, STUB, None)]
-    assert emulate_ppc64le.run(memory, claims, 1) == Outcome(2)
+    assert ppc64le.run(memory, claims, 1) == Outcome(2)
 
 
 @needs_qemu
 def test_code_without_end_is_stopped_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emulate_ppc64le, "SECONDS", 1.0)
+    monkeypatch.setattr(ppc64le, "SECONDS", 1.0)
     memory = memory_of({BASE: [0x4800_0000], TARGET: INLINE})  # b .
     claims = [Claim("f", BASE, RESUME, STUB, None), Claim("g", TARGET, TARGET + 8, BASE + 0x2_0000, None)]
-    first, second = emulate_ppc64le.run(memory, claims, 1).failures
+    first, second = ppc64le.run(memory, claims, 1).failures
     assert first == f"f: never arrives at the target: found no end within 1 s, expected {STUB:#x}"
     assert second.startswith("g: never arrives at the target: found no end within 1 s, in an earlier claim, expected ")
 
 
 def test_without_qemu_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    outcome = emulate_ppc64le.run(memory_of({BASE: INLINE}), [Claim("f", BASE, RESUME, TARGET, None)], 1)
+    outcome = ppc64le.run(memory_of({BASE: INLINE}), [Claim("f", BASE, RESUME, TARGET, None)], 1)
     assert outcome == Outcome(0, skipped="no qemu-ppc64le (Debian package qemu-user)")
 
 
@@ -528,7 +527,7 @@ def test_a_guest_cannot_change_files(number: int, r4: int, r5: int, tmp_path: Pa
     words = system_call(number, guest.STATE, r4, r5)
     segments = [guest.Segment(guest.CODE, np.array(words, dtype="<u4").tobytes(), guest.READ | guest.EXECUTE),
                 guest.Segment(guest.STATE, data, guest.READ | guest.WRITE)]  # fmt: skip
-    assert confine.run(guest.elf(segments), 20) == confine.Ran(b"", "")
+    assert qemu_sandbox.run(guest.elf(segments), 20) == qemu_sandbox.Ran(b"", "")
     assert [one.name for one in tmp_path.iterdir()] == ["there"]
 
 
@@ -536,5 +535,5 @@ def test_a_guest_cannot_change_files(number: int, r4: int, r5: int, tmp_path: Pa
 @pytest.mark.parametrize("number", [326, 2, 37, 362])  # socket, fork, kill with signal 0, execveat
 def test_a_guest_cannot_reach_out(number: int) -> None:
     words = np.array(system_call(number, 2, 0, 0), dtype="<u4").tobytes()
-    ran = confine.run(guest.elf([guest.Segment(guest.CODE, words, guest.READ | guest.EXECUTE)]), 20)
-    assert ran == confine.Ran(b"", "")
+    ran = qemu_sandbox.run(guest.elf([guest.Segment(guest.CODE, words, guest.READ | guest.EXECUTE)]), 20)
+    assert ran == qemu_sandbox.Ran(b"", "")

@@ -23,9 +23,9 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ftpatch import envelope
+from ftpatch.container import envelope
+from ftpatch.container.envelope import Contents, encoder_of, encoders, open_elf, wrap, wrapping_for
 from ftpatch.elf.image import open_image
-from ftpatch.envelope import Contents, encoder_of, encoders, open_elf, wrap, wrapping_for
 from ftpatch.errors import EnvelopeError, FtpatchError, InputError, UnsupportedError
 from tools import kernels
 
@@ -354,7 +354,8 @@ def test_bomb_costs_no_more_than_the_bound(kind: str, tmp_path: Path) -> None:
 def test_bomb_costs_no_address_space(tmp_path: Path) -> None:
     """In a process of its own, which has no more to give: liblzma's and libzstd's own memory counts, too."""
     program = (
-        "import resource, sys\nfrom ftpatch.envelope import open_elf\nfrom ftpatch.errors import EnvelopeError\n"
+        "import resource, sys\n"
+        "from ftpatch.container.envelope import open_elf\nfrom ftpatch.errors import EnvelopeError\n"
         "import lzma, zlib, zstandard\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (128 << 20),) * 2)\n"

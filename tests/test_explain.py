@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from elfwriter import MINI
 
-from ftpatch import api, edit_class, inlined, why
+from ftpatch import api
 from ftpatch.cli import run
-from ftpatch.explain import name_at
+from ftpatch.elf import inlined
+from ftpatch.explain import live_patching, untraceable
+from ftpatch.explain.site import name_at
 from tools.kernels import Kernel
 
 MINI_PPC = MINI.parent / "mini-ppc64le"
@@ -140,7 +142,7 @@ def test_a_patched_site_is_explained_as_such(explained: Callable[..., dict[str, 
 
 def test_a_leftover_has_no_name_but_one_in_the_kernels_list(explained: Callable[..., dict[str, Any]]) -> None:
     one = api.scan(str(MINI / "vmlinux-pfe2"))
-    row = int(np.flatnonzero(one.table.func == one.table.func_end)[0])
+    row = int(np.flatnonzero(one.sites.func == one.sites.func_end)[0])
     found = explained(f"row:{row}", MINI / "vmlinux-pfe2")
     assert found["explained"][0]["verdict"].startswith("code of a dead weak function")
     assert found["sites"][0]["listed_as"]
@@ -150,7 +152,7 @@ def test_an_out_of_line_site_shows_its_stub(explained: Callable[..., dict[str, A
     (told,) = explained("vfs_read", MINI_PPC / "vmlinux-ool")["explained"]
     site, stub = told["code"]
     assert [one["new_text"] for one in stub["words"]][2:5:2] == ["mflr r0", "mtlr r0"]
-    assert told["concurrency"] == {"class": "single", "live": True, "text": edit_class.LIVE["single"][1]}
+    assert told["concurrency"] == {"class": "single", "live": True, "text": live_patching.LIVE["single"][1]}
     assert [one["class"] for one in told["edits"]] == ["literal", "single"]
     assert site["what"] == "site"
 
@@ -204,13 +206,13 @@ PNOP, MFLR, PBL, PB = 0x60000000, 0x7C0802A6, 0x4BFF0001, 0x48000010
     ],
 )  # fmt: skip
 def test_only_a_few_instructions_may_be_exchanged_under_execution(arch: str, old: int, new: int, kind: str) -> None:
-    assert edit_class.of_word(arch, "call", 0x1000, old, new).kind == kind
+    assert live_patching.of_word(arch, "call", 0x1000, old, new).kind == kind
 
 
 def test_a_misaligned_word_is_no_single_store() -> None:
-    assert edit_class.of_word("arm64", "call", 0x1002, NOP, BL).kind == "boot-only"
-    assert edit_class.of_literal("ops", 0x1004, 0, 1).kind == "unsafe"
-    assert edit_class.of_literal("ops", 0x1008, 0, 1).kind == "literal"
+    assert live_patching.of_word("arm64", "call", 0x1002, NOP, BL).kind == "boot-only"
+    assert live_patching.of_literal("ops", 0x1004, 0, 1).kind == "unsafe"
+    assert live_patching.of_literal("ops", 0x1008, 0, 1).kind == "literal"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ def test_a_misaligned_word_is_no_single_store() -> None:
     ],
 )  # fmt: skip
 def test_a_pair_in_two_cache_lines_is_told(arch: str, va: int, words: int, kind: str) -> None:
-    assert edit_class.of_site(arch, va, words) == kind
+    assert live_patching.of_site(arch, va, words) == kind
 
 
 # -- why not -------------------------------------------------------------------------------------------------------
@@ -283,7 +285,7 @@ def test_a_name_in_a_file_without_debug_information_may_be_inlined(explained: Ca
      ("f.llvm.12345", "f"), ("f.island", "f.island")],
 )  # fmt: skip
 def test_the_compilers_suffixes_are_taken_off(name: str, base: str) -> None:
-    assert why.base_name(name) == base
+    assert untraceable.base_name(name) == base
 
 
 # -- real kernels --------------------------------------------------------------------------------------------------
@@ -307,7 +309,7 @@ def test_a_renamed_function_of_a_real_kernel_is_found(
     vmlinux = kernel(name).vmlinux
     image = api.scan(str(vmlinux)).image
     names = {image.symbols.name(int(row)) for row in image.functions.row}
-    cut = sorted({why.base_name(one) for one in names if ".part." in one} - names)
+    cut = sorted({untraceable.base_name(one) for one in names if ".part." in one} - names)
     told = ftpatch("explain", cut[0], vmlinux)
     assert "why        the compiler renamed it to " in told
 

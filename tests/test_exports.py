@@ -14,7 +14,7 @@ from elfwriter import ALLOC, BASE, ET_DYN, ET_EXEC, ET_REL, EXEC, LOCAL, NOTYPE,
 from ftpatch.arch import arch_of
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ElfError
-from ftpatch.exports import Export, Exports, read_exports
+from ftpatch.kernel.exports import Export, Exports, read_exports
 from tools import kernels
 
 ARM64, PPC64 = 183, 21

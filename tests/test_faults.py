@@ -31,10 +31,11 @@ from typing import Any
 import pytest
 from elfwriter import MINI
 
-from ftpatch import apply, cli, deliver
+from ftpatch import cli
 from ftpatch.cli import run
-from ftpatch.edits import Edits
 from ftpatch.elf.image import Image
+from ftpatch.plan.edits import Edits
+from ftpatch.write import deliver, files
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = (MINI / "vmlinux-callops").read_bytes()
@@ -409,7 +410,7 @@ def test_a_signal_waits_while_files_get_their_names(here: Path) -> None:
 
     with handlers():
         signal.signal(signal.SIGTERM, note)
-        with apply.named([]):
+        with files.named([]):
             os.kill(os.getpid(), signal.SIGTERM)
             assert got == []
         assert got == [signal.SIGTERM]
@@ -726,7 +727,7 @@ def test_a_temporary_that_another_run_took_for_a_leftover_is_made_anew(here: Pat
         if not hit:
             hit.append(fd)
             notes: list[str] = []
-            apply.sweep(str(here / "out"), notes.append)
+            files.sweep(str(here / "out"), notes.append)
             assert len(notes) == 1
         real(fd, operation)
 
@@ -818,13 +819,13 @@ def test_an_input_that_another_run_replaced_meanwhile_is_not_replaced(
 def test_a_run_in_place_refuses_while_another_is_at_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(here, CASES["in place"])
     codes: list[int] = []
-    real = apply.write
+    real = files.write
 
     def late(image: Image, edits: Edits, fd: int) -> None:
         codes.append(os.waitstatus_to_exitcode(child(in_place("vfs_write", "other"))))
         real(image, edits, fd)
 
-    monkeypatch.setattr(apply, "write", late)
+    monkeypatch.setattr(files, "write", late)
     assert in_place("vfs_read")() == 0
     assert codes == [3]
     assert contents(here) == result("in place", here)
@@ -977,7 +978,7 @@ def test_a_name_as_long_as_the_file_system_allows_works(
         for _ in range(2):
             assert run([*READ, "-o", name]) == 0
     assert set(contents(here)) == {"vmlinux", name}
-    made = os.path.basename(apply._fresh(str(here / name)))
+    made = os.path.basename(files._fresh(str(here / name)))
     assert len(os.fsencode(made)) <= 255
     (here / made).write_bytes(b"")
     capsys.readouterr()

@@ -28,7 +28,7 @@ from tap.parser import Parser
 
 from ftpatch.cli import run
 from ftpatch.report import FORMATS, Document, renderer
-from ftpatch.report.sarif import path_uri
+from ftpatch.report.formats.sarif import path_uri
 
 SCHEMAS = Path(__file__).parent.parent / "testdata" / "schemas"
 OFFICIAL = Path(os.environ.get("SARIF_SCHEMA") or SCHEMAS / "sarif-schema-2.1.0.json")

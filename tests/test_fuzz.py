@@ -20,7 +20,7 @@ from ftpatch.cli import run
 from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import SHT_RELR, STT_FUNC
 from ftpatch.errors import InputError
-from ftpatch.journal import read_journal
+from ftpatch.journal.read import read_journal
 from tools.fuzz import mutate, seeds
 from tools.fuzz.bounds import Tally, bounded, execute
 from tools.fuzz.targets import TARGETS

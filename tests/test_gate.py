@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ftpatch import gate
 from ftpatch.cli import run
 from ftpatch.errors import UsageError
 from ftpatch.finding import SEVERITIES, Finding
 from ftpatch.report import FORMATS
+from ftpatch.rules import gate
 from ftpatch.rules.run import known_rules
 
 ROOT = Path(__file__).parent.parent

@@ -32,9 +32,10 @@ from elfwriter import (
 )
 
 from ftpatch import api
+from ftpatch.arrays import U64
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import open_image
-from ftpatch.elf.tables import U64, relr_places
+from ftpatch.elf.tables import relr_places
 from ftpatch.errors import ArchError, ElfError, InputError
 
 FIXTURES = sorted(path.name for path in MINI.iterdir() if path.read_bytes()[:4] == b"\x7fELF")
@@ -131,7 +132,7 @@ def test_a_function_in_any_of_65600_sections_is_found(target: int, tmp_path: Pat
     """Indices from SHN_LORESERVE (0xff00) on stand in SHT_SYMTAB_SHNDX; 0xfff1 there is a section, not SHN_ABS. Once it
     was taken for that after SHN_XINDEX had been resolved.
     """
-    table = api.scan(written(tmp_path / "many.o", object_of_many_sections(target))).table
+    table = api.scan(written(tmp_path / "many.o", object_of_many_sections(target))).sites
     assert (table.sec.tolist(), table.name(0), table.status.tolist()) == ([target], "f", [0])
 
 
@@ -170,7 +171,7 @@ def test_a_large_bss_in_an_object_is_no_overlap(tmp_path: Path) -> None:
     records = elf.section("__patchable_function_entries", bytes(8), flags=ALLOC, align=8)
     elf.section(".rela", rela(0, R_ABS64, 0, 1), type=RELA, info=records, align=8, entsize=24)
     elf.symbol("ftrace_caller", text, 0, 12)
-    assert api.scan(written(tmp_path / "o.o", elf.build())).table.name(0) == "ftrace_caller"
+    assert api.scan(written(tmp_path / "o.o", elf.build())).sites.name(0) == "ftrace_caller"
 
 
 def test_sections_that_overlap_in_memory_are_refused(tmp_path: Path) -> None:

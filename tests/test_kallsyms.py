@@ -11,7 +11,7 @@ from test_ppc64le import MINI, rows
 
 from ftpatch.arch import arm64, ppc64le
 from ftpatch.elf.image import Image, open_image
-from ftpatch.kallsyms import listed_as
+from ftpatch.kernel.kallsyms import listed_as
 
 TEXT, DATA = 0xC000_0000_0000_0000, 0xC000_0000_0010_0000
 INVALID = "__ftrace_invalid_address__"

@@ -11,7 +11,7 @@ from elfwriter import ALLOC, ET_REL, LOCAL, NOTYPE, WEAK, Elf, written
 
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ElfError, PolicyError
-from ftpatch.modinfo import (
+from ftpatch.kernel.modinfo import (
     GPL,
     MAX_MODINFO,
     ModInfo,

@@ -38,7 +38,7 @@ from ftpatch.arch import architectures
 from ftpatch.cli import run
 from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import open_image
-from ftpatch.module.imports import Import, add_import
+from ftpatch.plan.module.imports import Import, add_import
 
 MINI_PPC = MINI.parent / "mini-ppc64le"
 ARM64, PPC64LE = MINI / "mini.ko", MINI_PPC / "mini.ko"

@@ -23,14 +23,16 @@ import pytest
 from elfwriter import ALLOC, ET_REL, EXEC, LOCAL, MINI, RELA, SECTION, Elf, as_code, parsed, rela, written
 from test_module import Export, kernel
 
-from ftpatch import api, apply, module_check, select
-from ftpatch.api import Scan
+from ftpatch import api
 from ftpatch.cli import run
-from ftpatch.draft import Request
 from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import open_image
 from ftpatch.errors import ApplyError, FtpatchError
-from ftpatch.module.plan import ModulePlan
+from ftpatch.plan.module.plan import ModulePlan
+from ftpatch.plan.request import Request
+from ftpatch.sites import select
+from ftpatch.sites.scan import Scan
+from ftpatch.write import files, module_check
 
 MINI_PPC = MINI.parent / "mini-ppc64le"
 ARM64, PPC64LE = MINI / "mini.ko", MINI_PPC / "mini.ko"
@@ -476,9 +478,9 @@ class Job:
 
 def job(path: Path, *func: str, **request: Any) -> Job:
     scan = api.scan(str(path))
-    plan = api.make_plan(scan, Request(select.select(scan.table, func).mask, **request))
+    plan = api.make_plan(scan, Request(select.select(scan.sites, func).mask, **request))
     assert isinstance(plan, ModulePlan)
-    return Job(scan, plan, bytes(apply.assembled(scan.image, plan.edits)))
+    return Job(scan, plan, bytes(files.assembled(scan.image, plan.edits)))
 
 
 JOBS: dict[str, Callable[[], Job]] = {
@@ -616,9 +618,9 @@ def test_a_result_that_fails_its_check_leaves_no_file(
         file[made.position(".text.ftpatch.ops", 4)] ^= 1
         return file
 
-    real_write, real_assembled = apply.write, apply.assembled
-    monkeypatch.setattr(apply, "write", write)
-    monkeypatch.setattr(apply, "assembled", assembled)
+    real_write, real_assembled = files.write, files.assembled
+    monkeypatch.setattr(files, "write", write)
+    monkeypatch.setattr(files, "assembled", assembled)
     monkeypatch.chdir(tmp_path)
     code = run(["enable", str(ARM64), "--func", "mini_work", "--func", "mini_init", "-o", str(out), *options])
     err = capsys.readouterr().err

@@ -16,14 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ftpatch import api, apply
-from ftpatch.change import Undoing
-from ftpatch.change_check import check_change
-from ftpatch.draft import Request
-from ftpatch.edits import Edits
+from ftpatch import api
 from ftpatch.elf.editor import Editor
-from ftpatch.module_check import check_module
-from ftpatch.sites import ENABLED, READY
+from ftpatch.plan.change import Undoing
+from ftpatch.plan.edits import Edits
+from ftpatch.plan.request import Request
+from ftpatch.sites.scan import Scan
+from ftpatch.sites.table import ENABLED, READY
+from ftpatch.write import files
+from ftpatch.write.change_check import check_change
+from ftpatch.write.module_check import check_module
 from tools import kernels
 from tools.kernels import Kernel
 
@@ -80,7 +82,7 @@ def sections(path: Path) -> list[tuple[str, str, int, int, str]]:
 
 
 @cache
-def kernel_of(name: str) -> api.Scan:
+def kernel_of(name: str) -> Scan:
     return api.scan(str(kernels.ensure(name).vmlinux))
 
 
@@ -97,7 +99,7 @@ def sample(debian: Kernel) -> list[Path]:
     return everything[::step]
 
 
-def unpacked(path: Path, folder: Path) -> tuple[api.Scan, Path]:
+def unpacked(path: Path, folder: Path) -> tuple[Scan, Path]:
     """A module as ftpatch reads it, and its ELF file alone for readelf."""
     scan = api.scan(str(path))
     plain = folder / "before.ko"
@@ -117,7 +119,7 @@ def test_scan_equals_the_relocations_of_the_record_sections(sample: list[Path], 
         assert [p for p, row in zip(places, rows, strict=True) if row.symbol.startswith(".")] == [
             row.symbol for row in rows if row.symbol.startswith(".")
         ], path
-        assert set(scan.table.status.tolist()) <= {READY}, path
+        assert set(scan.sites.status.tolist()) <= {READY}, path
         n += len(rows)
     assert len(sample) >= SAMPLE
     assert n > 20 * len(sample)
@@ -128,7 +130,7 @@ def test_an_edit_that_changes_nothing_gives_the_same_bytes(sample: list[Path]) -
         image = api.scan(str(path)).image
         header, patches, tail = Editor(image).finish()
         assert (header, patches, tail) == ([], [], [])
-        assert apply.assembled(image, Edits([], tail)) == image.data.tobytes(), path
+        assert files.assembled(image, Edits([], tail)) == image.data.tobytes(), path
 
 
 def test_one_enabled_site_leaves_every_other_relocation_and_every_other_byte_of_a_section_alone(
@@ -137,15 +139,15 @@ def test_one_enabled_site_leaves_every_other_relocation_and_every_other_byte_of_
     n = 0
     for path in sample:
         scan, before = unpacked(path, tmp_path)
-        ready = np.flatnonzero(scan.table.status == READY)
+        ready = np.flatnonzero(scan.sites.status == READY)
         if not len(ready):
             continue
         site = int(ready[len(ready) // 2])
-        chosen = np.zeros(len(scan.table), dtype=bool)
+        chosen = np.zeros(len(scan.sites), dtype=bool)
         chosen[site] = True
         plan = api.make_plan(scan, Request(chosen), [str(debian.vmlinux)])
         after = tmp_path / "after.ko"
-        after.write_bytes(apply.assembled(scan.image, plan.edits))
+        after.write_bytes(files.assembled(scan.image, plan.edits))
         written = api.scan(str(after))
         check_module(scan.image, written.image, scan.arch, plan)  # type: ignore[arg-type]
         compare_relocations(path, relocations(before), relocations(after), scan, site)
@@ -155,9 +157,9 @@ def test_one_enabled_site_leaves_every_other_relocation_and_every_other_byte_of_
 
 
 def compare_relocations(
-    path: Path, old: dict[str, list[Row]], new: dict[str, list[Row]], scan: api.Scan, site: int
+    path: Path, old: dict[str, list[Row]], new: dict[str, list[Row]], scan: Scan, site: int
 ) -> None:
-    table, home = scan.table, scan.image.names[int(scan.table.sec[site])]
+    table, home = scan.sites, scan.image.names[int(scan.sites.sec[site])]
     branch = int(table.branch_va[site] - scan.image.base[int(table.sec[site])])
     for name, rows in old.items():
         if name in RECORDS:
@@ -170,7 +172,7 @@ def compare_relocations(
         more = new[name][len(rows) :]
         if name != home:
             assert (changed, more) == ([], []), path
-        elif scan.table.shape is not None and scan.table.shape.called:
+        elif scan.sites.shape is not None and scan.sites.shape.called:
             assert [(a.offset, a.symbol, b.symbol) for a, b in changed] in (
                 [(branch, "_mcount", "ftpatch_call")], [(branch, "_mcount", "ftpatch_call_init")],
             ), path  # fmt: skip
@@ -184,11 +186,11 @@ def compare_relocations(
     }, path  # fmt: skip
 
 
-def compare_sections(path: Path, before: Path, after: Path, scan: api.Scan, site: int) -> None:
+def compare_sections(path: Path, before: Path, after: Path, scan: Scan, site: int) -> None:
     old, new = sections(before), sections(after)
     one, two = before.read_bytes(), after.read_bytes()
-    home = int(scan.table.sec[site])
-    start = int(scan.table.off[site] + scan.table.site[site])
+    home = int(scan.sites.sec[site])
+    start = int(scan.sites.off[site] + scan.sites.site[site])
     for number, (a, b) in enumerate(zip(old, new, strict=False)):
         assert (a[0], a[1], a[4]) == (b[0], b[1], b[4]), path
         if a[1] in ("NOBITS", "NULL") or a[0].startswith(".rela") or a[0] in RECORDS:
@@ -208,21 +210,21 @@ def test_a_disabled_site_is_as_the_compiler_left_it(debian: Kernel, sample: list
     """Words, relocations of the code and the set of records come back; what the patch brought along stays, unused."""
     for path in sample:
         scan, before = unpacked(path, tmp_path)
-        ready = np.flatnonzero(scan.table.status == READY)
+        ready = np.flatnonzero(scan.sites.status == READY)
         if not len(ready):
             continue
-        chosen = np.isin(np.arange(len(scan.table)), ready[:: max(len(ready) // 3, 1)])
+        chosen = np.isin(np.arange(len(scan.sites)), ready[:: max(len(ready) // 3, 1)])
         plan = api.make_plan(scan, Request(chosen), [str(debian.vmlinux)])
         patched, after = tmp_path / "patched.ko", tmp_path / "after.ko"
-        patched.write_bytes(apply.assembled(scan.image, plan.edits))
+        patched.write_bytes(files.assembled(scan.image, plan.edits))
         there = api.scan(str(patched))
-        enabled = there.table.status == ENABLED
+        enabled = there.sites.status == ENABLED
         assert int(enabled.sum()) == int(chosen.sum()), path
         change = api.make_change(there, "disable", Undoing(enabled))
-        after.write_bytes(apply.assembled(there.image, change.edits))
+        after.write_bytes(files.assembled(there.image, change.edits))
         back = api.scan(str(after))
         check_change(there.image, back.image, back.arch, change)
-        called = scan.table.shape is not None and scan.table.shape.called
+        called = scan.sites.shape is not None and scan.sites.shape.called
         places = set(zip(scan.records.sec.tolist(), scan.records.off.tolist(), strict=True))
         left = (
             {(int(scan.records.sec[i]), int(scan.records.off[i])) for i in np.flatnonzero(chosen)} if called else set()
@@ -230,7 +232,7 @@ def test_a_disabled_site_is_as_the_compiler_left_it(debian: Kernel, sample: list
         assert set(zip(back.records.sec.tolist(), back.records.off.tolist(), strict=True)) == places - left, path
         if not called:
             old, new = relocations(before), relocations(after)
-            homes = {scan.image.names[sec] for sec in np.unique(scan.table.sec[chosen]).tolist()}
+            homes = {scan.image.names[sec] for sec in np.unique(scan.sites.sec[chosen]).tolist()}
             assert all(new.get(name, []) == old.get(name, []) for name in homes), path
 
 
@@ -252,12 +254,12 @@ def test_lief_reads_the_same_relocations_as_readelf_from_a_patched_module(
 ) -> None:
     for path in sample[:: len(sample) // 5]:
         scan, _ = unpacked(path, tmp_path)
-        ready = np.flatnonzero(scan.table.status == READY)
+        ready = np.flatnonzero(scan.sites.status == READY)
         if len(ready):
-            chosen = np.isin(np.arange(len(scan.table)), ready[:3])
+            chosen = np.isin(np.arange(len(scan.sites)), ready[:3])
             plan = api.make_plan(scan, Request(chosen), [str(debian.vmlinux)])
             after = tmp_path / "after.ko"
-            after.write_bytes(apply.assembled(scan.image, plan.edits))
+            after.write_bytes(files.assembled(scan.image, plan.edits))
             found = sorted((offset, kind, addend) for _, offset, kind, _, addend in other_readers(after))
             rows = [row for table in relocations(after).values() for row in table]
             assert found == sorted((r.offset, int(r.info[8:], 16), r.addend) for r in rows), path

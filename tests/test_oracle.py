@@ -15,7 +15,7 @@ from elfwriter import MINI
 
 from ftpatch import api
 from ftpatch.cli import run
-from ftpatch.predict import Oracle, oracle, pages_of, record_size
+from ftpatch.kernel.boot import Oracle, oracle, pages_of, record_size
 from tools.boot import boot
 from tools.boot.verdict import Verdict
 from tools.kernels import Kernel
@@ -26,7 +26,7 @@ MINI_PPC = MINI.parent / "mini-ppc64le"
 
 def foretold(path: Path) -> Oracle:
     one = api.scan(str(path))
-    found = oracle(one.image, one.arch, one.records, one.table)
+    found = oracle(one.image, one.arch, one.records, one.sites)
     assert found is not None
     return found
 
@@ -52,7 +52,7 @@ def test_pages_are_unknown_where_the_file_does_not_tell_the_size_of_a_record() -
 def test_a_module_or_a_kernel_without_tracer_has_no_oracle() -> None:
     for name in ("mini.ko", "vmlinux-notrace"):
         one = api.scan(str(MINI / name))
-        assert oracle(one.image, one.arch, one.records, one.table) is None
+        assert oracle(one.image, one.arch, one.records, one.sites) is None
 
 
 def kept(tmp_path: Path, name: Path, *names: str) -> Path:
@@ -66,8 +66,8 @@ def kept(tmp_path: Path, name: Path, *names: str) -> Path:
 def name_of(path: Path) -> str:
     """A function of text that can be enabled."""
     one = api.scan(str(path))
-    sites = [i for i in range(len(one.table)) if one.table.name(i) and one.image.names[one.table.sec[i]] == ".text"]
-    return str(one.table.name(sites[len(sites) // 2]))
+    sites = [i for i in range(len(one.sites)) if one.sites.name(i) and one.image.names[one.sites.sec[i]] == ".text"]
+    return str(one.sites.name(sites[len(sites) // 2]))
 
 
 @pytest.mark.parametrize(

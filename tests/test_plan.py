@@ -12,11 +12,11 @@ import pytest
 from elfwriter import MINI, MOV_X9_X30, TEXT, Kernel, as_code, bl, edited, pos_of, symbol, words_at, written
 
 from ftpatch import api
-from ftpatch.draft import Request
+from ftpatch.document.summary import summary
 from ftpatch.errors import FtpatchError, PolicyError, ReachError, ShapeError
-from ftpatch.plan import Plan, make_plan
-from ftpatch.select import select
-from ftpatch.summary import summary
+from ftpatch.plan.enable import Plan, make_plan
+from ftpatch.plan.request import Request
+from ftpatch.sites.select import select
 
 LEAVES = (
     "the patched functions leave ftrace's list: "
@@ -32,8 +32,8 @@ SIGNATURE = "a Secure Boot signature over the image is void"
 
 def planned(path: str | Path, *func: str, status: tuple[str, ...] = (), **request: Any) -> Plan:
     scan = api.scan(str(path))
-    chosen = select(scan.table, func, status).mask
-    return make_plan(scan.image, scan.arch, scan.records, scan.table, replace(Request(chosen), **request))
+    chosen = select(scan.sites, func, status).mask
+    return make_plan(scan.image, scan.arch, scan.records, scan.sites, replace(Request(chosen), **request))
 
 
 def result(path: str | Path, plan: Plan) -> bytes:
@@ -179,7 +179,7 @@ def test_a_branch_at_its_limit_is_encoded(branch: int, tmp_path: Path) -> None:
 def test_the_summary_counts_the_sites_that_a_branch_does_not_reach(branch: int, beyond: int, tmp_path: Path) -> None:
     """A branch spans four bytes more backwards than forwards."""
     scan = api.scan(written(tmp_path / "v", far(branch)))
-    found = summary(scan.image, scan.arch, scan.records, scan.table)["reach"]
+    found = summary(scan.image, scan.arch, scan.records, scan.sites)["reach"]
     assert (found["beyond"], found["max_distance"]) == (beyond, abs(CALLER - branch))
 
 
@@ -211,7 +211,7 @@ def test_mcount_sites_are_refused_with_their_reason() -> None:
 def test_a_kernel_without_function_tracer_is_refused() -> None:
     scan = api.scan(str(MINI / "vmlinux-notrace"))
     with pytest.raises(FtpatchError) as caught:
-        make_plan(scan.image, scan.arch, scan.records, scan.table, Request(np.zeros(0, bool)))
+        make_plan(scan.image, scan.arch, scan.records, scan.sites, Request(np.zeros(0, bool)))
     assert str(caught.value) == (
         f"{MINI / 'vmlinux-notrace'}: no patch site in this file: found no record table, "
         "expected a kernel or module built with CONFIG_FUNCTION_TRACER"
@@ -222,8 +222,8 @@ def test_a_kernel_without_function_tracer_is_refused() -> None:
 def test_every_site_at_once_leaves_no_live_record_and_every_site_enabled(name: str, tmp_path: Path) -> None:
     after = written(tmp_path / "all", result(MINI / name, planned(MINI / name, "*")))
     scan = api.scan(after)
-    names = {scan.table.name(int(i)) for i in np.flatnonzero(scan.table.status == 1)}
-    before = api.scan(str(MINI / name)).table
+    names = {scan.sites.name(int(i)) for i in np.flatnonzero(scan.sites.status == 1)}
+    before = api.scan(str(MINI / name)).sites
     assert names == {before.name(int(i)) for i in np.flatnonzero(before.status == 0)}
     assert int(scan.records.live.sum()) == int((before.status == 4).sum())  # the weak leftovers
 

@@ -15,19 +15,20 @@ import pytest
 from elfwriter import MINI as ARM64
 from elfwriter import parsed, written
 
-from ftpatch import api, trampolines
+from ftpatch import api
 from ftpatch.arch import Entry
 from ftpatch.arch.ppc64le import BL, B, far_stub, read_entry, runs_before, site_stub, skips_zero
+from ftpatch.arrays import U32
 from ftpatch.cli import run
-from ftpatch.draft import Request
-from ftpatch.elf.tables import U32
+from ftpatch.document.rows import site_rows
+from ftpatch.document.summary import summary
 from ftpatch.errors import PolicyError, ReachError
-from ftpatch.plan import Plan, make_plan
-from ftpatch.report.journal import plan_object
-from ftpatch.report.rows import site_rows
-from ftpatch.select import select
-from ftpatch.summary import summary
-from ftpatch.targets import Target
+from ftpatch.journal.write import plan_object
+from ftpatch.plan import routes as trampolines
+from ftpatch.plan.enable import Plan, make_plan
+from ftpatch.plan.request import Request
+from ftpatch.plan.targets import Target
+from ftpatch.sites.select import select
 
 MINI = ARM64.parent / "mini-ppc64le"
 BASE = 0xC000_0000_0000_0000
@@ -173,8 +174,8 @@ def renamed(file: bytes, name: str) -> bytes:
 
 def planned(path: str | Path, *func: str, status: tuple[str, ...] = (), **request: Any) -> Plan:
     scan = api.scan(str(path))
-    chosen = select(scan.table, func, status).mask
-    return make_plan(scan.image, scan.arch, scan.records, scan.table, replace(Request(chosen), **request))
+    chosen = select(scan.sites, func, status).mask
+    return make_plan(scan.image, scan.arch, scan.records, scan.sites, replace(Request(chosen), **request))
 
 
 def result(path: str | Path, plan: Plan) -> bytes:
@@ -309,7 +310,7 @@ class Oracle:
 
 def rows(path: str | Path, layout: str | None = None) -> list[dict[str, Any]]:
     scan = api.scan(str(path), layout)
-    return site_rows(scan.table, scan.arch, scan.table.status >= 0)
+    return site_rows(scan.sites, scan.arch, scan.sites.status >= 0)
 
 
 @pytest.mark.parametrize(("name", "layout"), EVERY.items())
@@ -320,7 +321,7 @@ def test_every_row_of_a_fixture_is_what_pyelftools_and_capstone_read(name: str, 
 
 @pytest.mark.parametrize(("name", "layout"), EVERY.items())
 def test_the_layout_is_decided_by_evidence(name: str, layout: str) -> None:
-    shape = api.scan(str(MINI / name)).table.shape
+    shape = api.scan(str(MINI / name)).sites.shape
     assert shape is not None
     assert shape.name == layout
 
@@ -348,7 +349,7 @@ def test_counts_are_those_of_the_sources(name: str, ready: int, leftover: int, i
 )
 def test_the_summary_counts_extra_words(name: str, skips: int) -> None:
     scan = api.scan(str(MINI / name))
-    assert summary(scan.image, scan.arch, scan.records, scan.table)["with_skip"] == skips
+    assert summary(scan.image, scan.arch, scan.records, scan.sites)["with_skip"] == skips
 
 
 @pytest.mark.parametrize(
@@ -361,7 +362,7 @@ def test_the_summary_counts_extra_words(name: str, skips: int) -> None:
 )
 def test_the_summary_counts_what_a_call_does_not_reach(name: str, beyond: int, trampolines: dict[str, int]) -> None:
     scan = api.scan(str(MINI / name))
-    found = summary(scan.image, scan.arch, scan.records, scan.table)["reach"]
+    found = summary(scan.image, scan.arch, scan.records, scan.sites)["reach"]
     assert (found["beyond"], found["trampolines"], found["limit"]) == (beyond, trampolines, 0x1FFFFFC)
 
 
@@ -1140,9 +1141,9 @@ def test_the_fate_of_a_record_that_leaves_with_the_others_is_in_the_journal(path
     file[late["pos"] : late["pos"] + 4] = b"\0\0\0\0"  # no site any more
     changed_path = written(tmp_path / "v", file)
     scan = api.scan(changed_path)
-    chosen = select(scan.table, [*_not_init(path), f"row:{late['row']}"]).mask
+    chosen = select(scan.sites, [*_not_init(path), f"row:{late['row']}"]).mask
     request = replace(Request(chosen), force_early=True, skip_unpatchable=True)
-    plan = make_plan(scan.image, scan.arch, scan.records, scan.table, request)
+    plan = make_plan(scan.image, scan.arch, scan.records, scan.sites, request)
     sites = {site["row"]: site for site in plan_object(scan, plan, None, None)["sites"]}
     fates = {site["record_fate"] for site in sites.values()}
     assert fates == {{"null": "null", "minus4": "minus4", "shrink": "cut"}[plan.dropping.way]}

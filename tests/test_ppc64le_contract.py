@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ftpatch.arch.ppc64le_contract import keeps_contract
-from ftpatch.elf.tables import U32
+from ftpatch.arrays import U32
 
 AT = 0xC000_0000_0000_1000
 

@@ -31,18 +31,12 @@ from elfwriter import (
 
 from ftpatch.arch import arch_of
 from ftpatch.elf.image import Image, open_image
-from ftpatch.exports import read_exports
-from ftpatch.loader import (
-    signatures_enforced,
-    stub_bytes,
-    stub_demand,
-    vermagic,
-    wanted_sections,
-)
-from ftpatch.modinfo import kernel_spelling
-from ftpatch.preflight import Check, Kernel, Module, layout, literals, preflight, reach, refusals
-from ftpatch.records import read_records
-from ftpatch.sites import SiteTable, read_sites
+from ftpatch.kernel.exports import read_exports
+from ftpatch.kernel.loader import signatures_enforced, stub_bytes, stub_demand, vermagic, wanted_sections
+from ftpatch.kernel.modinfo import kernel_spelling
+from ftpatch.kernel.module_load import Check, Kernel, Module, layout, literals, preflight, reach, refusals
+from ftpatch.sites.records import read_records
+from ftpatch.sites.table import SiteTable, read_sites
 from tools import kernels
 
 CALL26, JUMP26, ABS64, PREL32, REL24 = 283, 282, 257, 261, 10

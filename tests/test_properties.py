@@ -25,15 +25,17 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ftpatch.api import Scan, scan
 from ftpatch.arch import Branch, ppc64le
 from ftpatch.arch.arm64 import ADRP, BL, B, adrp, adrp_target
+from ftpatch.arrays import I64, U32, U64
 from ftpatch.cli import run
-from ftpatch.edits import Edits, Group, group
 from ftpatch.elf import tables
-from ftpatch.elf.tables import I64, U32, U64, relr_places
+from ftpatch.elf.tables import relr_places
 from ftpatch.errors import ElfError
-from ftpatch.select import select
+from ftpatch.plan.edits import Edits, Group, group
+from ftpatch.sites.scan import Scan
+from ftpatch.sites.scan import scan_file as scan
+from ftpatch.sites.select import select
 
 MINI = Path(__file__).parents[1] / "testdata" / "mini"
 MINI_PPC = MINI.with_name("mini-ppc64le")
@@ -438,7 +440,7 @@ def scanned(fixture: str) -> Scan:
 @cache
 def functions_of(fixture: str) -> dict[str, frozenset[int]]:
     """Function name → indices of the sites at whose record it starts, by pyelftools and the report's columns."""
-    table = scanned(fixture).table
+    table = scanned(fixture).sites
     entry = {int(va): index for index, va in enumerate(table.entry_va.tolist()) if table.sec[index] >= 0}
     twice: dict[int, set[int]] = {
         va: {i for i, other in enumerate(table.entry_va.tolist()) if other == va} for va in entry
@@ -471,7 +473,7 @@ def test_selection_is_set_algebra_on_names(fixture: str, data: st.DataObject) ->
     expected = frozenset[int]().union(*(sites[name] for name in plus)) if plus else every
     expected -= frozenset[int]().union(*(sites[name] for name in minus))
     assume(expected)
-    chosen = select(scanned(fixture).table, texts).mask
+    chosen = select(scanned(fixture).sites, texts).mask
     assert frozenset(np.flatnonzero(chosen).tolist()) == expected
 
 
@@ -481,7 +483,7 @@ def test_list_of_many_names_selects_what_the_names_one_by_one_do(data: st.DataOb
     """More than a handful of plain names take another way through the symbol table."""
     sites = functions_of("vmlinux-pfe2")
     names = data.draw(st.lists(st.sampled_from(sorted(sites)), min_size=17, max_size=30))
-    chosen = select(scanned("vmlinux-pfe2").table, names).mask
+    chosen = select(scanned("vmlinux-pfe2").sites, names).mask
     assert frozenset(np.flatnonzero(chosen).tolist()) == frozenset[int]().union(*(sites[name] for name in names))
 
 
@@ -570,7 +572,7 @@ def good(fixture: str) -> Kernel:
 def ready(fixture: str) -> dict[str, tuple[int, ...]]:
     """Function name → record values of its sites, for functions that can be enabled."""
     found: dict[str, tuple[int, ...]] = {}
-    table = scanned(fixture).table
+    table = scanned(fixture).sites
     for name, sites in functions_of(fixture).items():
         found[name] = tuple(int(table.va[site]) for site in sorted(sites))
     return found
@@ -667,7 +669,7 @@ def test_kernel_with_few_named_records_left_is_read_again(
     enable(source(fixture), out, choice, "auto", "auto", "--force-early")
     capsys.readouterr()
     assert run(["scan", str(out)]) == 0
-    layout = scanned(fixture).table.shape
+    layout = scanned(fixture).sites.shape
     leftover = LEFTOVERS.get(fixture, 4 if fixture.startswith("ppc64le/") else 0)
     parts = [f"ready {len(kept)}"] * bool(kept) + [f"weak-leftover {leftover}"] * bool(leftover)
     said = capsys.readouterr().out
@@ -728,7 +730,7 @@ def test_patched_kernel_is_what_the_request_says_and_nothing_else(fixture: str, 
 
         again = scan(str(out))
         assert again.records.value[again.records.live].tolist() == list(left)
-        enabled = again.table.va[again.table.status == 1].tolist()
+        enabled = again.sites.va[again.sites.status == 1].tolist()
         assert sorted(enabled) == sorted(gone)
 
         assert {int(site["record"], 16) for site in image["sites"]} == gone
@@ -968,9 +970,9 @@ def test_records_of_init_text_do_not_stay_alone(fixture: str, tmp_path: Path) ->
     assert after.records == ()
     assert f"{len(before.records) - len(text)} records of init text leave the table too" in "".join(image["notes"])
     check_edits(source(fixture).read_bytes(), out.read_bytes(), image["edits"])
-    table = scan(str(out)).table
+    table = scan(str(out)).sites
     # Where only functions with one entry are left, clang's layout and gcc's are the same: only the words can be held.
-    shape, stock = table.shape, scanned(fixture).table.shape
+    shape, stock = table.shape, scanned(fixture).sites.shape
     assert shape is not None and stock is not None
     assert (shape.old, shape.new, shape.stub) == (stock.old, stock.new, stock.stub)
     old, new = source(fixture).read_bytes(), out.read_bytes()
@@ -1015,7 +1017,7 @@ def test_patching_one_after_the_other_leaves_the_records_of_patching_both(fixtur
         assert kernel(at / "both").records == kernel(at / "once").records
         assert kernel(at / "both").n_slots == kernel(at / "once").n_slots
         check_edits((at / "one").read_bytes(), (at / "both").read_bytes(), image["edits"])
-        found = [scan(str(at / name)).table for name in ("both", "once")]
+        found = [scan(str(at / name)).sites for name in ("both", "once")]
         enabled = [sorted(table.va[table.status == 1].tolist()) for table in found]
         assert enabled[0] == enabled[1] == sorted(records[0] | records[1])
         if "ool" in fixture or "clang" in fixture:

@@ -33,7 +33,7 @@ from elfwriter import (
 
 from ftpatch import api
 from ftpatch.errors import PolicyError, RecordError
-from ftpatch.records import RecordTable
+from ftpatch.sites.records import RecordTable
 
 F0, F1 = TEXT + 0x200, TEXT + 0x210
 MINUS4 = (1 << 64) - 4

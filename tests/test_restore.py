@@ -21,11 +21,14 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_signature import files, rsa_key
+from test_signature import files as key_files
+from test_signature import rsa_key
 
 import ftpatch.report
-from ftpatch import apply, envelope, journal
 from ftpatch.cli import run
+from ftpatch.container import envelope
+from ftpatch.journal import read as journal
+from ftpatch.write import files
 from tools import kernels
 from tools.kernels import Kernel
 
@@ -134,7 +137,7 @@ def test_a_module_comes_back_with_its_packing_and_its_signature(
 ) -> None:
     source = tmp_path / "mini"
     source.write_bytes(packed(MODULE.read_bytes() + trailer)[encoder])
-    assert comes_back(source, tmp_path, *options, *(files(tmp_path, rsa_key()) if options else ()))
+    assert comes_back(source, tmp_path, *options, *(key_files(tmp_path, rsa_key()) if options else ()))
     (image,) = json.loads((tmp_path / "journal").read_text())["images"]
     jsonschema.validate(json.loads((tmp_path / "journal").read_text()), SCHEMA)
     ours = encoder in ("none", *(name for wrapping in envelope.WRAPPINGS for name in envelope.encoders(wrapping)))
@@ -382,7 +385,7 @@ def test_an_original_that_holds_something_else_is_refused(here: Path, capsys: py
 def test_a_result_that_is_written_badly_is_not_kept(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apply, "write_pieces", lambda fd, pieces: os.pwrite(fd, VMLINUX.read_bytes()[:-1], 0))
+    monkeypatch.setattr(files, "write_pieces", lambda fd, pieces: os.pwrite(fd, VMLINUX.read_bytes()[:-1], 0))
     assert refused(capsys, 70, "one", "J1", "-o", "back") == (
         "back: self-check failed: the result is not what was patched: found other bytes – the output was not kept; "
         "please report this\n"

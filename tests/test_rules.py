@@ -12,10 +12,10 @@ import pytest
 from elfwriter import TEXT, words_at
 from elfwriter import Kernel as MiniKernel
 
-from ftpatch import preflight
 from ftpatch.cli import run
 from ftpatch.finding import SEVERITIES
-from ftpatch.preflight import Check, Verdict
+from ftpatch.kernel import module_load
+from ftpatch.kernel.module_load import Check, Verdict
 from ftpatch.rules import check, modules, register
 from ftpatch.rules.case import Context
 from ftpatch.rules.patchers import others
@@ -156,7 +156,7 @@ def test_must_be_traceable_says_why_not(mini: Path) -> None:
 def test_a_check_of_a_load_is_passed_on_only_where_it_refuses(
     said: Verdict, expected: list[str], mini: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "magic", lambda module, kernel: Check("vermagic", said, "no"))
+    monkeypatch.setattr(module_load, "magic", lambda module, kernel: Check("vermagic", said, "no"))
     case = open_case(str(mini / "mini.ko"))
     assert [hit.text for hit in modules._asks("magic")(case)] == expected
 

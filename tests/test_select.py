@@ -12,8 +12,8 @@ from elfwriter import MINI, parsed, symbol
 
 from ftpatch import api
 from ftpatch.errors import InputError, SelectionError
-from ftpatch.select import select
-from ftpatch.sites import SiteTable
+from ftpatch.sites.select import select
+from ftpatch.sites.table import SiteTable
 
 # Rows of vmlinux-callops, in the order of its addresses (nm -n), behind three zeros.
 CALLOPS = [
@@ -30,12 +30,12 @@ MISSING = (
 
 @pytest.fixture(scope="module")
 def table() -> SiteTable:
-    return api.scan(str(FILE)).table
+    return api.scan(str(FILE)).sites
 
 
 @pytest.fixture(scope="module")
 def unsorted() -> SiteTable:
-    return api.scan(str(MINI / "vmlinux-pfe2")).table
+    return api.scan(str(MINI / "vmlinux-pfe2")).sites
 
 
 def rows(table: SiteTable, *func: str, status: tuple[str, ...] = (), section: tuple[str, ...] = ()) -> list[int]:
@@ -138,12 +138,12 @@ def test_an_offset_in_a_section_takes_the_site_around_it(table: SiteTable) -> No
 
 
 def test_an_offset_is_the_way_to_name_a_site_in_an_object() -> None:
-    assert rows(api.scan(str(MINI / "callops.o")).table, ".init.text+0x8") == [5]
+    assert rows(api.scan(str(MINI / "callops.o")).sites, ".init.text+0x8") == [5]
 
 
 def test_an_address_means_nothing_in_an_object() -> None:
     with pytest.raises(SelectionError) as caught:
-        select(api.scan(str(MINI / "callops.o")).table, ("0x30",))
+        select(api.scan(str(MINI / "callops.o")).sites, ("0x30",))
     assert str(caught.value) == ("0x30: addresses have no meaning in an unlinked file – use .section+0xOFF or row:N")
 
 

@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ftpatch.container.signature import DIGESTS, MARKER, parse, sign, size_of, usual_digest
 from ftpatch.errors import EnvelopeError, FtpatchError, InputError, PolicyError, UnsupportedError
-from ftpatch.signature import DIGESTS, MARKER, parse, sign, size_of, usual_digest
 from tools import apt, kernels
 
 ELF = b"\x7fELF" + bytes(range(256)) * 100

@@ -30,8 +30,8 @@ from elfwriter import (
 )
 
 from ftpatch import api
+from ftpatch.document.rows import site_rows
 from ftpatch.errors import ShapeError
-from ftpatch.report.rows import site_rows
 
 LINKED = {
     "vmlinux-pfe2": "pfe2",
@@ -193,7 +193,7 @@ def oracle(name: str) -> Oracle:
 
 def rows(path: str | Path, layout: str | None = None) -> list[dict[str, Any]]:
     scan = api.scan(str(path), layout)
-    return site_rows(scan.table, scan.arch, scan.table.status >= 0)
+    return site_rows(scan.sites, scan.arch, scan.sites.status >= 0)
 
 
 @pytest.mark.parametrize(("name", "layout"), EVERY.items())
@@ -205,7 +205,7 @@ def test_every_row_of_a_fixture_is_what_pyelftools_and_capstone_read(name: str, 
 
 @pytest.mark.parametrize(("name", "layout"), EVERY.items())
 def test_the_layout_is_decided_by_evidence(name: str, layout: str) -> None:
-    shape = api.scan(str(MINI / name)).table.shape
+    shape = api.scan(str(MINI / name)).sites.shape
     assert shape is not None
     assert shape.name == layout
 
@@ -257,7 +257,7 @@ def test_a_function_of_nops_without_a_record_is_no_site(name: str) -> None:
 
 
 def test_an_image_without_function_tracer_has_no_layout_and_no_rows() -> None:
-    table = api.scan(str(MINI / "vmlinux-notrace")).table
+    table = api.scan(str(MINI / "vmlinux-notrace")).sites
     assert (table.shape, len(table)) == (None, 0)
 
 
@@ -328,7 +328,7 @@ def test_the_layout_of_an_image_without_records_is_read_from_its_ftrace_caller(
 ) -> None:
     start = symbol((MINI / name).read_bytes(), "__start_mcount_loc")
     path = edited(MINI / name, tmp_path / "v", {start: bytes(19 * 8)})
-    table = api.scan(str(path)).table
+    table = api.scan(str(path)).sites
     assert table.shape is not None
     assert (table.shape.name, len(table)) == (layout, 19)
 

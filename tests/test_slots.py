@@ -31,9 +31,9 @@ from test_ppc64le import (
     words_at,
 )
 
-from ftpatch import slots
 from ftpatch.arch.ppc64le import ARCH
 from ftpatch.errors import PlanError
+from ftpatch.plan import ool_slots
 
 TEXT, TEXT_END, INIT = "ftrace_ool_stub_text", "ftrace_ool_stub_text_end", "ftrace_ool_stub_inittext"
 IMAGES = {"vmlinux-ool": 24, "vmlinux-ool-noops": 16, "vmlinux-clang": 24}
@@ -257,10 +257,10 @@ def test_without_a_free_slot_the_site_is_out_of_reach(tmp_path: Path) -> None:
     assert detail.endswith("): out of reach: no free stub slot that its branch reaches")
 
 
-def areas(low: int, high: int, n_low: int, n_high: int) -> list[slots.Area]:
+def areas(low: int, high: int, n_low: int, n_high: int) -> list[ool_slots.Area]:
     return [
-        slots.Area(TEXT, low, n_low, 24, np.ones(n_low, dtype=bool)),
-        slots.Area(TEXT_END, high, n_high, 24, np.ones(n_high, dtype=bool)),
+        ool_slots.Area(TEXT, low, n_low, 24, np.ones(n_low, dtype=bool)),
+        ool_slots.Area(TEXT_END, high, n_high, 24, np.ones(n_high, dtype=bool)),
     ]
 
 
@@ -279,7 +279,7 @@ LOW = 0xC000_0000_0800_0000
 def test_reach_counts_from_the_start_of_the_slot_ops_word_included(site: int, near: bool) -> None:
     """&ftrace_ool_stub_text[index] is the struct, 8 bytes in front of the stub's code."""
     end = LOW + 0x3000000
-    used, found = slots._hand_out(ARCH, areas(LOW, end, 4, 4), np.array([site], dtype=np.uint64), [0, 0], False)
+    used, found = ool_slots._hand_out(ARCH, areas(LOW, end, 4, 4), np.array([site], dtype=np.uint64), [0, 0], False)
     assert (used, found.tolist()) == (([1, 0], [LOW]) if near else ([0, 1], [end]))
 
 
@@ -287,12 +287,12 @@ def test_a_site_beyond_reach_leaves_the_near_slot_to_the_next() -> None:
     """Three sites too far below, then two near, then one too far above: as the kernel's static counters do it."""
     end = LOW + 0x1000000
     sites = [LOW - 0x2000010, LOW - 0x200000C, LOW - 0x2000008, LOW, LOW + 16, LOW + 0x2000080]
-    used, found = slots._hand_out(ARCH, areas(LOW, end, 4, 8), np.array(sites, dtype=np.uint64), [0, 0], False)
+    used, found = ool_slots._hand_out(ARCH, areas(LOW, end, 4, 8), np.array(sites, dtype=np.uint64), [0, 0], False)
     assert used == [2, 4]
     assert found.tolist() == [end, end + 24, end + 48, LOW, LOW + 24, end + 72]
 
 
 def test_a_full_area_hands_out_nothing_more() -> None:
     sites = np.array([LOW, LOW + 4, LOW + 8], dtype=np.uint64)
-    used, found = slots._hand_out(ARCH, areas(LOW, LOW + 0x100, 1, 1), sites, [0, 0], False)
+    used, found = ool_slots._hand_out(ARCH, areas(LOW, LOW + 0x100, 1, 1), sites, [0, 0], False)
     assert (used, found.tolist()) == ([1, 1], [LOW, LOW + 0x100, 0])

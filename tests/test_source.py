@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ftpatch import api
 from ftpatch.elf.image import Image, open_image
-from ftpatch.source import relative, source_lines
+from ftpatch.elf.source import relative, source_lines
 from tools import kernels
 
 DWARF = Path(__file__).parent.parent / "testdata" / "dwarf"
@@ -133,7 +133,7 @@ def test_a_real_kernels_functions_have_the_lines_of_addr2line(kernel: Callable[[
     a header defines, so there the line alone is compared."""
     path = kernel("arm64-6.12").vmlinux
     scan = api.scan(str(path))
-    named = scan.table.entry_va[scan.table.func < scan.table.func_end]
+    named = scan.sites.entry_va[scan.sites.func < scan.sites.func_end]
     vas = random.Random(7).sample(named.tolist(), 50)
     began = time.perf_counter()
     found = source_lines(scan.image, vas[:5])
@@ -154,7 +154,7 @@ def test_a_kernel_of_an_older_compiler_has_the_function_itself(kernel: Callable[
     """6.1 is built by gcc 12: behind the two NOPs addr2line knows the function."""
     path = kernel("arm64-6.1").vmlinux
     scan = api.scan(str(path))
-    named = scan.table.entry_va[scan.table.func < scan.table.func_end]
+    named = scan.sites.entry_va[scan.sites.func < scan.sites.func_end]
     vas = random.Random(7).sample(named.tolist(), 50)
     found = source_lines(scan.image, vas)
     assert None not in found

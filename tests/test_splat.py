@@ -11,10 +11,10 @@ from elfwriter import MINI
 
 from ftpatch import api
 from ftpatch.cli import run
-from ftpatch.diagnosis import CAUSES, diagnose, diagnose_in
 from ftpatch.errors import InputError
+from ftpatch.explain.diagnosis import CAUSES, diagnose, diagnose_in
+from ftpatch.explain.splat import REMARKS, Splat, parse
 from ftpatch.rules import register
-from ftpatch.splat import REMARKS, Splat, parse
 
 SPLATS = Path(__file__).parent.parent / "testdata" / "splats"
 MINI_PPC = MINI.parent / "mini-ppc64le"
@@ -158,10 +158,10 @@ def patched(path: Path, folder: Path, *options: str) -> Path:
 def message_of(path: Path, name: str = "vfs_read") -> str:
     """What a kernel would print at boot about this function of a file."""
     one = api.scan(str(path))
-    at = next(i for i in range(len(one.table)) if one.table.name(i) == name)
-    actual = ":".join(f"{byte:02x}" for byte in int(one.table.body()[at, -1]).to_bytes(4, "little"))
+    at = next(i for i in range(len(one.sites)) if one.sites.name(i) == name)
+    actual = ":".join(f"{byte:02x}" for byte in int(one.sites.body()[at, -1]).to_bytes(4, "little"))
     return BUG.format(
-        name=name, offset=int(one.table.branch_va[at] - one.table.entry_va[at]), actual=actual, phase=PHASE
+        name=name, offset=int(one.sites.branch_va[at] - one.sites.entry_va[at]), actual=actual, phase=PHASE
     )
 
 
@@ -169,10 +169,10 @@ def message_of(path: Path, name: str = "vfs_read") -> str:
 def test_the_file_that_booted_foretells_its_message(tmp_path: Path, name: str) -> None:
     out = patched(MINI / name, tmp_path, "--records", "keep")
     one = api.scan(str(out))
-    told = diagnose_in(only(message_of(out)), one.image, one.arch, one.records, one.table)
+    told = diagnose_in(only(message_of(out)), one.image, one.arch, one.records, one.sites)
     assert told.cause is CAUSES["enabled"]
     assert told.foretold
-    assert [one.table.name(i) for i in told.index] == ["vfs_read"]
+    assert [one.sites.name(i) for i in told.index] == ["vfs_read"]
     assert (told.expected, told.found) == (0xD503201F, 0xAA1E03E9)
     assert "the file holds the very word there that the kernel found" in told.notes
 
@@ -180,7 +180,7 @@ def test_the_file_that_booted_foretells_its_message(tmp_path: Path, name: str) -
 def test_another_file_than_the_one_that_booted_is_told(tmp_path: Path) -> None:
     out = patched(MINI / "vmlinux-callops", tmp_path, "--records", "keep")
     one = api.scan(str(MINI / "vmlinux-callops"))
-    told = diagnose_in(only(message_of(out)), one.image, one.arch, one.records, one.table)
+    told = diagnose_in(only(message_of(out)), one.image, one.arch, one.records, one.sites)
     assert told.cause is CAUSES["enabled"]
     assert not told.foretold
     assert "in this file the site is as the compiler left it: it is not the file that booted" in told.notes
@@ -192,15 +192,15 @@ def test_equal_names_are_told_apart_where_only_one_can_be_meant(tmp_path: Path) 
     source = str(MINI / "vmlinux-callops")
     assert run(["enable", source, "--func", "init_once@b.c", "--records", "keep", "-o", str(out)]) == 0
     one = api.scan(str(out))
-    told = diagnose_in(only(message_of(out, "init_once")), one.image, one.arch, one.records, one.table)
-    assert [one.image.symbols.file_of(int(one.image.functions.row[one.table.func[i]])) for i in told.index] == ["b.c"]
+    told = diagnose_in(only(message_of(out, "init_once")), one.image, one.arch, one.records, one.sites)
+    assert [one.image.symbols.file_of(int(one.image.functions.row[one.sites.func[i]])) for i in told.index] == ["b.c"]
     assert "2 functions of this file have that name; the kernel's message does not tell which" in told.notes
 
 
 def test_a_function_that_the_file_has_not_is_elsewhere() -> None:
     one = api.scan(str(MINI / "vmlinux-callops"))
     text = BUG.format(name="mini_xmit", offset=4, actual="5b:8f:fd:97", phase=PHASE)
-    assert diagnose_in(only(text), one.image, one.arch, one.records, one.table).cause is CAUSES["elsewhere"]
+    assert diagnose_in(only(text), one.image, one.arch, one.records, one.sites).cause is CAUSES["elsewhere"]
 
 
 def test_the_command_reads_a_log_from_stdin_or_a_file_and_needs_no_kernel(

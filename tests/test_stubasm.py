@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ftpatch import api, apply, select, stubasm
+from ftpatch import api
 from ftpatch.arch import Code, Fixup, architectures
 from ftpatch.cli import run
-from ftpatch.draft import Request
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import InputError, PolicyError, UnsupportedError
-from ftpatch.module.callee import Callee
-from ftpatch.module.plan import ModulePlan
-from ftpatch.stubasm import Stub
+from ftpatch.plan import stubasm
+from ftpatch.plan.module.callee import Callee
+from ftpatch.plan.module.plan import ModulePlan
+from ftpatch.plan.request import Request
+from ftpatch.plan.stubasm import Stub
+from ftpatch.sites import select
+from ftpatch.write import files
 
 ROOT = Path(__file__).resolve().parents[1]
 ARM64, PPC64LE = ROOT / "testdata/mini/mini.ko", ROOT / "testdata/mini-ppc64le/mini.ko"
@@ -185,7 +188,7 @@ def planned(path: Path, text: str, functions: tuple[str, ...], **more: str) -> M
     found = api.scan(str(path))
     stub = stubasm.assemble(text.encode(), "f.S", found.arch)
     request = Request(
-        select.select(found.table, functions).mask, stub=stub, force_target="force" in more,
+        select.select(found.sites, functions).mask, stub=stub, force_target="force" in more,
         target=more.get("target", ""), hook=more.get("hook", ""),
     )  # fmt: skip
     plan = api.make_plan(found, request)
@@ -195,7 +198,7 @@ def planned(path: Path, text: str, functions: tuple[str, ...], **more: str) -> M
 
 def result(plan: ModulePlan, folder: Path) -> Image:
     image = plan.table.image
-    (folder / "out.ko").write_bytes(apply.assembled(image, plan.edits))
+    (folder / "out.ko").write_bytes(files.assembled(image, plan.edits))
     return open_image(str(folder / "out.ko"))
 
 
@@ -267,7 +270,7 @@ def test_target_is_a_trampoline_in_front_of_the_stub_where_the_loader_has_none(
 ) -> None:
     """ppc64le, out of line: a tail branch keeps LR, by which ftrace_caller finds the ops of the site."""
     own = Callee("ftrace_caller", Code((1, 2, 3, 4, 5)), ops_size=256)  # as read from a kernel
-    monkeypatch.setattr("ftpatch.module.callee._own", lambda *_: own)
+    monkeypatch.setattr("ftpatch.plan.module.callee._own", lambda *_: own)
     plan = planned(PPC64LE, "nop; b target", ("mini_work",))
     image, (home,) = result(plan, tmp_path), plan.table.branch_va[plan.index].tolist()
     assert code(image, ".text.ftpatch")[:8] == [1, 2, 3, 4, 5, 0, 0x60000000, 0x48000000]
@@ -278,7 +281,7 @@ def test_target_is_a_trampoline_in_front_of_the_stub_where_the_loader_has_none(
         (52, REL24, ".text", home - int(plan.table.image.base[plan.table.sec[plan.index[0]]]) + 4),
     ]
     assert policy(PPC64LE, "bl target").startswith("f.S:1: ftrace_caller cannot be called from here: ")
-    monkeypatch.setattr("ftpatch.module.callee._own", lambda *_: replace(own, ops_size=0))
+    monkeypatch.setattr("ftpatch.plan.module.callee._own", lambda *_: replace(own, ops_size=0))
     assert "it calls ftrace_caller at line 1, which then takes the stub for the site" in policy(PPC64LE, "bl target")
 
 

@@ -30,11 +30,11 @@ from elfwriter import (
 )
 
 from ftpatch import api
-from ftpatch.draft import Request
 from ftpatch.errors import PolicyError, SelectionError
-from ftpatch.plan import Plan, make_plan
-from ftpatch.select import select
-from ftpatch.trampolines import Stub
+from ftpatch.plan.enable import Plan, make_plan
+from ftpatch.plan.request import Request
+from ftpatch.plan.routes import Stub
+from ftpatch.sites.select import select
 
 CALLOPS = MINI / "vmlinux-callops"
 FILE = CALLOPS.read_bytes()
@@ -47,8 +47,8 @@ NO_X9 = "it does not return with the old x9 in x30, so the traced function would
 
 def planned(path: str | Path, *func: str, **request: Any) -> Plan:
     scan = api.scan(str(path))
-    asked = replace(Request(select(scan.table, func).mask), **request)
-    return make_plan(scan.image, scan.arch, scan.records, scan.table, asked)
+    asked = replace(Request(select(scan.sites, func).mask), **request)
+    return make_plan(scan.image, scan.arch, scan.records, scan.sites, asked)
 
 
 def result(path: str | Path, plan: Plan) -> bytes:

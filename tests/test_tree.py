@@ -22,7 +22,7 @@ import pytest
 from elfwriter import MINI
 
 import ftpatch.report
-from ftpatch import tree
+from ftpatch import trees
 from ftpatch.cli import run
 from ftpatch.errors import SelectionError
 
@@ -95,7 +95,7 @@ def rows(text: str) -> Iterator[dict[str, str]]:
 
 
 def test_regular_files_named_like_modules_make_the_tree_and_links_do_not(here: Path, capsys: Capture) -> None:
-    listing = tree.walk("modules")
+    listing = trees.walk("modules")
     assert list(listing.files) == sorted((f"modules/{name}" for name in GOOD + BAD), key=os.fsencode)
     assert listing.errors == ()
 
@@ -372,9 +372,9 @@ def test_a_list_on_stdin_is_read_once_for_all_modules(
 
 
 def test_what_is_asked_of_no_readable_module_is_no_error_of_the_selector() -> None:
-    tree.require_chosen("modules", [])
+    trees.require_chosen("modules", [])
     with pytest.raises(SelectionError, match="the selection is empty"):
-        tree.require_chosen("modules", [tree.Found("x.ko", {"file": "x.ko"})])
+        trees.require_chosen("modules", [trees.Found("x.ko", {"file": "x.ko"})])
 
 
 # -- processes -------------------------------------------------------------------------------------------------
@@ -473,7 +473,7 @@ def test_an_unexpected_exception_says_which_file(sound: Path, capsys: Capture, m
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("ftpatch.api.scan", broken)
+    monkeypatch.setattr("ftpatch.trees.scan_file", broken)
     for jobs in ("1", "2"):
         assert run(["scan", "modules", "--jobs", jobs]) == 70
         assert "while reading modules/kernel/" in capsys.readouterr().err

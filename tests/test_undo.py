@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ftpatch import api
 from ftpatch.cli import run
-from ftpatch.sites import ENABLED, LEFTOVER, NULL, READY
+from ftpatch.sites.table import ENABLED, LEFTOVER, NULL, READY
 
 ROOT = Path(__file__).parent.parent / "testdata"
 MINI, MINI_PPC = ROOT / "mini", ROOT / "mini-ppc64le"
@@ -42,7 +42,7 @@ def live(path: Path) -> set[tuple[int, int]]:
 
 def ready(path: Path) -> list[str]:
     """Rows of the sites that may be enabled one at a time."""
-    table = api.scan(str(path)).table
+    table = api.scan(str(path)).sites
     return [f"row:{row}" for row, status in zip(table.row, table.status, strict=True) if status in (READY, LEFTOVER)]
 
 
@@ -58,7 +58,7 @@ def test_disabling_what_was_enabled_gives_the_same_bytes(kernel: Path, tmp_path:
     if run(["enable", str(kernel), *chosen, "-o", str(there), *options, "--report", f"json={tmp_path / 'j'}"]) != 0:
         return  # this way of dropping does not suit the kernel
     way = json.loads((tmp_path / "j").read_text())["images"][0]["request"]["records"]
-    sites = api.scan(str(there)).table
+    sites = api.scan(str(there)).sites
     n_lone = int(((sites.row < 0) & (sites.status == ENABLED)).sum())
     if n_lone < len(rows):
         return  # a dead function has no name by which its site could be found again
@@ -82,8 +82,8 @@ def test_a_module_has_its_sites_and_records_back(module: Path, tmp_path: Path, f
     ftpatch("disable", there, "--status", "enabled", "-o", back)
     before, after = api.scan(str(module)), api.scan(str(back))
     assert live(back) == live(module)
-    assert (after.table.row >= 0).all()
-    assert set(after.table.status.tolist()) == {READY}
+    assert (after.sites.row >= 0).all()
+    assert set(after.sites.status.tolist()) == {READY}
     for sec in range(len(before.image.shdr)):  # code is as it was, and so are its relocations
         if before.image.executable[sec]:
             assert before.image.content(sec).tobytes() == after.image.content(sec).tobytes()
@@ -112,7 +112,7 @@ def test_a_dropped_record_leaves_and_nothing_else_changes(path: Path, tmp_path: 
 def test_all_but_drops_every_other_record(tmp_path: Path, ftpatch: Run) -> None:
     kernel, out = MINI / "vmlinux-callops", tmp_path / "out"
     ftpatch("drop", kernel, "--all-but", "vfs_*", "-o", out)
-    table = api.scan(str(out)).table
+    table = api.scan(str(out)).sites
     names = {table.name(i) for i in range(len(table)) if table.row[i] >= 0 and table.status[i] != NULL}
     assert names
     assert all(name is not None and name.startswith("vfs_") for name in names)
@@ -179,9 +179,9 @@ def test_a_call_of_mcount_becomes_a_nop_without_a_record(tmp_path: Path, ftpatch
     text = ftpatch("disable", kernel, "--func", "vfs_read", "-o", out)
     assert "a call of _mcount becomes a NOP and its record leaves" in text
     before = api.scan(str(kernel))
-    at = next(i for i in range(len(before.table)) if before.table.name(i) == "vfs_read")
+    at = next(i for i in range(len(before.sites)) if before.sites.name(i) == "vfs_read")
     assert (int(before.records.sec[at]), int(before.records.off[at])) not in live(out)
-    pos = int(before.table.pos[at])
+    pos = int(before.sites.pos[at])
     assert out.read_bytes()[pos : pos + 4] == (0x6000_0000).to_bytes(4, "little")
 
 
@@ -235,7 +235,7 @@ def test_a_returning_record_does_not_take_the_stub_slot_of_a_site_that_stays_ena
     the patch gave to one of its sites. Found by verify."""
     kernel, enabled = MINI_PPC / "vmlinux-ool", tmp_path / "enabled"
     ftpatch("enable", kernel, "--func", "row:9", "--func", "row:10", "-o", enabled)
-    table = api.scan(str(enabled)).table
+    table = api.scan(str(enabled)).sites
     names = {str(table.name(i)) for i in range(len(table)) if table.row[i] < 0}
     assert len(names) == 2
     codes = {}

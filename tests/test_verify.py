@@ -14,8 +14,9 @@ import pytest
 
 import ftpatch.report
 from ftpatch.cli import run
-from ftpatch.proof import confine, prove, second
-from ftpatch.proof.claims import Outcome
+from ftpatch.proof import lief_check, prove
+from ftpatch.proof.emulate import qemu_sandbox
+from ftpatch.proof.emulate.expectation import Outcome
 from tools import kernels
 from tools.sabotage import KINDS, Damage, Mutation, Victim, damaged, victim_of
 from tools.sabotage.__main__ import quietly
@@ -23,7 +24,9 @@ from tools.sabotage.__main__ import quietly
 ROOT = Path(__file__).parent.parent / "testdata"
 ARM64, PPC64LE, STUBS = ROOT / "mini", ROOT / "mini-ppc64le", ROOT / "stubs"
 SCHEMA = json.loads((Path(ftpatch.report.__file__).parent / "schema.json").read_text())
-needs_qemu = pytest.mark.skipif(bool(confine.why_not()), reason=f"{confine.why_not()}: make kernels installs it")
+needs_qemu = pytest.mark.skipif(
+    bool(qemu_sandbox.why_not()), reason=f"{qemu_sandbox.why_not()}: make kernels installs it"
+)
 TWO = ("--func", "row:8", "--func", "row:9")
 ALL = ("--func", "*", "--skip-unpatchable")
 HOOK = ("--func", "row:0", "--func", "row:1", "--hook", "_printk")
@@ -327,7 +330,7 @@ def test_what_the_emulator_sees_is_a_finding(tmp_path: Path, monkeypatch: pytest
 def test_without_lief_there_is_no_second_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "lief", None)
     after, _ = enabled(ARM64 / "mini.ko", tmp_path, "--func", "mini_work", out="after.ko")
-    assert verify(ARM64 / "mini.ko", after)["proof"]["reader"] == f"none ({second.NOT_INSTALLED})"
+    assert verify(ARM64 / "mini.ko", after)["proof"]["reader"] == f"none ({lief_check.NOT_INSTALLED})"
     assert quietly(["verify", str(ARM64 / "mini.ko"), str(after), "--deep"])[0] == 4
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ftpatch.sites import READY
+from ftpatch.sites.table import READY
 from tools.planting import Plant, Subject, config
 
 Make = Callable[[Subject], Plant | None]
@@ -56,7 +56,7 @@ def _between(subject: Subject, low: str, high: str) -> Plant | None:
 
 
 def _recorded_in(subject: Subject, name: str) -> bool:
-    return bool(np.isin(subject.scan.table.sec, subject.scan.image.sections_named(name)).any())
+    return bool(np.isin(subject.scan.sites.sec, subject.scan.image.sections_named(name)).any())
 
 
 def notrace_section(subject: Subject) -> Plant | None:
@@ -72,7 +72,7 @@ def not_at_entry(subject: Subject) -> Plant | None:
 
 
 def mixed_layouts(subject: Subject) -> Plant | None:
-    image, table, site = subject.scan.image, subject.scan.table, subject.plain[0]
+    image, table, site = subject.scan.image, subject.scan.sites, subject.plain[0]
     if subject.layout == "callops":
         return Plant(subject.record(site, 8), also=())
     if subject.layout == "mprofile":
@@ -95,7 +95,7 @@ def literal_misaligned(subject: Subject) -> Plant | None:
 
 def _moved(subject: Subject, by: int) -> Plant | None:
     """A function that starts some bytes further on, its site and record with it."""
-    table, shape = subject.scan.table, subject.scan.table.shape
+    table, shape = subject.scan.sites, subject.scan.sites.shape
     assert shape is not None
     for site in subject.plain:
         if table.entry_va[site] != table.local_va[site]:
@@ -121,7 +121,7 @@ def alignment_lost(subject: Subject) -> Plant | None:
 def global_entry(subject: Subject) -> Plant | None:
     if subject.layout != "ool":
         return None
-    table = subject.scan.table
+    table = subject.scan.sites
     rows = np.flatnonzero((table.status == READY) & (table.local_va - table.entry_va == 8))
     return Plant([edit for row in rows.tolist() for edit in subject.record(row, -8)], also=("module-layout",))
 
@@ -129,7 +129,7 @@ def global_entry(subject: Subject) -> Plant | None:
 def toolchain_layout(subject: Subject) -> Plant | None:
     if (subject.arch, subject.layout) != ("ppc64le", "pfe2"):
         return None
-    table, nop, edits = subject.scan.table, NOP["ppc64le"], []
+    table, nop, edits = subject.scan.sites, NOP["ppc64le"], []
     for row in np.flatnonzero((table.status == READY) & (table.local_va - table.entry_va == 8)).tolist():
         va = int(table.entry_va[row])
         first, second = table.window[row, :2].tolist()  # the words in front of the record set up r2
@@ -185,7 +185,7 @@ def word_ignored(subject: Subject) -> Plant | None:
 
 
 def duplicate(subject: Subject) -> Plant | None:
-    records, table = subject.scan.records, subject.scan.table
+    records, table = subject.scan.records, subject.scan.sites
     for row in range(len(records) // 2, len(records) - 1):
         one, two = records.value[row : row + 2].tolist()
         if records.sec[row] == records.sec[row + 1] and table.status[row] == table.status[row + 1] == READY:
@@ -222,7 +222,7 @@ def record_lost(subject: Subject) -> Plant | None:
 def only_init(subject: Subject) -> Plant | None:
     if not subject.vmlinux:
         return None
-    low = int(subject.scan.table.va[subject.scan.records.live].min())
+    low = int(subject.scan.sites.va[subject.scan.records.live].min())
     return Plant(subject.value("_sinittext", low - 64), also=("stub-count",) if subject.layout == "ool" else ())
 
 
@@ -235,7 +235,7 @@ def record_without_nops(subject: Subject) -> Plant | None:
     if found is None:
         return None
     site, va = found
-    table = subject.scan.table
+    table = subject.scan.sites
     zeros = subject.words(va - 8, *(0,) * 8)
     return Plant([*subject.record(site, va - int(table.va[site])), *zeros], also=lost(subject))
 
@@ -246,7 +246,7 @@ def site_enabled(subject: Subject) -> Plant | None:
 
 def enabled(subject: Subject, row: int) -> Plant | None:
     """A site as a patch on disk leaves it, but for its record."""
-    table, image = subject.scan.table, subject.scan.image
+    table, image = subject.scan.sites, subject.scan.image
     shape, site = table.shape, subject.site(row)
     assert shape is not None
     if shape.called and not subject.linked:
@@ -265,7 +265,7 @@ def enabled(subject: Subject, row: int) -> Plant | None:
 
 
 def site_half(subject: Subject) -> Plant | None:
-    halves = subject.scan.table.shape is not None and len(subject.scan.table.shape.old) > 1
+    halves = subject.scan.sites.shape is not None and len(subject.scan.sites.shape.old) > 1
     return Plant(subject.words(subject.site(subject.plain[0]), SAVED[subject.arch])) if halves else None
 
 

@@ -6,8 +6,8 @@ import struct
 
 import numpy as np
 
-from ftpatch.modinfo import section_of
-from ftpatch.sites import READY
+from ftpatch.kernel.modinfo import section_of
+from ftpatch.sites.table import READY
 from tools import defects as d
 from tools.defects import FAR, Make
 from tools.planting import CONFIGS, PREL32, Plant, Subject, config
@@ -21,16 +21,16 @@ def site_shared(subject: Subject) -> Plant | None:
         return Plant([(subject.pos(field), struct.pack("<i", site - field))]) if field else None
     sec = subject.section("__jump_table")
     at, rows = subject.relocations(sec) if sec is not None else (-1, ())
-    symbol = subject.section_symbol(int(subject.scan.table.sec[row]))
+    symbol = subject.section_symbol(int(subject.scan.sites.sec[row]))
     first = [number for number, one in enumerate(rows) if int(one["r_offset"]) % 16 == 0]
     if at < 0 or symbol is None or not first:
         return None
-    off = int(subject.scan.table.off[row] + subject.scan.table.site[row])
+    off = int(subject.scan.sites.off[row] + subject.scan.sites.site[row])
     return Plant([(at + 24 * first[0] + 8, struct.pack("<Qq", symbol << 32 | PREL32[subject.arch], off))])
 
 
 def site_relocated(subject: Subject) -> Plant | None:
-    row, table = subject.plain[0], subject.scan.table
+    row, table = subject.plain[0], subject.scan.sites
     if table.shape is None or table.shape.called:
         return None
     if subject.linked:
@@ -76,7 +76,7 @@ def _targets_at(subject: Subject, margin: int) -> Plant | None:
     """The kernel's own targets moved until the farthest call has just so much room left."""
     if not subject.vmlinux or subject.scan.image.symbols.value("ftrace_caller") is None:
         return None
-    table, arch, names = subject.scan.table, subject.scan.arch, ["ftrace_caller"]
+    table, arch, names = subject.scan.sites, subject.scan.arch, ["ftrace_caller"]
     va = table.branch_va[table.status == READY]
     low = int(va.min())
     if subject.layout == "ool" and arch.site_stub:
@@ -97,7 +97,7 @@ def stub_count(subject: Subject) -> Plant | None:
 def ool_reserve(subject: Subject) -> Plant | None:
     if not subject.vmlinux or subject.layout != "ool":
         return None
-    text = subject.scan.table.va[subject.scan.table.status == READY]
+    text = subject.scan.sites.va[subject.scan.sites.status == READY]
     far = int(text.max()) + subject.scan.arch.call.high + 64
     return Plant(subject.value("ftrace_ool_stub_text_end", far))
 
@@ -138,7 +138,7 @@ def lost_record(subject: Subject) -> Plant | None:
 
 def without_record(subject: Subject) -> Plant | None:
     """What an earlier patch leaves: the call, a filled pointer, no record."""
-    records, table, dropped = subject.scan.records, subject.scan.table, lost_record(subject)
+    records, table, dropped = subject.scan.records, subject.scan.sites, lost_record(subject)
     first = int(np.argmax(records.live)) if records.zero[0] else subject.plain[0]
     enabled = d.enabled(subject, first)
     if dropped is None or enabled is None:

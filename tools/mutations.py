@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ftpatch import api
-from ftpatch.preflight import Kernel
+from ftpatch.kernel.module_load import Kernel
 from ftpatch.rules import check, register
 from ftpatch.rules.case import Context
 from ftpatch.rules.run import open_case
@@ -67,7 +67,7 @@ class Bench:
 def kernel(path: str) -> Kernel:
     """A kernel that modules are compared with."""
     scan = api.scan(path)
-    return Kernel(scan.image, scan.arch, scan.table)
+    return Kernel(scan.image, scan.arch, scan.sites)
 
 
 def findings(bench: Bench, plant: Plant, cache: dict[str, Kernel]) -> Counts:
@@ -80,7 +80,7 @@ def findings(bench: Bench, plant: Plant, cache: dict[str, Kernel]) -> Counts:
             cache[beside] = kernel(beside)
         context = replace(context, kernel=cache[beside], certificates=certificates(cache[beside].image))
     if plant.against == "self":
-        context = replace(context, before=bench.subject.scan.table)
+        context = replace(context, before=bench.subject.scan.sites)
     found = check(replace(case, context=context), register())
     return Counter(
         (one.finding.rule, one.finding.function or one.after or "", one.finding.section or "") for one in found

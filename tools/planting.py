@@ -9,10 +9,11 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.api import Scan
 from ftpatch.arch import MATCH_NONE, WINDOW, WINDOW_FIRST
+from ftpatch.arrays import Rows
 from ftpatch.elf import tables as t
-from ftpatch.sites import READY
+from ftpatch.sites.scan import Scan
+from ftpatch.sites.table import READY
 
 Edits = list[tuple[int, bytes]]
 PREL32 = {"arm64": 261, "ppc64le": 26}
@@ -56,12 +57,12 @@ class Subject:
 
     @property
     def layout(self) -> str:
-        return self.scan.table.shape.name if self.scan.table.shape else "none"
+        return self.scan.sites.shape.name if self.scan.sites.shape else "none"
 
     @cached_property
     def plain(self) -> list[int]:
         """Ready sites with one name and eight words of their own, from the middle on; of .text where it has some."""
-        image, table = self.scan.image, self.scan.table
+        image, table = self.scan.image, self.scan.sites
         index = np.flatnonzero((table.status == READY) & (table.func_end - table.func == 1))
         inner = index[np.isin(table.sec[index], image.sections_named(".text"))]
         index = inner if len(inner) else index
@@ -84,7 +85,7 @@ class Subject:
 
     def site(self, row: int) -> int:
         """va of the first word that enabling rewrites."""
-        return int(self.scan.table.body_va[row])
+        return int(self.scan.sites.body_va[row])
 
     # -- records ---------------------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Subject:
 
     def function(self, site: int) -> int:
         """Row of `image.functions` of the function of a site."""
-        return int(self.scan.table.func[site])
+        return int(self.scan.sites.func[site])
 
     def function_symbol(self, site: int) -> int:
         """Position of the symbol of the function of a site."""
@@ -166,7 +167,7 @@ class Subject:
         rows = np.flatnonzero((symbols.type == t.STT_SECTION) & (symbols.shndx == sec))
         return int(rows[0]) if len(rows) else None
 
-    def relocations(self, sec: int) -> tuple[int, t.Rows]:
+    def relocations(self, sec: int) -> tuple[int, Rows]:
         """Position and rows of the relocations of a section of a module."""
         image = self.scan.image
         tables = np.flatnonzero((image.shdr["sh_type"] == t.SHT_RELA) & (image.shdr["sh_info"] == sec))
@@ -178,13 +179,13 @@ class Subject:
 
     def strange(self, site: int, by: int) -> bool:
         """Whether no layout fits so many bytes behind a site's record."""
-        image, table = self.scan.image, self.scan.table
+        image, table = self.scan.image, self.scan.sites
         window = image.words(table.sec[[site]], table.off[[site]] + by, WINDOW_FIRST, WINDOW)
         return all(shape.match(window)[0] == MATCH_NONE for shape in self.scan.arch.shapes)
 
     def gap(self, least: int) -> tuple[int, int] | None:
         """(site, va) of a function with so many bytes of nothing behind it, in its own section."""
-        functions, table = self.scan.image.functions, self.scan.table
+        functions, table = self.scan.image.functions, self.scan.sites
         for site in self.plain:
             row = self.function(site)
             end = int(functions.reach[row])

@@ -29,7 +29,7 @@ from ftpatch.arch.shape import (
     Shape,
     Word,
 )
-from ftpatch.elf.tables import I64, U32
+from ftpatch.arrays import I64, U32
 from ftpatch.errors import ArchError
 
 __all__ = [

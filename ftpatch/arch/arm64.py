@@ -30,7 +30,7 @@ import numpy as np
 from ftpatch.arch import AddressPair, Arch, Branch, Entry, OpsThunk, Shape, TableEnd, Word
 from ftpatch.arch.arm64_contract import keeps_contract
 from ftpatch.arch.arm64_module import MODULES
-from ftpatch.elf.tables import U32
+from ftpatch.arrays import U32
 
 NOP = Word(0xD503_201F, text="nop")
 ANY_BTI = Word(0xD503_241F, 0xFFFF_FF3F, "bti {c,j,jc}")

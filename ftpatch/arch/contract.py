@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
-from ftpatch.elf.tables import U32
+from ftpatch.arrays import U32
 
 MAX_STEPS, MAX_PATHS = 4096, 64
 Read = Callable[[int, int], U32]  # (va, n) → up to n instruction words there, fewer or none where there is no code

@@ -29,7 +29,7 @@ import numpy as np
 from ftpatch.arch import Arch, Branch, Entry, FarCalls, Shape, SiteStub, Word
 from ftpatch.arch.ppc64le_contract import keeps_contract
 from ftpatch.arch.ppc64le_module import MODULES
-from ftpatch.elf.tables import I64, U32
+from ftpatch.arrays import I64, U32
 
 NOP = Word(0x6000_0000, text="nop")
 MFLR_R0 = Word(0x7C08_02A6, text="mflr r0")

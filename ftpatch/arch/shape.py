@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.elf.tables import I64, U8, U32, Mask
+from ftpatch.arrays import I64, U8, U32, Mask
 
 MATCH_NONE, MATCH_OLD, MATCH_NEW, MATCH_HALF = 0, 1, 2, 3
 WINDOW_FIRST, WINDOW = -2, 8  # the words around a record that shapes look at: from record − 8, eight of them

@@ -13,10 +13,11 @@ from ftpatch.cli import complain, emit
 from ftpatch.cli.options import check_reports, layout, note, options, reports, to_files, to_stdout
 from ftpatch.errors import FtpatchError, InputError, UsageError
 from ftpatch.finding import SEVERITIES
+from ftpatch.sites.scan import scan_file
 
 if TYPE_CHECKING:
-    from ftpatch.gate import Baseline, Config, Key
     from ftpatch.report import Document
+    from ftpatch.rules.gate import Baseline, Config, Key
     from ftpatch.rules.run import Checked, Request
 
 MAX_TEXT = 1 << 26  # bytes of a configuration or baseline
@@ -70,9 +71,8 @@ def command(
 
     Exit code 1 if there is a finding at or above --fail-on that the baseline does not know, in every format.
     """
-    from ftpatch import gate
     from ftpatch.report import Document, destinations
-    from ftpatch.rules import register
+    from ftpatch.rules import gate, register
     from ftpatch.rules.run import Request, kernel_of, known_rules
 
     if list_rules:
@@ -124,8 +124,8 @@ def _all(files: tuple[str, ...], run: Run, jobs: int | None, report: tuple[str, 
 
 def _add(checked: Checked, run: Run, document: Document, top: str | None = None) -> None:
     """Add what one file gave, after the gate."""
-    from ftpatch import gate
     from ftpatch.report.findings import finding_objects
+    from ftpatch.rules import gate
 
     assert checked.image is not None
     where = gate.object_name(checked.path, top)
@@ -149,19 +149,20 @@ def _tree(top: str, run: Run, jobs: int | None, report: tuple[str, ...], documen
     from dataclasses import replace
     from functools import partial
 
-    from ftpatch import gate, tree
+    from ftpatch import trees
     from ftpatch.cli.scan import _progress
     from ftpatch.report.tree import totals
+    from ftpatch.rules import gate
     from ftpatch.rules.run import check_files, prepare
 
-    listing = tree.walk(top)
+    listing = trees.walk(top)
     check_reports(report, listing.files)
     live = {path: run.baseline.live[name] for path in listing.files
             if (name := gate.object_name(path, top)) in run.baseline.live}  # fmt: skip
     if run.request.against:
         prepare(run.request.against)
     with _progress(len(listing.files)) as advance:
-        found = tree.over_files(listing, partial(check_files, replace(run.request, before=live)), jobs, advance)
+        found = trees.over_files(listing, partial(check_files, replace(run.request, before=live)), jobs, advance)
     worst, first = 0, len(document.images)
     for folder in listing.errors:
         assert folder.error is not None
@@ -179,14 +180,13 @@ def _tree(top: str, run: Run, jobs: int | None, report: tuple[str, ...], documen
 
 def _predict(document: Document, layout: str | None) -> None:
     """Add the oracle of every kernel that was checked."""
-    from ftpatch import api
-    from ftpatch.predict import oracle
+    from ftpatch.kernel.boot import oracle
     from ftpatch.report.oracle_text import oracle_object
 
     for image in document.images:
         if image["kind"] == "vmlinux":
-            scan = api.scan(image["file"], layout)
-            image["oracle"] = oracle_object(oracle(scan.image, scan.arch, scan.records, scan.table))
+            scan = scan_file(image["file"], layout)
+            image["oracle"] = oracle_object(oracle(scan.image, scan.arch, scan.records, scan.sites))
 
 
 def _list_rules() -> int:
@@ -199,7 +199,7 @@ def _list_rules() -> int:
 
 def _before(files: tuple[str, ...], live: Mapping[str, int]) -> dict[str, int]:
     """Live records that a baseline has for the files that were named."""
-    from ftpatch.gate import object_name
+    from ftpatch.rules.gate import object_name
 
     return {path: live[object_name(path)] for path in files if object_name(path) in live}
 
@@ -220,7 +220,7 @@ def _read(path: str) -> bytes:
 
 
 def _write(path: str, data: bytes) -> None:
-    from ftpatch import apply
+    from ftpatch.write import files as apply
 
     with apply.whole_file(apply.report_path(path), 0o644, note) as new:
         apply.append(new.fd, data)

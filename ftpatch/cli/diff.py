@@ -12,7 +12,7 @@ from ftpatch.cli.options import check_reports, layout, options, reports, to_file
 from ftpatch.errors import FtpatchError, UsageError
 
 if TYPE_CHECKING:
-    from ftpatch.diff import Compared
+    from ftpatch.compare.diff import Compared
     from ftpatch.report import Document
 
 CLASSES = ("layout", "module", "lost", "reach", "removed", "renamed", "gained", "added", "count")
@@ -35,7 +35,7 @@ def command(
 
     Exit code 1 if there is a difference; with --fail-on, if there is one of that kind.
     """
-    from ftpatch import diff
+    from ftpatch.compare import diff
     from ftpatch.report import Document, destinations
 
     hashed = bool({format_, *(name for name, _ in destinations(report))} - {"text", "csv"})
@@ -56,8 +56,8 @@ def command(
 
 
 def _files(old: str, new: str, layout: str | None, hashed: bool) -> Compared:
-    from ftpatch.diff import compare_files
-    from ftpatch.digest import digest_file
+    from ftpatch.compare.diff import compare_files
+    from ftpatch.compare.digest import digest_file
 
     sides = [digest_file(layout, hashed, path) for path in (old, new)]
     for side in sides:
@@ -70,12 +70,13 @@ def _trees(
     old: str, new: str, layout: str | None, hashed: bool, jobs: int | None, report: tuple[str, ...], document: Document
 ) -> list[Compared]:
     """All modules of both trees; a file that cannot be read is an error of the whole, and none of its findings."""
-    from ftpatch import diff, tree
+    from ftpatch import trees
     from ftpatch.cli.scan import _progress
+    from ftpatch.compare import diff
 
     sides = []
     for top in (old, new):
-        listing = tree.walk(top)
+        listing = trees.walk(top)
         check_reports(report, listing.files)
         with _progress(len(listing.files)) as advance:
             found = diff.read_tree(listing, layout, hashed, jobs, advance)

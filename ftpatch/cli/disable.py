@@ -10,9 +10,9 @@ from ftpatch.cli.options import layout, options, reports, selectors
 from ftpatch.cli.writing import chosen_by, output, run
 
 if TYPE_CHECKING:
-    from ftpatch.api import Scan
-    from ftpatch.deliver import Decided
-    from ftpatch.elf.tables import Mask
+    from ftpatch.arrays import Mask
+    from ftpatch.sites.scan import Scan
+    from ftpatch.write.deliver import Decided
 
 
 @click.command("disable")
@@ -23,7 +23,7 @@ def command(file: str, func: tuple[str, ...], status: tuple[str, ...], section: 
 
     Sites of -mprofile-kernel, which are calls in the file, become NOPs without a record."""
     from ftpatch import api
-    from ftpatch.change import Undoing
+    from ftpatch.plan.change import Undoing
 
     def decide(scan: Scan, chosen: Mask) -> Decided:
         request = Undoing(chosen, skip_unpatchable=shared["skip_unpatchable"])

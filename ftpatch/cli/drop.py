@@ -11,9 +11,9 @@ from ftpatch.cli.writing import chosen_by, output, records_option, run
 from ftpatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from ftpatch.api import Scan
-    from ftpatch.deliver import Decided
-    from ftpatch.elf.tables import Mask
+    from ftpatch.arrays import Mask
+    from ftpatch.sites.scan import Scan
+    from ftpatch.write.deliver import Decided
 
 
 @click.command("drop")
@@ -27,7 +27,7 @@ def command(
     """Take the records of functions out of the kernel's table, all of them or none, without touching their code: they
     can then not be traced, probed through ftrace or live-patched. --status weak-leftover takes those of dead code."""
     from ftpatch import api
-    from ftpatch.change import Undoing
+    from ftpatch.plan.change import Undoing
 
     if all_but and (func or status or section):
         raise UsageError("--all-but stands alone", found="other selectors", expected="--all-but SEL, repeatable")
@@ -35,7 +35,7 @@ def command(
 
     def inverted(scan: Scan) -> tuple[Mask, tuple[str, ...]]:
         kept, said = choose(scan)
-        has_record = scan.table.row >= 0
+        has_record = scan.sites.row >= 0
         has_record[: len(scan.records)] &= scan.records.live
         return has_record & ~kept, said
 

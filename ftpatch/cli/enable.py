@@ -10,9 +10,9 @@ from ftpatch.cli.options import layout, options, reports, selectors
 from ftpatch.cli.writing import chosen_by, output, records_option, run
 
 if TYPE_CHECKING:
-    from ftpatch.api import Scan
-    from ftpatch.deliver import Decided
-    from ftpatch.elf.tables import Mask
+    from ftpatch.arrays import Mask
+    from ftpatch.sites.scan import Scan
+    from ftpatch.write.deliver import Decided
 
 
 @click.command("enable")
@@ -50,7 +50,7 @@ def command(
 ) -> int:  # fmt: skip
     """Enable the patch sites that the selectors choose, all of them or none."""
     from ftpatch import api
-    from ftpatch.draft import Request
+    from ftpatch.plan.request import Request
 
     def decide(scan: Scan, chosen: Mask) -> Decided:
         stub = api.read_stub(scan, stub_asm) if stub_asm is not None else None

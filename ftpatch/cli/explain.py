@@ -11,11 +11,12 @@ import click
 from ftpatch.cli import complain
 from ftpatch.cli.options import check_reports, layout, note, options, reports, to_files, to_stdout
 from ftpatch.errors import InputError, SelectionError, UsageError
+from ftpatch.sites.scan import scan_file
 
 if TYPE_CHECKING:
-    from ftpatch.api import Scan
+    from ftpatch.explain.untraceable import Absence
     from ftpatch.report import Document
-    from ftpatch.why import Absence
+    from ftpatch.sites.scan import Scan
 
 N_SITES = 32  # sites that one run explains
 AGAINST_HELP = "For a module: the vmlinux that will load it, or a module that it may call; repeatable."
@@ -65,14 +66,14 @@ def _function(
     """The IMAGE object with every explained site, or with why there is none; and the exit code."""
     import numpy as np
 
-    from ftpatch import api, explain
+    from ftpatch.explain import site as explain
+    from ftpatch.explain.untraceable import named
     from ftpatch.report.explain import absence_object, explain_object
-    from ftpatch.select import select
-    from ftpatch.why import named
+    from ftpatch.sites.select import select
 
-    scan = api.scan(path, layout)
+    scan = scan_file(path, layout)
     try:
-        selection = select(scan.table, [func])
+        selection = select(scan.sites, [func])
     except SelectionError as error:
         absence = _absent(scan, func, modules)
         if absence is None:
@@ -87,7 +88,7 @@ def _function(
         note(f"{len(index)} sites; the first {N_SITES} are explained")
         selection.mask[index[N_SITES:]] = False
     told = [explain.explain(scan, site, against) for site in index[:N_SITES].tolist()]
-    others = [] if _name_of(func) is None else [one for one in named(scan.image, scan.table, func) if not one.has_site]
+    others = [] if _name_of(func) is None else [one for one in named(scan.image, scan.sites, func) if not one.has_site]
     return explain_object(scan, selection.mask, told, func, others, hashed), 0
 
 
@@ -99,35 +100,34 @@ def _name_of(func: str) -> str | None:
 
 def _absent(scan: Scan, func: str, modules: str | None) -> Absence | None:
     """What is known of a name that selects nothing; None where FUNC is no plain name."""
-    from ftpatch.why import absence
+    from ftpatch.explain.untraceable import absence
 
     name = _name_of(func)
     if name is None:
         return None
-    return absence(scan.image, scan.table, name, _modules(name, modules) if modules else None)
+    return absence(scan.image, scan.sites, name, _modules(name, modules) if modules else None)
 
 
 def _modules(name: str, top: str) -> tuple[str, ...]:
     """The modules of a tree that have a site of that name."""
-    from ftpatch import tree
+    from ftpatch import trees
 
-    found = tree.scan_tree(tree.walk(top), tree.Request(None, (name,), (), (), False, False))
+    found = trees.scan_tree(trees.walk(top), trees.Request(None, (name,), (), (), False, False))
     return tuple(one.path for one in found if one.n_chosen)
 
 
 def _splats(document: Document, log: str, path: str | None, layout: str | None, hashed: bool) -> None:
     """Add every message of a log to the document, and the file if there is one."""
-    from ftpatch import api
-    from ftpatch.diagnosis import diagnose, diagnose_in
+    from ftpatch.explain.diagnosis import diagnose, diagnose_in
+    from ftpatch.explain.splat import MAX_SPLAT, parse
     from ftpatch.report.explain import splat_image, splat_rows
-    from ftpatch.splat import MAX_SPLAT, parse
 
     splats = parse(_read(log, MAX_SPLAT))
     if path is None:
         document.splats += splat_rows([diagnose(one) for one in splats])
         return
-    scan = api.scan(path, layout)
-    told = [diagnose_in(one, scan.image, scan.arch, scan.records, scan.table) for one in splats]
+    scan = scan_file(path, layout)
+    told = [diagnose_in(one, scan.image, scan.arch, scan.records, scan.sites) for one in splats]
     document.images.append(splat_image(scan, told, hashed))
     document.splats += splat_rows(told, scan)
 

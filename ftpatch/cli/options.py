@@ -23,7 +23,7 @@ REPORT_HELP = "Also write a report to FILE; repeatable. json=FILE of a writing v
 def _known_statuses(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """The values, if each is a status; a usage error otherwise. The list is loaded only where one is given."""
     if values:
-        from ftpatch.sites import STATUSES
+        from ftpatch.sites.table import STATUSES
 
         for value in values:
             click.Choice(STATUSES).convert(value, option, context)
@@ -74,7 +74,7 @@ def to_stdout(document: Document, format_: str, color: str) -> None:
 def check_reports(report: tuple[str, ...], files: Sequence[str]) -> None:
     """Refuse, before any work is done, reports that would replace one of `files` or each other."""
     if report:
-        from ftpatch import apply
+        from ftpatch.write import files as apply
 
         apply.require_distinct([path for _, path in destinations(report)], files)
 
@@ -86,7 +86,7 @@ def files_ready(document: Document, report: tuple[str, ...]) -> Iterator[None]:
     if not report:
         yield
         return
-    from ftpatch import apply
+    from ftpatch.write import files as apply
 
     with ExitStack() as stack:
         files = []

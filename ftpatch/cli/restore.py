@@ -12,7 +12,7 @@ from ftpatch.cli.options import max_size, note
 from ftpatch.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from ftpatch.restoring import Restored
+    from ftpatch.journal.restore import Restored
 
 
 @click.command("restore")
@@ -30,17 +30,19 @@ def command(
 
     A file that was patched more than once goes back step by step, the last patch first.
     """
-    from ftpatch import apply, envelope, restoring
+    from ftpatch.container import envelope
+    from ftpatch.journal import restore
     from ftpatch.report import Document, renderer
+    from ftpatch.write import files
 
     if in_place and output:
         raise UsageError("--in-place and -o exclude each other")
-    out = file if in_place else output or restoring.default_output(file)
+    out = file if in_place else output or restore.default_output(file)
     if not in_place:
-        apply.output_path(file, out)
-    apply.output_path(journal, out)
+        files.output_path(file, out)
+    files.output_path(journal, out)
 
-    done = restoring.restore(
+    done = restore.restore(
         file, journal, out, by_suffix=bool(output), dry_run=dry_run,
         max_size=envelope.MAX_SIZE if max_size is None else max_size, note=note,
     )  # fmt: skip

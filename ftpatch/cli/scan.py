@@ -13,10 +13,11 @@ import click
 from ftpatch.cli import complain
 from ftpatch.cli.options import check_reports, layout, max_size, note, options, reports, selectors, to_files, to_stdout
 from ftpatch.errors import FtpatchError, UsageError
+from ftpatch.sites.scan import scan_file
 
 if TYPE_CHECKING:
     from ftpatch.report import Document
-    from ftpatch.tree import Request
+    from ftpatch.trees import Request
 
 SITES_HELP = "Add the table of sites to the text report, and the sites of a tree's modules to JSON."
 JOBS_HELP = "Worker processes for a tree (default: one per processor)."
@@ -38,13 +39,13 @@ def command(
     modules only with --sites or a selector, CSV always.
     """
     from ftpatch.report import Document, destinations
-    from ftpatch.tree import Request
+    from ftpatch.trees import Request
 
     wanted = {format_, *(name for name, _ in destinations(report))}
     files = files or ("vmlinux",)
     check_reports(report, files)
     if func:
-        from ftpatch.select import expanded
+        from ftpatch.sites.select import expanded
 
         func = tuple(expanded(func))  # a list on stdin can be read once
     request = Request(layout, func, status, section, "json" in wanted, show_sites or "csv" in wanted, max_size)
@@ -74,15 +75,14 @@ def _failed(path: str, error: FtpatchError, document: Document, **more: str) -> 
 
 def _file(path: str, request: Request, with_sites: bool, document: Document) -> int:
     """Add one file to the document."""
-    from ftpatch import api
-    from ftpatch.report.rows import image_object
+    from ftpatch.document.rows import image_object
 
-    scan = api.scan(path, request.layout, request.max_size)
+    scan = scan_file(path, request.layout, request.max_size)
     chosen = None
     if request.selects:
-        from ftpatch.select import select
+        from ftpatch.sites.select import select
 
-        selection = select(scan.table, request.func, request.status, request.section)
+        selection = select(scan.sites, request.func, request.status, request.section)
         chosen = selection.mask
         for text in selection.notes:
             note(text)
@@ -93,15 +93,15 @@ def _file(path: str, request: Request, with_sites: bool, document: Document) -> 
 
 def _tree(top: str, request: Request, jobs: int | None, report: tuple[str, ...], document: Document) -> int:
     """Add all modules of a tree to the document, and their totals; a tree that was named twice counts once."""
-    from ftpatch import tree
+    from ftpatch import trees
     from ftpatch.report.tree import totals
 
     if any(one["tree"] == top for one in document.trees):
         return 0
-    listing = tree.walk(top)
+    listing = trees.walk(top)
     check_reports(report, listing.files)
     with _progress(len(listing.files)) as advance:
-        found = tree.scan_tree(listing, request, jobs, advance)
+        found = trees.scan_tree(listing, request, jobs, advance)
     worst = 0
     for one in found:
         for text in one.notes:
@@ -112,7 +112,7 @@ def _tree(top: str, request: Request, jobs: int | None, report: tuple[str, ...],
     document.images += images
     document.trees.append({"tree": top, "totals": totals(images, len(found) - len(images))})
     if request.selects:
-        tree.require_chosen(top, found)
+        trees.require_chosen(top, found)
     return worst
 
 

@@ -8,6 +8,7 @@ import click
 
 from ftpatch.cli.options import check_reports, layout, max_size, options, reports, to_files, to_stdout
 from ftpatch.errors import InputError, UsageError
+from ftpatch.sites.scan import scan_file
 
 MAX_JOURNAL = 1 << 30
 
@@ -29,7 +30,7 @@ def command(
     Both files are read from zero. Every changed byte must belong to an edit of a legal kind, every new call must lead
     where a site may call, and the patched sites are executed in an emulator.
     """
-    from ftpatch import api, envelope
+    from ftpatch.container import envelope
     from ftpatch.elf.image import open_image
     from ftpatch.proof.prove import prove
     from ftpatch.report import Document, destinations
@@ -39,7 +40,7 @@ def command(
     check_reports(report, files)
     log = _journal(journal) if journal else None
     size = envelope.MAX_SIZE if max_size is None else max_size
-    first = api.scan(before, layout, size)
+    first = scan_file(before, layout, size)
     second = open_image(after, size)
     proof = prove(first.image, second, first.arch, log, deep, layout, require_emulation)
     hashed = "json" in {format_, *(name for name, _ in destinations(report))}

@@ -12,11 +12,12 @@ import click
 
 from ftpatch.cli.options import check_reports, files_ready, max_size, note, to_files, to_stdout
 from ftpatch.errors import UsageError
+from ftpatch.sites.scan import scan_file
 
 if TYPE_CHECKING:
-    from ftpatch.api import Scan
-    from ftpatch.deliver import Decided
-    from ftpatch.elf.tables import Mask
+    from ftpatch.arrays import Mask
+    from ftpatch.sites.scan import Scan
+    from ftpatch.write.deliver import Decided
 
 output = [
     click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched)."),
@@ -49,9 +50,9 @@ def chosen_by(
         raise UsageError("nothing is chosen", todo="--func NAME chooses functions, --func '*' all of them")
 
     def choose(scan: Scan) -> tuple[Mask, tuple[str, ...]]:
-        from ftpatch import select
+        from ftpatch.sites import select
 
-        selection = select.select(scan.table, func, status, section, named=True)
+        selection = select.select(scan.sites, func, status, section, named=True)
         return selection.mask, selection.notes
 
     return choose
@@ -66,10 +67,10 @@ def run(
     options: those of `output`, of reports, and `layout`; choose: the chosen sites of a scanned file and what to say of
     the choice; decide: the plan for them.
     """
-    from ftpatch import api, apply, deliver
+    from ftpatch.journal.write import plan_object
     from ftpatch.report import Document, destinations
-    from ftpatch.report.journal import plan_object
-    from ftpatch.report.text import N_SHOWN
+    from ftpatch.report.formats.text import N_SHOWN
+    from ftpatch.write import deliver, files
 
     report, in_place, dry_run = options["report"], options["in_place"], options["dry_run"]
     if in_place and options["output"]:
@@ -81,9 +82,9 @@ def run(
     out = file if in_place else options["output"] or f"{file}.patched"
     check_reports(report, (file, out))
     if not in_place:
-        apply.output_path(file, out)
+        files.output_path(file, out)
 
-    scan = api.scan(file, options["layout"], options["max_size"])
+    scan = scan_file(file, options["layout"], options["max_size"])
     packing, told = deliver.packing_for(scan.image, out, options["signature"], options["sign"])
     chosen, said = choose(scan)
     for text in said:

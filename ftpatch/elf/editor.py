@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftpatch.arrays import I64, Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import I64, Mask, Rows
 from ftpatch.errors import ElfError
 
 SHF_INFO_LINK = 0x40

@@ -7,8 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
+from ftpatch.arrays import I64, U8, U64, Mask
 from ftpatch.elf import tables as t
-from ftpatch.elf.tables import I64, U8, U64, Mask, Symbols
+from ftpatch.elf.tables import Symbols
 
 EM_PPC64 = 21
 MAX_NESTING = 64  # functions that overlap one address; compilers and linkers make two or three

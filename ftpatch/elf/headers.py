@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftpatch.arrays import U8, Rows
 from ftpatch.elf import tables as t
-from ftpatch.elf.tables import U8, Rows
 from ftpatch.errors import ArchError, ElfError
 
 ELFCLASS64, ELFDATA2LSB = 2, 1

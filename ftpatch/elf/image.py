@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from ftpatch import envelope
+from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows
+from ftpatch.container import envelope
 from ftpatch.elf import tables as t
 from ftpatch.elf.functions import Functions, functions_of
 from ftpatch.elf.headers import read_headers
-from ftpatch.elf.tables import I64, U8, U32, U64, Mask, Rows
 from ftpatch.errors import ElfError, PolicyError
 
 KERNEL_NAMES = ("start_kernel", "linux_banner", "__start_mcount_loc")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import I64, U64, Mask
 from ftpatch.errors import ElfError
 
 # Relocations of eight bytes: R_AARCH64_ABS64, PREL64; R_PPC64_ADDR64, REL64, TOC, PCREL34.

@@ -15,16 +15,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ftpatch.arrays import I64, U8, U64, Mask, Rows
 from ftpatch.errors import ElfError
-
-U8 = npt.NDArray[np.uint8]
-U32 = npt.NDArray[np.uint32]
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-Rows = npt.NDArray[Any]  # structured rows of one of the dtypes below
 
 EHDR = np.dtype(
     [
@@ -91,7 +84,7 @@ class Symbols:
 
     rows: Rows
     strtab: bytes
-    shndx: npt.NDArray[np.int64]
+    shndx: I64
 
     @cached_property
     def type(self) -> U8:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.proof.called import ENDS, MAX_CODE, OURS, Branch, Calls, branches_of, far_target, jump_of
-from ftpatch.proof.claims import Claim
 from ftpatch.proof.decoders import JUMP, branches
+from ftpatch.proof.emulate.expectation import Claim
 from ftpatch.proof.sections import DATA
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ftpatch.arrays import U32
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations
-from ftpatch.elf.tables import U32
 from ftpatch.proof.aims import ADDI_R12, ADDIS_R12, BCTR, LD_R12, MTCTR_R12, low_half
 from ftpatch.proof.case import Case
 from ftpatch.proof.decoders import CALL, JUMP, branches
-from ftpatch.proof.loader import Loaded
-from ftpatch.proof.moved import addend_of
+from ftpatch.proof.emulate.loader import Loaded
+from ftpatch.proof.module_relocations import addend_of
 from ftpatch.proof.pairs import Pairs, rows_at, symbol_place
 from ftpatch.proof.sections import INIT_TEXT, TEXT
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch import Fixup
+from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
-from ftpatch.elf.tables import U32
 from ftpatch.proof.arrivals import claim
 from ftpatch.proof.called import Branch, Calls, far_target, goes_on, is_ours, jump_of, name_of
 from ftpatch.proof.case import Case
 from ftpatch.proof.decoders import CALL, JUMP, both, branches
-from ftpatch.proof.loader import load_module
+from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.pairs import NEW, Pairs
 from ftpatch.proof.sections import DATA, OPS_TEXT
 from ftpatch.proof.stubs import MFLR_R0, MTLR_R0

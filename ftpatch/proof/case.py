@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftpatch.arch import Arch
+from ftpatch.arrays import I64, Mask
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import I64, Mask
-from ftpatch.proof.claims import Claim
-from ftpatch.proof.memory import Memory
-from ftpatch.records import RecordTable
-from ftpatch.sites import SiteTable
+from ftpatch.proof.emulate.expectation import Claim
+from ftpatch.proof.emulate.memory import Memory
+from ftpatch.sites.records import RecordTable
+from ftpatch.sites.table import SiteTable
 
 if TYPE_CHECKING:
     from ftpatch.proof.pairs import Pairs

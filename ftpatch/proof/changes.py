@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftpatch.arrays import I64, U8, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import I64, U8, Mask
 from ftpatch.proof.case import Case, Owned, section_at
 
 CHUNK = 8 << 20

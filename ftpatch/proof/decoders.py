@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.elf.tables import I64, U8, U32
+from ftpatch.arrays import I64, U8, U32
 
 FAR = 1 << 40  # an address of no meaning, so that capstone's targets are distances
 NONE, JUMP, CALL = range(3)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import U32
 from ftpatch.proof.aims import formed
 from ftpatch.proof.case import Case
-from ftpatch.records import SLOT, STOP
+from ftpatch.sites.records import SLOT, STOP
 
 INIT, MAX_WORDS, APART = "ftrace_init", 1 << 16, 32
 ADRP, ADD = (0x9F00_0000, 0x9000_0000), (0xFFC0_0000, 0x9100_0000)

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from ftpatch.arrays import I64, U64, Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import I64, U64, Mask
 from ftpatch.proof.aims import Aim, Aims
 from ftpatch.proof.case import Case
 from ftpatch.proof.changes import Runs
-from ftpatch.proof.claims import Claim
 from ftpatch.proof.decoders import CALL, both
+from ftpatch.proof.emulate.expectation import Claim
 from ftpatch.proof.end import check_end
 from ftpatch.proof.literals import check_literals
 from ftpatch.proof.pairs import NEW, Pairs, pair_up
 from ftpatch.proof.stubs import Slots, Stubs, check_empty, check_stubs, free_before, slots_of
 from ftpatch.proof.table import check_records, own_slots
 from ftpatch.proof.words import check_words
-from ftpatch.records import SLOT
+from ftpatch.sites.records import SLOT
 
 
 def check_kernel(case: Case, runs: Runs) -> None:
@@ -165,5 +165,5 @@ def _check_relocations(case: Case, old_places: I64, new_places: I64) -> None:
         case.say("verify-relocation", f"dynamic relocation {row}: {one} became {two}", row=row, pos=int(pos[row]))
 
 
-def _empty(rows: t.Rows) -> Mask:
+def _empty(rows: Rows) -> Mask:
     return np.asarray((rows["r_offset"] == 0) & (rows["r_info"] == 0) & (rows["r_addend"] == 0))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftpatch.arrays import I64, U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import I64, U64
 from ftpatch.proof.aims import Aim, Aims
 from ftpatch.proof.case import Case
 from ftpatch.proof.pairs import NEW, Pairs

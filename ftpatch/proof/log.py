@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ftpatch.elf.tables import I64, U8
+from ftpatch.arrays import I64, U8
 from ftpatch.errors import InputError
 from ftpatch.proof.case import Case
 from ftpatch.proof.changes import Runs, place

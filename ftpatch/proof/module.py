@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ftpatch.proof.calls import check_calls, check_rest
 from ftpatch.proof.case import Case
-from ftpatch.proof.moved import check_relocations, own_record_slots
+from ftpatch.proof.module_relocations import check_relocations, own_record_slots
 from ftpatch.proof.pairs import pair_up
 from ftpatch.proof.sections import check_sections
 from ftpatch.proof.table import check_records

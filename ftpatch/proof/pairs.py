@@ -8,15 +8,15 @@ from functools import cached_property
 import numpy as np
 
 from ftpatch.arch import Shape
+from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.functions import local_entry_offset
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
-from ftpatch.elf.tables import I64, U8, U32, U64, Mask
 from ftpatch.proof.case import Case, Side
 from ftpatch.proof.decoders import branches
-from ftpatch.sites import LEFTOVER, NULL, OUTSIDE, SiteTable
+from ftpatch.sites.table import LEFTOVER, NULL, OUTSIDE, SiteTable
 
 OLD, NEW, RETIRED, OTHER = range(4)  # as compiled; a call of ours; a call that became a NOP; anything else
 

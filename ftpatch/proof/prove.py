@@ -14,15 +14,15 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
 from ftpatch.proof.case import Case, Finding, Side
 from ftpatch.proof.changes import Runs, count_kinds, differences, report_unowned
-from ftpatch.proof.claims import Outcome
 from ftpatch.proof.emulate import emulate
+from ftpatch.proof.emulate.expectation import Outcome
 from ftpatch.proof.kernel import check_kernel
+from ftpatch.proof.lief_check import read_again
 from ftpatch.proof.log import allow, check_log
 from ftpatch.proof.module import check_module
-from ftpatch.proof.second import read_again
 from ftpatch.proof.trailer import check_trailer
-from ftpatch.records import read_records
-from ftpatch.sites import read_sites
+from ftpatch.sites.records import read_records
+from ftpatch.sites.table import read_sites
 
 RULES = {RecordError: "verify-record", ShapeError: "verify-site"}
 

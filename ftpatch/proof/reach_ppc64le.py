@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ftpatch.elf.tables import U32, U64, Mask
-from ftpatch.proof.memory import Memory
+from ftpatch.arrays import U32, U64, Mask
+from ftpatch.proof.emulate.memory import Memory
 
 MAX_WORDS = 1 << 21  # in all: some fifty for each site of a kernel
 BEFORE, BEHIND = 6, 8  # words

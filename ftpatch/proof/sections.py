@@ -14,7 +14,7 @@ from ftpatch.elf.image import Image
 from ftpatch.proof.case import Case
 from ftpatch.proof.imports import GROWN_NAMES, check_modinfo, check_versions
 from ftpatch.proof.tail import check_tail
-from ftpatch.records import SECTIONS as RECORD_SECTIONS
+from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 
 TEXT, INIT_TEXT, OPS_TEXT, DATA = ".text.ftpatch", ".init.text.ftpatch", ".text.ftpatch.ops", ".data.ftpatch"
 CODE, WRITABLE = t.SHF_ALLOC | t.SHF_EXECINSTR, t.SHF_ALLOC | t.SHF_WRITE

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arch import SiteStub
+from ftpatch.arrays import I64, U32, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import I64, U32, Mask
 from ftpatch.proof.aims import READ
 from ftpatch.proof.case import Case
 from ftpatch.proof.decoders import CALL, JUMP, both

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.elf.tables import I64, Mask
+from ftpatch.arrays import I64, Mask
 from ftpatch.proof.case import Case, Side
 from ftpatch.proof.pairs import OLD, RETIRED, Pairs
-from ftpatch.records import MINUS4, RecordTable
-from ftpatch.sites import LEFTOVER, READY
+from ftpatch.sites.records import MINUS4, RecordTable
+from ftpatch.sites.table import LEFTOVER, READY
 
 LOOP, MAX_CODE = "ftrace_process_locs", 1 << 18
 

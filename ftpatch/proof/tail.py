@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
-from ftpatch.elf.tables import Mask, Rows
 from ftpatch.proof.case import Case
-from ftpatch.records import SECTIONS as RECORD_SECTIONS
+from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 
 MAX_PADDING = 1 << 16
 MAX_PATCHES = 256  # earlier patches that are looked for

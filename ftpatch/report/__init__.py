@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from ftpatch.errors import UsageError
 
-SCHEMA = 1
 FORMATS = ("text", "json", "csv", "sarif", "junit", "ktap", "markdown", "github")  # each a module of this package
 
 
@@ -59,7 +58,7 @@ def renderer(name: str) -> Callable[[Document], Iterator[str]]:
     """The function of one format: document → pieces of text."""
     if name not in FORMATS:
         raise UsageError("no such report format", name, expected=", ".join(FORMATS))
-    render: Callable[[Document], Iterator[str]] = importlib.import_module(f"ftpatch.report.{name}").render
+    render: Callable[[Document], Iterator[str]] = importlib.import_module(f"ftpatch.report.formats.{name}").render
     return render
 
 

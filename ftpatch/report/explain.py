@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ftpatch.api import Scan
-from ftpatch.diagnosis import Diagnosis
-from ftpatch.elf.tables import Mask
-from ftpatch.report.rows import image_object
-from ftpatch.sites import STATUSES
-from ftpatch.why import Absence, Named
+from ftpatch.arrays import Mask
+from ftpatch.document.rows import image_object
+from ftpatch.explain.diagnosis import Diagnosis
+from ftpatch.explain.untraceable import Absence, Named
+from ftpatch.sites.scan import Scan
+from ftpatch.sites.table import STATUSES
 
 
 def explain_object(
@@ -31,7 +31,7 @@ def explain_object(
 
 def absence_object(scan: Scan, absence: Absence, hashed: bool) -> dict[str, Any]:
     """Why there is no site of that name."""
-    nothing = np.zeros(len(scan.table), dtype=bool)
+    nothing = np.zeros(len(scan.sites), dtype=bool)
     image = image_object(scan, nothing, scan.image.sha256 if hashed else None)
     inlined = [one for one in absence.debug.functions if one.inlined]
     absent = {
@@ -56,7 +56,7 @@ def _symbols(named: Sequence[Named]) -> list[dict[str, Any]]:
 
 def splat_image(scan: Scan, told: Sequence[Diagnosis], hashed: bool) -> dict[str, Any]:
     """The file that was given with a log, and the sites that its messages may mean."""
-    chosen = np.zeros(len(scan.table), dtype=bool)
+    chosen = np.zeros(len(scan.sites), dtype=bool)
     chosen[[index for one in told for index in one.index]] = True
     return image_object(scan, chosen, scan.image.sha256 if hashed else None)
 
@@ -91,7 +91,7 @@ def _splat(one: Diagnosis, scan: Scan | None) -> dict[str, Any]:
 
 
 def _site(scan: Scan, index: int) -> dict[str, Any]:
-    table = scan.table
+    table = scan.sites
     return {
         "row": int(table.row[index]) if table.row[index] >= 0 else None, "function": table.name(index),
         "place": table.place_text(index), "status": STATUSES[table.status[index]], "words": table.words_text(index),

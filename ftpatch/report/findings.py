@@ -50,8 +50,8 @@ def finding_objects(findings: Sequence[Found]) -> list[dict[str, Any]]:
 
 def proof_object(proof: Proof, hashed: bool, journal: str | None) -> dict[str, Any]:
     """The IMAGE object of `verify`: the first file, the second as its `output`, and what was found."""
-    from ftpatch.api import Scan
-    from ftpatch.report.rows import image_object
+    from ftpatch.document.rows import image_object
+    from ftpatch.sites.scan import Scan
 
     before, after = proof.before, proof.after
     scan = Scan(before.image, proof.arch, before.records, before.sites)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ftpatch.errors import printable
-from ftpatch.predict import Bug, Oracle
+from ftpatch.kernel.boot import Bug, Oracle
 
 N_SHOWN = 10
 

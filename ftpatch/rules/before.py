@@ -11,7 +11,7 @@ from ftpatch.elf.tables import STT_FUNC
 from ftpatch.rules import LINKED, Rule
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.objects import unrecorded
-from ftpatch.sites import READY, STATUSES, SiteTable
+from ftpatch.sites.table import READY, STATUSES, SiteTable
 
 MANY = 64  # functions of a module that are not all without sites by chance
 

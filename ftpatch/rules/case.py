@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ftpatch.arch import Arch
+from ftpatch.arrays import I64, Mask
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import I64, Mask
 from ftpatch.errors import FtpatchError
-from ftpatch.records import RecordTable
-from ftpatch.sites import ENABLED, LEFTOVER, READY, SiteTable
-from ftpatch.targets import in_init_text
+from ftpatch.kernel.init_text import in_init_text
+from ftpatch.sites.records import RecordTable
+from ftpatch.sites.table import ENABLED, LEFTOVER, READY, SiteTable
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from ftpatch.preflight import Kernel, Module
+    from ftpatch.kernel.module_load import Kernel, Module
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Case:
         """This file as the loader meets it."""
         if self.records is None or self.sites is None or self.kind != "module":
             return None
-        from ftpatch.preflight import Module
+        from ftpatch.kernel.module_load import Module
 
         return Module(self.image, self.arch, self.records, self.sites)
 
@@ -103,7 +103,7 @@ class Case:
         """The site table, layout or not."""
         if self.table is not None or self.records is None or self.trouble is not None:
             return self.table
-        from ftpatch.sites import read_sites
+        from ftpatch.sites.table import read_sites
 
         return read_sites(self.image, self.arch, self.records)
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ftpatch.arrays import Mask
 from ftpatch.elf import tables as t
-from ftpatch.elf.tables import Mask
 from ftpatch.errors import ShapeError
-from ftpatch.kallsyms import listed_as
+from ftpatch.kernel.kallsyms import listed_as
 from ftpatch.rules import RELOCATABLE, Rule
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.words import some
-from ftpatch.sites import LEFTOVER, OUTSIDE, UNEXPECTED
+from ftpatch.sites.table import LEFTOVER, OUTSIDE, UNEXPECTED
 
 EXIT = (".exit.text",)
 UNTRACED = (".noinstr.text", ".entry.text", ".hyp.text", ".hyp.idmap.text", ".idmap.text", ".head.text")

@@ -16,9 +16,9 @@ def _asks(name: str) -> Callable[[Case], Iterator[Hit]]:
     """A rule that passes on what one check of `preflight` says against a load."""
 
     def find(case: Case) -> Iterator[Hit]:
-        from ftpatch import preflight
+        from ftpatch.kernel import module_load
 
-        verdict: preflight.Check = getattr(preflight, name)(case.module, case.kernel)
+        verdict: module_load.Check = getattr(module_load, name)(case.module, case.kernel)
         if verdict.verdict == "refused":
             yield Hit(verdict.text)
 
@@ -35,7 +35,7 @@ def machine(case: Case) -> Iterator[Hit]:
 def loader_section(case: Case) -> Iterator[Hit]:
     """Sections that the loader grows, and that are not there."""
     records, image = case.slots(), case.image
-    from ftpatch.loader import LOADERS
+    from ftpatch.kernel.loader import LOADERS
 
     loader = LOADERS[case.arch.name]
     wanted = case.kernel.sections if case.kernel else (*loader.always, *loader.traced[:CORE])
@@ -58,8 +58,8 @@ def signature_missing(case: Case) -> Iterator[Hit]:
 
 def signature_stale(case: Case) -> Iterator[Hit]:
     """A signature that is not of these bytes."""
+    from ftpatch.container.signature import parse
     from ftpatch.rules.signed import wrong_signature
-    from ftpatch.signature import parse
 
     if not case.image.trailer:
         return

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from ftpatch.arch import MATCH_OLD, WINDOW, WINDOW_FIRST
-from ftpatch.elf.tables import I64
-from ftpatch.records import SECTIONS
+from ftpatch.arrays import I64
 from ftpatch.rules import RELOCATABLE, Rule
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.patchers import others
 from ftpatch.rules.words import first
-from ftpatch.sites import CALL_RECORDS, OURS
+from ftpatch.sites.records import SECTIONS
+from ftpatch.sites.table import CALL_RECORDS, OURS
 
 SHF_LINK_ORDER = 0x80
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ftpatch.arrays import U8, U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import U64
 
 # name, section of a module, bounds in a kernel, bytes of a row, where in it the length of the code stands (−1: a word)
 TABLES = (
@@ -36,7 +36,7 @@ def others(image: Image) -> Iterator[tuple[str, U64, U64]]:
             yield name, start, start + size
 
 
-def _linked(image: Image, low: str, high: str, row: int) -> Iterator[tuple[U64, t.U8]]:
+def _linked(image: Image, low: str, high: str, row: int) -> Iterator[tuple[U64, U8]]:
     first, last = image.symbols.value(low), image.symbols.value(high)
     if first is None or last is None or last <= first or (last - first) % row:
         return
@@ -49,7 +49,7 @@ def _linked(image: Image, low: str, high: str, row: int) -> Iterator[tuple[U64, 
     yield field + code.view(np.uint64), rows
 
 
-def _relocated(image: Image, section: str, row: int) -> Iterator[tuple[U64, t.U8]]:
+def _relocated(image: Image, section: str, row: int) -> Iterator[tuple[U64, U8]]:
     kinds, targets = image.shdr["sh_type"], image.shdr["sh_info"]
     for sec in image.sections_named(section):
         content = image.content(sec)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.elf.tables import I64, U64, Mask
+from ftpatch.arrays import I64, U64, Mask
 from ftpatch.errors import PolicyError
+from ftpatch.plan.ool_slots import boot_calls
 from ftpatch.rules import Rule
 from ftpatch.rules.case import Case, Hit
-from ftpatch.slots import boot_calls
 
 TIGHT = 16  # a call has little room left where it may grow by less than a sixteenth of its reach
 
@@ -52,7 +52,7 @@ def _margin(case: Case, va: U64, target: int) -> I64:
 def out_of_reach(case: Case) -> Iterator[Hit]:
     """Calls that cannot be written."""
     if case.module is not None:
-        from ftpatch.preflight import reach
+        from ftpatch.kernel.module_load import reach
 
         verdict = reach(case.module)
         if verdict.verdict == "refused":

@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftpatch import api
-from ftpatch.api import Scan
 from ftpatch.arch import MATCH_OLD, Arch, Shape, arch_of
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
-from ftpatch.records import RecordTable, join, read_records
 from ftpatch.rules import Found, check, register
 from ftpatch.rules.case import Case, Context
-from ftpatch.sites import ENABLED, NULL, READY, SiteTable, read_sites
+from ftpatch.sites.records import RecordTable, join, read_records
+from ftpatch.sites.scan import Scan, scan_file
+from ftpatch.sites.table import ENABLED, NULL, READY, SiteTable, read_sites
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from ftpatch.preflight import Kernel
+    from ftpatch.kernel.module_load import Kernel
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,12 @@ class Checked:
 @lru_cache(maxsize=1)
 def kernel_of(path: str) -> Kernel:
     """The kernel at a path, read once."""
-    from ftpatch.preflight import Kernel
+    from ftpatch.kernel.module_load import Kernel
 
-    scan = api.scan(path)
+    scan = scan_file(path)
     if scan.image.kind != "vmlinux":
         raise UsageError("--against takes a vmlinux", path, found=scan.image.kind)
-    return Kernel(scan.image, scan.arch, scan.table)
+    return Kernel(scan.image, scan.arch, scan.sites)
 
 
 @lru_cache(maxsize=1)
@@ -116,8 +115,8 @@ def check_files(request: Request, paths: Sequence[str]) -> list[Checked]:
 def open_case(path: str, layout: str | None = None) -> Case:
     """One file with all that can be read of it: a table that cannot be read is for the rules to tell."""
     try:
-        scan = api.scan(path, layout)
-        table, odd = longer_layout(scan) if layout is None else (scan.table, {})
+        scan = scan_file(path, layout)
+        table, odd = longer_layout(scan) if layout is None else (scan.sites, {})
         return Case(scan.image, scan.arch, scan.records, table, odd=odd)
     except RecordError as error:
         image = open_image(path)
@@ -148,7 +147,7 @@ def usual_layout(image: Image, arch: Arch, records: RecordTable) -> tuple[SiteTa
 def longer_layout(scan: Scan) -> tuple[SiteTable, dict[int, str]]:
     """The sites, and those that fall short of a stricter layout which most of them show: two NOPs are also one, and
     a call behind mflr is also a call."""
-    table, n = scan.table, len(scan.records)
+    table, n = scan.sites, len(scan.records)
     shape, ready = table.shape, table.status[:n] == READY
     for other in scan.arch.shapes if shape is not None and n else ():
         assert shape is not None
@@ -168,7 +167,7 @@ def _strictness(shape: Shape) -> int:
 
 def with_lines(case: Case, found: Sequence[Found]) -> list[Found]:
     """The findings with source file and line, where the file has debug information."""
-    from ftpatch.source import source_lines
+    from ftpatch.elf.source import source_lines
 
     places = []
     for one in found:
@@ -184,7 +183,7 @@ def _object(case: Case, full: bool, sites: bool) -> dict[str, Any]:
     """The IMAGE object; only with `full` those of its figures that cost something."""
     shape = case.table.shape if case.table is not None else None
     if full:
-        from ftpatch.report.rows import image_object
+        from ftpatch.document.rows import image_object
 
         records, table = case.records, case.sites
         if records is None or table is None:  # a table that cannot be read has no figures

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ftpatch.container.signature import Signature
 from ftpatch.elf.image import Image
-from ftpatch.signature import Signature
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

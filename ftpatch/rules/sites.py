@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from ftpatch.elf.relocations import relocations_of, touched
+from ftpatch.plan.targets import READ
 from ftpatch.rules import LINKED, Rule
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.patchers import others
-from ftpatch.sites import ENABLED, HALF, LEFTOVER, READY, UNEXPECTED
-from ftpatch.targets import READ
+from ftpatch.sites.table import ENABLED, HALF, LEFTOVER, READY, UNEXPECTED
 
 
 def unexpected_words(case: Case) -> Iterator[Hit]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.dropping import LOOP, MAX_CODE
-from ftpatch.elf.tables import I64
+from ftpatch.arrays import I64
 from ftpatch.errors import RecordError
+from ftpatch.plan.records_out import LOOP, MAX_CODE
 from ftpatch.rules import LINKED, RELOCATABLE, Rule
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.words import some

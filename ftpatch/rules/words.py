@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftpatch.elf.tables import I64
+from ftpatch.arrays import I64
 from ftpatch.rules.case import Case
 
 N_SHOWN = 3

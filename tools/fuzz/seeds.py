@@ -56,7 +56,7 @@ def _offering(kernel: bytes) -> bytes:
 @cache
 def modules_of(real: bool = True) -> tuple[bytes, ...]:
     """Every small module; real: also the real ones that are there."""
-    from ftpatch import envelope
+    from ftpatch.container import envelope
 
     found = [path.read_bytes() for folder in FOLDERS for path in sorted(folder.glob("*.ko"))]
     for path in sorted(kernels.cache_directory().glob(f"kernels/*/{REAL}")) if real else ():
@@ -80,7 +80,7 @@ def all_elf(real: bool = True) -> tuple[bytes, ...]:
 @cache
 def packed_of(real: bool = True) -> tuple[bytes, ...]:
     """Files as they are shipped: plain, compressed in every way, with a signature, and other things than ELF files."""
-    from ftpatch import envelope
+    from ftpatch.container import envelope
 
     plain = modules_of(False)[0]
     signed = plain + trailers_of()[0]
@@ -154,7 +154,7 @@ def patched() -> dict[str, bytes]:
 def _patches() -> tuple[tuple[bytes, bytes], ...]:
     """Pairs of a journal and the patched file, made by the program; what the journal's reader ignores is left out."""
     from ftpatch.cli import run
-    from ftpatch.journal import READ
+    from ftpatch.journal.read import READ
 
     def used(value: object) -> object:
         if isinstance(value, dict):

@@ -19,32 +19,26 @@ from random import Random
 
 import numpy as np
 
-from ftpatch import (
-    api,
-    deliver,
-    envelope,
-    exports,
-    kallsyms,
-    loader,
-    modinfo,
-    preflight,
-    records,
-    restoring,
-    signature,
-)
+from ftpatch import api
 from ftpatch.arch import arch_of
-from ftpatch.change import Undoing
-from ftpatch.draft import Request
+from ftpatch.container import envelope, signature
+from ftpatch.document.rows import image_object
 from ftpatch.elf import identity
 from ftpatch.elf import tables as t
 from ftpatch.elf.headers import read_headers
 from ftpatch.elf.image import Image, open_image
 from ftpatch.elf.relocations import relocations_of, touched
 from ftpatch.errors import InputError
-from ftpatch.journal import read_journal
+from ftpatch.journal import restore
+from ftpatch.journal.read import read_journal
+from ftpatch.kernel import exports, kallsyms, loader, modinfo, module_load
+from ftpatch.plan.change import Undoing
+from ftpatch.plan.request import Request
 from ftpatch.report import Document
-from ftpatch.report import json as json_report
-from ftpatch.report.rows import image_object
+from ftpatch.report.formats import json as json_report
+from ftpatch.sites import records
+from ftpatch.sites.scan import Scan
+from ftpatch.write import deliver
 from tools.fuzz import mutate, seeds
 
 MAX_SIZE = 1 << 20  # bytes that a compressed input may unpack to
@@ -78,7 +72,7 @@ def image_of(data: bytes, seen: Seen) -> Image:
     return Image("fuzz", raw[:n], raw, 0o644, "none", data[n:], head.ehdr, head.shdr, head.phdr, head.names)
 
 
-def scanned(path: str, seen: Seen) -> api.Scan:
+def scanned(path: str, seen: Seen) -> Scan:
     """The scan of a file."""
     open_image(path, MAX_SIZE)
     seen.deep = True
@@ -183,7 +177,7 @@ def fuzz_sites(data: bytes, seen: Seen) -> None:
     """The whole of `scan`, with its report."""
     with named(data) as path:
         found = scanned(path, seen)
-        table = found.table
+        table = found.sites
         assert len(table) >= len(found.records), "a slot without a row"
         assert np.all((table.pos >= -1) & (table.pos < len(data))), "a site outside the file"
         document = Document("scan")
@@ -208,13 +202,13 @@ def fuzz_strings(data: bytes, seen: Seen) -> None:
 
 
 @cache
-def _kernel(machine: int) -> preflight.Kernel | None:
+def _kernel(machine: int) -> module_load.Kernel | None:
     """A small kernel of the machine, to hold modules against."""
     for data in seeds.offering():
         if int.from_bytes(data[18:20], "little") == machine:
             with named(data) as path:
                 found = api.scan(path)
-            return preflight.Kernel(found.image, found.arch, found.table)
+            return module_load.Kernel(found.image, found.arch, found.sites)
     return None
 
 
@@ -238,7 +232,7 @@ def fuzz_metadata(data: bytes, seen: Seen) -> None:
     if image.kind == "module" and kernel is not None:
         with named(data) as path:
             found = api.scan(path)
-        checks = preflight.preflight(preflight.Module(found.image, found.arch, found.records, found.table), kernel)
+        checks = module_load.preflight(module_load.Module(found.image, found.arch, found.records, found.sites), kernel)
         assert all(check.text.isprintable() for check in checks), "a line that is not one"
 
 
@@ -262,7 +256,7 @@ def fuzz_journal(data: bytes, seen: Seen) -> None:
         files = seeds.patched()
         after = files.get(found.output.sha256) or next(iter(files.values()))
         with named(after) as name:
-            done = restoring.restore(name, path, _out(), dry_run=True, max_size=MAX_SIZE)
+            done = restore.restore(name, path, _out(), dry_run=True, max_size=MAX_SIZE)
         assert not done.same or done.sha256 == found.sha256, "another file than the journal names"
 
 
@@ -289,9 +283,9 @@ def fuzz_enable(data: bytes, seen: Seen) -> None:
     rng = Random(zlib.crc32(data))
     with named(data) as path:
         found = scanned(path, seen)
-        chosen = rng.random() < 0.7 or np.arange(len(found.table)) % 2 == 0
+        chosen = rng.random() < 0.7 or np.arange(len(found.sites)) % 2 == 0
         request = Request(
-            np.broadcast_to(np.asarray(chosen), len(found.table)).copy(),
+            np.broadcast_to(np.asarray(chosen), len(found.sites)).copy(),
             skip_unpatchable=rng.random() < 0.7,
             records=rng.choice(("auto", "auto", "auto", "null", "minus4", "shrink", "keep")),
             ops_via=rng.choice(("auto", "auto", "auto", "literal", "thunk")),
@@ -309,11 +303,11 @@ def fuzz_undo(data: bytes, seen: Seen) -> None:
         found = scanned(path, seen)
         ways = {"drop": ("auto", "auto", "null", "minus4", "shrink"), "disable": ("auto",)}
         verb = rng.choice(tuple(ways))
-        request = Undoing(np.ones(len(found.table), dtype=bool), rng.choice(ways[verb]), rng.random() < 0.8)
+        request = Undoing(np.ones(len(found.sites), dtype=bool), rng.choice(ways[verb]), rng.random() < 0.8)
         _delivered(found, api.make_change(found, verb, request))
 
 
-def _delivered(found: api.Scan, plan: deliver.Decided) -> None:
+def _delivered(found: Scan, plan: deliver.Decided) -> None:
     """The plan's result, written, checked by the program itself, and of the size that was planned."""
     written = deliver.write_result(found, plan, _out(), True, lambda output, sha256: contextlib.nullcontext())
     with open(written.path, "rb") as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.elf import tables as t
-from ftpatch.records import START, STOP
+from ftpatch.sites.records import START, STOP
 from tools.sabotage.victim import Damage, Mutation, Victim
 
 RECORD = frozenset({"verify-record", "verify-order"})

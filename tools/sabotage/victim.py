@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ftpatch.arch import Arch, arch_of
+from ftpatch.arrays import Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image
-from ftpatch.records import RecordTable, read_records
-from ftpatch.sites import SiteTable, read_sites
+from ftpatch.sites.records import RecordTable, read_records
+from ftpatch.sites.table import SiteTable, read_sites
 
 __all__ = ["Damage", "Mutation", "Victim", "damaged", "victim_of"]
 
@@ -107,7 +108,7 @@ class Victim:
         tab = int(np.flatnonzero(self.after.shdr["sh_type"] == t.SHT_SYMTAB)[0])
         return self.start(tab) + row * t.SYM.itemsize + int(fields[name][1])
 
-    def relocations(self, target: str) -> tuple[t.Rows, int]:
+    def relocations(self, target: str) -> tuple[Rows, int]:
         """Rows of a section's relocations, and where they stand; none where it has no such table."""
         for sec in np.flatnonzero(self.after.shdr["sh_type"] == t.SHT_RELA).tolist():
             if self.after.names[int(self.after.shdr["sh_info"][sec])] == target:

@@ -1,0 +1,1 @@
+"""What changed for tracing between two builds."""

@@ -1,0 +1,280 @@
+"""What changed for tracing between two builds, as findings: the worst first.
+
+    lost      in both builds, no longer traceable       removed   traceable before, its function is gone
+    gained    in both builds, traceable now             added     a new function that is traceable
+    renamed   the compiler's name for it changed (.isra, .constprop, .part)
+    layout    another layout, or another way in which the records are kept
+    count     slots, sections, statuses, what the boot says     reach   how far the calls span
+    module    a module of a tree came or went
+
+Functions are matched by name and source file; one that is alone with its name on both sides, by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ftpatch import trees
+from ftpatch.compare.digest import Digest, Key, Site, digest_files
+from ftpatch.errors import UsageError
+from ftpatch.explain.untraceable import base_name, text_of
+from ftpatch.finding import SEVERITIES, Finding
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One kind of change, for the reports."""
+
+    id: str
+    severity: str
+    title: str
+    help: str
+    source: str = "ftpatch diff"
+
+
+RULES = (
+    Rule("diff-layout", "error", "the layout of the sites changed", "Tools and patches made for the other build do not "
+         "fit. Look at the compiler, its flags and the configuration."),
+    Rule("diff-module-removed", "warning", "a module is gone", "What hooked its functions finds nothing."),
+    Rule("diff-lost", "warning", "a function is no longer traceable", "Hooks on it fail with this build. Look at "
+         "notrace, at the flags of its file, and at what drops records."),
+    Rule("diff-reach", "warning", "more calls are out of reach", "Calls that reach neither the tracer nor a trampoline "
+         "cannot be enabled."),
+    Rule("diff-removed", "note", "a traceable function is gone", "It was removed, renamed in the source, or is inlined "
+         "everywhere now (ftpatch explain tells)."),
+    Rule("diff-renamed", "note", "the compiler renamed a function", "Hooks by name have to follow."),
+    Rule("diff-gained", "note", "a function became traceable", "Nothing to do."),
+    Rule("diff-added", "note", "a new function is traceable", "Nothing to do."),
+    Rule("diff-count", "note", "a figure changed", "Compare with what was meant to change."),
+    Rule("diff-module-added", "note", "a module is new", "Nothing to do."),
+)  # fmt: skip
+RANK = {rule.id: i for i, rule in enumerate(RULES)}
+BY_ID = {rule.id: rule for rule in RULES}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two files of one name, or one alone; findings in the order of their impact."""
+
+    old: Digest | None
+    new: Digest | None
+    findings: tuple[Finding, ...]
+
+
+def compare_files(old: Digest, new: Digest) -> Compared:
+    """Everything that changed between two files. Raises UsageError for two machines, or a kernel and a module."""
+    assert old.image is not None and new.image is not None
+    for key in ("arch", "kind"):
+        if old.image[key] != new.image[key]:
+            raise UsageError("these two cannot be compared", new.path, found=str(new.image[key]),
+                             expected=f"{old.image[key]}, as {old.path} is")  # fmt: skip
+    found = [*_layout(old.image, new), *_reach(old.image, new), *_counts(old.image, new), *_functions(old, new)]
+    return Compared(old, new, tuple(sorted(found, key=impact)))
+
+
+def judged(findings: Iterable[Finding], classes: Sequence[str]) -> tuple[Finding, ...]:
+    """The findings with those of some classes as errors and all others as less, so that every format fails alike."""
+    if not classes:
+        return tuple(findings)
+    return tuple(
+        replace(
+            one, severity="error" if class_of(one) in classes else min(one.severity, "warning", key=SEVERITIES.index)
+        )
+        for one in findings
+    )
+
+
+def class_of(one: Finding) -> str:
+    """What --fail-on calls this kind of finding."""
+    return one.rule.split("-")[1]
+
+
+def impact(one: Finding) -> tuple[int, int, int, str, str]:
+    """What findings are sorted by: severity, kind, how many, name."""
+    return (-SEVERITIES.index(one.severity), RANK[one.rule], -one.count, one.function or "", one.message)
+
+
+def read_tree(
+    listing: trees.Listing, layout: str | None, hashed: bool, jobs: int | None, advance: Callable[[int], object] = int
+) -> list[Digest]:
+    """The digests of all modules of a tree, in the order of their names."""
+    found = trees.over_files(listing, partial(digest_files, layout, hashed), jobs, advance)
+    return sorted(found, key=lambda one: one.path)
+
+
+def compare_trees(old: Sequence[Digest], new: Sequence[Digest], tops: tuple[str, str]) -> list[Compared]:
+    """Module by module; the one with the worst findings first. Modules are matched by name, or where a tree has two of
+    one name, by their path in it."""
+    twice = {name for side in (old, new) for name, n in Counter(one.module for one in side).items() if n > 1}
+
+    def keyed(side: Iterable[Digest], top: str) -> dict[str, Digest]:
+        return {one.path.removeprefix(top) if one.module in twice else one.module: one for one in side if one.image}
+
+    before, after = keyed(old, tops[0]), keyed(new, tops[1])
+    unread = {one.module for side in (old, new) for one in side if one.error}
+    compared = []
+    for name in sorted(before.keys() | after.keys()):
+        one, two = before.get(name), after.get(name)
+        if one and two:
+            compared.append(compare_files(one, two))
+        elif (one or two) and (one or two or old[0]).module not in unread:
+            compared.append(_alone(one, two))
+    changed = [one for one in compared if one.findings]
+    return sorted(changed, key=lambda one: impact(one.findings[0])[:2])
+
+
+def _alone(old: Digest | None, new: Digest | None) -> Compared:
+    one = old or new
+    assert one is not None and one.image is not None
+    rule, what = ("diff-module-removed", "gone") if old else ("diff-module-added", "new")
+    live = one.image["summary"]["live"]
+    message = f"module {one.module} is {what}, with {live} records"
+    return Compared(old, new, (_finding(rule, one.path, message, "note" if old and not live else None),))
+
+
+# -- figures -------------------------------------------------------------------------------------------------------
+
+
+def _layout(old: Mapping[str, Any], new: Digest) -> Iterator[Finding]:
+    image = new.image or {}
+    if old["layout"] != image["layout"]:
+        yield _finding("diff-layout", new.path, f"layout {old['layout']} is {image['layout']} now")
+    one, two = old["carrier"], image["carrier"]
+    if one != two and "none" not in (one, two):
+        yield _finding("diff-layout", new.path, f"records are kept by {two} now, no longer by {one}", "warning")
+
+
+def _counts(old: Mapping[str, Any], new: Digest) -> Iterator[Finding]:
+    """One finding per figure of the summary that changed; sections and statuses one by one."""
+    before, after = old["summary"], (new.image or {})["summary"]
+    for key in ("slots", "null", "live", "without_record", "with_skip"):
+        if before[key] != after[key]:
+            yield _change(new, key.replace("_", " "), before[key], after[key])
+    for key, what in (("by_section", "live records in"), ("by_status", "live records that are"), ("boot", "at boot:")):
+        one, two = before[key] or {}, after[key] or {}
+        for name in [*one, *(name for name in two if name not in one)]:
+            if one.get(name, 0) != two.get(name, 0):
+                yield _change(new, f"{what} {name}", one.get(name, 0), two.get(name, 0))
+
+
+def _change(new: Digest, what: str, before: int, after: int) -> Finding:
+    return _finding("diff-count", new.path, f"{what}: {before} -> {after} ({after - before:+d})")
+
+
+def _reach(old: Mapping[str, Any], new: Digest) -> Iterator[Finding]:
+    before, after = old["summary"]["reach"], (new.image or {})["summary"]["reach"]
+    if before is None or after is None:
+        return
+    for name, one, two in (
+        (after["target"], before["beyond"], after["beyond"]),
+        *((name, before["trampolines"].get(name, 0), n) for name, n in after["trampolines"].items()),
+    ):
+        if one != two:
+            yield _finding("diff-reach", new.path, f"sites beyond the reach of {name}: {one} -> {two} ({two - one:+d})",
+                           severity="warning" if two > one else "note")  # fmt: skip
+    if before["headroom"] != after["headroom"]:
+        short = after["headroom"] < 0 <= before["headroom"]
+        one, two = before["headroom"], after["headroom"]
+        yield _finding("diff-reach", new.path, f"the text may grow by {_mib(one)} -> {_mib(two)} ({two - one:+d} "
+                       "bytes) until a site reaches nothing", severity="error" if short else "note")  # fmt: skip
+
+
+def _mib(n: int) -> str:
+    return f"{n / (1 << 20):.1f} MiB"
+
+
+# -- functions -----------------------------------------------------------------------------------------------------
+
+
+def _functions(old: Digest, new: Digest) -> Iterator[Finding]:
+    pairs, gone, come = _match(old.functions, new.functions)
+    for one, two in pairs:
+        yield from _pair(new.path, two, old.functions[one], new.functions[two])
+    renamed: set[Key] = set()
+    for one, two in _renamed(old.functions, new.functions, gone, come):
+        renamed |= {one, two}
+        n = _traceable(old.functions[one])
+        yield _site_finding("diff-renamed", new.path, two, _first(new.functions[two]), f"{one[0]} is {two[0]} now", n)
+    for key in gone:
+        if key not in renamed and (n := _traceable(old.functions[key])):
+            yield _finding("diff-removed", new.path, f"{_named(key)} is gone{_times(n)}", function=key[0], count=n)
+    for key in come:
+        if key not in renamed and (n := _traceable(new.functions[key])):
+            yield _site_finding("diff-added", new.path, key, _first(new.functions[key]),
+                                f"{_named(key)} is new and traceable{_times(n)}", n)  # fmt: skip
+
+
+def _match(old: Mapping[Key, object], new: Mapping[Key, object]) -> tuple[list[tuple[Key, Key]], list[Key], list[Key]]:
+    """Pairs of keys that mean the same function, and those of either side that are left over."""
+    pairs = [(key, key) for key in old if key in new]
+    gone, come = [key for key in old if key not in new], [key for key in new if key not in old]
+    by_name: defaultdict[str, tuple[list[Key], list[Key]]] = defaultdict(lambda: ([], []))
+    for side, keys in enumerate((gone, come)):
+        for key in keys:
+            by_name[key[0]][side].append(key)
+    moved = [(one[0], two[0]) for one, two in by_name.values() if len(one) == len(two) == 1]
+    pairs += moved
+    left, right = {one for one, _ in moved}, {two for _, two in moved}
+    return pairs, [key for key in gone if key not in left], [key for key in come if key not in right]
+
+
+def _renamed(
+    old: Mapping[Key, tuple[Site, ...]], new: Mapping[Key, tuple[Site, ...]], gone: list[Key], come: list[Key]
+) -> Iterator[tuple[Key, Key]]:
+    """Pairs of what is left over that only the compiler's suffix tells apart, traceable on both sides."""
+    waiting: defaultdict[Key, list[Key]] = defaultdict(list)
+    for key in come:
+        if _traceable(new[key]):
+            waiting[base_name(key[0]), key[1]].append(key)
+    for key in gone:
+        same = waiting.get((base_name(key[0]), key[1]))
+        if same and _traceable(old[key]):
+            yield key, same.pop(0)
+
+
+def _pair(path: str, key: Key, old: tuple[Site, ...], new: tuple[Site, ...]) -> Iterator[Finding]:
+    """What became of the functions of one name and file that both builds have."""
+    before, after = _traceable(old), _traceable(new)
+    if after > before:
+        site = next(one for one in new if one.state == "traceable")
+        yield _site_finding("diff-gained", path, key, site, f"{_named(key)} became traceable{_times(after - before)}",
+                            after - before)  # fmt: skip
+    elif after < before and len(new) > after:
+        site = next(one for one in new if one.state != "traceable")
+        n = before - after
+        why = text_of(site.state, site.section)
+        yield _site_finding("diff-lost", path, key, site, f"{_named(key)} is no longer traceable{_times(n)}: {why}", n)
+    elif after < before:
+        n = before - after
+        yield _finding("diff-removed", path, f"{n} of {len(old)} functions called {_named(key)} are gone",
+                       function=key[0], count=n)  # fmt: skip
+
+
+def _traceable(sites: tuple[Site, ...]) -> int:
+    return sum(one.state == "traceable" for one in sites)
+
+
+def _first(sites: tuple[Site, ...]) -> Site:
+    return next(one for one in sites if one.state == "traceable")
+
+
+def _named(key: Key) -> str:
+    return f"{key[0]}@{key[1]}" if key[1] else key[0]
+
+
+def _times(n: int) -> str:
+    return f" ({n} functions)" if n > 1 else ""
+
+
+def _site_finding(rule: str, path: str, key: Key, site: Site, message: str, count: int) -> Finding:
+    return _finding(rule, path, message, function=key[0], count=count, row=site.row, section=site.section,
+                    offset=site.offset)  # fmt: skip
+
+
+def _finding(rule: str, path: str, message: str, severity: str | None = None, **more: Any) -> Finding:
+    one = BY_ID[rule]
+    return Finding(rule, severity or one.severity, message, path, help=one.help, **more)

@@ -1,0 +1,85 @@
+"""What two builds are compared by: the functions of a file with what a tracer could do with each, and its figures.
+
+A function is known by its name and the source file of its symbol, never by an address: a rebuild moves everything. Many
+share both (there are a dozen core.c), so functions are counted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ftpatch.document.rows import image_object
+from ftpatch.elf import tables as t
+from ftpatch.errors import FtpatchError
+from ftpatch.explain.untraceable import STATES, states
+from ftpatch.sites.scan import Scan, scan_file
+
+SUFFIX = re.compile(r"\.ko(\.(xz|gz|zst))?$")
+Key = tuple[str, str]  # name, source file of its symbol or ""
+
+
+class Site(NamedTuple):
+    """One function: its state and, where it has a site in the table, that site's row, section and offset."""
+
+    state: str
+    row: int | None
+    section: str
+    offset: int | None
+
+
+@dataclass(frozen=True)
+class Digest:
+    """One file: its IMAGE object without sites, and its functions. error: why it could not be read."""
+
+    path: str
+    image: dict[str, Any] | None
+    functions: dict[Key, tuple[Site, ...]]
+    error: FtpatchError | None = None
+
+    @property
+    def module(self) -> str:
+        """The module's name, as the kernel writes it."""
+        return SUFFIX.sub("", os.path.basename(self.path)).replace("-", "_")
+
+
+def digest_files(layout: str | None, hashed: bool, paths: Sequence[str]) -> list[Digest]:
+    """The digests of some files, in their order; a file that cannot be read has an error."""
+    return [digest_file(layout, hashed, path) for path in paths]
+
+
+def digest_file(layout: str | None, hashed: bool, path: str) -> Digest:
+    """The digest of one file."""
+    try:
+        scan = scan_file(path, layout)
+        image = image_object(scan, None, scan.image.sha256 if hashed else None, with_sites=False)
+    except FtpatchError as error:
+        return Digest(path, None, {}, error)
+    return Digest(path, image, functions(scan))
+
+
+def functions(scan: Scan) -> dict[Key, tuple[Site, ...]]:
+    """Every function symbol of a file; those of one name and file in the order of their addresses."""
+    image, table = scan.image, scan.sites
+    symbols, rows = image.symbols, image.functions.row
+    state, site = (column.tolist() for column in states(image, table))
+    files = np.flatnonzero(symbols.type == t.STT_FILE)
+    before = np.searchsorted(files, rows) - 1
+    local = (symbols.bind[rows] == t.STB_LOCAL) & (before >= 0)
+    of_file = np.where(local, before, -1).tolist()
+    names = [symbols.name(int(row)) for row in files.tolist()]
+    secs = symbols.shndx[rows].tolist()
+    table_rows, offsets = table.row.tolist(), (table.off + table.site).tolist()
+    found: dict[Key, tuple[Site, ...]] = {}
+    for i, row in enumerate(rows.tolist()):  # a function is a Python object from here on: 60,000 in a kernel
+        key = (symbols.name(row), names[of_file[i]] if of_file[i] >= 0 else "")
+        at = site[i]
+        listed = table_rows[at] if at >= 0 and table_rows[at] >= 0 else None
+        one = Site(STATES[state[i]], listed, image.names[secs[i]], offsets[at] if at >= 0 else None)
+        found[key] = (*found.get(key, ()), one)
+    return found

@@ -1,0 +1,1 @@
+"""What lies around an ELF file: compression, the appended module signature."""

@@ -1,0 +1,82 @@
+"""From tables to the rows and objects of a report: the only place that knows the field names of the interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ftpatch.arch import Arch
+from ftpatch.arrays import Mask
+from ftpatch.document.summary import summary
+from ftpatch.elf.identity import build_id
+from ftpatch.kernel.kallsyms import listed_as
+from ftpatch.sites.scan import Scan
+from ftpatch.sites.table import LEFTOVER, STATUSES, SiteTable
+
+SITE_FIELDS = (
+    "row", "record", "section", "shndx", "function", "aliases", "entry", "local_entry", "site", "branch",
+    "offset", "pos", "words", "status", "listed_as",
+)  # fmt: skip
+WRITING_FIELDS = (
+    "action", "reason", "target", "distance", "new_words", "record_fate", "literal", "stub", "concurrency",
+)  # fmt: skip
+NULL_RECORD = "0x" + "0" * 16
+
+
+def image_object(
+    scan: Scan, chosen: Mask | None = None, sha256: str | None = None, with_sites: bool = True
+) -> dict[str, Any]:
+    """The IMAGE object of a scan; `chosen` filters `sites`, never the summary."""
+    image, table = scan.image, scan.sites
+    mask = np.ones(len(table), dtype=bool) if chosen is None else chosen
+    return {
+        "file": image.path,
+        "sha256": sha256,
+        "build_id": build_id(image),
+        "arch": scan.arch.name,
+        "kind": image.kind,
+        "layout": table.shape.name if table.shape else "none",
+        "carrier": scan.records.carrier,
+        "summary": summary(image, scan.arch, scan.records, table),
+        "sites": site_rows(table, scan.arch, mask) if with_sites else [],
+    }
+
+
+def site_rows(table: SiteTable, arch: Arch, mask: Mask) -> list[dict[str, Any]]:
+    """One object per marked site, in table order."""
+    index = np.flatnonzero(mask)
+    linked = table.image.linked
+    base = np.zeros(len(table), np.uint64) if linked else table.image.va(table.sec, np.zeros(len(table), np.int64))
+    columns = {
+        "record": table.va - base, "entry": table.entry_va - base, "local_entry": table.local_va - base,
+        "site": table.body_va - base, "branch": table.branch_va - base,
+    }  # fmt: skip
+    texts = {key: [f"0x{value:016x}" for value in column[index].tolist()] for key, column in columns.items()}
+    rows, secs, status = table.row[index].tolist(), table.sec[index].tolist(), table.status[index].tolist()
+    offsets, positions = (table.off + table.site)[index].tolist(), table.pos[index].tolist()
+    nameless = index[(table.status[index] == LEFTOVER)]
+    called = dict(zip(nameless.tolist(), listed_as(table.image, arch, table.branch_va[nameless]), strict=True))
+    found = []
+    for i, site in enumerate(index.tolist()):  # a report is one Python object per site
+        known = secs[i] >= 0
+        found.append(
+            {
+                "row": rows[i] if rows[i] >= 0 else None,
+                "record": texts["record"][i] if known else NULL_RECORD,
+                "section": table.image.names[secs[i]] if known else None,
+                "shndx": secs[i] if known else None,
+                "function": table.name(site),
+                "aliases": table.aliases(site),
+                "entry": texts["entry"][i] if known else None,
+                "local_entry": texts["local_entry"][i] if known else None,
+                "site": texts["site"][i] if known else None,
+                "branch": texts["branch"][i] if known else None,
+                "offset": f"0x{offsets[i]:x}" if known else None,
+                "pos": positions[i] if known and positions[i] >= 0 else None,
+                "words": table.words_text(site),
+                "status": STATUSES[status[i]],
+                "listed_as": called.get(site),
+            }
+        )
+    return found

@@ -1,0 +1,233 @@
+"""From a journal back to the file that was patched: sha256 has the first word and the last one.
+
+    AFTER  ─ unpacked ─>  patched ELF │ what the patch appended      first: is this the file that the patch wrote?
+                               │ every `new` found, `old` put back
+    BACK   <─ packed ───  ELF         │ the signature it had         last: is this the file that was patched?
+
+Where a journal and a file do not fit, that is a PlanError, and nothing was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from ftpatch.arch import Arch, arch_of
+from ftpatch.container import envelope
+from ftpatch.elf.identity import build_id
+from ftpatch.elf.image import Image, open_image
+from ftpatch.errors import ApplyError, FtpatchError, InputError, PlanError, UsageError
+from ftpatch.journal.read import Edit, Journal, read_journal
+from ftpatch.write import files
+
+Pieces = Sequence[memoryview]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was done. repacked: AFTER was compressed in another way than the patch had left it; same: the result is
+    the very file that was patched, and not only its content; hashes are those of the result."""
+
+    image: Image
+    arch: Arch
+    journal: Journal
+    path: str
+    sha256: str
+    elf_sha256: str
+    repacked: bool
+    same: bool
+
+
+def default_output(after: str) -> str:
+    """AFTER without `.patched`, if that names no file yet; UsageError otherwise."""
+    name = after.removesuffix(".patched")
+    if name == after or not os.path.basename(name):
+        raise UsageError("no name for the output", after, todo="-o OUT names the output, --in-place replaces the file")
+    if os.path.lexists(name):
+        raise UsageError("the output would replace a file", name, todo="-o OUT names the output")
+    return name
+
+
+def restore(
+    after: str, journal_path: str, out: str, *, by_suffix: bool = False, dry_run: bool = False,
+    max_size: int = envelope.MAX_SIZE, note: files.Note = files.on_stderr,
+) -> Restored:  # fmt: skip
+    """Write the file that was patched to `out`, which may be `after` itself.
+
+    by_suffix: compressed as the name `out` says, where that says something; else always as the file was.
+    Raises InputError and UnsupportedError for files that cannot be read or packed, PlanError for a journal of another
+    file. Whatever is raised, nothing was written.
+    """
+    journal = read_journal(journal_path)
+    image = open_image(after, max_size)
+    arch = arch_of(image.e_machine, after)
+    repacked = _require_written_by(journal, image)
+    elf = _reversed(journal, image)
+    content = [*elf, memoryview(journal.cut)] if journal.cut else elf
+    if _sha256(content) != journal.plain_sha256:
+        raise _unsound(journal, "bytes of another file")
+    wrapping = envelope.wrapping_for(out, journal.wrapping) if by_suffix else journal.wrapping
+    packed = _packed(journal, content, wrapping, out)
+    same = wrapping == journal.wrapping
+    sha256 = journal.sha256 if same else _sha256(packed)
+    elf_sha256 = _sha256(elf) if journal.cut else journal.plain_sha256
+    done = Restored(image, arch, journal, out, sha256, elf_sha256, repacked, same)
+    if not dry_run:
+        _write(done, packed, max_size, note)
+    return done
+
+
+# -- the first word --------------------------------------------------------------------------------------------
+
+
+def _require_written_by(journal: Journal, image: Image) -> bool:
+    """Refuse a file that the journal's patch did not write; True where it was only packed in another way since."""
+    if image.sha256 == journal.output.sha256:
+        return False
+    data = image.data.data
+    plain = image.wrapping == "none"
+    elf = image.sha256 if plain and not image.trailer else _sha256([data])
+    if elf == journal.output.elf_sha256:
+        if _added(journal, image):
+            return True
+        raise PlanError("signed or stripped since it was patched", image.path,
+                        found=f"a signature of {len(image.trailer)} bytes", expected="what the patch left",
+                        todo="restore takes the file as the patch wrote it")  # fmt: skip
+    whole = image.sha256 if plain else _sha256([data, memoryview(image.trailer)])
+    if journal.sha256 == image.sha256 or journal.plain_sha256 == whole:
+        raise PlanError("is what the journal's patch started from", image.path, todo="there is nothing to undo")
+    raise _another(journal, image, data)
+
+
+def _another(journal: Journal, image: Image, data: memoryview) -> PlanError:
+    """The error for a file that was not written by the journal's patch, with what speaks for a later patch."""
+    what = "not the file that the journal's patch wrote"
+    own = build_id(image)
+    if own != journal.build_id:
+        return PlanError(what, image.path, found=f"build-id {own}", expected=f"build-id {journal.build_id}")
+    n = sum(data[pos : pos + len(new)] == new for pos, _, new in journal.edits)
+    return PlanError(
+        what, image.path, found=f"sha256 {image.sha256[:16]}…, with {n} of its {len(journal.edits)} edits",
+        expected=f"sha256 {journal.output.sha256[:16]}…",
+        todo="changed since; if by later patches, undo those first: journals undo in reverse order",
+    )  # fmt: skip
+
+
+# -- old bytes -------------------------------------------------------------------------------------------------
+
+
+def _reversed(journal: Journal, image: Image) -> list[memoryview]:
+    """The ELF file that was patched, in pieces: views of the patched one, and copies around edits."""
+    data, size = image.data.data, journal.size
+    if not _added(journal, image):
+        raise _unsound(journal, f"other bytes behind {size:#x}")
+    found, at = [], 0
+    for run in _runs(journal.edits):
+        start, end = run[0][0], run[-1][0] + len(run[-1][1])
+        chunk = bytearray(data[start:end])
+        for pos, old, new in run:
+            here = slice(pos - start, pos - start + len(new))
+            if chunk[here] != new:
+                raise _unsound(journal, f"other bytes at {pos:#x}")
+            chunk[here] = old
+        found += [data[at:start], memoryview(chunk)]
+        at = end
+    return [piece for piece in (*found, data[at:size]) if len(piece)]
+
+
+def _added(journal: Journal, image: Image) -> bool:
+    """Whether what follows the bytes of the old ELF file is what the patch appended, its signature included."""
+    behind = len(image.data) - journal.size
+    if behind < 0 or behind + len(image.trailer) != len(journal.added):
+        return False
+    return image.data[journal.size :].tobytes() + image.trailer == journal.added
+
+
+def _runs(edits: list[Edit]) -> list[list[Edit]]:
+    """The edits, neighbours in one list where little lies between them."""
+    pos = np.array([one[0] for one in edits], dtype=np.int64)
+    cuts = [0, *(np.flatnonzero(np.diff(pos) > files.GAP) + 1).tolist(), len(edits)]
+    return [edits[first:last] for first, last in pairwise(cuts) if first < last]
+
+
+def _unsound(journal: Journal, found: str) -> PlanError:
+    return PlanError("the journal does not give back what was patched", journal.path, found=found,
+                     expected="what its sha256 say", todo="the journal was changed since it was written")  # fmt: skip
+
+
+def _sha256(pieces: Pieces) -> str:
+    made = hashlib.sha256()
+    for piece in pieces:
+        made.update(piece)
+    return made.hexdigest()
+
+
+# -- the last word ---------------------------------------------------------------------------------------------
+
+
+def _packed(journal: Journal, content: Pieces, wrapping: str, out: str) -> Pieces:
+    """The file to write. Raises PlanError where it is to be the very file that was patched, and is not."""
+    if wrapping == journal.wrapping == "none":
+        if journal.sha256 != journal.plain_sha256:
+            raise _unsound(journal, "two sha256 of one file")
+        return content
+    if wrapping != journal.wrapping:
+        return content if wrapping == "none" else [memoryview(envelope.wrap(wrapping, b"".join(content)))]
+    if journal.encoder is None:
+        packed = memoryview(journal.original)
+        if _sha256([packed]) != journal.sha256:
+            raise _unsound(journal, "another file as its original")
+        return [packed]
+    packed = memoryview(envelope.wrap(wrapping, b"".join(content), journal.encoder))
+    if _sha256([packed]) != journal.sha256:
+        name = envelope.WRAPPINGS[wrapping].name
+        raise PlanError(f"its {name} cannot be made again here", out,
+                        found=f"other bytes from encoder {journal.encoder}", expected=f"sha256 {journal.sha256[:16]}…",
+                        todo="the library has another version; -o OUT.ko gives the content uncompressed")  # fmt: skip
+    return [packed]
+
+
+def _write(done: Restored, packed: Pieces, max_size: int, note: files.Note) -> None:
+    """The file, checked before it gets its name."""
+    path = os.path.realpath(done.path)
+    with ExitStack() as stack:
+        in_place = path == os.path.realpath(done.image.path)
+        check = stack.enter_context(files.own_input(done.image, note)) if in_place else lambda: None
+        new = stack.enter_context(files.whole_file(path, done.image.mode, note))
+        at, placed = 0, []
+        for piece in packed:
+            placed.append((at, np.frombuffer(piece, dtype=np.uint8)))
+            at += len(piece)
+        files.write_pieces(new.fd, placed)
+
+        # From here on the result is only read.
+        _check(done, new.readable, max_size)
+        new.finish()
+        check()
+        new.publish()
+
+
+def _check(done: Restored, written: str, max_size: int) -> None:
+    """Refuse a written file that is not what it was to be, or does not hold what it was to hold."""
+    try:
+        found = envelope.open_elf(written, max_size)
+    except FtpatchError as error:
+        what = error.what
+    else:
+        content = [found.data.data, memoryview(found.trailer)]
+        as_meant = _sha256([found.raw.data]) == done.sha256
+        if as_meant and (found.wrapping == "none" or _sha256(content) == done.journal.plain_sha256):
+            return
+        what = "other bytes"
+    if done.same and done.journal.encoder is None:
+        raise _unsound(done.journal, f"an original with {what}")
+    if _sha256([done.image.raw.data]) != done.image.sha256:
+        raise InputError("the input changed while it was read", done.image.path, todo="nothing was written; run again")
+    raise ApplyError("self-check failed: the result is not what was patched", done.path, found=what,
+                     todo="the output was not kept; please report this")  # fmt: skip

@@ -1,0 +1,18 @@
+"""Which code a kernel frees once it has booted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.arrays import U64, Mask
+from ftpatch.elf.image import Image
+
+
+def in_init_text(image: Image, va: U64) -> Mask:
+    """Which addresses are init text, as the kernel's is_kernel_inittext() tells."""
+    begin = image.symbols.value("_sinittext") or image.symbols.value("__init_begin")
+    end = image.symbols.value("_einittext") or image.symbols.value("__init_end")
+    if begin is None or end is None:
+        return np.zeros(len(va), dtype=bool)
+    found: Mask = (va >= np.uint64(begin)) & (va < np.uint64(end))
+    return found

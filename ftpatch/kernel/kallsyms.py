@@ -1,0 +1,69 @@
+"""What the kernel will call an address: the nearest symbol before it, as kallsyms has them.
+
+Only for sites that have no name of their own: the code of a dead weak function stays in the image under the name of
+whatever stands before it. Newer kernels give up when that symbol is too far away and list an invalid address.
+Source: kernel/trace/ftrace.c test_for_valid_rec(), FTRACE_MCOUNT_MAX_OFFSET; scripts/kallsyms.c.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.arch import Arch
+from ftpatch.arrays import I64, U64
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+
+INVALID = "__ftrace_invalid_address__"
+
+
+def listed_as(image: Image, arch: Arch, va: U64) -> list[str]:
+    """The name under which available_filter_functions shows a record whose call is at each va; "" where none precedes.
+
+    Decided by what is in the file: a kernel that marks far records as invalid holds the word it prints for them.
+    """
+    return [INVALID if far else name for name, _, far in _nearest(image, arch, va)]
+
+
+def printed_as(image: Image, arch: Arch, va: U64) -> list[str]:
+    """As `listed_as`, to the letter: behind the word for an invalid record stands how far it is from its symbol."""
+    return [f"{INVALID}_{off}" if far else name for name, off, far in _nearest(image, arch, va)]
+
+
+def _nearest(image: Image, arch: Arch, va: U64) -> list[tuple[str, int, bool]]:
+    """Per va: the symbol before it ("" if none), how far behind that it is, and whether the kernel gives up there."""
+    if not len(va):
+        return []
+    symbols = image.symbols
+    kept = (symbols.shndx > 0) & np.isin(symbols.type, (0, t.STT_OBJECT, t.STT_FUNC))
+    kept[kept] = image.executable[symbols.shndx[kept]]
+    row = np.flatnonzero(kept)
+    row = row[np.argsort(symbols.rows["st_value"][row], kind="stable")]
+    value = symbols.rows["st_value"][row]
+    marks = arch.max_offset is not None and _holds(image, INVALID)
+    found = []
+    for site in va.tolist():  # a few hundred leftovers
+        at = int(np.searchsorted(value, np.uint64(site), side="right")) - 1
+        while at >= 0 and _ignored(symbols.name(int(row[at]))):
+            at -= 1
+        off = site - int(value[at]) if at >= 0 else 0
+        far = marks and (at < 0 or off > (arch.max_offset or 0))
+        found.append((_best(symbols, row, value, at) if at >= 0 else "", off, far))
+    return found
+
+
+def _best(symbols: t.Symbols, row: I64, value: U64, at: int) -> str:
+    """Of the symbols at one address, the one that kallsyms keeps first."""
+    first = int(np.searchsorted(value, value[at], side="left"))
+    names = [(bool(symbols.bind[r] == t.STB_WEAK), symbols.name(r)) for r in row[first : at + 1].tolist()]
+    return min((weak, len(name) - len(name.lstrip("_")), name) for weak, name in names if not _ignored(name))[2]
+
+
+def _ignored(name: str) -> bool:
+    """Mapping symbols, local labels and linker stubs, which kallsyms leaves out."""
+    return name.startswith(("$", ".L", "L0")) or "_branch." in name or not name
+
+
+def _holds(image: Image, text: str) -> bool:
+    """Whether the read-only data of the kernel holds a string."""
+    return any(text.encode() in image.content(sec).tobytes() for sec in image.sections_named(".rodata"))

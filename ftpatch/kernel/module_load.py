@@ -1,0 +1,302 @@
+"""What can be told before a module is loaded: would this kernel take it, and would it after sites were enabled?
+
+Every check looks at one thing, reads files only, and says in one line what it found, in numbers. Its verdict:
+
+    ok        the loader has no reason here to refuse the module
+    warning   it loads, with a word in the log or with something lost
+    refused   the loader turns it away, or it would jump to the wrong place
+    unknown   the files do not tell, for example symbols of modules that were not given
+
+Source: kernel/module/main.c, version.c, signing.c (Linux 6.1, 6.12, 7.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from ftpatch.arch import Arch
+from ftpatch.arrays import I64, Mask
+from ftpatch.elf.image import Image
+from ftpatch.errors import printable
+from ftpatch.kernel.exports import MODULE_NAMESPACE, Exports, read_exports
+from ftpatch.kernel.loader import Vermagic, signatures_enforced, stub_bytes, stub_demand, vermagic, wanted_sections
+from ftpatch.kernel.modinfo import (
+    ModInfo,
+    Names,
+    Versions,
+    kernel_spelling,
+    read_modinfo,
+    read_versions,
+    undefined_names,
+)
+from ftpatch.sites.records import RecordTable
+from ftpatch.sites.table import SiteTable
+
+Providers = Mapping[str, Exports]  # by module name, in the kernel's spelling
+NOBODY: Providers = MappingProxyType({})
+Verdict = Literal["ok", "warning", "refused", "unknown"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: a stable id, a verdict, and a line for people."""
+
+    id: str
+    verdict: Verdict
+    text: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel as its modules meet it; made once for many modules."""
+
+    image: Image
+    arch: Arch
+    table: SiteTable
+
+    @cached_property
+    def exports(self) -> Exports:
+        return read_exports(self.image, self.arch)
+
+    @cached_property
+    def magic(self) -> Vermagic | None:
+        return vermagic(self.image)
+
+    @cached_property
+    def enforced(self) -> bool | None:
+        return signatures_enforced(self.image)
+
+    @cached_property
+    def sections(self) -> tuple[str, ...]:
+        """The sections that its loader looks for in every module, by name."""
+        return wanted_sections(self.image, self.arch)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module as the loader meets it."""
+
+    image: Image
+    arch: Arch
+    records: RecordTable
+    table: SiteTable
+
+    @cached_property
+    def info(self) -> ModInfo:
+        return read_modinfo(self.image)
+
+    @cached_property
+    def versions(self) -> Versions:
+        return read_versions(self.image)
+
+    @cached_property
+    def undefined(self) -> tuple[Names, Mask]:
+        """Names that the loader must find, and which of them are weak."""
+        return undefined_names(self.image)
+
+
+def preflight(module: Module, kernel: Kernel, providers: Providers = NOBODY) -> tuple[Check, ...]:
+    """Every check of a module against a kernel, in a fixed order.
+
+    providers: what other modules export, those that it depends on or more.
+    """
+    if module.arch is not kernel.arch:
+        return (Check("machine", "refused", f"the module is for {module.arch.name}, the kernel {kernel.arch.name}"),)
+    checks = (
+        layout(module, kernel),
+        magic(module, kernel),
+        versions(module, kernel, providers),
+        symbols(module, kernel, providers),
+        signature(module, kernel),
+        sections(module, kernel),
+        stubs(module),
+        reach(module),
+        literals(module),
+    )
+    return tuple(replace(check, text=printable(check.text)) for check in checks)  # strings of files that anybody made
+
+
+def refusals(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """Those that speak against the module."""
+    return tuple(check for check in checks if check.verdict == "refused")
+
+
+def layout(module: Module, kernel: Kernel) -> Check:
+    """Whether the kernel would find the module's sites laid out as its own."""
+    mine, own = module.table.shape, kernel.table.shape
+    n = int(module.records.live.sum())
+    if mine is None or not n:
+        return Check("layout", "ok", "the module has no sites")
+    if own is None:
+        return Check("layout", "unknown", f"{n} sites of layout {mine.name}; the kernel has no sites to compare")
+    if mine.name != own.name:
+        return Check("layout", "refused", f"{n} sites of layout {mine.name}, the kernel's are {own.name}")
+    return Check("layout", "ok", f"{n} sites of layout {mine.name}, as the kernel's")
+
+
+def magic(module: Module, kernel: Kernel) -> Check:
+    """Whether `vermagic=` is the kernel's. Source: check_modinfo(), same_magic()."""
+    found = module.info.first("vermagic")
+    if kernel.magic is None:
+        return Check("vermagic", "unknown", f"the kernel's is not known, the module's is '{found}'")
+    if found is None:
+        return Check("vermagic", "refused", "the module has none: it loads only by force")
+    loose = kernel.magic.modversions and module.versions.basic
+    mine = Vermagic(found)
+    if (mine.rest != kernel.magic.rest) if loose else (mine.text != kernel.magic.text):
+        return Check("vermagic", "refused", f"'{found}', the kernel's is '{kernel.magic.text}'")
+    if mine.release != kernel.magic.release:
+        return Check("vermagic", "warning", f"equal but for the release: {mine.release}, kernel {kernel.magic.release}")
+    return Check("vermagic", "ok", f"'{found}', as the kernel's")
+
+
+def _find(names: Names, sources: Sequence[Exports]) -> tuple[I64, I64]:
+    """Where each name is exported: index of the source, row in it; −1 for nowhere."""
+    source, row = np.full(len(names), -1, dtype=np.int64), np.full(len(names), -1, dtype=np.int64)
+    for index, exports in enumerate(sources):
+        here = exports.rows(names)
+        new = (source < 0) & (here >= 0)
+        source[new], row[new] = index, here[new]
+    return source, row
+
+
+def versions(module: Module, kernel: Kernel, providers: Providers = NOBODY) -> Check:
+    """Whether the module was built against these symbols. Source: kernel/module/version.c check_version().
+
+    A symbol without a row is let go with a warning upstream, and refused by Debian's kernels: it counts as refused.
+    """
+    sources = (kernel.exports, *providers.values())
+    names = np.concatenate((module.undefined[0], np.array([b"module_layout"])))
+    source, row = _find(names, sources)
+    crc = np.full(len(names), -1, dtype=np.int64)
+    for index, exports in enumerate(sources):
+        mine = np.flatnonzero(source == index)
+        crc[mine] = np.where(exports.has_crc[row[mine]], exports.crc[row[mine]].astype(np.int64), -1)
+    checked = crc >= 0
+    n = int(checked.sum())
+    if not n or (kernel.magic is not None and not kernel.magic.modversions):
+        return Check("versions", "ok", "the kernel's symbols have no CRCs, none is compared")
+    if not (module.versions.basic or module.versions.extended):
+        return Check("versions", "refused", f"no versions at all, the kernel wants {n}: it loads only by force")
+    version = module.versions.rows(names)
+    missing = names[checked & (version < 0)]
+    known = checked & (version >= 0)
+    wrong = names[known][module.versions.crc[version[known]] != crc[known].view(np.uint64)]
+    if len(wrong):
+        return Check("versions", "refused", f"{len(wrong)} of {n} CRCs are not the kernel's: {_some(wrong)}")
+    if len(missing):
+        return Check("versions", "refused", f"{len(missing)} of {n} symbols have no version: {_some(missing)}")
+    rest = int((source < 0).sum())
+    return Check("versions", "ok", f"{n} CRCs equal, {rest} of other modules' symbols not checked")
+
+
+def symbols(module: Module, kernel: Kernel, providers: Providers = NOBODY) -> Check:
+    """Whether every undefined symbol is there for this module. Source: resolve_symbol(), simplify_symbols()."""
+    names, weak = module.undefined
+    sources = (kernel.exports, *providers.values())
+    source, row = _find(names, sources)
+    shut, foreign = [], []
+    for index, exports in enumerate(sources):
+        mine = np.flatnonzero(source == index)
+        if not module.info.gpl_compatible:
+            shut += names[mine][exports.gpl_only[row[mine]]].tolist()
+        spaces = exports.namespaces[row[mine]]
+        for at in np.flatnonzero(spaces != b""):  # a few symbols of a few modules have one
+            if not may_import(module.info, spaces[at].decode("utf-8", "replace")):
+                foreign.append(names[mine[at]])
+    absent = names[(source < 0) & ~weak]
+    if shut:
+        bar = f"licence '{module.info.first('license')}' bars {len(shut)} GPL-only symbols"
+        return Check("symbols", "refused", f"{bar}: {_some(shut)}")
+    if foreign:
+        return Check("symbols", "refused", f"{len(foreign)} symbols of namespaces not imported: {_some(foreign)}")
+    n = int((source >= 0).sum())
+    if not len(absent):
+        rest = f", {len(names) - n} weak ones are missing" if n < len(names) else ""
+        return Check("symbols", "ok", f"all {n} undefined symbols are exported{rest}")
+    if not len(kernel.exports):
+        return Check(
+            "symbols", "unknown", f"{len(absent)} undefined symbols; the kernel's file has no table of exports"
+        )
+    left = ",".join(name for name in module.info.depends if kernel_spelling(name) not in providers)
+    if not left:
+        return Check("symbols", "refused", f"{len(absent)} symbols that nothing exports: {_some(absent)}")
+    return Check("symbols", "unknown", f"{n} symbols are exported, {len(absent)} are left to {left}")
+
+
+def may_import(info: ModInfo, namespace: str) -> bool:
+    """Whether the module may use a namespace: it imports it, or is on its list, which cannot be imported.
+
+    Source: verify_namespace_is_imported(), verify_module_namespace() (Linux 6.16).
+    """
+    if not namespace.startswith(MODULE_NAMESPACE):
+        return namespace in info.all("import_ns")
+    for pattern in namespace.removeprefix(MODULE_NAMESPACE).split(","):
+        plain = kernel_spelling(pattern.removesuffix("*"))
+        if info.name == plain or (pattern.endswith("*") and info.name.startswith(plain)):
+            return True
+    return False
+
+
+def signature(module: Module, kernel: Kernel) -> Check:
+    """Whether the file is signed, which a changed one no longer can be. Source: module_sig_check()."""
+    trailer = module.image.trailer
+    if kernel.enforced:
+        return Check(
+            "signature", "warning", "the kernel enforces signatures: sign the result with a key that it trusts"
+        )
+    what = f"signed ({len(trailer)} bytes)" if trailer else "not signed"
+    return Check("signature", "ok", f"{what}; a changed module is written without one, and taints the kernel")
+
+
+def sections(module: Module, kernel: Kernel) -> Check:
+    """Whether the sections are there that the loader makes room in."""
+    missing = [name for name in kernel.sections if not module.image.sections_named(name)]
+    if missing:
+        return Check("sections", "refused", f"no section {', '.join(missing)}: the loader has nowhere to put stubs")
+    return Check("sections", "ok", f"{', '.join(kernel.sections)} present")
+
+
+def stubs(module: Module) -> Check:
+    """How many stubs the loader will reserve, and that calls added later are among them."""
+    core, init = stub_demand(module.image, module.arch)
+    n = f"{core} for calls from text, {init} from init text" if module.arch.name == "arm64" else f"{core} for calls"
+    return Check("stubs", "ok", f"{n}; the loader counts relocations, those of calls added later too")
+
+
+def reach(module: Module) -> Check:
+    """Whether a call reaches its stub from everywhere: text, stubs and what lies between them."""
+    shape = module.table.shape
+    branch = shape.branch if shape is not None else module.arch.call
+    size = module.image.shdr["sh_size"][module.image.executable]
+    code = int(np.minimum(size, np.uint64(1 << 40)).sum())  # a header may claim anything
+    added = stub_bytes(module.image, module.arch, len(module.records), shape is not None and shape.out_of_line)
+    far = branch.high - code - added
+    text = f"{code} bytes of code and {added} of stubs, a call reaches {-branch.low >> 20} MiB"
+    return Check("reach", "ok" if far >= 0 else "refused", text)
+
+
+def literals(module: Module) -> Check:
+    """Whether every ops pointer in front of a function is 8-byte aligned wherever the module lands."""
+    shape, table = module.table.shape, module.table
+    if shape is None or shape.literal is None:
+        return Check("literals", "ok", "no pointers in front of functions")
+    used = np.flatnonzero(table.sec >= 0)
+    align = module.image.shdr["sh_addralign"][table.sec[used]].astype(np.int64)
+    bad = used[((table.off[used] + shape.literal) % 8 != 0) | (align % 8 != 0)]
+    if len(bad):
+        places = ", ".join(table.place_text(int(index)) for index in bad[:3])
+        return Check("literals", "refused", f"{len(bad)} of {len(used)} pointers not 8-byte aligned: {places}")
+    return Check("literals", "ok", f"{len(used)} pointers 8-byte aligned")
+
+
+def _some(names: Names | Sequence[bytes]) -> str:
+    """The first three of many names."""
+    shown = ", ".join(bytes(name).decode("utf-8", "replace") for name in names[:3])
+    return shown + (", …" if len(names) > 3 else "")

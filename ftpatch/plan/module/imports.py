@@ -1,0 +1,116 @@
+"""A symbol that a module did not use before: who exports it, whether the module may have it, and what it must then say.
+
+The loader finds an undefined symbol by name, refuses a GPL-only one to a module with another licence and one of a
+namespace that the module does not import, and, on kernels with CONFIG_MODVERSIONS, one without its CRC in the module.
+`depends=` tells modprobe what to load first.
+Source: kernel/module/main.c resolve_symbol(), verify_namespace_is_imported(), kernel/module/version.c check_version().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ftpatch.elf.editor import Editor
+from ftpatch.errors import PolicyError, SelectionError
+from ftpatch.kernel.exports import Export, read_exports
+from ftpatch.kernel.modinfo import (
+    LONGEST,
+    ModInfo,
+    entries_of,
+    kernel_spelling,
+    section_of,
+    with_extended_versions,
+    with_modinfo,
+    with_versions,
+)
+from ftpatch.kernel.module_load import Kernel, Module, may_import
+
+DEPMOD = "depends= now names {exporter}: run depmod so that modprobe loads it first; insmod needs it loaded by hand"
+
+
+@dataclass(frozen=True)
+class Import:
+    """A new undefined symbol: crc to state, None where the kernel does not compare it; exporter: a module's name, or
+    empty for the kernel."""
+
+    name: str
+    crc: int | None
+    exporter: str
+
+
+def find_import(
+    name: str, module: Module, kernel: Kernel | None, others: Sequence[Module], option: str = "--hook"
+) -> Import:
+    """Where the module would get the symbol from.
+
+    Raises SelectionError or PolicyError where the loader would refuse.
+    """
+    what = f"{option} {name}"
+    if kernel is None:
+        raise PolicyError("the module does not use this symbol yet", what, found="no kernel to look for it",
+                          expected="a symbol that the module defines or uses",
+                          todo="--against VMLINUX shows whether it may be used, and its version")  # fmt: skip
+    exporter, export = "", kernel.exports.find(name) if name.isprintable() else None
+    for other in others:
+        if export is None and name.isprintable():
+            export = read_exports(other.image, other.arch).find(name)
+            exporter = _name_of(other) if export is not None else ""
+    if export is None:
+        defined = kernel.image.symbols.defined(name) is not None
+        raise SelectionError("no such exported symbol", what,
+                             found=f"{name} in the kernel, but not exported" if defined else "nothing of that name",
+                             expected="a function that the kernel or a module given by --against exports")  # fmt: skip
+    _require_allowed(export, module, what)
+    compared = kernel.magic is None or kernel.magic.modversions
+    return Import(name, export.crc if compared else None, exporter)
+
+
+def _name_of(module: Module) -> str:
+    """What depends= calls a module. Raises PolicyError where it does not say."""
+    if not module.info.name:
+        raise PolicyError("a module that exports the symbol has no name", module.image.path,
+                          expected="name= in its .modinfo")  # fmt: skip
+    return module.info.name
+
+
+def _require_allowed(export: Export, module: Module, what: str) -> None:
+    info = module.info
+    if export.gpl_only and not info.gpl_compatible:
+        raise PolicyError("the symbol is exported to GPL modules only", what,
+                          found=f"license {info.first('license')}", expected="a GPL-compatible licence")  # fmt: skip
+    if export.namespace and not may_import(info, export.namespace):
+        raise PolicyError("the module does not import the symbol's namespace", what, found=export.namespace,
+                          expected=", ".join(info.all("import_ns")) or "no namespace at all",
+                          todo="use a symbol outside namespaces")  # fmt: skip
+
+
+def add_import(editor: Editor, wanted: Import) -> tuple[int, list[str]]:
+    """(row of the new undefined symbol, notes): with its version and, for a module's, its name in depends=."""
+    image = editor.image
+    notes = []
+    if wanted.crc is not None:
+        _add_version(editor, wanted)
+    sec = section_of(image, ".modinfo")
+    info = ModInfo(entries_of(editor.content(sec), image.path) if sec >= 0 else ())
+    if wanted.exporter and wanted.exporter not in map(kernel_spelling, info.depends):
+        if sec < 0:
+            raise PolicyError("the module has no .modinfo for depends=", image.path, found=f"needs {wanted.exporter}")
+        editor.replace(sec, with_modinfo(editor.content(sec), [*info.depends, wanted.exporter]))
+        notes.append(DEPMOD.format(exporter=wanted.exporter))
+    return editor.symbol(wanted.name, 0), notes
+
+
+def _add_version(editor: Editor, wanted: Import) -> None:
+    image, added, old = editor.image, {wanted.name: wanted.crc or 0}, editor.content
+    basic, crcs, names = (section_of(image, f"__version{end}") for end in ("s", "_ext_crcs", "_ext_names"))
+    if crcs >= 0 and names >= 0:
+        one, two = with_extended_versions(old(crcs), old(names), added)
+        editor.replace(crcs, one)
+        editor.replace(names, two)
+    if basic >= 0 and (crcs < 0 or len(wanted.name.encode()) <= LONGEST):
+        editor.replace(basic, with_versions(old(basic), added))
+    if basic < 0 and crcs < 0:
+        raise PolicyError("the kernel compares symbol versions, but the module has none", image.path,
+                          found="no __versions", expected=f"the version of {wanted.name}",
+                          todo="use a module that was built for this kernel")  # fmt: skip

@@ -1,0 +1,95 @@
+"""Does a user's own stub work at the sites that will call it? What its branches to symbols must look like, and whether
+it keeps the contract of a site.
+
+The stub is walked at address 0, so that the addresses in a reason are byte offsets; every symbol that it branches to
+stands at an address of its own behind it.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from ftpatch.arch import Arch, Fixup
+from ftpatch.arrays import U32
+from ftpatch.errors import PolicyError
+from ftpatch.plan.stubasm import Stub
+from ftpatch.plan.stubasm.text import SITE, TARGET
+
+PLACES, APART = 1 << 24, 64  # where the walk sees symbols: within reach of every machine's branch
+WITHOUT_TOC = (
+    "it calls code of the module or outside with the TOC that it was entered with, which may be anybody's, and never "
+    "looks for .TOC."
+)
+
+
+def require_direct(arch: Arch, stub: Stub, outside: frozenset[str], entry: str, ops_size: int) -> None:
+    """Refuse branches that no loader can make work.
+
+    outside: the symbols that are not in the module; entry: the kernel's entry that `target` is, or empty; ops_size: not
+    0 where that entry reads an ops pointer by its return address. Raises PolicyError.
+    """
+    toc = arch.modules.toc if arch.modules else ""
+    for one in stub.code.fixups:
+        if one.kind == arch.abs64:
+            continue
+        calls, where = _calls(arch, stub, one), stub.where(one.off)
+        if entry and one.symbol == TARGET:
+            if calls and ops_size:
+                raise PolicyError(f"{entry} cannot be called from here", where, found="bl target",
+                                  expected="b target, as it finds its ops by the return address")  # fmt: skip
+        elif toc and one.symbol in outside and not calls:
+            raise PolicyError("a jump out of the module would leave the caller with another TOC", where,
+                              found=f"b {one.symbol}", expected=f"bl {one.symbol}; nop")  # fmt: skip
+        elif toc and one.symbol in outside and stub.code.words[one.off // 4 + 1 : one.off // 4 + 2] != (arch.nop,):
+            raise PolicyError("a call out of the module has no room for the TOC to be loaded again", where,
+                              found=f"bl {one.symbol} without a nop behind it",
+                              expected="a nop, which the loader turns into ld r2,24(r1)")  # fmt: skip
+
+
+def not_shown(arch: Arch, stub: Stub, out_of_line: bool, entry: str) -> str:
+    """Why the stub is not known to keep the contract of a site; empty where it is."""
+    toc = arch.modules.toc if arch.modules else ""
+    branches = [one for one in stub.code.fixups if one.kind != arch.abs64]
+    for one in branches:
+        calls, there = _calls(arch, stub, one), f"at line {stub.lines[one.off // 4]}"
+        if one.symbol == SITE and (calls or one.addend != 4):
+            return f"it goes to site{one.addend:+d} {there}, and only `b site+4` goes on behind the site"
+        if one.symbol == TARGET and entry and calls:
+            return f"it calls {entry} {there}, which then takes the stub for the site, and may change where it returns"
+        if one.symbol not in (SITE, TARGET) and not calls:
+            return f"it ends in {one.symbol} {there}, and a C function does not return as a site needs it"
+        if one.symbol == TARGET and not entry and not calls:
+            return f"it ends in the hook {there}, and a C function does not return as a site needs it"
+    c_calls = [one for one in branches if _calls(arch, stub, one) and one.symbol != SITE]
+    if toc and c_calls and toc not in stub.symbols:
+        return WITHOUT_TOC
+    return _walk(arch, stub, out_of_line, bool(entry))
+
+
+def _walk(arch: Arch, stub: Stub, out_of_line: bool, to_entry: bool) -> str:
+    places = {name: PLACES + APART * at for at, name in enumerate(sorted(stub.symbols))}
+    words = np.array(stub.code.words, dtype=np.uint32)
+    for one in stub.code.fixups:
+        if one.kind != arch.abs64:
+            distance = places[one.symbol] + one.addend - one.off
+            word = arch.call.encode(np.array([distance], dtype=np.int64))[0]
+            words[one.off // 4] |= word & np.uint32(~arch.call.word.mask & 0xFFFF_FFFF)
+
+    def read(va: int, n: int) -> U32:
+        return words[va // 4 : va // 4 + n] if va >= 0 else words[:0]
+
+    home = places[SITE] + 4 if SITE in places else None
+    target = places.get(TARGET) if to_entry else None
+    reason = arch.keeps_contract(read, stub.code.entry, out_of_line, home, target)
+    return re.sub(r"\bat (0x[0-9a-f]+)", lambda match: _line(stub, int(match[1], 16)), reason)
+
+
+def _line(stub: Stub, off: int) -> str:
+    return f"at line {stub.lines[off // 4]}" if off < 4 * len(stub.lines) else "behind its end"
+
+
+def _calls(arch: Arch, stub: Stub, one: Fixup) -> bool:
+    """Whether the branch at a fixup is one that comes back."""
+    return bool(arch.call.word.matches(np.array([stub.code.words[one.off // 4]], dtype=np.uint32))[0])

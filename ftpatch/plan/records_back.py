@@ -1,0 +1,105 @@
+"""How a record returns to the table that it left: the inverse of `dropping`, by what the file shows.
+
+A slot that the kernel skips takes the record again: one of the leading zeros, the others closing up in order; a zero
+in the middle; or a −4. Where values live in relocations the slot gets one back, from the entries that are all zero. A
+table that was cut shorter has no such slot: only a journal can undo that.
+"""
+
+from __future__ import annotations
+
+import bisect
+
+import numpy as np
+
+from ftpatch.arch import Arch
+from ftpatch.arrays import I64, U64, Mask
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.errors import PolicyError
+from ftpatch.plan.edits import Group, as_bytes, group
+from ftpatch.sites.records import SLOT, RecordTable
+
+BY_JOURNAL = "ftpatch restore with the patch's journal undoes it"
+
+
+def give_back(image: Image, arch: Arch, records: RecordTable, added: U64, rows: I64) -> tuple[list[Group], I64]:
+    """Put records for the addresses `added` into free slots: (edits, relocation rows left over).
+
+    rows: entries of the relocation table that may be filled, best first. Raises PolicyError where slots or entries are
+    missing.
+    """
+    if len(added) > int(records.null.sum()):
+        raise PolicyError("the record table has no free slot for a record to return to", image.path,
+                          found=f"{int(records.null.sum())} null slots", expected=str(len(added)),
+                          todo=BY_JOURNAL)  # fmt: skip
+    values = _placed(records, np.sort(added))
+    changed = values != records.value
+    wants = changed & (values != 0)
+    carrier = records.carrier
+    if carrier == "mixed" or records.relr[wants].any() != (carrier == "relr" and bool(wants.any())):
+        raise PolicyError("the record table's slots are filled in different ways", image.path, found=carrier,
+                          todo=BY_JOURNAL)  # fmt: skip
+    if carrier != "rela":
+        slots = np.flatnonzero(changed)
+        return [group("record", image.data, slots, records.slot[slots], as_bytes(values[slots]))], rows
+    return _by_addend(image, arch, records, values, changed, rows)
+
+
+def _placed(records: RecordTable, added: U64) -> U64:
+    """The table's values with the added ones, ascending, in slots that were null."""
+    zero, n_zero = records.zero, int(records.zero.sum())
+    live = records.value[records.live]
+    ascending = bool(np.all(live[1:] >= live[:-1]))
+    leading = n_zero > 0 and bool(zero[:n_zero].all()) and n_zero == int(records.null.sum())
+    if leading and ascending and records.uniform:
+        merged = np.sort(np.concatenate([live, added]))
+        return np.concatenate([np.zeros(len(records) - len(merged), np.uint64), merged])
+    values, free = records.value.copy(), records.null.copy()
+    order = np.flatnonzero(records.live)
+    for value in added.tolist():  # a slot between the neighbours that the record had, if the table is in order
+        near = int(np.searchsorted(live, np.uint64(value))) if ascending else 0
+        low = int(order[near - 1]) + 1 if near else 0
+        inside = np.flatnonzero(free[low:])
+        at = low + int(inside[0]) if len(inside) else int(np.flatnonzero(free)[0])
+        values[at], free[at] = value, False
+    return values
+
+
+def _by_addend(
+    image: Image, arch: Arch, records: RecordTable, values: U64, changed: Mask, rows: I64
+) -> tuple[list[Group], I64]:
+    """Edits for a table whose values are addends of R_*_RELATIVE, whose words repeat them or not."""
+    filled = np.flatnonzero(changed & (records.rela < 0))
+    moved = np.flatnonzero(changed & (records.rela >= 0))
+    if len(filled) > len(rows):
+        raise PolicyError("no free relocation entry for a record to return to", image.path, found=str(len(rows)),
+                          expected=str(len(filled)), todo=BY_JOURNAL)  # fmt: skip
+    used, left = _fitting(image, rows, records, filled)
+    new = np.zeros(len(filled), dtype=t.RELA)
+    new["r_offset"] = np.uint64(records.start) + (SLOT * filled).astype(np.uint64)
+    new["r_info"], new["r_addend"] = arch.relative, values[filled].view(np.int64)
+    repeats = bool((records.word == records.value)[records.live].any())
+    words = np.where(repeats, values[filled], np.uint64(0))
+    addend_pos = image.rela[1][records.rela[moved]] + 16
+    echoed = moved[(records.word == records.value)[moved]]
+    return [
+        group("relocation", image.data, used, image.rela[1][used], as_bytes(new)),
+        group("relocation", image.data, records.rela[moved], addend_pos, as_bytes(values[moved])),
+        group("record", image.data, filled, records.slot[filled], as_bytes(words)),
+        group("record", image.data, echoed, records.slot[echoed], as_bytes(values[echoed])),
+    ], left
+
+
+def _fitting(image: Image, rows: I64, records: RecordTable, slots: I64) -> tuple[I64, I64]:
+    """An entry for each slot: where the slot's own stood, if the table is in order of its places; and the others."""
+    places, free = image.rela[0]["r_offset"], sorted(rows.tolist())
+    filled = np.flatnonzero(places)
+    filled = filled[~np.isin(filled, rows)]
+    near = np.searchsorted(places[filled], np.uint64(records.start) + (SLOT * slots).astype(np.uint64))
+    bounds = np.concatenate(([-1], filled, [len(places)]))
+    used = np.zeros(len(slots), dtype=np.int64)
+    for number in range(len(slots) - 1, -1, -1):  # from behind: neighbours fill up towards the front
+        at = bisect.bisect_left(free, int(bounds[near[number] + 1])) - 1
+        own = at >= 0 and free[at] > int(bounds[near[number]])
+        used[number] = free.pop(at if own else 0)
+    return used, np.array(free, dtype=np.int64)

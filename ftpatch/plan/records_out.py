@@ -1,0 +1,214 @@
+"""How a patched site's record leaves the kernel's table. A record that stays kills ftrace at boot: the kernel finds a
+call where it expects a NOP, and switches all tracing off.
+
+    null    the slot becomes 0, and its relocation NONE; in front of the others where zeros lead. For kernels whose
+            loop tests a value before it adjusts it: the table has zeros already, or the loop's code shows it; and for
+            layouts whose records are not adjusted at all.
+    minus4  the slot becomes −4 and its relocation R_*_NONE. For sites of two NOPs at the record: the older loop adds 4
+            before it tests for 0, and would take a plain zero for a record at address 4.
+    shrink  the record is cut out, the others close up, and the end of the table that ftrace_init computes in its
+            instructions is lowered. Relies on no skipping at all.
+    keep    nothing happens to the record.
+
+Which of them a kernel accepts is decided by what its file shows, never by its version.
+Source: kernel/trace/ftrace.c ftrace_process_locs() (Linux 6.1 and 6.12).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ftpatch.arch import AddressPair, Arch, Shape, TableEnd
+from ftpatch.arrays import I64, U64, Mask
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.errors import PolicyError
+from ftpatch.plan.edits import Group, as_bytes, group
+from ftpatch.sites.records import MINUS4, SLOT, STOP, RecordTable
+
+ASKED = "asked for"
+INIT, LOOP = "ftrace_init", "ftrace_process_locs"
+MAX_CODE = 1 << 20  # bytes of one function that are read
+
+
+@dataclass(frozen=True)
+class Dropping:
+    """The chosen way, the edits it takes, and the values that the kernel will then find: one per remaining slot.
+
+    freed: relocation rows that nothing uses any more; the plan fills them with NONE or with something of its own.
+    """
+
+    way: str
+    why: str
+    values: U64
+    groups: tuple[Group, ...] = ()
+    freed: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    warnings: tuple[str, ...] = ()
+
+
+def drop(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mask, way: str) -> Dropping:
+    """Take the slots marked in `gone` out of the table. Raises PolicyError where the way does not suit the file."""
+    why = ASKED
+    if way == "auto":
+        way, why = _suitable_way(image, arch, shape, records)
+    if not gone.any():
+        return Dropping(way, why, records.value)
+    return {"null": _null, "minus4": _minus4, "shrink": _shrink, "keep": _keep}[way](
+        image, arch, shape, records, gone, why
+    )
+
+
+def _suitable_way(image: Image, arch: Arch, shape: Shape, records: RecordTable) -> tuple[str, str]:
+    why = _skips_zero(image, arch, shape, records)
+    if why:
+        return "null", why
+    if shape.adjust == 4 and records.carrier == "rela":
+        return "minus4", "the kernel adds 4 to a record, and its values are R_*_RELATIVE addends"
+    return "shrink", "nothing in the file shows that the kernel skips null slots"
+
+
+def _skips_zero(image: Image, arch: Arch, shape: Shape, records: RecordTable) -> str:
+    """What shows that this kernel skips a slot that is 0; empty where nothing does."""
+    if records.zero.any():
+        return f"the table has {int(records.zero.sum())} null slots already"
+    if shape.adjust == 0:
+        return "this layout's records are not adjusted, so that 0 stays 0 and is skipped"
+    row = image.symbols.defined(LOOP)
+    if arch.skips_zero is None or row is None:
+        return ""
+    va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
+    shown = arch.skips_zero(image.code(va, min(size, MAX_CODE) // 4))
+    return f"{LOOP} tests a record before it adjusts it" if shown else ""
+
+
+def _refuse(image: Image, way: str, why: str, found: str, expected: str) -> PolicyError:
+    if why != ASKED:
+        return PolicyError("no way to take records out of the table suits this kernel", image.path, found=found,
+                           expected=f"{expected}, for --records {way}")  # fmt: skip
+    return PolicyError(f"--records {way} does not suit this kernel", image.path, found=found, expected=expected,
+                       todo="--records auto takes the way that does")  # fmt: skip
+
+
+def _uniform(image: Image, records: RecordTable, way: str, why: str) -> None:
+    if not records.uniform:
+        raise _refuse(image, way, why, "slots that are filled in different ways", "the same way everywhere")
+
+
+def _null(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mask, why: str) -> Dropping:
+    if not _skips_zero(image, arch, shape, records):
+        raise _refuse(
+            image, "null", why, "nothing that shows that the kernel skips null slots", "null slots in its table"
+        )
+    n_zero = int(records.zero.sum())
+    values = np.where(gone, np.uint64(0), records.value)
+    shifts = n_zero > 0 and bool(records.zero[:n_zero].all()) and records.uniform
+    if shifts:  # zeros lead, as after the build's sort: keep it so, and the rest in order
+        stays = values[~(records.zero | gone)]
+        values = np.concatenate([np.zeros(len(records) - len(stays), np.uint64), stays])
+    nulled = (values == 0) & ~records.zero & (records.rela >= 0)
+    groups = _rewrite(image, records, values, ~nulled)
+    return Dropping(
+        "null", why, values, (*groups, _clear(image, records, np.flatnonzero(nulled))), records.rela[nulled]
+    )
+
+
+def _minus4(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mask, why: str) -> Dropping:
+    if shape.adjust != 4:
+        raise _refuse(image, "minus4", why, f"layout {shape.name}", "a layout whose records the kernel moves by 4")
+    if bool(records.relr[gone].any()):
+        raise _refuse(image, "minus4", why, "slots moved by RELR, so that −4 would not stay −4",
+                      "R_*_RELATIVE or unrelocated slots")  # fmt: skip
+    slots = np.flatnonzero(gone)
+    words = group("record", image.data, slots, records.slot[slots], as_bytes(np.full(len(slots), MINUS4)))
+    cut = records.rela[slots]
+    return Dropping("minus4", why, np.where(gone, MINUS4, records.value), (words,), cut[cut >= 0])
+
+
+def _shrink(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mask, why: str) -> Dropping:
+    _uniform(image, records, "shrink", why)
+    if not records.start:
+        raise _refuse(image, "shrink", why, "no array between symbols", "a vmlinux")
+    stays = records.value[~gone]
+    n_left, end = len(stays), records.start + SLOT * len(records)
+    new_end = records.start + SLOT * n_left
+    if arch.table_end is None:
+        raise _refuse(image, "shrink", why, f"machine {arch.name}, whose ftrace_init is not read", "arm64")
+    bound = _lower_bound(image, arch.table_end, end, new_end)
+    values = np.concatenate([stays, np.zeros(len(records) - n_left, np.uint64)])
+    kept, tail = np.arange(len(records)) < n_left, records.rela[n_left:]
+    groups = (
+        *_rewrite(image, records, values, kept),
+        _clear(image, records, np.flatnonzero(~kept)),
+        bound,
+        _move_symbol(image, new_end),
+    )
+    warnings = () if n_left else ("no record is left: the kernel will say that there are no functions to be traced",)
+    return Dropping("shrink", why, stays, groups, tail[tail >= 0], warnings)
+
+
+def _keep(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mask, why: str) -> Dropping:
+    warning = (
+        "the records of the patched sites stay: at boot the kernel will print an ftrace bug at the first of them "
+        "and switch ftrace off for good (no tracing, no kprobes on ftrace, no live patching)"
+    )
+    return Dropping("keep", why, records.value, warnings=(warning,))
+
+
+def _rewrite(image: Image, records: RecordTable, values: U64, which: Mask) -> list[Group]:
+    """Edits that make the marked slots worth `values`: in the addend if there is one, in the word where it counts."""
+    by_addend = which & (records.rela >= 0)
+    addend_pos = image.rela[1][records.rela[by_addend]] + 16
+    echoed = records.word == records.value  # the file repeats the addend, or the word is all there is
+    word = np.flatnonzero(which & (~by_addend | echoed))
+    return [
+        group("relocation", image.data, records.rela[by_addend], addend_pos, as_bytes(values[by_addend])),
+        group("record", image.data, word, records.slot[word], as_bytes(values[word])),
+    ]
+
+
+def _clear(image: Image, records: RecordTable, slots: I64) -> Group:
+    """Zero the words of slots whose relocation goes or that lie behind the table's new end."""
+    return group("record", image.data, slots, records.slot[slots], as_bytes(np.zeros(len(slots), np.uint64)))
+
+
+def to_none(image: Image, rows: I64) -> Group:
+    """Relocation rows become all zero: type NONE."""
+    zeros = np.zeros((len(rows), t.RELA.itemsize), np.uint8)
+    return group("relocation", image.data, rows, image.rela[1][rows], zeros)
+
+
+def _lower_bound(image: Image, code: TableEnd, end: int, new_end: int) -> Group:
+    """The edit of the instructions by which ftrace_init computes the table's end."""
+    row = image.symbols.defined(INIT)
+    where = f"{image.path}: {INIT}"
+    if row is None:
+        raise PolicyError(
+            "the table cannot shrink", where, found="no such function", expected="its code, to lower the end"
+        )
+    va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
+    words = image.code(va, min(size, MAX_CODE) // 4)
+    pairs = code.find(words, va, end)
+    if len(pairs) != 1:
+        raise PolicyError(
+            "the table cannot shrink", where, found=f"{len(pairs)} places that form its end {end:#x}",
+            expected="exactly one", todo="--records null or minus4, if this kernel accepts them",
+        )  # fmt: skip
+    new = code.change(words, va, pairs[0], new_end)
+    if new is None:
+        raise PolicyError(
+            "the table cannot shrink so far", where, found=f"new end {new_end:#x} on another page than {end:#x}",
+            expected="a page register of its own in the code", todo="drop fewer records",
+        )  # fmt: skip
+    pair: AddressPair = pairs[0]
+    index = np.array([pair.first, pair.second], dtype=np.int64)
+    return group("bound", image.data, index, image.pos_of_va(va) + 4 * index, as_bytes(new))
+
+
+def _move_symbol(image: Image, new_end: int) -> Group:
+    """The symbol follows the code, so that every reader of the file sees the same table as the kernel."""
+    rows = image.symbols.rows_named(STOP)
+    tab = int(np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)[0])
+    pos = int(image.shdr["sh_offset"][tab]) + t.SYM.itemsize * rows + 8
+    return group("symbol", image.data, rows, pos, as_bytes(np.full(len(rows), new_end, dtype=np.uint64)))

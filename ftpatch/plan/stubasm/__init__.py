@@ -1,0 +1,219 @@
+"""Assembles a user's own stub, and finds out which symbols it names where.
+
+This module reads the text itself, statement by statement: it places the labels, works out their distances, and takes
+the symbols. The assembler (keystone, optional) sees one instruction at a time, with numbers and registers in it and
+nothing else: given symbols, labels or unbalanced brackets it is known to abort, to hang, or to cut off what does not
+fit. What it makes has to be one instruction word to the second decoder (capstone), with the distance worked out here.
+
+    name: 1:                labels; 1b and 1f are the nearest numeric ones; . and $ are the statement's own place
+    b NAME, bl NAME         the only instructions that may name a symbol; for `site` also NAME±N
+    .inst N, .long N        an instruction word, four bytes of data
+    .quad N, .quad NAME±N   eight bytes of data, or a pointer that the loader fills
+    .balign 4 or 8          filled up with NOPs
+    .equ NAME, N            a number's name; .text .globl .global .type .size change nothing
+    // # /* */ ;            comments (on arm64 `#` only where a line starts), and what separates statements
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftpatch.arch import Arch, Code, Fixup
+from ftpatch.errors import InputError, UnsupportedError
+from ftpatch.plan.stubasm.text import (
+    NAME,
+    NUMBER,
+    SITE,
+    SIZES,
+    SUM,
+    TARGET,
+    TERM,
+    Dialect,
+    Source,
+    Statement,
+    add_up,
+    read,
+)
+
+MAX_SOURCE, MAX_WORDS = 64 << 10, 4096
+TODO = "pip install keystone-engine (ftpatch's extra `asm`; it has wheels for x86-64 only), or use --hook SYMBOL"
+DATA = set(SIZES) - {".inst"}
+FAR = 1 << 20  # where the second decoder sees the code, so that distances backwards stay positive
+WHOLE = rf"{TERM}(?:\s*[-+*]\s*{TERM})*"
+OPERAND = re.compile(rf"\[?\s*(?:{NAME}\s+)?#?\s*[-~]?\s*(?:{WHOLE}|\({WHOLE}\))\s*(?:\(\s*{TERM}\s*\))?\s*\]?!?")
+
+
+@dataclass(frozen=True)
+class Stub:
+    """A stub as its file gives it: fixups name symbols as the file does; lines: where each word comes from."""
+
+    path: str
+    code: Code
+    lines: tuple[int, ...]
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Every symbol that it names."""
+        return frozenset(one.symbol for one in self.code.fixups)
+
+    def where(self, off: int) -> str:
+        """File and line of the word at a byte offset."""
+        return f"{self.path}:{self.lines[off // 4]}"
+
+
+def assemble(data: bytes, path: str, arch: Arch) -> Stub:
+    """The stub in a file's bytes. Raises InputError at the first line that cannot be taken, UnsupportedError where the
+    assembler is missing."""
+    if len(data) > MAX_SOURCE:
+        raise InputError("too large for a stub", path, found=f"{len(data)} bytes", expected=f"at most {MAX_SOURCE}")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError("not UTF-8 text", path, found=f"byte {data[error.start]:#04x} at {error.start:#x}",
+                         expected="assembly") from None  # fmt: skip
+    source = read(text, path, arch)
+    code = [one.off for one in source.statements if one.name not in DATA]
+    if not code:
+        raise InputError("no instruction in it", path, expected="a stub in assembly")
+    if source.size > 4 * MAX_WORDS:
+        raise InputError("too large for a stub", path, found=f"{source.size // 4} words",
+                         expected=f"at most {MAX_WORDS}")  # fmt: skip
+    assembler = _assembler(source.dialect)
+    words: list[int] = []
+    fixups: list[Fixup] = []
+    lines: list[int] = []
+    for one in source.statements:
+        made = _data(source, one, fixups) if one.name in SIZES else [_word(source, one, fixups, assembler)]
+        words += made
+        lines += [one.line] * len(made)
+    return Stub(path, Code(tuple(words), code[0], tuple(fixups)), tuple(lines))
+
+
+def _data(source: Source, at: Statement, fixups: list[Fixup]) -> list[int]:
+    """The words of `.inst`, `.long` or `.quad` with one value."""
+    size = SIZES[at.name]
+    if not SUM.fullmatch(at.rest):
+        raise source.refused(at.line, "no value", at.text, "a number, or .quad SYMBOL")
+    made = add_up(source, at, at.rest)
+    if made.places or made.symbols:
+        odd = at.off % 8 or (TARGET in made.symbols and made.value)
+        if size != 8 or made.places != 1 or len(made.symbols) != 1 or odd:
+            raise source.refused(at.line, "no pointer", f"{at.text} at offset {at.off:#x}",
+                                 ".quad SYMBOL at a multiple of 8", ".balign 8 in front of it")  # fmt: skip
+        fixups.append(Fixup(at.off, source.arch.abs64, made.symbols[0], made.value))
+        return [0, 0]
+    if not -(1 << 8 * size - 1) <= made.value < 1 << 8 * size:
+        raise source.refused(at.line, "a number that does not fit", at.text, f"{size} bytes")
+    words = [made.value >> 32 * i & 0xFFFF_FFFF for i in range(size // 4)]
+    if at.name == ".inst":
+        _decoded(source, at, words[0], None)
+    return words
+
+
+def _word(source: Source, at: Statement, fixups: list[Fixup], assembler: Callable[[str], bytes | str]) -> int:
+    """The word of one instruction."""
+    branch = _branch(source, at, fixups)
+    text, aim = (f"{at.name} .+0", None) if branch else _operands(source, at)
+    text = source.dialect.hints.get(text.lower(), text)
+    made = assembler(text)
+    if isinstance(made, str) or len(made) != 4:
+        why = made if isinstance(made, str) else f"{len(made)} bytes"
+        raise source.refused(at.line, "the assembler (keystone) does not take it", found=f"{at.text}: {why}",
+                             expected="one instruction", todo=".inst gives an instruction as a number")  # fmt: skip
+    word = int.from_bytes(made, "little")
+    _decoded(source, at, word, aim)
+    return word
+
+
+def _branch(source: Source, at: Statement, fixups: list[Fixup]) -> bool:
+    """Whether the statement is a direct branch to a symbol, whose fixup is then noted."""
+    if at.name not in ("b", "bl") or not SUM.fullmatch(at.rest):
+        return False
+    made = add_up(source, at, at.rest)
+    if not made.symbols:
+        return False
+    symbol = made.symbols[0]
+    if made.places != 1 or len(made.symbols) != 1 or (made.value and symbol != SITE) or made.value % 4:
+        raise source.refused(at.line, "no place to branch to", found=at.text,
+                             expected="a label, a symbol, or site+4")  # fmt: skip
+    modules = source.arch.modules
+    kind = modules.branch if modules and at.name == "bl" else source.dialect.jump
+    fixups.append(Fixup(at.off, kind, symbol, made.value))
+    return True
+
+
+def _operands(source: Source, at: Statement) -> tuple[str, int | None]:
+    """The instruction as the assembler may see it, and the place that it names, if any."""
+    dialect, rest, aims = source.dialect, at.rest, list[int]()
+    if source.arch.name == "ppc64le":  # registers are numbers
+        rest = re.sub(r"(?<![\w.$%])(?:%?[rR](?=\d+\b)|%(?=\w))", "", rest)
+    branches = bool(dialect.branches.fullmatch(at.name))
+    wants_place = branches or (at.name in dialect.leads and "[" not in rest)
+    _require_understood(source, at, rest, branches)
+
+    def shown(match: re.Match[str]) -> str:
+        made, leads = add_up(source, at, match[0]), wants_place and match.end() == len(rest)
+        if made.plain:
+            return match[0]
+        if made.symbols:
+            raise source.refused(at.line, "only b and bl, and .quad, may name a symbol", at.text,
+                                 f"{made.symbols[0]} to be a label, or a register of this machine")  # fmt: skip
+        inverted = rest[: match.start()].rstrip().endswith("~")
+        if made.places != int(leads) or (leads and made.value % 4) or inverted or "*" in rest:
+            raise source.refused(at.line, "not a number and not a place to branch to", at.text,
+                                 "a label as the last operand of a branch, or a distance of labels")  # fmt: skip
+        if not leads:
+            return str(made.value)
+        aims.append(made.value)
+        return f".{made.value - at.off:+d}"
+
+    text = SUM.sub(shown, rest)
+    if wants_place and not aims:
+        raise source.refused(at.line, "no place to branch to", at.text, "a label")
+    return f"{at.name} {text}".strip(), aims[0] if aims else None
+
+
+def _require_understood(source: Source, at: Statement, rest: str, branches: bool) -> None:
+    """Refuse operands on which keystone is known to hang or to abort."""
+    understood = not rest or all(OPERAND.fullmatch(one.strip()) for one in rest.split(","))
+    large = any(int(one, 0) >> 64 for one in re.findall(rf"(?<![\w.$])(?:{NUMBER})", rest))
+    mask = at.name.startswith("rlw") and rest.count(",") != 4  # a mask that is written as one number
+    if not understood or large or mask or rest.count("[") != rest.count("]") or (branches and "(" in rest):
+        raise source.refused(at.line, "operands that are not understood", at.text, "registers, numbers and labels")
+
+
+def _decoded(source: Source, at: Statement, word: int, aim: int | None) -> None:
+    """Refuse a word that is no instruction to the second decoder, or one that goes elsewhere than was worked out."""
+    import capstone
+
+    arch, mode = (getattr(capstone, name) for name in source.dialect.capstone)
+    data = np.array([word], dtype="<u4").tobytes()
+    found = list(capstone.Cs(arch, mode | capstone.CS_MODE_LITTLE_ENDIAN).disasm_lite(data, FAR + at.off))
+    if len(found) != 1:
+        raise source.refused(at.line, "no instruction to the second decoder (capstone)",
+                             found=f"{at.text}: {word:#010x}")  # fmt: skip
+    if aim is not None and not re.search(rf"\b{FAR + aim:#x}$", found[0][3]):
+        raise source.refused(at.line, "two decoders do not agree on where it goes", found=at.text,
+                             expected=f"{aim - at.off:+#x}")  # fmt: skip
+
+
+def _assembler(dialect: Dialect) -> Callable[[str], bytes | str]:
+    """A function from one instruction to its bytes, or to why there are none."""
+    try:
+        import keystone
+    except ImportError as error:
+        raise UnsupportedError("--stub-asm needs the assembler keystone", found=str(error), todo=TODO) from None
+    made = keystone.Ks(*(getattr(keystone, name) for name in dialect.keystone))
+
+    def one(text: str) -> bytes | str:
+        try:
+            encoding, _ = made.asm(text)
+        except keystone.KsError as error:
+            return str(error)
+        return bytes(encoding or b"")
+
+    return one

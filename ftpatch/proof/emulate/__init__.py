@@ -1,0 +1,39 @@
+"""Do patched sites do what is said of them? Each one is executed from its function's entry, with random registers.
+
+    entry ─► site ─► [stub ─►] target: here execution is stopped and the registers are looked at
+                                 │ it returns as a kernel's trampoline does, or as a C function does
+    resume ◄─ [stub ◄─]──────────┘ here it is stopped again: the traced function would find what its caller left
+
+The code is that of the file alone: nothing that planned or wrote it is asked. What a claim says has to come from
+reading the file as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ftpatch.arch import Arch
+from ftpatch.elf.image import Image
+from ftpatch.proof.emulate.expectation import Claim, Outcome
+from ftpatch.proof.emulate.memory import Memory, image_memory
+
+__all__ = ["Claim", "Outcome", "emulate"]
+
+
+def emulate(image: Image, arch: Arch, claims: Sequence[Claim], seed: int = 1, memory: Memory | None = None) -> Outcome:
+    """Execute every claim. The same seed gives the same registers, and the same outcome.
+
+    memory: that of a loaded module; a linked image has its own. Where a claim fails twice only the first is told.
+    """
+    if memory is None:
+        assert image.linked, "a relocatable file is executed as it is loaded"
+        memory = image_memory(image, arch)
+    if arch.name == "arm64":
+        from ftpatch.proof.emulate import arm64
+
+        return arm64.run(memory, claims, seed)
+    if arch.name == "ppc64le":
+        from ftpatch.proof.emulate import ppc64le
+
+        return ppc64le.run(memory, claims, seed)
+    return Outcome(0, skipped=f"no emulator for {arch.name}")

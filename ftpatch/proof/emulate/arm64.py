@@ -1,0 +1,157 @@
+"""arm64 in unicorn: one emulator for all claims, whose pages are copied from the file as they are touched.
+
+At a target that is a kernel's trampoline x9 must hold the caller's return address and x30 the return point; it returns
+there with x30 := x9 and x9–x17 changed. A C function is called with the stack aligned, and changes x0–x17, x30 and what
+lies below the stack pointer. In both cases the function must then go on with x0–x8, x18–x29 and sp of its caller, and
+with the return address in x30.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ftpatch.proof.emulate.check import FRAME, first_difference, line, wrong_ops
+from ftpatch.proof.emulate.expectation import Claim, Outcome
+from ftpatch.proof.emulate.memory import Memory
+
+if TYPE_CHECKING:
+    import unicorn
+
+PAGE = 1 << 16  # bytes that are copied at once
+MAX_PAGES = 1 << 14  # 1 GiB: no honest code touches more
+N_INSTRUCTIONS = 1024  # from the entry to the target, and from there back
+STACK, STACK_SIZE = 0x7F00_0000_0000, 1 << 16  # in the lower half, where no kernel address is
+BELOW = 256  # bytes below the stack pointer that a C function overwrites
+LR, SP, PC = 30, 31, 32  # in the order of a row of registers
+PRESERVED = [(n, f"x{n}") for n in (*range(9), *range(18, 30))] + [(SP, "sp")]
+BEHIND = [*PRESERVED, (LR, "x30")]
+CHANGED_BY_KERNEL = range(9, 18)
+CHANGED_BY_C = range(18)
+AND_LR_7, LDUR_16 = 0x927D_F3C0, 0xF85F_0000  # and Xn, x30, #~7; ldur Xn, [Xn, #-16]: how ftrace_caller finds its ops
+
+
+def run(memory: Memory, claims: Sequence[Claim], seed: int) -> Outcome:
+    """Execute every claim; skipped where unicorn is not installed."""
+    try:
+        import unicorn
+    except ImportError:
+        return Outcome(0, skipped="unicorn is not installed: pip install 'ftpatch[emulate]'")
+    machine = _Machine(unicorn, memory, seed)
+    found: dict[int, str] = {}
+    places: list[int | None] = []
+    for at, claim in enumerate(claims):  # one run of the emulator per claim
+        failure, place = machine.execute(claim)
+        places.append(place)
+        if failure:
+            found[at] = failure
+    found = wrong_ops(memory, claims, places) | found
+    return Outcome(len(claims), tuple(found[at] for at in sorted(found)))
+
+
+class _Machine:
+    """One emulator: memory that fills itself, and a stack of random bytes."""
+
+    def __init__(self, unicorn: Any, memory: Memory, seed: int) -> None:
+        self.memory, self.n_pages = memory, 0
+        self.error: type[Exception] = unicorn.UcError
+        self.random = np.random.default_rng(seed)
+        names = unicorn.arm64_const
+        ordinary = [getattr(names, f"UC_ARM64_REG_X{n}") for n in range(31)]
+        self.ids = [*ordinary, names.UC_ARM64_REG_SP, names.UC_ARM64_REG_PC]
+        self.uc: unicorn.Uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
+        self.uc.mem_map(STACK, STACK_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
+        self.uc.mem_write(STACK, self.random.bytes(STACK_SIZE))
+        self.executable = unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC
+        self.fresh = self.uc.context_save()  # system registers too: no site may leave anything to the next
+        self.uc.hook_add(unicorn.UC_HOOK_MEM_FETCH_UNMAPPED | unicorn.UC_HOOK_MEM_READ_UNMAPPED, self._fill)
+
+    def _fill(self, uc: Any, access: int, va: int, size: int, value: int, data: object) -> bool:
+        """Copy the page of the file that is touched; False, which ends the run, where it has none."""
+        first = va & ~(PAGE - 1)
+        content = self.memory.page(first, PAGE)
+        self.n_pages += 1
+        if content is None or self.n_pages > MAX_PAGES:
+            return False
+        uc.mem_map(first, PAGE, self.executable)
+        uc.mem_write(first, content)
+        return True
+
+    def execute(self, claim: Claim) -> tuple[str, int | None]:
+        """(why the claim does not hold, empty where it does; where its target reads the ops pointer)."""
+        self.uc.context_restore(self.fresh)
+        start: list[int] = self.random.integers(0, 1 << 64, 33, dtype=np.uint64).tolist()
+        start[SP] = STACK + STACK_SIZE // 2 + (start[SP] & 0xFF0)
+        start[PC] = claim.entry
+        frame = self.uc.mem_read(start[SP], FRAME)
+        place: int | None = None
+        now = start
+        if claim.target != claim.resume:
+            there, why = self._go(start, claim, claim.target)
+            why = why or _at_target(claim, start, there)
+            if why:
+                return why, None
+            wrong, place = self._ops(claim, there)
+            if wrong:
+                return wrong, None
+            now = self._returned(claim, there)
+        behind, why = self._go(now, claim, claim.resume)
+        if not why and (what := first_difference(behind, start, BEHIND)):
+            why = f"{claim.name}: behind the site {what}"
+        if not why and self.uc.mem_read(start[SP], FRAME) != frame:
+            why = line(claim, "the caller's stack frame behind the site", "other bytes", "those at entry")
+        self.uc.mem_write(start[SP], bytes(frame))
+        return why, place
+
+    def _go(self, registers: list[int], claim: Claim, to: int) -> tuple[list[int], str]:
+        """Run with these registers; the registers where it stops, and why that is not at `to`."""
+        where = "the target" if to == claim.target else "the instruction behind the site"
+        if registers[PC] == to:
+            return registers, ""
+        self.uc.reg_write_batch(list(zip(self.ids, registers, strict=True)))
+        stopped = ""
+        try:
+            self.uc.emu_start(registers[PC], to, count=N_INSTRUCTIONS)
+        except self.error as reason:
+            stopped = f" ({reason})"
+        found: list[int] = list(self.uc.reg_read_batch(self.ids))
+        if found[PC] != to or stopped:
+            return found, line(claim, f"never arrives at {where}", f"a stop at {found[PC]:#x}{stopped}", to)
+        return found, ""
+
+    def _ops(self, claim: Claim, there: list[int]) -> tuple[str, int | None]:
+        """(why the ops are wrong, or empty; where they are read): in a register where the target is behind the load."""
+        if claim.ops is None:
+            return "", None
+        mask, load = (self.memory.word(claim.target - back) or 0 for back in (8, 4))
+        n = mask & 31
+        if mask != AND_LR_7 | n or load != LDUR_16 | n << 5 | n:
+            return "", (there[LR] & ~7) - 16
+        return "" if there[n] == claim.ops else line(claim, f"the ops in x{n} at the target", there[n], claim.ops), None
+
+    def _returned(self, claim: Claim, there: list[int]) -> list[int]:
+        """The registers when the target has returned."""
+        registers = list(there)
+        junk: list[int] = self.random.integers(0, 1 << 64, 18, dtype=np.uint64).tolist()
+        for n in CHANGED_BY_C if claim.tail else CHANGED_BY_KERNEL:
+            registers[n] = junk[n]
+        registers[PC] = there[LR]
+        if not claim.tail:
+            registers[LR] = there[9]
+        self.uc.mem_write(there[SP] - BELOW, self.random.bytes(BELOW))
+        return registers
+
+
+def _at_target(claim: Claim, start: list[int], there: list[int]) -> str:
+    """Why the target must not be entered with these registers; empty where it may."""
+    if claim.tail:
+        inside = STACK + BELOW <= there[SP] <= start[SP]
+        return "" if inside and there[SP] % 16 == 0 else line(claim, "sp at the target", there[SP], "an aligned stack")
+    if there[9] != start[LR]:
+        return line(claim, "x9 at the target", there[9], f"{start[LR]:#x}, the caller's return address")
+    if there[LR] != claim.resume:
+        return line(claim, "x30 at the target", there[LR], f"{claim.resume:#x}, behind the site")
+    what = first_difference(there, start, PRESERVED)
+    return f"{claim.name}: at the target {what}" if what else ""

@@ -1,0 +1,135 @@
+"""The files read a second time, by lief: what it sees of the second file must be what we see, and what it saw of the
+first must still be there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.errors import UnsupportedError
+from ftpatch.proof.case import Case
+from ftpatch.sites.records import STOP
+
+RULE_SECTION, RULE_SYMBOL, RULE_RELOCATION = "verify-section", "verify-symbol", "verify-relocation"
+TYPE = (1 << 27) - 1  # lief adds a number for the machine to a relocation's type
+NOT_INSTALLED = "lief is not installed: pip install 'ftpatch[deep]'"
+Rows = list[tuple[Any, ...]]
+
+
+def read_again(case: Case, deep: bool) -> str:
+    """Who read the files a second time, or why nobody did; findings where the two readers differ.
+
+    deep: kernels too. Raises UnsupportedError where that was asked for and lief is missing.
+    """
+    if case.before.image.linked and not deep:
+        return "none (--deep reads a kernel a second time, by lief)"
+    try:
+        import lief
+    except ImportError:
+        if deep:
+            raise UnsupportedError("no second reader", found=NOT_INSTALLED) from None
+        return f"none ({NOT_INSTALLED})"
+    lief.logging.disable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numbers that lief has no name for
+        return _hold(case, lief)
+
+
+def _hold(case: Case, lief: Any) -> str:
+    old, new = (_parsed(lief, side.image) for side in (case.before, case.after))
+    if old is None or new is None:
+        case.say(RULE_SECTION, f"lief cannot read the {'second' if new is None else 'first'} file")
+        return "lief"
+    _agree(case, RULE_SECTION, "section", _sections(new), _own_sections(case.after.image))
+    _agree(case, RULE_SYMBOL, "symbol", _symbols(new), _own_symbols(case.after.image))
+    _kept(case, _sections(old), _sections(new), _symbols(old), _symbols(new))
+    if not case.after.image.linked:
+        _agree(case, RULE_RELOCATION, "relocation", _relocations(new), _own_relocations(case.after.image))
+    return "lief"
+
+
+def _parsed(lief: Any, image: Image) -> Any:
+    whole = image.wrapping == "none" and image.linked
+    return lief.ELF.parse(image.path) if whole else lief.ELF.parse(image.data.tobytes())
+
+
+def _agree(case: Case, rule: str, what: str, theirs: Rows, ours: Rows) -> None:
+    if theirs == ours:
+        return
+    if len(theirs) != len(ours):
+        case.say(rule, f"lief reads {len(theirs)} {what}s of the second file, we {len(ours)}")
+        return
+    at = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
+    case.say(rule, f"lief reads {what} {at} of the second file as {theirs[at]}, we as {ours[at]}")
+
+
+def _kept(case: Case, sections: Rows, new_sections: Rows, symbols: Rows, new_symbols: Rows) -> None:
+    """What must not change, by lief alone: sections but for place and size, symbols but for the record table's end."""
+    one, two = ([(row[0], *row[4:]) for row in rows] for rows in (sections, new_sections))
+    if two[: len(one)] != one:
+        at = next((i for i, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]), len(two))
+        case.say(RULE_SECTION, f"by lief, section {at} is not what it was")
+    for at, (old, new) in enumerate(zip(symbols, new_symbols, strict=False)):
+        if old != new and not (old[0] == STOP and (old[0], *old[2:]) == (new[0], *new[2:])):
+            case.say(RULE_SYMBOL, f"by lief, symbol {at} was {old}, is {new}")
+    if len(new_symbols) < len(symbols):
+        case.say(RULE_SYMBOL, f"by lief, there are {len(new_symbols)} symbols, there were {len(symbols)}")
+
+
+def _sections(binary: Any) -> Rows:
+    """(name, address, position, size, link, info, alignment, entry size, flags)"""
+    return [(_text(one.name), one.virtual_address, one.offset, one.size, one.link, one.information, one.alignment,
+             one.entry_size, int(one.flags)) for one in binary.sections]  # fmt: skip
+
+
+def _own_sections(image: Image) -> Rows:
+    fields = ("sh_addr", "sh_offset", "sh_size", "sh_link", "sh_info", "sh_addralign", "sh_entsize", "sh_flags")
+    return [(_text(name), *(int(head[field]) for field in fields)) for name, head in zip(image.names, image.shdr,
+             strict=True)]  # fmt: skip
+
+
+def _symbols(binary: Any) -> Rows:
+    """(name, value, size, type, binding, section, other)"""
+    return [(_text(one.name), one.value, one.size, _number(one.type), _number(one.binding), one.shndx, one.other)
+            for one in binary.symtab_symbols]  # fmt: skip
+
+
+def _own_symbols(image: Image) -> Rows:
+    symbols = image.symbols
+    columns = [symbols.rows["st_value"].tolist(), symbols.rows["st_size"].tolist(), symbols.type.tolist(),
+               symbols.bind.tolist(), symbols.rows["st_shndx"].tolist(), symbols.rows["st_other"].tolist()]  # fmt: skip
+    names = [_text(symbols.name(row)) for row in range(len(symbols.rows))]
+    return list(zip(names, *columns, strict=True))
+
+
+def _relocations(binary: Any) -> Rows:
+    """(section, offset, type, symbol, addend), sorted."""
+    return sorted((_text(one.section.name) if one.has_section else "", one.address, _number(one.type) & TYPE, one.info,
+                   one.addend) for one in binary.relocations)  # fmt: skip
+
+
+def _own_relocations(image: Image) -> Rows:
+    found: Rows = []
+    for sec in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
+        rows, target = image.rows(sec, t.RELA), int(image.shdr["sh_info"][sec])
+        name = _text(image.names[target]) if 0 < target < len(image.names) else ""
+        info = rows["r_info"].tolist()
+        found += [(name, off, one & 0xFFFF_FFFF, one >> 32, addend) for off, one, addend in zip(
+                  rows["r_offset"].tolist(), info, rows["r_addend"].tolist(), strict=True)]  # fmt: skip
+    return sorted(found)
+
+
+def _text(name: str | bytes) -> str:
+    """A name as far as it is ASCII: the readers show other bytes in ways of their own."""
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    return text if text.isascii() and "\\" not in text else ""
+
+
+def _number(value: Any) -> int:
+    """The number behind one of lief's enumerations; one that it has no name for is a number already."""
+    return int(getattr(value, "value", value))

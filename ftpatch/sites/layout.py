@@ -1,0 +1,133 @@
+"""Which layout the patch sites of an image have, decided once for the whole image, by evidence.
+
+A record votes for a shape when its words fit it *and* a function symbol starts where that shape puts the function. A
+single site cannot tell: a function may happen to begin with four NOPs. Where several shapes explain some records, the
+one that explains all of them wins; where none does, that is an error with counts and samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ftpatch.arch import WINDOW_FIRST, Arch, Shape
+from ftpatch.arrays import I64, U32, U64, Mask
+from ftpatch.elf.image import Image
+from ftpatch.errors import PolicyError, ShapeError
+from ftpatch.sites.records import RecordTable
+
+N_SAMPLES = 3
+READ = 64  # words of the kernel's trampoline that are read
+
+
+def forced_shape(arch: Arch, name: str) -> Shape:
+    """The shape of that name; ShapeError where this machine has none."""
+    shape = arch.shape(name)
+    if shape is None:
+        raise ShapeError(f"{arch.name} has no layout of that name", found=name,
+                         expected=", ".join(shape.name for shape in arch.shapes))  # fmt: skip
+    return shape
+
+
+def decide_shape(image: Image, arch: Arch, records: RecordTable, window: U32, va: U64) -> Shape | None:
+    """The one shape that the image's records show; None where there is no record and no trace of one."""
+    code = records.live & (records.sec >= 0)
+    code[code] = image.executable[records.sec[code]]
+    if not code.any():
+        return _shape_of_entry(image, arch) if len(records) or image.kind == "vmlinux" else None
+    words, va = window[code], va[code]
+    fits = np.zeros((len(arch.shapes), len(words)), dtype=bool)
+    votes = np.zeros_like(fits)
+    for vote, fit, shape in zip(votes, fits, arch.shapes, strict=True):
+        fit[:] = shape.match(words) > 0
+        if fit.any():
+            vote[fit] = _starts(image, shape, words[fit], va[fit])
+            if vote.all():
+                return shape  # no other can do better, and of equal ones the first is taken
+    if not votes.any():
+        return _shape_without_symbols(image, arch, fits, records, code, words)
+    rank = votes.sum(axis=1) * (len(words) + 1) + fits.sum(axis=1)
+    best = int(np.argmax(rank))  # of equal counts the one that fits more, and of those the first: the longer shape
+    nameless = fits[best] & ~image.functions.inside(va)  # leftovers of dead weak functions speak for no shape
+    against = ~votes[best] & ~nameless
+    if int(against.sum()) * 2 < len(words) and not (votes.any(axis=0) & ~votes[best]).any():
+        return arch.shapes[best]
+    raise _no_single_shape(image, arch, votes, records, code, words)
+
+
+def require_still_shown(
+    image: Image, arch: Arch, records: RecordTable, window: U32, va: U64, gone: Mask, shape: Shape
+) -> None:
+    """Refuse a choice after which the records that stay would not show the layout any more.
+
+    gone: slots that leave; the other arguments as for `decide_shape`. Raises PolicyError.
+    """
+    sec, value = np.where(gone, -1, records.sec), np.where(gone, np.uint64(0), records.value)
+    try:
+        left = decide_shape(image, arch, replace(records, sec=sec, value=value), window, va)
+        found = left.name if left else "none"
+    except ShapeError as error:
+        left, found = None, error.what
+    if left is None or (left.old, left.new) != (shape.old, shape.new):
+        raise PolicyError("the records that stay would not show the layout of the sites", image.path, found=found,
+                          expected=shape.name, todo="choose fewer sites, or --layout NAME forces it")  # fmt: skip
+
+
+def _shape_without_symbols(image: Image, arch: Arch, fits: Mask, records: RecordTable, code: Mask, words: U32) -> Shape:
+    """Where no symbol helps: the shape that ftrace_caller shows, else the longest, that fits every record."""
+    whole = [shape for shape, fit in zip(arch.shapes, fits, strict=True) if fit.all()]
+    shown = _shape_of_entry(image, arch)
+    if whole:
+        return shown if shown in whole else whole[0]
+    raise _no_single_shape(image, arch, fits & False, records, code, words)
+
+
+def _starts(image: Image, shape: Shape, words: U32, va: U64) -> Mask:
+    """Where a function symbol starts at the distance from the record that the shape demands."""
+    if shape.anywhere:
+        return image.functions.inside(va)
+    low, high = at_entry(image, shape, words, va)
+    found: Mask = high > low
+    if shape.site_local:
+        site = va + (4 * (shape.start + shape.shift(words))).view(np.uint64)
+        found[found] = image.functions.local[low[found]] == site[found]
+    return found
+
+
+def at_entry(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64]:
+    """Span of the functions whose entry is where the shape puts it, per record."""
+    at = image.functions.at if shape.at_global else image.functions.at_local
+    return at(va + shape.to_entry(window).view(np.uint64))
+
+
+def _no_single_shape(image: Image, arch: Arch, votes: Mask, records: RecordTable, code: Mask, words: U32) -> ShapeError:
+    counts = ", ".join(f"{shape.name} {int(n)}" for shape, n in zip(arch.shapes, votes.sum(axis=1), strict=True))
+    other = int((~votes.any(axis=0)).sum())
+    rows = np.flatnonzero(code)
+    one_of_each = np.concatenate([np.flatnonzero(vote)[:1] for vote in votes])
+    odd = np.flatnonzero(~votes.any(axis=0)) if other else one_of_each
+    samples = "; ".join(
+        f"row {rows[i]} at {int(image.va(records.sec[rows[i : i + 1]], records.off[rows[i : i + 1]])[0]):#x}: "
+        + " ".join(f"{int(word):08x}" for word in words[i, -WINDOW_FIRST : 4 - WINDOW_FIRST])
+        for i in np.sort(odd)[:N_SAMPLES]
+    )
+    return ShapeError(
+        "no single site layout explains the records", image.path, found=f"{counts}, none of them {other} ({samples})",
+        expected="one layout in the whole image", todo="--layout NAME forces one",
+    )  # fmt: skip
+
+
+def _shape_of_entry(image: Image, arch: Arch) -> Shape | None:
+    """The shape of an image whose records are all gone, as its own trampoline and symbols tell it; None without."""
+    va = image.symbols.value(arch.entries[0])
+    if va is None:
+        return None
+    literal = arch.read_entry(image.code(va, READ)).literal
+    areas = arch.site_stub is not None and image.symbols.value(arch.site_stub.text[0]) is not None
+    for shape in arch.shapes:
+        called = not shape.called or image.symbols.value(shape.called) is not None
+        fits = shape.out_of_line or (shape.literal is not None) == literal
+        if not shape.refusal and shape.out_of_line == areas and called and fits:
+            return shape
+    return None

@@ -1,0 +1,244 @@
+"""Where an image keeps its list of patch sites, and what the kernel will read there.
+
+A linked vmlinux has an array of 8-byte slots between `__start_mcount_loc` and `__stop_mcount_loc`, in no section of its
+own. What a slot is worth at boot depends on the link: the addend of an R_*_RELATIVE that covers it (the word in the
+file may then be zero), or the word itself, moved by RELR or not at all. Objects, modules and some programs keep
+sections `__patchable_function_entries` or `__mcount_loc`; in ET_REL the content is in their relocations.
+
+Row n is slot n, for life: tables are masked, never re-ordered.
+Source: include/asm-generic/vmlinux.lds.h MCOUNT_REC; arch/arm64/kernel/pi/relocate.c relocate_kernel().
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ftpatch.arch import Arch
+from ftpatch.arrays import I64, U64, Mask, Rows
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.errors import RecordError
+
+START, STOP = "__start_mcount_loc", "__stop_mcount_loc"
+SECTIONS = ("__patchable_function_entries", "__mcount_loc")
+SLOT = 8
+MINUS4 = np.uint64(0xFFFF_FFFF_FFFF_FFFC)  # becomes 0 when the kernel adds 4, and is skipped then
+
+
+@dataclass(frozen=True)
+class RecordTable:
+    """One row per slot.
+
+    slot: file position of the 8 bytes; word: what stands there; rela: row of the relocation that fills it, −1;
+    relr: moved by the packed table; value: what the kernel reads at load bias 0 (ET_REL: offset in section `sec`);
+    sec, off: the place it names, sec −1 where it names none.
+    start: va of slot 0 in a vmlinux, else 0.
+    """
+
+    slot: I64
+    word: U64
+    rela: I64
+    relr: Mask
+    value: U64
+    sec: I64
+    off: I64
+    start: int
+    in_sections: bool = False
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    @cached_property
+    def zero(self) -> Mask:
+        """Slots that hold no record: dead weak functions of a sorted table, or dropped ones."""
+        return np.asarray((self.value == 0) & (self.sec < 0))
+
+    @cached_property
+    def null(self) -> Mask:
+        """Slots that the kernel skips: zeros, and −4 where no relocation moves it."""
+        return np.asarray(self.zero | ((self.value == MINUS4) & (self.rela < 0) & ~self.relr))
+
+    @cached_property
+    def live(self) -> Mask:
+        return ~self.null
+
+    @cached_property
+    def uniform(self) -> bool:
+        """Whether every slot, null or not, is filled in the same way, so that values may move from slot to slot."""
+        return self.in_sections or not len(self) or self._carrier(np.ones(len(self), dtype=bool)) != "mixed"
+
+    @cached_property
+    def carrier(self) -> str:
+        """Where the live records' values live: word, rela, relr, section, mixed or none."""
+        if not self.live.any():
+            return (
+                "section" if self.in_sections and len(self) else "none" if not len(self) else self._carrier(self.null)
+            )
+        return "section" if self.in_sections else self._carrier(self.live)
+
+    def _carrier(self, of: Mask) -> str:
+        kinds = np.unique(np.where(self.rela[of] >= 0, "rela", np.where(self.relr[of], "relr", "word")))
+        return str(kinds[0]) if len(kinds) == 1 else "mixed"
+
+
+def read_records(image: Image, arch: Arch) -> RecordTable:
+    """The record table of an image; one without rows where the kernel was built without a function tracer.
+
+    Raises RecordError where the table contradicts the file.
+    """
+    if not image.linked:
+        return _from_sections(image, arch)
+    start, stop = _bound(image, START), _bound(image, STOP)
+    if start is not None and stop is not None:
+        return _from_span(image, arch, start, stop)
+    if (start is None) != (stop is None):
+        missing = START if start is None else STOP
+        raise RecordError(f"only one end of the record table is named: no symbol {missing}", image.path)
+    found = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
+    if not found:
+        if image.kind == "vmlinux":
+            image.require_symbols()
+        return join([])
+    spans = [(int(image.base[sec]), int(image.base[sec]) + int(image.shdr["sh_size"][sec])) for sec in found]
+    return join([_from_span(image, arch, *span) for span in spans])
+
+
+def _bound(image: Image, name: str) -> int | None:
+    rows = image.symbols.rows_named(name)
+    values = {int(value) for value in image.symbols.rows["st_value"][rows[image.symbols.shndx[rows] != t.SHN_UNDEF]]}
+    if len(values) > 1:
+        raise RecordError(f"symbol {name} has several values", image.path, found=", ".join(map(hex, sorted(values))))
+    return values.pop() if values else None
+
+
+def join(parts: list[RecordTable]) -> RecordTable:
+    """Tables of several sections as one, rows in the order given."""
+    if len(parts) == 1:
+        return parts[0]
+    i64, u64 = np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    return RecordTable(
+        slot=np.concatenate([i64, *(p.slot for p in parts)]),
+        word=np.concatenate([u64, *(p.word for p in parts)]),
+        rela=np.concatenate([i64, *(p.rela for p in parts)]),
+        relr=np.concatenate([np.zeros(0, bool), *(p.relr for p in parts)]),
+        value=np.concatenate([u64, *(p.value for p in parts)]),
+        sec=np.concatenate([i64, *(p.sec for p in parts)]),
+        off=np.concatenate([i64, *(p.off for p in parts)]),
+        start=0,
+        in_sections=any(p.in_sections for p in parts),
+    )
+
+
+def _from_span(image: Image, arch: Arch, start: int, stop: int) -> RecordTable:
+    """The slots of a linked file between two addresses."""
+    where = f"{image.path}: record table {start:#x}..{stop:#x}"
+    if stop < start or (stop - start) % SLOT or start % SLOT:
+        raise RecordError("the ends of the record table do not fit", where, found=f"{stop - start} bytes",
+                          expected=f"a positive multiple of {SLOT}, aligned")  # fmt: skip
+    n = (stop - start) // SLOT
+    if n == 0:
+        return join([])
+    first = image.pos_of_va(start)
+    sec = image.place(np.array([start, stop - 1], dtype=np.uint64))[0]
+    if first < 0 or sec[0] < 0 or sec[0] != sec[1]:
+        raise RecordError("the record table does not lie in one section of the file", where)
+    word = t.cut(image.data, first, stop - start, where).view("<u8").astype(np.uint64)
+    rela, value = _relative(image, arch, start, stop, word, where)
+    relr = np.zeros(n, dtype=bool)
+    relr[_slots_of(image.relr_places(max(start - SLOT + 1, 0), stop), start, where)] = True
+    if bool((relr & (rela >= 0)).any()):
+        raise RecordError("a slot has two relocations", where, found=f"slot {int(np.argmax(relr & (rela >= 0)))}")
+    sec, off = image.place(value)
+    return RecordTable(
+        slot=first + SLOT * np.arange(n, dtype=np.int64),
+        word=word, rela=rela, relr=relr, value=value, sec=sec, off=off, start=start,
+    )  # fmt: skip
+
+
+def _relative(image: Image, arch: Arch, start: int, stop: int, word: U64, where: str) -> tuple[I64, U64]:
+    """(relocation row, value) of every slot: a RELATIVE addend wins over the word in the file."""
+    rows, _ = image.rela
+    offset = rows["r_offset"]
+    hit = np.flatnonzero((offset >= np.uint64(max(start - SLOT + 1, 0))) & (offset < np.uint64(stop)))
+    hit = hit[(rows["r_info"][hit] & 0xFFFF_FFFF) == arch.relative]
+    slot = _slots_of(offset[hit], start, where)
+    rela, value = np.full(len(word), -1, dtype=np.int64), word.copy()
+    rela[slot] = hit
+    value[slot] = rows["r_addend"][hit].view(np.uint64)
+    return rela, value
+
+
+def _slots_of(places: U64, start: int, where: str) -> I64:
+    """Slot number of each relocated address; RecordError where one lies across two slots, or two on one slot."""
+    off = places.view(np.int64) - np.uint64(start).astype(np.int64)
+    odd = np.flatnonzero(off % SLOT)
+    if len(odd):
+        raise RecordError("a relocation lies across two slots", where, found=f"{int(places[odd[0]]):#x}")
+    slot = off // SLOT
+    if len(slot) and np.bincount(slot).max() > 1:
+        raise RecordError("a slot has two relocations", where, found=f"slot {int(np.argmax(np.bincount(slot) > 1))}")
+    return slot
+
+
+def _from_sections(image: Image, arch: Arch) -> RecordTable:
+    """The slots of an ET_REL file, section by section; their values are in the relocations of those sections."""
+    tables: dict[int, list[int]] = {}
+    for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
+        tables.setdefault(int(image.shdr["sh_info"][table]), []).append(table)
+    secs = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
+    return join([_from_section(image, arch, sec, tables.get(sec, [])) for sec in secs])
+
+
+def _from_section(image: Image, arch: Arch, sec: int, tables: list[int]) -> RecordTable:
+    where = f"{image.path}: section {sec} {image.names[sec]}"
+    size = int(image.shdr["sh_size"][sec])
+    if size % SLOT:
+        raise RecordError("the record section holds no whole number of slots", where, found=f"{size} bytes")
+    n = size // SLOT
+    word = image.content(sec).view("<u8").astype(np.uint64)
+    value, target, rela = word.copy(), np.full(n, -1, dtype=np.int64), np.full(n, -1, dtype=np.int64)
+    for table in tables:
+        rows = image.rows(table, t.RELA)
+        number, slot = _slot_relocations(arch, rows, n, where)
+        names = (rows["r_info"][number] >> 32).astype(np.int64)
+        _require_symbols_of(image, names, slot, where)
+        if np.any(rela[slot] >= 0):
+            raise RecordError("a slot has two relocations", where, found=f"slot {int(slot[rela[slot] >= 0][0])}")
+        rela[slot], target[slot] = number, image.symbols.shndx[names]
+        with np.errstate(over="ignore"):
+            value[slot] = image.symbols.rows["st_value"][names] + rows["r_addend"][number].view(np.uint64)
+    return RecordTable(
+        slot=int(image.shdr["sh_offset"][sec]) + SLOT * np.arange(n, dtype=np.int64),
+        word=word, rela=rela, relr=np.zeros(n, dtype=bool), value=value,
+        sec=target, off=value.view(np.int64), start=0, in_sections=True,
+    )  # fmt: skip
+
+
+def _slot_relocations(arch: Arch, rows: Rows, n: int, where: str) -> tuple[I64, I64]:
+    """(row, slot) of the relocations of one table that fill slots; RecordError where another kind touches them."""
+    kind = rows["r_info"] & 0xFFFF_FFFF
+    foreign = np.flatnonzero((kind != arch.abs64) & (kind != arch.none))
+    if len(foreign):
+        raise RecordError("a record has a relocation of another type", where, found=f"type {int(kind[foreign[0]])}",
+                          expected=f"type {arch.abs64}, a 64-bit address")  # fmt: skip
+    number = np.flatnonzero(kind == arch.abs64)
+    offset = rows["r_offset"][number].view(np.int64)
+    if np.any(offset % SLOT) or np.any((offset < 0) | (offset >= n * SLOT)):
+        raise RecordError("a record's relocation lies outside the section's slots", where)
+    slot = offset // SLOT
+    if len(slot) and np.bincount(slot).max() > 1:
+        raise RecordError("a slot has two relocations", where, found=f"slot {int(np.argmax(np.bincount(slot) > 1))}")
+    return number, slot
+
+
+def _require_symbols_of(image: Image, names: I64, slot: I64, where: str) -> None:
+    """RecordError where a record is made from a symbol that this file does not have, or does not define."""
+    if np.any(names >= len(image.symbols.rows)):
+        found, limit = f"symbol {int(names.max())}", f"less than {len(image.symbols.rows)}"
+        raise RecordError("a record's relocation names no symbol of this file", where, found=found, expected=limit)
+    lost = np.flatnonzero(image.symbols.shndx[names] <= t.SHN_UNDEF)
+    if len(lost):
+        raise RecordError("a record names a symbol that is not defined here", where, found=f"slot {int(slot[lost[0]])}")

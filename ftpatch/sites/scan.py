@@ -1,0 +1,51 @@
+"""One file, read: what every later room takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ftpatch.arch import Arch, arch_of
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image, open_image
+from ftpatch.errors import ElfError
+from ftpatch.sites.records import RecordTable, read_records
+from ftpatch.sites.table import SiteTable, read_sites
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Everything that is known of one file before anything is asked of it."""
+
+    image: Image
+    arch: Arch
+    records: RecordTable
+    sites: SiteTable
+
+
+def scan_file(path: str, layout: str | None = None, max_size: int | None = None) -> Scan:
+    """Read one file. max_size: bytes that it may unpack to, where it is compressed.
+
+    Raises InputError, UnsupportedError, or PolicyError for a stripped kernel.
+    """
+    image = open_image(path) if max_size is None else open_image(path, max_size)
+    arch = arch_of(image.e_machine, path)
+    require_text(image)
+    records = read_records(image, arch)
+    return Scan(image, arch, records, read_sites(image, arch, records, layout))
+
+
+def require_text(image: Image) -> None:
+    """Refuse files that were a kernel or module once: debug companions and headers packages have no code."""
+    if image.executable.any():
+        return
+    wanted = t.SHF_ALLOC | t.SHF_EXECINSTR
+    if ((image.shdr["sh_flags"] & wanted) == wanted).any():
+        raise ElfError("text without contents", image.path, found="a debug-only file (NOBITS text)",
+                       expected="code", todo="use the file that it is the debug companion of")  # fmt: skip
+    if image.sections_named(".BTF") and image.linked:
+        raise ElfError("no text at all", image.path, found="type information only (a headers package's vmlinux)",
+                       expected="a kernel", todo="use the vmlinux of the debug package")  # fmt: skip
+    if image.linked or not len(image.symbols.rows):
+        raise ElfError(
+            "no text at all", image.path, found="no executable section", expected="a kernel, module or object"
+        )

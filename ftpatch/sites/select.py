@@ -1,0 +1,273 @@
+"""Selectors: from what a user writes after --func to a mask over the site table.
+
+    name   glob (vfs_*)   /regex/   !SEL   @file   0xVA   .section+0xOFF   row:N   name@file.c
+
+Selectors are joined; `!` takes away, and only negative ones start from all named sites. Names never match leftovers of
+dead weak functions, which have none: `--status weak-leftover` adds those. Every other status, and every section,
+narrows what the names chose.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ftpatch.arrays import I64, Mask
+from ftpatch.errors import InputError, SelectionError
+from ftpatch.sites.table import LEFTOVER, STATUSES, SiteTable
+
+FEW = 16  # plain names up to here are looked up one by one; more, through a dictionary of all names
+INVALID = "__ftrace_invalid_address__"
+MAX_LIST = 64 << 20  # bytes of an @file
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen sites, and what the user should be told about the choice."""
+
+    mask: Mask
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Names:
+    """Names of the sites, decoded at most once."""
+
+    table: SiteTable
+    notes: list[str] = field(default_factory=list)
+    many: bool = False
+
+    @cached_property
+    def all(self) -> list[tuple[str, I64]]:
+        """(name, site indices) for every function name of a site, aliases included."""
+        found: dict[str, list[int]] = {}
+        rows, name = self.table.image.functions.row, self.table.image.symbols.name
+        for index in np.flatnonzero(self.table.func < self.table.func_end):  # one name is one Python string
+            for at in range(int(self.table.func[index]), int(self.table.func_end[index])):
+                found.setdefault(name(int(rows[at])), []).append(int(index))
+        return [(key, np.array(value, dtype=np.int64)) for key, value in found.items()]
+
+    @cached_property
+    def by_name(self) -> dict[str, I64]:
+        return dict(self.all)
+
+    def exact(self, name: str) -> I64:
+        if self.many:
+            return self.by_name.get(name, np.zeros(0, np.int64))
+        return self.of_symbols(self.table.image.symbols.rows_named(name))
+
+    def of_symbols(self, rows: I64) -> I64:
+        """Sites at whose entry one of these symbol rows stands."""
+        at = np.flatnonzero(np.isin(self.table.image.functions.row, rows))
+        before = np.zeros(len(self.table.image.functions.row) + 1, dtype=np.int64)
+        before[at + 1] = 1
+        before = np.cumsum(before)  # how many of them stand in front of each function
+        return np.flatnonzero(before[self.table.func_end] > before[self.table.func])
+
+
+def select(
+    table: SiteTable,
+    func: Sequence[str],
+    status: Sequence[str] = (),
+    section: Sequence[str] = (),
+    named: bool = False,
+    missing: set[str] | None = None,
+) -> Selection:
+    """The sites that the selectors choose. Without any name or status: all sites, or with `named` all that have a name.
+
+    Raises SelectionError where a selector matches nothing; with `missing`, such selectors are put there instead, and
+    nothing at all may be chosen: one file of many need not have what the others have.
+    """
+    for name in status:
+        if name not in STATUSES:
+            raise SelectionError("no such status", found=name, expected=", ".join(STATUSES))
+    texts = expanded(func)
+    names = _Names(table)
+    names.many = sum(_is_plain(text.lstrip("!")) for text in texts) > FEW
+    chosen = _named(table, names, texts, missing)
+    if not texts and not status:
+        chosen = table.func < table.func_end if named else ~chosen
+    wanted = [STATUSES.index(name) for name in status]
+    if wanted and not texts:
+        chosen = np.isin(table.status, wanted)
+    elif [one for one in wanted if one != LEFTOVER]:
+        chosen &= np.isin(table.status, wanted)
+    if LEFTOVER in wanted:
+        chosen = chosen | (table.status == LEFTOVER)
+    if section:
+        chosen = chosen & _in_sections(table, section, missing)
+    if missing is None and not chosen.any():
+        raise SelectionError(
+            "the selection is empty", table.image.path, found="no site matches all of --func, --status and --section"
+        )
+    return Selection(chosen, tuple(names.notes))
+
+
+def expanded(func: Sequence[str]) -> list[str]:
+    """The selectors one by one: every @file read, and replaced by its lines."""
+    return [text for entry in func for text in _expand(entry)]
+
+
+def _named(table: SiteTable, names: _Names, texts: Sequence[str], missing: set[str] | None) -> Mask:
+    chosen = np.zeros(len(table), dtype=bool)
+    if texts and all(text.startswith("!") for text in texts):
+        chosen[:] = table.func < table.func_end
+    for text in texts:
+        if not text.startswith("!"):
+            chosen[_hits(table, names, text, missing)] = True
+    for text in texts:
+        if text.startswith("!"):
+            chosen[_hits(table, names, text[1:], missing)] = False
+    return chosen
+
+
+def _hits(table: SiteTable, names: _Names, text: str, missing: set[str] | None) -> I64:
+    """Site indices of one positive selector; where there are none, it is missing or an error."""
+    hits = _matches(table, names, text)
+    if not len(hits):
+        if missing is None:
+            raise _nothing(table, text)
+        missing.add(text)
+    return hits
+
+
+def _expand(text: str) -> list[str]:
+    """One --func value as selectors: an @file becomes its lines."""
+    negative, body = (text[:1] == "!"), text.removeprefix("!")
+    if not body.startswith("@"):
+        return [text]
+    lines = _read_list(body[1:])
+    found = []
+    for line in lines:
+        line = line.split("#", 1)[0].strip()
+        words = line.split()
+        if len(words) > 1 and re.fullmatch("[0-9a-f]{16}", words[0]):
+            words = words[1:]  # available_filter_functions_addrs: the address is the running kernel's
+        if len(words) > 1 and words[1].startswith("[") and words[1].endswith("]"):
+            continue  # a module's function in a list that a running kernel printed
+        if words and not words[0].startswith(INVALID):
+            found.append(("!" if negative else "") + words[0])
+    if not found:
+        raise SelectionError("the list names no function of this file", body)
+    return found
+
+
+def _read_list(name: str) -> list[str]:
+    try:
+        if name == "-" and sys.stdin is None:
+            raise InputError("the list cannot be read: there is no standard input", name)
+        if name == "-":
+            content = sys.stdin.buffer.read(MAX_LIST + 1)
+        else:
+            with open(name, "rb") as file:
+                content = file.read(MAX_LIST + 1)
+    except OSError as error:
+        raise InputError(f"the list cannot be read: {error.strerror}", name) from None
+    if len(content) > MAX_LIST:
+        raise InputError("the list is too long", name, expected=f"at most {MAX_LIST} bytes")
+    return content.decode("utf-8", "surrogateescape").splitlines()
+
+
+def _is_plain(text: str) -> bool:
+    return not any(char in text for char in "*?[/@:+") and not text.startswith("0x")
+
+
+def _matches(table: SiteTable, names: _Names, text: str) -> I64:
+    """Site indices of one positive selector."""
+    if not text:
+        raise SelectionError("an empty selector", table.image.path, expected="a name, see ftpatch scan --sites")
+    if len(text) > 1 and text.startswith("/") and text.endswith("/"):
+        hits = _by_pattern(names, _compile(text[1:-1]).search)
+    elif re.fullmatch(r"row:\d{1,18}", text):
+        hits = np.flatnonzero(table.row == int(text[4:]))
+    elif re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", text):
+        hits = _by_va(table, int(text, 16))
+    elif found := re.fullmatch(r"(.+)\+(0[xX][0-9a-fA-F]{1,16})", text):
+        hits = _by_offset(table, found[1], int(found[2], 16))
+    elif any(char in text for char in "*?["):
+        hits = _by_pattern(names, re.compile(fnmatch.translate(text)).match)
+    elif "@" in text[1:]:
+        hits = _by_file(names, *text.split("@", 1))
+    else:
+        hits = names.exact(text)
+        if len(hits) > 1:
+            names.notes.append(
+                f"{text} names {len(hits)} functions, all of them are taken (name@file.c tells them apart)"
+            )
+    return hits
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise SelectionError("not a regular expression", f"/{pattern}/", found=str(error)) from None
+
+
+def _by_pattern(names: _Names, match: object) -> I64:
+    assert callable(match)
+    hits = [sites for name, sites in names.all if match(name)]
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *hits]))
+
+
+def _by_va(table: SiteTable, va: int) -> I64:
+    if not table.image.linked:
+        raise SelectionError(
+            "addresses have no meaning in an unlinked file", hex(va), todo="use .section+0xOFF or row:N"
+        )
+    wanted = np.uint64(va)
+    return np.flatnonzero(
+        (table.sec >= 0)
+        & ((table.va == wanted) | (table.entry_va == wanted) | (table.body_va == wanted) | (table.branch_va == wanted))
+    )
+
+
+def _by_offset(table: SiteTable, section: str, off: int) -> I64:
+    secs = table.image.sections_named(section)
+    inside = np.isin(table.sec, secs)
+    start = np.minimum(table.off, table.off + (table.entry_va - table.va).view(np.int64))
+    call = table.off + (table.branch_va - table.va).view(np.int64)
+    return np.flatnonzero(inside & (start <= off) & (off <= call))
+
+
+def _by_file(names: _Names, name: str, file: str) -> I64:
+    symbols = names.table.image.symbols
+    rows = symbols.rows_named(name)
+    wanted = [
+        int(row)
+        for row in rows
+        if (found := symbols.file_of(int(row))) and found.rsplit("/", 1)[-1] == file.rsplit("/", 1)[-1]
+    ]
+    return names.of_symbols(np.array(wanted, dtype=np.int64))
+
+
+def _in_sections(table: SiteTable, wanted: Sequence[str], missing: set[str] | None) -> Mask:
+    for name in wanted:
+        if not table.image.sections_named(name):
+            if missing is not None:
+                missing.add(name)
+                continue
+            raise SelectionError("no section of that name", table.image.path, found=name)
+    found: Mask = np.isin(table.sec, table.image.sections_named(*wanted))
+    return found
+
+
+def _nothing(table: SiteTable, text: str) -> SelectionError:
+    """Why a selector matched nothing, as far as the symbol table can tell."""
+    symbols = table.image.symbols
+    rows = symbols.rows_named(text) if _is_plain(text) else np.zeros(0, np.int64)
+    if len(rows):
+        return SelectionError(
+            "the function has no patch site", text, found="a symbol without record", expected="a traceable function",
+            todo="it is notrace, assembly, or was dropped from the table",
+        )  # fmt: skip
+    return SelectionError(
+        "nothing of that name", text, found="no patch site", expected="a function, see ftpatch scan --sites",
+        todo="it may be inlined, renamed by the compiler (.isra, .constprop), or in a module",
+    )  # fmt: skip

@@ -1,0 +1,280 @@
+"""From records to patch sites: where each one is, which function it belongs to, what stands there, in which state.
+
+Behind the rows of the table stand the sites known without a record, which earlier
+patches took out of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ftpatch.arch import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW, WINDOW_FIRST, Arch, Shape
+from ftpatch.arrays import I64, U8, U32, U64, Mask
+from ftpatch.elf.identity import linker_stubs
+from ftpatch.elf.image import Image
+from ftpatch.elf.relocations import relocations_of
+from ftpatch.sites.layout import at_entry, decide_shape, forced_shape
+from ftpatch.sites.records import RecordTable
+
+OURS = "ftpatch_"  # how the symbols begin that a patch adds to a module
+CALL_RECORDS = "__mcount_loc"  # the section that lists sites which are calls in the file
+STATUSES = ("ready", "enabled", "half", "null", "weak-leftover", "outside-text", "unexpected")
+READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED = range(7)
+
+
+@dataclass(frozen=True)
+class SiteTable:
+    """One row per slot of the record table, in its order; then one per enabled site without a record.
+
+    forced: the layout's name where a user gave it. row: slot number, −1 without a record; sec, off: place of the
+    record, or where it would be; window: the words around it; func, func_end: span in `image.functions` of the
+    symbols at the entry (equal: none); status: index into STATUSES; site: bytes from the record to the first word to
+    rewrite.
+    """
+
+    image: Image
+    shape: Shape | None
+    forced: str | None
+    row: I64
+    sec: I64
+    off: I64
+    window: U32
+    func: I64
+    func_end: I64
+    status: U8
+    site: I64
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @cached_property
+    def va(self) -> U64:
+        """va of the record; 0 for null rows."""
+        return self.image.va(self.sec, self.off)
+
+    @cached_property
+    def body_va(self) -> U64:
+        """va of the first word that enabling rewrites."""
+        return self.va + self.site.view(np.uint64)
+
+    @cached_property
+    def branch_va(self) -> U64:
+        """va of the call."""
+        return self.body_va + np.uint64(4 * (len(self.shape.new) - 1) if self.shape else 0)
+
+    @cached_property
+    def entry_va(self) -> U64:
+        """va of the function's symbol; of the record where no symbol starts there."""
+        return self._of_function(self.image.functions.va)
+
+    @cached_property
+    def local_va(self) -> U64:
+        """va of the function's local entry, which differs from its symbol on ppc64 only."""
+        return self._of_function(self.image.functions.local)
+
+    def _of_function(self, column: U64) -> U64:
+        named = self.func < self.func_end
+        found = self.va.copy()
+        found[named] = column[self.func[named]]
+        return found
+
+    @cached_property
+    def pos(self) -> I64:
+        """File position of the first word that enabling rewrites; −1 where there is none."""
+        return self.image.pos(self.sec, self.off + self.site)
+
+    def body(self) -> U32:
+        """(n, words) that enabling rewrites, as found."""
+        return self.shape.body(self.window) if self.shape else self.window[:, :0]
+
+    def name(self, index: int) -> str | None:
+        """The function's name as kallsyms would choose it; None for a site without one."""
+        if self.func[index] == self.func_end[index]:
+            return None
+        return self.image.symbols.name(int(self.image.functions.row[self.func[index]]))
+
+    def aliases(self, index: int) -> list[str]:
+        """The other function symbols at the same entry."""
+        rows = self.image.functions.row[self.func[index] + 1 : self.func_end[index]]
+        return [self.image.symbols.name(int(row)) for row in rows]
+
+    def place_text(self, index: int) -> str:
+        """`.text+0x1234` of the first word to rewrite."""
+        sec = int(self.sec[index])
+        return f"{self.image.names[sec]}+{int(self.off[index] + self.site[index]):#x}" if sec >= 0 else "nowhere"
+
+    def words_text(self, index: int) -> list[str]:
+        """The words from the record to the call."""
+        if self.shape is None or self.sec[index] < 0:
+            return []
+        last = int(self.site[index]) // 4 + len(self.shape.old)
+        first = min(0, int(self.site[index]) // 4) - WINDOW_FIRST
+        return [f"0x{int(word):08x}" for word in self.window[index, first : last - WINDOW_FIRST]]
+
+
+def read_sites(image: Image, arch: Arch, records: RecordTable, forced: str | None = None) -> SiteTable:
+    """The sites of an image. `forced` names a shape to take instead of deciding one.
+
+    Raises ShapeError where no single shape explains the live records.
+    """
+    window = image.words(records.sec, records.off, WINDOW_FIRST, WINDOW)
+    va = image.va(records.sec, records.off)
+    shape = forced_shape(arch, forced) if forced else decide_shape(image, arch, records, window, va)
+    if shape is None and _patched(image):
+        return _all_without_records(image, arch, records, window, va)
+    known = _with_records(image, records, shape, forced, window, va)
+    return known if shape is None else _append(known, _without_records(image, known, shape))
+
+
+def _patched(image: Image) -> bool:
+    """Whether a relocatable file has symbols of an earlier patch."""
+    return not image.linked and OURS.encode() in image.symbols.strtab
+
+
+def _all_without_records(image: Image, arch: Arch, records: RecordTable, window: U32, va: U64) -> SiteTable:
+    """The sites of a module whose every record was taken out: by the shape that explains most calls of a patch,
+    of equal ones the longest; one with an ops pointer needs its NOPs, too: hooks leave them alone."""
+    best = _with_records(image, records, None, None, window, va)
+    calls = bool(image.sections_named(CALL_RECORDS))
+    for shape in (one for one in arch.shapes if bool(one.called) == calls):
+        known = _with_records(image, records, shape, None, window, va)
+        found = _without_records(image, known, shape)
+        if found is None or len(known) + len(found) <= len(best):
+            continue
+        front = image.words(found.sec, found.off + (shape.literal or 0), 0, 2)
+        if shape.literal is None or shape.old[0].matches(front).all():
+            best = _append(known, found)
+    return best
+
+
+def _with_records(
+    image: Image, records: RecordTable, shape: Shape | None, forced: str | None, window: U32, va: U64
+) -> SiteTable:
+    n = len(records)
+    status = np.full(n, UNEXPECTED, dtype=np.uint8)
+    func = func_end = np.zeros(n, dtype=np.int64)
+    site = np.zeros(n, dtype=np.int64)
+    if shape is not None:
+        match = _match(image, shape, window, va)
+        func, func_end = _functions(image, shape, window, va)
+        named = func < func_end
+        status[named & (match == MATCH_OLD)] = READY
+        status[named & (match == MATCH_NEW)] = ENABLED
+        status[named & (match == MATCH_HALF)] = HALF
+        status[~named & ~image.functions.inside(va) & (match > 0)] = LEFTOVER
+        site = 4 * (shape.start + shape.shift(window))
+    in_code = (records.sec >= 0) & image.executable[np.maximum(records.sec, 0)]
+    status[~in_code] = OUTSIDE
+    status[records.null] = NULL
+    sec = np.where(records.null, -1, records.sec)
+    site[sec < 0] = 0
+    func_end = np.where(sec < 0, func, func_end)
+    return SiteTable(
+        image, shape, forced, np.arange(n, dtype=np.int64), sec, records.off, window, func, func_end, status, site
+    )
+
+
+def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
+    """MATCH_* per site by its words; where words alone cannot tell, also by where its branch goes."""
+    match = shape.match(window)
+    if shape.called and _patched(image):
+        match[(match == MATCH_OLD) & _calls_ours(image, shape, window, va)] = MATCH_NEW
+    if image.linked and (shape.called or shape.stub):
+        body = shape.body(window)
+        site = va + (4 * (shape.start + shape.shift(window) + body.shape[1] - 1)).view(np.uint64)
+        target = (site.view(np.int64) + shape.branch.decode(body[:, -1])).view(np.uint64)
+        if shape.called:
+            home = np.array(_homes(image, shape.called), dtype=np.uint64)
+            match[(match == MATCH_OLD) & ~np.isin(target, home)] = MATCH_NEW
+        if shape.stub:
+            match[(match == MATCH_NEW) & ~_is_stub(image, shape, target, site)] = MATCH_NONE
+    return match
+
+
+def _is_stub(image: Image, shape: Shape, va: U64, site: U64) -> Mask:
+    """Whether at each va stands an out-of-line stub that leads back behind its site."""
+    words = image.words(*image.place(va), 0, len(shape.stub))
+    found = np.logical_and.reduce([word.matches(words[:, i]) for i, word in enumerate(shape.stub)])
+    last = va.view(np.int64) + 4 * (len(shape.stub) - 1)
+    back: Mask = last + shape.branch.decode(words[:, -1]) == site.view(np.int64) + 4
+    return np.asarray(found & back)
+
+
+def _homes(image: Image, name: str) -> list[int]:
+    """Addresses of the function `name` and of a linker's branch stubs to it."""
+    value = image.symbols.value(name)
+    return [va for va in (value,) if va is not None] + [va for va, to in linker_stubs(image).items() if to == name]
+
+
+def _functions(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64]:
+    """Span in image.functions of the symbols at each site's entry; equal ends: none there."""
+    if shape.anywhere:
+        inside = image.functions.containing(va)
+        at = image.functions.va[np.maximum(inside, 0)] if len(image.functions.va) else va
+        low, high = image.functions.at(at)
+        return np.where(inside >= 0, low, 0), np.where(inside >= 0, high, 0)
+    return at_entry(image, shape, window, va)
+
+
+def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
+    """Functions whose entry holds the enabled words although no live record names them: earlier patches."""
+    functions = image.functions
+    if shape.refusal or not len(functions.va) or not (image.linked or _patched(image)):
+        return None
+    entry = functions.va if shape.at_global else functions.local
+    first = np.sort(np.unique(entry, return_index=True)[1])  # two names of one address may differ in their local entry
+    entry = entry[first]
+    sec, off = image.place(entry)
+    in_code = (sec >= 0) & image.executable[np.maximum(sec, 0)]
+    sec, off = np.where(in_code, sec, -1), off - shape.entry
+    off, window = _behind_skip(image, shape, sec, off)
+    va = image.va(sec, off)
+    site = 4 * (shape.start + shape.shift(window))
+    recorded = np.isin(va + site.view(np.uint64), known.body_va[known.func < known.func_end])
+    found = (_match(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded
+    if not image.linked:
+        found &= _calls_ours(image, shape, window, va)
+    if not found.any():
+        return None
+    low, high = functions.at(functions.va[first][found])
+    n = int(found.sum())
+    status = np.full(n, ENABLED, dtype=np.uint8)
+    row = np.full(n, -1, dtype=np.int64)
+    return SiteTable(
+        image, shape, known.forced, row, sec[found], off[found], window[found], low, high, status, site[found]
+    )
+
+
+def _calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
+    """Whether the branch of each site of a relocatable file is relocated to a symbol that an earlier patch made."""
+    branch = va + (4 * (shape.start + shape.shift(window) + len(shape.new) - 1)).view(np.uint64)
+    sec, off = image.place(branch)
+    own = np.array([".ftpatch" in name for name in image.names], dtype=bool)  # stubs call each other, too
+    sec = np.where((sec >= 0) & own[np.maximum(sec, 0)], -1, sec)
+    found = np.zeros(len(sec), dtype=bool)
+    for one in np.unique(sec[sec >= 0]).tolist():
+        rows = relocations_of(image, one)
+        ours = np.array([image.symbols.name(s).startswith(OURS) for s in rows.symbol.tolist()], dtype=bool)
+        found |= (sec == one) & np.isin(off, rows.off[ours])
+    return found
+
+
+def _behind_skip(image: Image, shape: Shape, sec: I64, off: I64) -> tuple[I64, U32]:
+    """Places of records and their windows, from where they would be without the shape's extra words before them."""
+    window = image.words(sec, off, WINDOW_FIRST, WINDOW)
+    if shape.skip_at >= 0 or not shape.skips:
+        return off, window
+    moved = image.words(sec, off + 4 * shape.skip_words, WINDOW_FIRST, WINDOW)
+    behind = shape.skipped(moved) & (sec >= 0)
+    return off + np.where(behind, 4 * shape.skip_words, 0), np.where(behind[:, None], moved, window)
+
+
+def _append(table: SiteTable, more: SiteTable | None) -> SiteTable:
+    if more is None:
+        return table
+    columns = ("row", "sec", "off", "window", "func", "func_end", "status", "site")
+    joined = {name: np.concatenate([getattr(table, name), getattr(more, name)]) for name in columns}
+    return SiteTable(table.image, table.shape, table.forced, **joined)

@@ -1,0 +1,246 @@
+"""Whole trees of modules: which files are in one, and the scans of all of them, side by side.
+
+A tree is what `find DIR -type f -name '*.ko*'` sees: symbolic links are not followed, neither to folders (a module
+tree has one to its sources) nor to files, so that nothing outside is read and nothing twice. Only modules count; a
+vmlinux or an object in the tree is given by its own name.
+
+Work goes out in chunks of neighbouring files, the heaviest first; results come back in the order of the files,
+whoever finishes first. What comes back is small: the objects of the report, a module's sites as packed bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from ftpatch.document.rows import image_object
+from ftpatch.errors import FtpatchError, InputError, SelectionError
+from ftpatch.sites.scan import scan_file
+
+SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
+CHUNK = 16  # files that a worker takes at once, at most
+ENDING = (signal.SIGINT, signal.SIGTERM)
+Result = TypeVar("Result")
+ALONE = 64  # files up to which starting workers costs more than they save
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every file."""
+
+    layout: str | None
+    func: tuple[str, ...]
+    status: tuple[str, ...]
+    section: tuple[str, ...]
+    hashed: bool
+    with_sites: bool
+    max_size: int | None = None
+
+    @property
+    def selects(self) -> bool:
+        return bool(self.func or self.status or self.section)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one file gave: its IMAGE object or its error; notes and missing selectors of its selection."""
+
+    path: str
+    image: dict[str, Any] | None = None
+    error: FtpatchError | None = None
+    notes: tuple[str, ...] = ()
+    missing: frozenset[str] = frozenset()
+    n_chosen: int = 0
+
+
+class Packed(Sequence[dict[str, Any]]):
+    """The sites of one image as bytes, a tenth of the objects' size; unpacked whenever somebody looks."""
+
+    def __init__(self, sites: list[dict[str, Any]]) -> None:
+        self._n, self._bytes = len(sites), pickle.dumps(sites, protocol=5)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._all())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all()[index]
+
+    def _all(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = pickle.loads(self._bytes)
+        return found
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The modules of a tree in the order of their names' bytes, their sizes, and the folders that could not be read."""
+
+    files: tuple[str, ...]
+    sizes: tuple[int, ...]
+    errors: tuple[Found, ...]
+
+
+def walk(top: str) -> Listing:
+    """Every module below `top`. Raises InputError where there is none."""
+    files: list[tuple[str, int]] = []
+    errors: list[Found] = []
+    folders, n_links = [top], 0
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    named = entry.name.endswith(SUFFIXES)
+                    n_links += named and entry.is_symlink()
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif named and entry.is_file(follow_symlinks=False):
+                        files.append((entry.path, entry.stat(follow_symlinks=False).st_size))
+        except OSError as error:
+            errors.append(Found(folder, error=InputError(f"cannot be read: {error.strerror}", folder)))
+    if not files and not errors:
+        links = f"{n_links} symbolic links, which are not followed" if n_links else ""
+        raise InputError("no module in this tree", top, found=links, expected=", ".join(SUFFIXES),
+                         todo="name a vmlinux or an object inside it")  # fmt: skip
+    files.sort(key=lambda one: os.fsencode(one[0]))
+    return Listing(tuple(path for path, _ in files), tuple(size for _, size in files), tuple(errors))
+
+
+def scan_tree(
+    listing: Listing, request: Request, jobs: int | None = None, advance: Callable[[int], object] = int
+) -> list[Found]:
+    """Every file's result and every folder's error, in the order of their names; see `over_files`.
+
+    Raises SelectionError for selectors that are none.
+    """
+    found = over_files(listing, partial(scan_files, request), jobs, advance)
+    return sorted([*found, *listing.errors], key=lambda one: os.fsencode(one.path))
+
+
+def over_files(
+    listing: Listing,
+    work: Callable[[Sequence[str]], list[Result]],
+    jobs: int | None = None,
+    advance: Callable[[int], object] = int,
+) -> list[Result]:
+    """What `work` gives for every file, chunk by chunk in any order. advance(n): n more files are done.
+
+    jobs: worker processes; None: one per processor, or none at all for a few files. Raises what `work` raises, and
+    FtpatchError (70) where a worker was killed.
+    """
+    n = len(listing.files)
+    jobs = min(len(os.sched_getaffinity(0)) if n > ALONE else 1, n) if jobs is None else min(jobs, n)
+    chunks = _chunks(listing, jobs)
+    if jobs > 1:
+        return _side_by_side(chunks, work, jobs, advance)
+    found = []
+    for _, paths in chunks:
+        found += work(paths)
+        advance(len(paths))
+    return found
+
+
+def _chunks(listing: Listing, jobs: int) -> list[tuple[int, tuple[str, ...]]]:
+    """(bytes, files) of every chunk; at least four per worker, as far as there are files."""
+    size = max(1, min(CHUNK, len(listing.files) // (4 * max(jobs, 1))))
+    starts = range(0, len(listing.files), size)
+    return [(sum(listing.sizes[at : at + size]), listing.files[at : at + size]) for at in starts]
+
+
+def _side_by_side(
+    chunks: list[tuple[int, tuple[str, ...]]],
+    work: Callable[[Sequence[str]], list[Result]],
+    jobs: int,
+    advance: Callable[[int], object],
+) -> list[Result]:
+    """The chunks' results, from `jobs` processes. Whatever ends this early ends the workers too."""
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    # fork: no thread runs yet, and a worker has everything loaded
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=_start_worker)
+    try:
+        heaviest = sorted(chunks, key=lambda chunk: -chunk[0])
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the workers know what to do with them
+        try:
+            futures = {pool.submit(work, paths): len(paths) for _, paths in heaviest}
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        found = []
+        for future in as_completed(futures):
+            found += future.result()
+            advance(futures[future])
+    except BrokenProcessPool:
+        raise FtpatchError("a worker process died", todo="out of memory? --jobs 1 needs the least") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return found
+
+
+def _start_worker() -> None:
+    """A worker leaves Ctrl-C to its parent, ends at SIGTERM, and never outlives its parent."""
+    from multiprocessing import parent_process
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def scan_files(request: Request, paths: Sequence[str]) -> list[Found]:
+    """The results of some files, in their order."""
+    return [scan_member(request, path) for path in paths]
+
+
+def scan_member(request: Request, path: str) -> Found:
+    """The result of one file. Raises SelectionError for a selector that no file can answer."""
+    try:
+        scan = scan_file(path, request.layout, request.max_size)
+        hashed = scan.image.sha256 if request.hashed else None
+        if not request.selects:
+            return Found(path, _packed(image_object(scan, None, hashed, request.with_sites)))
+    except FtpatchError as error:
+        return Found(path, error=error)
+    except Exception as error:  # only to say where
+        error.add_note(f"while reading {path}")
+        raise
+    from ftpatch.sites.select import select
+
+    missing: set[str] = set()
+    selection = select(scan.sites, request.func, request.status, request.section, missing=missing)
+    image = _packed(image_object(scan, selection.mask, hashed))
+    return Found(path, image, None, selection.notes, frozenset(missing), int(selection.mask.sum()))
+
+
+def _packed(image: dict[str, Any]) -> dict[str, Any]:
+    if image["sites"]:
+        image["sites"] = Packed(image["sites"])
+    return image
+
+
+def require_chosen(top: str, found: Sequence[Found]) -> None:
+    """Raise SelectionError where a selector matches nothing in any module, or all of them together nothing."""
+    read = [one for one in found if one.image]
+    nowhere = frozenset.intersection(*(one.missing for one in read)) if read else frozenset()
+    if nowhere:
+        raise SelectionError("nothing of that name in any module", top, found=", ".join(sorted(nowhere)))
+    if read and not any(one.n_chosen for one in read):
+        raise SelectionError(
+            "the selection is empty", top, found="no site matches all of --func, --status and --section"
+        )

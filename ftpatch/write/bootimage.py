@@ -1,0 +1,130 @@
+"""`ftpatch image`: what a boot loader takes, made from a vmlinux.
+
+arm64 boots a flat copy of the loaded sections, as `objcopy -O binary -R .note -R .note.gnu.build-id -R .comment -S`
+makes it in arch/arm64/boot/Makefile: every section with contents at its load address, gaps zero, from the lowest.
+ppc64le firmware boots the ELF file itself; only debug information is left out, as `objcopy --strip-debug` does.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from ftpatch.arch import Arch
+from ftpatch.arrays import I64, U8, U64, Mask, Rows
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.errors import ElfError, PolicyError, UnsupportedError
+
+Pieces = list[tuple[int, U8]]  # (position in the new file, bytes), ascending; gaps are zero
+REMOVED = (".note", ".note.gnu.build-id", ".comment")
+DEBUG = (".debug_", ".zdebug_", ".stab", ".gdb_index", ".line", ".gnu.debuglto_")
+MIN_SPAN = 64 << 20  # bytes that a small kernel may spread over
+MAGIC_AT, MAGIC = 56, b"ARM\x64"  # Documentation/arch/arm64/booting.rst
+
+
+def boot_image(image: Image, arch: Arch) -> Pieces:
+    """The boot image of a kernel of this machine. Raises PolicyError where the file is no kernel."""
+    if image.kind != "vmlinux" or not image.executable.any():
+        raise PolicyError("no boot image can be made of this file", image.path, found=f"kind {image.kind}",
+                          expected="a vmlinux")  # fmt: skip
+    return without_debug(image) if arch.boots_elf else flat_image(image)
+
+
+def flat_image(image: Image) -> Pieces:
+    """The loaded sections at their load addresses.
+
+    Raises PolicyError where they do not start with a boot header, ElfError where they overlap or lie too far apart.
+    """
+    head = image.shdr
+    loaded = (head["sh_flags"] & t.SHF_ALLOC != 0) & image.has_bytes & (head["sh_size"] > 0)
+    secs = [sec for sec in np.flatnonzero(loaded).tolist() if image.names[sec] not in REMOVED]
+    lma = load_addresses(image)
+    secs.sort(key=lambda sec: int(lma[sec]))
+    first = int(lma[secs[0]])
+    pieces = [(int(lma[sec]) - first, image.content(sec)) for sec in secs]
+    for (pos, piece), (after, _) in pairwise(pieces):
+        if pos + len(piece) > after:
+            raise ElfError("sections overlap in the boot image", image.path, found=f"at {after:#x}")
+    if pieces[-1][0] > 4 * len(image.data) + MIN_SPAN:
+        raise ElfError("sections lie too far apart for a boot image", image.path, found=f"{pieces[-1][0]:#x} bytes")
+    if pieces[0][1][MAGIC_AT : MAGIC_AT + 4].tobytes() != MAGIC:
+        raise PolicyError("the first section is no arm64 boot header", image.path, found=image.names[secs[0]],
+                          expected="the magic ARM\\x64 at byte 56")  # fmt: skip
+    return pieces
+
+
+def load_addresses(image: Image) -> U64:
+    """Physical load address of every section: by the segment that holds it, else its own address."""
+    lma = image.shdr["sh_addr"].copy()
+    for row in image.phdr[image.phdr["p_type"] == t.PT_LOAD]:
+        inside = (image.shdr["sh_addr"] >= row["p_vaddr"]) & (image.shdr["sh_addr"] - row["p_vaddr"] < row["p_memsz"])
+        lma[inside] = image.shdr["sh_addr"][inside] - row["p_vaddr"] + row["p_paddr"]
+    result: U64 = lma
+    return result
+
+
+def without_debug(image: Image) -> Pieces:
+    """The ELF file without its debug sections; the file itself, byte for byte, where it has none.
+
+    What is loaded, and the program headers, stay where they are. Behind them the sections that are kept close up, with
+    a new section header table. Symbols stay as they are, but for those of what is gone.
+    """
+    debug = np.array([_is_debug(image, sec) for sec in range(len(image.shdr))])
+    if not debug.any():
+        return [(0, image.data)]
+    _require_no_other_users(image, debug)
+    number = np.cumsum(~debug) - 1  # new index of every section that stays
+    alloc = (image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & image.has_bytes
+    loaded = int((image.shdr["sh_offset"] + image.shdr["sh_size"])[alloc].max(initial=t.EHDR.itemsize))
+    loads = image.phdr[image.phdr["p_type"] == t.PT_LOAD]
+    loaded = min(int((loads["p_offset"] + loads["p_filesz"]).max(initial=loaded)), len(image.data))
+    pieces: Pieces = [(0, np.array(image.data[:loaded]))]
+    shdr, end = image.shdr.copy(), loaded
+    for sec in np.flatnonzero(~debug & ~alloc & image.has_bytes).tolist():
+        content = image.content(sec)
+        if image.shdr["sh_type"][sec] == t.SHT_SYMTAB:
+            content, shdr["sh_info"][sec] = _renumbered(image, debug, number)
+        align = max(int(shdr["sh_addralign"][sec]), 1)
+        end = (end + align - 1) // align * align
+        shdr["sh_offset"][sec], shdr["sh_size"][sec] = end, len(content)
+        pieces.append((end, content))
+        end += len(content)
+    table = (end + 7) & ~7
+    shdr["sh_link"] = np.where(shdr["sh_link"] < len(debug), number[np.minimum(shdr["sh_link"], len(debug) - 1)], 0)
+    _patch_header(pieces[0][1], table, int((~debug).sum()), int(number[int(image.ehdr["e_shstrndx"])]))
+    return [*pieces, (table, np.ascontiguousarray(shdr[~debug]).view(np.uint8))]
+
+
+def _is_debug(image: Image, sec: int) -> bool:
+    """Debug information that is not loaded, or relocations for it."""
+    name = image.names[sec].removeprefix(".rela").removeprefix(".rel")
+    return name.startswith(DEBUG) and not int(image.shdr["sh_flags"][sec]) & t.SHF_ALLOC
+
+
+def _require_no_other_users(image: Image, debug: Mask) -> None:
+    """Refuse files in which renumbering sections or symbols would need more than the symbol table."""
+    kept = ~debug & (image.shdr["sh_flags"] & t.SHF_ALLOC == 0)
+    users = kept & np.isin(image.shdr["sh_type"], (t.SHT_RELA, t.SHT_REL, t.SHT_GROUP, t.SHT_SYMTAB_SHNDX))
+    if users.any() or len(image.shdr) >= t.SHN_LORESERVE:
+        raise UnsupportedError("debug sections cannot be left out of this file", image.path,
+                               found=image.names[int(np.argmax(users))], expected="a final link without --emit-relocs",
+                               todo="objcopy --strip-debug does it")  # fmt: skip
+
+
+def _renumbered(image: Image, debug: Mask, number: I64) -> tuple[U8, int]:
+    """The symbol table with new section numbers, without the debug sections' symbols; and its count of locals."""
+    symbols = image.symbols
+    gone = (symbols.shndx > 0) & debug[np.maximum(symbols.shndx, 0)]
+    rows: Rows = np.array(symbols.rows)
+    ordinary = (symbols.shndx > 0) & (rows["st_shndx"] < t.SHN_LORESERVE)
+    rows["st_shndx"][ordinary] = number[symbols.shndx[ordinary]]
+    tab = int(np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)[0])
+    n_local = int(image.shdr["sh_info"][tab])
+    return np.ascontiguousarray(rows[~gone]).view(np.uint8), n_local - int(gone[:n_local].sum())
+
+
+def _patch_header(start: U8, table: int, n: int, shstrndx: int) -> None:
+    head = start[: t.EHDR.itemsize].view(t.EHDR)
+    head["e_shoff"], head["e_shnum"], head["e_shstrndx"] = table, n, shstrndx

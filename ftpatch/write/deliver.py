@@ -1,0 +1,155 @@
+"""From a decided plan to a file: packed, checked, and named only when nothing can go wrong any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ftpatch.elf.image import Image, open_image
+from ftpatch.errors import ApplyError, FtpatchError, PolicyError
+
+if TYPE_CHECKING:
+    from ftpatch.plan.change import Change
+    from ftpatch.plan.enable import Plan
+    from ftpatch.plan.module.plan import ModulePlan
+    from ftpatch.sites.scan import Scan
+
+    Decided = Plan | ModulePlan | Change
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a result is packed: its compression, and what makes the appended signature of an ELF file, if anything."""
+
+    wrapping: str = "none"
+    sign: Callable[[bytes], bytes] | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """The written file: where, its hash and that of the ELF file in it where a report needs them, its signature."""
+
+    path: str
+    sha256: str | None
+    elf_sha256: str | None = None
+    trailer: bytes = b""
+
+
+SIGNATURE_STRIPPED = (
+    "the appended signature covers other bytes and is left out: the module loads with taint E, and not at all where "
+    "the kernel enforces signatures or is locked down"
+)
+SIGNED = "signed anew: a kernel that does not have this key loads the module as unsigned (taint E)"
+
+
+def packing_for(
+    image: Image, out: str, signature: str, sign: tuple[str, str] | None
+) -> tuple[Packing, tuple[str, ...]]:
+    """How the result is packed, and what to tell of its signature. signature: `strip` or `refuse` one that is there;
+    sign: key and certificate for a new one. Raises PolicyError where one is there that may not be lost."""
+    from ftpatch.container import envelope
+
+    wrapping = envelope.wrapping_for(out, image.wrapping)
+    if sign is not None:
+        from ftpatch.container import signature as signatures
+
+        digest = signatures.usual_digest(image.trailer)
+        return Packing(wrapping, lambda elf: signatures.sign(elf, *sign, digest)), (SIGNED,)
+    if image.trailer and signature == "refuse":
+        raise PolicyError("the file is signed, and any change makes that void", image.path,
+                          found=f"a signature of {len(image.trailer)} bytes",
+                          todo="--signature strip leaves it out, --sign KEY CERT makes a new one")  # fmt: skip
+    return Packing(wrapping), (SIGNATURE_STRIPPED,) if image.trailer else ()
+
+
+def write_result(
+    before: Scan,
+    plan: Decided,
+    out: str,
+    hashed: bool,
+    reports: Callable[[Output, str | None], AbstractContextManager[None]],
+    packing: Packing = Packing(),
+    note: Callable[[str], None] | None = None,
+) -> Output:
+    """Write the plan's result to `out`, check it, and give it its name; `out` may be the input itself.
+
+    reports(output, sha256 of the input) makes a context with the reports in place, as `apply.named` does: the result
+    gets its name in it, and where that fails they are taken back. note: told what else happens to files; stderr by
+    default. Raises ApplyError where the check fails, and InputError where the system refuses or an input that is to be
+    replaced is not what was read any more; nothing is left behind in any such case.
+    """
+    import os
+
+    from ftpatch.write import files
+
+    path, tell = os.path.realpath(out), note or files.on_stderr
+    with ExitStack() as stack:
+        in_place = path == os.path.realpath(before.image.path)
+        check = stack.enter_context(files.own_input(before.image, tell)) if in_place else lambda: None
+        new = stack.enter_context(files.whole_file(path, before.image.mode, tell))
+        trailer = _write(before.image, plan, new.fd, packing)
+
+        # From here on the result is only read.
+        after = _proven(before, plan, new.readable, out, trailer)
+        old_hash, new_hash, elf_hash = _hashes(before.image, after) if hashed else (None, None, None)
+        output = Output(out, new_hash, elf_hash, trailer)
+        new.finish()
+        with reports(output, old_hash):
+            check()
+            new.publish()
+    return output
+
+
+def _write(image: Image, plan: Decided, fd: int, packing: Packing) -> bytes:
+    """The result, packed, into an empty descriptor; its signature."""
+    from ftpatch.container import envelope
+    from ftpatch.write import files
+
+    if packing.wrapping == "none" and packing.sign is None:
+        files.write(image, plan.edits, fd)
+        return b""
+    elf = files.assembled(image, plan.edits)
+    trailer = packing.sign(bytes(elf)) if packing.sign else b""
+    files.append(fd, envelope.wrap(packing.wrapping, bytes(elf) + trailer))
+    return trailer
+
+
+def _proven(before: Scan, plan: Decided, written: str, out: str, trailer: bytes) -> Image:
+    """The written file, which is to be `out`, read again and found to be what the plan says."""
+    from ftpatch.plan.change import Change
+    from ftpatch.plan.enable import Plan
+    from ftpatch.write import verify
+
+    try:
+        after = replace(open_image(written), path=out)
+        if after.trailer != trailer:
+            raise verify.failed(after, "the appended signature", f"{len(after.trailer)} bytes")
+        if isinstance(plan, Plan):
+            verify.check_result(before.image, after, before.arch, plan)
+        elif isinstance(plan, Change):
+            from ftpatch.write.change_check import check_change
+
+            check_change(before.image, after, before.arch, plan)
+        else:
+            from ftpatch.write.module_check import check_module
+
+            check_module(before.image, after, before.arch, plan)
+    except ApplyError:
+        raise
+    except FtpatchError as error:
+        raise ApplyError("self-check failed: the result cannot be read back", before.image.path, found=error.what,
+                         todo="the output was not kept; please report this") from error  # fmt: skip
+    return after
+
+
+def _hashes(before: Image, after: Image) -> tuple[str, str, str]:
+    """sha256 of both files, side by side as hashlib lets go of the interpreter; and of the ELF file in the second."""
+    import hashlib
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda image: image.sha256, (before, after))
+    plain = after.wrapping == "none" and not after.trailer
+    return one, two, two if plain else hashlib.sha256(after.data.data).hexdigest()
