@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ftpatch.arch import Arch, arch_of
+from ftpatch.arch import Arch
 from ftpatch.elf.image import open_image
 from ftpatch.errors import InputError, UsageError
 from ftpatch.plan.decide import FOR_MODULES, make_change, make_plan
@@ -46,9 +46,9 @@ def write_image(path: str, out: str, note: Callable[[str], None] | None = None) 
     from ftpatch.write import bootimage, files
 
     image = open_image(path)
-    arch = arch_of(image.e_machine, path)
+    arch = image.arch
     require_text(image)
-    pieces = bootimage.boot_image(image, arch)
+    pieces = bootimage.boot_image(image)
     with files.whole_file(files.output_path(path, out), image.mode, note or files.on_stderr) as new:
         size = files.write_pieces(new.fd, pieces)
         new.finish()

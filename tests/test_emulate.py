@@ -69,7 +69,7 @@ def proved(path: Path) -> Outcome:
     image = open_image(str(path))
     arch = arch_of(image.e_machine, str(path))
     memory = image_memory(image, arch)
-    sites = read_sites(image, arch, read_records(image, arch))
+    sites = read_sites(image, read_records(image))
     return emulate(image, arch, claims_of(image, arch, memory, sites))
 
 
@@ -100,7 +100,7 @@ def proved_module(path: Path, layout: str, hook: str = "", kernel: Path | None =
     image = open_image(str(path))
     arch = arch_of(image.e_machine, str(path))
     loaded = load_module(image, arch, open_image(str(kernel)) if kernel else None)
-    sites = read_sites(image, arch, read_records(image, arch), layout)
+    sites = read_sites(image, read_records(image), layout)
     target = loaded.called(hook) if hook else loaded.fakes["ftrace_caller"]
     ops = None if hook else loaded.address_of("ftpatch_ops")
     assert target is not None

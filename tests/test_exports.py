@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from elfwriter import ALLOC, BASE, ET_DYN, ET_EXEC, ET_REL, EXEC, LOCAL, NOTYPE, RELA, Elf, rela, written
 
-from ftpatch.arch import arch_of
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ElfError
 from ftpatch.kernel.exports import Export, Exports, read_exports
@@ -104,7 +103,7 @@ ROWS = (
 
 
 def read(image: Image) -> Exports:
-    return read_exports(image, arch_of(image.e_machine, ""))
+    return read_exports(image)
 
 
 def rows_of(exports: Exports) -> list[Export]:

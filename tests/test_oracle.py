@@ -26,7 +26,7 @@ MINI_PPC = MINI.parent / "mini-ppc64le"
 
 def foretold(path: Path) -> Oracle:
     one = api.scan(str(path))
-    found = oracle(one.image, one.arch, one.records, one.sites)
+    found = oracle(one)
     assert found is not None
     return found
 
@@ -45,14 +45,14 @@ def test_a_stock_kernel_lists_every_record_and_later_all_but_those_of_init_text(
 def test_pages_are_unknown_where_the_file_does_not_tell_the_size_of_a_record() -> None:
     one = api.scan(str(MINI / "vmlinux-callops"))
     assert record_size(one.image) is None
-    assert pages_of(one.image, one.arch, 100) is None
+    assert pages_of(one.image, 100) is None
     assert foretold(MINI / "vmlinux-callops").pages is None
 
 
 def test_a_module_or_a_kernel_without_tracer_has_no_oracle() -> None:
     for name in ("mini.ko", "vmlinux-notrace"):
         one = api.scan(str(MINI / name))
-        assert oracle(one.image, one.arch, one.records, one.sites) is None
+        assert oracle(one) is None
 
 
 def kept(tmp_path: Path, name: Path, *names: str) -> Path:

@@ -29,13 +29,13 @@ from elfwriter import (
     written,
 )
 
-from ftpatch.arch import arch_of
 from ftpatch.elf.image import Image, open_image
 from ftpatch.kernel.exports import read_exports
 from ftpatch.kernel.loader import signatures_enforced, stub_bytes, stub_demand, vermagic, wanted_sections
 from ftpatch.kernel.modinfo import kernel_spelling
 from ftpatch.kernel.module_load import Check, Kernel, Module, layout, literals, preflight, reach, refusals
-from ftpatch.sites.records import read_records
+from ftpatch.sites.records import join, read_records
+from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import SiteTable, read_sites
 from tools import kernels
 
@@ -126,8 +126,7 @@ class ModuleFile:
 
 
 def table_of(image: Image) -> SiteTable:
-    arch = arch_of(image.e_machine, "")
-    return read_sites(image, arch, read_records(image, arch))
+    return read_sites(image, read_records(image))
 
 
 @pytest.fixture
@@ -137,8 +136,8 @@ def check(tmp_path: Path, mini: Path) -> Callable[..., dict[str, tuple[str, str]
 
     def call(module: ModuleFile, kernel: KernelFile | None = None, **others: Image) -> dict[str, tuple[str, str]]:
         loader = (kernel or KernelFile()).build(tmp_path)
-        providers = {name: read_exports(image, arch_of(image.e_machine, "")) for name, image in others.items()}
-        checks = preflight(module_of(module.build(tmp_path)), Kernel(loader, arch_of(183, ""), own), providers)
+        providers = {name: read_exports(image) for name, image in others.items()}
+        checks = preflight(module_of(module.build(tmp_path)), Kernel(Scan(loader, join([]), own)), providers)
         assert tuple(one.id for one in refusals(checks)) == tuple(one.id for one in checks if one.verdict == "refused")
         return {one.id: (one.verdict, one.text) for one in checks}
 
@@ -146,8 +145,11 @@ def check(tmp_path: Path, mini: Path) -> Callable[..., dict[str, tuple[str, str]
 
 
 def module_of(image: Image) -> Module:
-    arch = arch_of(image.e_machine, "")
-    return Module(image, arch, read_records(image, arch), table_of(image))
+    return Module(scan_of(image))
+
+
+def scan_of(image: Image) -> Scan:
+    return Scan(image, read_records(image), table_of(image))
 
 
 Checker = Callable[..., dict[str, tuple[str, str]]]
@@ -333,24 +335,24 @@ def test_a_missing_section_is_refused(check: Checker, gone: str) -> None:
 
 
 def test_a_kernel_that_does_not_name_a_section_does_not_want_it(tmp_path: Path, mini: Path) -> None:
-    assert wanted_sections(open_image(str(mini / "callops.o")), arch_of(183, "")) == (".plt", ".init.plt")
-    assert wanted_sections(KernelFile(machine=21).build(tmp_path), arch_of(21, "")) == (".stubs",)
+    assert wanted_sections(open_image(str(mini / "callops.o"))) == (".plt", ".init.plt")
+    assert wanted_sections(KernelFile(machine=21).build(tmp_path)) == (".stubs",)
 
 
 def test_another_layout_is_refused(tmp_path: Path, mini: Path) -> None:
     module = module_of(ModuleFile().build(tmp_path))
     own = open_image(str(mini / "vmlinux-pfe2"))
-    found = layout(module, Kernel(own, module.arch, table_of(own)))
+    found = layout(module, Kernel(scan_of(own)))
     assert found == Check("layout", "refused", "1 sites of layout callops, the kernel's are pfe2")
     none = open_image(str(mini / "vmlinux-notrace"))
-    found = layout(module, Kernel(none, module.arch, table_of(none)))
+    found = layout(module, Kernel(scan_of(none)))
     assert found == Check("layout", "unknown", "1 sites of layout callops; the kernel has no sites to compare")
 
 
 def test_another_machine_is_all_that_is_said(tmp_path: Path, mini: Path) -> None:
     kernel = open_image(str(mini.parent / "mini-ppc64le" / "vmlinux-pfe2"))
     module = module_of(ModuleFile().build(tmp_path))
-    found = preflight(module, Kernel(kernel, arch_of(21, ""), table_of(kernel)))
+    found = preflight(module, Kernel(scan_of(kernel)))
     assert found == (Check("machine", "refused", "the module is for arm64, the kernel ppc64le"),)
 
 
@@ -378,9 +380,8 @@ def test_arm64_counts_targets_elsewhere_once_per_section(tmp_path: Path) -> None
     ))  # fmt: skip
     init = rela(0, CALL26, 0, 1) + rela(4, CALL26, 0, 3)
     image = calls(tmp_path, 183, {".text": text, ".init.text": init, ".data": rela(0, CALL26, 0, 1)})
-    arch = arch_of(183, "")
-    assert stub_demand(image, arch) == (5, 2)
-    assert stub_bytes(image, arch, 3, False) == 7 * 12
+    assert stub_demand(image) == (5, 2)
+    assert stub_bytes(image, 3, False) == 7 * 12
 
 
 def test_ppc64_counts_targets_and_addends_once_per_section(tmp_path: Path) -> None:
@@ -388,10 +389,9 @@ def test_ppc64_counts_targets_and_addends_once_per_section(tmp_path: Path) -> No
         rela(4 * i, REL24, addend, symbol) for i, (addend, symbol) in enumerate([(0, 1), (0, 1), (8, 1), (0, 3)])
     )
     image = calls(tmp_path, 21, {".text": text, ".init.text": rela(0, REL24, 0, 1) + rela(4, 11, 0, 2)})
-    arch = arch_of(21, "")
-    assert stub_demand(image, arch) == (4, 0)
-    assert stub_bytes(image, arch, 10, False) == (4 + 2) * 40  # two for the function tracer
-    assert stub_bytes(image, arch, 10, True) == (4 + 2) * 40 + 10 * 24
+    assert stub_demand(image) == (4, 0)
+    assert stub_bytes(image, 10, False) == (4 + 2) * 40  # two for the function tracer
+    assert stub_bytes(image, 10, True) == (4 + 2) * 40 + 10 * 24
 
 
 @pytest.mark.parametrize(("size", "verdict"), [((128 << 20) - 4, "ok"), (128 << 20, "refused"), (1 << 63, "refused")])
@@ -399,7 +399,8 @@ def test_a_module_longer_than_a_branch_is_refused(tmp_path: Path, size: int, ver
     module = module_of(ModuleFile().build(tmp_path))
     shdr = module.image.shdr.copy()
     shdr["sh_size"][1] = size
-    found = reach(replace(module, image=replace(module.image, shdr=shdr)))
+    scan = replace(module.scan, image=replace(module.image, shdr=shdr))
+    found = reach(replace(module, scan=scan))
     assert (found.id, found.verdict) == ("reach", verdict)
     assert found.text == f"{min(size, 1 << 40)} bytes of code and 0 of stubs, a call reaches 128 MiB"
 
@@ -424,13 +425,13 @@ def test_every_shipped_module_passes(kernel: Callable[[str], kernels.Kernel], tm
     from tools.modules import plain
 
     image = open_image(str(kernel(name).vmlinux))
-    own = Kernel(image, arch_of(image.e_machine, ""), table_of(image))
+    own = Kernel(scan_of(image))
     found = []
     for index, path in enumerate(sorted(kernels.modules(name).rglob("*.ko*"))):
         (tmp_path / f"{index}.ko").write_bytes(plain(path))
         found.append(module_of(open_image(str(tmp_path / f"{index}.ko"))))
         (tmp_path / f"{index}.ko").unlink()
-    exports = {module.info.name: read_exports(module.image, module.arch) for module in found}
+    exports = {module.info.name: read_exports(module.image) for module in found}
     exporting = {name: one for name, one in exports.items() if len(one)}
     n_crcs = 0
     for module in found:

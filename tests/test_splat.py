@@ -169,7 +169,7 @@ def message_of(path: Path, name: str = "vfs_read") -> str:
 def test_the_file_that_booted_foretells_its_message(tmp_path: Path, name: str) -> None:
     out = patched(MINI / name, tmp_path, "--records", "keep")
     one = api.scan(str(out))
-    told = diagnose_in(only(message_of(out)), one.image, one.arch, one.records, one.sites)
+    told = diagnose_in(only(message_of(out)), one)
     assert told.cause is CAUSES["enabled"]
     assert told.foretold
     assert [one.sites.name(i) for i in told.index] == ["vfs_read"]
@@ -180,7 +180,7 @@ def test_the_file_that_booted_foretells_its_message(tmp_path: Path, name: str) -
 def test_another_file_than_the_one_that_booted_is_told(tmp_path: Path) -> None:
     out = patched(MINI / "vmlinux-callops", tmp_path, "--records", "keep")
     one = api.scan(str(MINI / "vmlinux-callops"))
-    told = diagnose_in(only(message_of(out)), one.image, one.arch, one.records, one.sites)
+    told = diagnose_in(only(message_of(out)), one)
     assert told.cause is CAUSES["enabled"]
     assert not told.foretold
     assert "in this file the site is as the compiler left it: it is not the file that booted" in told.notes
@@ -192,7 +192,7 @@ def test_equal_names_are_told_apart_where_only_one_can_be_meant(tmp_path: Path) 
     source = str(MINI / "vmlinux-callops")
     assert run(["enable", source, "--func", "init_once@b.c", "--records", "keep", "-o", str(out)]) == 0
     one = api.scan(str(out))
-    told = diagnose_in(only(message_of(out, "init_once")), one.image, one.arch, one.records, one.sites)
+    told = diagnose_in(only(message_of(out, "init_once")), one)
     assert [one.image.symbols.file_of(int(one.image.functions.row[one.sites.func[i]])) for i in told.index] == ["b.c"]
     assert "2 functions of this file have that name; the kernel's message does not tell which" in told.notes
 
@@ -200,7 +200,7 @@ def test_equal_names_are_told_apart_where_only_one_can_be_meant(tmp_path: Path) 
 def test_a_function_that_the_file_has_not_is_elsewhere() -> None:
     one = api.scan(str(MINI / "vmlinux-callops"))
     text = BUG.format(name="mini_xmit", offset=4, actual="5b:8f:fd:97", phase=PHASE)
-    assert diagnose_in(only(text), one.image, one.arch, one.records, one.sites).cause is CAUSES["elsewhere"]
+    assert diagnose_in(only(text), one).cause is CAUSES["elsewhere"]
 
 
 def test_the_command_reads_a_log_from_stdin_or_a_file_and_needs_no_kernel(

@@ -67,7 +67,7 @@ class Bench:
 def kernel(path: str) -> Kernel:
     """A kernel that modules are compared with."""
     scan = api.scan(path)
-    return Kernel(scan.image, scan.arch, scan.sites)
+    return Kernel(scan)
 
 
 def findings(bench: Bench, plant: Plant, cache: dict[str, Kernel]) -> Counts:

@@ -29,7 +29,7 @@ from ftpatch.arch.shape import (
     Shape,
     Word,
 )
-from ftpatch.arrays import I64, U32
+from ftpatch.arrays import I64, U8, U32, U64
 from ftpatch.errors import ArchError
 
 __all__ = [
@@ -171,9 +171,12 @@ class Arch:
     ops_thunk: OpsThunk | None = None
     table_end: TableEnd | None = None
     skips_zero: Callable[[U32], bool] | None = None
+    # st_other → bytes from a function's symbol to its local entry; None where functions have one entry only
+    local_entry: Callable[[U8], U64] | None = None
     far: FarCalls | None = None
     site_stub: SiteStub | None = None
     modules: Modules | None = None
+    dotted_names: bool = False  # the module loader drops one dot in front of a symbol's name, `.TOC.` is its own
     boots_elf: bool = False  # firmware boots the ELF file itself, not a flat image
     max_offset: int | None = None  # how far behind a symbol a record may lie before newer kernels call it invalid
 

@@ -29,7 +29,7 @@ import numpy as np
 from ftpatch.arch import Arch, Branch, Entry, FarCalls, Shape, SiteStub, Word
 from ftpatch.arch.ppc64le_contract import keeps_contract
 from ftpatch.arch.ppc64le_module import MODULES
-from ftpatch.arrays import I64, U32
+from ftpatch.arrays import I64, U8, U32, U64
 
 NOP = Word(0x6000_0000, text="nop")
 MFLR_R0 = Word(0x7C08_02A6, text="mflr r0")
@@ -143,6 +143,11 @@ def site_stub(call: I64, back: I64) -> U32:
     return words
 
 
+def local_entry(st_other: U8) -> U64:
+    """Bytes from each function's symbol to its local entry. Source: ELFv2 ABI, 3.4.1 (STO_PPC64_LOCAL_MASK)."""
+    return (np.uint64(1) << (st_other >> 5).astype(np.uint64)) >> np.uint64(2) << np.uint64(2)
+
+
 def skips_zero(words: U32) -> bool:
     """Whether the loop over the records, from ftrace_process_locs' words, tests a value before it adjusts it.
 
@@ -244,6 +249,7 @@ ARCH = Arch(
     contract="r1-r10 kept, LR := r0, return to the old LR",
     keeps_contract=keeps_contract,
     skips_zero=skips_zero,
+    local_entry=local_entry,
     far=FarCalls(
         stub=far_stub,
         size=20,
@@ -265,6 +271,7 @@ ARCH = Arch(
         init="ftrace_ool_stub_inittext",
     ),
     modules=MODULES,
+    dotted_names=True,
     boots_elf=True,
     max_offset=16,
 )

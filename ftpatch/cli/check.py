@@ -186,7 +186,7 @@ def _predict(document: Document, layout: str | None) -> None:
     for image in document.images:
         if image["kind"] == "vmlinux":
             scan = scan_file(image["file"], layout)
-            image["oracle"] = oracle_object(oracle(scan.image, scan.arch, scan.records, scan.sites))
+            image["oracle"] = oracle_object(oracle(scan))
 
 
 def _list_rules() -> int:

@@ -127,7 +127,7 @@ def _splats(document: Document, log: str, path: str | None, layout: str | None, 
         document.splats += splat_rows([diagnose(one) for one in splats])
         return
     scan = scan_file(path, layout)
-    told = [diagnose_in(one, scan.image, scan.arch, scan.records, scan.sites) for one in splats]
+    told = [diagnose_in(one, scan) for one in splats]
     document.images.append(splat_image(scan, told, hashed))
     document.splats += splat_rows(told, scan)
 

@@ -56,7 +56,7 @@ def site_rows(table: SiteTable, arch: Arch, mask: Mask) -> list[dict[str, Any]]:
     rows, secs, status = table.row[index].tolist(), table.sec[index].tolist(), table.status[index].tolist()
     offsets, positions = (table.off + table.site)[index].tolist(), table.pos[index].tolist()
     nameless = index[(table.status[index] == LEFTOVER)]
-    called = dict(zip(nameless.tolist(), listed_as(table.image, arch, table.branch_va[nameless]), strict=True))
+    called = dict(zip(nameless.tolist(), listed_as(table.image, table.branch_va[nameless]), strict=True))
     found = []
     for i, site in enumerate(index.tolist()):  # a report is one Python object per site
         known = secs[i] >= 0

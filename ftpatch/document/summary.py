@@ -14,6 +14,7 @@ from ftpatch.kernel.boot import at_boot
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.plan.ool_slots import boot_calls
 from ftpatch.sites.records import RecordTable
+from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES, SiteTable
 
 
@@ -30,7 +31,7 @@ def summary(image: Image, arch: Arch, records: RecordTable, table: SiteTable) ->
         "by_status": {STATUSES[state]: count for state, count in enumerate(per_status) if count},
         "without_record": int((table.row < 0).sum()),
         "with_skip": int(_with_skip(table, live).sum()),
-        "boot": at_boot(image, arch, records, table, live),
+        "boot": at_boot(Scan(image, records, table), live),
         "reach": _reach(image, arch, table, live),
     }
 

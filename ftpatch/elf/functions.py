@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +12,6 @@ from ftpatch.arrays import I64, U8, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.tables import Symbols
 
-EM_PPC64 = 21
 MAX_NESTING = 64  # functions that overlap one address; compilers and linkers make two or three
 
 
@@ -74,8 +74,9 @@ class Functions:
         return index
 
 
-def functions_of(symbols: Symbols, base: U64, e_machine: int) -> Functions:
-    """Function symbols by address; base: what to add to st_value, per section (zeros in a linked file).
+def functions_of(symbols: Symbols, base: U64, local_entry: Callable[[U8], U64] | None) -> Functions:
+    """Function symbols by address; base: what to add to st_value, per section (zeros in a linked file);
+    local_entry: the machine's reading of st_other, None where functions have one entry.
 
     Of equal addresses the name that kallsyms would pick comes first: not weak, fewest leading underscores, then in a
     linked file as `nm -n` has them, by name (Linux scripts/kallsyms.c compare_symbols), else symbol table order.
@@ -85,15 +86,10 @@ def functions_of(symbols: Symbols, base: U64, e_machine: int) -> Functions:
     order = np.argsort(va, kind="stable")
     row, va = row[order], va[order]
     _kallsyms_order(symbols, row, va, linked=not base.any())
-    local = va + local_entry_offset(symbols.rows["st_other"][row]) if e_machine == EM_PPC64 else va
+    local = va if local_entry is None else va + local_entry(symbols.rows["st_other"][row])
     end = va + np.minimum(symbols.rows["st_size"][row], np.uint64(1 << 40))
     reach = np.maximum.accumulate(end) if len(end) else end
     return Functions(row, va, end, local, reach)
-
-
-def local_entry_offset(st_other: U8) -> U64:
-    """Bytes from a ppc64 function's symbol to its local entry. Source: ELFv2 ABI, 3.4.1 (STO_PPC64_LOCAL_MASK)."""
-    return (np.uint64(1) << (st_other >> 5).astype(np.uint64)) >> np.uint64(2) << np.uint64(2)
 
 
 def _kallsyms_order(symbols: Symbols, row: I64, va: U64, linked: bool) -> None:

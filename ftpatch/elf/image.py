@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ftpatch.arch import Arch, arch_of
 from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows
 from ftpatch.container import envelope
 from ftpatch.elf import tables as t
@@ -55,6 +56,11 @@ class Image:
     @property
     def e_machine(self) -> int:
         return int(self.ehdr["e_machine"])
+
+    @cached_property
+    def arch(self) -> Arch:
+        """The machine that the file is for; ArchError where it is none that this program knows."""
+        return arch_of(self.e_machine, self.path)
 
     @property
     def linked(self) -> bool:
@@ -224,7 +230,7 @@ class Image:
     def functions(self) -> Functions:
         """Every defined function symbol, by address."""
         base = np.zeros(len(self.shdr), np.uint64) if self.linked else self.base
-        return functions_of(self.symbols, base, self.e_machine)
+        return functions_of(self.symbols, base, self.arch.local_entry)
 
     @cached_property
     def rela(self) -> tuple[Rows, I64]:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Arch, architectures
-from ftpatch.elf.image import Image
+from ftpatch.arch import architectures
 from ftpatch.explain.splat import Splat
 from ftpatch.kernel.boot import Bug, bugs_of
-from ftpatch.sites.records import RecordTable
+from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, HALF, UNEXPECTED, SiteTable
 
 LOW = 0x1000  # addresses below are 0 and what a kernel added to it
@@ -85,12 +84,13 @@ def diagnose(splat: Splat) -> Diagnosis:
     return Diagnosis(splat, (), expected, found, cause)
 
 
-def diagnose_in(splat: Splat, image: Image, arch: Arch, records: RecordTable, table: SiteTable) -> Diagnosis:
+def diagnose_in(splat: Splat, scan: Scan) -> Diagnosis:
     """The diagnosis with the file that booted, or the module that was loaded."""
-    bugs = {bug.site: bug for bug in bugs_of(image, arch, records, table)}
-    sites = _sites(splat, image, table)
+    table = scan.sites
+    bugs = {bug.site: bug for bug in bugs_of(scan)}
+    sites = _sites(splat, table)
     likely = [site for site in sites if site in bugs] or sites
-    notes = _notes(splat, arch, table, sites, bugs)
+    notes = _notes(splat, scan, sites, bugs)
     bug = bugs.get(likely[0]) if likely else None
     cause = _by_case(splat)
     if cause is None:
@@ -103,21 +103,21 @@ def diagnose_in(splat: Splat, image: Image, arch: Arch, records: RecordTable, ta
     return Diagnosis(splat, tuple(likely), expected, found, cause, bug is not None, notes)
 
 
-def _sites(splat: Splat, image: Image, table: SiteTable) -> list[int]:
+def _sites(splat: Splat, table: SiteTable) -> list[int]:
     """Sites of functions of that name whose call has the offset of the message; all of that name if none has it."""
     if splat.function is None:
         return []
-    rows = image.symbols.rows_named(splat.function)
-    at = np.flatnonzero(np.isin(image.functions.row, rows))
+    rows = table.image.symbols.rows_named(splat.function)
+    at = np.flatnonzero(np.isin(table.image.functions.row, rows))
     found = [i for one in at.tolist() for i in np.flatnonzero((table.func <= one) & (one < table.func_end)).tolist()]
     found = sorted(set(found))
     offset = (table.branch_va - table.entry_va).view(np.int64)
     return [i for i in found if int(offset[i]) == splat.offset] or found
 
 
-def _notes(splat: Splat, arch: Arch, table: SiteTable, sites: list[int], bugs: dict[int, Bug]) -> tuple[str, ...]:
+def _notes(splat: Splat, scan: Scan, sites: list[int], bugs: dict[int, Bug]) -> tuple[str, ...]:
     """Where message and file agree or do not."""
-    notes = []
+    notes, arch, table = [], scan.arch, scan.sites
     if splat.machine and splat.machine != arch.name:
         notes.append(f"the message is from {splat.machine}, the file is for {arch.name}")
     if len(sites) > 1:

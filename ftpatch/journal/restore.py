@@ -18,7 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ftpatch.arch import Arch, arch_of
+from ftpatch.arch import Arch
 from ftpatch.container import envelope
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image, open_image
@@ -66,7 +66,7 @@ def restore(
     """
     journal = read_journal(journal_path)
     image = open_image(after, max_size)
-    arch = arch_of(image.e_machine, after)
+    arch = image.arch
     repacked = _require_written_by(journal, image)
     elf = _reversed(journal, image)
     content = [*elf, memoryview(journal.cut)] if journal.cut else elf

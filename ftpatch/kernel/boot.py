@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Arch, Shape
+from ftpatch.arch import Shape
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.kallsyms import printed_as
-from ftpatch.sites.records import RecordTable
+from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import OUTSIDE, SiteTable
 
 INIT, READS, PRINTS = "ftrace_init", "ftrace_process_locs", ("_printk", "printk")
@@ -68,54 +68,57 @@ class Oracle:
     bugs: tuple[Bug, ...]
 
 
-def at_boot(image: Image, arch: Arch, records: RecordTable, table: SiteTable, live: Mask) -> dict[str, int] | None:
+def at_boot(scan: Scan, live: Mask) -> dict[str, int] | None:
     """`allocating` and `listed`; None where the file is no kernel or has no record table. live: over the site table."""
+    image, records, table = scan.image, scan.records, scan.sites
     if image.kind != "vmlinux" or not len(records):
         return None
-    counted = np.ones(len(records), dtype=bool) if counts_null_slots(image, arch) else records.live
+    counted = np.ones(len(records), dtype=bool) if counts_null_slots(image) else records.live
     listed = live & (table.status != OUTSIDE) & ~in_init_text(image, table.va)
     return {"allocating": int(counted.sum()), "listed": int(listed.sum())}
 
 
-def bugs_of(image: Image, arch: Arch, records: RecordTable, table: SiteTable) -> tuple[Bug, ...]:
+def bugs_of(scan: Scan) -> tuple[Bug, ...]:
     """Every site of a kernel or module that would raise an ftrace bug where its records are read."""
-    shown = np.flatnonzero(records.live & (table.status[: len(records)] != OUTSIDE))
-    return tuple(_bugs(image, arch, table, shown[np.argsort(table.va[shown], kind="stable")]))
+    table = scan.sites
+    shown = np.flatnonzero(scan.records.live & (table.status[: len(scan.records)] != OUTSIDE))
+    return tuple(_bugs(table, shown[np.argsort(table.va[shown], kind="stable")]))
 
 
-def oracle(image: Image, arch: Arch, records: RecordTable, table: SiteTable) -> Oracle | None:
+def oracle(scan: Scan) -> Oracle | None:
     """Everything that a boot of this kernel will show; None where the file is no kernel or has no record table."""
+    image, table = scan.image, scan.sites
     live = np.zeros(len(table), dtype=bool)
-    live[: len(records)] = records.live
-    counts = at_boot(image, arch, records, table, live)
+    live[: len(scan.records)] = scan.records.live
+    counts = at_boot(scan, live)
     if counts is None:
         return None
     shown = np.flatnonzero(live & (table.status != OUTSIDE))
     shown = shown[np.argsort(table.va[shown], kind="stable")]
-    bugs = tuple(_bugs(image, arch, table, shown))
-    before = () if bugs else tuple(listed_names(image, arch, table, shown))
+    bugs = tuple(_bugs(table, shown))
+    before = () if bugs else tuple(listed_names(table, shown))
     init = in_init_text(image, table.va[shown]).tolist()
     after = tuple(name for name, gone in zip(before, init, strict=False) if not gone)
-    return Oracle(counts["allocating"], pages_of(image, arch, counts["allocating"]), before, after, bugs)
+    return Oracle(counts["allocating"], pages_of(image, counts["allocating"]), before, after, bugs)
 
 
-def listed_names(image: Image, arch: Arch, table: SiteTable, index: I64) -> list[str]:
+def listed_names(table: SiteTable, index: I64) -> list[str]:
     """The lines of available_filter_functions for these sites."""
     names = [table.name(site) for site in index.tolist()]
     nameless = index[[name is None for name in names]]
-    called = iter(printed_as(image, arch, table.branch_va[nameless]))
+    called = iter(printed_as(table.image, table.branch_va[nameless]))
     return [next(called) if name is None else name for name in names]
 
 
-def counts_null_slots(image: Image, arch: Arch) -> bool:
+def counts_null_slots(image: Image) -> bool:
     """Whether the kernel prints the number of its records before it reads them; False where its code does not tell."""
     row = image.symbols.defined(INIT)
     if row is None:
         return False
     va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
     words = image.code(va, min(size, MAX_CODE) // 4)
-    at = np.flatnonzero(arch.call.word.matches(words))
-    target = np.uint64(va) + (4 * at + arch.call.decode(words[at])).astype(np.int64).view(np.uint64)
+    at = np.flatnonzero(image.arch.call.word.matches(words))
+    target = np.uint64(va) + (4 * at + image.arch.call.decode(words[at])).astype(np.int64).view(np.uint64)
     reads, prints = (np.isin(target, _entries(image, names)) for names in ((READS,), PRINTS))
     return bool(reads.any()) and int(prints[: int(np.argmax(reads))].sum()) > 1
 
@@ -131,7 +134,7 @@ def _entries(image: Image, names: tuple[str, ...]) -> U64:
 # -- the pages of the allocation -----------------------------------------------------------------------------------
 
 
-def pages_of(image: Image, arch: Arch, n: int) -> int | None:
+def pages_of(image: Image, n: int) -> int | None:
     """Pages that the kernel says it needs for n records; None where the file does not tell their size.
 
     Kernels that count before they read the table divide by the records that fit a page, newer ones by the bytes.
@@ -141,7 +144,7 @@ def pages_of(image: Image, arch: Arch, n: int) -> int | None:
     page = 0 if row is None else int(image.symbols.rows["st_size"][row])
     if record is None or not 0 < record <= page:
         return None
-    return -(-n // (page // record)) if counts_null_slots(image, arch) else -(-n * record // page)
+    return -(-n // (page // record)) if counts_null_slots(image) else -(-n * record // page)
 
 
 def record_size(image: Image) -> int | None:
@@ -174,16 +177,16 @@ def _string(strings: bytes, off: int) -> str:
 # -- ftrace bugs ---------------------------------------------------------------------------------------------------
 
 
-def _bugs(image: Image, arch: Arch, table: SiteTable, index: I64) -> list[Bug]:
+def _bugs(table: SiteTable, index: I64) -> list[Bug]:
     """The sites at which the kernel will not find what it expects. index: the live ones, as the kernel sorts them.
 
     Source: arch/arm64/kernel/ftrace.c, arch/powerpc/kernel/trace/ftrace.c and ftrace_64_pg.c, ftrace_init_nop().
     """
-    shape = table.shape
+    shape, arch = table.shape, table.image.arch
     if shape is None or not len(index):
         return []
     found = table.body()[index]
-    expected = _expected(image, arch, shape, table.body_va[index], found)
+    expected = _expected(table.image, shape, table.body_va[index], found)
     wrong = found != expected
     if arch.name in FIRST_ONLY and not shape.called:
         wrong[:, 1:] = False
@@ -192,7 +195,7 @@ def _bugs(image: Image, arch: Arch, table: SiteTable, index: I64) -> list[Bug]:
         made = arch.nop if shape.called else shape.new[0].bits
         found[twice, 0], wrong[twice, 0] = made, True
     bad = np.flatnonzero(wrong.any(axis=1))
-    names = listed_names(image, arch, table, index[bad])
+    names = listed_names(table, index[bad])
     bugs = []
     for at, site, name in zip(bad.tolist(), index[bad].tolist(), names, strict=True):
         word, ip = int(np.argmax(wrong[at])), int(table.branch_va[site])
@@ -204,7 +207,7 @@ def _bugs(image: Image, arch: Arch, table: SiteTable, index: I64) -> list[Bug]:
     return bugs
 
 
-def _expected(image: Image, arch: Arch, shape: Shape, body_va: U64, found: U32) -> U32:
+def _expected(image: Image, shape: Shape, body_va: U64, found: U32) -> U32:
     """(n, words) that the kernel wants to see; where any of several would do, what is there."""
     expected = np.empty_like(found)
     expected[:] = [word.bits for word in shape.old]
@@ -212,8 +215,8 @@ def _expected(image: Image, arch: Arch, shape: Shape, body_va: U64, found: U32) 
     if home is not None:
         branch = body_va.view(np.int64) + 4 * (found.shape[1] - 1)
         distance = np.uint64(home).astype(np.int64) - branch
-        near = arch.call.reaches(distance)
-        expected[near, -1] = arch.call.encode(distance[near])
+        near = image.arch.call.reaches(distance)
+        expected[near, -1] = image.arch.call.encode(distance[near])
         any_call = ~near & shape.branch.word.matches(found[:, -1])
         expected[any_call, -1] = found[any_call, -1]
     return expected

@@ -20,7 +20,6 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U32, U64, Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -118,21 +117,21 @@ class Exports:
         )  # fmt: skip
 
 
-def read_exports(image: Image, arch: Arch) -> Exports:
+def read_exports(image: Image) -> Exports:
     """Everything that the file exports; no rows where it exports nothing.
 
     Raises ElfError where a table is in no known format, or contradicts those that belong to it.
     """
-    parts = [_table(image, arch, name) for name in TABLES]
+    parts = [_table(image, name) for name in TABLES]
     columns = ("va", "sec", "off", "name", "namespace", "gpl_only", "crc", "has_crc")
     return Exports(image, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns})
 
 
-def _table(image: Image, arch: Arch, name: str) -> Exports:
+def _table(image: Image, name: str) -> Exports:
     """The rows of one table with its CRCs and flags."""
     where = f"{image.path}: {name}"
     sec, off, size = _span(image, name)
-    field = _fields(image, arch, sec, off, size, where)
+    field = _fields(image, sec, off, size, where)
     n = len(field.name)
     gpl = np.full(n, name.endswith("_gpl"))
     flags = _words(image, "__kflagstab", n, "u1", where) if not name.endswith("_gpl") else None
@@ -180,7 +179,7 @@ class _Fields:
     namespace: I64
 
 
-def _fields(image: Image, arch: Arch, sec: int, off: int, size: int, where: str) -> _Fields:
+def _fields(image: Image, sec: int, off: int, size: int, where: str) -> _Fields:
     """The rows under the one format that makes sense of all of them; ElfError where none does."""
     if not size:
         none = np.zeros(0, dtype=np.int64)
@@ -188,7 +187,7 @@ def _fields(image: Image, arch: Arch, sec: int, off: int, size: int, where: str)
     for form in FORMATS:
         if size % form.size or size // form.size > MAX_NAMES:
             continue
-        found = (_linked if image.linked else _relocated)(image, arch, form, sec, off, size)
+        found = (_linked if image.linked else _relocated)(image, form, sec, off, size)
         fields = None if found is None else _checked(image, form, *found)
         if fields is not None:
             return fields
@@ -210,7 +209,7 @@ def _checked(image: Image, form: Format, sec: I64, off: I64, va: U64) -> _Fields
 STARTS_NAME = np.isin(np.arange(256), list(b"._$" + string.ascii_letters.encode()))
 
 
-def _linked(image: Image, arch: Arch, form: Format, sec: int, off: int, size: int) -> tuple[I64, I64, U64]:
+def _linked(image: Image, form: Format, sec: int, off: int, size: int) -> tuple[I64, I64, U64]:
     """Place and va of what each field of a linked table points to; sec −1 and va 0 for null."""
     content = image.content(sec)[off : off + size]
     start = int(image.base[sec]) + off
@@ -222,17 +221,17 @@ def _linked(image: Image, arch: Arch, form: Format, sec: int, off: int, size: in
         va = content.view("<u8").astype(np.uint64)
         rows, _ = image.rela
         hit = rows[(rows["r_offset"] >= np.uint64(start)) & (rows["r_offset"] < np.uint64(start + size))]
-        hit = hit[(hit["r_info"] & 0xFFFF_FFFF == arch.relative) & (hit["r_offset"] - np.uint64(start) & 7 == 0)]
+        hit = hit[(hit["r_info"] & 0xFFFF_FFFF == image.arch.relative) & (hit["r_offset"] - np.uint64(start) & 7 == 0)]
         va[(hit["r_offset"] - np.uint64(start)) >> np.uint64(3)] = hit["r_addend"].view(np.uint64)
     return *image.place(va), va
 
 
-def _relocated(image: Image, arch: Arch, form: Format, sec: int, off: int, size: int) -> tuple[I64, I64, U64] | None:
+def _relocated(image: Image, form: Format, sec: int, off: int, size: int) -> tuple[I64, I64, U64] | None:
     """Place of what each field of an ET_REL table points to, and zeros; None where a relocation fits no field."""
     n, symbols = size // form.width, image.symbols
     target, at = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.int64)
     for rows in _relocations(image, sec):
-        rows = rows[rows["r_info"] & 0xFFFF_FFFF != arch.none]
+        rows = rows[rows["r_info"] & 0xFFFF_FFFF != image.arch.none]
         row = (rows["r_info"] >> 32).astype(np.int64)
         place = rows["r_offset"].view(np.int64)
         if np.any(place % form.width) or np.any((place < 0) | (place >= size)) or np.any(row >= len(symbols.rows)):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -17,20 +16,20 @@ from ftpatch.elf.image import Image
 INVALID = "__ftrace_invalid_address__"
 
 
-def listed_as(image: Image, arch: Arch, va: U64) -> list[str]:
+def listed_as(image: Image, va: U64) -> list[str]:
     """The name under which available_filter_functions shows a record whose call is at each va; "" where none precedes.
 
     Decided by what is in the file: a kernel that marks far records as invalid holds the word it prints for them.
     """
-    return [INVALID if far else name for name, _, far in _nearest(image, arch, va)]
+    return [INVALID if far else name for name, _, far in _nearest(image, va)]
 
 
-def printed_as(image: Image, arch: Arch, va: U64) -> list[str]:
+def printed_as(image: Image, va: U64) -> list[str]:
     """As `listed_as`, to the letter: behind the word for an invalid record stands how far it is from its symbol."""
-    return [f"{INVALID}_{off}" if far else name for name, off, far in _nearest(image, arch, va)]
+    return [f"{INVALID}_{off}" if far else name for name, off, far in _nearest(image, va)]
 
 
-def _nearest(image: Image, arch: Arch, va: U64) -> list[tuple[str, int, bool]]:
+def _nearest(image: Image, va: U64) -> list[tuple[str, int, bool]]:
     """Per va: the symbol before it ("" if none), how far behind that it is, and whether the kernel gives up there."""
     if not len(va):
         return []
@@ -40,14 +39,14 @@ def _nearest(image: Image, arch: Arch, va: U64) -> list[tuple[str, int, bool]]:
     row = np.flatnonzero(kept)
     row = row[np.argsort(symbols.rows["st_value"][row], kind="stable")]
     value = symbols.rows["st_value"][row]
-    marks = arch.max_offset is not None and _holds(image, INVALID)
+    marks = image.arch.max_offset is not None and _holds(image, INVALID)
     found = []
     for site in va.tolist():  # a few hundred leftovers
         at = int(np.searchsorted(value, np.uint64(site), side="right")) - 1
         while at >= 0 and _ignored(symbols.name(int(row[at]))):
             at -= 1
         off = site - int(value[at]) if at >= 0 else 0
-        far = marks and (at < 0 or off > (arch.max_offset or 0))
+        far = marks and (at < 0 or off > (image.arch.max_offset or 0))
         found.append((_best(symbols, row, value, at) if at >= 0 else "", off, far))
     return found
 

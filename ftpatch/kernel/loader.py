@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Arch
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
@@ -44,13 +43,14 @@ LOADERS = {
 OOL_SLOT = 24  # bytes that a ppc64 loader keeps per record where sites are out of line
 
 
-def stub_demand(image: Image, arch: Arch) -> tuple[int, int]:
+def stub_demand(image: Image) -> tuple[int, int]:
     """(text, init text) stubs that the loader reserves for calls: it counts relocations, so new calls add themselves.
 
     arm64: per target, other than in the same section; every call with an addend. ppc64: per target and addend, all in
     one section. Per relocated section, not over all of them.
     """
-    loader, found = LOADERS[arch.name], [0, 0]
+    arch, found = image.arch, [0, 0]
+    loader = LOADERS[arch.name]
     for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA):
         sec = int(image.shdr["sh_info"][table])
         if sec >= len(image.shdr) or (arch.name == "arm64" and not image.shdr["sh_flags"][sec] & t.SHF_EXECINSTR):
@@ -68,19 +68,19 @@ def stub_demand(image: Image, arch: Arch) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def stub_bytes(image: Image, arch: Arch, n_records: int, out_of_line: bool) -> int:
+def stub_bytes(image: Image, n_records: int, out_of_line: bool) -> int:
     """How much room the loader's stubs take at least, those of the function tracer included."""
-    loader = LOADERS[arch.name]
-    n = sum(stub_demand(image, arch)) + loader.ftrace
+    loader = LOADERS[image.arch.name]
+    n = sum(stub_demand(image)) + loader.ftrace
     return n * loader.stub + (OOL_SLOT * n_records if out_of_line else 0)
 
 
-def wanted_sections(kernel: Image, arch: Arch) -> tuple[str, ...]:
+def wanted_sections(kernel: Image) -> tuple[str, ...]:
     """The sections that this kernel's loader looks for in every module, by name.
 
     Those of the function tracer came and went; a kernel that wants one has its name among its strings.
     """
-    loader = LOADERS[arch.name]
+    loader = LOADERS[kernel.arch.name]
     data = kernel.has_bytes & ~kernel.executable & (kernel.shdr["sh_flags"] & t.SHF_ALLOC != 0)
     content = [kernel.content(int(sec)).tobytes() for sec in np.flatnonzero(data)] if loader.traced else []
     named = [name for name in loader.traced if any(name.encode() + b"\0" in one for one in content)]

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from ftpatch.arrays import I64, U8, U64, Mask
 from ftpatch.elf import tables as t
-from ftpatch.elf.functions import EM_PPC64
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError, PolicyError
 
@@ -204,7 +203,7 @@ def undotted(image: Image, data: U8, starts: I64) -> I64:
 
     Source: arch/powerpc/kernel/module_64.c dedotify(), dedotify_versions().
     """
-    return starts + (data[starts] == ord(".")) if image.e_machine == EM_PPC64 else starts
+    return starts + (data[starts] == ord(".")) if image.arch.dotted_names else starts
 
 
 def undefined_names(image: Image) -> tuple[Names, Mask]:
@@ -216,7 +215,7 @@ def undefined_names(image: Image) -> tuple[Names, Mask]:
     strings = np.frombuffer(symbols.strtab, dtype=np.uint8)
     starts = undotted(image, strings, symbols.rows["st_name"][row].astype(np.int64))
     names = strings_at(strings, starts, MAX_SYMBOL)
-    own = np.asarray((names == b"TOC.") & (image.e_machine == EM_PPC64))
+    own = np.asarray((names == b"TOC.") & image.arch.dotted_names)
     return names[~own], np.asarray(weak[~own])
 
 

@@ -36,6 +36,7 @@ from ftpatch.kernel.modinfo import (
     undefined_names,
 )
 from ftpatch.sites.records import RecordTable
+from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import SiteTable
 
 Providers = Mapping[str, Exports]  # by module name, in the kernel's spelling
@@ -56,13 +57,23 @@ class Check:
 class Kernel:
     """A kernel as its modules meet it; made once for many modules."""
 
-    image: Image
-    arch: Arch
-    table: SiteTable
+    scan: Scan
+
+    @property
+    def image(self) -> Image:
+        return self.scan.image
+
+    @property
+    def arch(self) -> Arch:
+        return self.scan.arch
+
+    @property
+    def table(self) -> SiteTable:
+        return self.scan.sites
 
     @cached_property
     def exports(self) -> Exports:
-        return read_exports(self.image, self.arch)
+        return read_exports(self.image)
 
     @cached_property
     def magic(self) -> Vermagic | None:
@@ -75,17 +86,30 @@ class Kernel:
     @cached_property
     def sections(self) -> tuple[str, ...]:
         """The sections that its loader looks for in every module, by name."""
-        return wanted_sections(self.image, self.arch)
+        return wanted_sections(self.image)
 
 
 @dataclass(frozen=True)
 class Module:
     """A module as the loader meets it."""
 
-    image: Image
-    arch: Arch
-    records: RecordTable
-    table: SiteTable
+    scan: Scan
+
+    @property
+    def image(self) -> Image:
+        return self.scan.image
+
+    @property
+    def arch(self) -> Arch:
+        return self.scan.arch
+
+    @property
+    def records(self) -> RecordTable:
+        return self.scan.records
+
+    @property
+    def table(self) -> SiteTable:
+        return self.scan.sites
 
     @cached_property
     def info(self) -> ModInfo:
@@ -265,7 +289,7 @@ def sections(module: Module, kernel: Kernel) -> Check:
 
 def stubs(module: Module) -> Check:
     """How many stubs the loader will reserve, and that calls added later are among them."""
-    core, init = stub_demand(module.image, module.arch)
+    core, init = stub_demand(module.image)
     n = f"{core} for calls from text, {init} from init text" if module.arch.name == "arm64" else f"{core} for calls"
     return Check("stubs", "ok", f"{n}; the loader counts relocations, those of calls added later too")
 
@@ -276,7 +300,7 @@ def reach(module: Module) -> Check:
     branch = shape.branch if shape is not None else module.arch.call
     size = module.image.shdr["sh_size"][module.image.executable]
     code = int(np.minimum(size, np.uint64(1 << 40)).sum())  # a header may claim anything
-    added = stub_bytes(module.image, module.arch, len(module.records), shape is not None and shape.out_of_line)
+    added = stub_bytes(module.image, len(module.records), shape is not None and shape.out_of_line)
     far = branch.high - code - added
     text = f"{code} bytes of code and {added} of stubs, a call reaches {-branch.low >> 20} MiB"
     return Check("reach", "ok" if far >= 0 else "refused", text)

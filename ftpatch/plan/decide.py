@@ -42,9 +42,9 @@ def make_plan(
             raise UsageError("--against names a file of another machine", other.image.path, found=other.arch.name,
                              expected=arch.name)  # fmt: skip
         if other.image.kind == "module":
-            others.append(Module(other.image, other.arch, other.records, other.sites))
+            others.append(Module(other))
         elif kernel is None and other.image.kind == "vmlinux":
-            kernel = Kernel(other.image, other.arch, other.sites)
+            kernel = Kernel(other)
         else:
             raise UsageError("--against takes one vmlinux, and modules", other.image.path, found=other.image.kind)
     return make_module_plan(image, arch, found.records, found.sites, request, kernel, others)

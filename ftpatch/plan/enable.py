@@ -123,7 +123,7 @@ def make_plan(image: Image, arch: Arch, records: RecordTable, table: SiteTable, 
     gone = draft.gone(index)
     if gone.any() and request.records != "keep" and not table.forced:
         n = len(records)
-        require_still_shown(image, arch, records, table.window[:n], table.va[:n], gone, shape)
+        require_still_shown(image, records, table.window[:n], table.va[:n], gone, shape)
     dropped = dropping.drop(image, arch, shape, records, gone, request.records)
     return _assemble(draft, via, index, gone, placed, routes, dropped)
 

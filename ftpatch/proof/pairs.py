@@ -10,7 +10,6 @@ import numpy as np
 from ftpatch.arch import Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf import tables as t
-from ftpatch.elf.functions import local_entry_offset
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
@@ -102,8 +101,8 @@ class Pairs:
         start = int(image.symbols.rows["st_value"][symbol]) - (
             int(image.base[int(self.sec[at])]) if image.linked else 0
         )
-        if self.case.arch.boots_elf:  # the machine whose functions have two entries
-            start += int(local_entry_offset(image.symbols.rows["st_other"][symbol : symbol + 1])[0])
+        if self.case.arch.local_entry is not None:
+            start += int(self.case.arch.local_entry(image.symbols.rows["st_other"][symbol : symbol + 1])[0])
         return start
 
 

@@ -60,10 +60,10 @@ def prove(
     if (before.e_machine, before.kind) != (after.e_machine, after.kind):
         raise UsageError("the two files are not of one kind", after.path, found=f"{after.kind} of machine "
                          f"{after.e_machine}", expected=f"{before.kind} of machine {before.e_machine}")  # fmt: skip
-    records = read_records(before, arch)
-    side = Side(before, records, read_sites(before, arch, records, layout))
+    records = read_records(before)
+    side = Side(before, records, read_sites(before, records, layout))
     try:
-        after_records = read_records(after, arch)
+        after_records = read_records(after)
         one, two = _sites(side, after, arch, after_records, layout)
     except FtpatchError as error:
         return _unreadable(side, after, arch, error)
@@ -83,12 +83,12 @@ def prove(
 def _sites(side: Side, after: Image, arch: Arch, records: Any, layout: str | None) -> tuple[Side, Side]:
     """Both sides in one layout: that of the file with more records, which tell it."""
     if layout is None and int(records.live.sum()) > int(side.records.live.sum()):
-        sites = read_sites(after, arch, records)
+        sites = read_sites(after, records)
         name = sites.shape.name if sites.shape else None
-        again = read_sites(side.image, arch, side.records, name)
+        again = read_sites(side.image, side.records, name)
         return Side(side.image, side.records, again), Side(after, records, sites)
     name = side.sites.shape.name if side.sites.shape else layout
-    return side, Side(after, records, read_sites(after, arch, records, name))
+    return side, Side(after, records, read_sites(after, records, name))
 
 
 def _unreadable(side: Side, after: Image, arch: Arch, error: FtpatchError) -> Proof:

@@ -54,7 +54,7 @@ def proof_object(proof: Proof, hashed: bool, journal: str | None) -> dict[str, A
     from ftpatch.sites.scan import Scan
 
     before, after = proof.before, proof.after
-    scan = Scan(before.image, proof.arch, before.records, before.sites)
+    scan = Scan(before.image, before.records, before.sites)
     found = image_object(scan, sha256=before.image.sha256 if hashed else None, with_sites=False)
     found["output"] = {
         "file": after.path, "sha256": after.sha256 if hashed else None, "elf_sha256": _elf(after) if hashed else None,

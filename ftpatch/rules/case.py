@@ -91,8 +91,9 @@ class Case:
         if self.records is None or self.sites is None or self.kind != "module":
             return None
         from ftpatch.kernel.module_load import Module
+        from ftpatch.sites.scan import Scan
 
-        return Module(self.image, self.arch, self.records, self.sites)
+        return Module(Scan(self.image, self.records, self.sites))
 
     @property
     def kconfig(self) -> Mapping[str, str]:
@@ -105,7 +106,7 @@ class Case:
             return self.table
         from ftpatch.sites.table import read_sites
 
-        return read_sites(self.image, self.arch, self.records)
+        return read_sites(self.image, self.records)
 
     # -- masks over the site table -----------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ EXIT_BOUNDS = (("__exittext_begin", "__exittext_end"), ("_sexittext", "_eexittex
 def dead_weak(case: Case) -> Iterator[Hit]:
     """Records of code that no symbol names any more."""
     table, index = case.the(), case.live_with(LEFTOVER)
-    names = listed_as(case.image, case.arch, table.branch_va[index])
+    names = listed_as(case.image, table.branch_va[index])
     for one, name in zip(index.tolist(), names, strict=True):
         shown = f"the kernel lists it as {name}" if case.image.linked and name else "no symbol names it"
         yield Hit(f"row {table.row[one]} names the code of an overridden weak function; {shown}", one)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftpatch.arch import MATCH_OLD, Arch, Shape, arch_of
+from ftpatch.arch import MATCH_OLD, Shape
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
@@ -63,7 +63,7 @@ def kernel_of(path: str) -> Kernel:
     scan = scan_file(path)
     if scan.image.kind != "vmlinux":
         raise UsageError("--against takes a vmlinux", path, found=scan.image.kind)
-    return Kernel(scan.image, scan.arch, scan.sites)
+    return Kernel(scan)
 
 
 @lru_cache(maxsize=1)
@@ -120,20 +120,19 @@ def open_case(path: str, layout: str | None = None) -> Case:
         return Case(scan.image, scan.arch, scan.records, table, odd=odd)
     except RecordError as error:
         image = open_image(path)
-        return Case(image, arch_of(image.e_machine, path), None, None, error)
+        return Case(image, image.arch, None, None, error)
     except ShapeError as error:
         if layout:
             raise
         image = open_image(path)
-        arch = arch_of(image.e_machine, path)
-        records = read_records(image, arch)
-        usual, odd = usual_layout(image, arch, records)
-        return Case(image, arch, records, usual, error, odd)
+        records = read_records(image)
+        usual, odd = usual_layout(image, records)
+        return Case(image, image.arch, records, usual, error, odd)
 
 
-def usual_layout(image: Image, arch: Arch, records: RecordTable) -> tuple[SiteTable | None, dict[int, str]]:
+def usual_layout(image: Image, records: RecordTable) -> tuple[SiteTable | None, dict[int, str]]:
     """The sites by the layout that explains most records, and the rows that only another one explains, by its name."""
-    tables = {shape.name: read_sites(image, arch, records, shape.name) for shape in arch.shapes}
+    tables = {shape.name: read_sites(image, records, shape.name) for shape in image.arch.shapes}
     n = len(records)
     fits = {name: np.isin(table.status[:n], (READY, ENABLED)) for name, table in tables.items()}
     best = max(fits, key=lambda name: int(fits[name].sum()))
@@ -155,7 +154,7 @@ def longer_layout(scan: Scan) -> tuple[SiteTable, dict[int, str]]:
         if alike and not other.refusal and _strictness(other) > _strictness(shape):
             short = ready & (other.match(table.window[:n]) != MATCH_OLD)
             if 2 * int(short.sum()) < int(ready.sum()):
-                longer = read_sites(scan.image, scan.arch, scan.records, other.name)
+                longer = read_sites(scan.image, scan.records, other.name)
                 return longer, dict.fromkeys(np.flatnonzero(short).tolist(), shape.name)
     return table, {}
 
@@ -188,8 +187,8 @@ def _object(case: Case, full: bool, sites: bool) -> dict[str, Any]:
         records, table = case.records, case.sites
         if records is None or table is None:  # a table that cannot be read has no figures
             records = join([])
-            table = read_sites(case.image, case.arch, records)
-        return image_object(Scan(case.image, case.arch, records, table), None, case.image.sha256, with_sites=sites)
+            table = read_sites(case.image, records)
+        return image_object(Scan(case.image, records, table), None, case.image.sha256, with_sites=sites)
     return {
         "file": case.image.path, "sha256": None, "build_id": build_id(case.image), "arch": case.arch.name,
         "kind": case.kind, "layout": shape.name if shape else "none",

@@ -30,42 +30,40 @@ def forced_shape(arch: Arch, name: str) -> Shape:
     return shape
 
 
-def decide_shape(image: Image, arch: Arch, records: RecordTable, window: U32, va: U64) -> Shape | None:
+def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Shape | None:
     """The one shape that the image's records show; None where there is no record and no trace of one."""
     code = records.live & (records.sec >= 0)
     code[code] = image.executable[records.sec[code]]
     if not code.any():
-        return _shape_of_entry(image, arch) if len(records) or image.kind == "vmlinux" else None
-    words, va = window[code], va[code]
-    fits = np.zeros((len(arch.shapes), len(words)), dtype=bool)
+        return _shape_of_entry(image) if len(records) or image.kind == "vmlinux" else None
+    shapes, words, va = image.arch.shapes, window[code], va[code]
+    fits = np.zeros((len(shapes), len(words)), dtype=bool)
     votes = np.zeros_like(fits)
-    for vote, fit, shape in zip(votes, fits, arch.shapes, strict=True):
+    for vote, fit, shape in zip(votes, fits, shapes, strict=True):
         fit[:] = shape.match(words) > 0
         if fit.any():
             vote[fit] = _starts(image, shape, words[fit], va[fit])
             if vote.all():
                 return shape  # no other can do better, and of equal ones the first is taken
     if not votes.any():
-        return _shape_without_symbols(image, arch, fits, records, code, words)
+        return _shape_without_symbols(image, fits, records, code, words)
     rank = votes.sum(axis=1) * (len(words) + 1) + fits.sum(axis=1)
     best = int(np.argmax(rank))  # of equal counts the one that fits more, and of those the first: the longer shape
     nameless = fits[best] & ~image.functions.inside(va)  # leftovers of dead weak functions speak for no shape
     against = ~votes[best] & ~nameless
     if int(against.sum()) * 2 < len(words) and not (votes.any(axis=0) & ~votes[best]).any():
-        return arch.shapes[best]
-    raise _no_single_shape(image, arch, votes, records, code, words)
+        return shapes[best]
+    raise _no_single_shape(image, votes, records, code, words)
 
 
-def require_still_shown(
-    image: Image, arch: Arch, records: RecordTable, window: U32, va: U64, gone: Mask, shape: Shape
-) -> None:
+def require_still_shown(image: Image, records: RecordTable, window: U32, va: U64, gone: Mask, shape: Shape) -> None:
     """Refuse a choice after which the records that stay would not show the layout any more.
 
     gone: slots that leave; the other arguments as for `decide_shape`. Raises PolicyError.
     """
     sec, value = np.where(gone, -1, records.sec), np.where(gone, np.uint64(0), records.value)
     try:
-        left = decide_shape(image, arch, replace(records, sec=sec, value=value), window, va)
+        left = decide_shape(image, replace(records, sec=sec, value=value), window, va)
         found = left.name if left else "none"
     except ShapeError as error:
         left, found = None, error.what
@@ -74,13 +72,13 @@ def require_still_shown(
                           expected=shape.name, todo="choose fewer sites, or --layout NAME forces it")  # fmt: skip
 
 
-def _shape_without_symbols(image: Image, arch: Arch, fits: Mask, records: RecordTable, code: Mask, words: U32) -> Shape:
+def _shape_without_symbols(image: Image, fits: Mask, records: RecordTable, code: Mask, words: U32) -> Shape:
     """Where no symbol helps: the shape that ftrace_caller shows, else the longest, that fits every record."""
-    whole = [shape for shape, fit in zip(arch.shapes, fits, strict=True) if fit.all()]
-    shown = _shape_of_entry(image, arch)
+    whole = [shape for shape, fit in zip(image.arch.shapes, fits, strict=True) if fit.all()]
+    shown = _shape_of_entry(image)
     if whole:
         return shown if shown in whole else whole[0]
-    raise _no_single_shape(image, arch, fits & False, records, code, words)
+    raise _no_single_shape(image, fits & False, records, code, words)
 
 
 def _starts(image: Image, shape: Shape, words: U32, va: U64) -> Mask:
@@ -101,8 +99,8 @@ def at_entry(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64
     return at(va + shape.to_entry(window).view(np.uint64))
 
 
-def _no_single_shape(image: Image, arch: Arch, votes: Mask, records: RecordTable, code: Mask, words: U32) -> ShapeError:
-    counts = ", ".join(f"{shape.name} {int(n)}" for shape, n in zip(arch.shapes, votes.sum(axis=1), strict=True))
+def _no_single_shape(image: Image, votes: Mask, records: RecordTable, code: Mask, words: U32) -> ShapeError:
+    counts = ", ".join(f"{shape.name} {int(n)}" for shape, n in zip(image.arch.shapes, votes.sum(axis=1), strict=True))
     other = int((~votes.any(axis=0)).sum())
     rows = np.flatnonzero(code)
     one_of_each = np.concatenate([np.flatnonzero(vote)[:1] for vote in votes])
@@ -118,8 +116,9 @@ def _no_single_shape(image: Image, arch: Arch, votes: Mask, records: RecordTable
     )  # fmt: skip
 
 
-def _shape_of_entry(image: Image, arch: Arch) -> Shape | None:
+def _shape_of_entry(image: Image) -> Shape | None:
     """The shape of an image whose records are all gone, as its own trampoline and symbols tell it; None without."""
+    arch = image.arch
     va = image.symbols.value(arch.entries[0])
     if va is None:
         return None

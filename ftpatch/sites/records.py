@@ -84,16 +84,16 @@ class RecordTable:
         return str(kinds[0]) if len(kinds) == 1 else "mixed"
 
 
-def read_records(image: Image, arch: Arch) -> RecordTable:
+def read_records(image: Image) -> RecordTable:
     """The record table of an image; one without rows where the kernel was built without a function tracer.
 
     Raises RecordError where the table contradicts the file.
     """
     if not image.linked:
-        return _from_sections(image, arch)
+        return _from_sections(image)
     start, stop = _bound(image, START), _bound(image, STOP)
     if start is not None and stop is not None:
-        return _from_span(image, arch, start, stop)
+        return _from_span(image, start, stop)
     if (start is None) != (stop is None):
         missing = START if start is None else STOP
         raise RecordError(f"only one end of the record table is named: no symbol {missing}", image.path)
@@ -103,7 +103,7 @@ def read_records(image: Image, arch: Arch) -> RecordTable:
             image.require_symbols()
         return join([])
     spans = [(int(image.base[sec]), int(image.base[sec]) + int(image.shdr["sh_size"][sec])) for sec in found]
-    return join([_from_span(image, arch, *span) for span in spans])
+    return join([_from_span(image, *span) for span in spans])
 
 
 def _bound(image: Image, name: str) -> int | None:
@@ -132,7 +132,7 @@ def join(parts: list[RecordTable]) -> RecordTable:
     )
 
 
-def _from_span(image: Image, arch: Arch, start: int, stop: int) -> RecordTable:
+def _from_span(image: Image, start: int, stop: int) -> RecordTable:
     """The slots of a linked file between two addresses."""
     where = f"{image.path}: record table {start:#x}..{stop:#x}"
     if stop < start or (stop - start) % SLOT or start % SLOT:
@@ -146,7 +146,7 @@ def _from_span(image: Image, arch: Arch, start: int, stop: int) -> RecordTable:
     if first < 0 or sec[0] < 0 or sec[0] != sec[1]:
         raise RecordError("the record table does not lie in one section of the file", where)
     word = t.cut(image.data, first, stop - start, where).view("<u8").astype(np.uint64)
-    rela, value = _relative(image, arch, start, stop, word, where)
+    rela, value = _relative(image, start, stop, word, where)
     relr = np.zeros(n, dtype=bool)
     relr[_slots_of(image.relr_places(max(start - SLOT + 1, 0), stop), start, where)] = True
     if bool((relr & (rela >= 0)).any()):
@@ -158,12 +158,12 @@ def _from_span(image: Image, arch: Arch, start: int, stop: int) -> RecordTable:
     )  # fmt: skip
 
 
-def _relative(image: Image, arch: Arch, start: int, stop: int, word: U64, where: str) -> tuple[I64, U64]:
+def _relative(image: Image, start: int, stop: int, word: U64, where: str) -> tuple[I64, U64]:
     """(relocation row, value) of every slot: a RELATIVE addend wins over the word in the file."""
     rows, _ = image.rela
     offset = rows["r_offset"]
     hit = np.flatnonzero((offset >= np.uint64(max(start - SLOT + 1, 0))) & (offset < np.uint64(stop)))
-    hit = hit[(rows["r_info"][hit] & 0xFFFF_FFFF) == arch.relative]
+    hit = hit[(rows["r_info"][hit] & 0xFFFF_FFFF) == image.arch.relative]
     slot = _slots_of(offset[hit], start, where)
     rela, value = np.full(len(word), -1, dtype=np.int64), word.copy()
     rela[slot] = hit
@@ -183,16 +183,16 @@ def _slots_of(places: U64, start: int, where: str) -> I64:
     return slot
 
 
-def _from_sections(image: Image, arch: Arch) -> RecordTable:
+def _from_sections(image: Image) -> RecordTable:
     """The slots of an ET_REL file, section by section; their values are in the relocations of those sections."""
     tables: dict[int, list[int]] = {}
     for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
         tables.setdefault(int(image.shdr["sh_info"][table]), []).append(table)
     secs = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
-    return join([_from_section(image, arch, sec, tables.get(sec, [])) for sec in secs])
+    return join([_from_section(image, sec, tables.get(sec, [])) for sec in secs])
 
 
-def _from_section(image: Image, arch: Arch, sec: int, tables: list[int]) -> RecordTable:
+def _from_section(image: Image, sec: int, tables: list[int]) -> RecordTable:
     where = f"{image.path}: section {sec} {image.names[sec]}"
     size = int(image.shdr["sh_size"][sec])
     if size % SLOT:
@@ -202,7 +202,7 @@ def _from_section(image: Image, arch: Arch, sec: int, tables: list[int]) -> Reco
     value, target, rela = word.copy(), np.full(n, -1, dtype=np.int64), np.full(n, -1, dtype=np.int64)
     for table in tables:
         rows = image.rows(table, t.RELA)
-        number, slot = _slot_relocations(arch, rows, n, where)
+        number, slot = _slot_relocations(image.arch, rows, n, where)
         names = (rows["r_info"][number] >> 32).astype(np.int64)
         _require_symbols_of(image, names, slot, where)
         if np.any(rela[slot] >= 0):

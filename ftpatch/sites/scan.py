@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ftpatch.arch import Arch, arch_of
+from ftpatch.arch import Arch
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ElfError
@@ -17,9 +17,12 @@ class Scan:
     """Everything that is known of one file before anything is asked of it."""
 
     image: Image
-    arch: Arch
     records: RecordTable
     sites: SiteTable
+
+    @property
+    def arch(self) -> Arch:
+        return self.image.arch
 
 
 def scan_file(path: str, layout: str | None = None, max_size: int | None = None) -> Scan:
@@ -28,10 +31,10 @@ def scan_file(path: str, layout: str | None = None, max_size: int | None = None)
     Raises InputError, UnsupportedError, or PolicyError for a stripped kernel.
     """
     image = open_image(path) if max_size is None else open_image(path, max_size)
-    arch = arch_of(image.e_machine, path)
+    _ = image.arch  # what no machine here is for is refused before anything in it is judged
     require_text(image)
-    records = read_records(image, arch)
-    return Scan(image, arch, records, read_sites(image, arch, records, layout))
+    records = read_records(image)
+    return Scan(image, records, read_sites(image, records, layout))
 
 
 def require_text(image: Image) -> None:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW, WINDOW_FIRST, Arch, Shape
+from ftpatch.arch import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW, WINDOW_FIRST, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
@@ -115,16 +115,16 @@ class SiteTable:
         return [f"0x{int(word):08x}" for word in self.window[index, first : last - WINDOW_FIRST]]
 
 
-def read_sites(image: Image, arch: Arch, records: RecordTable, forced: str | None = None) -> SiteTable:
+def read_sites(image: Image, records: RecordTable, forced: str | None = None) -> SiteTable:
     """The sites of an image. `forced` names a shape to take instead of deciding one.
 
     Raises ShapeError where no single shape explains the live records.
     """
     window = image.words(records.sec, records.off, WINDOW_FIRST, WINDOW)
     va = image.va(records.sec, records.off)
-    shape = forced_shape(arch, forced) if forced else decide_shape(image, arch, records, window, va)
+    shape = forced_shape(image.arch, forced) if forced else decide_shape(image, records, window, va)
     if shape is None and _patched(image):
-        return _all_without_records(image, arch, records, window, va)
+        return _all_without_records(image, records, window, va)
     known = _with_records(image, records, shape, forced, window, va)
     return known if shape is None else _append(known, _without_records(image, known, shape))
 
@@ -134,12 +134,12 @@ def _patched(image: Image) -> bool:
     return not image.linked and OURS.encode() in image.symbols.strtab
 
 
-def _all_without_records(image: Image, arch: Arch, records: RecordTable, window: U32, va: U64) -> SiteTable:
+def _all_without_records(image: Image, records: RecordTable, window: U32, va: U64) -> SiteTable:
     """The sites of a module whose every record was taken out: by the shape that explains most calls of a patch,
     of equal ones the longest; one with an ops pointer needs its NOPs, too: hooks leave them alone."""
     best = _with_records(image, records, None, None, window, va)
     calls = bool(image.sections_named(CALL_RECORDS))
-    for shape in (one for one in arch.shapes if bool(one.called) == calls):
+    for shape in (one for one in image.arch.shapes if bool(one.called) == calls):
         known = _with_records(image, records, shape, None, window, va)
         found = _without_records(image, known, shape)
         if found is None or len(known) + len(found) <= len(best):

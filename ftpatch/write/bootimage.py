@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U8, U64, Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -24,12 +23,12 @@ MIN_SPAN = 64 << 20  # bytes that a small kernel may spread over
 MAGIC_AT, MAGIC = 56, b"ARM\x64"  # Documentation/arch/arm64/booting.rst
 
 
-def boot_image(image: Image, arch: Arch) -> Pieces:
-    """The boot image of a kernel of this machine. Raises PolicyError where the file is no kernel."""
+def boot_image(image: Image) -> Pieces:
+    """The boot image of a kernel, as its machine boots it. Raises PolicyError where the file is no kernel."""
     if image.kind != "vmlinux" or not image.executable.any():
         raise PolicyError("no boot image can be made of this file", image.path, found=f"kind {image.kind}",
                           expected="a vmlinux")  # fmt: skip
-    return without_debug(image) if arch.boots_elf else flat_image(image)
+    return without_debug(image) if image.arch.boots_elf else flat_image(image)
 
 
 def flat_image(image: Image) -> Pieces:

@@ -17,7 +17,7 @@ from ftpatch.write.verify import check_bytes, failed
 def check_change(before: Image, after: Image, arch: Arch, plan: Change) -> None:
     """Raise ApplyError where the written file is not what the plan says."""
     check_bytes(before, after, plan.edits)
-    records = read_records(after, arch)
+    records = read_records(after)
     found = _places(records.sec[records.live], records.off[records.live])
     if not np.array_equal(found, _places(plan.sec, plan.off)):
         raise failed(after, "the records", f"{len(found)} live records, planned {len(plan.sec)}, or other places")
@@ -30,7 +30,7 @@ def check_change(before: Image, after: Image, arch: Arch, plan: Change) -> None:
     if not before.linked:
         _check_unrelocated(after, plan)
     if not table.shape.called:
-        sites = read_sites(after, arch, records, table.forced)
+        sites = read_sites(after, records, table.forced)
         ready = _places(sites.sec[sites.status == READY], sites.off[sites.status == READY])
         if not np.isin(_places(table.sec[index], table.off[index]), ready).all():
             raise failed(after, "the site table", "a disabled function that does not read as ready")

@@ -133,7 +133,7 @@ def _check_metadata(before: Image, after: Image, plan: ModulePlan) -> None:
 
 
 def _check_records(after: Image, arch: Arch, plan: ModulePlan) -> None:
-    records = read_records(after, arch)
+    records = read_records(after)
     stays = ~plan.gone
     if not (
         np.array_equal(records.sec, plan.records.sec[stays])

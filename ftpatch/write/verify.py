@@ -24,7 +24,7 @@ Words = np.ndarray[tuple[int, ...], np.dtype[np.uint32]]
 def check_result(before: Image, after: Image, arch: Arch, plan: Plan) -> None:
     """Raise ApplyError where the written file is not what the plan says."""
     check_bytes(before, after, plan.edits)
-    records = read_records(after, arch)
+    records = read_records(after)
     if not np.array_equal(records.value, plan.dropping.values):
         raise failed(after, "the record table", f"{len(records)} slots that differ from the planned ones")
     dropped = 0 if plan.dropping.way == "keep" else int(plan.gone.sum())
@@ -40,7 +40,7 @@ def check_result(before: Image, after: Image, arch: Arch, plan: Plan) -> None:
     if table.shape.out_of_line:
         sec, off = after.place(plan.call_va)
         _check_branches(after, arch, arch.call, plan.call_va, after.words(sec, off, 0, 1), plan.call_aim)
-    sites = read_sites(after, arch, records, table.forced)
+    sites = read_sites(after, records, table.forced)
     if sites.shape is None or (sites.shape.old, sites.shape.new) != (table.shape.old, table.shape.new):
         raise failed(after, "the layout", f"{sites.shape.name if sites.shape else None}, planned {table.shape.name}")
     enabled = sites.body_va[sites.status == ENABLED]

@@ -20,7 +20,6 @@ from random import Random
 import numpy as np
 
 from ftpatch import api
-from ftpatch.arch import arch_of
 from ftpatch.container import envelope, signature
 from ftpatch.document.rows import image_object
 from ftpatch.elf import identity
@@ -158,12 +157,12 @@ def fuzz_symbols(data: bytes, seen: Seen) -> None:
     for low, high in (functions.at(va), functions.at_local(va)):
         assert np.all((low <= high) & (high <= len(functions.va))), "a span outside the functions"
     identity.linker_stubs(image)
-    kallsyms.listed_as(image, arch_of(image.e_machine, "fuzz"), va[:8])
+    kallsyms.listed_as(image, va[:8])
 
 
 def fuzz_records(data: bytes, seen: Seen) -> None:
     image = image_of(data, seen)
-    found = records.read_records(image, arch_of(image.e_machine, "fuzz"))
+    found = records.read_records(image)
     assert np.all((found.slot >= 0) & (found.slot + 8 <= len(data))), "a slot outside the file"
     assert np.all((found.sec >= -1) & (found.sec < len(image.shdr))), "a section that is not there"
     if image.linked:
@@ -208,17 +207,16 @@ def _kernel(machine: int) -> module_load.Kernel | None:
         if int.from_bytes(data[18:20], "little") == machine:
             with named(data) as path:
                 found = api.scan(path)
-            return module_load.Kernel(found.image, found.arch, found.sites)
+            return module_load.Kernel(found)
     return None
 
 
 def fuzz_metadata(data: bytes, seen: Seen) -> None:
     """What a loader reads: .modinfo, versions, exports, vermagic, and a module held against a kernel."""
     image = image_of(data, seen)
-    arch = arch_of(image.e_machine, "fuzz")
     offered = None
     with contextlib.suppress(InputError):
-        offered = exports.read_exports(image, arch)
+        offered = exports.read_exports(image)
     if offered is not None:
         assert np.all(offered.name < len(data)), "a name outside the file"
         for row in range(min(len(offered), 8)):
@@ -226,13 +224,13 @@ def fuzz_metadata(data: bytes, seen: Seen) -> None:
         offered.find("_printk")
     loader.vermagic(image)
     loader.signatures_enforced(image)
-    loader.wanted_sections(image, arch)
-    loader.stub_demand(image, arch)
+    loader.wanted_sections(image)
+    loader.stub_demand(image)
     kernel = _kernel(image.e_machine)
     if image.kind == "module" and kernel is not None:
         with named(data) as path:
             found = api.scan(path)
-        checks = module_load.preflight(module_load.Module(found.image, found.arch, found.records, found.sites), kernel)
+        checks = module_load.preflight(module_load.Module(found), kernel)
         assert all(check.text.isprintable() for check in checks), "a line that is not one"
 
 

@@ -53,12 +53,12 @@ class Victim:
 
     @cached_property
     def records(self) -> RecordTable:
-        return read_records(self.after, self.arch)
+        return read_records(self.after)
 
     @cached_property
     def sites(self) -> SiteTable:
         """Those of the first file, which has all records."""
-        return read_sites(self.before, self.arch, read_records(self.before, self.arch))
+        return read_sites(self.before, read_records(self.before))
 
     @property
     def linked(self) -> bool:

@@ -54,7 +54,7 @@ def find_import(
     exporter, export = "", kernel.exports.find(name) if name.isprintable() else None
     for other in others:
         if export is None and name.isprintable():
-            export = read_exports(other.image, other.arch).find(name)
+            export = read_exports(other.image).find(name)
             exporter = _name_of(other) if export is not None else ""
     if export is None:
         defined = kernel.image.symbols.defined(name) is not None

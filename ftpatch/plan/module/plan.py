@@ -31,6 +31,7 @@ from ftpatch.plan.request import Draft, Request, patchable_shape, slots_of
 from ftpatch.plan.routes import Slack
 from ftpatch.plan.targets import Target
 from ftpatch.sites.records import SECTIONS, RecordTable
+from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, HALF, UNEXPECTED, SiteTable
 
 CUT = "slot and relocation are cut out, as every loader counts what is there"
@@ -87,7 +88,7 @@ def make_module_plan(
 ) -> ModulePlan:  # fmt: skip
     """Decide everything. Raises a PlanError, or an UnsupportedError where the layout cannot be enabled at all."""
     shape = patchable_shape(image, table)
-    module = Module(image, arch, records, table)
+    module = Module(Scan(image, records, table))
     checks = _preflight(module, kernel, others)
     if refused := module_load.refusals(checks):
         raise PolicyError("the kernel would not load this module, or crash in it", image.path,
@@ -115,7 +116,7 @@ def _preflight(module: Module, kernel: Kernel | None, others: Sequence[Module]) 
     """What can be told of the module before it is loaded, with the kernel or without."""
     if kernel is None:
         return (reach(module),)
-    known = {kernel_spelling(one.info.first("name") or ""): read_exports(one.image, one.arch) for one in others}
+    known = {kernel_spelling(one.info.first("name") or ""): read_exports(one.image) for one in others}
     return preflight(module, kernel, known)
 
 

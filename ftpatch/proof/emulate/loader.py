@@ -17,7 +17,6 @@ import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.elf import tables as t
-from ftpatch.elf.functions import local_entry_offset
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.emulate.memory import Block, Memory, Moved, kernel_constants
@@ -189,6 +188,6 @@ def _address(image: Image, base: tuple[int, ...] | list[int], row: int) -> int:
 
 def _local(image: Image, row: int) -> int:
     """Bytes from a function's symbol to the entry that calls within the module use."""
-    if image.e_machine != EM_PPC64 or image.symbols.type[row] not in (t.STT_FUNC, 0):
+    if image.arch.local_entry is None or image.symbols.type[row] not in (t.STT_FUNC, 0):
         return 0
-    return int(local_entry_offset(image.symbols.rows["st_other"][row : row + 1])[0])
+    return int(image.arch.local_entry(image.symbols.rows["st_other"][row : row + 1])[0])
