@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 
-.PHONY: demo test kernels boot corpus-full bench sabotage mutations check clean
+.PHONY: demo test schema kernels boot corpus-full bench sabotage mutations check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/installed
@@ -30,6 +30,9 @@ mutations: $(VENV)/installed
 
 sabotage: $(VENV)/tests
 	@$(BIN)/python -m tools.sabotage
+
+schema: $(VENV)/installed
+	@$(BIN)/python -m ftpatch.document.schema
 
 bench: $(VENV)/installed
 	@$(BIN)/python -m tools.bench

@@ -1,0 +1,160 @@
+"""The JSON objects of `explain`: a site from bytes to verdict, a name without a site, a message taken apart."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypedDict
+
+from ftpatch.document.fields import EditKind, Hex, Values
+
+
+class SymbolRow(TypedDict):
+    """A symbol of the name that was asked for; state is empty for what is no function."""
+
+    name: str
+    file: str | None
+    section: str
+    va: Hex
+    state: str
+    text: str
+
+
+class EntrySymbol(TypedDict):
+    """A symbol at the entry of an explained function."""
+
+    name: str
+    bind: str
+    file: str | None
+    value: Hex
+    size: int
+
+
+class SlotObject(TypedDict):
+    """The slot of a record: where it is, what it holds, and what of that the kernel will read."""
+
+    pos: int
+    va: Hex | None
+    word: Hex
+    value: Hex
+    carrier: str
+    carried: str
+    relocation: int | None
+    relocation_pos: int | None
+
+
+class WordRow(TypedDict):
+    """One instruction as it is and, where enable would change it, as it would be."""
+
+    va: Hex
+    word: Hex
+    new_word: Hex | None
+    text: str
+    new_text: str | None
+    at: str | None
+
+
+class CodeBlock(TypedDict):
+    what: str
+    words: list[WordRow]
+
+
+class PatchObject(TypedDict):
+    """What enable would do with this site alone."""
+
+    action: str
+    target: str | None
+    distance: int | None
+    stub: str | None
+    reason: str | None
+    literal: str | None
+    ops_via: str
+    records: str
+    records_why: str
+
+
+# `class` is a word of the language, so these two have no body.
+EditClassRow = TypedDict(
+    "EditClassRow", {"what": str, "va": Hex, "old": Hex, "new": Hex, "class": EditKind, "live": bool, "text": str}
+)
+ConcurrencyObject = TypedDict("ConcurrencyObject", {"class": EditKind, "live": bool, "text": str})
+
+
+class ExplainedRow(TypedDict):
+    """One site from bytes to verdict, beside its row in `sites`."""
+
+    row: int | None
+    function: str | None
+    symbols: list[EntrySymbol]
+    source: str | None
+    slot: Annotated[SlotObject | None, "the slot of its record; null for a site without one"]
+    code: list[CodeBlock]
+    patch: Annotated[PatchObject | None, "null where enable would refuse"]
+    refused: str | None
+    edits: list[EditClassRow]
+    concurrency: ConcurrencyObject | None
+    verdict: str
+    place: str | None
+    pos: int | None
+    status: str
+
+
+class RenamedRow(TypedDict):
+    name: str
+    text: str
+
+
+class InlinedObject(TypedDict):
+    units: int
+    copies: int
+    unreadable: str | None
+
+
+class AbsentObject(TypedDict):
+    """Why no site has the name that was asked for."""
+
+    function: str
+    text: str
+    symbols: list[SymbolRow]
+    renamed: list[RenamedRow]
+    inlined: InlinedObject
+    imported: bool
+    modules: list[str] | None
+    near: list[str]
+
+
+class RemarkRow(TypedDict):
+    message: str
+    text: str
+
+
+class SplatSite(TypedDict):
+    """A site of the file that a message may mean."""
+
+    row: int | None
+    function: str | None
+    place: str
+    status: str
+    words: list[Hex]
+    pos: int
+
+
+class SplatRow(TypedDict):
+    """One message of ftrace, taken apart."""
+
+    what: str | None
+    machine: str | None
+    release: str | None
+    function: str | None
+    offset: Hex | None
+    module: str | None
+    ip: Hex | None
+    phase: Annotated[str | None, Values(("init", "on", "off", "update", None))]
+    expected: Hex | None
+    found: Hex | None
+    actual: Hex | None
+    remarks: list[RemarkRow]
+    sites: list[SplatSite]
+    foretold: Annotated[bool, "the file shows that the kernel has to stop there"]
+    cause: str
+    rule: str | None
+    help: str
+    notes: list[str]

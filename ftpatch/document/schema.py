@@ -1,0 +1,130 @@
+"""The JSON Schema of the reports, made from their types and from the registers of machines and states.
+
+`python -m ftpatch.document.schema` writes the one that is shipped, `ftpatch/report/schema.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from ftpatch.arch import Arch, architectures
+from ftpatch.document.fields import Pattern, Range, Register, Values
+from ftpatch.document.types import Report, RestoredObject
+from ftpatch.sites.table import STATUSES
+
+PATH = Path(__file__).parent.parent / "report" / "schema.json"
+TITLE = "ftpatch report, schema 1"
+DESCRIPTION = (
+    "What every command prints with --format json. Addresses, offsets and words are 0x strings, counts and file "
+    "positions integers. Fields are only ever added. A scan of a tree has one image per module; their sites are empty "
+    "unless --sites or a selector was given."
+)
+SIMPLE = {str: "string", int: "integer", bool: "boolean", type(None): "null"}
+
+Schema = dict[str, Any]  # JSON Schema is no shape that Python's types can say
+
+
+def registers(machines: Sequence[Arch]) -> dict[str, list[str]]:
+    """The names that a `Register` field may hold."""
+    layouts = [shape.name for arch in machines for shape in arch.shapes]
+    return {
+        "arch": [arch.name for arch in machines],
+        "layout": [*dict.fromkeys(layouts), "none"],
+        "status": list(STATUSES),
+    }
+
+
+def schema(machines: Sequence[Arch] | None = None) -> Schema:
+    """The schema of a program that knows these machines: by default, all that are registered."""
+    maker = _Maker(registers(architectures() if machines is None else machines))
+    report = maker.of_object(Report)
+    restored = {"properties": {"images": {"items": maker.of(RestoredObject)}}}
+    usual = {"properties": {"images": {"items": report["properties"]["images"]["items"]}}}
+    # The images of `restore` are of a form of their own, so the one or the other is asked behind the command.
+    report["properties"]["images"] = {"type": "array", "items": {"type": "object"}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": TITLE,
+        "description": DESCRIPTION,
+        **report,
+        "if": {"properties": {"command": {"const": "restore"}}},
+        "then": restored,
+        "else": usual,
+        "$defs": dict(sorted(maker.defs.items())),
+    }
+
+
+class _Maker:
+    """From types to schemas; each TypedDict becomes one definition."""
+
+    def __init__(self, names: Mapping[str, list[str]]) -> None:
+        self.names = names
+        self.defs: dict[str, Schema] = {}
+
+    def of(self, hint: Any) -> Schema:
+        """The schema of one type."""
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        if origin is Annotated:
+            return self._limited(arguments[0], arguments[1:])
+        if origin is Literal:
+            return {"enum": list(arguments)}
+        if origin in (Union, types.UnionType):
+            return {"anyOf": [self.of(one) for one in arguments]}
+        if origin in (list, Sequence):
+            return {"type": "array", "items": self.of(arguments[0])}
+        if origin is dict:
+            return {"type": "object", "additionalProperties": self.of(arguments[1])}
+        if typing.is_typeddict(hint):
+            name = hint.__name__
+            if name not in self.defs:
+                self.defs[name] = {}  # so that a type that holds itself ends
+                self.defs[name] = self.of_object(hint)
+            return {"$ref": f"#/$defs/{name}"}
+        return {"type": SIMPLE[hint]}
+
+    def of_object(self, hint: Any) -> Schema:
+        """The schema of a TypedDict, in full."""
+        fields = typing.get_type_hints(hint, include_extras=True)
+        made: Schema = {"type": "object", "required": [name for name, field in fields.items() if not _optional(field)]}
+        made["properties"] = {name: self.of(_present(field)) for name, field in fields.items()}
+        return {"description": hint.__doc__, **made} if hint.__doc__ else made
+
+    def _limited(self, hint: Any, limits: Sequence[object]) -> Schema:
+        made = self.of(hint)
+        for limit in limits:
+            match limit:
+                case Pattern(regex):
+                    made = {**made, "pattern": regex}
+                case Values(values):
+                    made = {"enum": list(values)}
+                case Register(name):
+                    made = {"enum": self.names[name]}
+                case Range(low, high):
+                    keys = ("minItems", "maxItems") if made["type"] == "array" else ("minimum", "maximum")
+                    made |= {key: n for key, n in zip(keys, (low, high), strict=True) if n is not None}
+                case str(text):
+                    made = {**made, "description": text}
+        return made
+
+
+def _optional(field: Any) -> bool:
+    return typing.get_origin(field) is typing.NotRequired
+
+
+def _present(field: Any) -> Any:
+    """The type of a key where it is there."""
+    return typing.get_args(field)[0] if _optional(field) else field
+
+
+def text() -> str:
+    """The shipped file."""
+    return json.dumps(schema(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    PATH.write_text(text())

@@ -1,0 +1,327 @@
+"""The JSON reports as types: every object that a report holds, key by key. The shipped schema is made from these.
+
+A key is `NotRequired` where only some verbs write it, or where an earlier release did not. What `Annotated` adds is for
+the schema: a sentence that describes the value, or a limit as in `document.fields`. Nothing here is needed at run time:
+other modules import it for type checking alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, NotRequired, TypedDict
+
+from ftpatch.document.explained import AbsentObject, ExplainedRow, SplatRow, SymbolRow
+from ftpatch.document.fields import (
+    Count,
+    Counts,
+    EditKind,
+    Hex,
+    HexBytes,
+    Kind,
+    Pair,
+    Pattern,
+    Range,
+    Register,
+    Severity,
+    Sha256,
+    Values,
+    Word,
+)
+
+Command = Literal["scan", "enable", "restore", "verify", "disable", "drop", "check", "diff", "explain"]
+
+
+# -- a file and its sites ----------------------------------------------------------------------------------------------
+
+
+class BootObject(TypedDict):
+    allocating: Count
+    listed: Count
+
+
+class ReachObject(TypedDict):
+    target: str
+    max_distance: Count
+    limit: int
+    beyond: Count
+    trampolines: NotRequired[dict[str, Count]]
+    headroom: NotRequired[int]
+
+
+class SummaryObject(TypedDict):
+    slots: Count
+    null: Count
+    live: Count
+    by_section: Counts
+    by_status: Counts
+    without_record: NotRequired[Annotated[Count, "enabled sites that no record names: earlier patches"]]
+    with_skip: NotRequired[
+        Annotated[Count, "sites whose function starts with words that the layout leaves alone"]
+    ]  # fmt: skip
+    boot: BootObject | None
+    reach: ReachObject | None
+
+
+class SiteRow(TypedDict):
+    """One site. Those from `action` on are what a writing verb does with it; `concurrency` explain has, too."""
+
+    row: Annotated[Count | None, "slot in the input; null for a site without a record"]
+    record: Annotated[str, Pattern("^0x[0-9a-f]{16}$"), "value of the record; zeros when null"]
+    section: str | None
+    shndx: int | None
+    function: str | None
+    aliases: list[str]
+    entry: Hex | None
+    local_entry: Hex | None
+    site: Hex | None
+    branch: Hex | None
+    offset: Hex | None
+    pos: Annotated[Count | None, "file position in the uncompressed ELF file"]
+    words: list[Word]
+    status: Annotated[str, Register("status")]
+    listed_as: NotRequired[
+        Annotated[
+            str | None, "what the kernel lists a nameless site as: a neighbour's name, or __ftrace_invalid_address__"
+        ]
+    ]
+    action: NotRequired[Annotated[str, Values(("keep", "call", "call_via_stub", "restore", "drop", "redirect"))]]
+    reason: NotRequired[str | None]
+    target: NotRequired[str | None]
+    distance: NotRequired[
+        Annotated[int | None, "bytes from the call to where it goes; null where a loader decides it: for a module"]
+    ]
+    new_words: NotRequired[list[Word]]
+    record_fate: NotRequired[Annotated[str, Values(("null", "minus4", "cut", "kept", "returned", "none"))]]
+    literal: NotRequired[str | None]
+    stub: NotRequired[
+        Annotated[
+            Hex | Annotated[str, Pattern("^.+\\+0x[0-9a-f]+$")] | None,
+            "what the call goes through: its address, or in a module .section+0x offset",
+        ]
+    ]
+    concurrency: NotRequired[EditKind | None]
+
+
+class FileObject(TypedDict):
+    """What is said of a file in every report."""
+
+    file: str
+    sha256: Sha256 | None
+    build_id: Annotated[str, Pattern("^[0-9a-f]*$")] | None
+    arch: Annotated[str, Register("arch")]
+    kind: Kind
+
+
+class ImageObject(FileObject):
+    """One file of a report; which of the keys from `request` on there are depends on the verb."""
+
+    layout: Annotated[str, Register("layout")]
+    carrier: Annotated[str, Values(("word", "rela", "relr", "section", "mixed", "none"))]
+    summary: SummaryObject
+    sites: Sequence[SiteRow]
+    request: NotRequired[RequestObject]
+    notes: NotRequired[list[str]]
+    output: NotRequired[OutputObject | None]
+    size: NotRequired[
+        Annotated[int, Range(1), "bytes of the input's ELF file; edits from there on have an empty side"]
+    ]  # fmt: skip
+    packing: NotRequired[
+        Annotated[
+            PackingObject | None, "how the input comes back byte for byte; null where nothing was written"
+        ]
+    ]  # fmt: skip
+    edits: NotRequired[list[EditRow]]
+    done: NotRequired[DoneObject]
+    tree: NotRequired[
+        Annotated[
+            str,
+            "the directory that was scanned and has this file; sites are then empty unless --sites or a selector was "
+            "given",
+        ]
+    ]
+    findings: NotRequired[list[FindingRow]]
+    gate: NotRequired[Annotated[GateObject, "check: findings that are not shown"]]
+    proof: NotRequired[ProofObject]
+    compared: NotRequired[
+        Annotated[ComparedObject | None, "diff: the earlier file; null for a module that only one tree has"]
+    ]
+    asked: NotRequired[Annotated[str, "explain: the selector"]]
+    explained: NotRequired[list[ExplainedRow]]
+    others: NotRequired[Annotated[list[SymbolRow], "explain: symbols of the same name that have no site"]]
+    absent: NotRequired[AbsentObject]
+    oracle: NotRequired[
+        Annotated[
+            OracleObject | None,
+            "check --predict: what a boot will say and list; null where the kernel has no tracer",
+        ]
+    ]
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+class RequestObject(TypedDict):
+    target: str
+    target_va: Annotated[Hex | None, "null where a loader decides it: for a module"]
+    ops: str | None
+    ops_via: Annotated[str, Values(("none", "literal", "thunk"))]
+    records: Annotated[str, Values(("null", "minus4", "shrink", "keep", "return"))]
+    records_why: str
+
+
+class OutputObject(TypedDict):
+    file: str
+    sha256: str | None
+    elf_sha256: str | None
+
+
+class PackingObject(TypedDict):
+    wrapping: Annotated[str, Values(("none", "xz", "gz", "zst")), "how the input is compressed"]
+    encoder: Annotated[
+        str | None, "what makes the very bytes of the input again; null where nothing does, and original holds them"
+    ]
+    plain_sha256: Annotated[Sha256, "sha256 of the input's content: the ELF file with its signature"]
+    original: NotRequired[Annotated[str, "the input as it is on disk, in base64"]]
+
+
+class EditRow(TypedDict):
+    pos: Count
+    old: HexBytes
+    new: HexBytes
+    owner: str
+
+
+class DoneObject(TypedDict):
+    patched: Count
+    left: Count
+    edits: Count
+    bytes: Count
+
+
+class UndoneObject(TypedDict):
+    journal: str
+    command: Annotated[str, Values(("enable", "disable", "drop")), "the verb that was undone"]
+    edits: Count
+    repacked: Annotated[bool, "the file had been compressed in another way since it was patched"]
+    same: Annotated[
+        bool, "the output is the very file that was patched; else its content, compressed as its name says"
+    ]  # fmt: skip
+
+
+class RestoredObject(FileObject):
+    """The image of `restore`, which has no sites."""
+
+    output: OutputObject | None
+    restored: UndoneObject
+
+
+# -- findings ----------------------------------------------------------------------------------------------------------
+
+
+class FindingRow(TypedDict):
+    rule: Annotated[str, Pattern("^[a-z0-9-]+$")]
+    severity: Severity
+    message: str
+    function: str | None
+    row: int | None
+    section: str | None
+    offset: Annotated[Hex | None, "in `section`"]
+    pos: NotRequired[Annotated[int | None, "position in the ELF file"]]
+    source: str | None
+    help: str
+    count: Annotated[int, Range(1)]
+
+
+class GateObject(TypedDict):
+    known: Annotated[Count, "by the baseline"]
+    ignored: Annotated[Count, "by the configuration"]
+
+
+ProofRecords = TypedDict(
+    "ProofRecords",
+    {"live": Pair, "slots": Pair, "record taken out": NotRequired[Count], "record returned": NotRequired[Count]},
+)
+
+
+class ProofObject(TypedDict):
+    """What verify recognised: the image is the first file, its output the second."""
+
+    sites: dict[str, Count]
+    records: ProofRecords
+    edits: Annotated[dict[str, Count], "changed places by kind"]
+    reader: str
+    emulated: Count
+    not_emulated: Annotated[str, "why nothing was emulated; empty where it was"]
+    unclaimed: Annotated[list[str], "sites that one run in the emulator could not show, and why"]
+    journal: str | None
+    notes: list[str]
+
+
+class ComparedObject(TypedDict):
+    file: str
+    sha256: str | None
+    build_id: str | None
+    layout: str
+    carrier: str
+    summary: SummaryObject
+
+
+class BugRow(TypedDict):
+    """One ftrace bug that a boot would raise."""
+
+    function: str
+    offset: Hex
+    row: int
+    place: str
+    ip: Hex
+    va: Hex
+    expected: Hex
+    found: Hex
+    actual: Hex
+    text: str
+
+
+class OracleObject(TypedDict):
+    allocating: int
+    pages: Annotated[int | None, "null where the file does not tell the size of a page or record"]
+    listed_before: list[str]
+    listed_after: Annotated[list[str], "once init memory is freed"]
+    bugs: list[BugRow]
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------------
+
+
+class ErrorRow(TypedDict):
+    file: str
+    code: int
+    message: str
+    tree: NotRequired[Annotated[str, "the directory that was scanned and has this file"]]
+
+
+class TotalsObject(TypedDict):
+    modules: Annotated[Count, "files that are named like modules, bad ones included"]
+    bad: Annotated[Count, "files that could not be read, and folders"]
+    with_sites: Count
+    without_sites: Count
+    slots: Count
+    null: Count
+    live: Count
+    by_section: Counts
+    by_status: Counts
+    by_layout: Counts
+    by_arch: Counts
+
+
+class TreeObject(TypedDict):
+    tree: str
+    totals: TotalsObject
+
+
+class Report(TypedDict):
+    schema: Literal[1]
+    command: Command
+    images: list[ImageObject]
+    errors: NotRequired[list[ErrorRow]]
+    trees: NotRequired[Annotated[list[TreeObject], "one per directory that was scanned: the sums over its modules"]]
+    splats: NotRequired[Annotated[list[SplatRow], "explain --splat: every message of the log, in its order"]]
