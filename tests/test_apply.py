@@ -461,6 +461,23 @@ def test_in_place_replaces_the_file_and_writes_its_journal(here: Path) -> None:
     assert (here / "other").read_bytes() == FIXTURE.read_bytes()
 
 
+@pytest.mark.parametrize(("text", "code", "line"), [
+    ("[" * 200000, 3, "not a journal of a patch: found values inside values, without end, expected JSON"),
+    ('{"schema": 1%s}' % ("0" * 5000), 3, "not a journal of a patch: found a number of 5001 digits, expected JSON"),
+    ('{"schema": 1%s}' % ("0" * 19), 4, "a journal of a newer ftpatch: found schema 1" + "0" * 19),
+    ("what somebody noted", 3, "not a journal of a patch: found Expecting value: line 1 column 1 (char 0), "),
+])  # fmt: skip
+def test_what_has_the_journals_name_and_is_none_is_not_replaced(
+    here: Path, capsys: pytest.CaptureFixture[str], text: str, code: int, line: str
+) -> None:
+    """A list of 200,000 lists was a RecursionError: exit code 70."""
+    (here / "vmlinux.ftpatch.json").write_text(text)
+    assert enable("--in-place") == code
+    err = capsys.readouterr().err
+    assert err.startswith(f"ftpatch: vmlinux.ftpatch.json: {line}") and err.count("\n") == 1
+    assert (here / "vmlinux.ftpatch.json").read_text() == text and untouched(here)
+
+
 def test_the_journal_undoes_the_edits(here: Path) -> None:
     assert enable("--in-place") == 0
     file = bytearray((here / "vmlinux").read_bytes())

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ftpatch.cli import run
-from ftpatch.errors import UsageError
+from ftpatch.errors import InputError, UsageError
 from ftpatch.finding import SEVERITIES, Finding
 from ftpatch.report import FORMATS
 from ftpatch.rules import gate
@@ -90,7 +90,7 @@ def test_select_on_the_command_line_wins_and_ignores_add_up() -> None:
         gate.asked(RULES, config, ("nope",), ())
 
 
-def test_keys_outlive_a_rebuild_and_count_what_has_the_same_name() -> None:
+def test_keys_outlive_a_rebuild_and_count_what_has_the_same_name(tmp_path: Path) -> None:
     found = [(finding(), "do_one"), (finding(), "do_one"), (finding(function="init_once"), None)]
     judged = gate.judge(found, "vmlinux", gate.Config(), gate.Baseline())
     assert judged.keys == (
@@ -98,21 +98,50 @@ def test_keys_outlive_a_rebuild_and_count_what_has_the_same_name() -> None:
         ("dead-weak", "vmlinux", "init_once", "", 1),
     )  # fmt: skip
     data = gate.render_baseline(judged.keys, {"vmlinux": 7})
-    baseline = gate.parse_baseline(data, "base")
+    (tmp_path / "base").write_bytes(data)
+    baseline = gate.read_baseline(str(tmp_path / "base"))
     assert baseline == gate.Baseline(frozenset(judged.keys), {"vmlinux": 7})
     again = gate.judge([*found, (finding(), "do_one")], "vmlinux", gate.Config(), baseline)
     assert (again.known, len(again.left)) == (3, 1)
     assert b"0x" not in data
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"[]", b'{"baseline": 2, "findings": [], "records": {}}', b'{"baseline": 1}', b"\xff",
-     b'{"baseline": 1, "records": {}, "findings": [{"rule": 3}]}', b"[" * 100000],
-)  # fmt: skip
-def test_what_is_no_baseline_is_refused(data: bytes) -> None:
-    with pytest.raises(UsageError, match=r"not a baseline|another version"):
-        gate.parse_baseline(data, "base.json")
+NO_KEY = "a finding that is no key of strings and a number"
+
+
+@pytest.mark.parametrize(("data", "found"), [
+    (b"", "Expecting value: line 1 column 1 (char 0)"),
+    (b"[]", "no object"),
+    (b'{"baseline": 1}', "no findings, or no records"),
+    (b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+    (b"[" * 100000, "values inside values, without end"),
+    (b'{"baseline": 1, "records": {}, "findings": [{"rule": 3}]}', NO_KEY),
+    (b'{"baseline": 1, "records": {}, "findings": [7]}', NO_KEY),
+    (b'{"baseline": 1, "records": {}, "findings": [{"ordinal": 1e999}]}', NO_KEY),
+    (b'{"baseline": 1, "records": {"a": 1e999}, "findings": []}', "records that are no whole number"),
+    (b'{"baseline": 1, "records": {"a": %s}, "findings": []}' % (b"9" * 5000), "a number of 5000 digits"),
+])  # fmt: skip
+def test_what_is_no_baseline_is_refused(data: bytes, found: str, tmp_path: Path) -> None:
+    """A number without end, 1e999, was an OverflowError: exit code 70."""
+    (tmp_path / "base").write_bytes(data)
+    with pytest.raises(UsageError) as error:
+        gate.read_baseline(str(tmp_path / "base"))
+    assert (
+        str(error.value) == f"{tmp_path / 'base'}: not a baseline: found {found}, expected what --write-baseline wrote"
+    )
+
+
+def test_a_baseline_of_another_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "base").write_text('{"baseline": 2, "findings": [], "records": {}}')
+    with pytest.raises(UsageError, match="a baseline of another version: found 2, expected 1"):
+        gate.read_baseline(str(tmp_path / "base"))
+
+
+def test_a_baseline_that_nobody_writes_to_is_refused(tmp_path: Path) -> None:
+    """A FIFO: the run waited for ever."""
+    os.mkfifo(tmp_path / "base")
+    with pytest.raises(InputError, match="is not a regular file"):
+        gate.read_baseline(str(tmp_path / "base"))
 
 
 def test_an_object_is_named_by_its_place_and_without_its_packing() -> None:

@@ -27,7 +27,7 @@ from test_signature import rsa_key
 import ftpatch.report
 from ftpatch.cli import run
 from ftpatch.container import envelope
-from ftpatch.journal import read as journal
+from ftpatch.document import json_input
 from ftpatch.write import files
 from tools import kernels
 from tools.kernels import Kernel
@@ -503,17 +503,17 @@ def test_a_journal_that_cannot_be_read(
     )
     assert "invalid continuation byte" in refused(capsys, 3, "one", "latin", "-o", "back")
     Path("long").write_text('{"schema": 1%s}' % ("0" * 5000))
-    assert "Exceeds the limit" in refused(capsys, 3, "one", "long", "-o", "back")
+    assert "found a number of 5001 digits, expected JSON" in refused(capsys, 3, "one", "long", "-o", "back")
     with open("huge", "wb") as file:
-        file.truncate(journal.MAX_SIZE + 1)
-    monkeypatch.setattr(journal, "MAX_SIZE", 1000)
+        file.truncate(json_input.MAX_SIZE + 1)
+    monkeypatch.setattr(json_input, "MAX_SIZE", 1000)
     assert refused(capsys, 3, "one", "huge", "-o", "back") == f"huge: {NOT}more than 1000 bytes, expected less{THEN}"
 
 
 def test_a_journal_of_too_many_values_is_not_even_parsed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A list takes twenty times the memory that its two characters take in the file."""
-    Path("many").write_bytes(b"[" + b"[]," * (journal.MAX_VALUES // 2) + b"[]]")
-    line = f"more than {journal.MAX_VALUES} values, expected less"
+    Path("many").write_bytes(b"[" + b"[]," * (json_input.MAX_VALUES // 2) + b"[]]")
+    line = f"more than {json_input.MAX_VALUES} values, expected less"
     assert refused(capsys, 3, "one", "many", "-o", "back") == f"many: {NOT}{line}{THEN}"
 
 

@@ -339,8 +339,9 @@ def test_without_lief_there_is_no_second_reader(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(("change", "what"), [
     (lambda log: log["edits"].pop(), "is in no edit"),
-    (lambda log: log["edits"][0].update(new="00000000"), "the second file has"),
-    (lambda log: log["edits"].append({"pos": 64, "old": "00", "new": "00", "owner": "x"}), "changes nothing"),
+    (lambda log: log["edits"][0].update(new="00" * (len(log["edits"][0]["old"]) // 2)), "the second file has"),
+    (lambda log: log["edits"].insert(0, {"pos": 8, "old": "00", "new": "00", "owner": "x"}), "changes nothing"),
+    (lambda log: log.update(size=log["size"] + 8), "the journal's file has"),
     (lambda log: log["sites"][0].update(action="keep"), "is enabled in the file, and not in the journal"),
     (lambda log: log.update(sha256="0" * 64), "another sha256"),
     (lambda log: log["output"].update(sha256="0" * 64), "another sha256"),

@@ -81,7 +81,7 @@ def command(
     given = [one for one in (against, kconfig, config, baseline) if one]
     check_reports((*report, *([f"json={write_baseline}"] if write_baseline else [])), [*files, *given])
     settings = gate.parse_config(_read(config), config, rules) if config else gate.Config()
-    known = gate.parse_baseline(_read(baseline), baseline) if baseline else gate.Baseline()
+    known = gate.read_baseline(baseline) if baseline else gate.Baseline()
     full = bool({format_, *(name for name, _ in destinations(report))} - {"text", "csv"})
     request = Request(
         gate.asked(rules, settings, _split(select), _split(ignore)), layout, against,

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from ftpatch.cli.options import check_reports, layout, max_size, options, reports, to_files, to_stdout
-from ftpatch.errors import InputError, UsageError
 from ftpatch.sites.scan import scan_file
-
-MAX_JOURNAL = 1 << 30
 
 
 @click.command("verify")
@@ -32,13 +27,14 @@ def command(
     """
     from ftpatch.container import envelope
     from ftpatch.elf.image import open_image
+    from ftpatch.journal.read import read_journal
     from ftpatch.proof.prove import prove
     from ftpatch.report import Document, destinations
     from ftpatch.report.findings import proof_object
 
     files = (before, after, *([journal] if journal else []))
     check_reports(report, files)
-    log = _journal(journal) if journal else None
+    log = read_journal(journal) if journal else None
     size = envelope.MAX_SIZE if max_size is None else max_size
     first = scan_file(before, layout, size)
     second = open_image(after, size)
@@ -48,17 +44,3 @@ def command(
     to_files(document, report)
     to_stdout(document, format_, color)
     return 1 if proof.findings else 0
-
-
-def _journal(path: str) -> dict[str, Any]:
-    """The image that a journal tells of."""
-    from ftpatch.proof.log import read_log
-
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_JOURNAL + 1)
-    except OSError as error:
-        raise InputError("cannot read the journal", path, found=error.strerror or str(error)) from None
-    if len(data) > MAX_JOURNAL:
-        raise UsageError("the journal is too long", path, expected=f"at most {MAX_JOURNAL} bytes")
-    return read_log(data, path)

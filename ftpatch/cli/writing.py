@@ -16,6 +16,7 @@ from ftpatch.sites.scan import scan_file
 
 if TYPE_CHECKING:
     from ftpatch.arrays import Mask
+    from ftpatch.elf.image import Image
     from ftpatch.sites.scan import Scan
     from ftpatch.write.deliver import Decided
 
@@ -76,8 +77,9 @@ def run(
     if in_place and options["output"]:
         raise UsageError("--in-place and -o exclude each other")
     formats = {name for name, _ in destinations(report)}
+    journal = ""
     if in_place and "json" not in formats:
-        journal = _new_journal(file)
+        journal = f"{file}.ftpatch.json"
         report, formats = (report, formats) if dry_run else ((*report, f"json={journal}"), {*formats, "json"})
     out = file if in_place else options["output"] or f"{file}.patched"
     check_reports(report, (file, out))
@@ -85,6 +87,8 @@ def run(
         files.output_path(file, out)
 
     scan = scan_file(file, options["layout"], options["max_size"])
+    if journal:
+        _require_unused(journal, scan.image)
     packing, told = deliver.packing_for(scan.image, out, options["signature"], options["sign"])
     chosen, said = choose(scan)
     for text in said:
@@ -111,24 +115,13 @@ def run(
     return 0
 
 
-def _new_journal(file: str) -> str:
-    """Name of an in-place patch's journal. An earlier one is not replaced: it alone can undo its patch. One whose patch
-    was never made, because a run was killed before, names the file as it is."""
-    name = f"{file}.ftpatch.json"
-    if os.path.lexists(name) and not _unused(name, file):
-        raise UsageError("there is a journal of an earlier patch", name, todo="--report json=FILE names another one")
-    return name
+def _require_unused(journal: str, image: Image) -> None:
+    """Refuse to replace the journal of an earlier patch: it alone can undo that.
 
+    One whose patch was never made, because a run was killed before, names the file as it is, and gives way. Raises
+    UsageError for a journal in use, and what `read_journal` raises for a file of that name that is none.
+    """
+    from ftpatch.journal.read import read_journal
 
-def _unused(journal: str, file: str) -> bool:
-    """Whether a journal's patch was never made: it took the file for what the file still is."""
-    import hashlib
-    import json
-
-    try:
-        with open(journal, "rb") as text:
-            said = json.load(text)["images"][0]["sha256"]
-        with open(file, "rb") as content:
-            return bool(said == hashlib.file_digest(content, "sha256").hexdigest())
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+    if os.path.lexists(journal) and read_journal(journal).sha256 != image.sha256:
+        raise UsageError("there is a journal of an earlier patch", journal, todo="--report json=FILE names another one")

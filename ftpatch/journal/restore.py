@@ -20,10 +20,11 @@ import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.container import envelope
+from ftpatch.document.journal import Edit, Journal
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ApplyError, FtpatchError, InputError, PlanError, UsageError
-from ftpatch.journal.read import Edit, Journal, read_journal
+from ftpatch.journal.read import read_journal
 from ftpatch.write import files
 
 Pieces = Sequence[memoryview]
@@ -111,7 +112,7 @@ def _another(journal: Journal, image: Image, data: memoryview) -> PlanError:
     own = build_id(image)
     if own != journal.build_id:
         return PlanError(what, image.path, found=f"build-id {own}", expected=f"build-id {journal.build_id}")
-    n = sum(data[pos : pos + len(new)] == new for pos, _, new in journal.edits)
+    n = sum(data[pos : pos + len(new)] == new for pos, _, new, _ in journal.edits)
     return PlanError(
         what, image.path, found=f"sha256 {image.sha256[:16]}…, with {n} of its {len(journal.edits)} edits",
         expected=f"sha256 {journal.output.sha256[:16]}…",
@@ -129,9 +130,9 @@ def _reversed(journal: Journal, image: Image) -> list[memoryview]:
         raise _unsound(journal, f"other bytes behind {size:#x}")
     found, at = [], 0
     for run in _runs(journal.edits):
-        start, end = run[0][0], run[-1][0] + len(run[-1][1])
+        start, end = run[0].pos, run[-1].pos + len(run[-1].old)
         chunk = bytearray(data[start:end])
-        for pos, old, new in run:
+        for pos, old, new, _ in run:
             here = slice(pos - start, pos - start + len(new))
             if chunk[here] != new:
                 raise _unsound(journal, f"other bytes at {pos:#x}")
@@ -143,15 +144,16 @@ def _reversed(journal: Journal, image: Image) -> list[memoryview]:
 
 def _added(journal: Journal, image: Image) -> bool:
     """Whether what follows the bytes of the old ELF file is what the patch appended, its signature included."""
+    added = journal.appended + journal.signature
     behind = len(image.data) - journal.size
-    if behind < 0 or behind + len(image.trailer) != len(journal.added):
+    if behind < 0 or behind + len(image.trailer) != len(added):
         return False
-    return image.data[journal.size :].tobytes() + image.trailer == journal.added
+    return image.data[journal.size :].tobytes() + image.trailer == added
 
 
 def _runs(edits: list[Edit]) -> list[list[Edit]]:
     """The edits, neighbours in one list where little lies between them."""
-    pos = np.array([one[0] for one in edits], dtype=np.int64)
+    pos = np.array([edit.pos for edit in edits], dtype=np.int64)
     cuts = [0, *(np.flatnonzero(np.diff(pos) > files.GAP) + 1).tolist(), len(edits)]
     return [edits[first:last] for first, last in pairwise(cuts) if first < last]
 

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftpatch.arch import Arch
+from ftpatch.document.journal import Journal
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
 from ftpatch.proof.case import Case, Finding, Side
 from ftpatch.proof.changes import Runs, count_kinds, differences, report_unowned
 from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
+from ftpatch.proof.journal import allow, check_journal
 from ftpatch.proof.kernel import check_kernel
 from ftpatch.proof.lief_check import read_again
-from ftpatch.proof.log import allow, check_log
 from ftpatch.proof.module import check_module
 from ftpatch.proof.trailer import check_trailer
 from ftpatch.sites.records import read_records
@@ -49,11 +50,13 @@ class Proof:
 
 
 def prove(
-    before: Image, after: Image, arch: Arch, log: dict[str, Any] | None = None, deep: bool = False,
+    before: Image, after: Image, arch: Arch, journal: Journal | None = None, deep: bool = False,
     layout: str | None = None, emulated: bool = False,
 ) -> Proof:  # fmt: skip
-    """Hold two files against each other. log: the IMAGE object of a journal; deep: have a kernel read a second time;
-    emulated: that nothing was emulated is a finding.
+    """Hold two files against each other.
+
+    journal: of the run that made the second from the first; deep: have a kernel read a second time; emulated: that
+    nothing was emulated is a finding.
 
     Raises what the readers raise for the first file; what they say against the second is a finding.
     """
@@ -68,10 +71,10 @@ def prove(
     except FtpatchError as error:
         return _unreadable(side, after, arch, error)
     case = Case(arch, one, two)
-    if log is not None:
-        allow(case, log)
+    if journal is not None:
+        allow(case, journal)
     runs = differences(before.data, after.data)
-    reader = _check(case, runs, log, deep)
+    reader = _check(case, runs, journal, deep)
     outcome = _emulated(case, emulated)
     return Proof(
         one, arch, after, case.all_findings(), dict(case.kinds), (int(records.live.sum()),
@@ -98,7 +101,7 @@ def _unreadable(side: Side, after: Image, arch: Arch, error: FtpatchError) -> Pr
                  Outcome(0, skipped="the file cannot be read"))  # fmt: skip
 
 
-def _check(case: Case, runs: Runs, log: dict[str, Any] | None, deep: bool) -> str:
+def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool) -> str:
     """All checks but the emulation; who read the files a second time."""
     before, after = case.before.image, case.after.image
     if before.linked:
@@ -111,8 +114,8 @@ def _check(case: Case, runs: Runs, log: dict[str, Any] | None, deep: bool) -> st
     check_trailer(case, bool(len(runs.start)) or len(before.data) != len(after.data))
     report_unowned(case, runs)
     count_kinds(case, runs)
-    if log is not None:
-        check_log(case, runs, log)
+    if journal is not None:
+        check_journal(case, runs, journal)
     return read_again(case, deep)
 
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ftpatch.document import json_input
 from ftpatch.errors import UsageError
 from ftpatch.finding import SEVERITIES, Finding
 
@@ -213,26 +214,36 @@ def fails(findings: Iterable[Finding], fail_on: str) -> bool:
 # -- the baseline ------------------------------------------------------------------------------------------------------
 
 
-def parse_baseline(data: bytes, where: str) -> Baseline:
-    """The baseline in the bytes of a file. Raises UsageError for what is none."""
+def read_baseline(path: str) -> Baseline:
+    """The baseline in a file. Raises UsageError for what is none, and InputError for what cannot be read."""
     try:
-        tree = json.loads(data)
-        if tree["baseline"] != 1:
-            raise UsageError("a baseline of another version", where, found=str(tree["baseline"]), expected="1")
-        keys = frozenset(_key(row) for row in tree["findings"])
-        live = {str(name): int(n) for name, n in tree["records"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError("not a baseline", where, found=f"{type(error).__name__}: {error}",
-                         expected="what --write-baseline wrote") from None  # fmt: skip
-    return Baseline(keys, live)
+        tree = json_input.load(path)
+    except json_input.NotJson as error:
+        raise _not_a_baseline(path, error.found) from None
+    if not isinstance(tree, dict):
+        raise _not_a_baseline(path, "no object")
+    if tree.get("baseline") != 1:
+        raise UsageError("a baseline of another version", path, found=str(tree.get("baseline"))[:40], expected="1")
+    rows, records = tree.get("findings"), tree.get("records")
+    if not isinstance(rows, list) or not isinstance(records, dict):
+        raise _not_a_baseline(path, "no findings, or no records")
+    if not all(type(n) is int for n in records.values()):
+        raise _not_a_baseline(path, "records that are no whole number")
+    return Baseline(frozenset(_key(row, path) for row in rows), records)
 
 
-def _key(row: Mapping[str, Any]) -> Key:
-    texts = [row.get(name, "") for name in KEY[:-1]]
-    ordinal = row.get("ordinal", 1)
-    if not all(isinstance(one, str) for one in texts) or not isinstance(ordinal, int):
-        raise TypeError("a key of strings and a number")
-    return texts[0], texts[1], texts[2], texts[3], ordinal
+def _key(row: object, where: str) -> Key:
+    if isinstance(row, dict):
+        rule, name, function, after = (row.get(key, "") for key in KEY[:-1])
+        ordinal = row.get("ordinal", 1)
+        strings = isinstance(rule, str) and isinstance(name, str) and isinstance(function, str)
+        if strings and isinstance(after, str) and type(ordinal) is int:
+            return rule, name, function, after, ordinal
+    raise _not_a_baseline(where, "a finding that is no key of strings and a number")
+
+
+def _not_a_baseline(where: str, found: str) -> UsageError:
+    return UsageError("not a baseline", where, found=found, expected="what --write-baseline wrote")
 
 
 def render_baseline(keys: Iterable[Key], live: Mapping[str, int]) -> bytes:

@@ -1,0 +1,90 @@
+"""A journal against the two files: its edits must be the differences, its hashes those of the files, its sites those
+that changed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.arrays import I64
+from ftpatch.document.journal import Edit, Journal
+from ftpatch.proof.case import Case
+from ftpatch.proof.changes import Runs, place
+from ftpatch.proof.pairs import NEW
+
+CALLS, RETURNS, DROPS = ("call", "call_via_stub", "redirect"), ("restore",), ("drop",)
+
+
+def allow(case: Case, journal: Journal) -> None:
+    """What only a journal can say: which records left alone, and whether others were kept on purpose."""
+    case.dropped = _positions(journal, DROPS)
+    case.keeps = journal.records == "keep"
+
+
+def _positions(journal: Journal, actions: tuple[str, ...]) -> I64:
+    """File positions of the sites with one of the actions, ascending."""
+    pos = [site.pos for site in journal.sites if site.action in actions and site.pos is not None]
+    return np.array(sorted(pos), dtype=np.int64)
+
+
+def check_journal(case: Case, runs: Runs, journal: Journal) -> None:
+    """Findings for all in which the journal and the files differ."""
+    before, after = case.before.image, case.after.image
+    for image, sha256 in ((before, journal.sha256), (after, journal.output.sha256)):
+        if sha256 != image.sha256:
+            case.say("verify-journal",
+                     f"{image.path} has another sha256 than the journal's: {image.sha256}, {sha256}")  # fmt: skip
+    for edit in journal.edits:
+        _check_edit(case, edit)
+    _check_cover(case, runs, journal.edits)
+    _check_end(case, journal)
+    pairs = case.pairs
+    if pairs is None:
+        return
+    calling = pairs.differs & (pairs.new == NEW)
+    for what, marked, actions in (("enabled", calling, CALLS), ("disabled", pairs.disabled, RETURNS)):
+        in_journal = _positions(journal, actions)
+        for pos in np.setxor1d(in_journal, pairs.pos[marked]).tolist():
+            who = "the journal, and not in the file" if pos in in_journal else "the file, and not in the journal"
+            case.say("verify-journal", f"the site at {place(before, pos)} is {what} in {who}", pos=pos)
+
+
+def _check_edit(case: Case, edit: Edit) -> None:
+    """The edit's old bytes must be in the first file, its new ones in the second."""
+    files = (("first", case.before.image, edit.old), ("second", case.after.image, edit.new))
+    for which, image, expected in files:
+        there = image.data[edit.pos : edit.pos + len(expected)].tobytes()
+        if there != expected:
+            case.say("verify-journal", f"{edit.owner}: the {which} file has {there[:32].hex()} at {edit.pos:#x}, the "
+                     f"journal {expected[:32].hex()}", pos=edit.pos)  # fmt: skip
+
+
+def _check_end(case: Case, journal: Journal) -> None:
+    """What lies behind the first file's last byte: appended bytes, and signatures."""
+    before, after = case.before.image, case.after.image
+    size, end = journal.size, journal.size + len(journal.appended)
+    if size != len(before.data):
+        case.say("verify-journal", f"the journal is of an ELF file of {size} bytes, there are {len(before.data)}",
+                 pos=min(size, len(before.data)))  # fmt: skip
+    if after.data[size:end].tobytes() != journal.appended:
+        case.say("verify-journal", f"what follows the original bytes at {size:#x} is not as the journal says", pos=size)
+    if end != len(after.data):
+        case.say("verify-journal", f"the journal's file has {end} bytes, there are {len(after.data)}", pos=end)
+    if (journal.cut, journal.signature) != (before.trailer, after.trailer):
+        case.say("verify-journal", "the appended signatures are not those of the journal")
+
+
+def _check_cover(case: Case, runs: Runs, edits: list[Edit]) -> None:
+    """Every difference in an edit, every edit with a difference. The edits are in file order and share no byte."""
+    low = np.array([edit.pos for edit in edits], dtype=np.int64)
+    high = low + np.array([len(edit.old) for edit in edits], dtype=np.int64)
+    for start, end in zip(runs.start.tolist(), runs.end.tolist(), strict=True):
+        at = int(np.searchsorted(low, start, side="right")) - 1
+        while at >= 0 and start < end and at < len(low) and low[at] <= start < high[at]:
+            start, at = int(high[at]), at + 1  # edits may be neighbours
+        if start < end:
+            case.say("verify-journal", f"a difference at {place(case.before.image, start)} is in no edit", pos=start)
+    for at in range(len(low)):
+        if not runs.touch(low[at : at + 1], int(high[at] - low[at]))[0]:
+            case.say("verify-journal", f"an edit at {place(case.before.image, int(low[at]))} changes nothing",
+                     pos=int(low[at]))  # fmt: skip
