@@ -43,14 +43,15 @@ def read_stub(found: Scan, path: str) -> Stub:
 
 def write_image(path: str, out: str, note: Callable[[str], None] | None = None) -> tuple[int, Arch]:
     """Write the boot image of a vmlinux; its size in bytes, and the machine it boots."""
-    from ftpatch.write import bootimage, files
+    from ftpatch.write import bootimage, contents, files, paths
+    from ftpatch.write.system import on_stderr
 
     image = open_image(path)
     arch = image.arch
     require_text(image)
     pieces = bootimage.boot_image(image)
-    with files.whole_file(files.output_path(path, out), image.mode, note or files.on_stderr) as new:
-        size = files.write_pieces(new.fd, pieces)
+    with files.whole_file(paths.output_path(path, out), image.mode, note or on_stderr) as new:
+        size = contents.write_pieces(new.fd, pieces)
         new.finish()
         new.publish()
     return size, arch

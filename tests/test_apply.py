@@ -22,8 +22,7 @@ from ftpatch.arch import Branch
 from ftpatch.cli import run
 from ftpatch.elf.image import Image
 from ftpatch.plan.edits import Edits
-from ftpatch.write import files as apply
-from ftpatch.write import verify
+from ftpatch.write import contents, verify
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = MINI / "vmlinux-callops"
@@ -258,7 +257,7 @@ def test_an_input_that_changes_between_plan_and_write_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Somebody writes into the very site, in place, after the plan was made."""
-    real = apply.write
+    real = contents.write
 
     def late(image: Image, edits: Edits, fd: int) -> None:
         with (here / "vmlinux").open("r+b") as file:
@@ -266,7 +265,7 @@ def test_an_input_that_changes_between_plan_and_write_is_refused(
             file.write(b"\xaa")
         real(image, edits, fd)
 
-    monkeypatch.setattr(apply, "write", late)
+    monkeypatch.setattr(contents, "write", late)
     assert enable("-o", "out") != 0
     out, err = capsys.readouterr()
     assert out == ""
@@ -279,14 +278,14 @@ def test_an_input_that_is_replaced_between_plan_and_write_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A build puts another vmlinux under the name: the copy must not mix the two."""
-    real = apply.write
+    real = contents.write
 
     def late(image: Image, edits: Edits, fd: int) -> None:
         shutil.copyfile(MINI / "vmlinux-pfe2", here / "new")
         os.replace(here / "new", here / "vmlinux")
         real(image, edits, fd)
 
-    monkeypatch.setattr(apply, "write", late)
+    monkeypatch.setattr(contents, "write", late)
     assert enable("-o", "out") != 0
     assert capsys.readouterr().out == ""
     assert files(here) == ["vmlinux"]
@@ -294,7 +293,7 @@ def test_an_input_that_is_replaced_between_plan_and_write_is_refused(
 
 def flip(here: Path, monkeypatch: pytest.MonkeyPatch, at: Callable[[Edits], int], times: int = 1) -> None:
     """Sabotage the writer: one bit of the output is other than planned."""
-    real = apply.write
+    real = contents.write
 
     def sabotaged(image: Image, edits: Edits, fd: int) -> None:
         real(image, edits, fd)
@@ -302,7 +301,7 @@ def flip(here: Path, monkeypatch: pytest.MonkeyPatch, at: Callable[[Edits], int]
         (byte,) = os.pread(fd, 1, pos)
         os.pwrite(fd, bytes([byte ^ 4]), pos)
 
-    monkeypatch.setattr(apply, "write", sabotaged)
+    monkeypatch.setattr(contents, "write", sabotaged)
 
 
 @pytest.mark.parametrize(
@@ -356,13 +355,13 @@ def test_a_sabotaged_header_of_the_result_is_our_bug_not_the_users(
 
 
 def test_the_self_check_catches_an_output_of_another_size(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = apply.write
+    real = contents.write
 
     def longer(image: Image, edits: Edits, fd: int) -> None:
         real(image, edits, fd)
         os.ftruncate(fd, len(image.data) + 1)
 
-    monkeypatch.setattr(apply, "write", longer)
+    monkeypatch.setattr(contents, "write", longer)
     assert enable("-o", "out") == 70
     assert files(here) == ["vmlinux"]
 
@@ -437,8 +436,8 @@ def test_an_interrupt_leaves_nothing(
 def test_a_termination_while_writing_leaves_nothing(here: Path) -> None:
     program = (
         "import os, signal, sys\n"
-        "from ftpatch import cli\nfrom ftpatch.write import files as apply\n"
-        "apply.write = lambda *a: (os.kill(os.getpid(), signal.SIGTERM), signal.pause())\n"
+        "from ftpatch import cli\nfrom ftpatch.write import contents\n"
+        "contents.write = lambda *a: (os.kill(os.getpid(), signal.SIGTERM), signal.pause())\n"
         "sys.argv = ['ftpatch', 'enable', 'vmlinux', '--func', 'vfs_read', '-o', 'out']\n"
         "cli.main()\n"
     )

@@ -35,7 +35,8 @@ from ftpatch import cli
 from ftpatch.cli import run
 from ftpatch.elf.image import Image
 from ftpatch.plan.edits import Edits
-from ftpatch.write import deliver, files
+from ftpatch.write import contents as write_contents
+from ftpatch.write import deliver, files, leftovers
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = (MINI / "vmlinux-callops").read_bytes()
@@ -727,7 +728,7 @@ def test_a_temporary_that_another_run_took_for_a_leftover_is_made_anew(here: Pat
         if not hit:
             hit.append(fd)
             notes: list[str] = []
-            files.sweep(str(here / "out"), notes.append)
+            leftovers.sweep(str(here / "out"), notes.append)
             assert len(notes) == 1
         real(fd, operation)
 
@@ -819,13 +820,13 @@ def test_an_input_that_another_run_replaced_meanwhile_is_not_replaced(
 def test_a_run_in_place_refuses_while_another_is_at_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(here, CASES["in place"])
     codes: list[int] = []
-    real = files.write
+    real = write_contents.write
 
     def late(image: Image, edits: Edits, fd: int) -> None:
         codes.append(os.waitstatus_to_exitcode(child(in_place("vfs_write", "other"))))
         real(image, edits, fd)
 
-    monkeypatch.setattr(files, "write", late)
+    monkeypatch.setattr(write_contents, "write", late)
     assert in_place("vfs_read")() == 0
     assert codes == [3]
     assert contents(here) == result("in place", here)
@@ -978,7 +979,7 @@ def test_a_name_as_long_as_the_file_system_allows_works(
         for _ in range(2):
             assert run([*READ, "-o", name]) == 0
     assert set(contents(here)) == {"vmlinux", name}
-    made = os.path.basename(files._fresh(str(here / name)))
+    made = os.path.basename(leftovers.temporary_name(str(here / name)))
     assert len(os.fsencode(made)) <= 255
     (here / made).write_bytes(b"")
     capsys.readouterr()

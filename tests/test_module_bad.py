@@ -32,7 +32,7 @@ from ftpatch.plan.module.plan import ModulePlan
 from ftpatch.plan.request import Request
 from ftpatch.sites import select
 from ftpatch.sites.scan import Scan
-from ftpatch.write import files, module_check
+from ftpatch.write import contents, module_check
 
 MINI_PPC = MINI.parent / "mini-ppc64le"
 ARM64, PPC64LE = MINI / "mini.ko", MINI_PPC / "mini.ko"
@@ -480,7 +480,7 @@ def job(path: Path, *func: str, **request: Any) -> Job:
     scan = api.scan(str(path))
     plan = api.make_plan(scan, Request(select.select(scan.sites, func).mask, **request))
     assert isinstance(plan, ModulePlan)
-    return Job(scan, plan, bytes(files.assembled(scan.image, plan.edits)))
+    return Job(scan, plan, bytes(contents.assembled(scan.image, plan.edits)))
 
 
 JOBS: dict[str, Callable[[], Job]] = {
@@ -618,9 +618,9 @@ def test_a_result_that_fails_its_check_leaves_no_file(
         file[made.position(".text.ftpatch.ops", 4)] ^= 1
         return file
 
-    real_write, real_assembled = files.write, files.assembled
-    monkeypatch.setattr(files, "write", write)
-    monkeypatch.setattr(files, "assembled", assembled)
+    real_write, real_assembled = contents.write, contents.assembled
+    monkeypatch.setattr(contents, "write", write)
+    monkeypatch.setattr(contents, "assembled", assembled)
     monkeypatch.chdir(tmp_path)
     code = run(["enable", str(ARM64), "--func", "mini_work", "--func", "mini_init", "-o", str(out), *options])
     err = capsys.readouterr().err

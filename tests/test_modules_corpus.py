@@ -23,7 +23,7 @@ from ftpatch.plan.edits import Edits
 from ftpatch.plan.request import Request
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, READY
-from ftpatch.write import files
+from ftpatch.write import contents
 from ftpatch.write.change_check import check_change
 from ftpatch.write.module_check import check_module
 from tools import kernels
@@ -130,7 +130,7 @@ def test_an_edit_that_changes_nothing_gives_the_same_bytes(sample: list[Path]) -
         image = api.scan(str(path)).image
         header, patches, tail = Editor(image).finish()
         assert (header, patches, tail) == ([], [], [])
-        assert files.assembled(image, Edits([], tail)) == image.data.tobytes(), path
+        assert contents.assembled(image, Edits([], tail)) == image.data.tobytes(), path
 
 
 def test_one_enabled_site_leaves_every_other_relocation_and_every_other_byte_of_a_section_alone(
@@ -147,7 +147,7 @@ def test_one_enabled_site_leaves_every_other_relocation_and_every_other_byte_of_
         chosen[site] = True
         plan = api.make_plan(scan, Request(chosen), [str(debian.vmlinux)])
         after = tmp_path / "after.ko"
-        after.write_bytes(files.assembled(scan.image, plan.edits))
+        after.write_bytes(contents.assembled(scan.image, plan.edits))
         written = api.scan(str(after))
         check_module(scan.image, written.image, scan.arch, plan)  # type: ignore[arg-type]
         compare_relocations(path, relocations(before), relocations(after), scan, site)
@@ -216,12 +216,12 @@ def test_a_disabled_site_is_as_the_compiler_left_it(debian: Kernel, sample: list
         chosen = np.isin(np.arange(len(scan.sites)), ready[:: max(len(ready) // 3, 1)])
         plan = api.make_plan(scan, Request(chosen), [str(debian.vmlinux)])
         patched, after = tmp_path / "patched.ko", tmp_path / "after.ko"
-        patched.write_bytes(files.assembled(scan.image, plan.edits))
+        patched.write_bytes(contents.assembled(scan.image, plan.edits))
         there = api.scan(str(patched))
         enabled = there.sites.status == ENABLED
         assert int(enabled.sum()) == int(chosen.sum()), path
         change = api.make_change(there, "disable", Undoing(enabled))
-        after.write_bytes(files.assembled(there.image, change.edits))
+        after.write_bytes(contents.assembled(there.image, change.edits))
         back = api.scan(str(after))
         check_change(there.image, back.image, back.arch, change)
         called = scan.sites.shape is not None and scan.sites.shape.called
@@ -259,7 +259,7 @@ def test_lief_reads_the_same_relocations_as_readelf_from_a_patched_module(
             chosen = np.isin(np.arange(len(scan.sites)), ready[:3])
             plan = api.make_plan(scan, Request(chosen), [str(debian.vmlinux)])
             after = tmp_path / "after.ko"
-            after.write_bytes(files.assembled(scan.image, plan.edits))
+            after.write_bytes(contents.assembled(scan.image, plan.edits))
             found = sorted((offset, kind, addend) for _, offset, kind, _, addend in other_readers(after))
             rows = [row for table in relocations(after).values() for row in table]
             assert found == sorted((r.offset, int(r.info[8:], 16), r.addend) for r in rows), path

@@ -22,7 +22,7 @@ from ftpatch.plan.module.plan import ModulePlan
 from ftpatch.plan.request import Request
 from ftpatch.plan.stubasm import Stub
 from ftpatch.sites import select
-from ftpatch.write import files
+from ftpatch.write import contents
 
 ROOT = Path(__file__).resolve().parents[1]
 ARM64, PPC64LE = ROOT / "testdata/mini/mini.ko", ROOT / "testdata/mini-ppc64le/mini.ko"
@@ -198,7 +198,7 @@ def planned(path: Path, text: str, functions: tuple[str, ...], **more: str) -> M
 
 def result(plan: ModulePlan, folder: Path) -> Image:
     image = plan.table.image
-    (folder / "out.ko").write_bytes(files.assembled(image, plan.edits))
+    (folder / "out.ko").write_bytes(contents.assembled(image, plan.edits))
     return open_image(str(folder / "out.ko"))
 
 

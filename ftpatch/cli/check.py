@@ -220,9 +220,9 @@ def _read(path: str) -> bytes:
 
 
 def _write(path: str, data: bytes) -> None:
-    from ftpatch.write import files as apply
+    from ftpatch.write import contents, files, paths
 
-    with apply.whole_file(apply.report_path(path), 0o644, note) as new:
-        apply.append(new.fd, data)
+    with files.whole_file(paths.report_path(path), 0o644, note) as new:
+        contents.append(new.fd, data)
         new.finish()
         new.publish()

@@ -74,9 +74,9 @@ def to_stdout(document: Document, format_: str, color: str) -> None:
 def check_reports(report: tuple[str, ...], files: Sequence[str]) -> None:
     """Refuse, before any work is done, reports that would replace one of `files` or each other."""
     if report:
-        from ftpatch.write import files as apply
+        from ftpatch.write.paths import require_distinct
 
-        apply.require_distinct([path for _, path in destinations(report)], files)
+        require_distinct([path for _, path in destinations(report)], files)
 
 
 @contextmanager
@@ -86,17 +86,17 @@ def files_ready(document: Document, report: tuple[str, ...]) -> Iterator[None]:
     if not report:
         yield
         return
-    from ftpatch.write import files as apply
+    from ftpatch.write import contents, files, paths
 
     with ExitStack() as stack:
-        files = []
+        new_files = []
         for name, path in destinations(report):
-            new = stack.enter_context(apply.whole_file(apply.report_path(path), 0o666 & ~_umask(), note))
+            new = stack.enter_context(files.whole_file(paths.report_path(path), 0o666 & ~_umask(), note))
             for piece in _blocks(renderer(name)(document)):
-                apply.append(new.fd, piece.encode("utf-8", "backslashreplace"))
+                contents.append(new.fd, piece.encode("utf-8", "backslashreplace"))
             new.finish()
-            files.append(new)
-        with apply.named(files):
+            new_files.append(new)
+        with files.named(new_files):
             yield
 
 

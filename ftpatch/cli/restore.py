@@ -33,14 +33,14 @@ def command(
     from ftpatch.container import envelope
     from ftpatch.journal import restore
     from ftpatch.report import Document, renderer
-    from ftpatch.write import files
+    from ftpatch.write import paths
 
     if in_place and output:
         raise UsageError("--in-place and -o exclude each other")
     out = file if in_place else output or restore.default_output(file)
     if not in_place:
-        files.output_path(file, out)
-    files.output_path(journal, out)
+        paths.output_path(file, out)
+    paths.output_path(journal, out)
 
     done = restore.restore(
         file, journal, out, by_suffix=bool(output), dry_run=dry_run,

@@ -71,7 +71,7 @@ def run(
     from ftpatch.journal.write import plan_object
     from ftpatch.report import Document, destinations
     from ftpatch.report.formats.text import N_SHOWN
-    from ftpatch.write import deliver, files
+    from ftpatch.write import deliver, paths
 
     report, in_place, dry_run = options["report"], options["in_place"], options["dry_run"]
     if in_place and options["output"]:
@@ -84,7 +84,7 @@ def run(
     out = file if in_place else options["output"] or f"{file}.patched"
     check_reports(report, (file, out))
     if not in_place:
-        files.output_path(file, out)
+        paths.output_path(file, out)
 
     scan = scan_file(file, options["layout"], options["max_size"])
     if journal:

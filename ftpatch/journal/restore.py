@@ -25,7 +25,8 @@ from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ApplyError, FtpatchError, InputError, PlanError, UsageError
 from ftpatch.journal.read import read_journal
-from ftpatch.write import files
+from ftpatch.write import contents, files
+from ftpatch.write.system import Note, on_stderr
 
 Pieces = Sequence[memoryview]
 
@@ -57,7 +58,7 @@ def default_output(after: str) -> str:
 
 def restore(
     after: str, journal_path: str, out: str, *, by_suffix: bool = False, dry_run: bool = False,
-    max_size: int = envelope.MAX_SIZE, note: files.Note = files.on_stderr,
+    max_size: int = envelope.MAX_SIZE, note: Note = on_stderr,
 ) -> Restored:  # fmt: skip
     """Write the file that was patched to `out`, which may be `after` itself.
 
@@ -154,7 +155,7 @@ def _added(journal: Journal, image: Image) -> bool:
 def _runs(edits: list[Edit]) -> list[list[Edit]]:
     """The edits, neighbours in one list where little lies between them."""
     pos = np.array([edit.pos for edit in edits], dtype=np.int64)
-    cuts = [0, *(np.flatnonzero(np.diff(pos) > files.GAP) + 1).tolist(), len(edits)]
+    cuts = [0, *(np.flatnonzero(np.diff(pos) > contents.GAP) + 1).tolist(), len(edits)]
     return [edits[first:last] for first, last in pairwise(cuts) if first < last]
 
 
@@ -195,7 +196,7 @@ def _packed(journal: Journal, content: Pieces, wrapping: str, out: str) -> Piece
     return [packed]
 
 
-def _write(done: Restored, packed: Pieces, max_size: int, note: files.Note) -> None:
+def _write(done: Restored, packed: Pieces, max_size: int, note: Note) -> None:
     """The file, checked before it gets its name."""
     path = os.path.realpath(done.path)
     with ExitStack() as stack:
@@ -206,7 +207,7 @@ def _write(done: Restored, packed: Pieces, max_size: int, note: files.Note) -> N
         for piece in packed:
             placed.append((at, np.frombuffer(piece, dtype=np.uint8)))
             at += len(piece)
-        files.write_pieces(new.fd, placed)
+        contents.write_pieces(new.fd, placed)
 
         # From here on the result is only read.
         _check(done, new.readable, max_size)

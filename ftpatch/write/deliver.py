@@ -75,7 +75,7 @@ def write_result(
 ) -> Output:
     """Write the plan's result to `out`, check it, and give it its name; `out` may be the input itself.
 
-    reports(output, sha256 of the input) makes a context with the reports in place, as `apply.named` does: the result
+    reports(output, sha256 of the input) makes a context with the reports in place, as `files.named` does: the result
     gets its name in it, and where that fails they are taken back. note: told what else happens to files; stderr by
     default. Raises ApplyError where the check fails, and InputError where the system refuses or an input that is to be
     replaced is not what was read any more; nothing is left behind in any such case.
@@ -83,8 +83,9 @@ def write_result(
     import os
 
     from ftpatch.write import files
+    from ftpatch.write.system import on_stderr
 
-    path, tell = os.path.realpath(out), note or files.on_stderr
+    path, tell = os.path.realpath(out), note or on_stderr
     with ExitStack() as stack:
         in_place = path == os.path.realpath(before.image.path)
         check = stack.enter_context(files.own_input(before.image, tell)) if in_place else lambda: None
@@ -105,14 +106,14 @@ def write_result(
 def _write(image: Image, plan: Decided, fd: int, packing: Packing) -> bytes:
     """The result, packed, into an empty descriptor; its signature."""
     from ftpatch.container import envelope
-    from ftpatch.write import files
+    from ftpatch.write import contents
 
     if packing.wrapping == "none" and packing.sign is None:
-        files.write(image, plan.edits, fd)
+        contents.write(image, plan.edits, fd)
         return b""
-    elf = files.assembled(image, plan.edits)
+    elf = contents.assembled(image, plan.edits)
     trailer = packing.sign(bytes(elf)) if packing.sign else b""
-    files.append(fd, envelope.wrap(packing.wrapping, bytes(elf) + trailer))
+    contents.append(fd, envelope.wrap(packing.wrapping, bytes(elf) + trailer))
     return trailer
 
 

@@ -1,0 +1,64 @@
+"""Where a new file may go: names from the command line, checked before any work is done."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+
+from ftpatch.errors import InputError, UsageError
+
+
+def output_path(source: str, out: str) -> str:
+    """Where `out` leads, symlinks followed. Raises UsageError where that is the input, or no place for a file, and
+    InputError where the system cannot tell."""
+    real = _place(out, "output")
+    if os.path.exists(real) and os.path.exists(source) and os.path.samefile(real, source):
+        raise UsageError("the output is the input", out, todo="name another output, or use --in-place")
+    if not os.path.isdir(os.path.dirname(real)):
+        raise UsageError("the output's directory does not exist", out)
+    return real
+
+
+def report_path(path: str) -> str:
+    """Where a report file really lies. Raises UsageError where no file can be written there."""
+    return _place(path, "report")
+
+
+def _place(path: str, what: str) -> str:
+    """Where a file of that name really lies, or would lie."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        status = None
+    except NotADirectoryError:
+        raise UsageError(f"the {what}'s directory is not a directory", path) from None
+    except OSError as error:  # a loop of symlinks, a name too long, a directory that may not be entered
+        raise InputError(f"cannot be written: {error.strerror}", path) from None
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"the {what} is not a regular file", path)
+    if os.path.basename(path) in ("", ".", ".."):
+        raise UsageError(f"the {what} has the name of a directory", path)
+    try:
+        return os.path.realpath(path)
+    except FileNotFoundError:
+        raise UsageError("the current directory does not exist any more", path) from None
+
+
+def require_distinct(reports: Sequence[str], files: Sequence[str]) -> None:
+    """Refuse a report that would replace an input, the output, or another report."""
+    taken = {_real(file) for file in files}
+    for path in reports:
+        real = _real(path)
+        if real in taken or any(
+            os.path.exists(real) and os.path.exists(t) and os.path.samefile(real, t) for t in taken
+        ):
+            raise UsageError("the report would replace another file of this run", path, todo="name another report file")
+        taken.add(real)
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except FileNotFoundError:  # no current directory: _place says so
+        return path
