@@ -24,6 +24,5 @@ class Finding:
     section: str | None = None
     offset: int | None = None  # bytes in `section`
     source: str | None = None  # `file.c:12`, where debug information tells
-    help: str = ""  # what to do
     count: int = 1  # sites that this one stands for
     pos: int | None = None  # position in the ELF file: a changed byte need not lie in a section

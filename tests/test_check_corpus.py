@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpatch.rules.run import Request, check_file, check_files, known_rules, prepare
+from ftpatch.rules.register import known_rules
+from ftpatch.rules.run import Request, check_file, check_files, prepare
 from tools import kernels, mutations
 
 pytestmark = pytest.mark.corpus

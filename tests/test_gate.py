@@ -18,7 +18,7 @@ from ftpatch.errors import InputError, UsageError
 from ftpatch.finding import SEVERITIES, Finding
 from ftpatch.report import FORMATS
 from ftpatch.rules import gate
-from ftpatch.rules.run import known_rules
+from ftpatch.rules.register import known_rules
 
 ROOT = Path(__file__).parent.parent
 MINI = ROOT / "testdata" / "mini"

@@ -14,7 +14,7 @@ from ftpatch.cli import run
 from ftpatch.errors import InputError
 from ftpatch.explain.diagnosis import CAUSES, diagnose, diagnose_in
 from ftpatch.explain.splat import REMARKS, Splat, parse
-from ftpatch.rules import register
+from ftpatch.rules.register import rules_for
 
 SPLATS = Path(__file__).parent.parent / "testdata" / "splats"
 MINI_PPC = MINI.parent / "mini-ppc64le"
@@ -144,7 +144,7 @@ def test_a_text_without_a_message_is_refused() -> None:
 
 
 def test_every_rule_of_a_cause_is_one_of_the_linters() -> None:
-    assert {cause.rule for cause in CAUSES.values()} - {""} <= {rule.id for rule in register()}
+    assert {cause.rule for cause in CAUSES.values()} - {""} <= {rule.id for rule in rules_for()}
 
 
 # -- with the file -------------------------------------------------------------------------------------------------

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from ftpatch import api
 from ftpatch.kernel.module_load import Kernel
-from ftpatch.rules import check, register
+from ftpatch.rules import check
 from ftpatch.rules.case import Context
+from ftpatch.rules.register import rules_for
 from ftpatch.rules.run import open_case
 from ftpatch.rules.signed import certificates
 from tools import kernels
@@ -81,7 +82,7 @@ def findings(bench: Bench, plant: Plant, cache: dict[str, Kernel]) -> Counts:
         context = replace(context, kernel=cache[beside], certificates=certificates(cache[beside].image))
     if plant.against == "self":
         context = replace(context, before=bench.subject.scan.sites)
-    found = check(replace(case, context=context), register())
+    found = check(replace(case, context=context), rules_for())
     return Counter(
         (one.finding.rule, one.finding.function or one.after or "", one.finding.section or "") for one in found
     )

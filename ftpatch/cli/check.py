@@ -73,11 +73,11 @@ def command(
     """
     from ftpatch.report import Document, destinations
     from ftpatch.rules import gate, register
-    from ftpatch.rules.run import Request, kernel_of, known_rules
+    from ftpatch.rules.run import Request, kernel_of
 
     if list_rules:
         return _list_rules()
-    files, rules = files or ("vmlinux",), known_rules()
+    files, rules = files or ("vmlinux",), register.known_rules()
     given = [one for one in (against, kconfig, config, baseline) if one]
     check_reports((*report, *([f"json={write_baseline}"] if write_baseline else [])), [*files, *given])
     settings = gate.parse_config(_read(config), config, rules) if config else gate.Config()
@@ -91,7 +91,7 @@ def command(
     if against:
         kernel_of(against)
     run = Run(request, settings, known, fail_on or settings.fail_on or "error")
-    shown = [rule for rule in register() if rule.id in request.rules]
+    shown = [rule for rule in register.rules_for() if rule.id in request.rules]
     document = Document("check", show_sites=with_sites, rules=shown, fail_on=run.fail_on)
     worst = _all(files, run, jobs, report, document)
     if predict:
@@ -124,7 +124,7 @@ def _all(files: tuple[str, ...], run: Run, jobs: int | None, report: tuple[str, 
 
 def _add(checked: Checked, run: Run, document: Document, top: str | None = None) -> None:
     """Add what one file gave, after the gate."""
-    from ftpatch.report.findings import finding_objects
+    from ftpatch.report.findings import finding_rows
     from ftpatch.rules import gate
 
     assert checked.image is not None
@@ -134,7 +134,7 @@ def _add(checked: Checked, run: Run, document: Document, top: str | None = None)
     run.keys += judged.keys
     run.live[where] = checked.live
     image = {**checked.image, "gate": {"known": judged.known, "ignored": judged.ignored},
-             "findings": finding_objects(judged.left)}  # fmt: skip
+             "findings": finding_rows(judged.left)}  # fmt: skip
     document.images.append(image if top is None else {**image, "tree": top})
 
 
@@ -190,9 +190,9 @@ def _predict(document: Document, layout: str | None) -> None:
 
 
 def _list_rules() -> int:
-    from ftpatch.rules import register
+    from ftpatch.rules.register import rules_for
 
-    for rule in register():
+    for rule in rules_for():
         emit(f"{rule.id:<20} {rule.severity:<8} {rule.title}\n")
     return 0
 

@@ -37,12 +37,13 @@ def command(
     """
     from ftpatch.compare import diff
     from ftpatch.report import Document, destinations
+    from ftpatch.rules.register import rules_for
 
     hashed = bool({format_, *(name for name, _ in destinations(report))} - {"text", "csv"})
     if os.path.isdir(old) != os.path.isdir(new):
         raise UsageError("a tree and a file cannot be compared", new, expected="two files, or two directories")
     check_reports(report, [old, new])
-    document = Document("diff", show_sites=show_all, rules=diff.RULES, fail_on="error" if fail_on else "note")
+    document = Document("diff", show_sites=show_all, rules=rules_for("diff"), fail_on="error" if fail_on else "note")
     if os.path.isdir(old):
         compared = _trees(old, new, layout, hashed, jobs, report, document)
     else:
@@ -94,11 +95,11 @@ def _bad(path: str, error: FtpatchError, top: str, document: Document) -> None:
 
 def _image(one: Compared, findings: tuple[Any, ...], top: str | None) -> dict[str, Any]:
     """The IMAGE object of the new file, or of the old one where that is gone, with what it was compared with."""
-    from ftpatch.report.findings import finding_objects
+    from ftpatch.report.findings import finding_rows
 
     image = (one.new or one.old).image  # type: ignore[union-attr]
     assert image is not None
     other = one.old.image if one.new and one.old else None
     compared = other and {key: other[key] for key in ("file", "sha256", "build_id", "layout", "carrier", "summary")}
-    found = {**image, "compared": compared, "findings": finding_objects(findings)}
+    found = {**image, "compared": compared, "findings": finding_rows(findings)}
     return found if top is None else {**found, "tree": top}

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from ftpatch import trees
@@ -23,37 +23,7 @@ from ftpatch.compare.digest import Digest, Key, Site, digest_files
 from ftpatch.errors import UsageError
 from ftpatch.explain.untraceable import base_name, text_of
 from ftpatch.finding import SEVERITIES, Finding
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One kind of change, for the reports."""
-
-    id: str
-    severity: str
-    title: str
-    help: str
-    source: str = "ftpatch diff"
-
-
-RULES = (
-    Rule("diff-layout", "error", "the layout of the sites changed", "Tools and patches made for the other build do not "
-         "fit. Look at the compiler, its flags and the configuration."),
-    Rule("diff-module-removed", "warning", "a module is gone", "What hooked its functions finds nothing."),
-    Rule("diff-lost", "warning", "a function is no longer traceable", "Hooks on it fail with this build. Look at "
-         "notrace, at the flags of its file, and at what drops records."),
-    Rule("diff-reach", "warning", "more calls are out of reach", "Calls that reach neither the tracer nor a trampoline "
-         "cannot be enabled."),
-    Rule("diff-removed", "note", "a traceable function is gone", "It was removed, renamed in the source, or is inlined "
-         "everywhere now (ftpatch explain tells)."),
-    Rule("diff-renamed", "note", "the compiler renamed a function", "Hooks by name have to follow."),
-    Rule("diff-gained", "note", "a function became traceable", "Nothing to do."),
-    Rule("diff-added", "note", "a new function is traceable", "Nothing to do."),
-    Rule("diff-count", "note", "a figure changed", "Compare with what was meant to change."),
-    Rule("diff-module-added", "note", "a module is new", "Nothing to do."),
-)  # fmt: skip
-RANK = {rule.id: i for i, rule in enumerate(RULES)}
-BY_ID = {rule.id: rule for rule in RULES}
+from ftpatch.rules.register import rules_for
 
 
 @dataclass(frozen=True)
@@ -95,7 +65,14 @@ def class_of(one: Finding) -> str:
 
 def impact(one: Finding) -> tuple[int, int, int, str, str]:
     """What findings are sorted by: severity, kind, how many, name."""
-    return (-SEVERITIES.index(one.severity), RANK[one.rule], -one.count, one.function or "", one.message)
+    return (-SEVERITIES.index(one.severity), list(_severities()).index(one.rule), -one.count, one.function or "",
+            one.message)  # fmt: skip
+
+
+@cache
+def _severities() -> dict[str, str]:
+    """The usual severity of each kind of change, in the order of their impact."""
+    return {rule.id: rule.severity for rule in rules_for("diff")}
 
 
 def read_tree(
@@ -276,5 +253,4 @@ def _site_finding(rule: str, path: str, key: Key, site: Site, message: str, coun
 
 
 def _finding(rule: str, path: str, message: str, severity: str | None = None, **more: Any) -> Finding:
-    one = BY_ID[rule]
-    return Finding(rule, severity or one.severity, message, path, help=one.help, **more)
+    return Finding(rule, severity or _severities()[rule], message, path, **more)

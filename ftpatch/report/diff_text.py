@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
+from ftpatch.rules.register import rules_for
 
 N_SHOWN = 10
 BOLD, PLAIN = ("\x1b[1m", "\x1b[0m"), ("", "")
-TITLES = {
-    "diff-layout": "layout", "diff-module-removed": "modules gone", "diff-lost": "no longer traceable",
-    "diff-reach": "reach", "diff-removed": "gone", "diff-renamed": "renamed by the compiler",
-    "diff-gained": "traceable now", "diff-added": "new", "diff-count": "figures", "diff-module-added": "modules new",
-}  # fmt: skip
 
 
 def render(document: Document) -> Iterator[str]:
@@ -53,10 +50,11 @@ def _tree(top: str, images: Sequence[dict[str, Any]], style: tuple[str, str], ev
     findings = [{**one, "file": image["file"]} for image in images for one in image["findings"]]
     yield f"{style[0]}{printable(top)}{style[1]}: {len(images)} modules changed\n"
     yield _line("result", _sum(findings))
-    for rule in dict.fromkeys(one["rule"] for one in sorted(findings, key=lambda one: list(TITLES).index(one["rule"]))):
+    present = {one["rule"] for one in findings}
+    for rule in [rule for rule in _labels() if rule in present]:
         mine = [one for one in findings if one["rule"] == rule]
         n, files = sum(one["count"] for one in mine), len({one["file"] for one in mine})
-        yield f"  {TITLES[rule]}: {n} in {files} modules\n"
+        yield f"  {_labels()[rule]}: {n} in {files} modules\n"
         shown = mine if everything else mine[:N_SHOWN]
         for one in shown:
             name = one["file"].removeprefix(os.path.join(top, "")) or one["file"]
@@ -71,7 +69,7 @@ def _findings(findings: Sequence[dict[str, Any]], everything: bool) -> Iterator[
     kinds = dict.fromkeys(one["rule"] for one in findings)
     for rule in kinds:
         mine = [one for one in findings if one["rule"] == rule]
-        yield f"  {TITLES[rule]}: {sum(one['count'] for one in mine)}\n"
+        yield f"  {_labels()[rule]}: {sum(one['count'] for one in mine)}\n"
         shown = mine if everything else mine[:N_SHOWN]
         for one in shown:
             place = f" ({one['section']}+{one['offset']})" if one["section"] and one["offset"] else ""
@@ -84,8 +82,14 @@ def _sum(findings: Sequence[dict[str, Any]]) -> str:
     counts: Counter[str] = Counter()
     for one in findings:
         counts[one["rule"]] += one["count"]
-    texts = [f"{n} {TITLES[rule]}" for rule, n in sorted(counts.items(), key=lambda item: list(TITLES).index(item[0]))]
+    texts = [f"{counts[rule]} {label}" for rule, label in _labels().items() if rule in counts]
     return ", ".join(texts) or "no difference for tracing"
+
+
+@cache
+def _labels() -> dict[str, str]:
+    """What each kind of change is called, the worst first."""
+    return {rule.id: rule.label for rule in rules_for("diff")}
 
 
 def _line(key: str, text: str) -> str:

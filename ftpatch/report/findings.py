@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ftpatch.errors import printable
+from ftpatch.rules.register import help_of
 
 if TYPE_CHECKING:
     from ftpatch.elf.image import Image
@@ -18,31 +19,17 @@ FIELDS = ("rule", "severity", "message", "function", "row", "section", "offset",
 SITES = ("site enabled", "site disabled", "site redirected", "record dropped alone")
 RECORDS = ("record taken out", "record returned")
 N_SHOWN = 10
-HELP = {
-    "verify-journal": "the journal is of another run, or the file was changed after it",
-    "verify-signature": "ftpatch enable --signature strip leaves a signature out, --sign makes a new one",
-}
 
 
-def finding_rows(findings: tuple[Finding, ...]) -> list[dict[str, Any]]:
-    """One object per finding."""
+def finding_rows(findings: Sequence[Finding | Found]) -> list[dict[str, Any]]:
+    """One object per finding. Those of `verify` have the position in the file, too."""
     return [
         {
-            "rule": one.rule, "severity": "error", "message": printable(one.message), "function": one.function,
-            "row": one.row, "section": one.section, "offset": None if one.offset is None else f"0x{one.offset:x}",
-            "pos": one.pos, "source": None, "help": HELP.get(one.rule, ""), "count": one.count,
-        }
-        for one in findings
-    ]  # fmt: skip
-
-
-def finding_objects(findings: Sequence[Found]) -> list[dict[str, Any]]:
-    """One object per finding of `check`."""
-    return [
-        {
-            "rule": one.rule, "severity": one.severity, "message": one.message, "function": one.function,
-            "row": one.row, "section": one.section, "offset": None if one.offset is None else f"0x{one.offset:x}",
-            "source": one.source, "help": one.help, "count": one.count,
+            "rule": one.rule, "severity": getattr(one, "severity", "error"), "message": printable(one.message),
+            "function": one.function, "row": one.row, "section": one.section,
+            "offset": None if one.offset is None else f"0x{one.offset:x}",
+            **({"pos": one.pos} if one.rule.startswith("verify-") else {}),
+            "source": getattr(one, "source", None), "help": help_of(one.rule), "count": one.count,
         }
         for one in findings
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The linter: rules about patch sites, one function each, in a register that says all there is to say of them.
+"""The linter: rules about patch sites, one function each; the register has all there is to say of them.
 
 A rule is asked only where it can apply: `kinds` of files, and `needs`, names of what a case must have for it. It looks
 at whole columns and makes a Python object only for what it found; it never changes anything, and says nothing twice
@@ -10,32 +10,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.finding import Finding
-from ftpatch.rules.case import Case, Hit
 
-ANY = ("vmlinux", "module", "object", "program")
-LINKED, RELOCATABLE = ("vmlinux", "program"), ("module", "object")
+if TYPE_CHECKING:
+    from ftpatch.rules.case import Case, Hit
+
+ANY = ("vmlinux", "module", "object", "program")  # kinds of files
+RELOCATABLE = ("module", "object")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """id, severity, title: one line; find: the function; why, todo, source: the help text."""
+    """What can be found, by any verb. The texts are those of register.toml."""
 
     id: str
     severity: str
-    title: str
-    find: Callable[[Case], Iterable[Hit]]
-    why: str
-    todo: str
-    source: str
+    title: str  # one line
+    why: str = ""  # what it means
+    todo: str = ""  # what to do about it
+    source: str = ""  # where that is known from
+    label: str = ""  # what text calls so many of it
     kinds: tuple[str, ...] = ANY
     needs: tuple[str, ...] = ("records", "table")
+    find: Callable[[Case], Iterable[Hit]] | None = None  # None for what `diff` and `verify` find in their own way
+    verb: str = "check"  # who asks it
 
     @property
     def help(self) -> str:
-        return f"{self.why} {self.todo} Source: {self.source}."
+        """The whole text, for those who met the rule for the first time."""
+        return " ".join(part for part in (self.why, self.todo, self.source and f"Source: {self.source}.") if part)
 
     def applies(self, case: Case) -> bool:
         """Whether the case has what the rule looks at."""
@@ -44,7 +50,7 @@ class Rule:
 
 def _has(case: Case, name: str) -> bool:
     value = getattr(case, name)
-    return value is not None and (name != "kconfig" or bool(value))
+    return value is not None and (name != "kconfig" or bool(value))  # a configuration without options is none
 
 
 @dataclass(frozen=True)
@@ -55,18 +61,11 @@ class Found:
     after: str | None = None
 
 
-def register() -> tuple[Rule, ...]:
-    """Every rule, in the order of the reports."""
-    from ftpatch.rules import before, layout, modules, objects, reach, sites, table
-
-    return (*table.RULES, *layout.RULES, *sites.RULES, *objects.RULES, *reach.RULES, *modules.RULES, *before.RULES)
-
-
 def check(case: Case, rules: Sequence[Rule]) -> list[Found]:
     """What the rules find in one file, in their order and the order of its rows."""
     found = []
     for rule in rules:
-        if rule.applies(case):
+        if rule.find is not None and rule.applies(case):
             found += [_found(case, rule, hit) for hit in rule.find(case)]
     return found
 
@@ -81,8 +80,8 @@ def _found(case: Case, rule: Rule, hit: Hit) -> Found:
             section, offset = case.image.names[sec], int(table.off[hit.index] + table.site[hit.index])
         if function is None and sec >= 0:
             after = case.before_symbol(int(table.va[hit.index]))
+    message = printable(hit.text)
     finding = Finding(
-        rule.id, rule.severity, printable(hit.text), case.image.path, function, row, section, offset, None, rule.help,
-        hit.count,
+        rule.id, rule.severity, message, case.image.path, function, row, section, offset, count=hit.count
     )  # fmt: skip
     return Found(finding, after)

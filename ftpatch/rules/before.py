@@ -8,7 +8,6 @@ import numpy as np
 
 from ftpatch.arch import Shape
 from ftpatch.elf.tables import STT_FUNC
-from ftpatch.rules import LINKED, Rule
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.objects import unrecorded
 from ftpatch.sites.table import READY, STATUSES, SiteTable
@@ -107,21 +106,9 @@ def must_trace(case: Case) -> Iterator[Hit]:
         yield Hit(f"{name} must be traceable; {why if len(at) else 'there is no such function'}", None, name)
 
 
-RULES = (
-    Rule("records-collapsed", "error", "most records are gone", records_collapsed,
-         "A build step read the table with the other byte order or another tool, and emptied it: everything looks "
-         "sound, and nothing can be traced.", "Compare with the earlier build (--against, --baseline).",
-         "scripts/sorttable.c; the thread of 20250402213152.339815163@goodmis.org", needs=("records",)),
-    Rule("lost-record", "warning", "a function lost its record since the earlier build", lost_site,
-         "The NOPs are there, the record is not: hooks on the function stop working with this build.",
-         "See what differs in the link (--gc-sections, sorttable, section flags).",
-         "binutils PR 25381; scripts/sorttable.c", kinds=("vmlinux",)),
-    Rule("config-mismatch", "error", "the file is not of this configuration", config_mismatch,
-         "Objects that were built with other flags than the kernel's lack its sites, or have others.",
-         "Build with the kernel's CC_FLAGS_FTRACE, or give the right configuration.",
-         "arch/arm64/Makefile, arch/powerpc/Makefile", kinds=("vmlinux", "module"), needs=("records", "kconfig")),
-    Rule("must-trace", "error", "a function that must be traceable is not", must_trace,
-         "The list in ftpatch.toml names it: something of yours hooks it.",
-         "See why it lost its record (inlined, notrace, renamed, dead weak), or take it off the list.",
-         "ftpatch.toml must-be-traceable", kinds=LINKED),
-)  # fmt: skip
+FINDS = {
+    "records-collapsed": records_collapsed,
+    "lost-record": lost_site,
+    "config-mismatch": config_mismatch,
+    "must-trace": must_trace,
+}

@@ -10,7 +10,7 @@ from ftpatch.arrays import Mask
 from ftpatch.elf import tables as t
 from ftpatch.errors import ShapeError
 from ftpatch.kernel.kallsyms import listed_as
-from ftpatch.rules import RELOCATABLE, Rule
+from ftpatch.rules import RELOCATABLE
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.words import some
 from ftpatch.sites.table import LEFTOVER, OUTSIDE, UNEXPECTED
@@ -161,49 +161,16 @@ def kcfi_prefix(case: Case) -> Iterator[Hit]:
             yield Hit(f"{table.name(one)} has {hash_:#010x} in front of its entry, not a type hash", one)
 
 
-RULES = (
-    Rule("dead-weak", "warning", "a record of a dead weak function", dead_weak,
-         "The linker kept the code of a weak function that another one overrides, and its record: hooks on it never "
-         "fire, and it is shown under a name that is not its own.",
-         "Drop the records (ftpatch drop --status weak-leftover), or build with sorttable, which empties the slots.",
-         "scripts/sorttable.c (Linux 6.15); kernel/trace/ftrace.c FTRACE_MCOUNT_MAX_OFFSET"),
-    Rule("outside-text", "error", "a record outside all code", outside_text,
-         "Older kernels patch whatever is there or fault, newer ones skip the record; in no case is a function traced.",
-         "Look at what made the record; drop it.", "kernel/trace/ftrace.c ftrace_process_locs()"),
-    Rule("exit-text", "warning", "a record in exit text", exit_text,
-         "Exit text is not traced: __exit implies notrace, ppc64 skips such records and others free the text.",
-         "Mark the function __exit, or drop the record.", "include/linux/init.h; arch/powerpc ftrace_call_adjust()"),
-    Rule("notrace-section", "error", "a record in code that must not be traced", notrace_section,
-         "noinstr and entry code runs where the tracer cannot: with a foreign stack or page table, or in its own way.",
-         "Build the file without CC_FLAGS_FTRACE, mark the function notrace, or drop the record.",
-         "include/linux/compiler_types.h noinstr; Documentation/core-api/entry.rst"),
-    Rule("not-at-entry", "error", "a record inside a function, not at its entry", not_at_entry,
-         "The kernel would write a call over instructions in the middle of a function.",
-         "Look at what made the record (recordmcount, an assembler file, a changed symbol).", "ftrace_call_adjust()"),
-    Rule("mixed-layouts", "error", "a site of another layout than the rest", mixed_layouts,
-         "One kernel knows one layout. An object built with other flags has sites that it patches wrongly or refuses.",
-         "Build all objects with the kernel's own CC_FLAGS_FTRACE; --layout forces one for the other verbs.",
-         "arch/arm64/Makefile, arch/powerpc/Makefile CC_FLAGS_FTRACE", needs=()),
-    Rule("literal-misaligned", "error", "an ops pointer that is not aligned to eight bytes", literal_misaligned,
-         "The kernel warns of a misaligned patch-site and leaves it out, or stops while a module loads; a pointer "
-         "across two words cannot be replaced in one store.",
-         "Build with -fmin-function-alignment=8 (GCC 14) or without -Os, cold and the like (GCC PR 88345).",
-         "arch/arm64/kernel/ftrace.c ftrace_call_adjust(); Linux commit c27cd083cfb9"),
-    Rule("alignment-lost", "warning", "functions are less aligned than the kernel wants", alignment_lost,
-         "GCC drops -falign-functions for cold functions and under -Os (PR 88345): where the linker or loader puts the "
-         "section is then chance, and with it whether its sites work.",
-         "Build with -fmin-function-alignment=8 (GCC 14), or align the section.",
-         "GCC PR 88345; Linux commit b3f11af9b2ce"),
-    Rule("global-entry", "warning", "records at the global entry", global_entry,
-         "clang records the global entry of a function while its NOP is at the local one. Only kernels with "
-         "out-of-line stubs correct that.", "Use such a kernel, or a clang in which LLVM issue 163706 is fixed.",
-         "LLVM issue 163706; arch/powerpc/kernel/trace/ftrace.c ftrace_call_adjust() (Linux 7.2)"),
-    Rule("toolchain-layout", "error", "a layout that no kernel patches", broken_prologue,
-         "gcc 12 puts the NOPs in front of the set-up of r2, which is then off by eight; N,M with M > 0 puts them "
-         "between the entries.", "Build with gcc 13 or newer and the kernel's own flags.",
-         "arch/powerpc/tools/gcc-check-fpatchable-function-entry.sh"),
-    Rule("kcfi-prefix", "error", "no kCFI hash in front of a traced function", kcfi_prefix,
-         "An indirect call compares the word in front of the entry; objects built with another prefix trap there.",
-         "Build all objects with the same -fsanitize=kcfi and -fpatchable-function-entry flags, without NOPs in front.",
-         "arch/arm64/Kconfig DYNAMIC_FTRACE_WITH_CALL_OPS; ClangBuiltLinux issue 1744"),
-)  # fmt: skip
+FINDS = {
+    "dead-weak": dead_weak,
+    "outside-text": outside_text,
+    "exit-text": exit_text,
+    "notrace-section": notrace_section,
+    "not-at-entry": not_at_entry,
+    "mixed-layouts": mixed_layouts,
+    "literal-misaligned": literal_misaligned,
+    "alignment-lost": alignment_lost,
+    "global-entry": global_entry,
+    "toolchain-layout": broken_prologue,
+    "kcfi-prefix": kcfi_prefix,
+}

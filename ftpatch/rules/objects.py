@@ -8,7 +8,6 @@ import numpy as np
 
 from ftpatch.arch import MATCH_OLD, WINDOW, WINDOW_FIRST
 from ftpatch.arrays import I64
-from ftpatch.rules import RELOCATABLE, Rule
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.patchers import others
 from ftpatch.rules.words import first
@@ -80,15 +79,7 @@ def link_order(case: Case) -> Iterator[Hit]:
         yield Hit(text, section=image.names[sec], count=int(mine.sum()))
 
 
-RULES = (
-    Rule("nops-without-record", "error", "a function has a site and no record", nops_without_record,
-         "Somebody built the function to be traced, and the kernel will never know: its record was lost on the way "
-         "(--gc-sections, objcopy, an ordered section beside an unordered one).",
-         "Rebuild with the link order intact; ftpatch scan --sites shows what is left.",
-         "binutils PR 25381; GCC PRs 93195, 93197, 110729", kinds=RELOCATABLE),
-    Rule("link-order", "warning", "a record section is not tied to its code", link_order,
-         "Without SHF_LINK_ORDER and sh_link, --gc-sections keeps dead functions alive or removes all records without "
-         "a word; one section for several functions (GCC before 13) keeps or loses them together.",
-         "Build with GCC 13 or clang and -ffunction-sections, or link without --gc-sections.",
-         "GCC PRs 93195, 93197, 110729; binutils PR 25381", kinds=("object",), needs=("records",)),
-)  # fmt: skip
+FINDS = {
+    "nops-without-record": nops_without_record,
+    "link-order": link_order,
+}

@@ -10,7 +10,6 @@ import numpy as np
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.errors import PolicyError
 from ftpatch.plan.ool_slots import boot_calls
-from ftpatch.rules import Rule
 from ftpatch.rules.case import Case, Hit
 
 TIGHT = 16  # a call has little room left where it may grow by less than a sixteenth of its reach
@@ -135,22 +134,9 @@ def ool_reserve(case: Case) -> Iterator[Hit]:
                   f"set PPC_FTRACE_OUT_OF_LINE_NUM_RESERVE to {advice}", count=need - near.n)  # fmt: skip
 
 
-RULES = (
-    Rule("out-of-reach", "error", "a call that cannot reach its target", out_of_reach,
-         "A direct call spans 128 MB on arm64 and 32 MB on ppc64; where neither the entry nor a trampoline lies "
-         "within, the kernel cannot enable the site.", "Make the text smaller, or bring the trampolines nearer.",
-         "arch/arm64/kernel/ftrace.c ftrace_find_callable_addr(); arch/powerpc/tools/ftrace_check.sh",
-         kinds=("vmlinux", "module")),
-    Rule("headroom", "warning", "calls are close to the end of their reach", headroom,
-         "A little more text, or another configuration, and sites cannot be enabled any more.",
-         "Keep the trampolines near: fewer built-in drivers, modules instead.", "arch/powerpc/tools/ftrace_check.sh",
-         kinds=("vmlinux",)),
-    Rule("stub-count", "error", "fewer out-of-line stubs than records", stub_count,
-         "Every record takes a stub at boot; those that find none are left out, or ftrace is off altogether.",
-         "Build again with GNU objdump: llvm-objdump made the generator count none (Linux commit 875612a77450).",
-         "arch/powerpc/tools/ftrace-gen-ool-stubs.sh", kinds=("vmlinux",)),
-    Rule("ool-reserve", "error", "too few stubs are reserved near the start of the text", ool_reserve,
-         "Stubs at the end of the text are out of reach for its start once it is longer than 32 MB.",
-         "Raise CONFIG_PPC_FTRACE_OUT_OF_LINE_NUM_RESERVE as the message says.",
-         "arch/powerpc/Kconfig PPC_FTRACE_OUT_OF_LINE_NUM_RESERVE", kinds=("vmlinux",)),
-)  # fmt: skip
+FINDS = {
+    "out-of-reach": out_of_reach,
+    "headroom": headroom,
+    "stub-count": stub_count,
+    "ool-reserve": ool_reserve,
+}

@@ -13,8 +13,9 @@ from ftpatch.arch import MATCH_OLD, Shape
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
-from ftpatch.rules import Found, check, register
+from ftpatch.rules import Found, check
 from ftpatch.rules.case import Case, Context
+from ftpatch.rules.register import rules_for
 from ftpatch.sites.records import RecordTable, join, read_records
 from ftpatch.sites.scan import Scan, scan_file
 from ftpatch.sites.table import ENABLED, NULL, READY, SiteTable, read_sites
@@ -90,7 +91,7 @@ def check_file(request: Request, path: str) -> Checked:
     if request.against and case.image.trailer:
         context = replace(context, certificates=certificates_of(request.against))
     case = replace(case, context=context)
-    found = check(case, [rule for rule in register() if rule.id in request.rules])
+    found = check(case, [rule for rule in rules_for() if rule.id in request.rules])
     found = with_lines(case, found) if request.lines else found
     live = int(case.records.live.sum()) if case.records is not None else 0
     return Checked(path, _object(case, request.full or request.sites, request.sites), tuple(found), live)
@@ -194,8 +195,3 @@ def _object(case: Case, full: bool, sites: bool) -> dict[str, Any]:
         "kind": case.kind, "layout": shape.name if shape else "none",
         "carrier": case.records.carrier if case.records is not None else "none", "summary": None, "sites": [],
     }  # fmt: skip
-
-
-def known_rules() -> tuple[str, ...]:
-    """The ids of all rules."""
-    return tuple(rule.id for rule in register())

@@ -8,7 +8,6 @@ import numpy as np
 
 from ftpatch.elf.relocations import relocations_of, touched
 from ftpatch.plan.targets import READ
-from ftpatch.rules import LINKED, Rule
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.patchers import others
 from ftpatch.sites.table import ENABLED, HALF, LEFTOVER, READY, UNEXPECTED
@@ -114,37 +113,14 @@ def site_relocated(case: Case) -> Iterator[Hit]:
         yield Hit(f"row {table.row[one]}: a relocation writes into the words of this site", one)
 
 
-RULES = (
-    Rule("unexpected-words", "error", "a site holds neither NOPs nor a call", unexpected_words,
-         "The kernel compares the words before it writes; one site that differs prints an ftrace bug and switches all "
-         "tracing off.", "Look at what wrote there; rebuild the object.",
-         "arch/arm64/kernel/ftrace.c ftrace_init_nop(), arch/powerpc/kernel/trace/ftrace.c"),
-    Rule("record-without-nops", "error", "a record of code without a site", record_without_nops,
-         "The function that the record belonged to is gone or elsewhere: what --gc-sections and a lost SHF_LINK_ORDER "
-         "leave (binutils 25381, GCC 93195, 93197, 110729).", "Rebuild with the link order intact, or drop the record.",
-         "binutils PR 25381; arch/powerpc/Kconfig LD_DEAD_CODE_DATA_ELIMINATION"),
-    Rule("site-enabled", "error", "a site is enabled and its record is live", site_enabled,
-         "At boot or load the kernel expects NOPs, finds the call, and switches tracing off for the whole system.",
-         "Drop the record (ftpatch enable does), or restore the NOPs (ftpatch disable).",
-         "kernel/trace/ftrace.c ftrace_bug(), ftrace_kill()"),
-    Rule("site-half", "error", "a site is half rewritten", site_half,
-         "The form that a running kernel gives to a disabled site is no form for the disk: initialisation fails on it.",
-         "Restore the NOPs (ftpatch disable), or finish the patch.", "arch/arm64/kernel/ftrace.c ftrace_init_nop()"),
-    Rule("without-record", "note", "sites are enabled without a record", without_record,
-         "An earlier patch enabled them: they run the trampoline from the first instruction on and cannot be traced by "
-         "name.", "Nothing, if that was meant.", "ftpatch enable"),
-    Rule("literal-missing", "error", "an enabled site has no ops pointer", literal_missing,
-         "ftrace_caller loads the pointer and follows it without a test: the first call ends in an oops.",
-         "Fill the pointer, with its relocation (ftpatch enable does).",
-         "arch/arm64/kernel/entry-ftrace.S ftrace_caller", kinds=LINKED),
-    Rule("not-atomic", "error", "a site that cannot be patched atomically", not_atomic,
-         "Instructions are four bytes on four; a record between them names none, and a store there changes two.",
-         "Look at what made the record.", "Arm ARM B2.2.5; Power ISA book II 1.4"),
-    Rule("site-shared", "error", "two mechanisms rewrite one site", site_shared,
-         "Static keys and alternatives change words without asking ftrace: whoever comes second finds the other's.",
-         "Keep the NOPs of the entry apart from the first statement.", "kernel/jump_label.c, "
-         "arch/arm64/kernel/alternative.c"),
-    Rule("site-relocated", "error", "a relocation writes into a site", site_relocated,
-         "The loader runs first, so the kernel finds other words than the file shows.",
-         "Take the relocation away; see what it was for.", "kernel/module/main.c apply_relocations()"),
-)  # fmt: skip
+FINDS = {
+    "unexpected-words": unexpected_words,
+    "record-without-nops": record_without_nops,
+    "site-enabled": site_enabled,
+    "site-half": site_half,
+    "without-record": without_record,
+    "literal-missing": literal_missing,
+    "not-atomic": not_atomic,
+    "site-shared": site_shared,
+    "site-relocated": site_relocated,
+}

@@ -9,7 +9,6 @@ import numpy as np
 from ftpatch.arrays import I64
 from ftpatch.errors import RecordError
 from ftpatch.plan.records_out import LOOP, MAX_CODE
-from ftpatch.rules import LINKED, RELOCATABLE, Rule
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.words import some
 
@@ -149,42 +148,14 @@ def only_init(case: Case) -> Iterator[Hit]:
         yield Hit(f"all {len(index)} live records are init text: {some(case, index)}", count=len(index))
 
 
-RULES = (
-    Rule("table-ends", "error", "the record table cannot be read", table_ends,
-         "The kernel walks from one end of the table to the other; ends that do not fit make it read other things.",
-         "Look at the linker script's MCOUNT_REC and at what changed the file since.",
-         "include/asm-generic/vmlinux.lds.h; kernel/trace/ftrace.c ftrace_init()", needs=()),
-    Rule("slot-relocation", "error", "a slot is relocated twice, or alone is not", slot_relocation,
-         "A slot that RELR and RELATIVE both move is moved twice, and one that neither moves keeps its link address: "
-         "the kernel patches some other word.", "Rebuild .rela.dyn and .relr.dyn, or restore the slot's own entry.",
-         "arch/arm64/kernel/pi/relocate.c; arch/powerpc/kernel/reloc_64.S", needs=()),
-    Rule("word-ignored", "error", "a slot's word is not what its relocation writes", word_ignored,
-         "The relocation runs at every boot and wins; whoever changed only the word changed nothing.",
-         "Change the addend, or make the relocation NONE and zero the word.",
-         "arch/powerpc/kernel/reloc_64.S relocate()", kinds=LINKED, needs=("records",)),
-    Rule("duplicate", "error", "two records name one place", duplicate,
-         "The second record finds the site as the first one left it: an ftrace bug at boot, and tracing is off.",
-         "Drop one of the two.", "kernel/trace/ftrace.c ftrace_update_code()", needs=("records",)),
-    Rule("unsorted", "error", "a record is out of order in a table that is not sorted again", unsorted,
-         "With BUILDTIME_MCOUNT_SORT the kernel searches the table by bisection as it stands: functions behind the gap "
-         "are not found.", "Run sorttable again, or sort the slots.",
-         "kernel/trace/ftrace.c lookup_rec(), scripts/sorttable.c", kinds=("vmlinux",), needs=("records",)),
-    Rule("null-after-live", "warning", "a null slot stands between live ones", null_after_live,
-         "Zeros lead a table that was sorted at build; one behind live records is skipped, but "
-         "FTRACE_SORT_STARTUP_TEST complains, and the slot was emptied after the build.",
-         "Move the zeros to the front (ftpatch drop does).", "kernel/trace/ftrace.c test_is_sorted()",
-         kinds=("vmlinux",), needs=("records",)),
-    Rule("null-not-skipped", "error", "a slot is 0 and this kernel does not skip it", null_not_skipped,
-         "Kernels that adjust a record before they test it take 0 for a site at address 4, fault on it and switch "
-         "tracing off.", "Write −4 with the relocation NONE, or cut the slot out (ftpatch drop does).",
-         "kernel/trace/ftrace.c ftrace_process_locs() before Linux commit 6eeca746fa5f", kinds=("vmlinux",)),
-    Rule("record-lost", "error", "a record's function is gone", record_lost,
-         "--gc-sections or a COMDAT group took the function and left its record, or objcopy left the slot without its "
-         "relocation; ppc64's loader refuses relocations of type NONE besides.",
-         "Link with SHF_LINK_ORDER intact (binutils 25381, GCC 93195, 93197, 110729), or cut the slot out.",
-         "kernel/module/main.c; scripts/module.lds.S", kinds=RELOCATABLE, needs=()),
-    Rule("only-init", "error", "every record is init text", only_init,
-         "When init memory is freed the kernel takes its records out, and reads a null pointer where none is left.",
-         "Leave one record outside init text, or none at all.", "kernel/trace/ftrace.c ftrace_free_mem()",
-         kinds=("vmlinux",)),
-)  # fmt: skip
+FINDS = {
+    "table-ends": table_ends,
+    "slot-relocation": slot_relocation,
+    "word-ignored": word_ignored,
+    "duplicate": duplicate,
+    "unsorted": unsorted,
+    "null-after-live": null_after_live,
+    "null-not-skipped": null_not_skipped,
+    "record-lost": record_lost,
+    "only-init": only_init,
+}
