@@ -23,8 +23,10 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ftpatch.container import envelope
-from ftpatch.container.envelope import Contents, encoder_of, encoders, open_elf, wrap, wrapping_for
+from ftpatch.container import envelope, unpack
+from ftpatch.container.envelope import Contents, open_elf
+from ftpatch.container.pack import encoder_of, encoders, wrap
+from ftpatch.container.wrappings import WRAPPINGS, wrapping_for
 from ftpatch.elf.image import open_image
 from ftpatch.errors import EnvelopeError, FtpatchError, InputError, UnsupportedError
 from tools import kernels
@@ -80,7 +82,7 @@ def test_what_was_wrapped_is_found_again(content: bytes, signed: bool, how: tupl
 def test_content_of_many_pieces_is_whole(
     wrapping: str, encoder: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(envelope, "PIECE", 4096)
+    monkeypatch.setattr(unpack, "PIECE", 4096)
     content = (ELF * 2)[: size + 4]
     found = open_elf(written(tmp_path, wrap(wrapping, content, encoder)), len(content))
     assert found.data.tobytes() == content
@@ -253,7 +255,7 @@ def test_archive_without_its_last_or_all_but_its_first_bytes_is_refused(
     wrapping: str, encoder: str, tmp_path: Path
 ) -> None:
     raw = wrap(wrapping, ELF, encoder)
-    for cut in (len(raw) - 1, len(raw) - 4, len(raw) - 8, len(envelope.WRAPPINGS[wrapping].magic)):
+    for cut in (len(raw) - 1, len(raw) - 4, len(raw) - 8, len(WRAPPINGS[wrapping].magic)):
         line = f"{NAMES[wrapping]} ends too early: found {cut} bytes – the file is truncated"
         assert refusal(tmp_path, raw[:cut]) == line
 
@@ -272,7 +274,7 @@ def test_changed_archive_is_refused(wrapping: str, encoder: str, tenth: int, tmp
 @settings(deadline=None)
 def test_noise_behind_a_magic_is_refused(content: bytes, wrapping: str) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.raises(InputError):
-        open_elf(written(Path(folder), envelope.WRAPPINGS[wrapping].magic + content))
+        open_elf(written(Path(folder), WRAPPINGS[wrapping].magic + content))
 
 
 @pytest.mark.parametrize("wrapping,encoder", PACKED)

@@ -26,7 +26,9 @@ from test_signature import rsa_key
 
 import ftpatch.report
 from ftpatch.cli import run
-from ftpatch.container import envelope
+from ftpatch.container import pack
+from ftpatch.container.pack import encoders, wrap
+from ftpatch.container.wrappings import WRAPPINGS
 from ftpatch.document import json_input
 from ftpatch.write import contents
 from tools import kernels
@@ -79,7 +81,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a kernel, patched twice, and with a module, patched once."""
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(VMLINUX, "vmlinux")
-    (tmp_path / "mini.ko.xz").write_bytes(envelope.wrap("xz", MODULE.read_bytes() + SIGNATURE))
+    (tmp_path / "mini.ko.xz").write_bytes(wrap("xz", MODULE.read_bytes() + SIGNATURE))
     assert enabled("vmlinux", "one", "J1", "--func", "vfs_read") == 0
     assert enabled("one", "two", "J2", "--func", "vfs_write") == 0
     assert enabled("mini.ko.xz", "new.ko.xz", "J") == 0
@@ -121,8 +123,8 @@ def test_a_kernel_comes_back_whatever_was_done_to_its_records_and_ops(source: Pa
 def packed(content: bytes) -> dict[str, bytes]:
     """The content in every packing that an encoder of ours makes, and in some that none makes."""
     ours = {
-        name: envelope.wrap(wrapping, content, name)
-        for wrapping in ("none", *envelope.WRAPPINGS) for name in envelope.encoders(wrapping)
+        name: wrap(wrapping, content, name)
+        for wrapping in ("none", *WRAPPINGS) for name in encoders(wrapping)
     }  # fmt: skip
     padded = ours["xz-mt"] + bytes(8)
     return {**ours, "gzip with a name": gzip.compress(content, 9, mtime=1), "xz -0": lzma.compress(content, preset=0),
@@ -140,7 +142,7 @@ def test_a_module_comes_back_with_its_packing_and_its_signature(
     assert comes_back(source, tmp_path, *options, *(key_files(tmp_path, rsa_key()) if options else ()))
     (image,) = json.loads((tmp_path / "journal").read_text())["images"]
     jsonschema.validate(json.loads((tmp_path / "journal").read_text()), SCHEMA)
-    ours = encoder in ("none", *(name for wrapping in envelope.WRAPPINGS for name in envelope.encoders(wrapping)))
+    ours = encoder in ("none", *(name for wrapping in WRAPPINGS for name in encoders(wrapping)))
     assert image["packing"]["encoder"] == (encoder if ours else None)
     assert ("original" in image["packing"]) == (not ours)
     assert image["size"] == MODULE.stat().st_size
@@ -184,7 +186,7 @@ def test_a_file_patched_twice_goes_back_step_by_step(here: Path) -> None:
 def test_a_result_that_was_packed_in_another_way_since_is_the_same_result(here: Path) -> None:
     elf = lzma.decompress(Path("new.ko.xz").read_bytes())
     for name, encoder in (("a.ko", ("none", "none")), ("a.zst", ("zst", "zstd-19")), ("a.ko.gz", ("gz", "zlib"))):
-        Path(name).write_bytes(envelope.wrap(encoder[0], elf, encoder[1]))
+        Path(name).write_bytes(wrap(encoder[0], elf, encoder[1]))
         assert restored(name, "J", "-o", "back") == 0
         assert digest("back") == digest("mini.ko.xz")
 
@@ -332,7 +334,7 @@ def test_another_compressor_is_told_from_another_file(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A library of another version makes other bytes of the same content."""
-    monkeypatch.setitem(envelope.ENCODERS["xz"], "xz-mt", lambda data: lzma.compress(data, preset=1))
+    monkeypatch.setitem(pack.ENCODERS["xz"], "xz-mt", lambda data: lzma.compress(data, preset=1))
     assert refused(capsys, 5, "new.ko.xz", "J", "-o", "back") == (
         "back: its xz data cannot be made again here: found other bytes from encoder xz-mt, expected sha256 "
         f"{digest('mini.ko.xz')[:16]}… – the library has another version; -o OUT.ko gives the content uncompressed\n"
@@ -526,7 +528,7 @@ def patched(kind: str) -> tuple[bytes, bytes, str]:
     with tempfile.TemporaryDirectory() as folder:
         source, after, report = (Path(folder, name) for name in ("source", "after", "journal"))
         content = MODULE.read_bytes() + SIGNATURE
-        source.write_bytes({"xz": envelope.wrap("xz", content), "gz": gzip.compress(content, 1, mtime=1),
+        source.write_bytes({"xz": wrap("xz", content), "gz": gzip.compress(content, 1, mtime=1),
                             "vmlinux": VMLINUX.read_bytes()}[kind])  # fmt: skip
         assert enabled(source, after, report, "--func", "row:2", "--func", "row:3", "--skip-unpatchable") == 0
         return source.read_bytes(), after.read_bytes(), report.read_text()

@@ -11,7 +11,7 @@ import binascii
 import re
 from typing import TypeVar
 
-from ftpatch.container import envelope
+from ftpatch.container.wrappings import WRAPPINGS
 from ftpatch.document import SCHEMA, json_input
 from ftpatch.document.journal import Edit, Journal, Output, SiteAction
 from ftpatch.document.json_input import NotJson, Object
@@ -59,8 +59,8 @@ def read_journal(path: str) -> Journal:
 def _journal(path: str, command: str, image: Object) -> Journal:
     output, packing = _member(image, "output", dict, path), _member(image, "packing", dict, path)
     wrapping, encoder = _member(packing, "wrapping", str, path), packing.get("encoder")
-    if wrapping not in ("none", *envelope.WRAPPINGS):
-        raise _not_a_journal(path, f"wrapping {wrapping[:40]!r}", ", ".join(("none", *envelope.WRAPPINGS)))
+    if wrapping not in ("none", *WRAPPINGS):
+        raise _not_a_journal(path, f"wrapping {wrapping[:40]!r}", ", ".join(("none", *WRAPPINGS)))
     if encoder is not None:
         encoder = _member(packing, "encoder", str, path)
     size = _member(image, "size", int, path)

@@ -20,6 +20,8 @@ import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.container import envelope
+from ftpatch.container.pack import wrap
+from ftpatch.container.wrappings import WRAPPINGS, wrapping_for
 from ftpatch.document.journal import Edit, Journal
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image, open_image
@@ -74,7 +76,7 @@ def restore(
     content = [*elf, memoryview(journal.cut)] if journal.cut else elf
     if _sha256(content) != journal.plain_sha256:
         raise _unsound(journal, "bytes of another file")
-    wrapping = envelope.wrapping_for(out, journal.wrapping) if by_suffix else journal.wrapping
+    wrapping = wrapping_for(out, journal.wrapping) if by_suffix else journal.wrapping
     packed = _packed(journal, content, wrapping, out)
     same = wrapping == journal.wrapping
     sha256 = journal.sha256 if same else _sha256(packed)
@@ -181,15 +183,15 @@ def _packed(journal: Journal, content: Pieces, wrapping: str, out: str) -> Piece
             raise _unsound(journal, "two sha256 of one file")
         return content
     if wrapping != journal.wrapping:
-        return content if wrapping == "none" else [memoryview(envelope.wrap(wrapping, b"".join(content)))]
+        return content if wrapping == "none" else [memoryview(wrap(wrapping, b"".join(content)))]
     if journal.encoder is None:
         packed = memoryview(journal.original)
         if _sha256([packed]) != journal.sha256:
             raise _unsound(journal, "another file as its original")
         return [packed]
-    packed = memoryview(envelope.wrap(wrapping, b"".join(content), journal.encoder))
+    packed = memoryview(wrap(wrapping, b"".join(content), journal.encoder))
     if _sha256([packed]) != journal.sha256:
-        name = envelope.WRAPPINGS[wrapping].name
+        name = WRAPPINGS[wrapping].name
         raise PlanError(f"its {name} cannot be made again here", out,
                         found=f"other bytes from encoder {journal.encoder}", expected=f"sha256 {journal.sha256[:16]}…",
                         todo="the library has another version; -o OUT.ko gives the content uncompressed")  # fmt: skip

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftpatch.arrays import Mask
-from ftpatch.container.envelope import Contents, encoder_of
+from ftpatch.container.envelope import Contents
+from ftpatch.container.pack import encoder_of
 from ftpatch.document.rows import image_object
 from ftpatch.elf.image import Image
 from ftpatch.plan.edits import Edits

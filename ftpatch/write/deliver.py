@@ -49,9 +49,9 @@ def packing_for(
 ) -> tuple[Packing, tuple[str, ...]]:
     """How the result is packed, and what to tell of its signature. signature: `strip` or `refuse` one that is there;
     sign: key and certificate for a new one. Raises PolicyError where one is there that may not be lost."""
-    from ftpatch.container import envelope
+    from ftpatch.container.wrappings import wrapping_for
 
-    wrapping = envelope.wrapping_for(out, image.wrapping)
+    wrapping = wrapping_for(out, image.wrapping)
     if sign is not None:
         from ftpatch.container import signature as signatures
 
@@ -105,7 +105,7 @@ def write_result(
 
 def _write(image: Image, plan: Decided, fd: int, packing: Packing) -> bytes:
     """The result, packed, into an empty descriptor; its signature."""
-    from ftpatch.container import envelope
+    from ftpatch.container.pack import wrap
     from ftpatch.write import contents
 
     if packing.wrapping == "none" and packing.sign is None:
@@ -113,7 +113,7 @@ def _write(image: Image, plan: Decided, fd: int, packing: Packing) -> bytes:
         return b""
     elf = contents.assembled(image, plan.edits)
     trailer = packing.sign(bytes(elf)) if packing.sign else b""
-    contents.append(fd, envelope.wrap(packing.wrapping, bytes(elf) + trailer))
+    contents.append(fd, wrap(packing.wrapping, bytes(elf) + trailer))
     return trailer
 
 

@@ -81,13 +81,15 @@ def all_elf(real: bool = True) -> tuple[bytes, ...]:
 def packed_of(real: bool = True) -> tuple[bytes, ...]:
     """Files as they are shipped: plain, compressed in every way, with a signature, and other things than ELF files."""
     from ftpatch.container import envelope
+    from ftpatch.container.pack import encoders, wrap
+    from ftpatch.container.wrappings import WRAPPINGS
 
     plain = modules_of(False)[0]
     signed = plain + trailers_of()[0]
     found = [plain, signed, objects_of()[0]]
-    for wrapping in envelope.WRAPPINGS:
-        found += [envelope.wrap(wrapping, data, way) for data in (plain, signed) for way in envelope.encoders(wrapping)]
-    found.append(envelope.wrap("gz", bytes(3 << 20)))
+    for wrapping in WRAPPINGS:
+        found += [wrap(wrapping, data, way) for data in (plain, signed) for way in encoders(wrapping)]
+    found.append(wrap("gz", bytes(3 << 20)))
     found += [bytes(kind.pos) + kind.magic + bytes(64) for kind in envelope.FOREIGN]
     return tuple(found)
 

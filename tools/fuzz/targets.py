@@ -339,22 +339,38 @@ def _undoable(real: bool = True) -> tuple[bytes, ...]:
 
 
 TARGETS = {
-    "envelope": Target(fuzz_envelope, seeds.packed_of, mutate.packed, ("envelope.py",), 50),
+    "envelope": Target(
+        fuzz_envelope, seeds.packed_of, mutate.packed, ("container/envelope.py", "container/unpack.py"), 50
+    ),
     "headers": Target(fuzz_headers, seeds.all_elf, mutate.elf, ("elf/headers.py", "elf/image.py"), 120),
     "relr": Target(fuzz_relr, seeds.tables_of, mutate.plain, ("elf/tables.py",), 120),
     "relocations": Target(fuzz_relocations, seeds.all_elf, mutate.elf, ("elf/relocations.py", "elf/image.py"), 120),
     "symbols": Target(
-        fuzz_symbols, seeds.all_elf, mutate.elf, ("elf/functions.py", "kallsyms.py", "elf/identity.py"), 100
+        fuzz_symbols, seeds.all_elf, mutate.elf, ("elf/functions.py", "kernel/kallsyms.py", "elf/identity.py"), 100
     ),
-    "records": Target(fuzz_records, seeds.all_elf, mutate.elf, ("records.py",), 150),
-    "sites": Target(fuzz_sites, seeds.all_elf, mutate.elf, ("layout.py", "sites.py", "summary.py"), 60),
-    "strings": Target(fuzz_strings, seeds.strings_of, mutate.plain, ("modinfo.py",), 80),
+    "records": Target(fuzz_records, seeds.all_elf, mutate.elf, ("sites/records.py",), 150),
+    "sites": Target(
+        fuzz_sites, seeds.all_elf, mutate.elf, ("sites/layout.py", "sites/table.py", "document/summary.py"), 60
+    ),
+    "strings": Target(fuzz_strings, seeds.strings_of, mutate.plain, ("kernel/modinfo.py",), 80),
     "metadata": Target(
-        fuzz_metadata, _loadable, mutate.elf, ("modinfo.py", "exports.py", "loader.py", "preflight.py"), 50
+        fuzz_metadata,
+        _loadable,
+        mutate.elf,
+        ("kernel/modinfo.py", "kernel/exports.py", "kernel/loader.py", "kernel/module_load.py"),
+        50,
     ),
-    "signature": Target(fuzz_signature, seeds.trailers_of, mutate.plain, ("signature.py",), 80),
-    "journal": Target(fuzz_journal, seeds.journals_of, mutate.document, ("journal.py", "restoring.py"), 40),
-    "module": Target(fuzz_enable, seeds.modules_of, mutate.elf, ("module/plan.py", "elf/editor.py"), 12),
-    "vmlinux": Target(fuzz_enable, _linkable, mutate.elf, ("plan.py", "dropping.py", "slots.py"), 12),
-    "undo": Target(fuzz_undo, _undoable, mutate.elf, ("undoing.py", "module/undo.py"), 6),
+    "signature": Target(fuzz_signature, seeds.trailers_of, mutate.plain, ("container/signature.py",), 80),
+    "journal": Target(
+        fuzz_journal,
+        seeds.journals_of,
+        mutate.document,
+        ("document/json_input.py", "journal/read.py", "journal/restore.py"),
+        40,
+    ),
+    "module": Target(fuzz_enable, seeds.modules_of, mutate.elf, ("plan/module/plan.py", "elf/editor.py"), 12),
+    "vmlinux": Target(
+        fuzz_enable, _linkable, mutate.elf, ("plan/enable.py", "plan/records_out.py", "plan/ool_slots.py"), 12
+    ),
+    "undo": Target(fuzz_undo, _undoable, mutate.elf, ("plan/undo.py", "plan/module/undo.py"), 6),
 }
