@@ -13,6 +13,7 @@ import pytest
 from elfwriter import MINI
 
 from ftpatch import api
+from ftpatch.arch import Arch, architectures
 from ftpatch.cli import run
 from ftpatch.elf import inlined
 from ftpatch.explain import live_patching, untraceable
@@ -193,6 +194,11 @@ def test_the_json_of_diff_and_explain_keeps_the_schema(
 
 # -- classes -------------------------------------------------------------------------------------------------------
 
+
+def arch_named(name: str) -> Arch:
+    return next(arch for arch in architectures() if arch.name == name)
+
+
 NOP, MOV, BL, B = 0xD503201F, 0xAA1E03E9, 0x97FF0000, 0x14000001
 PNOP, MFLR, PBL, PB = 0x60000000, 0x7C0802A6, 0x4BFF0001, 0x48000010
 
@@ -206,11 +212,11 @@ PNOP, MFLR, PBL, PB = 0x60000000, 0x7C0802A6, 0x4BFF0001, 0x48000010
     ],
 )  # fmt: skip
 def test_only_a_few_instructions_may_be_exchanged_under_execution(arch: str, old: int, new: int, kind: str) -> None:
-    assert live_patching.of_word(arch, "call", 0x1000, old, new).kind == kind
+    assert live_patching.of_word(arch_named(arch), "call", 0x1000, old, new).kind == kind
 
 
 def test_a_misaligned_word_is_no_single_store() -> None:
-    assert live_patching.of_word("arm64", "call", 0x1002, NOP, BL).kind == "boot-only"
+    assert live_patching.of_word(arch_named("arm64"), "call", 0x1002, NOP, BL).kind == "boot-only"
     assert live_patching.of_literal("ops", 0x1004, 0, 1).kind == "unsafe"
     assert live_patching.of_literal("ops", 0x1008, 0, 1).kind == "literal"
 
@@ -223,7 +229,7 @@ def test_a_misaligned_word_is_no_single_store() -> None:
     ],
 )  # fmt: skip
 def test_a_pair_in_two_cache_lines_is_told(arch: str, va: int, words: int, kind: str) -> None:
-    assert live_patching.of_site(arch, va, words) == kind
+    assert live_patching.of_site(arch_named(arch), va, words) == kind
 
 
 # -- why not -------------------------------------------------------------------------------------------------------

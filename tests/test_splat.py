@@ -13,7 +13,7 @@ from ftpatch import api
 from ftpatch.cli import run
 from ftpatch.errors import InputError
 from ftpatch.explain.diagnosis import CAUSES, diagnose, diagnose_in
-from ftpatch.explain.splat import REMARKS, Splat, parse
+from ftpatch.explain.splat import Splat, parse, patterns
 from ftpatch.rules.register import rules_for
 
 SPLATS = Path(__file__).parent.parent / "testdata" / "splats"
@@ -135,7 +135,7 @@ def test_each_cause_is_told_from_its_words(text: str, cause: str) -> None:
 def test_what_the_machines_code_says_is_explained(line: str) -> None:
     ((message, text),) = only(f"[    1.000000] {line}\n").remarks
     assert message in line
-    assert text in {meaning for _, meaning in REMARKS}
+    assert text in {meaning for _, meaning in patterns().remarks}
 
 
 def test_a_text_without_a_message_is_refused() -> None:

@@ -1,23 +1,33 @@
 """What a machine is to this program: tables of instruction words and a few pure functions over arrays of them.
 
-An architecture is one file in this folder that ends in one `Arch` value, and a line in `REGISTER`. It does no I/O and
-sees no ELF object. What a new one has to fill, in tiers; a tier not reached is refused in words, never by a crash:
-
-    scan            e_machine, call, shapes, relative, abs64, echoes
-    patch vmlinux   entries, read_entry, keeps_contract; what its kernels need of skips_zero and table_end
-    ops per site    ops_thunk, or site_stub where sites are out of line
-    far calls       far
-    modules         modules: relocation types, and the code that a patch brings along
-
-Layouts and branches are tables of a shared kind: `shape.py`.
+An architecture is one file that ends in one `Arch` value. It does no I/O and sees no ELF object. Those of this folder
+are named in `OWN`; `register` takes more, from anywhere. Layouts and branches are tables of a shared kind: `shape.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Literal
 
-from ftpatch.arch.contract import Contract
+from ftpatch.arch.contract import Contract, unjudged
+from ftpatch.arch.parts import (
+    AddressPair,
+    Assembly,
+    Code,
+    Entry,
+    FarCalls,
+    Fixup,
+    FlatImage,
+    Loader,
+    LogLines,
+    Modules,
+    OpsThunk,
+    SiteStub,
+    TableEnd,
+)
 from ftpatch.arch.shape import (
     MATCH_HALF,
     MATCH_NEW,
@@ -29,156 +39,103 @@ from ftpatch.arch.shape import (
     Shape,
     Word,
 )
-from ftpatch.arrays import I64, U8, U32, U64
+from ftpatch.arrays import U8, U32, U64
 from ftpatch.errors import ArchError
 
 __all__ = [
-    "MATCH_HALF", "MATCH_NEW", "MATCH_NONE", "MATCH_OLD", "WINDOW", "WINDOW_FIRST", "AddressPair", "Arch", "Branch",
-    "Code", "Entry", "FarCalls", "Fixup", "Modules", "OpsThunk", "Shape", "SiteStub", "TableEnd", "Word", "arch_of",
-    "architectures", "shape_named", "support_table",
+    "MATCH_HALF", "MATCH_NEW", "MATCH_NONE", "MATCH_OLD", "WINDOW", "WINDOW_FIRST", "AddressPair", "Arch", "Assembly",
+    "Branch", "Code", "Entry", "FarCalls", "Fixup", "FlatImage", "Loader", "LogLines", "Modules", "OpsThunk", "Shape",
+    "SiteStub", "TableEnd", "Word", "arch_of", "architectures", "constants", "register", "registered", "shape_named",
+    "support_table",
 ]  # fmt: skip
 
+OWN = ("arm64", "ppc64le")  # modules of this folder that end in an `ARCH`
+_added: dict[str, Arch] = {}  # machines that were registered from outside, by name
 
-@dataclass(frozen=True)
-class Entry:
-    """What the kernel's own trampoline reads: `literal` tells that it loads the ops pointer that stands in front of the
-    function or stub, in `register`; `resume` is the byte offset behind that load; `direct_call` the offset of a second
-    pointer that it reads from the ops; `kernel_toc` where in the paca it finds the kernel's TOC."""
-
-    literal: bool
-    register: int = 0
-    resume: int = 0
-    direct_call: int = 0
-    kernel_toc: int | None = None
-
-
-@dataclass(frozen=True)
-class AddressPair:
-    """Two instructions that form an address: their word indices, the register, the address; `private` where the
-    first one's result serves the second alone, so that both may change."""
-
-    first: int
-    second: int
-    register: int
-    value: int
-    private: bool
-
-
-@dataclass(frozen=True)
-class OpsThunk:
-    """A shared stub that loads the ops for all sites: words(va, ops, va of the trampoline, its Entry)."""
-
-    words: Callable[[int, int, int, Entry], U32]
-    size: int
-    reach: int  # bytes from the thunk within which the ops must lie
-    avoids: tuple[int, ...]  # offsets in a 4 KiB page where its second word may not lie
-
-
-@dataclass(frozen=True)
-class TableEnd:
-    """How code forms the end of the record table, and how to change it."""
-
-    find: Callable[[U32, int, int], list[AddressPair]]
-    change: Callable[[U32, int, AddressPair, int], U32 | None]
-
-
-@dataclass(frozen=True)
-class FarCalls:
-    """Calls beyond the branch's reach: words(target, TOC, place of the TOC in the paca).
-
-    areas: symbols of the kernel's own trampolines, zero on disk, the second for init text; the kernel fills them with a
-    jump to its last entry. toc: symbol of the TOC. early, start, ready: the functions known to run before the paca
-    exists, where the walk for others starts, and the call that ends it.
-    """
-
-    stub: Callable[[int, int, int], U32]
-    size: int
-    reach: int  # bytes from the TOC within which a target must lie
-    areas: tuple[str, str]
-    toc: str
-    start: str
-    ready: str
-    early: tuple[str, ...]
-    runs_before: Callable[[Callable[[int, int], U32], Callable[[int], int], int, int], tuple[set[int], str]]
-
-
-@dataclass(frozen=True)
-class SiteStub:
-    """A stub per site: code(call distance, back distance) → words; `literal` bytes of ops pointer in front of it, if
-    the kernel reads one; text, init: the areas of slots, filled by the kernel in this order from their starts."""
-
-    code: Callable[[I64, I64], U32]
-    literal: int
-    size: int
-    call_at: int
-    back_at: int
-    text: tuple[str, ...]
-    init: str
-
-
-@dataclass(frozen=True)
-class Fixup:
-    """A relocation that a piece of code needs: byte offset, type, which symbol ("hook", "toc"), addend."""
-
-    off: int
-    kind: int
-    symbol: str
-    addend: int = 0
-
-
-@dataclass(frozen=True)
-class Code:
-    """A piece of code for a module: its words, data in front of it included; byte offset of the first instruction."""
-
-    words: tuple[int, ...]
-    entry: int = 0
-    fixups: tuple[Fixup, ...] = ()
-
-
-@dataclass(frozen=True)
-class Modules:
-    """How modules of this machine are patched: with relocations that their loader resolves.
-
-    branch: relocation type of a call; trampolines: the sections, core and init, in which the loader puts its jumps to
-    the kernel's entries, `jump` bytes each, in the order of `Arch.entries`; empty where it offers nothing that can be
-    named, so that a trampoline is brought along. ops_function: what an ops object of ours calls. hook: a stub that
-    calls a C function, for a shape that is out of line or not. toc: the symbol that stands for the module's TOC.
-    """
-
-    branch: int
-    trampolines: tuple[str, ...]
-    jump: int
-    ops_function: Code
-    hook: Callable[[bool], Code]
-    toc: str = ""
+# What a new machine has to fill, tier by tier. A tier not reached is refused in words, never by a crash.
+#
+#   scan, check, explain, diff   name, e_machine, call, shapes, relative, none, abs64, wide; entries and read_entry, so
+#                                that an image without records shows its layout; local_entry, dotted_names, max_offset,
+#                                compares_first, jumps, capstone, log where its kernels have something of the kind
+#   image                        boot
+#   enable, disable, drop        contract, keeps_contract, echoes; skips_zero and table_end, by which records may leave
+#   one ops per site             ops_thunk, or site_stub where sites are out of line
+#   calls out of reach           far
+#   modules                      loader, modules; assembly for --stub-asm
+#   verify, emulation            an emulator in proof/
 
 
 @dataclass(frozen=True)
 class Arch:
+    """One machine. Tiers as in the list above."""
+
+    # -- scan, check, explain, diff
+    # as reports and messages call it
     name: str
+    # number in the ELF header
     e_machine: int
+    # the word of the NOP that compilers leave
     nop: int
+    # the branch by which a site calls
     call: Branch
-    shapes: tuple[Shape, ...]  # longest first
-    relative: int  # relocation type of a base-relative pointer in a linked image
-    none: int  # relocation type that every loader skips
-    abs64: int  # relocation type of a plain 64-bit pointer in ET_REL
-    echoes: bool  # a slot's word repeats the addend of its relocation
-    entries: tuple[str, ...]  # the kernel's own trampolines, the default first
+    # layouts of its patch sites, the longest first
+    shapes: tuple[Shape, ...]
+    # relocation type of a base-relative pointer in a linked image
+    relative: int
+    # relocation type that every loader skips
+    none: int
+    # relocation type of a plain 64-bit pointer in ET_REL
+    abs64: int
+    # relocation types that fill eight bytes; all others fill four at most
+    wide: tuple[int, ...]
+    # symbols of the kernel's own trampolines, the default target first
+    entries: tuple[str, ...]
+    # what the kernel's own trampoline does, from its first instruction words
     read_entry: Callable[[U32], Entry]
-    contract: str  # what a target must do, for people
-    keeps_contract: Contract
-    ops_thunk: OpsThunk | None = None
-    table_end: TableEnd | None = None
-    skips_zero: Callable[[U32], bool] | None = None
     # st_other → bytes from a function's symbol to its local entry; None where functions have one entry only
     local_entry: Callable[[U8], U64] | None = None
-    far: FarCalls | None = None
+    # the module loader drops one dot in front of a symbol's name, and `.TOC.` is its own
+    dotted_names: bool = False
+    # bytes behind a symbol beyond which newer kernels call a record invalid; None: no limit
+    max_offset: int | None = None
+    # at boot its kernels compare the first word of a site alone, unless that site is a call
+    compares_first: bool = False
+    # mnemonics of direct jumps and calls, for the names of where they go
+    jumps: tuple[str, ...] = ()
+    # names of capstone's constants: the architecture, then the flags of its mode; empty where it has none
+    capstone: tuple[str, ...] = ()
+    # how its kernels speak of ftrace in a log
+    log: LogLines = field(default_factory=LogLines)
+    # instructions that may take each other's place while other processors execute them
+    exchangeable: tuple[Word, ...] = ()
+    # bytes of a cache line on usual machines
+    cache_line: int = 64
+    # configuration options that decide the layout, the first that is set: (option, names of layouts)
+    layout_options: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    # -- image
+    # what boots: a flat image, or "elf" where firmware boots the ELF file itself; None: not known
+    boot: FlatImage | Literal["elf"] | None = None
+
+    # -- enable, disable, drop
+    # what a target must do, for people; empty where this tier is not reached
+    contract: str = ""
+    # whether a piece of code does that
+    keeps_contract: Contract = unjudged
+    # a slot's word repeats the addend of its relocation
+    echoes: bool = False
+    # whether the kernel's loop over the records, by its words, tests a value for 0 before it adjusts it
+    skips_zero: Callable[[U32], bool] | None = None
+    # how the end of the record table is formed in code
+    table_end: TableEnd | None = None
+    ops_thunk: OpsThunk | None = None
     site_stub: SiteStub | None = None
+    far: FarCalls | None = None
+
+    # -- modules
+    loader: Loader = field(default_factory=Loader)
     modules: Modules | None = None
-    dotted_names: bool = False  # the module loader drops one dot in front of a symbol's name, `.TOC.` is its own
-    boots_elf: bool = False  # firmware boots the ELF file itself, not a flat image
-    max_offset: int | None = None  # how far behind a symbol a record may lie before newer kernels call it invalid
+    assembly: Assembly | None = None
 
     def shape(self, name: str) -> Shape | None:
         """The shape of that name, if this machine has it."""
@@ -187,9 +144,32 @@ class Arch:
 
 def architectures() -> tuple[Arch, ...]:
     """Every machine that this program knows."""
-    from ftpatch.arch import arm64, ppc64le
+    return (*(import_module(f"ftpatch.arch.{name}").ARCH for name in OWN), *_added.values())
 
-    return (arm64.ARCH, ppc64le.ARCH)
+
+def register(arch: Arch) -> None:
+    """Make a machine known to the whole program. A name or ELF number that is taken is an AssertionError."""
+    for other in architectures():
+        assert arch.name != other.name and arch.e_machine != other.e_machine, f"{other.name} is registered already"
+    _added[arch.name] = arch
+
+
+@contextmanager
+def registered(arch: Arch) -> Iterator[Arch]:
+    """As `register`, for as long as the context lasts."""
+    register(arch)
+    try:
+        yield arch
+    finally:
+        del _added[arch.name]
+
+
+def constants(library: object, names: tuple[str, ...]) -> tuple[int, int]:
+    """(architecture, mode) of a disassembler or assembler, from the names of its constants."""
+    mode = 0
+    for name in names[1:]:
+        mode |= int(getattr(library, name))
+    return int(getattr(library, names[0])), mode
 
 
 def shape_named(arch: str, layout: str) -> Shape | None:
@@ -202,23 +182,27 @@ def support_table() -> list[str]:
     rows = ["| machine | layout | | scan | enable | far calls | modules |", "|---|---|---|---|---|---|---|"]
     for arch in architectures():
         for shape in arch.shapes:
-            enable = "refused" if shape.refusal else "yes"
-            far = "" if shape.refusal else "yes" if arch.far else "not needed"
-            module = "scan" if shape.refusal or arch.modules is None else "yes"
+            refused = shape.refusal or not arch.contract
+            enable = "refused" if refused else "yes"
+            far = "" if refused else "yes" if arch.far else "not needed"
+            module = "scan" if refused or arch.modules is None else "yes"
             rows.append(f"| {arch.name} | `{shape.name}` | {shape.text} | yes | {enable} | {far} | {module} |")
     return rows
 
 
 def arch_of(e_machine: int, path: str) -> Arch:
     """The architecture of an e_machine value; ArchError names what the file is for instead."""
-    register = {arch.e_machine: arch for arch in architectures()}
-    if e_machine in register:
-        return register[e_machine]
+    known = {arch.e_machine: arch for arch in architectures()}
+    if e_machine in known:
+        return known[e_machine]
     name = MACHINES.get(e_machine, "unknown")
     raise ArchError("machine not supported", path, found=f"e_machine {e_machine} ({name})",
-                    expected=", ".join(f"{a.e_machine} ({a.name})" for a in register.values()),
+                    expected=", ".join(f"{a.e_machine} ({a.name})" for a in known.values()),
                     todo="give a kernel, module or object of one of these")  # fmt: skip
 
 
-MACHINES = {2: "sparc", 3: "x86 32-bit", 8: "mips", 20: "ppc 32-bit", 21: "ppc64", 22: "s390", 40: "arm 32-bit",
-            43: "sparc64", 50: "ia64", 62: "x86-64", 183: "arm64", 243: "riscv", 258: "loongarch"}  # fmt: skip
+# Names of ELF machines that kernels are made for. Source: include/uapi/linux/elf-em.h.
+MACHINES: Mapping[int, str] = {
+    2: "sparc", 3: "x86 32-bit", 8: "mips", 20: "ppc 32-bit", 21: "ppc64", 22: "s390", 40: "arm 32-bit", 43: "sparc64",
+    50: "ia64", 62: "x86-64", 183: "arm64", 243: "riscv", 258: "loongarch",
+}  # fmt: skip

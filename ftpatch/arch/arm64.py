@@ -27,9 +27,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import AddressPair, Arch, Branch, Entry, OpsThunk, Shape, TableEnd, Word
+from ftpatch.arch import AddressPair, Arch, Branch, Entry, FlatImage, LogLines, OpsThunk, Shape, TableEnd, Word
 from ftpatch.arch.arm64_contract import keeps_contract
-from ftpatch.arch.arm64_module import MODULES
+from ftpatch.arch.arm64_module import ASSEMBLY, LOADER, MODULES
 from ftpatch.arrays import U32
 
 NOP = Word(0xD503_201F, text="nop")
@@ -187,6 +187,26 @@ def set_pair(words: U32, va: int, pair: AddressPair, value: int) -> U32 | None:
     return np.array([one, two & ~(0xFFF << 10) | (value & 0xFFF) << 10], dtype=np.uint32)
 
 
+# Source: Arm ARM (DDI 0487) B2.2.5, concurrent modification and execution of instructions.
+EXCHANGEABLE = (
+    NOP, B.word, BL.word, Word(0xD400_0001, 0xFFE0_001F, "svc"), Word(0xD420_0000, 0xFFE0_001F, "brk"),
+    Word(0xD400_0002, 0xFFE0_001F, "hvc"), Word(0xD400_0003, 0xFFE0_001F, "smc"),
+)  # fmt: skip
+
+# Source: arch/arm64/kernel/ftrace.c, arch/arm64/kernel/process.c show_regs() (pstate).
+LOG = LogLines(
+    signs=("pstate:", "pstate :"),
+    remarks=(
+        (r"Misaligned patch-site (\S+)", "a record is no multiple of 8, so that the ops pointer in front of the "
+         "function would not be written in one go: the kernel leaves the function out (gcc -Os or a kCFI hash moved "
+         "it)"),
+        (r"unexpected insn in patch-site (\S+)", "behind the ops pointer stands neither a BTI nor a NOP: the record "
+         "does not name a site, or the site is enabled on disk"),
+        (r"ftrace: no module PLT for (\S+)", "the module is too far away to call ftrace and has no trampoline section, "
+         "or the site is in a section that none serves"),
+    ),
+)  # fmt: skip
+
 ARCH = Arch(
     name="arm64",
     e_machine=183,
@@ -196,6 +216,7 @@ ARCH = Arch(
     relative=1027,  # R_AARCH64_RELATIVE
     none=0,  # R_AARCH64_NONE; relocate_kernel() skips every type but RELATIVE
     abs64=257,  # R_AARCH64_ABS64
+    wide=(257, 260),  # R_AARCH64_ABS64, PREL64
     echoes=False,  # --no-apply-dynamic-relocs
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,
@@ -203,5 +224,14 @@ ARCH = Arch(
     keeps_contract=keeps_contract,
     ops_thunk=OpsThunk(thunk, 16, (1 << 32) - (1 << 12), ERRATUM_843419),
     table_end=TableEnd(find_pairs, set_pair),
+    boot=FlatImage(56, b"ARM\x64", r"ARM\x64"),  # Documentation/arch/arm64/booting.rst
+    compares_first=True,  # ftrace_init_nop() of Linux 6.12
+    jumps=("b", "bl"),
+    capstone=("CS_ARCH_ARM64", "CS_MODE_LITTLE_ENDIAN"),
+    log=LOG,
+    exchangeable=EXCHANGEABLE,
+    cache_line=64,
+    loader=LOADER,
     modules=MODULES,
+    assembly=ASSEMBLY,
 )

@@ -12,9 +12,13 @@ Source: arch/arm64/kernel/module.c module_init_ftrace_plt(), arch/arm64/kernel/f
 
 from __future__ import annotations
 
-from ftpatch.arch import Code, Fixup, Modules
+import numpy as np
 
-R_AARCH64_CALL26 = 283
+from ftpatch.arch.parts import Assembly, Code, Fixup, Loader, Modules
+from ftpatch.arrays import I64, U64, Mask
+
+R_AARCH64_JUMP26, R_AARCH64_CALL26 = 282, 283
+TRAMPOLINES = (".text.ftrace_trampoline", ".init.text.ftrace_trampoline")
 
 OPS_FUNCTION = Code((
     0xD503_245F,  # bti c
@@ -58,8 +62,42 @@ def hook(out_of_line: bool) -> Code:
 
 MODULES = Modules(
     branch=R_AARCH64_CALL26,
-    trampolines=(".text.ftrace_trampoline", ".init.text.ftrace_trampoline"),
+    trampolines=TRAMPOLINES,
     jump=12,
     ops_function=OPS_FUNCTION,
     hook=hook,
 )
+
+
+def stubs_for(info: U64, addend: I64, same_section: Mask) -> int:
+    """PLT entries that the loader reserves for the calls of one section: one per target elsewhere, and one for every
+    call with an addend. Source: arch/arm64/kernel/module-plts.c count_plts()."""
+    info, addend = info[~same_section], addend[~same_section]
+    return int((addend != 0).sum()) + len(np.unique(info[addend == 0]))
+
+
+LOADER = Loader(
+    calls=(R_AARCH64_JUMP26, R_AARCH64_CALL26),
+    count=stubs_for,
+    from_code_only=True,
+    init_apart=True,
+    always=(".plt", ".init.plt"),
+    traced=TRAMPOLINES,
+    stub=12,
+)
+
+ASSEMBLY = Assembly(
+    keystone=("KS_ARCH_ARM64", "KS_MODE_LITTLE_ENDIAN"),
+    comment=r"//.*|^\s*#.*",
+    registers=r"[wx]\d+|w?sp|[wx]zr|lr|fp|[lra]s[lr]|ror|[su]xt[bhwx]|eq|ne|cs|hs|cc|lo|mi|pl|v[sc]|hi|ls|g[et]|l[et]"
+    r"|al|j?c|j|(?:ish|osh|nsh)(?:ld|st)?|sy|ld|st|p(?:ld|st)l[123](?:keep|strm)|nzcv|daif(?:set|clr)?|\w+_el[0-3]",
+    branches=r"b|bl|b\.\w+|cbn?z|tbn?z",
+    jump="b",
+    call="bl",
+    jump_type=R_AARCH64_JUMP26,
+    leads=("adr", "ldr", "ldrsw"),
+    hints={
+        "bti": "hint #32", "bti c": "hint #34", "bti j": "hint #36", "bti jc": "hint #38", "xpaclri": "hint #7",
+        "paciasp": "hint #25", "autiasp": "hint #29", "pacibsp": "hint #27", "autibsp": "hint #31",
+    },
+)  # fmt: skip

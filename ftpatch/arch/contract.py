@@ -36,6 +36,11 @@ class Contract(Protocol):
     ) -> str: ...
 
 
+def unjudged(read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None) -> str:
+    """For machines whose code nothing here can judge: never shown."""
+    return "nothing here can tell what its code does"
+
+
 class NotShown(Exception):
     """The walk met something that does not keep the contract, or that it cannot follow."""
 

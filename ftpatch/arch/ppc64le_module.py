@@ -9,7 +9,8 @@ Source: arch/powerpc/kernel/module_64.c apply_relocate_add(), restore_r2(); ELFv
 
 from __future__ import annotations
 
-from ftpatch.arch import Code, Fixup, Modules
+from ftpatch.arch.parts import Assembly, Code, Fixup, Loader, Modules
+from ftpatch.arrays import I64, U64, Mask
 
 R_PPC64_REL24, R_PPC64_REL64 = 10, 44
 
@@ -85,3 +86,33 @@ def hook(out_of_line: bool) -> Code:
 
 
 MODULES = Modules(branch=R_PPC64_REL24, trampolines=(), jump=0, ops_function=OPS_FUNCTION, hook=hook, toc=".TOC.")
+
+
+def stubs_for(info: U64, addend: I64, same_section: Mask) -> int:
+    """Stubs that the loader reserves for the calls of one section: one per target and addend.
+
+    Source: arch/powerpc/kernel/module_64.c get_stubs_size(), count_relocs()."""
+    return len(set(zip(info.tolist(), addend.tolist(), strict=True)))
+
+
+LOADER = Loader(
+    calls=(R_PPC64_REL24,),
+    count=stubs_for,
+    always=(".stubs",),
+    stub=40,  # sizeof(struct ppc64_stub_entry)
+    ftrace=2,
+    slot=24,  # sizeof(struct ftrace_ool_stub), of kernels with an ops pointer in it
+)
+
+ASSEMBLY = Assembly(
+    keystone=("KS_ARCH_PPC", "KS_MODE_PPC64"),
+    comment=r"//.*|#.*",
+    registers=r"%?cr[0-7]|lt|gt|eq|so|un",
+    branches=r"b(?:c|eq|ne|[lg][te]|so|ns|un|nu|[tf]|dn?z(?:[tf]|eq|ne)?)?l?a?[-+]?",
+    jump="b",
+    call="bl",
+    jump_type=R_PPC64_REL24,
+    number_prefix=r"(?<![\w.$%])(?:%?[rR](?=\d+\b)|%(?=\w))",
+    numbered=r"[rR]\d+",
+    masked="rlw",
+)

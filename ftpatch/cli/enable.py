@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     help="Modules: the vmlinux that will load it, and modules whose symbols it may use; repeatable.",
 )
 @click.option("--force-target", is_flag=True, help="Take a target that was not shown to keep the contract of a site.")
-@click.option("--force-early", is_flag=True, help="Take functions that run before the target can work (ppc64le).")
+@click.option("--force-early", is_flag=True, help="Take functions that run before the target can work.")
 @click.option(
     "--ops",
     metavar="list|nop|SYMBOL",

@@ -12,11 +12,11 @@ from ftpatch.errors import printable
 @click.argument("vmlinux")
 @click.option("-o", "--output", required=True, metavar="OUT", help="Where to write the boot image.")
 def command(vmlinux: str, output: str) -> int:
-    """Make what boots of VMLINUX: on arm64 the flat Image, byte for byte what the kernel's own objcopy call makes; on
-    ppc64le firmware boots the ELF itself, and only debug sections are left out."""
+    """Make what boots of VMLINUX: where its machine boots a flat Image, byte for byte the one that the kernel's own
+    objcopy call makes; where firmware boots the ELF itself, that without its debug sections."""
     from ftpatch import api
 
     size, arch = api.write_image(vmlinux, output)
-    what = "firmware boots the ELF itself, here without debug sections" if arch.boots_elf else "a flat boot image"
+    what = "firmware boots the ELF itself, here without debug sections" if arch.boot == "elf" else "a flat boot image"
     emit(f"{printable(output)}: {size} bytes, {arch.name}: {what}\n")
     return 0

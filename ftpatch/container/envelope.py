@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftpatch.arch import FlatImage, architectures
 from ftpatch.arrays import U8
 from ftpatch.container import signature
 from ftpatch.container.unpack import unpack
@@ -47,12 +48,9 @@ class Foreign:
     todo: str  # what to give instead
 
 
+ZBOOT = Foreign(4, b"zimg", "an EFI zboot image (compressed kernel)", BUILD_VMLINUX)
 FOREIGN = (
-    Foreign(4, b"zimg", "an EFI zboot image (compressed kernel)", BUILD_VMLINUX),
-    Foreign(
-        56, b"ARM\x64", "a raw arm64 boot Image without symbols", BUILD_VMLINUX + "; ftpatch image makes a new Image"
-    ),
-    Foreign(0x202, b"HdrS", "an x86 bzImage", "ftpatch reads arm64 and ppc64le kernels; give their ELF vmlinux"),
+    Foreign(0x202, b"HdrS", "an x86 bzImage", "ftpatch reads {machines} kernels; give their ELF vmlinux"),
     Foreign(0x24, b"\x18\x28\x6f\x01", "a 32-bit ARM zImage", "ftpatch reads 64-bit kernels; give an ELF vmlinux"),
     *(Foreign(0, one.magic, one.name, "unpack it once") for one in WRAPPINGS.values()),
     Foreign(0, b"BZh", "bzip2 data", "unpack it first"),
@@ -116,8 +114,15 @@ def _mapped(path: str) -> tuple[mmap.mmap, int]:
 def not_elf(path: str, head: bytes, wrapping: str = "none") -> InputError:
     """The error that names what a file is, or what is compressed in it, that does not start with the ELF magic."""
     inside = "" if wrapping == "none" else f" inside {WRAPPINGS[wrapping].name}"
-    for kind in FOREIGN:
+    machines = architectures()
+    flat = (
+        Foreign(one.boot.at, one.boot.magic, f"a raw {one.name} boot Image without symbols",
+                BUILD_VMLINUX + "; ftpatch image makes a new Image")
+        for one in machines if isinstance(one.boot, FlatImage)
+    )  # fmt: skip
+    for kind in (ZBOOT, *flat, *FOREIGN):
         if head[kind.pos : kind.pos + len(kind.magic)] == kind.magic:
-            return InputError("not an ELF file", path, found=kind.name + inside, todo=kind.todo)
+            todo = kind.todo.replace("{machines}", " and ".join(one.name for one in machines))
+            return InputError("not an ELF file", path, found=kind.name + inside, todo=todo)
     found = f"first bytes {head[:8].hex(' ')}" if head else "nothing"
     return InputError("not an ELF file", path, found=found + inside, expected="7f 45 4c 46", todo=BUILD_VMLINUX)

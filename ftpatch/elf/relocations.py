@@ -11,9 +11,6 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
 
-# Relocations of eight bytes: R_AARCH64_ABS64, PREL64; R_PPC64_ADDR64, REL64, TOC, PCREL34.
-WIDE = {183: (257, 260), 21: (38, 44, 51, 132)}
-
 
 @dataclass(frozen=True)
 class Relocations:
@@ -46,7 +43,7 @@ def relocations_of(image: Image, sec: int) -> Relocations:
         raise ElfError("a relocation names no symbol of this file", where, found=f"symbol {int(symbol.max())}",
                        expected=f"less than {len(image.symbols.rows)}")  # fmt: skip
     kind = rows["r_info"][order] & np.uint64(0xFFFF_FFFF)
-    size = np.where(np.isin(kind, WIDE.get(image.e_machine, ())), 8, 4).astype(np.int64)
+    size = np.where(np.isin(kind, image.arch.wide), 8, 4).astype(np.int64)
     return Relocations(table[order].astype(np.int64), number[order].astype(np.int64), off[order], size, kind, symbol)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import architectures
+from ftpatch.arch import Arch, architectures
 from ftpatch.explain.splat import Splat
 from ftpatch.kernel.boot import Bug, bugs_of
 from ftpatch.sites.scan import Scan
@@ -79,8 +79,9 @@ def diagnose(splat: Splat) -> Diagnosis:
     """The diagnosis without a file, by the words of the message alone."""
     expected, found = splat.expected, splat.found
     cause = _by_case(splat) or _by_words(splat)
-    if found is None and splat.machine == "arm64" and splat.phase == "init":
-        expected = _nop("arm64")
+    arch = _arch(splat)
+    if arch is not None and arch.compares_first and found is None and splat.phase == "init":
+        expected = arch.nop  # such a kernel prints the call's word, which it does not compare
     return Diagnosis(splat, (), expected, found, cause)
 
 
@@ -162,7 +163,7 @@ def _by_file(splat: Splat, table: SiteTable, bug: Bug | None) -> Cause:
 
 def _by_words(splat: Splat) -> Cause:
     """What the words of the message show, for a machine that they tell."""
-    arch = next((one for one in architectures() if one.name == splat.machine), None)
+    arch = _arch(splat)
     first, call = splat.found, splat.actual if splat.actual is not None else splat.found
     if arch is None or call is None:
         return CAUSES["unknown"]
@@ -172,10 +173,11 @@ def _by_words(splat: Splat) -> Cause:
     if any(bool(shape.new[-1].matches(word)[0]) for shape in arch.shapes if not shape.refusal):
         return CAUSES["enabled"]
     starts = {shape.new[0].bits for shape in arch.shapes if len(shape.new) > 1}
-    if call == arch.nop and (first in starts or (first is None and arch.name == "arm64")):
+    if call == arch.nop and (first in starts or (first is None and arch.compares_first)):
         return CAUSES["half"]
     return CAUSES["other"]
 
 
-def _nop(name: str) -> int | None:
-    return next((one.nop for one in architectures() if one.name == name), None)
+def _arch(splat: Splat) -> Arch | None:
+    """The machine that the message is from, where it tells."""
+    return next((one for one in architectures() if one.name == splat.machine), None)

@@ -15,17 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ftpatch.arch import Word
+from ftpatch.arch import Arch, Word
 
-SAFE = {  # instructions that may take each other's place under execution
-    "arm64": (
-        Word(0xD503_201F, text="nop"), Word(0x1400_0000, 0xFC00_0000, "b"), Word(0x9400_0000, 0xFC00_0000, "bl"),
-        Word(0xD400_0001, 0xFFE0_001F, "svc"), Word(0xD420_0000, 0xFFE0_001F, "brk"),
-        Word(0xD400_0002, 0xFFE0_001F, "hvc"), Word(0xD400_0003, 0xFFE0_001F, "smc"),
-    ),
-    "ppc64le": (Word(0x6000_0000, text="nop"), Word(0x4800_0000, 0xFC00_0000, "b, bl")),
-}  # fmt: skip
-LINE = {"arm64": 64, "ppc64le": 128}  # bytes of a cache line on usual machines
 LIVE = {
     "single": (True, "yes: one aligned word, and these instructions may be exchanged while others execute them; then "
                "the caches are cleaned and invalidated"),
@@ -57,9 +48,9 @@ class EditClass:
         return LIVE[self.kind][1]
 
 
-def of_word(arch: str, what: str, va: int, old: int, new: int) -> EditClass:
+def of_word(arch: Arch, what: str, va: int, old: int, new: int) -> EditClass:
     """The class of one instruction word."""
-    safe = va % 4 == 0 and all(any(_is(word, one) for one in SAFE[arch]) for word in (old, new))
+    safe = va % 4 == 0 and all(any(_is(word, one) for one in arch.exchangeable) for word in (old, new))
     return EditClass(what, va, old, new, "single" if safe else "boot-only")
 
 
@@ -68,11 +59,11 @@ def of_literal(what: str, va: int, old: int, new: int) -> EditClass:
     return EditClass(what, va, old, new, "unsafe" if va % 8 else "literal")
 
 
-def of_site(arch: str, va: int, words: int) -> str:
+def of_site(arch: Arch, va: int, words: int) -> str:
     """The class of a site's words together; of one word, the word's own."""
     if words < 2:
         return ""
-    crosses = va // LINE[arch] != (va + 4 * words - 1) // LINE[arch]
+    crosses = va // arch.cache_line != (va + 4 * words - 1) // arch.cache_line
     return "cross-line" if crosses else "pair"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftpatch.arch import Arch
+from ftpatch.arch import Arch, constants
 from ftpatch.arrays import U8
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError
@@ -67,7 +67,7 @@ def explain(found: Scan, index: int, against: Sequence[str] = ()) -> dict[str, A
                 "verdict": verdict(found, index)}  # fmt: skip
     blocks += _stub_code(found, plan)
     classes = classify(found, index, plan)
-    whole = live_patching.of_site(found.arch.name, int(table.body_va[index]), plan.new_words.shape[1])
+    whole = live_patching.of_site(found.arch, int(table.body_va[index]), plan.new_words.shape[1])
     fate, settled = plan.fate(0), plan.settled
     return {
         **what,
@@ -235,11 +235,7 @@ def disassembled(image: Image, arch: Arch, va: int, word: int) -> str:
     """One instruction by capstone; a direct branch with the name of where it goes."""
     import capstone
 
-    mode = {
-        "arm64": (capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN),
-        "ppc64le": (capstone.CS_ARCH_PPC, capstone.CS_MODE_64 | capstone.CS_MODE_LITTLE_ENDIAN),
-    }[arch.name]
-    decoded = list(capstone.Cs(*mode).disasm_lite(word.to_bytes(4, "little"), va))
+    decoded = list(capstone.Cs(*constants(capstone, arch.capstone)).disasm_lite(word.to_bytes(4, "little"), va))
     if not decoded:
         return f".word 0x{word:08x}"
     _, _, mnemonic, operands = decoded[0]
@@ -266,7 +262,7 @@ def name_at(image: Image, va: int) -> str:
 
 def classify(found: Scan, index: int, plan: Plan | ModulePlan) -> list[live_patching.EditClass]:
     """The class of every edit of code and of its pointer, in the order in which a running kernel would make them."""
-    table, arch = found.sites, found.arch.name
+    table, arch = found.sites, found.arch
     base = 0 if found.image.linked else int(found.image.base[int(table.sec[index])])
     classes = []
     for group in plan.edits.groups:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
+from ftpatch.arch import architectures
 from ftpatch.errors import InputError
 
 MAX_SPLAT = 16 << 20  # bytes of a log that are read
@@ -31,45 +32,38 @@ DOING = re.compile(
 )
 FLAGS = re.compile(rf"ftrace record flags: ({HEX}+)")
 RELEASE = re.compile(r"\b(?:Not tainted|Tainted:[ A-Z]+?\(?)\s*(\d+\.\d+\S*)")
-WORDS = re.compile(  # ftrace-powerpc, since 6.6 and before
-    rf"(\S+): (?:expected \((?:0x)?({HEX}+|bl)\) != found \((?:0x)?({HEX}+)\)"
-    rf"|replaced \((?:0x)?({HEX}+)\) != old \((?:0x)?({HEX}+)\))"
-)
 PHASES = {
     "Initializing ftrace call sites": "init",
     "Setting ftrace call site to NOP": "off",
     "Setting ftrace call site to call ftrace function": "on",
     "Updating ftrace call site to call a different ftrace function": "update",
 }
-MACHINES = (("ftrace-powerpc:", "ppc64le"), ("NIP:", "ppc64le"), ("pstate:", "arm64"), ("pstate :", "arm64"))
 OWN = ("ftrace", "patch-site", "magic for stub")  # one of these is in every line of the machine's code
 
-# What the machine's code says beside or instead of the common message, and what it means.
-REMARKS = (
-    (r"Misaligned patch-site (\S+)", "a record is no multiple of 8, so that the ops pointer in front of the function "
-     "would not be written in one go: the kernel leaves the function out (gcc -Os or a kCFI hash moved it)"),
-    (r"unexpected insn in patch-site (\S+)", "behind the ops pointer stands neither a BTI nor a NOP: the record does "
-     "not name a site, or the site is enabled on disk"),
-    (r"ftrace: no module PLT for (\S+)", "the module is too far away to call ftrace and has no trampoline section, or "
-     "the site is in a section that none serves"),
-    (r"No ftrace (?:trampolines|stubs) reachable from (\S+)", "neither ftrace_caller nor one of the kernel's "
-     "trampolines is in a branch's reach of the site: the text has grown too large"),
-    (r"No ftrace(?:_call)? trampoline\b", "the module has no stub to ftrace: it was loaded without .stubs room for it"),
-    (r"Not expected bl: opcode is (\S+)", "the site is no call any more where -mprofile-kernel left one"),
-    (r"Unexpected call sequence at (\S+)", "a site that ftrace switched off holds something else than a NOP: other "
-     "code writes it, too"),
-    (r"Unexpected instruction (\S+) around bl _mcount", "in front of the call stands no mflr r0: the record does not "
-     "name a site"),
-    (r"bad magic for stub", "a call of a module does not lead to one of its loader's stubs: the site was changed on "
-     "disk"),
-    (r"Failed to get trampoline target", "a call of a module does not lead to one of its loader's stubs"),
-    (r"addr (\S+) does not match expected (\S+)", "a call leads to a stub of something else than ftrace's entry"),
-    (r"No module (?:loaded|provided)", "the record names an address in no text that is in reach: a null record that "
-     "this kernel does not skip, or one of text that is not there any more"),
-    (r"REL24 out of range|Branch out of range", "a branch does not span the distance to ftrace's entry"),
-    (r"fetching instruction failed|Fetching op(?:code)? failed", "the record names an address that cannot be read"),
-    (r"FAILED to allocate memory for functions", "there was no memory for the list of functions"),
-)  # fmt: skip
+# What common code says beside or instead of that message, and what it means; each machine's own code: `Arch.log`.
+REMARKS = ((r"FAILED to allocate memory for functions", "there was no memory for the list of functions"),)
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """What to look for in a line, of all machines together, as the register has them now."""
+
+    # (text that only logs of a machine have, its name)
+    signs: tuple[tuple[str, str], ...]
+    # lines that compare two words; groups place, expected, found
+    compared: tuple[re.Pattern[str], ...]
+    # (pattern, what it means)
+    remarks: tuple[tuple[str, str], ...]
+
+
+def patterns() -> Patterns:
+    """The patterns of every machine, in the register's order."""
+    logs = [(arch.name, arch.log) for arch in architectures()]
+    return Patterns(
+        tuple((sign, name) for name, log in logs for sign in log.signs),
+        tuple(re.compile(pattern) for _, log in logs for pattern in log.compared),
+        (*(remark for _, log in logs for remark in log.remarks), *REMARKS),
+    )
 
 
 @dataclass(frozen=True)
@@ -102,29 +96,33 @@ class Splat:
 def parse(text: str) -> list[Splat]:
     """Every message in a log, in its order. Raises InputError where there is none."""
     found: list[Splat] = []
-    now, headed = Splat(), False
+    now, headed, known = Splat(), False, patterns()
     for line in text[:MAX_SPLAT].splitlines():
         begins = bool(HEAD.search(line)) if headed else False
-        if begins or (
-            headed and now.what and "ftrace-" in line and WORDS.search(line)
-        ):  # the machine's line comes before its bug's head
+        # the machine's line comes before its bug's head
+        if begins or (headed and now.what and "ftrace-" in line and _comparison(line, known)):
             found.append(now)
             now, headed = Splat(), False
         headed = headed or bool(HEAD.search(line)) or bool(CASE.search(line))
-        now = _read(line, now)
+        now = _read(line, now, known)
     found.append(now)
     told = [one for one in found if not one.empty]
     if not told:
         raise InputError("no ftrace message in this text", found=f"{len(text.splitlines())} lines",
-                         expected="`ftrace bug`, `ftrace-powerpc: …` or another message of ftrace")  # fmt: skip
+                         expected="`ftrace bug` or another message of ftrace")  # fmt: skip
     machine = next((one.machine for one in found if one.machine), "")
     release = next((one.release for one in found if one.release), "")
     return [replace(one, machine=one.machine or machine, release=one.release or release) for one in told]
 
 
-def _read(line: str, now: Splat) -> Splat:
+def _comparison(line: str, known: Patterns) -> re.Match[str] | None:
+    """Where the line compares two words, if it does."""
+    return next((hit for pattern in known.compared if (hit := pattern.search(line))), None)
+
+
+def _read(line: str, now: Splat, known: Patterns) -> Splat:
     """What one line adds."""
-    machine = next((name for sign, name in MACHINES if sign in line), "")
+    machine = next((name for sign, name in known.signs if sign in line), "")
     now = replace(now, machine=now.machine or machine)
     if hit := RELEASE.search(line):
         now = replace(now, release=now.release or hit[1])
@@ -140,9 +138,9 @@ def _read(line: str, now: Splat) -> Splat:
     if hit := FLAGS.search(line):
         now = replace(now, flags=int(hit[1], 16))
     own = any(sign in line for sign in OWN)
-    if own and (hit := WORDS.search(line)):
+    if own and (hit := _comparison(line, known)):
         now = _compared(hit, now)
-    for pattern, meaning in REMARKS if own else ():
+    for pattern, meaning in known.remarks if own else ():
         if hit := re.search(pattern, line):
             now = replace(now, remarks=(*now.remarks, (hit[0], meaning)))
     return now
@@ -157,11 +155,11 @@ def _placed(hit: re.Match[str], now: Splat) -> Splat:
 
 
 def _compared(hit: re.Match[str], now: Splat) -> Splat:
-    """A line of ftrace-powerpc: what it wanted and what it found; the address is hashed in older kernels."""
-    expected, found = (hit[2], hit[3]) if hit[3] else (hit[5], hit[4])
-    place = hit[1] if re.fullmatch(f"0x{HEX}+", hit[1]) else ""
+    """A line that compares: what the kernel wanted and what it found; the address is hashed in older kernels."""
+    expected, found = hit["expected"], hit["found"]
+    place = hit["place"] if re.fullmatch(f"0x{HEX}+", hit["place"]) else ""
     return replace(now, word_va=int(place, 16) if place else None, found=int(found, 16),
-                   expected=None if expected == "bl" else int(expected, 16))  # fmt: skip
+                   expected=int(expected, 16) if re.fullmatch(f"{HEX}+", expected) else None)  # fmt: skip
 
 
 def _word(text: str) -> int:

@@ -29,7 +29,6 @@ PAGE = "empty_zero_page"  # an array of one page in every kernel of these machin
 RECORD, MEMBERS = "dyn_ftrace", ("ip", "flags")  # what the kernel allocates per entry
 BTF_HEADER, BTF_STRUCT = np.dtype([("head", "<u8"), ("type_off", "<u4"), ("type_len", "<u4"), ("str_off", "<u4"),
                                    ("str_len", "<u4")]), 4  # fmt: skip
-FIRST_ONLY = ("arm64",)  # machines whose kernels compare the first word of a site alone, if that is no call
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def _bugs(table: SiteTable, index: I64) -> list[Bug]:
     found = table.body()[index]
     expected = _expected(table.image, shape, table.body_va[index], found)
     wrong = found != expected
-    if arch.name in FIRST_ONLY and not shape.called:
+    if arch.compares_first and not shape.called:
         wrong[:, 1:] = False
     if not shape.out_of_line:  # of two records of one site, the second finds what the first made of it
         twice = np.concatenate(([False], table.body_va[index[1:]] == table.body_va[index[:-1]]))

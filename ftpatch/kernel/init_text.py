@@ -8,11 +8,15 @@ from ftpatch.arrays import U64, Mask
 from ftpatch.elf.image import Image
 
 
-def in_init_text(image: Image, va: U64) -> Mask:
-    """Which addresses are init text, as the kernel's is_kernel_inittext() tells."""
+def init_text(image: Image) -> tuple[int, int]:
+    """[start, end) of init text, as the kernel's is_kernel_inittext() tells; (0, 0) where no symbol does."""
     begin = image.symbols.value("_sinittext") or image.symbols.value("__init_begin")
     end = image.symbols.value("_einittext") or image.symbols.value("__init_end")
-    if begin is None or end is None:
-        return np.zeros(len(va), dtype=bool)
+    return (0, 0) if begin is None or end is None else (begin, end)
+
+
+def in_init_text(image: Image, va: U64) -> Mask:
+    """Which addresses are init text."""
+    begin, end = init_text(image)
     found: Mask = (va >= np.uint64(begin)) & (va < np.uint64(end))
     return found

@@ -19,60 +19,31 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
 
-@dataclass(frozen=True)
-class Loader:
-    """What a machine's module loader adds to a module.
-
-    calls: relocation types that may need a stub; always: sections without which it refuses; traced: those that only
-    kernels want that have such a string; stub: bytes of a stub; ftrace: stubs of its own for the function tracer.
-    """
-
-    calls: tuple[int, ...]
-    always: tuple[str, ...]
-    traced: tuple[str, ...]
-    stub: int
-    ftrace: int
-
-
-LOADERS = {
-    "arm64": Loader(
-        (282, 283), (".plt", ".init.plt"), (".text.ftrace_trampoline", ".init.text.ftrace_trampoline"), 12, 0
-    ),  # R_AARCH64_JUMP26, _CALL26
-    "ppc64le": Loader((10,), (".stubs",), (), 40, 2),  # R_PPC64_REL24
-}
-OOL_SLOT = 24  # bytes that a ppc64 loader keeps per record where sites are out of line
-
-
 def stub_demand(image: Image) -> tuple[int, int]:
     """(text, init text) stubs that the loader reserves for calls: it counts relocations, so new calls add themselves.
 
-    arm64: per target, other than in the same section; every call with an addend. ppc64: per target and addend, all in
-    one section. Per relocated section, not over all of them.
+    Per relocated section, not over all of them.
     """
-    arch, found = image.arch, [0, 0]
-    loader = LOADERS[arch.name]
+    loader, found = image.arch.loader, [0, 0]
     for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA):
         sec = int(image.shdr["sh_info"][table])
-        if sec >= len(image.shdr) or (arch.name == "arm64" and not image.shdr["sh_flags"][sec] & t.SHF_EXECINSTR):
+        if sec >= len(image.shdr) or (loader.from_code_only and not image.shdr["sh_flags"][sec] & t.SHF_EXECINSTR):
             continue
         rows = image.rows(int(table), t.RELA)
         rows = rows[np.isin(rows["r_info"] & 0xFFFF_FFFF, loader.calls)]
         symbol = (rows["r_info"] >> 32).astype(np.int64)
-        rows = rows[symbol < len(image.symbols.rows)]
-        if arch.name == "arm64":
-            rows = rows[image.symbols.shndx[(rows["r_info"] >> 32).astype(np.int64)] != sec]
-            n = int((rows["r_addend"] != 0).sum()) + len(np.unique(rows["r_info"][rows["r_addend"] == 0]))
-            found[image.names[sec].startswith(".init")] += n
-        else:
-            found[0] += len(np.unique(rows[["r_info", "r_addend"]]))
+        known = symbol < len(image.symbols.rows)
+        rows, symbol = rows[known], symbol[known]
+        init = loader.init_apart and image.names[sec].startswith(".init")
+        found[init] += loader.count(rows["r_info"], rows["r_addend"], image.symbols.shndx[symbol] == sec)
     return found[0], found[1]
 
 
 def stub_bytes(image: Image, n_records: int, out_of_line: bool) -> int:
     """How much room the loader's stubs take at least, those of the function tracer included."""
-    loader = LOADERS[image.arch.name]
+    loader = image.arch.loader
     n = sum(stub_demand(image)) + loader.ftrace
-    return n * loader.stub + (OOL_SLOT * n_records if out_of_line else 0)
+    return n * loader.stub + (loader.slot * n_records if out_of_line else 0)
 
 
 def wanted_sections(kernel: Image) -> tuple[str, ...]:
@@ -80,7 +51,7 @@ def wanted_sections(kernel: Image) -> tuple[str, ...]:
 
     Those of the function tracer came and went; a kernel that wants one has its name among its strings.
     """
-    loader = LOADERS[kernel.arch.name]
+    loader = kernel.arch.loader
     data = kernel.has_bytes & ~kernel.executable & (kernel.shdr["sh_flags"] & t.SHF_ALLOC != 0)
     content = [kernel.content(int(sec)).tobytes() for sec in np.flatnonzero(data)] if loader.traced else []
     named = [name for name in loader.traced if any(name.encode() + b"\0" in one for one in content)]

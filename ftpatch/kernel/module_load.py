@@ -290,7 +290,7 @@ def sections(module: Module, kernel: Kernel) -> Check:
 def stubs(module: Module) -> Check:
     """How many stubs the loader will reserve, and that calls added later are among them."""
     core, init = stub_demand(module.image)
-    n = f"{core} for calls from text, {init} from init text" if module.arch.name == "arm64" else f"{core} for calls"
+    n = f"{core} for calls from text, {init} from init text" if module.arch.loader.init_apart else f"{core} for calls"
     return Check("stubs", "ok", f"{n}; the loader counts relocations, those of calls added later too")
 
 

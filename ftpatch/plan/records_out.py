@@ -20,16 +20,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftpatch.arch import AddressPair, Arch, Shape, TableEnd
+from ftpatch.arch import AddressPair, Arch, Shape, TableEnd, architectures
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
+from ftpatch.kernel.record_loop import LOOP, tests_zero_first
 from ftpatch.plan.edits import Group, as_bytes, group
 from ftpatch.sites.records import MINUS4, SLOT, STOP, RecordTable
 
 ASKED = "asked for"
-INIT, LOOP = "ftrace_init", "ftrace_process_locs"
+INIT = "ftrace_init"
 MAX_CODE = 1 << 20  # bytes of one function that are read
 
 
@@ -52,7 +53,7 @@ def drop(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mas
     """Take the slots marked in `gone` out of the table. Raises PolicyError where the way does not suit the file."""
     why = ASKED
     if way == "auto":
-        way, why = _suitable_way(image, arch, shape, records)
+        way, why = _suitable_way(image, shape, records)
     if not gone.any():
         return Dropping(way, why, records.value)
     return {"null": _null, "minus4": _minus4, "shrink": _shrink, "keep": _keep}[way](
@@ -60,8 +61,8 @@ def drop(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mas
     )
 
 
-def _suitable_way(image: Image, arch: Arch, shape: Shape, records: RecordTable) -> tuple[str, str]:
-    why = _skips_zero(image, arch, shape, records)
+def _suitable_way(image: Image, shape: Shape, records: RecordTable) -> tuple[str, str]:
+    why = _skips_zero(image, shape, records)
     if why:
         return "null", why
     if shape.adjust == 4 and records.carrier == "rela":
@@ -69,18 +70,13 @@ def _suitable_way(image: Image, arch: Arch, shape: Shape, records: RecordTable) 
     return "shrink", "nothing in the file shows that the kernel skips null slots"
 
 
-def _skips_zero(image: Image, arch: Arch, shape: Shape, records: RecordTable) -> str:
+def _skips_zero(image: Image, shape: Shape, records: RecordTable) -> str:
     """What shows that this kernel skips a slot that is 0; empty where nothing does."""
     if records.zero.any():
         return f"the table has {int(records.zero.sum())} null slots already"
     if shape.adjust == 0:
         return "this layout's records are not adjusted, so that 0 stays 0 and is skipped"
-    row = image.symbols.defined(LOOP)
-    if arch.skips_zero is None or row is None:
-        return ""
-    va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
-    shown = arch.skips_zero(image.code(va, min(size, MAX_CODE) // 4))
-    return f"{LOOP} tests a record before it adjusts it" if shown else ""
+    return f"{LOOP} tests a record before it adjusts it" if tests_zero_first(image) else ""
 
 
 def _refuse(image: Image, way: str, why: str, found: str, expected: str) -> PolicyError:
@@ -97,7 +93,7 @@ def _uniform(image: Image, records: RecordTable, way: str, why: str) -> None:
 
 
 def _null(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mask, why: str) -> Dropping:
-    if not _skips_zero(image, arch, shape, records):
+    if not _skips_zero(image, shape, records):
         raise _refuse(
             image, "null", why, "nothing that shows that the kernel skips null slots", "null slots in its table"
         )
@@ -134,7 +130,8 @@ def _shrink(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: 
     n_left, end = len(stays), records.start + SLOT * len(records)
     new_end = records.start + SLOT * n_left
     if arch.table_end is None:
-        raise _refuse(image, "shrink", why, f"machine {arch.name}, whose ftrace_init is not read", "arm64")
+        raise _refuse(image, "shrink", why, f"machine {arch.name}, whose ftrace_init is not read",
+                      " or ".join(one.name for one in architectures() if one.table_end))  # fmt: skip
     bound = _lower_bound(image, arch.table_end, end, new_end)
     values = np.concatenate([stays, np.zeros(len(records) - n_left, np.uint64)])
     kept, tail = np.arange(len(records)) < n_left, records.rela[n_left:]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftpatch.arch import architectures, constants
 from ftpatch.arrays import I64, U8, U32
 
 FAR = 1 << 40  # an address of no meaning, so that capstone's targets are distances
@@ -62,10 +63,7 @@ def _capstone(arch: str, words: U32) -> tuple[list[list[str]], I64]:
     """By capstone, per row: its instructions, the branch by its name alone; bytes to where that goes."""
     import capstone
 
-    mode = {
-        "arm64": (capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN),
-        "ppc64le": (capstone.CS_ARCH_PPC, capstone.CS_MODE_64 | capstone.CS_MODE_LITTLE_ENDIAN),
-    }[arch]
+    mode = constants(capstone, next(one.capstone for one in architectures() if one.name == arch))
     engine, (n, width) = capstone.Cs(*mode), words.shape
     engine.skipdata = True  # a word that is no instruction is one step, too
     found = list(engine.disasm_lite(words.astype("<u4").tobytes(), FAR))

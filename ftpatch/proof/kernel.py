@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, U64, Mask, Rows
+from ftpatch.arrays import I64, Mask, Rows
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import Image
+from ftpatch.kernel.init_text import in_init_text
 from ftpatch.proof.aims import Aim, Aims
 from ftpatch.proof.case import Case
 from ftpatch.proof.changes import Runs
@@ -60,7 +60,7 @@ def _check_calls(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> d
                     strict=True))  # fmt: skip
     aims, found = Aims(case, stubs is not None, case.after), {}
     init = _init_only(case)
-    outside = ~_in_init(case.after.image, pairs.va(pairs.off))[at]
+    outside = ~in_init_text(case.after.image, pairs.va(pairs.off))[at]
     where = (call + distance).view(np.uint64)
     for i, va, text, stays in zip(at.tolist(), where.tolist(), why, outside.tolist(), strict=True):
         aim = found[i] = aims.aim(va)
@@ -79,12 +79,6 @@ def _check_calls(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> d
 def _init_only(case: Case) -> int | None:
     far = case.arch.far
     return case.after.image.symbols.value(far.areas[1]) if far else None
-
-
-def _in_init(image: Image, va: U64) -> Mask:
-    low = image.symbols.value("_sinittext") or image.symbols.value("__init_begin") or 0
-    high = image.symbols.value("_einittext") or image.symbols.value("__init_end") or 0
-    return np.asarray((va >= np.uint64(low)) & (va < np.uint64(high)))
 
 
 def _check_shared(case: Case, runs: Runs, stubs: set[tuple[int, int]]) -> None:

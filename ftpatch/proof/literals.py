@@ -35,7 +35,7 @@ def check_literals(case: Case, pairs: Pairs, aims: dict[int, Aim], places: I64, 
         return {}
     old, new = (_words(side.image, case, places[at].view(np.uint64), pos) for side in (case.before, case.after))
     filled, ops = _moves(image), {}
-    empty = (0x6000_0000 if case.arch.boots_elf else 0xD503_201F) * 0x1_0000_0001 if of == "site" else 0
+    empty = case.arch.nop * 0x1_0000_0001 if of == "site" else 0
     known = Aims(case, False, case.after)
     touched = (old.word != new.word) | (old.n != new.n) | (old.value != new.value)
     for row, i in enumerate(at.tolist()):

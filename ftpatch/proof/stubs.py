@@ -15,6 +15,7 @@ from ftpatch.arch import SiteStub
 from ftpatch.arrays import I64, U32, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.kernel.init_text import init_text
 from ftpatch.proof.aims import READ
 from ftpatch.proof.case import Case
 from ftpatch.proof.decoders import CALL, JUMP, both
@@ -73,8 +74,7 @@ def slots_of(case: Case) -> Slots | None:
 def _taken(case: Case, stub: SiteStub, areas: list[Area], size: int) -> list[Area]:
     """The areas with what the kernel takes of each: records in order, the near area first while it reaches."""
     sites, image = case.after.sites, case.after.image
-    low = image.symbols.value("_sinittext") or 0
-    high = image.symbols.value("_einittext") or 0
+    low, high = init_text(image)
     known = (sites.row >= 0) & (sites.sec >= 0) & ~np.isin(sites.sec, image.sections_named(".exit.text"))
     taken = dict.fromkeys((area.name for area in areas), 0)
     near, far = (next((area for area in areas if area.name == name), None) for name in (stub.text[0], stub.text[-1]))
@@ -97,7 +97,7 @@ def check_stubs(case: Case, pairs: Pairs, slots: Slots) -> Stubs:
     site = pairs.va(pairs.branch_off)[at].view(np.int64)
     aim = site + seen.distance
     words = image.words(*image.place(aim.view(np.uint64)), 0, 4)
-    low, high = image.symbols.value("_sinittext") or 0, image.symbols.value("_einittext") or 0
+    low, high = init_text(image)
     for row, (i, va) in enumerate(zip(at.tolist(), site.view(np.uint64).tolist(), strict=True)):
         slot = int(aim[row]) - slots.literal & (1 << 64) - 1
         why = seen.why[row] or _misplaced(slots, slot, low <= va < high)

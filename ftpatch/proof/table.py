@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arrays import I64, Mask
+from ftpatch.kernel.init_text import init_text
+from ftpatch.kernel.record_loop import tests_zero_first
 from ftpatch.proof.case import Case, Side
 from ftpatch.proof.pairs import OLD, RETIRED, Pairs
 from ftpatch.sites.records import MINUS4, RecordTable
 from ftpatch.sites.table import LEFTOVER, READY
-
-LOOP, MAX_CODE = "ftrace_process_locs", 1 << 18
 
 
 def check_records(case: Case, pairs: Pairs | None) -> None:
@@ -86,10 +86,8 @@ def _may_leave(case: Case, pairs: Pairs, pair: int, last: bool) -> bool:
 def _is_init(case: Case, pairs: Pairs, pair: int) -> bool:
     """Whether a site of a linked kernel is init text, whose records may not be the only ones to stay."""
     image = case.after.image
-    low = image.symbols.value("_sinittext") or image.symbols.value("__init_begin")
-    high = image.symbols.value("_einittext") or image.symbols.value("__init_end")
-    va = int(pairs.va(pairs.off)[pair])
-    return image.linked and low is not None and high is not None and low <= va < high
+    low, high = init_text(image)
+    return image.linked and low <= int(pairs.va(pairs.off)[pair]) < high
 
 
 def _check_added(case: Case, pairs: Pairs | None, rows: I64) -> None:
@@ -171,11 +169,7 @@ def _skips_zero(case: Case) -> bool:
     shape, image = case.before.sites.shape, case.before.image
     if shape is not None and shape.adjust == 0:
         return True
-    row = image.symbols.defined(LOOP)
-    if row is None or case.arch.skips_zero is None:
-        return False
-    va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
-    return case.arch.skips_zero(image.code(va, min(size, MAX_CODE) // 4))
+    return tests_zero_first(image)
 
 
 def own_slots(case: Case) -> None:

@@ -33,9 +33,7 @@ def machine(case: Case) -> Iterator[Hit]:
 def loader_section(case: Case) -> Iterator[Hit]:
     """Sections that the loader grows, and that are not there."""
     records, image = case.slots(), case.image
-    from ftpatch.kernel.loader import LOADERS
-
-    loader = LOADERS[case.arch.name]
+    loader = case.arch.loader
     wanted = case.kernel.sections if case.kernel else (*loader.always, *loader.traced[:CORE])
     n = int(records.live.sum())
     if n:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ftpatch.arrays import I64
 from ftpatch.errors import RecordError
-from ftpatch.plan.records_out import LOOP, MAX_CODE
+from ftpatch.kernel.record_loop import tests_zero_first
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.words import some
 
@@ -113,18 +113,10 @@ def null_not_skipped(case: Case) -> Iterator[Hit]:
     records, shape = case.slots(), case.the().shape
     if shape is None or shape.adjust == 0 or shape.called or not records.zero.any():
         return
-    if records.zero[0] or _tests_first(case):
+    if records.zero[0] or tests_zero_first(case.image):
         return
     for row in np.flatnonzero(records.zero).tolist():
         yield Hit(f"row {row} is 0; this kernel adds {shape.adjust or 4} before it tests for 0", row)
-
-
-def _tests_first(case: Case) -> bool:
-    row = case.image.symbols.defined(LOOP)
-    if case.arch.skips_zero is None or row is None:
-        return False
-    va, size = (int(case.image.symbols.rows[name][row]) for name in ("st_value", "st_size"))
-    return case.arch.skips_zero(case.image.code(va, min(size, MAX_CODE) // 4))
 
 
 def record_lost(case: Case) -> Iterator[Hit]:

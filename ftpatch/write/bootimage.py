@@ -1,8 +1,8 @@
 """`ftpatch image`: what a boot loader takes, made from a vmlinux.
 
-arm64 boots a flat copy of the loaded sections, as `objcopy -O binary -R .note -R .note.gnu.build-id -R .comment -S`
-makes it in arch/arm64/boot/Makefile: every section with contents at its load address, gaps zero, from the lowest.
-ppc64le firmware boots the ELF file itself; only debug information is left out, as `objcopy --strip-debug` does.
+Some machines boot a flat copy of the loaded sections, as `objcopy -O binary -R .note -R .note.gnu.build-id -R .comment
+-S` makes it in arch/arm64/boot/Makefile: every section with contents at its load address, gaps zero, from the lowest.
+On others firmware boots the ELF file itself; only debug information is left out, as `objcopy --strip-debug` does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ftpatch.arch import FlatImage, architectures
 from ftpatch.arrays import I64, U8, U64, Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -20,7 +21,6 @@ Pieces = list[tuple[int, U8]]  # (position in the new file, bytes), ascending; g
 REMOVED = (".note", ".note.gnu.build-id", ".comment")
 DEBUG = (".debug_", ".zdebug_", ".stab", ".gdb_index", ".line", ".gnu.debuglto_")
 MIN_SPAN = 64 << 20  # bytes that a small kernel may spread over
-MAGIC_AT, MAGIC = 56, b"ARM\x64"  # Documentation/arch/arm64/booting.rst
 
 
 def boot_image(image: Image) -> Pieces:
@@ -28,10 +28,14 @@ def boot_image(image: Image) -> Pieces:
     if image.kind != "vmlinux" or not image.executable.any():
         raise PolicyError("no boot image can be made of this file", image.path, found=f"kind {image.kind}",
                           expected="a vmlinux")  # fmt: skip
-    return without_debug(image) if image.arch.boots_elf else flat_image(image)
+    boot = image.arch.boot
+    if boot is None:
+        raise UnsupportedError(f"making a boot image for {image.arch.name} is not supported", image.path,
+                               expected=", ".join(arch.name for arch in architectures() if arch.boot))  # fmt: skip
+    return without_debug(image) if boot == "elf" else flat_image(image, boot)
 
 
-def flat_image(image: Image) -> Pieces:
+def flat_image(image: Image, boot: FlatImage) -> Pieces:
     """The loaded sections at their load addresses.
 
     Raises PolicyError where they do not start with a boot header, ElfError where they overlap or lie too far apart.
@@ -48,9 +52,9 @@ def flat_image(image: Image) -> Pieces:
             raise ElfError("sections overlap in the boot image", image.path, found=f"at {after:#x}")
     if pieces[-1][0] > 4 * len(image.data) + MIN_SPAN:
         raise ElfError("sections lie too far apart for a boot image", image.path, found=f"{pieces[-1][0]:#x} bytes")
-    if pieces[0][1][MAGIC_AT : MAGIC_AT + 4].tobytes() != MAGIC:
-        raise PolicyError("the first section is no arm64 boot header", image.path, found=image.names[secs[0]],
-                          expected="the magic ARM\\x64 at byte 56")  # fmt: skip
+    if pieces[0][1][boot.at : boot.at + len(boot.magic)].tobytes() != boot.magic:
+        raise PolicyError(f"the first section is no {image.arch.name} boot header", image.path,
+                          found=image.names[secs[0]], expected=f"the magic {boot.text} at byte {boot.at}")  # fmt: skip
     return pieces
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import Arch, Branch
+from ftpatch.arch import Arch, Branch, constants
 from ftpatch.arrays import I64, U64
 from ftpatch.elf.image import Image
 from ftpatch.errors import ApplyError
@@ -97,12 +97,8 @@ def second_decoder(arch: Arch, words: Words) -> tuple[list[str], I64]:
     """
     import capstone
 
-    mode = {
-        "arm64": (capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN),
-        "ppc64le": (capstone.CS_ARCH_PPC, capstone.CS_MODE_64 | capstone.CS_MODE_LITTLE_ENDIAN),
-    }[arch.name]
     n, width = words.shape
-    found = list(capstone.Cs(*mode).disasm_lite(words.astype("<u4").tobytes(), FAR))
+    found = list(capstone.Cs(*constants(capstone, arch.capstone)).disasm_lite(words.astype("<u4").tobytes(), FAR))
     texts, distance = ["?"] * n, np.zeros(n, dtype=np.int64)
     if len(found) == n * width:
         for i in range(n):  # capstone hands out one Python tuple per instruction

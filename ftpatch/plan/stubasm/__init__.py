@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Arch, Code, Fixup
+from ftpatch.arch import Arch, Assembly, Code, Fixup, constants
 from ftpatch.errors import InputError, UnsupportedError
 from ftpatch.plan.stubasm.text import (
     NAME,
@@ -32,7 +32,6 @@ from ftpatch.plan.stubasm.text import (
     SUM,
     TARGET,
     TERM,
-    Dialect,
     Source,
     Statement,
     add_up,
@@ -40,7 +39,7 @@ from ftpatch.plan.stubasm.text import (
 )
 
 MAX_SOURCE, MAX_WORDS = 64 << 10, 4096
-TODO = "pip install keystone-engine (ftpatch's extra `asm`; it has wheels for x86-64 only), or use --hook SYMBOL"
+TODO = "pip install keystone-engine (ftpatch's extra `asm`), or use --hook SYMBOL where it has no wheel"
 DATA = set(SIZES) - {".inst"}
 FAR = 1 << 20  # where the second decoder sees the code, so that distances backwards stay positive
 WHOLE = rf"{TERM}(?:\s*[-+*]\s*{TERM})*"
@@ -82,7 +81,7 @@ def assemble(data: bytes, path: str, arch: Arch) -> Stub:
     if source.size > 4 * MAX_WORDS:
         raise InputError("too large for a stub", path, found=f"{source.size // 4} words",
                          expected=f"at most {MAX_WORDS}")  # fmt: skip
-    assembler = _assembler(source.dialect)
+    assembler = _assembler(source.assembly)
     words: list[int] = []
     fixups: list[Fixup] = []
     lines: list[int] = []
@@ -118,7 +117,7 @@ def _word(source: Source, at: Statement, fixups: list[Fixup], assembler: Callabl
     """The word of one instruction."""
     branch = _branch(source, at, fixups)
     text, aim = (f"{at.name} .+0", None) if branch else _operands(source, at)
-    text = source.dialect.hints.get(text.lower(), text)
+    text = source.assembly.hints.get(text.lower(), text)
     made = assembler(text)
     if isinstance(made, str) or len(made) != 4:
         why = made if isinstance(made, str) else f"{len(made)} bytes"
@@ -131,7 +130,7 @@ def _word(source: Source, at: Statement, fixups: list[Fixup], assembler: Callabl
 
 def _branch(source: Source, at: Statement, fixups: list[Fixup]) -> bool:
     """Whether the statement is a direct branch to a symbol, whose fixup is then noted."""
-    if at.name not in ("b", "bl") or not SUM.fullmatch(at.rest):
+    if at.name not in (source.assembly.jump, source.assembly.call) or not SUM.fullmatch(at.rest):
         return False
     made = add_up(source, at, at.rest)
     if not made.symbols:
@@ -141,18 +140,18 @@ def _branch(source: Source, at: Statement, fixups: list[Fixup]) -> bool:
         raise source.refused(at.line, "no place to branch to", found=at.text,
                              expected="a label, a symbol, or site+4")  # fmt: skip
     modules = source.arch.modules
-    kind = modules.branch if modules and at.name == "bl" else source.dialect.jump
+    kind = modules.branch if modules and at.name == source.assembly.call else source.assembly.jump_type
     fixups.append(Fixup(at.off, kind, symbol, made.value))
     return True
 
 
 def _operands(source: Source, at: Statement) -> tuple[str, int | None]:
     """The instruction as the assembler may see it, and the place that it names, if any."""
-    dialect, rest, aims = source.dialect, at.rest, list[int]()
-    if source.arch.name == "ppc64le":  # registers are numbers
-        rest = re.sub(r"(?<![\w.$%])(?:%?[rR](?=\d+\b)|%(?=\w))", "", rest)
-    branches = bool(dialect.branches.fullmatch(at.name))
-    wants_place = branches or (at.name in dialect.leads and "[" not in rest)
+    assembly, rest, aims = source.assembly, at.rest, list[int]()
+    if assembly.number_prefix:  # registers are numbers
+        rest = re.sub(assembly.number_prefix, "", rest)
+    branches = bool(re.fullmatch(assembly.branches, at.name))
+    wants_place = branches or (at.name in assembly.leads and "[" not in rest)
     _require_understood(source, at, rest, branches)
 
     def shown(match: re.Match[str]) -> str:
@@ -160,7 +159,8 @@ def _operands(source: Source, at: Statement) -> tuple[str, int | None]:
         if made.plain:
             return match[0]
         if made.symbols:
-            raise source.refused(at.line, "only b and bl, and .quad, may name a symbol", at.text,
+            named = f"{assembly.jump} and {assembly.call}, and .quad,"
+            raise source.refused(at.line, f"only {named} may name a symbol", at.text,
                                  f"{made.symbols[0]} to be a label, or a register of this machine")  # fmt: skip
         inverted = rest[: match.start()].rstrip().endswith("~")
         if made.places != int(leads) or (leads and made.value % 4) or inverted or "*" in rest:
@@ -181,7 +181,8 @@ def _require_understood(source: Source, at: Statement, rest: str, branches: bool
     """Refuse operands on which keystone is known to hang or to abort."""
     understood = not rest or all(OPERAND.fullmatch(one.strip()) for one in rest.split(","))
     large = any(int(one, 0) >> 64 for one in re.findall(rf"(?<![\w.$])(?:{NUMBER})", rest))
-    mask = at.name.startswith("rlw") and rest.count(",") != 4  # a mask that is written as one number
+    masked = source.assembly.masked
+    mask = masked != "" and at.name.startswith(masked) and rest.count(",") != 4  # a mask that is one number
     if not understood or large or mask or rest.count("[") != rest.count("]") or (branches and "(" in rest):
         raise source.refused(at.line, "operands that are not understood", at.text, "registers, numbers and labels")
 
@@ -190,9 +191,8 @@ def _decoded(source: Source, at: Statement, word: int, aim: int | None) -> None:
     """Refuse a word that is no instruction to the second decoder, or one that goes elsewhere than was worked out."""
     import capstone
 
-    arch, mode = (getattr(capstone, name) for name in source.dialect.capstone)
     data = np.array([word], dtype="<u4").tobytes()
-    found = list(capstone.Cs(arch, mode | capstone.CS_MODE_LITTLE_ENDIAN).disasm_lite(data, FAR + at.off))
+    found = list(capstone.Cs(*constants(capstone, source.arch.capstone)).disasm_lite(data, FAR + at.off))
     if len(found) != 1:
         raise source.refused(at.line, "no instruction to the second decoder (capstone)",
                              found=f"{at.text}: {word:#010x}")  # fmt: skip
@@ -201,13 +201,13 @@ def _decoded(source: Source, at: Statement, word: int, aim: int | None) -> None:
                              expected=f"{aim - at.off:+#x}")  # fmt: skip
 
 
-def _assembler(dialect: Dialect) -> Callable[[str], bytes | str]:
+def _assembler(assembly: Assembly) -> Callable[[str], bytes | str]:
     """A function from one instruction to its bytes, or to why there are none."""
     try:
         import keystone
     except ImportError as error:
         raise UnsupportedError("--stub-asm needs the assembler keystone", found=str(error), todo=TODO) from None
-    made = keystone.Ks(*(getattr(keystone, name) for name in dialect.keystone))
+    made = keystone.Ks(*constants(keystone, assembly.keystone))
 
     def one(text: str) -> bytes | str:
         try:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ftpatch.arch import Arch
-from ftpatch.errors import InputError
+from ftpatch.arch import Arch, Assembly, architectures
+from ftpatch.errors import InputError, UnsupportedError
 
 SITE, TARGET = "site", "target"
 NUMBER = r"0[xX][0-9a-fA-F]+|(?:0|[1-9][0-9]*)(?![\w.])"
@@ -20,42 +20,6 @@ LABEL = re.compile(rf"\s*({NAME}|[0-9]+)\s*:(.*)", re.DOTALL)
 STATEMENT = re.compile(r"([A-Za-z.][\w.]*[-+]?)(?:\s+(.*))?", re.DOTALL)
 SILENT = (".text", ".globl", ".global", ".type", ".size")
 SIZES = {".inst": 4, ".long": 4, ".4byte": 4, ".quad": 8, ".8byte": 8}
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How one machine's assembly is written. hints: instructions that keystone does not know, as those it does;
-    leads: what may name a place beside the branches, in its last operand; jump: relocation type of `b`."""
-
-    keystone: tuple[str, str]
-    capstone: tuple[str, str]
-    comment: re.Pattern[str]
-    registers: re.Pattern[str]
-    branches: re.Pattern[str]
-    leads: tuple[str, ...]
-    hints: dict[str, str]
-    jump: int
-
-
-DIALECTS = {
-    "arm64": Dialect(
-        ("KS_ARCH_ARM64", "KS_MODE_LITTLE_ENDIAN"), ("CS_ARCH_ARM64", "CS_MODE_LITTLE_ENDIAN"),
-        re.compile(r"//.*|^\s*#.*"),
-        re.compile(r"[wx]\d+|w?sp|[wx]zr|lr|fp|[lra]s[lr]|ror|[su]xt[bhwx]|eq|ne|cs|hs|cc|lo|mi|pl|v[sc]|hi|ls|g[et]|l[et]"
-                   r"|al|j?c|j|(?:ish|osh|nsh)(?:ld|st)?|sy|ld|st|p(?:ld|st)l[123](?:keep|strm)|nzcv|daif(?:set|clr)?|\w+_el[0-3]"),
-        re.compile(r"b|bl|b\.\w+|cbn?z|tbn?z"), ("adr", "ldr", "ldrsw"),
-        {"bti": "hint #32", "bti c": "hint #34", "bti j": "hint #36", "bti jc": "hint #38", "xpaclri": "hint #7",
-         "paciasp": "hint #25", "autiasp": "hint #29", "pacibsp": "hint #27", "autibsp": "hint #31"},
-        jump=282,  # R_AARCH64_JUMP26
-    ),
-    "ppc64le": Dialect(
-        ("KS_ARCH_PPC", "KS_MODE_PPC64"), ("CS_ARCH_PPC", "CS_MODE_64"),
-        re.compile(r"//.*|#.*"),
-        re.compile(r"%?cr[0-7]|lt|gt|eq|so|un"),
-        re.compile(r"b(?:c|eq|ne|[lg][te]|so|ns|un|nu|[tf]|dn?z(?:[tf]|eq|ne)?)?l?a?[-+]?"), (), {},
-        jump=10,  # R_PPC64_REL24
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,7 +42,7 @@ class Source:
 
     path: str
     arch: Arch
-    dialect: Dialect
+    assembly: Assembly
     statements: list[Statement] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     numbered: dict[str, list[int]] = field(default_factory=dict)
@@ -101,9 +65,11 @@ class Sum:
 
 def read(text: str, path: str, arch: Arch) -> Source:
     """The file's statements and labels, each at its place."""
-    dialect = DIALECTS[arch.name]
-    source = Source(path, arch, dialect)
-    for line, rest in _lines(text, dialect):
+    if arch.assembly is None:
+        raise UnsupportedError(f"assembling stubs for {arch.name} is not supported", path,
+                               expected=", ".join(one.name for one in architectures() if one.assembly))  # fmt: skip
+    source = Source(path, arch, arch.assembly)
+    for line, rest in _lines(text, re.compile(arch.assembly.comment)):
         while match := LABEL.match(rest):
             _place(source, line, match[1])
             rest = match[2]
@@ -112,11 +78,11 @@ def read(text: str, path: str, arch: Arch) -> Source:
     return source
 
 
-def _lines(text: str, dialect: Dialect) -> Iterator[tuple[int, str]]:
+def _lines(text: str, comment: re.Pattern[str]) -> Iterator[tuple[int, str]]:
     """(line number, statement) without comments."""
     text = re.sub(r"/\*.*?\*/", lambda match: " " + "\n" * match[0].count("\n"), text, flags=re.DOTALL)
     for number, line in enumerate(text.split("\n"), 1):
-        for part in dialect.comment.sub("", line).split(";"):
+        for part in comment.sub("", line).split(";"):
             yield number, part
 
 
@@ -162,9 +128,9 @@ def _append(source: Source, line: int, name: str, rest: str) -> None:
 
 
 def is_register(source: Source, name: str) -> bool:
-    """Whether the assembler knows that word; ppc64le's registers are numbers by then."""
-    general = source.arch.name == "ppc64le" and re.fullmatch(r"[rR]\d+", name)
-    return bool(general or source.dialect.registers.fullmatch(name.lower()))
+    """Whether the assembler knows that word; on some machines general registers are numbers by then."""
+    assembly = source.assembly
+    return bool(re.fullmatch(assembly.numbered, name) or re.fullmatch(assembly.registers, name.lower()))
 
 
 def add_up(source: Source, at: Statement, text: str) -> Sum:

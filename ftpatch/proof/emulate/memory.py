@@ -150,7 +150,7 @@ def _blocks(image: Image, arch: Arch) -> tuple[Block, ...]:
     member = (image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & image.has_bytes & (image.shdr["sh_flags"] & t.SHF_TLS == 0)
     sections = [(int(h["sh_addr"]), int(h["sh_offset"]), int(h["sh_size"])) for h in image.shdr[member]]
     found: list[Block] = []
-    for one in (segments, sections) if arch.boots_elf else (sections, segments):
+    for one in (segments, sections) if arch.boot == "elf" else (sections, segments):
         found = _around(found, [Block(va, image.data[pos : pos + size]) for va, pos, size in one])
     return tuple(found)
 
