@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from ftpatch.arch import Arch
 from ftpatch.elf.image import open_image
 from ftpatch.errors import InputError, UsageError
-from ftpatch.plan.decide import FOR_MODULES, make_change, make_plan
+from ftpatch.plan.decide import FOR_MODULES, make_plan, read_against
 from ftpatch.sites.scan import Scan, require_text, scan_file
 
-__all__ = ["Scan", "make_change", "make_plan", "read_stub", "scan", "write_image"]
+__all__ = ["Scan", "make_plan", "read_against", "read_stub", "scan", "write_image"]
 
 scan = scan_file  # the first of the journeys
 

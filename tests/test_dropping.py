@@ -12,9 +12,9 @@ from elfwriter import BASE, MINI, RET, TEXT, Kernel, add, adrp, parsed, pos_of, 
 
 from ftpatch import api
 from ftpatch.errors import PolicyError
-from ftpatch.plan.enable import Plan, make_plan
-from ftpatch.plan.records_out import Dropping
-from ftpatch.plan.request import Request
+from ftpatch.plan.decide import make_plan
+from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import EnableRequest
 from ftpatch.sites.select import select
 
 MINUS4 = (1 << 64) - 4
@@ -22,8 +22,8 @@ MINUS4 = (1 << 64) - 4
 
 def planned(path: str | Path, *func: str, way: str) -> Plan:
     scan = api.scan(str(path))
-    request = replace(Request(select(scan.sites, func).mask), records=way)
-    return make_plan(scan.image, scan.arch, scan.records, scan.sites, request)
+    request = replace(EnableRequest(select(scan.sites, func).mask), records=way)
+    return make_plan(scan, request)
 
 
 def result(path: str | Path, plan: Plan) -> bytes:
@@ -34,10 +34,10 @@ def result(path: str | Path, plan: Plan) -> bytes:
     return bytes(file)
 
 
-def dropped(name: str, *func: str, way: str) -> tuple[bytes, bytes, Dropping]:
+def dropped(name: str, *func: str, way: str) -> tuple[bytes, bytes, Plan]:
     """The fixture before and after, and what was decided."""
     plan = planned(MINI / name, *func, way=way)
-    return (MINI / name).read_bytes(), result(MINI / name, plan), plan.dropping
+    return (MINI / name).read_bytes(), result(MINI / name, plan), plan
 
 
 def words(file: bytes, start: int, n: int) -> list[int]:
@@ -75,7 +75,7 @@ def values(file: bytes) -> list[int]:
 )
 def test_auto_takes_the_way_that_the_file_suits(name: str, way: str, why: str) -> None:
     found = dropped(name, "vfs_read", way="auto")[2]
-    assert (found.way, found.why) == (way, why)
+    assert (found.summary.records, found.summary.records_why) == (way, why)
 
 
 @pytest.mark.parametrize(("name", "lead"), [("vmlinux-callops", 8), ("vmlinux-callops-bti", 8), ("vmlinux-kcfi", 0)])
@@ -339,4 +339,4 @@ def test_a_table_with_zeros_in_the_middle_is_nulled_in_place(tmp_path: Path) -> 
 def test_the_values_of_the_decision_are_those_of_the_file() -> None:
     for name, way in (("vmlinux-callops", "null"), ("vmlinux-pfe2", "minus4"), ("vmlinux-kcfi", "shrink")):
         _, after, found = dropped(name, "vfs_read", way=way)
-        assert np.array_equal(found.values, np.array(values(after), dtype=np.uint64))
+        assert np.array_equal(found.slot_values, np.array(values(after), dtype=np.uint64))

@@ -28,8 +28,8 @@ from ftpatch.cli import run
 from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import open_image
 from ftpatch.errors import ApplyError, FtpatchError
-from ftpatch.plan.module.plan import ModulePlan
-from ftpatch.plan.request import Request
+from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import EnableRequest
 from ftpatch.sites import select
 from ftpatch.sites.scan import Scan
 from ftpatch.write import contents, module_check
@@ -454,7 +454,7 @@ class Job:
     """A module, its plan, and the file that it makes."""
 
     scan: Scan
-    plan: ModulePlan
+    plan: Plan
     good: bytes
 
     def position(self, name: str, at: int = 0) -> int:
@@ -478,8 +478,7 @@ class Job:
 
 def job(path: Path, *func: str, **request: Any) -> Job:
     scan = api.scan(str(path))
-    plan = api.make_plan(scan, Request(select.select(scan.sites, func).mask, **request))
-    assert isinstance(plan, ModulePlan)
+    plan = api.make_plan(scan, EnableRequest(select.select(scan.sites, func).mask, **request))
     return Job(scan, plan, bytes(contents.assembled(scan.image, plan.edits)))
 
 

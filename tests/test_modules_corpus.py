@@ -18,9 +18,8 @@ import pytest
 
 from ftpatch import api
 from ftpatch.elf.editor import Editor
-from ftpatch.plan.change import Undoing
 from ftpatch.plan.edits import Edits
-from ftpatch.plan.request import Request
+from ftpatch.plan.request import DisableRequest, EnableRequest
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, READY
 from ftpatch.write import contents
@@ -145,11 +144,11 @@ def test_one_enabled_site_leaves_every_other_relocation_and_every_other_byte_of_
         site = int(ready[len(ready) // 2])
         chosen = np.zeros(len(scan.sites), dtype=bool)
         chosen[site] = True
-        plan = api.make_plan(scan, Request(chosen), [str(debian.vmlinux)])
+        plan = api.make_plan(scan, EnableRequest(chosen, against=api.read_against(scan, [str(debian.vmlinux)])))
         after = tmp_path / "after.ko"
         after.write_bytes(contents.assembled(scan.image, plan.edits))
         written = api.scan(str(after))
-        check_module(scan.image, written.image, scan.arch, plan)  # type: ignore[arg-type]
+        check_module(scan.image, written.image, scan.arch, plan)
         compare_relocations(path, relocations(before), relocations(after), scan, site)
         compare_sections(path, before, after, scan, site)
         n += 1
@@ -214,13 +213,13 @@ def test_a_disabled_site_is_as_the_compiler_left_it(debian: Kernel, sample: list
         if not len(ready):
             continue
         chosen = np.isin(np.arange(len(scan.sites)), ready[:: max(len(ready) // 3, 1)])
-        plan = api.make_plan(scan, Request(chosen), [str(debian.vmlinux)])
+        plan = api.make_plan(scan, EnableRequest(chosen, against=api.read_against(scan, [str(debian.vmlinux)])))
         patched, after = tmp_path / "patched.ko", tmp_path / "after.ko"
         patched.write_bytes(contents.assembled(scan.image, plan.edits))
         there = api.scan(str(patched))
         enabled = there.sites.status == ENABLED
         assert int(enabled.sum()) == int(chosen.sum()), path
-        change = api.make_change(there, "disable", Undoing(enabled))
+        change = api.make_plan(there, DisableRequest(enabled))
         after.write_bytes(contents.assembled(there.image, change.edits))
         back = api.scan(str(after))
         check_change(there.image, back.image, back.arch, change)
@@ -257,7 +256,7 @@ def test_lief_reads_the_same_relocations_as_readelf_from_a_patched_module(
         ready = np.flatnonzero(scan.sites.status == READY)
         if len(ready):
             chosen = np.isin(np.arange(len(scan.sites)), ready[:3])
-            plan = api.make_plan(scan, Request(chosen), [str(debian.vmlinux)])
+            plan = api.make_plan(scan, EnableRequest(chosen, against=api.read_against(scan, [str(debian.vmlinux)])))
             after = tmp_path / "after.ko"
             after.write_bytes(contents.assembled(scan.image, plan.edits))
             found = sorted((offset, kind, addend) for _, offset, kind, _, addend in other_readers(after))

@@ -14,8 +14,9 @@ from elfwriter import MINI, MOV_X9_X30, TEXT, Kernel, as_code, bl, edited, pos_o
 from ftpatch import api
 from ftpatch.document.summary import summary
 from ftpatch.errors import FtpatchError, PolicyError, ReachError, ShapeError
-from ftpatch.plan.enable import Plan, make_plan
-from ftpatch.plan.request import Request
+from ftpatch.plan.decide import make_plan
+from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import EnableRequest
 from ftpatch.sites.select import select
 
 LEAVES = (
@@ -33,7 +34,7 @@ SIGNATURE = "a Secure Boot signature over the image is void"
 def planned(path: str | Path, *func: str, status: tuple[str, ...] = (), **request: Any) -> Plan:
     scan = api.scan(str(path))
     chosen = select(scan.sites, func, status).mask
-    return make_plan(scan.image, scan.arch, scan.records, scan.sites, replace(Request(chosen), **request))
+    return make_plan(scan, replace(EnableRequest(chosen), **request))
 
 
 def result(path: str | Path, plan: Plan) -> bytes:
@@ -73,7 +74,7 @@ def test_no_byte_of_text_changes_but_the_two_words_of_each_site(name: str) -> No
     after = result(MINI / name, plan)
     start, end = (pos_of(before, symbol(before, one)) for one in ("_stext", "vfs_write"))
     changed = {i & ~3 for i in range(start, end + 64) if before[i] != after[i]}
-    sites = {int(pos) + 4 * k for pos in plan.table.pos[plan.index] for k in range(2)}
+    sites = {int(pos) + 4 * k for pos in plan.scan.sites.pos[plan.index] for k in range(2)}
     assert changed == sites
     assert len(sites) == 4
 
@@ -211,7 +212,7 @@ def test_mcount_sites_are_refused_with_their_reason() -> None:
 def test_a_kernel_without_function_tracer_is_refused() -> None:
     scan = api.scan(str(MINI / "vmlinux-notrace"))
     with pytest.raises(FtpatchError) as caught:
-        make_plan(scan.image, scan.arch, scan.records, scan.sites, Request(np.zeros(0, bool)))
+        make_plan(scan, EnableRequest(np.zeros(0, bool)))
     assert str(caught.value) == (
         f"{MINI / 'vmlinux-notrace'}: no patch site in this file: found no record table, "
         "expected a kernel or module built with CONFIG_FUNCTION_TRACER"
@@ -239,7 +240,7 @@ def test_patching_twice_is_patching_once(tmp_path: Path) -> None:
 def test_the_distance_is_target_minus_branch() -> None:
     file = (MINI / "vmlinux-exec").read_bytes()
     plan = planned(MINI / "vmlinux-exec", "vfs_read")
-    assert plan.index.tolist() == [13]
+    assert plan.index.tolist() == [13] and plan.distance is not None
     assert plan.distance.tolist() == [symbol(file, "ftrace_caller") - (symbol(file, "vfs_read") + 4)]
     assert struct.pack("<I", plan.new_words[0][1]) == as_code([bl(0, int(plan.distance[0]))])
 
@@ -250,7 +251,7 @@ def test_the_columns_of_a_plan_have_one_row_per_patched_site() -> None:
     plan = planned(MINI / "vmlinux-exec", "vfs_*")
     calls = [symbol(file, name) + 4 for name in ("vfs_read", "vfs_write")]
     assert plan.index.tolist() == [13, 17]
-    assert plan.call_va.tolist() == calls
-    assert plan.aim.tolist() == plan.call_aim.tolist() == [symbol(file, "ftrace_caller")] * 2
-    assert (plan.slot.tolist(), plan.through.tolist(), plan.stubs) == ([0, 0], [-1, -1], ())
+    assert plan.calls.call_va.tolist() == calls
+    assert plan.calls.branch_to.tolist() == plan.calls.call_to.tolist() == [symbol(file, "ftrace_caller")] * 2
+    assert (plan.calls.slot.tolist(), plan.calls.through.tolist(), plan.calls.shared) == ([0, 0], [-1, -1], ())
     assert plan.new_words.tolist() == [[MOV_X9_X30, bl(va, symbol(file, "ftrace_caller"))] for va in calls]

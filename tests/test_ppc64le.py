@@ -24,9 +24,10 @@ from ftpatch.document.rows import site_rows
 from ftpatch.document.summary import summary
 from ftpatch.errors import PolicyError, ReachError
 from ftpatch.journal.write import plan_object
-from ftpatch.plan import routes as trampolines
-from ftpatch.plan.enable import Plan, make_plan
-from ftpatch.plan.request import Request
+from ftpatch.plan import routes
+from ftpatch.plan.decide import make_plan
+from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import EnableRequest
 from ftpatch.plan.targets import Target
 from ftpatch.sites.select import select
 
@@ -175,7 +176,7 @@ def renamed(file: bytes, name: str) -> bytes:
 def planned(path: str | Path, *func: str, status: tuple[str, ...] = (), **request: Any) -> Plan:
     scan = api.scan(str(path))
     chosen = select(scan.sites, func, status).mask
-    return make_plan(scan.image, scan.arch, scan.records, scan.sites, replace(Request(chosen), **request))
+    return make_plan(scan, replace(EnableRequest(chosen), **request))
 
 
 def result(path: str | Path, plan: Plan) -> bytes:
@@ -474,7 +475,7 @@ def test_mprofile_only_the_call_changes_and_the_record_goes(name: str) -> None:
     expected = changed(file, {site: code(bl(site, symbol(file, "ftrace_caller"))), slot: word}, {pos: row})
     plan = planned(path, name)
     assert result(path, plan) == expected
-    assert (plan.dropping.way, plan.notes) == ("null", (LEAVES, NO_FILTER, BUILD_ID, SIGNATURE))
+    assert (plan.summary.records, plan.notes) == ("null", (LEAVES, NO_FILTER, BUILD_ID, SIGNATURE))
 
 
 PFE2 = [
@@ -489,7 +490,7 @@ def test_pfe2_two_words_at_the_local_entry_and_the_record_goes(image: str, name:
     file = path.read_bytes()
     at = local(file, name)
     plan = planned(path, name)
-    word = {"minus4": struct.pack("<q", -4), "null": bytes(8)}[plan.dropping.way]
+    word = {"minus4": struct.pack("<q", -4), "null": bytes(8)}[plan.summary.records]
     slot, word, pos, row = dropped(file, at, word=word)
     call = bl(at + 4, symbol(file, "ftrace_caller"))
     assert result(path, plan) == changed(file, {at: code(MFLR_R0, call), slot: word}, {pos: row})
@@ -545,8 +546,12 @@ def test_out_of_line_site_stub_ops_and_relocation(image: str, name: str) -> None
     plan = planned(path, name)
     assert result(path, plan) == changed(file, changes, {pos: row})
     told = (LEAVES, BUILD_ID, SIGNATURE) if size == 24 else (LEAVES, NO_FILTER, BUILD_ID, SIGNATURE)
-    assert (plan.dropping.way, plan.notes) == ("null", told)
-    assert (plan.slot.tolist(), plan.aim.tolist(), plan.call_va.tolist()) == ([slot], [stub], [stub + 4])
+    assert (plan.summary.records, plan.notes) == ("null", told)
+    assert (plan.calls.slot.tolist(), plan.calls.branch_to.tolist(), plan.calls.call_va.tolist()) == (
+        [slot],
+        [stub],
+        [stub + 4],
+    )
 
 
 def test_ops_nop_is_the_kernels_own_object() -> None:
@@ -580,8 +585,8 @@ def test_in_an_out_of_line_kernel_a_plain_return_is_a_target() -> None:
     path = MINI / "vmlinux-ool"
     file = path.read_bytes()
     plan = planned(path, "vfs_read", target="ftrace_stub_direct_tramp")
-    assert plan.call_aim.tolist() == [symbol(file, "ftrace_stub_direct_tramp")]
-    assert (plan.ops, plan.ops_via) == (None, "none")
+    assert plan.calls.call_to.tolist() == [symbol(file, "ftrace_stub_direct_tramp")]
+    assert (plan.summary.ops, plan.summary.ops_via) == (None, "none")
     ((slot, _, _),) = set(relocations(file)) - set(relocations(result(path, plan)))
     assert slot == slot_of(file, local(file, "vfs_read"))
 
@@ -626,7 +631,7 @@ def test_a_far_call_goes_through_the_kernels_own_trampoline(path: Path, name: st
     assert words_at(after, stub, 8) == [
         *far_words(symbol(file, "ftrace_regs_caller"), symbol(file, ".TOC."), ktoc), 0, 0, 0,
     ]  # fmt: skip
-    assert plan.call_aim.tolist() == [stub]
+    assert plan.calls.call_to.tolist() == [stub]
 
 
 def test_the_five_words_by_hand() -> None:
@@ -651,8 +656,8 @@ def test_several_calls_share_one_stub_and_are_counted() -> None:
     plan = planned(AWAY, "b_late", "b_mid", "vfs_read")
     stub = symbol(file, "ftrace_tramp_init")
     assert plan.notes[2] == through("ftrace_tramp_init", stub, "2 calls go")
-    assert len(plan.stubs) == 1
-    assert sorted(plan.through.tolist()) == [-1, 0, 0]
+    assert len(plan.calls.shared) == 1
+    assert sorted(plan.calls.through.tolist()) == [-1, 0, 0]
 
 
 def taken(path: Path, tmp_path: Path, *areas: str, by: str = "bytes") -> str:
@@ -690,7 +695,7 @@ def test_in_the_gap_bytes_and_relocations_are_passed_over(tmp_path: Path) -> Non
     end = symbol(file, "__init_begin")
     place = rela_pos(file, symbol(file, "a_ctor"))
     path.write_bytes(changed(file, {end - 1: b"\1"}, {place: struct.pack("<Q", end - 64 + 13)}))
-    assert [stub.va for stub in planned(path, "b_late").stubs] == [end - 96]
+    assert [stub.va for stub in planned(path, "b_late").calls.shared] == [end - 96]
 
 
 def test_a_full_gap_leaves_no_room(tmp_path: Path) -> None:
@@ -712,9 +717,9 @@ def test_init_texts_trampoline_serves_init_text_alone() -> None:
     va = symbol(file, "ftrace_caller")
     target = Target(va, "ftrace_caller", True, scan.arch.read_entry(scan.image.code(va, 64)))
     call = np.full(2, local(file, "b_late") + 4, dtype=np.uint64)
-    routes = trampolines.by_reach(scan.image, scan.arch, target, call, np.array([True, False]))
-    assert routes.aim.tolist() == [symbol(file, "ftrace_tramp_init"), symbol(file, "__init_begin") - 32]
-    assert [stub.name for stub in routes.stubs] == ["ftrace_tramp_init", "gap before init text"]
+    to = routes.by_reach(scan, target, call, np.array([True, False]))
+    assert to.call_to.tolist() == [symbol(file, "ftrace_tramp_init"), symbol(file, "__init_begin") - 32]
+    assert [stub.name for stub in to.stubs] == ["ftrace_tramp_init", "gap before init text"]
 
 
 def test_a_site_that_reaches_nothing_is_refused_with_all_distances() -> None:
@@ -739,12 +744,12 @@ def test_a_site_that_reaches_nothing_is_refused_with_all_distances() -> None:
     assert planned(AWAY, "island", "vfs_read", skip_unpatchable=True).index.size == 1
 
 
-def our_stubs(path: str | Path) -> list[trampolines.Stub]:
+def our_stubs(path: str | Path) -> list[routes.SharedStub]:
     """Where there is room for a stub of our own to ftrace_stub."""
     scan = api.scan(str(path))
     assert scan.arch.far is not None
     va = symbol(Path(path).read_bytes(), "ftrace_stub")
-    return trampolines.far_stubs(scan.image, scan.arch, scan.arch.far, Target(va, "ftrace_stub", False, Entry(False)))
+    return routes.far_stubs(scan, scan.arch.far, Target(va, "ftrace_stub", False, Entry(False)))
 
 
 @pytest.mark.parametrize("path", [FAR, AWAY], ids=["far", "unreachable"])
@@ -759,7 +764,7 @@ def test_another_target_gets_a_stub_of_our_own(name: str) -> None:
     file = FAR.read_bytes()
     at = local(file, name)
     plan = planned(FAR, name, target="ftrace_stub", force_target=True)
-    (stub,) = plan.stubs
+    (stub,) = plan.calls.shared
     assert stub.name in ("text tail", "gap before init text")
     after = result(FAR, plan)
     words = far_words(symbol(file, "ftrace_stub"), symbol(file, ".TOC."), 16)
@@ -775,7 +780,7 @@ def test_a_second_patch_uses_the_kernels_trampoline_again(tmp_path: Path) -> Non
     path = written(tmp_path / "one", first)
     plan = planned(path, "b_mid")
     stub = symbol(first, "ftrace_tramp_init")
-    assert [(one.va, one.present) for one in plan.stubs] == [(stub, True)]
+    assert [(one.va, one.present) for one in plan.calls.shared] == [(stub, True)]
     after = result(path, plan)
     assert words_at(after, stub, 8) == words_at(first, stub, 8)
     assert after == result(AWAY, planned(AWAY, "b_late", "b_mid"))
@@ -1142,11 +1147,11 @@ def test_the_fate_of_a_record_that_leaves_with_the_others_is_in_the_journal(path
     changed_path = written(tmp_path / "v", file)
     scan = api.scan(changed_path)
     chosen = select(scan.sites, [*_not_init(path), f"row:{late['row']}"]).mask
-    request = replace(Request(chosen), force_early=True, skip_unpatchable=True)
-    plan = make_plan(scan.image, scan.arch, scan.records, scan.sites, request)
-    sites = {site["row"]: site for site in plan_object(scan, plan, None, None)["sites"]}
+    request = replace(EnableRequest(chosen), force_early=True, skip_unpatchable=True)
+    plan = make_plan(scan, request)
+    sites = {site["row"]: site for site in plan_object(plan, None, None)["sites"]}
     fates = {site["record_fate"] for site in sites.values()}
-    assert fates == {{"null": "null", "minus4": "minus4", "shrink": "cut"}[plan.dropping.way]}
+    assert fates == {{"null": "null", "minus4": "minus4", "shrink": "cut"}[plan.summary.records]}
     assert (sites[late["row"]]["action"], bool(sites[late["row"]]["reason"])) == ("keep", True)
 
 

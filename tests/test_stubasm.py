@@ -17,9 +17,8 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import InputError, PolicyError, UnsupportedError
 from ftpatch.plan import stubasm
-from ftpatch.plan.module.callee import Callee
-from ftpatch.plan.module.plan import ModulePlan
-from ftpatch.plan.request import Request
+from ftpatch.plan.plan import Callee, Plan
+from ftpatch.plan.request import EnableRequest
 from ftpatch.plan.stubasm import Stub
 from ftpatch.sites import select
 from ftpatch.write import contents
@@ -182,22 +181,21 @@ def test_without_keystone_the_refusal_says_what_to_install(monkeypatch: pytest.M
 Row = tuple[int, int, str, int]  # offset, type, symbol, addend
 
 
-def planned(path: Path, text: str, functions: tuple[str, ...], **more: str) -> ModulePlan:
+def planned(path: Path, text: str, functions: tuple[str, ...], **more: str) -> Plan:
     """The plan by which the functions' sites call that stub."""
     require_keystone()
     found = api.scan(str(path))
     stub = stubasm.assemble(text.encode(), "f.S", found.arch)
-    request = Request(
+    request = EnableRequest(
         select.select(found.sites, functions).mask, stub=stub, force_target="force" in more,
         target=more.get("target", ""), hook=more.get("hook", ""),
     )  # fmt: skip
     plan = api.make_plan(found, request)
-    assert isinstance(plan, ModulePlan)
     return plan
 
 
-def result(plan: ModulePlan, folder: Path) -> Image:
-    image = plan.table.image
+def result(plan: Plan, folder: Path) -> Image:
+    image = plan.scan.sites.image
     (folder / "out.ko").write_bytes(contents.assembled(image, plan.edits))
     return open_image(str(folder / "out.ko"))
 
@@ -234,14 +232,14 @@ def test_one_copy_serves_the_sites_of_a_region(tmp_path: Path) -> None:
     assert [row[1:] for row in calls] == [(CALL26, "ftpatch_call", 0)] * 2
     calls = [row for row in relocations(image, ".init.text") if row[2].startswith("ftpatch")]
     assert [row[1:] for row in calls] == [(CALL26, "ftpatch_call_init", 0)]
-    assert plan.settled.target == "stub f.S" and plan.warnings == ()
+    assert plan.summary.target == "stub f.S" and plan.warnings == ()
 
 
 def test_a_stub_that_names_its_site_is_laid_down_for_each(tmp_path: Path) -> None:
     """In line on arm64 and out of line on ppc64le: each copy goes on behind the branch of its own site."""
     for path, text, size in ((ARM64, "mov x30, x9; b site+4", 8), (PPC64LE, "mtlr r0; b site+4", 8)):
         plan = planned(path, text, ("mini_work", "mini_util"))
-        image, table, kind = result(plan, tmp_path), plan.table, JUMP26 if path == ARM64 else REL24
+        image, table, kind = result(plan, tmp_path), plan.scan.sites, JUMP26 if path == ARM64 else REL24
         homes = [int(table.branch_va[i] - table.image.base[table.sec[i]]) + 4 for i in plan.index.tolist()]
         found = relocations(image, ".text.ftpatch")
         assert [row for row in found if row[0] < 2 * size] == [
@@ -272,13 +270,13 @@ def test_target_is_a_trampoline_in_front_of_the_stub_where_the_loader_has_none(
     own = Callee("ftrace_caller", Code((1, 2, 3, 4, 5)), ops_size=256)  # as read from a kernel
     monkeypatch.setattr("ftpatch.plan.module.callee._own", lambda *_: own)
     plan = planned(PPC64LE, "nop; b target", ("mini_work",))
-    image, (home,) = result(plan, tmp_path), plan.table.branch_va[plan.index].tolist()
+    image, (home,) = result(plan, tmp_path), plan.scan.sites.branch_va[plan.index].tolist()
     assert code(image, ".text.ftpatch")[:8] == [1, 2, 3, 4, 5, 0, 0x60000000, 0x48000000]
     assert sorted(relocations(image, ".text.ftpatch")) == [
         (28, REL24, "ftpatch_target", 0),
         (32, 38, "ftpatch_ops", 0),
         (44, REL24, "ftpatch_call", 0),
-        (52, REL24, ".text", home - int(plan.table.image.base[plan.table.sec[plan.index[0]]]) + 4),
+        (52, REL24, ".text", home - int(plan.scan.sites.image.base[plan.scan.sites.sec[plan.index[0]]]) + 4),
     ]
     assert policy(PPC64LE, "bl target").startswith("f.S:1: ftrace_caller cannot be called from here: ")
     monkeypatch.setattr("ftpatch.plan.module.callee._own", lambda *_: replace(own, ops_size=0))

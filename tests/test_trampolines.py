@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import capstone
+import numpy as np
 import pytest
 from elfwriter import (
     BASE,
@@ -31,9 +32,11 @@ from elfwriter import (
 
 from ftpatch import api
 from ftpatch.errors import PolicyError, SelectionError
-from ftpatch.plan.enable import Plan, make_plan
-from ftpatch.plan.request import Request
-from ftpatch.plan.routes import Stub
+from ftpatch.plan.decide import make_plan
+from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import EnableRequest
+from ftpatch.plan.routes import SharedStub
+from ftpatch.plan.targets import resolve_target
 from ftpatch.sites.select import select
 
 CALLOPS = MINI / "vmlinux-callops"
@@ -47,8 +50,8 @@ NO_X9 = "it does not return with the old x9 in x30, so the traced function would
 
 def planned(path: str | Path, *func: str, **request: Any) -> Plan:
     scan = api.scan(str(path))
-    asked = replace(Request(select(scan.sites, func).mask), **request)
-    return make_plan(scan.image, scan.arch, scan.records, scan.sites, asked)
+    asked = replace(EnableRequest(select(scan.sites, func).mask), **request)
+    return make_plan(scan, asked)
 
 
 def result(path: str | Path, plan: Plan) -> bytes:
@@ -59,12 +62,18 @@ def result(path: str | Path, plan: Plan) -> bytes:
     return bytes(file)
 
 
-def thunk_of(plan: Plan) -> Stub:
+def thunk_of(plan: Plan) -> SharedStub:
     """The one shared stub, which every site of the plan goes through."""
-    (stub,) = plan.stubs
-    assert set(plan.through.tolist()) == {0}
-    assert set(plan.aim.tolist()) == set(plan.call_aim.tolist()) == {stub.va}
+    (stub,) = plan.calls.shared
+    assert set(plan.calls.through.tolist()) == {0}
+    assert set(plan.calls.branch_to.tolist()) == set(plan.calls.call_to.tolist()) == {stub.va}
     return stub
+
+
+def is_own(path: Path, target: str) -> bool:
+    """Whether a target is one of the kernel's own entries."""
+    scan = api.scan(str(path))
+    return resolve_target(scan, np.zeros(len(scan.sites), dtype=bool), target, False).own
 
 
 def kinds(plan: Plan) -> set[str]:
@@ -110,13 +119,13 @@ def test_behind_a_bti_the_literal_is_still_in_front_of_the_label() -> None:
 def test_as_many_sites_as_free_relocations_get_literals() -> None:
     assert relocations(FILE).count((0, 0, 0)) == 8
     plan = planned(CALLOPS, *NINE[:8])
-    assert (plan.ops_via, kinds(plan)) == ("literal", {"site", "literal", "record", "relocation"})
+    assert (plan.summary.ops_via, kinds(plan)) == ("literal", {"site", "literal", "record", "relocation"})
     assert relocations(result(CALLOPS, plan)).count((0, 0, 0)) == 0
 
 
 def test_one_site_more_than_free_relocations_takes_a_thunk_and_says_why() -> None:
     plan = planned(CALLOPS, *NINE)
-    assert (plan.ops_via, kinds(plan)) == ("thunk", {"site", "thunk", "record"})
+    assert (plan.summary.ops_via, kinds(plan)) == ("thunk", {"site", "thunk", "record"})
     assert plan.notes[-1] == "a shared thunk carries the ops: 9 sites, but 8 free relocation entries"
 
 
@@ -234,7 +243,12 @@ def test_a_thunk_does_not_mind_the_literals_alignment(tmp_path: Path) -> None:
 
 def test_the_kernels_own_stub_is_accepted_without_ops() -> None:
     plan = planned(CALLOPS, "vfs_read", target="ftrace_stub_direct_tramp")
-    assert (plan.ops, plan.ops_via, plan.target.own, kinds(plan)) == (None, "none", False, {"site", "record"})
+    assert (plan.summary.ops, plan.summary.ops_via, is_own(CALLOPS, "ftrace_stub_direct_tramp"), kinds(plan)) == (
+        None,
+        "none",
+        False,
+        {"site", "record"},
+    )
     after, entry = result(CALLOPS, plan), symbol(FILE, "vfs_read")
     stub = symbol(FILE, "ftrace_stub_direct_tramp")
     assert words_at(after, entry - 8, 4) == [NOP, NOP, MOV_X9_X30, bl(entry + 4, stub)]
@@ -243,18 +257,22 @@ def test_the_kernels_own_stub_is_accepted_without_ops() -> None:
 def test_a_target_may_be_an_address() -> None:
     stub = symbol(FILE, "ftrace_stub_direct_tramp")
     plan = planned(CALLOPS, "vfs_read", target=f"{stub:#x}")
-    assert (plan.aim.tolist(), plan.target.name) == ([stub], f"{stub:#x}")
+    assert (plan.calls.branch_to.tolist(), plan.summary.target) == ([stub], f"{stub:#x}")
 
 
 def test_the_kernels_own_entry_by_its_address_is_its_own() -> None:
     """Once only its name made it so, and its address was refused as no trampoline."""
     plan = planned(CALLOPS, "vfs_read", target=f"{CALLER:#x}")
-    assert (plan.target.own, plan.ops is not None, plan.ops_via) == (True, True, "literal")
+    assert (is_own(CALLOPS, f"{CALLER:#x}"), plan.summary.ops is not None, plan.summary.ops_via) == (
+        True,
+        True,
+        "literal",
+    )
 
 
 def test_the_second_entry_of_the_older_kernels_is_their_own_too() -> None:
     plan = planned(MINI / "vmlinux-pfe2", "vfs_read", target="ftrace_regs_caller")
-    assert (plan.target.own, plan.target.warning) == (True, "")
+    assert (is_own(MINI / "vmlinux-pfe2", "ftrace_regs_caller"), plan.warnings) == (True, ())
 
 
 @pytest.mark.parametrize("name", ["ftrace_stub", "asm_nops", "notrace_helper"])
@@ -277,7 +295,7 @@ def test_force_target_takes_it_with_a_warning() -> None:
     assert plan.warnings == (
         f"target ftrace_stub was not shown to keep the contract of a patch site ({NO_X9}); forced",
     )
-    assert plan.aim == symbol(FILE, "ftrace_stub")
+    assert plan.calls.branch_to == symbol(FILE, "ftrace_stub")
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -372,5 +390,5 @@ def test_a_kernel_without_ops_per_site_refuses_to_be_asked_for_them(options: dic
 
 def test_the_default_ops_mean_nothing_without_ops_per_site() -> None:
     plan = planned(MINI / "vmlinux-pfe2", "vfs_read", ops="list")
-    assert (plan.ops, plan.ops_via) == (None, "none")
+    assert (plan.summary.ops, plan.summary.ops_via) == (None, "none")
     assert plan.index.tolist() == [13]

@@ -11,8 +11,8 @@ from ftpatch.cli.writing import chosen_by, output, run
 
 if TYPE_CHECKING:
     from ftpatch.arrays import Mask
+    from ftpatch.plan.plan import Plan
     from ftpatch.sites.scan import Scan
-    from ftpatch.write.deliver import Decided
 
 
 @click.command("disable")
@@ -23,10 +23,9 @@ def command(file: str, func: tuple[str, ...], status: tuple[str, ...], section: 
 
     Sites of -mprofile-kernel, which are calls in the file, become NOPs without a record."""
     from ftpatch import api
-    from ftpatch.plan.change import Undoing
+    from ftpatch.plan.request import DisableRequest
 
-    def decide(scan: Scan, chosen: Mask) -> Decided:
-        request = Undoing(chosen, skip_unpatchable=shared["skip_unpatchable"])
-        return api.make_change(scan, "disable", request)
+    def decide(scan: Scan, chosen: Mask) -> Plan:
+        return api.make_plan(scan, DisableRequest(chosen, shared["skip_unpatchable"]))
 
     return run("disable", file, shared, chosen_by(func, status, section), decide)

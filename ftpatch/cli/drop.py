@@ -12,8 +12,8 @@ from ftpatch.errors import UsageError
 
 if TYPE_CHECKING:
     from ftpatch.arrays import Mask
+    from ftpatch.plan.plan import Plan
     from ftpatch.sites.scan import Scan
-    from ftpatch.write.deliver import Decided
 
 
 @click.command("drop")
@@ -27,7 +27,7 @@ def command(
     """Take the records of functions out of the kernel's table, all of them or none, without touching their code: they
     can then not be traced, probed through ftrace or live-patched. --status weak-leftover takes those of dead code."""
     from ftpatch import api
-    from ftpatch.plan.change import Undoing
+    from ftpatch.plan.request import DropRequest
 
     if all_but and (func or status or section):
         raise UsageError("--all-but stands alone", found="other selectors", expected="--all-but SEL, repeatable")
@@ -39,8 +39,7 @@ def command(
         has_record[: len(scan.records)] &= scan.records.live
         return has_record & ~kept, said
 
-    def decide(scan: Scan, chosen: Mask) -> Decided:
-        request = Undoing(chosen, records=way, skip_unpatchable=shared["skip_unpatchable"])
-        return api.make_change(scan, "drop", request)
+    def decide(scan: Scan, chosen: Mask) -> Plan:
+        return api.make_plan(scan, DropRequest(chosen, way, shared["skip_unpatchable"]))
 
     return run("drop", file, shared, inverted if all_but else choose, decide)

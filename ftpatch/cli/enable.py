@@ -11,8 +11,8 @@ from ftpatch.cli.writing import chosen_by, output, records_option, run
 
 if TYPE_CHECKING:
     from ftpatch.arrays import Mask
+    from ftpatch.plan.plan import Plan
     from ftpatch.sites.scan import Scan
-    from ftpatch.write.deliver import Decided
 
 
 @click.command("enable")
@@ -50,14 +50,15 @@ def command(
 ) -> int:  # fmt: skip
     """Enable the patch sites that the selectors choose, all of them or none."""
     from ftpatch import api
-    from ftpatch.plan.request import Request
+    from ftpatch.plan.request import EnableRequest
 
-    def decide(scan: Scan, chosen: Mask) -> Decided:
+    def decide(scan: Scan, chosen: Mask) -> Plan:
         stub = api.read_stub(scan, stub_asm) if stub_asm is not None else None
-        request = Request(
+        met = api.read_against(scan, against, shared["max_size"])
+        request = EnableRequest(
             chosen, target=target, force_target=force_target, force_early=force_early, records=way, ops=ops,
-            ops_via=ops_via, skip_unpatchable=shared["skip_unpatchable"], hook=hook, stub=stub,
+            ops_via=ops_via, skip_unpatchable=shared["skip_unpatchable"], hook=hook, stub=stub, against=met,
         )  # fmt: skip
-        return api.make_plan(scan, request, against, shared["max_size"])
+        return api.make_plan(scan, request)
 
     return run("enable", file, shared, chosen_by(func, status, section), decide)

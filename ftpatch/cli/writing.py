@@ -17,8 +17,8 @@ from ftpatch.sites.scan import scan_file
 if TYPE_CHECKING:
     from ftpatch.arrays import Mask
     from ftpatch.elf.image import Image
+    from ftpatch.plan.plan import Plan
     from ftpatch.sites.scan import Scan
-    from ftpatch.write.deliver import Decided
 
 output = [
     click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched)."),
@@ -61,7 +61,7 @@ def chosen_by(
 
 def run(
     verb: str, file: str, options: dict[str, Any], choose: Callable[[Scan], tuple[Mask, tuple[str, ...]]],
-    decide: Callable[[Scan, Mask], Decided],
+    decide: Callable[[Scan, Mask], Plan],
 ) -> int:  # fmt: skip
     """One writing command from its options to its exit code.
 
@@ -102,15 +102,15 @@ def run(
     hashed = "json" in {options["format_"], *formats}
     shown = N_SHOWN if {options["format_"], *formats} == {"text"} else None
     if dry_run:
-        document.images.append(plan_object(scan, made, None, scan.image.sha256 if hashed else None, shown))
+        document.images.append(plan_object(made, None, scan.image.sha256 if hashed else None, shown))
         to_files(document, report)
     else:
 
         def reports(written: deliver.Output, sha256: str | None) -> AbstractContextManager[None]:
-            document.images.append(plan_object(scan, made, written, sha256, shown))
+            document.images.append(plan_object(made, written, sha256, shown))
             return files_ready(document, report)
 
-        deliver.write_result(scan, made, out, hashed, reports, packing, note)
+        deliver.write_result(made, out, hashed, reports, packing, note)
     to_stdout(document, options["format_"], options["color"])
     return 0
 

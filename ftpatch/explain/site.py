@@ -7,7 +7,7 @@ Where it is refused, the refusal is part of the explanation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,16 +18,13 @@ from ftpatch.errors import FtpatchError
 from ftpatch.explain import live_patching
 from ftpatch.explain.untraceable import TEXTS
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.plan.decide import make_plan
+from ftpatch.plan.decide import make_plan, read_against
 from ftpatch.plan.edits import Edits
-from ftpatch.plan.request import Request
+from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import EnableRequest
 from ftpatch.sites.records import RecordTable
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES, SiteTable
-
-if TYPE_CHECKING:
-    from ftpatch.plan.enable import Plan
-    from ftpatch.plan.module.plan import ModulePlan
 
 BEFORE, AFTER = 24, 2  # words that are shown in front of the call, at most, and behind it
 BINDS, CARRIED = {0: "local", 1: "global", 2: "weak"}, {
@@ -68,13 +65,14 @@ def explain(found: Scan, index: int, against: Sequence[str] = ()) -> dict[str, A
     blocks += _stub_code(found, plan)
     classes = classify(found, index, plan)
     whole = live_patching.of_site(found.arch, int(table.body_va[index]), plan.new_words.shape[1])
-    fate, settled = plan.fate(0), plan.settled
+    summary, distance = plan.summary, plan.distance
     return {
         **what,
         "patch": {
-            "action": fate.action, "target": fate.target, "distance": fate.distance, "stub": fate.stub,
-            "reason": fate.reason, "literal": fate.literal, "ops_via": settled.ops_via, "records": settled.records,
-            "records_why": settled.records_why,
+            "action": plan.action(0), "target": summary.target,
+            "distance": None if distance is None else int(distance[0]), "stub": plan.stub[0] or None,
+            "reason": plan.stub_why[0] or None, "literal": summary.literal, "ops_via": summary.ops_via,
+            "records": summary.records, "records_why": summary.records_why,
         },
         "refused": None,
         "edits": [
@@ -147,11 +145,11 @@ def _slot(image: Image, records: RecordTable, row: int) -> dict[str, Any] | None
     }
 
 
-def _plan(found: Scan, index: int, against: Sequence[str]) -> Plan | ModulePlan | FtpatchError:
+def _plan(found: Scan, index: int, against: Sequence[str]) -> Plan | FtpatchError:
     chosen = np.zeros(len(found.sites), dtype=bool)
     chosen[index] = True
     try:
-        return make_plan(found, Request(chosen), against)
+        return make_plan(found, EnableRequest(chosen, against=read_against(found, against)))
     except FtpatchError as error:
         return error
 
@@ -159,7 +157,7 @@ def _plan(found: Scan, index: int, against: Sequence[str]) -> Plan | ModulePlan 
 # -- words ---------------------------------------------------------------------------------------------------------
 
 
-def _site_code(found: Scan, index: int, plan: Plan | ModulePlan | FtpatchError) -> dict[str, Any]:
+def _site_code(found: Scan, index: int, plan: Plan | FtpatchError) -> dict[str, Any]:
     """The words from the record or the entry to behind the call, now and then."""
     image, table = found.image, found.sites
     if table.sec[index] < 0 or table.shape is None:
@@ -177,18 +175,17 @@ def _site_code(found: Scan, index: int, plan: Plan | ModulePlan | FtpatchError) 
     return {"what": "site", "words": code(image, found.arch, first, n, edits, names, literal)}
 
 
-def _stub_code(found: Scan, plan: Plan | ModulePlan) -> list[dict[str, Any]]:
+def _stub_code(found: Scan, plan: Plan) -> list[dict[str, Any]]:
     """The words of the stubs that the call goes through, in a linked kernel."""
     stubs: list[dict[str, Any]] = []
-    slot, through = getattr(plan, "slot", None), getattr(plan, "through", None)
-    own = found.arch.site_stub
-    if slot is not None and len(slot) and slot[0] and own is not None:
-        literal = int(plan.call_va[0]) - own.call_at - int(slot[0])  # type: ignore[union-attr]
-        words = code(found.image, found.arch, int(slot[0]), (literal + own.size) // 4, plan.edits, {},
-                     int(slot[0]) if literal else None)  # fmt: skip
+    slot, through, own = int(plan.calls.slot[0]), int(plan.calls.through[0]), found.arch.site_stub
+    if slot and own is not None:
+        literal = int(plan.calls.branch_to[0]) - slot
+        words = code(found.image, found.arch, slot, (literal + own.size) // 4, plan.edits, {},
+                     slot if literal else None)  # fmt: skip
         stubs.append({"what": "out-of-line stub", "words": words})
-    if through is not None and len(through) and through[0] >= 0:
-        stub = plan.stubs[int(through[0])]  # type: ignore[union-attr]
+    if through >= 0:
+        stub = plan.calls.shared[through]
         words = code(found.image, found.arch, stub.va, len(stub.words), plan.edits, {}, None)
         stubs.append({"what": "shared stub", "words": words})
     return stubs
@@ -260,7 +257,7 @@ def name_at(image: Image, va: int) -> str:
     return image.symbols.name(int(image.functions.row[at])) + (f"+{off:#x}" if off else "")
 
 
-def classify(found: Scan, index: int, plan: Plan | ModulePlan) -> list[live_patching.EditClass]:
+def classify(found: Scan, index: int, plan: Plan) -> list[live_patching.EditClass]:
     """The class of every edit of code and of its pointer, in the order in which a running kernel would make them."""
     table, arch = found.sites, found.arch
     base = 0 if found.image.linked else int(found.image.base[int(table.sec[index])])
@@ -268,9 +265,10 @@ def classify(found: Scan, index: int, plan: Plan | ModulePlan) -> list[live_patc
     for group in plan.edits.groups:
         if group.kind == "literal" and len(group.pos):
             old, new = (int.from_bytes(side[0].tobytes(), "little") for side in (group.old, group.new))
-            slot = getattr(plan, "slot", None)
-            own = int(slot[0]) if slot is not None and len(slot) and slot[0] else 0
-            va = own or int(table.va[index]) + (table.shape.literal or 0 if table.shape else 0) - base
+            va = (
+                int(plan.calls.slot[0])
+                or int(table.va[index]) + (table.shape.literal or 0 if table.shape else 0) - base
+            )
             classes.append(live_patching.of_literal("ops pointer", va, old, new))
     old_words, va = table.body()[index].tolist(), int(table.body_va[index]) - base
     for i, (old, new) in enumerate(zip(old_words, plan.new_words[0].tolist(), strict=True)):

@@ -1,8 +1,8 @@
-"""What a writing command adds to the objects of a scan: each chosen site's fate, and every edit with its owner."""
+"""What a writing command adds to the objects of a scan: what becomes of each chosen site, every edit and its owner."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,31 +12,26 @@ from ftpatch.container.pack import encoder_of
 from ftpatch.document.rows import image_object
 from ftpatch.elf.image import Image
 from ftpatch.plan.edits import Edits
-from ftpatch.plan.outcome import FATES
-from ftpatch.sites.scan import Scan
+from ftpatch.plan.plan import RECORD_OUTCOMES, Plan
 from ftpatch.sites.table import SiteTable
 from ftpatch.write.deliver import Output
 
-if TYPE_CHECKING:
-    from ftpatch.write.deliver import Decided
 
-
-def plan_object(
-    scan: Scan, plan: Decided, output: Output | None, sha256: str | None, shown: int | None = None
-) -> dict[str, Any]:
+def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: int | None = None) -> dict[str, Any]:
     """The IMAGE object of a writing command: the chosen sites with what happens to them, and every edit.
 
     shown: only that many of the patched sites and of those that stay, and no edits: enough for a text report.
     """
+    scan = plan.scan
     chosen = plan.chosen if shown is None else _first(plan, shown)
     found = image_object(scan, chosen, sha256)
     at = {site: row for row, site in enumerate(plan.index.tolist())}  # row of the plan's columns, by site
     for index, site in zip(np.flatnonzero(chosen).tolist(), found["sites"], strict=True):
-        site.update(_patched(plan, at[index], index) if index in at else _left(plan, index))
-    settled = plan.settled
+        site.update(_changed(plan, at[index]) if index in at else _left(plan, index))
+    summary = plan.summary
     found["request"] = {
-        "target": settled.target, "target_va": _address(settled.target_va), "ops": settled.ops,
-        "ops_via": settled.ops_via, "records": settled.records, "records_why": settled.records_why,
+        "target": summary.target, "target_va": _address(summary.target_va), "ops": summary.ops,
+        "ops_via": summary.ops_via, "records": summary.records, "records_why": summary.records_why,
     }  # fmt: skip
     found["notes"] = [*plan.warnings, *plan.notes]
     found["output"] = output and {
@@ -49,7 +44,7 @@ def plan_object(
     found["size"] = len(scan.image.data)
     found["packing"] = _packing(scan.image, sha256) if output and sha256 else None  # it costs a compression
     signed = output.trailer if output else b""
-    found["edits"] = edit_rows(plan.edits, plan.table, scan.image.trailer, signed) if shown is None else []
+    found["edits"] = edit_rows(plan.edits, scan.sites, scan.image.trailer, signed) if shown is None else []
     return found
 
 
@@ -69,9 +64,9 @@ def _packing(image: Image, sha256: str) -> dict[str, Any]:
     return found
 
 
-def _first(plan: Decided, shown: int) -> Mask:
+def _first(plan: Plan, shown: int) -> Mask:
     """The first few of the patched sites and of those that stay: all that a text report names."""
-    mask = np.zeros(len(plan.table), dtype=bool)
+    mask = np.zeros(len(plan.chosen), dtype=bool)
     mask[plan.index[:shown]] = True
     mask[np.setdiff1d(np.flatnonzero(plan.chosen), plan.index)[:shown]] = True
     return mask
@@ -81,35 +76,31 @@ def _address(va: int | None) -> str | None:
     return None if va is None else f"0x{va:016x}"
 
 
-def _patched(plan: Decided, at: int, index: int) -> dict[str, Any]:
-    """The fields of a site that gets a call. at: its row in the plan's columns; index: in the site table."""
-    fate = plan.fate(at)
+def _changed(plan: Plan, at: int) -> dict[str, Any]:
+    """The fields of a site that changes. at: its row in the plan's columns."""
+    distance = plan.distance
     return {
-        "action": fate.action,
-        "reason": fate.reason,
-        "target": fate.target,
-        "distance": fate.distance,
+        "action": plan.action(at),
+        "reason": plan.stub_why[at] or None,
+        "target": plan.summary.target or None,
+        "distance": None if distance is None else int(distance[at]),
         "new_words": [f"0x{word:08x}" for word in plan.new_words[at].tolist()],
-        "record_fate": fate.record or (FATES[plan.settled.records] if plan.table.row[index] >= 0 else "none"),
-        "literal": fate.literal,
-        "stub": fate.stub,
-        "concurrency": (None, "single", "pair")[plan.new_words.shape[1]],
+        "record_fate": plan.record[at],
+        "literal": plan.summary.literal,
+        "stub": plan.stub[at] or None,
+        "concurrency": plan.concurrency,
     }
 
 
-def _left(plan: Decided, index: int) -> dict[str, Any]:
-    """The fields of a chosen site that stays as it is."""
+def _left(plan: Plan, index: int) -> dict[str, Any]:
+    """The fields of a chosen site that stays as it is, whose record may leave with those of others."""
     nothing = dict.fromkeys(("target", "distance", "literal", "stub", "concurrency"))
+    row = int(plan.scan.sites.row[index])
+    gone = row >= 0 and bool(plan.gone[row])
     return {
         "action": "keep", "reason": plan.reasons.get(index), "new_words": [], **nothing,
-        "record_fate": FATES[plan.settled.records] if _left_too(plan, index) else "kept",
+        "record_fate": RECORD_OUTCOMES[plan.summary.records] if gone else "kept",
     }  # fmt: skip
-
-
-def _left_too(plan: Decided, index: int) -> bool:
-    """Whether the record of a site that stays as it is leaves the table all the same."""
-    row = int(plan.table.row[index])
-    return row >= 0 and bool(plan.gone[row])
 
 
 def edit_rows(edits: Edits, table: SiteTable, cut: bytes = b"", signed: bytes = b"") -> list[dict[str, Any]]:

@@ -1,64 +1,70 @@
-"""The plan for one scanned file, whatever kind of file it is."""
+"""The plan for a request, whatever the verb and whatever kind of file: the way into this room."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from ftpatch.elf.image import Image
 from ftpatch.errors import UnsupportedError, UsageError
+from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import Against, DropRequest, EnableRequest, Request
 from ftpatch.sites.scan import Scan, scan_file
-
-if TYPE_CHECKING:
-    from ftpatch.plan.change import Change, Undoing
-    from ftpatch.plan.enable import Plan
-    from ftpatch.plan.module.plan import ModulePlan
-    from ftpatch.plan.request import Request
 
 FOR_MODULES = "--hook, --stub-asm and --against are for modules"
 
 
-def make_plan(
-    found: Scan, request: Request, against: Sequence[str] = (), max_size: int | None = None
-) -> Plan | ModulePlan:
-    """The plan for one scanned file. against: the vmlinux that will load a module, and modules that it may call.
+def make_plan(scan: Scan, request: Request) -> Plan:
+    """The plan for one scanned file: complete, or not made.
 
-    Raises InputError or UnsupportedError for those files, and what a plan raises.
+    Raises a PlanError where some site or record stands in the way, and an UnsupportedError for files and layouts that
+    cannot be patched at all.
     """
-    from ftpatch.kernel.module_load import Kernel, Module
-    from ftpatch.plan.enable import make_plan
-    from ftpatch.plan.module.plan import make_module_plan
+    require_patchable(scan.image)
+    if isinstance(request, EnableRequest):
+        if scan.image.kind == "module":
+            from ftpatch.plan.module.enable import plan_module_enable
 
-    image, arch = found.image, found.arch
+            return plan_module_enable(scan, request)
+        from ftpatch.plan.enable import plan_kernel_enable
+
+        if request.hook or request.stub is not None:
+            raise UsageError(FOR_MODULES, scan.image.path, found="a vmlinux")
+        return plan_kernel_enable(scan, request)
+    if isinstance(request, DropRequest):
+        from ftpatch.plan.drop import plan_drop
+
+        return plan_drop(scan, request)
+    from ftpatch.plan.disable import plan_disable
+
+    return plan_disable(scan, request)
+
+
+def require_patchable(image: Image) -> None:
+    """Refuse files that are neither a kernel nor a module."""
     if image.kind not in ("vmlinux", "module"):
         raise UnsupportedError(f"patching files of kind {image.kind} is not supported", image.path,
                                expected="a linked vmlinux or a module", todo="ftpatch scan reads it")  # fmt: skip
-    if image.kind == "vmlinux":
-        if request.hook or request.stub is not None or against:
-            raise UsageError(FOR_MODULES, image.path, found="a vmlinux")
-        return make_plan(image, arch, found.records, found.sites, request)
+
+
+def read_against(scan: Scan, paths: Sequence[str], max_size: int | None = None) -> Against:
+    """The files that a module will meet: the vmlinux that will load it, and modules that it may call.
+
+    Raises InputError or UnsupportedError for those files, and UsageError where they do not fit this one.
+    """
+    from ftpatch.kernel.module_load import Kernel, Module
+
+    require_patchable(scan.image)
+    if paths and scan.image.kind == "vmlinux":
+        raise UsageError(FOR_MODULES, scan.image.path, found="a vmlinux")
     kernel, others = None, []
-    for other in (scan_file(path, max_size=max_size) for path in against):
-        if other.arch is not arch:
+    for other in (scan_file(path, max_size=max_size) for path in paths):
+        if other.arch is not scan.arch:
             raise UsageError("--against names a file of another machine", other.image.path, found=other.arch.name,
-                             expected=arch.name)  # fmt: skip
+                             expected=scan.arch.name)  # fmt: skip
         if other.image.kind == "module":
             others.append(Module(other))
         elif kernel is None and other.image.kind == "vmlinux":
             kernel = Kernel(other)
         else:
             raise UsageError("--against takes one vmlinux, and modules", other.image.path, found=other.image.kind)
-    return make_module_plan(image, arch, found.records, found.sites, request, kernel, others)
-
-
-def make_change(found: Scan, verb: str, request: Undoing) -> Change:
-    """The plan of `drop` or `disable` for one scanned file. Raises what a plan raises."""
-    from ftpatch.plan import undo
-    from ftpatch.plan.module.undo import make_module_disable, make_module_drop
-
-    if found.image.kind not in ("vmlinux", "module"):
-        raise UnsupportedError(f"patching files of kind {found.image.kind} is not supported", found.image.path,
-                               expected="a linked vmlinux or a module", todo="ftpatch scan reads it")  # fmt: skip
-    drops = {"vmlinux": undo.make_drop, "module": make_module_drop}
-    disables = {"vmlinux": undo.make_disable, "module": make_module_disable}
-    make = (drops if verb == "drop" else disables)[found.image.kind]
-    return make(found.image, found.arch, found.records, found.sites, request)
+    return Against(kernel, tuple(others))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from ftpatch.arch import Shape
-from ftpatch.plan.records_out import Dropping
+import numpy as np
+
+from ftpatch.arrays import Mask
 from ftpatch.plan.routes import Routes
 from ftpatch.plan.targets import OPS, Ops, Target
+from ftpatch.sites.scan import Scan
+from ftpatch.sites.table import ENABLED, HALF, UNEXPECTED
 
 LEAVES_LIST = (
     "the patched functions leave ftrace's list: "
@@ -28,23 +31,31 @@ BUILD_ID = "the build-id still names the original build, not these bytes"
 SIGNATURE = "a Secure Boot signature over the image is void"
 
 
-def of_plan(
-    shape: Shape, target: Target, ops: Ops | None, dropped: Dropping, routes: Routes, n: int, more: int
-) -> list[str]:
-    """The notes of a plan over n sites; none where nothing is patched. more: records that leave besides theirs."""
+def of_enable(target: Target, ops: Ops | None, way: str, routes: Routes, n: int, more: int) -> list[str]:
+    """The notes of a plan over n sites; none where nothing is patched.
+
+    way: how records leave; more: records that leave besides those of the sites.
+    """
     if not n:
         return []
-    found = []
-    if dropped.way != "keep":
-        found.append(LEAVES_LIST)
-    if more:
-        found.append(f"{more} {ONLY_INIT}")
+    told = []
+    if way != "keep":
+        told.append(LEAVES_LIST)
+    if more > 0:
+        told.append(f"{more} {ONLY_INIT}")
     if target.own and not target.entry.literal:
-        found.append(NO_FILTER)
+        told.append(NO_FILTER)
     if ops is not None and ops.name == OPS["nop"]:
-        found.append(INVISIBLE)
+        told.append(INVISIBLE)
     for number, stub in enumerate(routes.stubs):
         calls = int((routes.through == number).sum())
         goes = "1 call goes" if calls == 1 else f"{calls} calls go"
-        found.append(f"{goes} through {stub.name} at {stub.va:#x}: {stub.why}")
-    return [*found, BUILD_ID, SIGNATURE]
+        told.append(f"{goes} through {stub.name} at {stub.va:#x}: {stub.why}")
+    return [*told, BUILD_ID, SIGNATURE]
+
+
+def still_broken(scan: Scan, gone: Mask) -> tuple[str, ...]:
+    """A warning where records that stay name sites at which the kernel will stumble. gone: slots that leave."""
+    stays = np.flatnonzero(scan.records.live & ~gone)
+    broken = int(np.isin(scan.sites.status[stays], (ENABLED, HALF, UNEXPECTED)).sum())
+    return (f"{broken} {STILL_BROKEN}",) if broken else ()

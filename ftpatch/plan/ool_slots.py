@@ -20,86 +20,77 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.plan.targets import READ
-from ftpatch.sites.records import RecordTable
-from ftpatch.sites.table import SiteTable
+from ftpatch.sites.scan import Scan
 
 
 @dataclass(frozen=True)
 class Area:
-    """One array of slots: first va, number of slots, bytes of a slot, and which slots are all zero in the file."""
+    """One array of slots."""
 
     name: str
-    va: int
-    n: int
-    slot: int
-    zero: Mask
+    va: int  # of the first slot
+    n: int  # slots
+    slot: int  # bytes of one
+    zero: Mask  # (n,) slots that are all zero in the file
 
 
 @dataclass(frozen=True)
 class Slots:
-    """Per chosen site: va of its slot, 0 where none is left in reach. literal: bytes of ops pointer at its start."""
+    """A slot for each of the sites to be patched."""
 
-    va: U64
-    literal: int
+    va: U64  # (n,) 0 where none is left in reach
+    literal: int  # bytes of ops pointer at the start of each
 
 
-def assign_slots(
-    image: Image,
-    arch: Arch,
-    stub: SiteStub,
-    table: SiteTable,
-    records: RecordTable,
-    index: I64,
-    gone: Mask,
-) -> Slots:
-    """Slots for the sites `index`, behind those that the surviving records will take at boot.
+def assign_slots(scan: Scan, stub: SiteStub, index: I64, gone: Mask) -> Slots:
+    """Slots for the sites `index`, behind those that the records which stay will take at boot.
 
-    Raises PolicyError where the areas do not fit the kernel's code, or where moving the survivors forward would put one
-    of them out of its stub's reach.
+    gone: slots of the record table that leave. Raises PolicyError where the areas do not fit the kernel's code, or
+    where moving the survivors forward would put one of them out of its stub's reach.
     """
-    literal = stub_literal(image, arch, stub)
+    image, arch, sites = scan.image, scan.arch, scan.sites
+    literal = stub_literal(scan.image)
     text = [_area(image, name, stub.size + literal) for name in stub.text]
     init = [_area(image, stub.init, stub.size + literal)]
-    inside = in_init_text(image, table.va)
-    stays = _served(image, table, records.live & ~gone, index[:0])
-    found = np.zeros(len(index), dtype=np.uint64)
+    inside = in_init_text(image, sites.va)
+    stays = _served(scan, scan.records.live & ~gone, index[:0])
+    slot_va = np.zeros(len(index), dtype=np.uint64)
     for areas, region in ((text, ~inside), (init, inside)):
-        sites = table.body_va
         used = _taken_at_boot(
-            image, arch, stub, areas, sites[stays & region], literal, "another tool patched this image"
+            scan, stub, areas, sites.body_va[stays & region], literal, "another tool patched this image"
         )
         mine = index[region[index]]
-        order = np.argsort(sites[mine], kind="stable")
-        _, slots = _hand_out(arch, areas, sites[mine][order], used, over_full=True)
-        slots[~_in_reach(arch, stub, sites[mine][order], slots, literal)] = 0
-        found[np.flatnonzero(region[index])[order]] = slots
-    return Slots(found, literal)
+        order = np.argsort(sites.body_va[mine], kind="stable")
+        ascending = sites.body_va[mine][order]
+        _, slots = _hand_out(arch, areas, ascending, used, over_full=True)
+        slots[~_in_reach(arch, stub, ascending, slots, literal)] = 0
+        slot_va[np.flatnonzero(region[index])[order]] = slots
+    return Slots(slot_va, literal)
 
 
-def require_free(
-    image: Image, arch: Arch, stub: SiteStub, table: SiteTable, records: RecordTable, returned: I64, emptied: U64
-) -> None:
+def require_free(scan: Scan, stub: SiteStub, returned: I64, emptied: U64) -> None:
     """Refuse the return of the records of the sites `returned` where the kernel would then hand out, at boot, the slot
     of a site that stays enabled: its stub would be overwritten.
 
     emptied: va of the slots that are cleared in the same step. Raises PolicyError.
     """
-    literal = stub_literal(image, arch, stub)
-    inside = in_init_text(image, table.va)
-    stays = _served(image, table, records.live, returned)
+    image, sites, literal = scan.image, scan.sites, stub_literal(scan.image)
+    inside = in_init_text(image, sites.va)
+    stays = _served(scan, scan.records.live, returned)
     for names, region in ((stub.text, ~inside), ((stub.init,), inside)):
         areas = [_emptied(_area(image, name, stub.size + literal), emptied) for name in names]
         todo = "disable the later patched sites as well, or undo the patches in reverse order by their journals"
-        _taken_at_boot(image, arch, stub, areas, table.body_va[stays & region], literal, todo)
+        _taken_at_boot(scan, stub, areas, sites.body_va[stays & region], literal, todo)
 
 
-def _served(image: Image, table: SiteTable, slots: Mask, more: I64) -> Mask:
+def _served(scan: Scan, slots: Mask, more: I64) -> Mask:
     """The sites that the kernel gives a stub at boot: those of the record slots, and `more`, without exit text's."""
-    found = np.zeros(len(table), dtype=bool)
-    found[: len(slots)] = slots
-    found[more] = True
-    found &= (table.sec >= 0) & ~np.isin(table.sec, image.sections_named(".exit.text"))
-    return found
+    sites = scan.sites
+    served = np.zeros(len(sites), dtype=bool)
+    served[: len(slots)] = slots
+    served[more] = True
+    served &= (sites.sec >= 0) & ~np.isin(sites.sec, scan.image.sections_named(".exit.text"))
+    return served
 
 
 def _emptied(area: Area, slots: U64) -> Area:
@@ -110,22 +101,20 @@ def _emptied(area: Area, slots: U64) -> Area:
     return replace(area, zero=zero)
 
 
-def _taken_at_boot(
-    image: Image, arch: Arch, stub: SiteStub, areas: list[Area], sites: U64, literal: int, todo: str
-) -> list[int]:
+def _taken_at_boot(scan: Scan, stub: SiteStub, areas: list[Area], sites: U64, literal: int, todo: str) -> list[int]:
     """How many slots of each area the kernel will take for these sites.
 
     Raises PolicyError where one of them is not empty, or where a site would get a slot out of its reach, or none.
     """
-    kept = np.sort(sites)
-    used, slots = _hand_out(arch, areas, kept, [0] * len(areas), over_full=False)
+    kept, path = np.sort(sites), scan.image.path
+    used, slots = _hand_out(scan.arch, areas, kept, [0] * len(areas), over_full=False)
     taken = [bool(np.any(~area.zero[: min(n, area.n)])) for area, n in zip(areas, used, strict=True)]
     if any(taken):
-        raise PolicyError("a stub slot that the kernel will hand out is not empty", image.path,
+        raise PolicyError("a stub slot that the kernel will hand out is not empty", path,
                           found=areas[taken.index(True)].name, todo=todo)  # fmt: skip
-    lost = np.flatnonzero((slots == 0) | ~_in_reach(arch, stub, kept, slots, literal))
+    lost = np.flatnonzero((slots == 0) | ~_in_reach(scan.arch, stub, kept, slots, literal))
     if len(lost):
-        raise PolicyError("a record that stays would lose its stub", image.path, found=f"site {int(kept[lost[0]]):#x}",
+        raise PolicyError("a record that stays would lose its stub", path, found=f"site {int(kept[lost[0]]):#x}",
                           todo="choose fewer sites")  # fmt: skip
     return used
 
@@ -136,7 +125,7 @@ def boot_calls(image: Image, arch: Arch, stub: SiteStub, n_text: int, n_init: in
     The areas are filled from their starts; that a near one may be out of a site's reach is left out of account.
     Raises PolicyError where the areas do not fit the kernel's code.
     """
-    literal = stub_literal(image, arch, stub)
+    literal = stub_literal(image)
     calls = [np.zeros(0, dtype=np.uint64)]
     for names, n in ((stub.text, n_text), ((stub.init,), n_init)):
         for name in names:
@@ -149,11 +138,11 @@ def boot_calls(image: Image, arch: Arch, stub: SiteStub, n_text: int, n_init: in
     return np.concatenate(calls), serves_init
 
 
-def stub_literal(image: Image, arch: Arch, stub: SiteStub) -> int:
+def stub_literal(image: Image) -> int:
     """Bytes of ops pointer at the start of a slot: none where the kernel's trampoline reads none."""
-    own = image.symbols.value(arch.entries[0])
+    arch, own = image.arch, image.symbols.value(image.arch.entries[0])
     reads = own is not None and arch.read_entry(image.code(own, READ)).literal
-    return stub.literal if reads else 0
+    return arch.site_stub.literal if reads and arch.site_stub is not None else 0
 
 
 def _area(image: Image, name: str, slot: int) -> Area:

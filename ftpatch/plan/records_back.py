@@ -1,4 +1,4 @@
-"""How a record returns to the table that it left: the inverse of `dropping`, by what the file shows.
+"""How a record returns to the table that it left: the inverse of `records_out`, by what the file shows.
 
 A slot that the kernel skips takes the record again: one of the leading zeros, the others closing up in order; a zero
 in the middle; or a −4. Where values live in relocations the slot gets one back, from the entries that are all zero. A
@@ -11,23 +11,25 @@ import bisect
 
 import numpy as np
 
-from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.plan.edits import Group, as_bytes, group
+from ftpatch.plan.records_out import RecordEdits
 from ftpatch.sites.records import SLOT, RecordTable
+from ftpatch.sites.scan import Scan
 
+RETURNED = "sites get their records back, in slots that the kernel skips now"
 BY_JOURNAL = "ftpatch restore with the patch's journal undoes it"
 
 
-def give_back(image: Image, arch: Arch, records: RecordTable, added: U64, rows: I64) -> tuple[list[Group], I64]:
-    """Put records for the addresses `added` into free slots: (edits, relocation rows left over).
+def give_back(scan: Scan, added: U64, rows: I64) -> RecordEdits:
+    """Put records for the addresses `added` into free slots.
 
-    rows: entries of the relocation table that may be filled, best first. Raises PolicyError where slots or entries are
-    missing.
+    rows: entries of the relocation table that may be filled, best first; `freed` of the result: those left over.
+    Raises PolicyError where slots or entries are missing.
     """
+    image, records = scan.image, scan.records
     if len(added) > int(records.null.sum()):
         raise PolicyError("the record table has no free slot for a record to return to", image.path,
                           found=f"{int(records.null.sum())} null slots", expected=str(len(added)),
@@ -39,10 +41,12 @@ def give_back(image: Image, arch: Arch, records: RecordTable, added: U64, rows: 
     if carrier == "mixed" or records.relr[wants].any() != (carrier == "relr" and bool(wants.any())):
         raise PolicyError("the record table's slots are filled in different ways", image.path, found=carrier,
                           todo=BY_JOURNAL)  # fmt: skip
-    if carrier != "rela":
+    if carrier == "rela":
+        groups, rows = _by_addend(scan, values, changed, rows)
+    else:
         slots = np.flatnonzero(changed)
-        return [group("record", image.data, slots, records.slot[slots], as_bytes(values[slots]))], rows
-    return _by_addend(image, arch, records, values, changed, rows)
+        groups = [group("record", image.data, slots, records.slot[slots], as_bytes(values[slots]))]
+    return RecordEdits("return", RETURNED, values, tuple(groups), rows)
 
 
 def _placed(records: RecordTable, added: U64) -> U64:
@@ -65,19 +69,18 @@ def _placed(records: RecordTable, added: U64) -> U64:
     return values
 
 
-def _by_addend(
-    image: Image, arch: Arch, records: RecordTable, values: U64, changed: Mask, rows: I64
-) -> tuple[list[Group], I64]:
-    """Edits for a table whose values are addends of R_*_RELATIVE, whose words repeat them or not."""
+def _by_addend(scan: Scan, values: U64, changed: Mask, rows: I64) -> tuple[list[Group], I64]:
+    """Edits for a table whose values are addends of R_*_RELATIVE, whose words repeat them or not; rows left over."""
+    image, records = scan.image, scan.records
     filled = np.flatnonzero(changed & (records.rela < 0))
     moved = np.flatnonzero(changed & (records.rela >= 0))
     if len(filled) > len(rows):
         raise PolicyError("no free relocation entry for a record to return to", image.path, found=str(len(rows)),
                           expected=str(len(filled)), todo=BY_JOURNAL)  # fmt: skip
-    used, left = _fitting(image, rows, records, filled)
+    used, left = _fitting(scan, rows, filled)
     new = np.zeros(len(filled), dtype=t.RELA)
     new["r_offset"] = np.uint64(records.start) + (SLOT * filled).astype(np.uint64)
-    new["r_info"], new["r_addend"] = arch.relative, values[filled].view(np.int64)
+    new["r_info"], new["r_addend"] = scan.arch.relative, values[filled].view(np.int64)
     repeats = bool((records.word == records.value)[records.live].any())
     words = np.where(repeats, values[filled], np.uint64(0))
     addend_pos = image.rela[1][records.rela[moved]] + 16
@@ -90,12 +93,12 @@ def _by_addend(
     ], left
 
 
-def _fitting(image: Image, rows: I64, records: RecordTable, slots: I64) -> tuple[I64, I64]:
+def _fitting(scan: Scan, rows: I64, slots: I64) -> tuple[I64, I64]:
     """An entry for each slot: where the slot's own stood, if the table is in order of its places; and the others."""
-    places, free = image.rela[0]["r_offset"], sorted(rows.tolist())
+    places, free = scan.image.rela[0]["r_offset"], sorted(rows.tolist())
     filled = np.flatnonzero(places)
     filled = filled[~np.isin(filled, rows)]
-    near = np.searchsorted(places[filled], np.uint64(records.start) + (SLOT * slots).astype(np.uint64))
+    near = np.searchsorted(places[filled], np.uint64(scan.records.start) + (SLOT * slots).astype(np.uint64))
     bounds = np.concatenate(([-1], filled, [len(places)]))
     used = np.zeros(len(slots), dtype=np.int64)
     for number in range(len(slots) - 1, -1, -1):  # from behind: neighbours fill up towards the front

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftpatch.arch import AddressPair, Arch, Shape, TableEnd, architectures
+from ftpatch.arch import AddressPair, Shape, TableEnd, architectures
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -28,55 +28,57 @@ from ftpatch.errors import PolicyError
 from ftpatch.kernel.record_loop import LOOP, tests_zero_first
 from ftpatch.plan.edits import Group, as_bytes, group
 from ftpatch.sites.records import MINUS4, SLOT, STOP, RecordTable
+from ftpatch.sites.scan import Scan
 
 ASKED = "asked for"
+KEPT = (
+    "the records of the patched sites stay: at boot the kernel will print an ftrace bug at the first of them "
+    "and switch ftrace off for good (no tracing, no kprobes on ftrace, no live patching)"
+)
 INIT = "ftrace_init"
 MAX_CODE = 1 << 20  # bytes of one function that are read
 
 
 @dataclass(frozen=True)
-class Dropping:
-    """The chosen way, the edits it takes, and the values that the kernel will then find: one per remaining slot.
+class RecordEdits:
+    """How records leave the table, or come back to it."""
 
-    freed: relocation rows that nothing uses any more; the plan fills them with NONE or with something of its own.
-    """
-
-    way: str
+    way: str  # null, minus4, shrink, keep, return
     why: str
-    values: U64
+    values: U64  # what the kernel then reads in each slot that is left, at load bias 0
     groups: tuple[Group, ...] = ()
-    freed: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    freed: I64 = field(default_factory=lambda: np.zeros(0, np.int64))  # relocation rows that nothing uses any more
     warnings: tuple[str, ...] = ()
 
 
-def drop(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mask, way: str) -> Dropping:
+def take_out(scan: Scan, shape: Shape, gone: Mask, way: str) -> RecordEdits:
     """Take the slots marked in `gone` out of the table. Raises PolicyError where the way does not suit the file."""
     why = ASKED
     if way == "auto":
-        way, why = _suitable_way(image, shape, records)
+        way, why = _suitable_way(scan, shape)
+    if way == "keep":
+        return RecordEdits("keep", why, scan.records.value)
     if not gone.any():
-        return Dropping(way, why, records.value)
-    return {"null": _null, "minus4": _minus4, "shrink": _shrink, "keep": _keep}[way](
-        image, arch, shape, records, gone, why
-    )
+        return RecordEdits(way, why, scan.records.value)
+    return {"null": _null, "minus4": _minus4, "shrink": _shrink}[way](scan, shape, gone, why)
 
 
-def _suitable_way(image: Image, shape: Shape, records: RecordTable) -> tuple[str, str]:
-    why = _skips_zero(image, shape, records)
+def _suitable_way(scan: Scan, shape: Shape) -> tuple[str, str]:
+    why = _skips_zero(scan, shape)
     if why:
         return "null", why
-    if shape.adjust == 4 and records.carrier == "rela":
+    if shape.adjust == 4 and scan.records.carrier == "rela":
         return "minus4", "the kernel adds 4 to a record, and its values are R_*_RELATIVE addends"
     return "shrink", "nothing in the file shows that the kernel skips null slots"
 
 
-def _skips_zero(image: Image, shape: Shape, records: RecordTable) -> str:
+def _skips_zero(scan: Scan, shape: Shape) -> str:
     """What shows that this kernel skips a slot that is 0; empty where nothing does."""
-    if records.zero.any():
-        return f"the table has {int(records.zero.sum())} null slots already"
+    if scan.records.zero.any():
+        return f"the table has {int(scan.records.zero.sum())} null slots already"
     if shape.adjust == 0:
         return "this layout's records are not adjusted, so that 0 stays 0 and is skipped"
-    return f"{LOOP} tests a record before it adjusts it" if tests_zero_first(image) else ""
+    return f"{LOOP} tests a record before it adjusts it" if tests_zero_first(scan.image) else ""
 
 
 def _refuse(image: Image, way: str, why: str, found: str, expected: str) -> PolicyError:
@@ -92,8 +94,9 @@ def _uniform(image: Image, records: RecordTable, way: str, why: str) -> None:
         raise _refuse(image, way, why, "slots that are filled in different ways", "the same way everywhere")
 
 
-def _null(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mask, why: str) -> Dropping:
-    if not _skips_zero(image, shape, records):
+def _null(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
+    image, records = scan.image, scan.records
+    if not _skips_zero(scan, shape):
         raise _refuse(
             image, "null", why, "nothing that shows that the kernel skips null slots", "null slots in its table"
         )
@@ -105,12 +108,13 @@ def _null(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Ma
         values = np.concatenate([np.zeros(len(records) - len(stays), np.uint64), stays])
     nulled = (values == 0) & ~records.zero & (records.rela >= 0)
     groups = _rewrite(image, records, values, ~nulled)
-    return Dropping(
+    return RecordEdits(
         "null", why, values, (*groups, _clear(image, records, np.flatnonzero(nulled))), records.rela[nulled]
     )
 
 
-def _minus4(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mask, why: str) -> Dropping:
+def _minus4(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
+    image, records = scan.image, scan.records
     if shape.adjust != 4:
         raise _refuse(image, "minus4", why, f"layout {shape.name}", "a layout whose records the kernel moves by 4")
     if bool(records.relr[gone].any()):
@@ -119,10 +123,11 @@ def _minus4(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: 
     slots = np.flatnonzero(gone)
     words = group("record", image.data, slots, records.slot[slots], as_bytes(np.full(len(slots), MINUS4)))
     cut = records.rela[slots]
-    return Dropping("minus4", why, np.where(gone, MINUS4, records.value), (words,), cut[cut >= 0])
+    return RecordEdits("minus4", why, np.where(gone, MINUS4, records.value), (words,), cut[cut >= 0])
 
 
-def _shrink(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mask, why: str) -> Dropping:
+def _shrink(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
+    image, arch, records = scan.image, scan.arch, scan.records
     _uniform(image, records, "shrink", why)
     if not records.start:
         raise _refuse(image, "shrink", why, "no array between symbols", "a vmlinux")
@@ -142,15 +147,7 @@ def _shrink(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: 
         _move_symbol(image, new_end),
     )
     warnings = () if n_left else ("no record is left: the kernel will say that there are no functions to be traced",)
-    return Dropping("shrink", why, stays, groups, tail[tail >= 0], warnings)
-
-
-def _keep(image: Image, arch: Arch, shape: Shape, records: RecordTable, gone: Mask, why: str) -> Dropping:
-    warning = (
-        "the records of the patched sites stay: at boot the kernel will print an ftrace bug at the first of them "
-        "and switch ftrace off for good (no tracing, no kprobes on ftrace, no live patching)"
-    )
-    return Dropping("keep", why, records.value, warnings=(warning,))
+    return RecordEdits("shrink", why, stays, groups, tail[tail >= 0], warnings)
 
 
 def _rewrite(image: Image, records: RecordTable, values: U64, which: Mask) -> list[Group]:

@@ -1,8 +1,9 @@
-"""A request on its way to a plan."""
+"""What the user asks of a writing verb, and a request on its way to a plan."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,48 +12,85 @@ from ftpatch.arrays import I64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.plan.routes import Slack
-from ftpatch.plan.stubasm import Stub
-from ftpatch.plan.targets import Ops, Target
 from ftpatch.sites.records import RecordTable
+from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import SiteTable
+
+if TYPE_CHECKING:
+    from ftpatch.kernel.module_load import Kernel, Module
+    from ftpatch.plan.stubasm import Stub
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user asks of `enable`; `chosen` marks the sites.
+class Against:
+    """The files that a module will meet when it is loaded."""
 
-    hook: a C function that the sites of a module call; stub: code of the user's own that they call instead of `target`
-    or `hook`, and that may go on to it.
-    """
+    kernel: Kernel | None = None  # the kernel that will load it
+    others: tuple[Module, ...] = ()  # modules whose symbols it may use
 
-    chosen: Mask
-    target: str = ""
-    force_target: bool = False
-    force_early: bool = False
-    records: str = "auto"
-    ops: str | None = None  # None: list
-    ops_via: str = "auto"
+
+@dataclass(frozen=True)
+class EnableRequest:
+    """Turn chosen sites into calls."""
+
+    chosen: Mask  # over the site table
+    target: str = ""  # symbol or 0x… that the sites call; empty: the kernel's own trampoline
+    force_target: bool = False  # take a target that was not shown to keep the contract of a site
+    force_early: bool = False  # take sites that run before the target can work
+    records: str = "auto"  # how records leave: auto, null, minus4, shrink, keep
+    ops: str | None = None  # list, nop or a symbol; None: list, where the kernel has ops at all
+    ops_via: str = "auto"  # auto, literal, thunk
+    skip_unpatchable: bool = False  # leave out sites that cannot be patched, instead of refusing
+    hook: str = ""  # modules: a C function that the sites call
+    stub: Stub | None = None  # modules: code of the user's that the sites call, and that may go on to target or hook
+    against: Against = Against()  # modules
+
+
+@dataclass(frozen=True)
+class DisableRequest:
+    """Give enabled sites their old words and their records back."""
+
+    chosen: Mask  # over the site table
     skip_unpatchable: bool = False
-    hook: str = ""
-    stub: Stub | None = None
+
+
+@dataclass(frozen=True)
+class DropRequest:
+    """Take the records of chosen sites out of the table, their code as it is."""
+
+    chosen: Mask  # over the site table
+    records: str = "auto"  # auto, null, minus4, shrink
+    skip_unpatchable: bool = False
+
+
+Request = EnableRequest | DisableRequest | DropRequest
 
 
 @dataclass
 class Draft:
-    """A request on its way to a plan: the image, what was resolved, and the reasons found so far."""
+    """A request on its way to a plan: the obstacles found so far."""
 
-    image: Image
-    arch: Arch
-    records: RecordTable
-    table: SiteTable
+    scan: Scan
     shape: Shape
     request: Request
-    target: Target
-    ops: Ops | None
-    slack: Slack
-    reasons: dict[int, str]
-    remarks: list[str] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)  # why a chosen site stays, by its index in the site table
+    remarks: list[str] = field(default_factory=list)  # notes for the plan
+
+    @property
+    def image(self) -> Image:
+        return self.scan.image
+
+    @property
+    def arch(self) -> Arch:
+        return self.scan.arch
+
+    @property
+    def records(self) -> RecordTable:
+        return self.scan.records
+
+    @property
+    def sites(self) -> SiteTable:
+        return self.scan.sites
 
     def open(self) -> I64:
         """Chosen sites without a reason against them."""
@@ -60,37 +98,31 @@ class Draft:
         return index[~np.isin(index, list(self.reasons))]
 
     def gone(self, index: I64) -> Mask:
-        """Slots whose records leave when these sites are patched."""
-        return leaving(self.image, self.records, self.table, index, self.request.records == "keep")
+        """Slots whose records leave with those of the sites `index`: none where the user keeps them.
+
+        Records of init text may not be the only ones to stay: when init memory is freed the kernel then frees its whole
+        list, and reads through a null pointer as soon as somebody looks at it (seen in Debian's 6.1, 6.12 and 7.2).
+        """
+        mask = np.zeros(len(self.records), dtype=bool)
+        if isinstance(self.request, EnableRequest) and self.request.records == "keep":
+            return mask
+        row = self.sites.row[index]
+        mask[row[row >= 0]] = True
+        if self.image.linked and mask.any():
+            stays = self.records.live & ~mask
+            init = in_init_text(self.image, self.sites.va)[: len(stays)]
+            if init[stays].all():
+                mask |= stays
+        return mask
 
 
-def slots_of(records: RecordTable, table: SiteTable, index: I64) -> Mask:
-    """The slots of the sites `index`, as far as they have one."""
-    found = np.zeros(len(records), dtype=bool)
-    found[table.row[index][table.row[index] >= 0]] = True
-    return found
-
-
-def leaving(image: Image, records: RecordTable, table: SiteTable, index: I64, kept: bool) -> Mask:
-    """Slots whose records leave with those of the sites `index`; kept: the user wants no others to leave.
-
-    Records of init text may not be the only ones to stay: when init memory is freed the kernel then frees its whole
-    list, and reads through a null pointer as soon as somebody looks at it (seen in Debian's 6.1, 6.12 and 7.2).
-    """
-    mask = slots_of(records, table, index)
-    stays = records.live & ~mask
-    init = in_init_text(image, table.va)[: len(stays)]
-    if mask.any() and not kept and init[stays].all():
-        mask |= stays
-    return mask
-
-
-def patchable_shape(image: Image, table: SiteTable) -> Shape:
+def patchable_shape(scan: Scan) -> Shape:
     """The layout of a file's sites, which can be changed on disk. Raises PolicyError or ShapeError where it cannot."""
-    if table.shape is None:
-        raise PolicyError("no patch site in this file", image.path, found="no record table",
+    shape = scan.sites.shape
+    if shape is None:
+        raise PolicyError("no patch site in this file", scan.image.path, found="no record table",
                           expected="a kernel or module built with CONFIG_FUNCTION_TRACER")  # fmt: skip
-    if table.shape.refusal:
-        raise ShapeError(f"layout {table.shape.name} cannot be enabled on disk", image.path, found=table.shape.refusal,
+    if shape.refusal:
+        raise ShapeError(f"layout {shape.name} cannot be enabled on disk", scan.image.path, found=shape.refusal,
                          expected="-fpatchable-function-entry")  # fmt: skip
-    return table.shape
+    return shape

@@ -4,7 +4,7 @@
     thunk      arm64: all sites go through one stub that loads the ops, where per-site literals are not wanted or
                the free relocation entries do not suffice
     far        ppc64le: the branch does not reach. First the kernel's own trampolines, with the very words that the
-               kernel will write there at boot; then a stub of ours in the zero tail of the text, or in the zero gap
+               kernel will write there at boot; then a stub in the zero tail of the text, or in the zero gap
                before init text, which is mapped executable and never freed
 
 A stub is only put where nothing can be: zero bytes that no symbol claims and no relocation touches.
@@ -16,12 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Arch, FarCalls
+from ftpatch.arch import FarCalls
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.plan.targets import READ, Ops, Target
+from ftpatch.sites.scan import Scan
 
 AREA = 32  # bytes of a trampoline of the kernel's; it writes no more than the first twenty
 SEARCH = 1 << 16  # bytes of a gap that are searched for room
@@ -29,13 +30,13 @@ SEARCH = 1 << 16  # bytes of a gap that are searched for room
 
 @dataclass(frozen=True)
 class Slack:
-    """Relocation rows that may be filled. `needed`: the image moves at boot, so that every pointer wants a row."""
+    """Relocation rows that may be filled."""
 
-    needed: bool
+    needed: bool  # whether the image moves at boot, so that every pointer wants a row
     rows: I64
 
 
-def slack(image: Image) -> Slack:
+def free_rows(image: Image) -> Slack:
     """All-zero rows of the dynamic relocation table, in file order: linkers reserve more than they fill."""
     rows, _ = image.rela
     relocatable = bool(len(rows)) or bool((image.shdr["sh_type"] == t.SHT_RELR).any())
@@ -44,28 +45,25 @@ def slack(image: Image) -> Slack:
 
 
 @dataclass(frozen=True)
-class Stub:
-    """A shared stub: its va and words, where it lies and why, and whether the file has it already."""
+class SharedStub:
+    """A stub that several sites call through."""
 
     va: int
     words: U32
-    present: bool
-    name: str
-    why: str
-    init_only: bool = False
+    present: bool  # whether the file has it already
+    name: str  # where it lies, for people
+    why: str  # why it may lie there
+    init_only: bool = False  # freed with init text, so that no other site may use it
 
 
 @dataclass(frozen=True)
 class Routes:
-    """Per call: where its branch goes, and the index of the shared stub it goes through, −1 for none.
+    """Where calls go, one row per call."""
 
-    tried: every stub that there was to choose from.
-    """
-
-    aim: U64
-    through: I64
-    stubs: tuple[Stub, ...]
-    tried: tuple[Stub, ...] = ()
+    call_to: U64  # va that the call goes to: the target, or a shared stub
+    through: I64  # index in `stubs` of that stub; −1 for none
+    stubs: tuple[SharedStub, ...]
+    tried: tuple[SharedStub, ...] = ()  # every stub that there was to choose from
 
 
 def straight(target: Target, n: int) -> Routes:
@@ -73,49 +71,49 @@ def straight(target: Target, n: int) -> Routes:
     return Routes(np.full(n, target.va, dtype=np.uint64), np.full(n, -1, dtype=np.int64), ())
 
 
-def by_thunk(image: Image, arch: Arch, target: Target, ops: Ops, n: int) -> Routes:
+def by_thunk(scan: Scan, target: Target, ops: Ops, n: int) -> Routes:
     """Every call goes through one thunk that loads the ops."""
-    stub = place_thunk(image, arch, target, ops)
+    stub = place_thunk(scan, target, ops)
     return Routes(np.full(n, stub.va, dtype=np.uint64), np.zeros(n, dtype=np.int64), (stub,))
 
 
-def by_reach(image: Image, arch: Arch, target: Target, call_va: U64, init: Mask) -> Routes:
+def by_reach(scan: Scan, target: Target, call_va: U64, init: Mask) -> Routes:
     """Straight where the branch reaches, else through the first far stub that does; else straight, out of reach.
 
     init: which of the calls stand in init text, where the trampoline that is freed with it may be used.
     """
-    routes = straight(target, len(call_va))
-    beyond = ~arch.call.reaches(distances(call_va, routes.aim))
+    arch, routes = scan.arch, straight(target, len(call_va))
+    beyond = ~arch.call.reaches(distances(call_va, routes.call_to))
     if arch.far is None or not beyond.any():
         return routes
-    tried = far_stubs(image, arch, arch.far, target)
+    tried = far_stubs(scan, arch.far, target)
     for number, stub in enumerate(tried):
         fits = beyond & (routes.through < 0) & arch.call.reaches(distances(call_va, np.uint64(stub.va)))
         if stub.init_only:
             fits &= init
-        routes.aim[fits], routes.through[fits] = stub.va, number
+        routes.call_to[fits], routes.through[fits] = stub.va, number
     used = np.unique(routes.through[routes.through >= 0])
     renumber = np.searchsorted(used, np.maximum(routes.through, 0))
     through = np.where(routes.through >= 0, renumber, -1)
-    return Routes(routes.aim, through, tuple(tried[i] for i in used.tolist()), tuple(tried))
+    return Routes(routes.call_to, through, tuple(tried[i] for i in used.tolist()), tuple(tried))
 
 
-def distances(call_va: U64, aim: U64 | np.uint64) -> I64:
-    """aim − call, signed."""
-    found: I64 = np.asarray(aim, dtype=np.uint64).view(np.int64) - call_va.view(np.int64)
-    return found
+def distances(call_va: U64, call_to: U64 | np.uint64) -> I64:
+    """Bytes from each call to where it goes, signed."""
+    distance: I64 = np.asarray(call_to, dtype=np.uint64).view(np.int64) - call_va.view(np.int64)
+    return distance
 
 
-def place_thunk(image: Image, arch: Arch, target: Target, ops: Ops) -> Stub:
+def place_thunk(scan: Scan, target: Target, ops: Ops) -> SharedStub:
     """The thunk for these ops: an earlier one of the same words, else in the free tail of the target's section.
 
     Raises PolicyError where there is no room.
     """
-    thunk = arch.ops_thunk
+    image, arch, thunk = scan.image, scan.arch, scan.arch.ops_thunk
     if thunk is None:
         raise PolicyError("--ops-via thunk does not suit this machine", image.path, found=arch.name,
                           expected="a machine whose sites have the ops pointer in front of the function")  # fmt: skip
-    start, end = _tail(image, arch, target.va)
+    start, end = _tail(scan, target.va)
     free = _first_zero(image, start, end)
     if abs(ops.va - end) >= thunk.reach:
         raise PolicyError("the ops are too far from the text for a thunk", image.path, found=f"{ops.name} {ops.va:#x}")
@@ -125,31 +123,32 @@ def place_thunk(image: Image, arch: Arch, target: Target, ops: Ops) -> Stub:
         words = thunk.words(va, ops.va, target.va, target.entry)
         if va < free:
             if np.array_equal(image.code(va, thunk.size // 4), words):
-                return Stub(va, words, True, "thunk", "an earlier patch put it there")
+                return SharedStub(va, words, True, "thunk", "an earlier patch put it there")
         elif not image.relocated(np.array([va], np.uint64), thunk.size)[0]:
-            return Stub(va, words, False, "thunk", "zero padding at the end of the text")
+            return SharedStub(va, words, False, "thunk", "zero padding at the end of the text")
     raise PolicyError("no room for a thunk", image.path, found=f"{max(end - free, 0)} zero bytes at the text's end",
                       expected=f"at least {thunk.size}", todo="--ops-via literal")  # fmt: skip
 
 
-def far_stubs(image: Image, arch: Arch, far: FarCalls, target: Target) -> list[Stub]:
+def far_stubs(scan: Scan, far: FarCalls, target: Target) -> list[SharedStub]:
     """Every place for a far stub that this image offers, best first."""
+    image, arch = scan.image, scan.arch
     toc, own = image.symbols.value(far.toc), image.symbols.value(arch.entries[0])
     kernel_toc = arch.read_entry(image.code(own, READ)).kernel_toc if own is not None else None
     if toc is None or kernel_toc is None or abs(target.va - toc) >= far.reach:
         return []
-    stubs = _kernel_stubs(image, arch, far, toc, kernel_toc) if target.own else []
+    stubs = _kernel_stubs(scan, far, toc, kernel_toc) if target.own else []
     words = far.stub(target.va, toc, kernel_toc)
-    for name, (start, end) in {"text tail": _tail(image, arch, target.va), "gap before init text": _gap(image)}.items():
+    for name, (start, end) in {"text tail": _tail(scan, target.va), "gap before init text": _gap(image)}.items():
         stub = _own_stub(image, name, start, end, words, from_end=name != "text tail")
         if stub:
             stubs.append(stub)
     return stubs
 
 
-def _kernel_stubs(image: Image, arch: Arch, far: FarCalls, toc: int, kernel_toc: int) -> list[Stub]:
+def _kernel_stubs(scan: Scan, far: FarCalls, toc: int, kernel_toc: int) -> list[SharedStub]:
     """The kernel's trampolines, with what it will write there itself: a jump to the last of its entries."""
-    found = []
+    image, arch, stubs = scan.image, scan.arch, []
     last, entry = [(name, at) for name in arch.entries if (at := image.symbols.value(name)) is not None][-1]
     if abs(entry - toc) >= far.reach:
         return []
@@ -164,12 +163,12 @@ def _kernel_stubs(image: Image, arch: Arch, far: FarCalls, toc: int, kernel_toc:
             len(there) == len(words) and not there.any() and not image.relocated(np.array([va], np.uint64), far.size)[0]
         ):
             why = f"the kernel's own, filled with the jump to {last} that it will write there itself"
-            found.append(Stub(va, words, present, name, why, init_only=number == 1))
-    return found
+            stubs.append(SharedStub(va, words, present, name, why, init_only=number == 1))
+    return stubs
 
 
-def _own_stub(image: Image, name: str, start: int, end: int, words: U32, from_end: bool) -> Stub | None:
-    """A stub of ours in a free range, or the same one that an earlier patch put there."""
+def _own_stub(image: Image, name: str, start: int, end: int, words: U32, from_end: bool) -> SharedStub | None:
+    """A stub in a free range, or the same one that an earlier patch put there."""
     size = (4 * len(words) + 15) & ~15
     free = _first_zero(image, start, end)
     last = (end - size) & ~15
@@ -181,12 +180,13 @@ def _own_stub(image: Image, name: str, start: int, end: int, words: U32, from_en
         there = image.data[pos : pos + size].view("<u4") if not pos & 3 else image.data[:0].view("<u4")
         present = np.array_equal(there[: len(words)], words)
         if present or (len(there) and not there.any() and not image.relocated(np.array([va], np.uint64), size)[0]):
-            return Stub(va, words, present, name, "zero bytes that no symbol claims")
+            return SharedStub(va, words, present, name, "zero bytes that no symbol claims")
     return None
 
 
-def _tail(image: Image, arch: Arch, inside: int) -> tuple[int, int]:
+def _tail(scan: Scan, inside: int) -> tuple[int, int]:
     """[start, end) of what no symbol claims at the end of the text section that holds `inside`, 16-byte aligned."""
+    image, arch = scan.image, scan.arch
     sec = int(image.place(np.array([inside], dtype=np.uint64))[0][0])
     symbols = image.symbols
     first = int(image.base[sec])

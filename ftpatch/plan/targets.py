@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Arch, Entry
+from ftpatch.arch import Entry
 from ftpatch.arrays import Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.sites.table import SiteTable
+from ftpatch.sites.scan import Scan
 
 OPS = {"list": "ftrace_list_ops", "nop": "ftrace_nop_ops"}
 N_SAMPLES = 3
@@ -25,45 +25,46 @@ READ = 64  # words of a target that are read to see what it does first
 
 @dataclass(frozen=True)
 class Target:
-    """Where the calls go: `own` for the kernel's own entries; `entry` says whether it reads an ops pointer."""
+    """Where the calls go."""
 
     va: int
     name: str
-    own: bool
-    entry: Entry
+    own: bool  # one of the kernel's own entries
+    entry: Entry  # what its code reads first: whether it finds an ops pointer
     warning: str = ""
 
 
-def resolve_target(image: Image, arch: Arch, table: SiteTable, chosen: Mask, text: str, force: bool) -> Target:
+def resolve_target(scan: Scan, chosen: Mask, text: str, force: bool) -> Target:
     """The target that `text` (a symbol or 0x…) names, for the chosen sites.
 
     Raises SelectionError or PolicyError where it cannot be one.
     """
+    image, arch, sites = scan.image, scan.arch, scan.sites
     va, name = _symbol_or_va(image, text)
     where = f"--target {text}"
     if not len(image.code(va, 1)):
         raise PolicyError("the target is no code of this file", where, found=f"{va:#x}")
-    recorded = np.flatnonzero((table.row >= 0) & (table.sec >= 0) & (table.entry_va == np.uint64(va)))
+    recorded = np.flatnonzero((sites.row >= 0) & (sites.sec >= 0) & (sites.entry_va == np.uint64(va)))
     if len(recorded):
         raise PolicyError(
-            "the target is itself a traceable function", where, found=f"record in row {int(table.row[recorded[0]])}",
+            "the target is itself a traceable function", where, found=f"record in row {int(sites.row[recorded[0]])}",
             expected="code without a patch site", todo="ftrace would rewrite it, and a traced target would call itself",
         )  # fmt: skip
     freed = (
         in_init_text(image, np.array([va], dtype=np.uint64))[0]
-        and not in_init_text(image, table.va[chosen & (table.sec >= 0)]).all()
+        and not in_init_text(image, sites.va[chosen & (sites.sec >= 0)]).all()
     )
     if freed and not force:
         raise PolicyError("the target is init text, which is freed after boot", where, found="chosen sites outside",
                           expected="a target that stays", todo="--force-target takes it nevertheless")  # fmt: skip
-    if table.shape is not None and table.shape.called and va == image.symbols.value(table.shape.called):
-        raise PolicyError("the sites call this target already", where, found=table.shape.called,
+    if sites.shape is not None and sites.shape.called and va == image.symbols.value(sites.shape.called):
+        raise PolicyError("the sites call this target already", where, found=sites.shape.called,
                           expected=" or ".join(arch.entries))  # fmt: skip
     entry = arch.read_entry(image.code(va, READ))
     if va in {image.symbols.value(own) for own in arch.entries}:
-        _check_own_entry(image, table, name, entry)
+        _check_own_entry(scan, name, entry)
         return Target(va, name, True, entry)
-    out_of_line = table.shape is not None and table.shape.out_of_line
+    out_of_line = sites.shape is not None and sites.shape.out_of_line
     reason = arch.keeps_contract(image.code, va, out_of_line)
     if reason and not force:
         raise PolicyError(
@@ -75,15 +76,16 @@ def resolve_target(image: Image, arch: Arch, table: SiteTable, chosen: Mask, tex
     return Target(va, name, False, entry, warning)
 
 
-def _check_own_entry(image: Image, table: SiteTable, name: str, entry: Entry) -> None:
-    if table.shape is None or table.shape.out_of_line:
+def _check_own_entry(scan: Scan, name: str, entry: Entry) -> None:
+    shape = scan.sites.shape
+    if shape is None or shape.out_of_line:
         return  # with and without ops in front of the stub: the size of a slot has to fit, which `slots` checks
-    wants = table.shape.literal is not None
+    wants = shape.literal is not None
     if wants != entry.literal:
         raise PolicyError(
-            f"{name} does not fit the layout of the sites", image.path,
+            f"{name} does not fit the layout of the sites", scan.image.path,
             found=f"{'a' if entry.literal else 'no'} load of an ops pointer in {name}",
-            expected=f"{'a' if wants else 'no'} load of one in layout {table.shape.name}",
+            expected=f"{'a' if wants else 'no'} load of one in layout {shape.name}",
             todo="is --layout forced wrongly, or is this another kernel's vmlinux?",
         )  # fmt: skip
 

@@ -8,20 +8,21 @@ from ftpatch.arch import Arch
 from ftpatch.arrays import I64
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of, touched
-from ftpatch.plan.change import Change
+from ftpatch.plan.plan import Plan
 from ftpatch.sites.records import read_records
 from ftpatch.sites.table import READY, read_sites
 from ftpatch.write.verify import check_bytes, failed
 
 
-def check_change(before: Image, after: Image, arch: Arch, plan: Change) -> None:
+def check_change(before: Image, after: Image, arch: Arch, plan: Plan) -> None:
     """Raise ApplyError where the written file is not what the plan says."""
     check_bytes(before, after, plan.edits)
     records = read_records(after)
     found = _places(records.sec[records.live], records.off[records.live])
-    if not np.array_equal(found, _places(plan.sec, plan.off)):
-        raise failed(after, "the records", f"{len(found)} live records, planned {len(plan.sec)}, or other places")
-    table, index = plan.table, plan.index
+    planned = _places(*plan.live_places())
+    if not np.array_equal(found, planned):
+        raise failed(after, "the records", f"{len(found)} live records, planned {len(planned)}, or other places")
+    table, index = plan.scan.sites, plan.index
     words = after.words(table.sec[index], table.off[index] + table.site[index], 0, plan.new_words.shape[1])
     if not np.array_equal(words, plan.new_words):
         raise failed(after, "the site words", "other words than planned")
@@ -42,9 +43,9 @@ def _places(sec: I64, off: I64) -> I64:
     return found
 
 
-def _check_unrelocated(after: Image, plan: Change) -> None:
+def _check_unrelocated(after: Image, plan: Plan) -> None:
     """No loader will write into the words of a disabled site any more."""
-    table, index = plan.table, plan.index
+    table, index = plan.scan.sites, plan.index
     for sec in np.unique(table.sec[index]).tolist():
         mine = index[table.sec[index] == sec]
         start = table.off[mine] + table.site[mine]

@@ -11,12 +11,7 @@ from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ApplyError, FtpatchError, PolicyError
 
 if TYPE_CHECKING:
-    from ftpatch.plan.change import Change
-    from ftpatch.plan.enable import Plan
-    from ftpatch.plan.module.plan import ModulePlan
-    from ftpatch.sites.scan import Scan
-
-    Decided = Plan | ModulePlan | Change
+    from ftpatch.plan.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -65,8 +60,7 @@ def packing_for(
 
 
 def write_result(
-    before: Scan,
-    plan: Decided,
+    plan: Plan,
     out: str,
     hashed: bool,
     reports: Callable[[Output, str | None], AbstractContextManager[None]],
@@ -85,6 +79,7 @@ def write_result(
     from ftpatch.write import files
     from ftpatch.write.system import on_stderr
 
+    before = plan.scan
     path, tell = os.path.realpath(out), note or on_stderr
     with ExitStack() as stack:
         in_place = path == os.path.realpath(before.image.path)
@@ -93,7 +88,7 @@ def write_result(
         trailer = _write(before.image, plan, new.fd, packing)
 
         # From here on the result is only read.
-        after = _proven(before, plan, new.readable, out, trailer)
+        after = _proven(plan, new.readable, out, trailer)
         old_hash, new_hash, elf_hash = _hashes(before.image, after) if hashed else (None, None, None)
         output = Output(out, new_hash, elf_hash, trailer)
         new.finish()
@@ -103,7 +98,7 @@ def write_result(
     return output
 
 
-def _write(image: Image, plan: Decided, fd: int, packing: Packing) -> bytes:
+def _write(image: Image, plan: Plan, fd: int, packing: Packing) -> bytes:
     """The result, packed, into an empty descriptor; its signature."""
     from ftpatch.container.pack import wrap
     from ftpatch.write import contents
@@ -117,25 +112,22 @@ def _write(image: Image, plan: Decided, fd: int, packing: Packing) -> bytes:
     return trailer
 
 
-def _proven(before: Scan, plan: Decided, written: str, out: str, trailer: bytes) -> Image:
+def _proven(plan: Plan, written: str, out: str, trailer: bytes) -> Image:
     """The written file, which is to be `out`, read again and found to be what the plan says."""
-    from ftpatch.plan.change import Change
-    from ftpatch.plan.enable import Plan
     from ftpatch.write import verify
+    from ftpatch.write.change_check import check_change
+    from ftpatch.write.module_check import check_module
 
+    before = plan.scan
     try:
         after = replace(open_image(written), path=out)
         if after.trailer != trailer:
             raise verify.failed(after, "the appended signature", f"{len(after.trailer)} bytes")
-        if isinstance(plan, Plan):
-            verify.check_result(before.image, after, before.arch, plan)
-        elif isinstance(plan, Change):
-            from ftpatch.write.change_check import check_change
-
+        if plan.verb != "enable":
             check_change(before.image, after, before.arch, plan)
+        elif before.image.linked:
+            verify.check_result(before.image, after, before.arch, plan)
         else:
-            from ftpatch.write.module_check import check_module
-
             check_module(before.image, after, before.arch, plan)
     except ApplyError:
         raise

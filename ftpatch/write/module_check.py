@@ -19,8 +19,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import ApplyError
 from ftpatch.kernel.modinfo import read_modinfo, read_versions
 from ftpatch.plan.module.build import DATA, INIT_TEXT, TEXT
-from ftpatch.plan.module.callee import Callee
-from ftpatch.plan.module.plan import ModulePlan
+from ftpatch.plan.plan import Callee, Plan
 from ftpatch.plan.stubasm.text import SITE, TARGET
 from ftpatch.sites.records import SECTIONS, read_records
 from ftpatch.write.verify import check_bytes, failed, second_decoder
@@ -35,7 +34,7 @@ CODE_FLAGS, DATA_FLAGS, TABLE_FLAGS = t.SHF_ALLOC | t.SHF_EXECINSTR, t.SHF_ALLOC
 GLOBAL = t.STB_GLOBAL
 
 
-def check_module(before: Image, after: Image, arch: Arch, plan: ModulePlan) -> None:
+def check_module(before: Image, after: Image, arch: Arch, plan: Plan) -> None:
     """Raise ApplyError where the written module is not what the plan says."""
     check_bytes(before, after, plan.edits)
     _check_old_sections(before, after)
@@ -94,7 +93,7 @@ def _of_records(image: Image, sec: int) -> bool:
     return image.names[sec] in SECTIONS
 
 
-def _check_symbols(before: Image, after: Image, plan: ModulePlan) -> None:
+def _check_symbols(before: Image, after: Image, plan: Plan) -> None:
     """Old symbols are as before; new ones are global, the plan's by name, and inside a section."""
     n, found = len(before.symbols.rows), after.symbols
     same = np.array_equal(before.symbols.rows, found.rows[:n])
@@ -102,7 +101,7 @@ def _check_symbols(before: Image, after: Image, plan: ModulePlan) -> None:
         raise failed(after, "the symbols", "an old symbol changed")
     if not found.strtab.startswith(before.symbols.strtab):
         raise failed(after, "the symbols", "an old name changed")
-    imports = {name for _, name in plan.callee.names}
+    imports = {name for _, name in _callee(plan).names}
     for row in range(n, len(found.rows)):  # a handful
         name, sec, symbol = found.name(row), int(found.shndx[row]), found.rows[row]
         if sec == t.SHN_UNDEF:
@@ -116,7 +115,7 @@ def _check_symbols(before: Image, after: Image, plan: ModulePlan) -> None:
             raise failed(after, "the symbols", f"new symbol {row} {name}")
 
 
-def _check_metadata(before: Image, after: Image, plan: ModulePlan) -> None:
+def _check_metadata(before: Image, after: Image, plan: Plan) -> None:
     """`.modinfo` names other modules in depends= at most; versions are as before, with those of the plan's imports."""
     old, new = read_modinfo(before), read_modinfo(after)
     other = [[(one.key, one.value) for one in info.entries if one.key != "depends"] for info in (old, new)]
@@ -125,26 +124,26 @@ def _check_metadata(before: Image, after: Image, plan: ModulePlan) -> None:
     one, two = read_versions(before), read_versions(after)
     added = {bytes(name).decode("utf-8", "backslashreplace") for name in two.names[len(one) :]}
     same = np.array_equal(one.names, two.names[: len(one)]) and np.array_equal(one.crc, two.crc[: len(one)])
-    if not same or not added <= {name for _, name in plan.callee.names}:
+    if not same or not added <= {name for _, name in _callee(plan).names}:
         raise failed(after, "the symbol versions", "other rows than before")
 
 
 # -- records and words -------------------------------------------------------------------------------------------------
 
 
-def _check_records(after: Image, arch: Arch, plan: ModulePlan) -> None:
+def _check_records(after: Image, arch: Arch, plan: Plan) -> None:
     records = read_records(after)
     stays = ~plan.gone
     if not (
-        np.array_equal(records.sec, plan.records.sec[stays])
-        and np.array_equal(records.value, plan.records.value[stays])
+        np.array_equal(records.sec, plan.scan.records.sec[stays])
+        and np.array_equal(records.value, plan.scan.records.value[stays])
     ):
         raise failed(after, "the records", f"{len(records)} records that are not the planned {int(stays.sum())}")
 
 
-def _check_words(after: Image, arch: Arch, plan: ModulePlan) -> None:
+def _check_words(after: Image, arch: Arch, plan: Plan) -> None:
     """Every site's words are the planned ones, and a direct branch of no distance for another decoder, too."""
-    table, index = plan.table, plan.index
+    table, index = plan.scan.sites, plan.index
     if not len(index):
         return
     words = after.words(table.sec[index], table.off[index] + table.site[index], 0, plan.new_words.shape[1])
@@ -245,12 +244,12 @@ class _Loaded:
         return failed(self.image, f"the relocation at {_at(self.image, place)}", found)
 
 
-def _check_site(loaded: _Loaded, plan: ModulePlan, at: int) -> None:
+def _check_site(loaded: _Loaded, plan: Plan, at: int) -> None:
     """From one site to all that it calls and reads."""
-    shape, branch = plan.table.shape, _branch(plan, at)
+    shape, branch = plan.scan.sites.shape, _branch(plan, at)
     assert shape is not None
-    if plan.callee.ops_size and shape.literal is not None:
-        _check_ops(loaded, plan, (branch[0], int(plan.table.off[plan.index[at]]) + shape.literal))
+    if _callee(plan).ops_size and shape.literal is not None:
+        _check_ops(loaded, plan, (branch[0], int(plan.scan.sites.off[plan.index[at]]) + shape.literal))
     if not shape.out_of_line:
         _check_callee(loaded, plan, at, branch)
         return
@@ -260,7 +259,7 @@ def _check_site(loaded: _Loaded, plan: ModulePlan, at: int) -> None:
     words = tuple(stub.code(none, none)[0].tolist())
     if not loaded.holds(start, words) or not _in_text(loaded, start, _is_init(plan, at)):
         raise loaded.wrong(branch, f"leads to {_at(loaded.image, start)}, which is no stub")
-    if plan.callee.ops_size:
+    if _callee(plan).ops_size:
         _check_ops(loaded, plan, (start[0], start[1] - stub.literal))
     _check_callee(loaded, plan, at, (start[0], start[1] + stub.call_at))
     back = (start[0], start[1] + stub.back_at)
@@ -274,13 +273,13 @@ def _in_text(loaded: _Loaded, place: Place, init: bool) -> bool:
     return loaded.image.names[place[0]] == (INIT_TEXT if init else TEXT)
 
 
-def _check_callee(loaded: _Loaded, plan: ModulePlan, at: int, place: Place) -> None:
+def _check_callee(loaded: _Loaded, plan: Plan, at: int, place: Place) -> None:
     """The call at a place, made for the at-th site, leads to what the plan's sites call."""
     target = loaded.leads(place, loaded.modules.branch)
-    _check_code(loaded, plan, at, plan.callee, place, target)
+    _check_code(loaded, plan, at, _callee(plan), place, target)
 
 
-def _check_code(loaded: _Loaded, plan: ModulePlan, at: int, callee: Callee, place: Place, target: Place) -> None:
+def _check_code(loaded: _Loaded, plan: Plan, at: int, callee: Callee, place: Place, target: Place) -> None:
     """What a relocation at a place leads to is the loader's jump, or the planned code with all its own relocations."""
     init, code = _is_init(plan, at), callee.code
     if code is None:
@@ -298,7 +297,7 @@ def _check_code(loaded: _Loaded, plan: ModulePlan, at: int, callee: Callee, plac
         _check_fixup(loaded, plan, at, callee, one, (start[0], start[1] + one.off))
 
 
-def _check_fixup(loaded: _Loaded, plan: ModulePlan, at: int, callee: Callee, one: Fixup, place: Place) -> None:
+def _check_fixup(loaded: _Loaded, plan: Plan, at: int, callee: Callee, one: Fixup, place: Place) -> None:
     """A relocation of the code itself: it names the plan's symbol, or leads to the at-th site, or to where the code
     goes on to."""
     symbols = loaded.image.symbols
@@ -316,18 +315,23 @@ def _check_fixup(loaded: _Loaded, plan: ModulePlan, at: int, callee: Callee, one
         raise loaded.wrong(place, f"leads to {symbols.name(symbol)}{addend:+#x}")
 
 
-def _branch(plan: ModulePlan, at: int) -> Place:
+def _callee(plan: Plan) -> Callee:
+    assert plan.callee is not None
+    return plan.callee
+
+
+def _branch(plan: Plan, at: int) -> Place:
     """Where the at-th site's branch is."""
-    table, site = plan.table, int(plan.index[at])
+    table, site = plan.scan.sites, int(plan.index[at])
     sec = int(table.sec[site])
     return sec, int(table.branch_va[site] - table.image.base[sec])
 
 
-def _is_init(plan: ModulePlan, at: int) -> bool:
-    return plan.table.image.names[int(plan.table.sec[plan.index[at]])].startswith(".init")
+def _is_init(plan: Plan, at: int) -> bool:
+    return plan.scan.sites.image.names[int(plan.scan.sites.sec[plan.index[at]])].startswith(".init")
 
 
-def _check_ops(loaded: _Loaded, plan: ModulePlan, place: Place) -> None:
+def _check_ops(loaded: _Loaded, plan: Plan, place: Place) -> None:
     """The pointer at a place leads to an ops object: zeros, and a pointer to the patch's own function."""
     image, kind = loaded.image, loaded.arch.abs64
     ops = loaded.leads(place, kind)
@@ -336,7 +340,7 @@ def _check_ops(loaded: _Loaded, plan: ModulePlan, place: Place) -> None:
     if image.names[ops[0]] != DATA or ops[1]:
         raise loaded.wrong(place, f"leads to {_at(image, ops)}")
     content = image.content(ops[0])
-    if len(content) < plan.callee.ops_size or content.any():
+    if len(content) < _callee(plan).ops_size or content.any():
         raise failed(image, "the ops object", f"{len(content)} bytes, or not zero")
     if not loaded.holds(loaded.leads(ops, kind), loaded.modules.ops_function.words):
         raise failed(image, "the ops object", "its function is not the patch's own")

@@ -12,7 +12,7 @@ from ftpatch.arrays import I64, U64
 from ftpatch.elf.image import Image
 from ftpatch.errors import ApplyError
 from ftpatch.plan.edits import Edits
-from ftpatch.plan.enable import Plan
+from ftpatch.plan.plan import Plan
 from ftpatch.sites.records import read_records
 from ftpatch.sites.table import ENABLED, read_sites
 
@@ -25,21 +25,20 @@ def check_result(before: Image, after: Image, arch: Arch, plan: Plan) -> None:
     """Raise ApplyError where the written file is not what the plan says."""
     check_bytes(before, after, plan.edits)
     records = read_records(after)
-    if not np.array_equal(records.value, plan.dropping.values):
+    if not np.array_equal(records.value, plan.slot_values):
         raise failed(after, "the record table", f"{len(records)} slots that differ from the planned ones")
-    dropped = 0 if plan.dropping.way == "keep" else int(plan.gone.sum())
-    n_live = int(plan.records.live.sum()) - dropped
+    n_live = int((plan.scan.records.live & ~plan.gone).sum())
     carriers = (records.carrier, "mixed")  # of mixed ones, those of one kind may stay
-    if int(records.live.sum()) != n_live or (n_live and plan.records.carrier not in carriers):
+    if int(records.live.sum()) != n_live or (n_live and plan.scan.records.carrier not in carriers):
         raise failed(after, "the record table", f"{int(records.live.sum())} live records in {records.carrier} slots")
-    index, table = plan.index, plan.table
+    index, table = plan.index, plan.scan.sites
     if not len(index) or table.shape is None:
         return
     words = after.words(table.sec[index], table.off[index] + table.site[index], 0, plan.new_words.shape[1])
-    _check_branches(after, arch, table.shape.branch, table.branch_va[index], words, plan.aim)
+    _check_branches(after, arch, table.shape.branch, table.branch_va[index], words, plan.calls.branch_to)
     if table.shape.out_of_line:
-        sec, off = after.place(plan.call_va)
-        _check_branches(after, arch, arch.call, plan.call_va, after.words(sec, off, 0, 1), plan.call_aim)
+        sec, off = after.place(plan.calls.call_va)
+        _check_branches(after, arch, arch.call, plan.calls.call_va, after.words(sec, off, 0, 1), plan.calls.call_to)
     sites = read_sites(after, records, table.forced)
     if sites.shape is None or (sites.shape.old, sites.shape.new) != (table.shape.old, table.shape.new):
         raise failed(after, "the layout", f"{sites.shape.name if sites.shape else None}, planned {table.shape.name}")

@@ -31,8 +31,8 @@ from ftpatch.errors import InputError
 from ftpatch.journal import restore
 from ftpatch.journal.read import read_journal
 from ftpatch.kernel import exports, kallsyms, loader, modinfo, module_load
-from ftpatch.plan.change import Undoing
-from ftpatch.plan.request import Request
+from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import DisableRequest, DropRequest, EnableRequest
 from ftpatch.report import Document
 from ftpatch.report.formats import json as json_report
 from ftpatch.sites import records
@@ -282,7 +282,7 @@ def fuzz_enable(data: bytes, seen: Seen) -> None:
     with named(data) as path:
         found = scanned(path, seen)
         chosen = rng.random() < 0.7 or np.arange(len(found.sites)) % 2 == 0
-        request = Request(
+        request = EnableRequest(
             np.broadcast_to(np.asarray(chosen), len(found.sites)).copy(),
             skip_unpatchable=rng.random() < 0.7,
             records=rng.choice(("auto", "auto", "auto", "null", "minus4", "shrink", "keep")),
@@ -290,8 +290,8 @@ def fuzz_enable(data: bytes, seen: Seen) -> None:
             force_early=rng.random() < 0.2,
         )
         hooked = replace(request, hook=rng.choice(("", "", "mini_hook", "printk")), ops_via="auto")
-        plan = api.make_plan(found, hooked if found.image.kind == "module" else request, (), MAX_SIZE)
-        _delivered(found, plan)
+        plan = api.make_plan(found, hooked if found.image.kind == "module" else request)
+        _delivered(plan)
 
 
 def fuzz_undo(data: bytes, seen: Seen) -> None:
@@ -299,15 +299,16 @@ def fuzz_undo(data: bytes, seen: Seen) -> None:
     rng = Random(zlib.crc32(data))
     with named(data) as path:
         found = scanned(path, seen)
-        ways = {"drop": ("auto", "auto", "null", "minus4", "shrink"), "disable": ("auto",)}
-        verb = rng.choice(tuple(ways))
-        request = Undoing(np.ones(len(found.sites), dtype=bool), rng.choice(ways[verb]), rng.random() < 0.8)
-        _delivered(found, api.make_change(found, verb, request))
+        chosen, skip = np.ones(len(found.sites), dtype=bool), rng.random() < 0.8
+        ways = ("auto", "auto", "null", "minus4", "shrink")
+        drops = rng.random() < 0.5
+        request = DropRequest(chosen, rng.choice(ways), skip) if drops else DisableRequest(chosen, skip)
+        _delivered(api.make_plan(found, request))
 
 
-def _delivered(found: Scan, plan: deliver.Decided) -> None:
+def _delivered(plan: Plan) -> None:
     """The plan's result, written, checked by the program itself, and of the size that was planned."""
-    written = deliver.write_result(found, plan, _out(), True, lambda output, sha256: contextlib.nullcontext())
+    written = deliver.write_result(plan, _out(), True, lambda output, sha256: contextlib.nullcontext())
     with open(written.path, "rb") as file:
         assert hashlib.sha256(file.read()).hexdigest() == written.sha256, "another file than was checked"
 

@@ -22,8 +22,9 @@ from ftpatch.elf.editor import Editor
 from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.module_load import Kernel, Module
-from ftpatch.plan.module.callee import Callee, existing_symbol, require_usable
+from ftpatch.plan.module.callee import existing_symbol, require_usable
 from ftpatch.plan.module.imports import add_import, find_import
+from ftpatch.plan.plan import Callee
 from ftpatch.plan.stubasm.text import SITE, TARGET
 from ftpatch.sites.table import SiteTable
 

@@ -10,18 +10,19 @@ Code is described once, with the relocations that it needs, and laid out by `bui
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ftpatch.arch import Arch, Code, Entry, Modules, Shape
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, SelectionError
+from ftpatch.plan.module.records import require_way
 from ftpatch.plan.module.stub import not_shown, require_direct
 from ftpatch.plan.notes import NO_FILTER
-from ftpatch.plan.request import Request
+from ftpatch.plan.plan import Callee
+from ftpatch.plan.request import EnableRequest
 from ftpatch.plan.stubasm import Stub
 from ftpatch.plan.stubasm.text import SITE, TARGET
 from ftpatch.plan.targets import READ
+from ftpatch.sites.scan import Scan
 
 OPS_SIZE = 256  # bytes of an ops object of ours, unless the kernel is seen to read further
 AGAINST = "--against VMLINUX, the kernel that will load it"
@@ -32,30 +33,9 @@ KERNEL_BOUND = (
 NO_OPS = "the sites run ftrace_caller with an ops object of their own that does nothing: no tracer ever sees them"
 
 
-@dataclass(frozen=True)
-class Callee:
-    """What sites branch to. code: brought along, or None for the loader's jump at byte `jump` of its section; names:
-    symbol per name that the code uses; ops_size: bytes of the ops object that every site needs, 0 for none.
-
-    A stub of the user's own may have more: target: the kernel's entry that the code goes on to; per_site: every site
-    has a copy of the code; data: names that the code only has pointers to; option: what the user calls all this.
-    """
-
-    name: str
-    code: Code | None = None
-    jump: int = 0
-    names: tuple[tuple[str, str], ...] = ()
-    ops_size: int = 0
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    target: Callee | None = None
-    per_site: bool = False
-    data: frozenset[str] = frozenset()
-    option: str = "--hook"
-
-
-def resolve_callee(image: Image, arch: Arch, shape: Shape, request: Request, kernel: Image | None) -> Callee:
+def resolve_callee(scan: Scan, shape: Shape, request: EnableRequest, kernel: Image | None) -> Callee:
     """What the request's sites will call. Raises PolicyError or SelectionError where that cannot be."""
+    image, arch = scan.image, scan.arch
     assert arch.modules is not None
     _check_options(request, image.path)
     if request.stub is None:
@@ -69,7 +49,7 @@ def resolve_callee(image: Image, arch: Arch, shape: Shape, request: Request, ker
     return _stub(image, arch, shape, request, request.stub, target)
 
 
-def _called(image: Image, arch: Arch, shape: Shape, request: Request, kernel: Image | None) -> Callee:
+def _called(image: Image, arch: Arch, shape: Shape, request: EnableRequest, kernel: Image | None) -> Callee:
     """What the request's sites would call without a stub of the user's own."""
     assert arch.modules is not None
     if request.hook:
@@ -84,7 +64,7 @@ def _called(image: Image, arch: Arch, shape: Shape, request: Request, kernel: Im
     return _own(image, arch, name, kernel)
 
 
-def _check_options(request: Request, path: str) -> None:
+def _check_options(request: EnableRequest, path: str) -> None:
     """Refuse what only a vmlinux has."""
     if request.ops not in (None, "nop"):
         raise PolicyError(f"--ops {request.ops} does not work in a module", path,
@@ -92,15 +72,12 @@ def _check_options(request: Request, path: str) -> None:
                           todo="a hook is seen where ops are not: --hook SYMBOL")  # fmt: skip
     if request.ops_via == "thunk":
         raise PolicyError("--ops-via thunk does not work in a module", path, expected="literal")
-    if request.records not in ("auto", "shrink", "keep"):
-        raise PolicyError(f"--records {request.records} does not work in a module", path,
-                          found="a loader that reads every slot",
-                          expected="shrink: slot and relocation leave")  # fmt: skip
+    require_way(request.records, ("auto", "shrink", "keep"), path)
     if request.hook and request.target:
         raise PolicyError("--target and --hook exclude each other", path)
 
 
-def _stub(image: Image, arch: Arch, shape: Shape, request: Request, stub: Stub, target: Callee | None) -> Callee:
+def _stub(image: Image, arch: Arch, shape: Shape, request: EnableRequest, stub: Stub, target: Callee | None) -> Callee:
     """A stub of the user's own, which may go on to a hook or, by `target`, to one of the kernel's entries."""
     assert arch.modules is not None
     entry, ops_size = (target.name, target.ops_size) if target else ("", 0)

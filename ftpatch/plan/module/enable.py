@@ -1,0 +1,89 @@
+"""`enable` for modules: patched words, new relocations and symbols, records that leave.
+
+A module is relocated when it is loaded, so a patched site is a branch word with a relocation, and the loader works out
+the distance. Nothing that exists is renumbered; what is new goes to the end of the file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.elf.editor import Editor
+from ftpatch.errors import PolicyError
+from ftpatch.kernel import module_load
+from ftpatch.kernel.exports import read_exports
+from ftpatch.kernel.modinfo import kernel_spelling
+from ftpatch.kernel.module_load import Check, Module, preflight, reach
+from ftpatch.plan import notes, refusals
+from ftpatch.plan.module import build, callee
+from ftpatch.plan.module.records import CUT, KEPT, cut_records, edits_of
+from ftpatch.plan.plan import RECORD_OUTCOMES, Callee, Plan, PlanSummary, no_calls
+from ftpatch.plan.request import Against, Draft, EnableRequest, patchable_shape
+from ftpatch.sites.scan import Scan
+
+HOOK_CONTEXT = (
+    "the hook runs as hook(site, caller) in whatever context the function is called in, interrupts included; "
+    "a hook that calls the function itself never returns"
+)
+
+
+def plan_module_enable(scan: Scan, request: EnableRequest) -> Plan:
+    """Decide everything. Raises a PlanError, or an UnsupportedError where the layout cannot be enabled at all."""
+    draft = Draft(scan, patchable_shape(scan), request)
+    module = Module(scan)
+    checks = _preflight(module, request.against)
+    if refused := module_load.refusals(checks):
+        raise PolicyError("the kernel would not load this module, or crash in it", scan.image.path,
+                          found="; ".join(check.text for check in refused),
+                          todo="--against the kernel that the module was built for")  # fmt: skip
+    kernel = request.against.kernel
+    wanted = callee.resolve_callee(scan, draft.shape, request, kernel.image if kernel else None)
+    refusals.refuse_wrong_states(draft)
+    refusals.refuse_duplicate_records(draft)
+    refusals.refuse_relocated(draft)
+    if wanted.ops_size:
+        refusals.refuse_full_literals(draft)
+    refusals.refuse_overlaps(draft, wanted.ops_size > 0)
+    refusals.refuse_unless_skipped(draft)
+
+    # From here on nothing is refused for a single site.
+    return _assemble(draft, request, module, wanted, checks)
+
+
+def _preflight(module: Module, against: Against) -> tuple[Check, ...]:
+    """What can be told of the module before it is loaded, with the kernel or without."""
+    if against.kernel is None:
+        return (reach(module),)
+    known = {kernel_spelling(one.info.first("name") or ""): read_exports(one.image) for one in against.others}
+    return preflight(module, against.kernel, known)
+
+
+def _assemble(draft: Draft, request: EnableRequest, module: Module, wanted: Callee, checks: tuple[Check, ...]) -> Plan:
+    index, scan, against = draft.open(), draft.scan, request.against
+    gone, n = draft.gone(index), len(index)
+    words = np.empty((n, len(draft.shape.new)), dtype=np.uint32)
+    words[:] = [word.bits for word in draft.shape.new]
+    editor, told = Editor(scan.image), list(wanted.notes)
+    calls: tuple[build.Call, ...] = ()
+    if n:
+        builder = build.Builder(editor, draft.arch, draft.shape, wanted, module, against.kernel, against.others)
+        calls = builder.build(scan.sites, index, words)
+        told += builder.notes
+        cut_records(editor, scan.records, gone)
+    told += [HOOK_CONTEXT] if request.hook and request.stub is None else []
+    told += [check.text for check in checks if check.verdict == "warning"]
+    if gone.any():
+        told.insert(0, notes.LEAVES_LIST)
+    way = "keep" if request.records == "keep" else "shrink"
+    kept = (f"records are kept, {KEPT}",) if way == "keep" and n else ()
+    ops = build.OPS if wanted.ops_size else None
+    left = np.where(scan.sites.row[index] >= 0, RECORD_OUTCOMES[way], "none")
+    return Plan(
+        verb="enable", scan=scan, chosen=request.chosen, reasons=draft.reasons, index=index, new_words=words,
+        slot_values=np.zeros(0, np.uint64), stub=tuple(call.stub for call in calls),
+        stub_why=tuple(call.why or "" for call in calls),
+        record=tuple(left.tolist()), calls=no_calls(n), gone=gone, returned=index[:0],
+        summary=PlanSummary(way, KEPT if way == "keep" else CUT, wanted.name, None, ops, "literal" if ops else "none"),
+        edits=edits_of(scan.image, editor), callee=wanted, notes=tuple(told) if n else (),
+        warnings=(*wanted.warnings, *notes.still_broken(scan, gone), *kept),
+    )  # fmt: skip

@@ -1,0 +1,128 @@
+"""The plan of a writing verb: what becomes of every chosen site, and every byte that will change.
+
+One type serves enable, disable and drop, kernels and modules. What differs from site to site stands in columns: row n
+of each is about the site `index[n]` of the site table. A check that reads the result compares it with these values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ftpatch.arch import Code
+from ftpatch.arrays import I64, U32, U64, Mask
+from ftpatch.plan.edits import Edits
+from ftpatch.plan.routes import SharedStub
+from ftpatch.sites.scan import Scan
+
+# Way in which records leave, or return → what becomes of the record of one site.
+RECORD_OUTCOMES = {"null": "null", "minus4": "minus4", "shrink": "cut", "keep": "kept", "return": "returned"}
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """What the request came to."""
+
+    records: str  # how records leave or return: a key of RECORD_OUTCOMES
+    records_why: str  # what in the file, or in the request, decided that
+    target: str = ""  # what the sites call, by the user's name for it; empty where no call is made
+    target_va: int | None = None  # its va; None in a module, where the loader decides
+    ops: str | None = None  # symbol of the ftrace_ops that the sites serve
+    ops_via: str = "none"  # how the sites find it: `literal` (a pointer each), `thunk` (a shared stub), `none`
+
+    @property
+    def literal(self) -> str | None:
+        """The ops that each site has a pointer to."""
+        return self.ops if self.ops_via == "literal" else None
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The calls that a plan makes in a linked kernel, in columns; all zero in a module, and where no call is made.
+
+    site ── branch_to ──► [slot: the site's stub ── call_to ──►] [shared stub ──►] target
+    """
+
+    branch_to: U64  # va that the site's own branch goes to
+    call_va: U64  # va of the call that leads to the target: the site's branch, or the call in its stub
+    call_to: U64  # va that this call goes to: the target or a shared stub
+    slot: U64  # va of the slot of the site's own stub, its ops pointer included; 0 for none
+    through: I64  # index in `shared` of the stub that the call goes through; −1 for none
+    shared: tuple[SharedStub, ...] = ()  # stubs that several sites share
+
+
+def no_calls(n: int) -> Calls:
+    """The columns of n sites without a call that is known before loading."""
+    nothing = np.zeros(n, dtype=np.uint64)
+    return Calls(nothing, nothing, nothing, nothing, np.full(n, -1, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Callee:
+    """What the sites of a module branch to, as a loader will resolve it. `option` is what the user gave it by."""
+
+    name: str  # for people, and in reports
+    code: Code | None = None  # code that the patch brings along; None for one of the loader's own jumps
+    jump: int = 0  # byte offset of that jump in the loader's section
+    names: tuple[tuple[str, str], ...] = ()  # (name that the code uses, symbol it stands for)
+    ops_size: int = 0  # bytes of the ops object that every site needs a pointer to; 0 for none
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    target: Callee | None = None  # the kernel's entry that a user's stub goes on to
+    per_site: bool = False  # whether every site has a copy of the code of its own
+    data: frozenset[str] = frozenset()  # names that the code has pointers to, and no branch
+    option: str = "--hook"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The decision, site by site and byte by byte."""
+
+    verb: str  # enable, disable or drop
+    scan: Scan  # the file as it was read
+    chosen: Mask  # over the site table: what the user chose
+    reasons: dict[int, str]  # why a chosen site stays as it is, by its index in the site table
+    index: I64  # (n,) the sites that change, ascending indices in the site table
+    new_words: U32  # (n, k) the words of each site afterwards; k is 0 where code stays as it is
+    stub: tuple[str, ...]  # (n,) where the stub lies that the call goes through: a va, or section+offset; "" for none
+    stub_why: tuple[str, ...]  # (n,) why the call goes through it, where that is not plain; "" for none
+    record: tuple[str, ...]  # (n,) what becomes of each one's record: a value of RECORD_OUTCOMES, or "none"
+    calls: Calls  # (n,) rows: the calls of a linked kernel
+    gone: Mask  # over the slots of the record table: those whose records leave
+    returned: I64  # indices in the site table of the sites whose records come back
+    slot_values: U64  # what a kernel reads in each slot that is left, at load bias 0; empty in a module
+    summary: PlanSummary
+    edits: Edits
+    ops_va: int | None = None  # va of the ftrace_ops that a kernel's sites serve
+    callee: Callee | None = None  # what the sites of a module call
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def action(self, at: int) -> str:
+        """What is done to the at-th changed site."""
+        if self.verb == "enable":
+            return "call_via_stub" if self.stub[at] else "call"
+        return "restore" if self.verb == "disable" else "drop"
+
+    @cached_property
+    def distance(self) -> I64 | None:
+        """(n,) bytes from each site's branch to where it goes; None where none is made, or where a loader decides."""
+        if self.verb != "enable" or not self.scan.image.linked:
+            return None
+        return self.calls.branch_to.view(np.int64) - self.scan.sites.branch_va[self.index].view(np.int64)
+
+    @property
+    def concurrency(self) -> str | None:
+        """How many words of a site change, which decides whether a running kernel could be changed so."""
+        return (None, "single", "pair")[self.new_words.shape[1]]
+
+    def live_places(self) -> tuple[I64, I64]:
+        """(section, offset) of all records that the kernel or loader will find, in no order."""
+        records, sites = self.scan.records, self.scan.sites
+        stays = records.live & ~self.gone
+        return (
+            np.concatenate([records.sec[stays], sites.sec[self.returned]]),
+            np.concatenate([records.off[stays], sites.off[self.returned]]),
+        )
