@@ -15,7 +15,7 @@ from elfwriter import MINI
 from ftpatch import api
 from ftpatch.arch import Arch, architectures
 from ftpatch.cli import run
-from ftpatch.elf import inlined
+from ftpatch.elf import debug_names
 from ftpatch.explain import live_patching, untraceable
 from ftpatch.explain.site import name_at
 from tools.kernels import Kernel
@@ -282,7 +282,9 @@ def test_selectors_that_name_nothing_are_refused(capsys: pytest.CaptureFixture[s
 
 def test_a_name_in_a_file_without_debug_information_may_be_inlined(explained: Callable[..., dict[str, Any]]) -> None:
     image = api.scan(str(MINI / "vmlinux-callops")).image
-    assert inlined.find(image, "anything") == inlined.Found("no debug information in this file", False, ())
+    assert debug_names.find(image, "anything") == debug_names.DebugMention(
+        "no debug information in this file", False, ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -300,11 +302,11 @@ def test_the_compilers_suffixes_are_taken_off(name: str, base: str) -> None:
 @pytest.mark.corpus
 def test_debug_information_of_a_real_kernel_tells_what_is_inlined(kernel: Callable[[str], Kernel]) -> None:
     image = api.scan(str(kernel("arm64-6.12").vmlinux)).image
-    found = inlined.find(image, "list_add")
+    found = debug_names.find(image, "list_add")
     assert len(found.functions) > 100
     assert all(one.inlined and one.line for one in found.functions)
     assert sum(one.copies for one in found.functions) > 500
-    assert inlined.find(image, "no_such_function") == inlined.Found("", False, ())
+    assert debug_names.find(image, "no_such_function") == debug_names.DebugMention("", False, ())
 
 
 @pytest.mark.corpus

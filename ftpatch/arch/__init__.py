@@ -54,9 +54,10 @@ _added: dict[str, Arch] = {}  # machines that were registered from outside, by n
 
 # What a new machine has to fill, tier by tier. A tier not reached is refused in words, never by a crash.
 #
-#   scan, check, explain, diff   name, e_machine, call, shapes, relative, none, abs64, wide; entries and read_entry, so
-#                                that an image without records shows its layout; local_entry, dotted_names, max_offset,
-#                                compares_first, jumps, capstone, log where its kernels have something of the kind
+#   scan, check, explain, diff   name, e_machine, call, shapes, relative, none, abs64, abs32, wide; entries and
+#                                read_entry, so that an image without records shows its layout; local_entry,
+#                                dotted_names, max_offset, compares_first, jumps, capstone, log where its kernels have
+#                                something of the kind
 #   image                        boot
 #   enable, disable, drop        contract, keeps_contract, echoes; skips_zero and table_end, by which records may leave
 #   one ops per site             ops_thunk, or site_stub where sites are out of line
@@ -86,6 +87,8 @@ class Arch:
     none: int
     # relocation type of a plain 64-bit pointer in ET_REL
     abs64: int
+    # relocation type of a plain 32-bit value in ET_REL: debug sections refer to each other by it
+    abs32: int
     # relocation types that fill eight bytes; all others fill four at most
     wide: tuple[int, ...]
     # symbols of the kernel's own trampolines, the default target first

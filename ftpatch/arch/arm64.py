@@ -216,6 +216,7 @@ ARCH = Arch(
     relative=1027,  # R_AARCH64_RELATIVE
     none=0,  # R_AARCH64_NONE; relocate_kernel() skips every type but RELATIVE
     abs64=257,  # R_AARCH64_ABS64
+    abs32=258,  # R_AARCH64_ABS32
     wide=(257, 260),  # R_AARCH64_ABS64, PREL64
     echoes=False,  # --no-apply-dynamic-relocs
     entries=("ftrace_caller", "ftrace_regs_caller"),

@@ -272,6 +272,7 @@ ARCH = Arch(
     relative=22,  # R_PPC64_RELATIVE
     none=0,  # R_PPC64_NONE; relocate() skips every type but RELATIVE and UADDR64
     abs64=38,  # R_PPC64_ADDR64
+    abs32=1,  # R_PPC64_ADDR32
     wide=(38, 44, 51, 132),  # R_PPC64_ADDR64, REL64, TOC, PCREL34
     echoes=True,
     entries=("ftrace_caller", "ftrace_regs_caller"),

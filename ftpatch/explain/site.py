@@ -118,7 +118,7 @@ def symbols_at(image: Image, table: SiteTable, index: int) -> list[dict[str, Any
 
 
 def _source(image: Image, table: SiteTable, index: int) -> str | None:
-    from ftpatch.elf.source import source_lines
+    from ftpatch.elf.debug_lines import source_lines
 
     if table.sec[index] < 0:
         return None

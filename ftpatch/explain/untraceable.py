@@ -15,7 +15,7 @@ import numpy as np
 
 from ftpatch.arch import MATCH_OLD, WINDOW, WINDOW_FIRST, Shape
 from ftpatch.arrays import I64, U8
-from ftpatch.elf import inlined
+from ftpatch.elf import debug_names
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.sites.table import OUTSIDE, READY, SiteTable
@@ -181,7 +181,7 @@ class Absence:
     symbols: tuple[Named, ...]
     clones: tuple[tuple[str, str], ...]
     imported: bool
-    debug: inlined.Found
+    debug: debug_names.DebugMention
     near: tuple[str, ...]
     modules: tuple[str, ...] | None = None
 
@@ -214,6 +214,6 @@ class Absence:
 def absence(image: Image, table: SiteTable, name: str, modules: tuple[str, ...] | None = None) -> Absence:
     """What a file knows of a name that no site bears."""
     symbols, made = tuple(named(image, table, name)), tuple(clones(image, name))
-    debug = inlined.Found("", False, ()) if symbols else inlined.find(image, name)
+    debug = debug_names.DebugMention("", False, ()) if symbols else debug_names.find(image, name)
     lost = not (symbols or made or debug.functions or modules)
     return Absence(name, symbols, made, imported(image, name), debug, tuple(near(image, name)) if lost else (), modules)

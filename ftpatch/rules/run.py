@@ -167,7 +167,7 @@ def _strictness(shape: Shape) -> int:
 
 def with_lines(case: Case, found: Sequence[Found]) -> list[Found]:
     """The findings with source file and line, where the file has debug information."""
-    from ftpatch.elf.source import source_lines
+    from ftpatch.elf.debug_lines import source_lines
 
     places = []
     for one in found:

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftpatch import api
+from ftpatch.elf.debug_lines import relative, source_lines
 from ftpatch.elf.image import Image, open_image
-from ftpatch.elf.source import relative, source_lines
 from tools import kernels
 
 DWARF = Path(__file__).parent.parent / "testdata" / "dwarf"

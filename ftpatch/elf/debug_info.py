@@ -1,0 +1,351 @@
+"""The debug information of one image, read by pyelftools: what a unit covers, its line table, its entries.
+
+This file alone uses pyelftools, which is imported only when lines or names are asked for. pyelftools never sees the
+file. It gets each debug section as a `Stream` over its bytes, unpacked and relocated as a linker would leave it, and
+parses headers of units, declarations, entries, range lists and line programs from there.
+
+pyelftools trusts its input: on damaged files it may raise anything, loop for as long as a count says, and keep all it
+ever parsed. Therefore:
+
+* every field that it reads, and every position that it asks for, is a step. All queries to one image may take a number
+  of steps in proportion to the size of its debug sections (`Steps`), so that time is linear in the size of the file;
+* a LEB128 number ends after MAX_LEB bytes: pyelftools would build a number of a million bits, in quadratic time;
+* the header of a unit, and that of a line program, is checked before pyelftools parses it: length, version, address
+  size. A line program is at most MAX_PROGRAM bytes, since pyelftools keeps 0.5 KB for each of its rows;
+* a table of file names whose rows have no fields is refused: pyelftools would repeat nothing, up to 2**64 times;
+* declarations are read one by one, up to the one asked for and to MAX_ABBREVS, where pyelftools reads whole tables;
+* each unit gets a DWARFInfo of its own, so that what pyelftools keeps is gone with the unit;
+* a compressed section may unpack to a hundred times its size (`debug_sections`);
+* whatever pyelftools raises is caught in `attempt`, once, and means: not known.
+
+Source: DWARF 5, chapters 6 and 7; the versions from 2 on are read.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from functools import partial
+from typing import IO, Any, TypeVar, cast
+
+from elftools.common.exceptions import DWARFError, ELFError
+from elftools.common.utils import struct_parse
+from elftools.construct import ConstructError
+from elftools.construct.lib.container import Container
+from elftools.dwarf.abbrevtable import AbbrevDecl, AbbrevTable
+from elftools.dwarf.compileunit import CompileUnit
+from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo
+from elftools.dwarf.enums import DW_FORM_raw2name
+from elftools.dwarf.lineprogram import LineProgram
+from elftools.dwarf.ranges import BaseAddressEntry
+from elftools.dwarf.structs import DWARFStructs
+
+from ftpatch.arrays import U8
+from ftpatch.elf import tables as t
+from ftpatch.elf.debug_sections import NOTHING, section_content
+from ftpatch.elf.image import Image
+from ftpatch.errors import ElfError, FtpatchError
+
+T = TypeVar("T")
+D = TypeVar("D")
+Program = LineProgram  # .get_entries(), whose .state has .address, .file, .line, .end_sequence; header fields by name
+Span = tuple[int, int]  # [first va, va behind the last)
+
+FREE_STEPS = 100_000  # steps that any file may take, a tenth of a second
+MAX_STEPS = 1 << 26  # that no file may exceed: some minutes; the lines of all functions of a vmlinux take half of it
+STEPS_PER_BYTE = 4  # of the sections that are parsed, not only searched; a range list takes 2, a line program 3
+MAX_LEB = 64  # one-byte reads in a row with the top bit set; an array of sixteen bytes (DW_FORM_data16) is read so, too
+MAX_PROGRAM = 1 << 20  # bytes; the longest line program of Debian's vmlinux files (6.1, 6.12) has 370,441
+MAX_ABBREVS = 1 << 16  # bytes of one unit's table of abbreviations; the longest of those kernels has 5,856
+MAX_UNITS = 1 << 16  # of one file; Debian's vmlinux files have 2,500, an allyesconfig kernel some 30,000
+
+DW_UT_COMPILE, DW_UT_PARTIAL, DW_UT_SKELETON = 1, 3, 4  # the kinds of unit that may cover code of this file
+DWARF64 = 0xFFFF_FFFF  # in place of a length: an eight-byte length follows, and offsets have eight bytes
+
+# Sections that pyelftools gets, by its own names for them. Those not named here hold nothing that is asked for.
+SECTIONS = ("debug_info", "debug_abbrev", "debug_str", "debug_line", "debug_line_str", "debug_aranges", "debug_ranges",
+            "debug_rnglists", "debug_addr", "debug_str_offsets")  # fmt: skip
+OTHERS = ("debug_frame", "eh_frame", "debug_loc", "debug_pubtypes", "debug_pubnames", "debug_loclists", "debug_sup",
+          "gnu_debugaltlink", "debug_types")  # fmt: skip
+PARSED = ("debug_abbrev", "debug_line", "debug_aranges", "debug_ranges", "debug_rnglists")
+
+# What damaged debug information leads to, in pyelftools and here.
+REFUSALS = (ArithmeticError, AssertionError, AttributeError, ConstructError, DWARFError, ELFError, FtpatchError,
+            LookupError, NotImplementedError, TypeError, ValueError, struct.error)  # fmt: skip
+
+
+def attempt(read: Callable[[], T], otherwise: D) -> T | D:
+    """What `read` returns, or `otherwise` where the debug information is damaged or of an unknown kind."""
+    try:
+        return read()
+    except REFUSALS:
+        return otherwise
+
+
+# -- what pyelftools reads from -----------------------------------------------------------------------------------
+
+
+class Steps:
+    """How many steps are left, for all streams of an image together."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self, n: int) -> None:
+        self.left -= n
+        if self.left < 0:
+            raise ElfError("debug information takes too many steps to read")
+
+
+class Stream:
+    """A section as a file that pyelftools reads from: without a copy, and counting its steps."""
+
+    __slots__ = ("_at", "_data", "_run", "_steps")
+
+    def __init__(self, data: memoryview, steps: Steps) -> None:
+        self._data, self._steps = data, steps
+        self._at = 0
+        self._run = 0  # bytes of an unfinished LEB128 number, as far as can be told from here
+
+    def read(self, size: int) -> bytes:
+        self._steps.take(1)
+        piece = bytes(self._data[self._at : self._at + size])
+        self._at += len(piece)
+        self._run = self._run + 1 if size == 1 and piece >= b"\x80" else 0
+        if self._run > MAX_LEB:
+            raise ElfError("debug information has a number without end")
+        return piece
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> None:
+        self._at = offset if whence == os.SEEK_SET else self._at + offset
+        self._run = 0
+        if self._at < 0:
+            raise ElfError("debug information refers to what is in front of a section")
+
+    def ahead(self, end: bytes) -> bytes:
+        """The next bytes up to the first `end`, which belongs to them, without reading them."""
+        piece = bytes(self._data[self._at : self._at + t.MAX_NAME])
+        return piece[: piece.find(end) + len(end)]
+
+    def tell(self) -> int:
+        self._steps.take(1)  # pyelftools asks for the position of an attribute that takes no bytes
+        return self._at
+
+
+def as_file(stream: Stream) -> IO[bytes]:
+    """A stream for pyelftools, which needs no more of a file than reading, seeking and telling."""
+    return cast("IO[bytes]", stream)
+
+
+class _Declarations(AbbrevTable):
+    """pyelftools' table of abbreviations, read only as far as a declaration is asked for.
+
+    known: declarations by their bytes, for all tables of a file: units have nearly the same ones.
+    """
+
+    __slots__ = ("_known", "_next", "_section")
+
+    def __init__(self, structs: DWARFStructs, stream: Stream, offset: int, known: dict[bytes, Container]) -> None:
+        self.structs, self.stream, self.offset = structs, as_file(stream), offset
+        self._section = stream
+        self._abbrev_map = {}
+        self._known = known
+        self._next: int | None = offset  # position of the next declaration; None behind the last
+
+    def get_abbrev(self, code: int) -> AbbrevDecl:
+        while code not in self._abbrev_map and self._next is not None:
+            at, self._next = self._next, None  # what is damaged is not tried again
+            number: int = struct_parse(self.structs.the_Dwarf_uleb128, self.stream, at)
+            if number == 0:
+                break
+            self._abbrev_map.setdefault(number, AbbrevDecl(number, self._declaration()))
+            self._next = self.stream.tell()
+        return self._abbrev_map[code]
+
+    def _declaration(self) -> Container:
+        """The one at the stream's position. Most end at the first two zeros; those alone are remembered."""
+        start, octets = self.stream.tell(), self._section.ahead(b"\0\0")
+        declaration = self._known.get(octets)
+        if declaration is None:
+            declaration = struct_parse(self.structs.Dwarf_abbrev_declaration, self.stream)
+            if self.stream.tell() - start == len(octets):
+                self._known[octets] = declaration
+        else:
+            self.stream.seek(start + len(octets))
+        return declaration
+
+
+class _Info(DWARFInfo):
+    """pyelftools' reader with that table."""
+
+    debug: DebugInfo
+
+    def get_abbrev_table(self, offset: int) -> AbbrevTable:
+        if offset not in self._abbrevtable_cache:
+            table = self.debug.section("debug_abbrev").data[: offset + MAX_ABBREVS]
+            declarations = _Declarations(self.structs, Stream(table, self.debug.steps), offset, self.debug.declarations)
+            self._abbrevtable_cache[offset] = declarations
+        return self._abbrevtable_cache[offset]
+
+
+# -- an image's debug information ---------------------------------------------------------------------------------
+
+
+class DebugInfo:
+    """The debug sections of an image, and the units in them."""
+
+    def __init__(self, image: Image) -> None:
+        self._content = {name: attempt(partial(section_content, image, f".{name}"), NOTHING) for name in SECTIONS}
+        parsed = sum(len(self._content[name]) for name in PARSED)
+        self.steps = Steps(min(FREE_STEPS + STEPS_PER_BYTE * parsed, MAX_STEPS))
+        self.declarations: dict[bytes, Container] = {}  # see _Declarations
+        self._sections: dict[str, DebugSectionDescriptor | None] = {f"{name}_sec": None for name in OTHERS}
+        for name, content in self._content.items():
+            stream = as_file(Stream(content.data, self.steps))
+            found = DebugSectionDescriptor(stream, f".{name}", None, len(content), 0)
+            self._sections[f"{name}_sec"] = found if len(content) else None
+
+    def section(self, name: str) -> U8:
+        """The bytes of one of SECTIONS; none where the file lacks it, or where it cannot be unpacked."""
+        return self._content[name]
+
+    def reader(self) -> DWARFInfo:
+        """A new reader, which remembers nothing."""
+        info = _Info(DwarfConfig(little_endian=True, machine_arch="", default_address_size=8), **self._sections)
+        info.debug = self
+        return info
+
+    def aranges(self) -> list[tuple[int, int, int]]:
+        """(va, size, position of the unit) of all code that .debug_aranges lists; nothing where that is damaged."""
+        table = attempt(self.reader().get_aranges, None)
+        end = len(self.section("debug_info"))
+        entries = table.entries if table else []
+        return [(one.begin_addr, one.length, one.info_offset) for one in entries if one.info_offset < end]
+
+    def extents(self) -> list[Span]:
+        """[first byte, end) of every unit in .debug_info, up to the first that contradicts the section."""
+        found: list[Span] = []
+        at, info = 0, self.section("debug_info").data
+        while at + 12 <= len(info) and len(found) < MAX_UNITS:
+            end = _extent(info, at)[0]
+            if not at < end <= len(info):
+                break
+            found.append((at, end))
+            at = end
+        return found
+
+    def unit(self, pos: int) -> Unit | None:
+        """The unit at a position in .debug_info; None where there is none that may cover code."""
+        return attempt(lambda: Unit(self, pos), None)
+
+
+def _extent(info: memoryview, pos: int) -> tuple[int, int]:
+    """Where the unit at `pos` ends, and where its version stands."""
+    length = struct.unpack_from("<I", info, pos)[0]
+    if length < 0xFFFF_FFF0:
+        return pos + 4 + length, pos + 4
+    return (pos + 12 + struct.unpack_from("<Q", info, pos + 4)[0], pos + 12) if length == DWARF64 else (0, 0)
+
+
+class Unit:
+    """One unit of .debug_info. Its methods raise one of REFUSALS where the unit is damaged, but for those that say so.
+
+    pos, end: where it is in .debug_info.
+    """
+
+    def __init__(self, debug: DebugInfo, pos: int) -> None:
+        info = debug.section("debug_info").data
+        self.pos = pos
+        self.end, at = _extent(info, pos)
+        version = struct.unpack_from("<H", info, at)[0]
+        offset_size = 8 if at == pos + 12 else 4
+        kind, address_size = (
+            (info[at + 2], info[at + 3]) if version >= 5 else (DW_UT_COMPILE, info[at + 2 + offset_size])
+        )
+        if not (at < self.end <= len(info) and 2 <= version <= 5 and address_size == 8):
+            raise ElfError("a unit's header cannot be read", found=f"version {version}, address size {address_size}")
+        if kind not in (DW_UT_COMPILE, DW_UT_PARTIAL, DW_UT_SKELETON):
+            raise ElfError("a unit has no code in this file", found=f"unit type {kind}")
+        self._debug = debug
+        self._unit: CompileUnit = debug.reader().get_CU_at(pos)
+
+    def begins(self, code: int) -> tuple[str, str, str] | None:
+        """How an entry with this number in front begins: tag, name and form of its first attribute."""
+        declaration = attempt(partial(self._unit.get_abbrev_table().get_abbrev, code), None)
+        first = declaration["attr_spec"][:1] if declaration else []
+        return (declaration["tag"], first[0].name, first[0].form) if declaration and first else None
+
+    def values(self, pos: int) -> dict[str, Any]:
+        """The attributes of the entry at `pos` of .debug_info by name; none where it cannot be read."""
+        entry = attempt(partial(self._unit.get_DIE_from_refaddr, pos), None)
+        return {name: attribute.value for name, attribute in entry.attributes.items()} if entry else {}
+
+    def spans(self) -> list[Span]:
+        """The code that the unit covers."""
+        root = self._unit.get_top_DIE().attributes
+        low: int = root["DW_AT_low_pc"].value if "DW_AT_low_pc" in root else 0
+        if "DW_AT_ranges" in root:
+            return self._range_list(root["DW_AT_ranges"].value, low)
+        if "DW_AT_high_pc" not in root:
+            return []
+        high = root["DW_AT_high_pc"]  # an address, or else a number of bytes
+        absolute = high.form.startswith("DW_FORM_addr")
+        return [(low, high.value if absolute else low + high.value)]
+
+    def _range_list(self, pos: int, base: int) -> list[Span]:
+        """A list in .debug_ranges or .debug_rnglists; base: what its offsets are added to, until it says otherwise."""
+        lists, spans = self._unit.dwarfinfo.range_lists(), []
+        for item in lists.get_range_list_at_offset(pos, self._unit) if lists else ():
+            if isinstance(item, BaseAddressEntry):
+                base = item.base_address
+            else:
+                start = 0 if item.is_absolute else base
+                spans.append((start + item.begin_offset, start + item.end_offset))
+        return spans
+
+    def compiler_directory(self) -> bytes:
+        """Where the compiler ran; empty where the unit does not tell."""
+        root = self._unit.get_top_DIE().attributes
+        found = root["DW_AT_comp_dir"].value if "DW_AT_comp_dir" in root else b""
+        return found if isinstance(found, bytes) else b""
+
+    def line_program(self) -> Program | None:
+        """The unit's line program, not yet run."""
+        where = self._unit.get_top_DIE().attributes.get("DW_AT_stmt_list")
+        if where is None:
+            return None
+        line = self._debug.section("debug_line").data
+        end, at = _extent(line, where.value)
+        version = struct.unpack_from("<H", line, at)[0]
+        if not (at < end <= len(line) and 2 <= version <= 5) or end - at > MAX_PROGRAM:
+            raise ElfError("a line program cannot be read", found=f"version {version}, {end - at} bytes")
+        if version == 5:
+            _require_fields(Stream(line, self._debug.steps), at, self._unit.structs)
+        program = self._unit.dwarfinfo.line_program_for_CU(self._unit)
+        return program if program and program["opcode_base"] else None
+
+
+def _require_fields(line: Stream, at: int, structs: DWARFStructs) -> None:
+    """Refuse a line program's tables of directories and files that have rows, but rows without fields.
+
+    at: where its version stands. The directories have to be passed over, because the files come behind them.
+    """
+    number = structs.the_Dwarf_uleb128
+    stream = as_file(line)
+    line.seek(at + 2 + 2 + structs.dwarf_format // 8 + 5)  # behind line_range
+    line.seek(line.read(1)[0] - 1, os.SEEK_CUR)  # standard_opcode_lengths
+    for last in (False, True):
+        forms: list[int] = []
+        for _ in range(line.read(1)[0]):
+            struct_parse(number, stream)  # what the field is, a path or a number
+            forms.append(struct_parse(number, stream))
+        n_rows: int = struct_parse(number, stream)
+        if n_rows and not forms:
+            raise ElfError("a line program's table has rows without fields", found=f"{n_rows} rows")
+        for _ in range(0 if last else n_rows):
+            for form in forms:
+                field = structs.Dwarf_dw_form[DW_FORM_raw2name[form]]
+                struct_parse(field, stream)  # type: ignore[arg-type]

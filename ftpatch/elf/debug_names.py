@@ -1,0 +1,142 @@
+"""Whether debug information knows a function that has no symbol: what the compiler inlined everywhere.
+
+A kernel's .debug_info has 200 MB, which pyelftools would walk for an hour. Here the name is looked for in `.debug_str`,
+references to that string in `.debug_info`, and only the entries around these are read (`debug_info`).
+A reference is believed where it is the first attribute of a subprogram, as compilers write it.
+Source: DWARF 5, 3.3.8.1 (DW_AT_inline) and 3.3.8.2 (inlined copies refer to the entry that is inlined).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ftpatch.arrays import U8
+from ftpatch.elf.image import Image
+
+if TYPE_CHECKING:
+    from ftpatch.elf.debug_info import DebugInfo, Unit
+
+# How such entries begin: tag, name and form of the first attribute.
+NAMED_FUNCTION = ("DW_TAG_subprogram", "DW_AT_name", "DW_FORM_strp")
+INLINED_COPY = ("DW_TAG_inlined_subroutine", "DW_AT_abstract_origin", "DW_FORM_ref4")
+DW_INL_INLINED, DW_INL_DECLARED_INLINED = 1, 3  # of DW_AT_inline: it is inlined somewhere
+MAX_HITS = 1024  # references that are looked at: one per unit that uses the function
+MAX_NAMES, CHUNK = 64, 16 << 20  # strings that end in the name; bytes that are searched at a time
+MAX_CODE = 3  # bytes of the number with which an entry begins; kernels have some hundred abbreviations in a unit
+BYTES_PER_STEP = 64  # searching a unit for references is as costly as reading one of this many bytes
+
+
+@dataclass(frozen=True)
+class Subprogram:
+    """One function that a unit describes."""
+
+    inlined: bool  # some of its callers have it inlined
+    copies: int  # how often the unit has it inlined
+    line: int | None  # in its source file
+
+
+@dataclass(frozen=True)
+class DebugMention:
+    """What debug information says of a name."""
+
+    unreadable: str  # why nothing can be said, or empty
+    mentioned: bool  # something is called so, whatever it is
+    functions: tuple[Subprogram, ...]  # one per unit that describes a function of that name
+
+
+def find(image: Image, name: str) -> DebugMention:
+    """What the debug information of an image knows of a function of that name."""
+    if not all(image.sections_named(section) for section in (".debug_info", ".debug_abbrev", ".debug_str")):
+        return DebugMention("no debug information in this file", False, ())
+    from ftpatch.elf.debug_info import DebugInfo, attempt
+
+    debug = DebugInfo(image)
+    info, strings = debug.section("debug_info"), debug.section("debug_str")
+    if not len(info) or not len(strings):
+        return DebugMention("its debug information cannot be unpacked", False, ())
+    hits = sorted(_references(info, _strings(strings, name)))
+    functions = attempt(lambda: tuple(_subprograms(debug, hits[:MAX_HITS])), ())
+    return DebugMention("", bool(hits), functions)
+
+
+def _strings(strings: U8, name: str) -> list[int]:
+    """Where the name is a string, or else where it ends one: linkers merge tails, so that any of these may be it."""
+    data, wanted = strings.tobytes(), name.encode() + b"\0"
+    found: list[int] = []
+    at = data.find(wanted)
+    while at >= 0 and len(found) < MAX_NAMES:
+        if at == 0 or data[at - 1] == 0:
+            return [at]
+        found.append(at)
+        at = data.find(wanted, at + 1)
+    return found
+
+
+def _references(info: U8, offsets: list[int]) -> Iterator[int]:
+    """Positions of 4-byte references to these offsets. One is searched as bytes; for many, their low halves are looked
+    up, which costs the same for any number of them."""
+    needle = offsets[0].to_bytes(4, "little") if offsets else b""
+    wanted, low = np.array(offsets, dtype=np.uint32), np.zeros(1 << 16, dtype=bool)
+    low[wanted & 0xFFFF] = True
+    for start in range(0, len(info) if offsets else 0, CHUNK):
+        piece = info[start : start + CHUNK + 3].tobytes()
+        if len(offsets) == 1:
+            at = piece.find(needle)
+            while at >= 0:
+                yield start + at
+                at = piece.find(needle, at + 1)
+            continue
+        for phase in range(min(4, len(piece) - 3)):
+            words = np.frombuffer(piece, "<u4", (len(piece) - phase) // 4, phase)
+            near = np.flatnonzero(low[words.view("<u2")[::2]])
+            yield from (start + phase + 4 * near[np.isin(words[near], wanted)]).tolist()
+
+
+def _subprograms(debug: DebugInfo, hits: list[int]) -> Iterator[Subprogram]:
+    """The functions whose names stand at these ascending positions of .debug_info."""
+    extents = debug.extents() if hits else []
+    unit: Unit | None = None
+    data = b""
+    for pos in hits:
+        start, end = extents[max(bisect_right(extents, (pos, 0)) - 1, 0)] if extents else (0, 0)
+        if not start < pos < end:
+            continue
+        if unit is None or unit.pos != start:
+            unit, data = debug.unit(start), debug.section("debug_info")[start:end].tobytes()
+        entry = _entry_with(unit, data, pos, NAMED_FUNCTION) if unit else None
+        if unit and entry is not None:
+            debug.steps.take(len(data) // BYTES_PER_STEP)
+            values = unit.values(entry)
+            inlined = values.get("DW_AT_inline") in (DW_INL_INLINED, DW_INL_DECLARED_INLINED)
+            yield Subprogram(inlined, _copies(unit, data, entry) if inlined else 0, values.get("DW_AT_decl_line"))
+
+
+def _entry_with(unit: Unit, data: bytes, pos: int, first: tuple[str, str, str]) -> int | None:
+    """Position of the entry of this tag whose first attribute has this name and form and stands at `pos`, if it is one.
+
+    pos: in .debug_info; data: the bytes of the unit.
+    """
+    at, code = pos - unit.pos, 0
+    for width in range(1, MAX_CODE + 1):  # in front of the attribute stands the entry's number, a LEB128
+        byte = data[at - width] if at >= width else 0
+        if (width == 1) == (byte >= 0x80):
+            break
+        code = code << 7 | byte & 0x7F
+        if unit.begins(code) == first:
+            return pos - width
+    return None
+
+
+def _copies(unit: Unit, data: bytes, entry: int) -> int:
+    """How many inlined copies of the entry the unit has: each begins with a reference to it."""
+    needle, n = (entry - unit.pos).to_bytes(4, "little"), 0
+    at = data.find(needle)
+    while at >= 0:
+        n += _entry_with(unit, data, unit.pos + at, INLINED_COPY) is not None
+        at = data.find(needle, at + 1)
+    return n

@@ -1,0 +1,93 @@
+"""The debug sections of an image, as a linker would leave them: unpacked, and in modules relocated.
+
+    .debug_info of a module ─ SHF_COMPRESSED? unpack ─ .rela.debug_info: write S + A ─> what a debugger reads
+
+A compressed section may not unpack to more than MAX_RATIO times its size: a file of some kilobytes can claim gigabytes.
+Source: System V gABI, chapter 4 (section compression).
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from ftpatch.arrays import U8
+from ftpatch.container.envelope import MAX_SIZE
+from ftpatch.container.unpack import DICTIONARIES
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.errors import ElfError, UnsupportedError
+
+MAX_RATIO = 100  # zlib reaches 1,032; debug sections of kernels are packed three to six times
+ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD = 1, 2
+CHDR = struct.Struct("<IIQQ")  # ch_type, ch_reserved, ch_size, ch_addralign
+NOTHING = np.zeros(0, np.uint8)
+
+
+def section_content(image: Image, name: str) -> U8:
+    """Bytes of a debug section as a linker would leave them; none where there is no such section."""
+    for sec in image.sections_named(name)[:1]:
+        content = image.content(sec)
+        if int(image.shdr["sh_flags"][sec]) & t.SHF_COMPRESSED:
+            content = _unpacked(content)
+        return content if image.linked else _relocated(image, sec, content)
+    return NOTHING
+
+
+def _unpacked(packed: U8) -> U8:
+    """The content of an SHF_COMPRESSED section."""
+    kind, _, size, _ = CHDR.unpack_from(packed.data)
+    body = packed[CHDR.size :].data
+    if size > min(MAX_SIZE, MAX_RATIO * len(packed)):
+        raise ElfError("a debug section claims to unpack to too much", found=f"{size} bytes from {len(packed)}")
+    plain = b""
+    if kind == ELFCOMPRESS_ZLIB and size:
+        import zlib
+
+        try:
+            plain = zlib.decompressobj().decompress(body, size)
+        except zlib.error as error:
+            raise ElfError("a debug section cannot be unpacked", found=str(error)) from None
+    elif kind == ELFCOMPRESS_ZSTD:
+        plain = _unzstd(body, size)
+    if len(plain) != size:
+        raise ElfError("a debug section cannot be unpacked", found=f"ch_type {kind}")
+    return np.frombuffer(plain, np.uint8)
+
+
+def _unzstd(body: memoryview, size: int) -> bytes:
+    try:
+        import zstandard
+    except ImportError:
+        raise UnsupportedError("zstd data needs a Python package that is not there", expected="zstandard") from None
+    try:
+        decoder = zstandard.ZstdDecompressor(max_window_size=DICTIONARIES)
+        return decoder.stream_reader(body).read(size)
+    except zstandard.ZstdError as error:
+        raise ElfError("a debug section cannot be unpacked", found=str(error)) from None
+
+
+def _relocated(image: Image, sec: int, content: U8) -> U8:
+    """A debug section with its relocations applied: addresses as in Image.base, debug sections from 0 on.
+
+    pyelftools does that, too, but one relocation at a time: a large module has millions.
+    """
+    data = content.copy()
+    symbols, alloc = image.symbols, image.shdr["sh_flags"] & t.SHF_ALLOC != 0
+    base = np.where(alloc, image.base, np.uint64(0))
+    for table in np.flatnonzero((image.shdr["sh_type"] == t.SHT_RELA) & (image.shdr["sh_info"] == sec)).tolist():
+        rows = image.rows(table, t.RELA)
+        symbol = (rows["r_info"] >> np.uint64(32)).astype(np.int64)
+        if len(symbol) and int(symbol.max()) >= len(symbols.rows):
+            raise ElfError("a relocation names no symbol of this file", image.path, found=f"symbol {symbol.max()}")
+        shndx = symbols.shndx[symbol]
+        start = np.where(shndx >= 0, base[np.maximum(shndx, 0)], np.uint64(0))
+        value = start + symbols.rows["st_value"][symbol] + rows["r_addend"].view(np.uint64)
+        octets = np.ascontiguousarray(value.astype("<u8")).view(np.uint8).reshape(-1, 8)
+        kind, pos = rows["r_info"] & np.uint64(0xFFFF_FFFF), rows["r_offset"]
+        for size, wanted in ((8, image.arch.abs64), (4, image.arch.abs32)):
+            mask = (kind == np.uint64(wanted)) & (pos <= np.uint64(max(len(data) - size, 0)))
+            if len(data) >= size:
+                data[pos[mask].astype(np.int64)[:, None] + np.arange(size)] = octets[mask, :size]
+    return data
