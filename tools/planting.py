@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch import MATCH_NONE, WINDOW, WINDOW_FIRST
+from ftpatch.arch import MATCH_NONE
 from ftpatch.arrays import Rows
 from ftpatch.elf import tables as t
 from ftpatch.sites.scan import Scan
@@ -180,7 +180,7 @@ class Subject:
     def strange(self, site: int, by: int) -> bool:
         """Whether no layout fits so many bytes behind a site's record."""
         image, table = self.scan.image, self.scan.sites
-        window = image.words(table.sec[[site]], table.off[[site]] + by, WINDOW_FIRST, WINDOW)
+        window = image.window(table.sec[[site]], table.off[[site]] + by)
         return all(shape.match(window)[0] == MATCH_NONE for shape in self.scan.arch.shapes)
 
     def gap(self, least: int) -> tuple[int, int] | None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Literal
 
+import numpy as np
+
 from ftpatch.arch.contract import Contract, unjudged
 from ftpatch.arch.parts import (
     AddressPair,
@@ -29,12 +31,13 @@ from ftpatch.arch.parts import (
     TableEnd,
 )
 from ftpatch.arch.shape import (
+    ANY,
     MATCH_HALF,
     MATCH_NEW,
     MATCH_NONE,
     MATCH_OLD,
-    WINDOW,
-    WINDOW_FIRST,
+    WINDOW_BEFORE,
+    WINDOW_SIZE,
     Branch,
     Shape,
     Word,
@@ -43,9 +46,36 @@ from ftpatch.arrays import U8, U32, U64
 from ftpatch.errors import ArchError
 
 __all__ = [
-    "MATCH_HALF", "MATCH_NEW", "MATCH_NONE", "MATCH_OLD", "WINDOW", "WINDOW_FIRST", "AddressPair", "Arch", "Assembly",
-    "Branch", "Code", "Entry", "FarCalls", "Fixup", "FlatImage", "Loader", "LogLines", "Modules", "OpsThunk", "Shape",
-    "SiteStub", "TableEnd", "Word", "arch_of", "architectures", "constants", "register", "registered", "shape_named",
+    "ANY",
+    "MATCH_HALF",
+    "MATCH_NEW",
+    "MATCH_NONE",
+    "MATCH_OLD",
+    "WINDOW_BEFORE",
+    "WINDOW_SIZE",
+    "AddressPair",
+    "Arch",
+    "Assembly",
+    "Branch",
+    "Code",
+    "Entry",
+    "FarCalls",
+    "Fixup",
+    "FlatImage",
+    "Loader",
+    "LogLines",
+    "Modules",
+    "OpsThunk",
+    "Shape",
+    "SiteStub",
+    "TableEnd",
+    "Word",
+    "arch_of",
+    "architectures",
+    "constants",
+    "register",
+    "registered",
+    "shape_named",
     "support_table",
 ]  # fmt: skip
 
@@ -75,7 +105,7 @@ class Arch:
     name: str
     # number in the ELF header
     e_machine: int
-    # the word of the NOP that compilers leave
+    # the NOP that compilers leave: its word, or its bytes as one number, the first byte foremost
     nop: int
     # the branch by which a site calls
     call: Branch
@@ -139,6 +169,28 @@ class Arch:
     loader: Loader = field(default_factory=Loader)
     modules: Modules | None = None
     assembly: Assembly | None = None
+
+    @property
+    def unit(self) -> int:
+        """Bytes of a unit of code, and what instructions are aligned to: 4 where each is one word, else 1."""
+        return self.call.unit
+
+    def numbers(self, units: U32) -> U64:
+        """(n, units) of code as the numbers in which a kernel and its messages name it: each word, or all bytes of a
+        row as one, the first byte foremost."""
+        numbers: U64 = units.astype(np.uint64)
+        if self.call.n_units == 1:
+            return numbers
+        places = np.arange(units.shape[1] - 1, -1, -1, dtype=np.uint64)
+        return np.asarray((numbers << (np.uint64(8 * self.unit) * places)).sum(axis=1, dtype=np.uint64))[:, None]
+
+    def text(self, number: int) -> str:
+        """Such a number in hex, as long as the code that it is."""
+        return f"{number:0{2 * self.call.size}x}"
+
+    def code_text(self, units: U32) -> str:
+        """Units of code in hex, as they lie: words, or bytes."""
+        return " ".join(f"{unit:0{2 * self.unit}x}" for unit in units.tolist())
 
     def shape(self, name: str) -> Shape | None:
         """The shape of that name, if this machine has it."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ftpatch.arch import Arch, arch_of
+from ftpatch.arch import WINDOW_BEFORE, WINDOW_SIZE, Arch, arch_of
 from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows
 from ftpatch.container import envelope
 from ftpatch.elf import tables as t
@@ -153,7 +153,12 @@ class Image:
         return -1
 
     def words(self, sec: I64, off: I64, first: int, n: int) -> U32:
-        """(len(sec), n) instruction words from byte offset off + 4·first; 0 where the file holds none."""
+        """(len(sec), n) units of code from byte offset off + unit·first; 0 where the file holds none.
+
+        A unit is an instruction word; on machines whose instructions are no words it is a byte, see `Arch.unit`.
+        """
+        if self.arch.unit == 1:
+            return self._octets(sec, off + first, n)
         pos, safe = self.pos(sec, off), np.maximum(sec, 0)
         start = pos + 4 * first
         low = self.shdr["sh_offset"].astype(np.int64)[safe]
@@ -168,6 +173,21 @@ class Image:
             words[rest[good], column] = self.word_at(at[good])
         return words
 
+    def _octets(self, sec: I64, off: I64, n: int) -> U32:
+        """(len(sec), n) bytes, one in each uint32, from `off`; 0 where the section holds none."""
+        size = self.shdr["sh_size"].astype(np.int64)[np.maximum(sec, 0)]
+        index = off[:, None] + np.arange(n)
+        known = ((sec >= 0) & self.has_bytes[np.maximum(sec, 0)])[:, None] & (index >= 0) & (index < size[:, None])
+        start = self.shdr["sh_offset"].astype(np.int64)[np.maximum(sec, 0)]
+        octets = np.zeros(index.shape, dtype=np.uint32)
+        octets[known] = self.data[(start[:, None] + index)[known]]
+        return octets
+
+    def window(self, sec: I64, off: I64) -> U32:
+        """The units of code around each place that layouts are told by, see `Shape.first`."""
+        unit = self.arch.unit
+        return self.words(sec, off, -WINDOW_BEFORE // unit, WINDOW_SIZE // unit)
+
     def word_at(self, pos: I64) -> U32:
         """The 32-bit words at file positions that are known to lie in the file."""
         if not np.any(pos & 3):
@@ -180,12 +200,14 @@ class Image:
         return self.data[: len(self.data) & ~3].view("<u4")
 
     def code(self, va: int, n: int) -> U32:
-        """Up to n instruction words from `va` to the end of its executable section; empty elsewhere."""
+        """Up to n units of code from `va` to the end of its executable section; empty elsewhere."""
         sec, off = self.place(np.array([va], dtype=np.uint64))
-        pos = int(self.pos(sec, off)[0])
-        if pos < 0 or pos & 3 or not self.executable[sec[0]]:
+        pos, unit = int(self.pos(sec, off)[0]), self.arch.unit
+        if pos < 0 or pos % unit or not self.executable[sec[0]]:
             return np.zeros(0, dtype=np.uint32)
-        left = (int(self.shdr["sh_size"][sec[0]]) - int(off[0])) // 4
+        left = (int(self.shdr["sh_size"][sec[0]]) - int(off[0])) // unit
+        if unit == 1:
+            return self.data[pos : pos + min(n, left)].astype(np.uint32)
         return self.word_at(pos + 4 * np.arange(min(n, left), dtype=np.int64))
 
     # -- symbols and relocations -------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Arch, architectures
+from ftpatch.arch import Arch, Shape, architectures
 from ftpatch.explain.splat import Splat
 from ftpatch.kernel.boot import Bug, bugs_of
 from ftpatch.sites.scan import Scan
@@ -126,12 +126,12 @@ def _notes(splat: Splat, scan: Scan, sites: list[int], bugs: dict[int, Bug]) -> 
     exact = [i for i in sites if int(table.branch_va[i]) - int(table.entry_va[i]) == splat.offset]
     if sites and not exact:
         notes.append("no call of this function is at that offset: another build, or another layout")
-    words = table.body()
-    same = [i for i in exact if splat.actual is not None and len(words[i]) and int(words[i, -1]) == splat.actual]
+    words = arch.numbers(table.body()) if table.shape else table.body()
+    same = [i for i in exact if splat.actual is not None and words.shape[1] and int(words[i, -1]) == splat.actual]
     if same:
         notes.append("the file holds the very word there that the kernel found")
     elif exact and splat.actual is not None:
-        notes.append(f"the file holds another word there: {int(words[exact[0], -1]):08x}")
+        notes.append(f"the file holds another word there: {arch.text(int(words[exact[0], -1]))}")
     if exact and exact[0] not in bugs and splat.phase == "init":
         notes.append("in this file the site is as the compiler left it: it is not the file that booted")
     if splat.ip is not None and exact and table.image.linked and splat.ip != int(table.branch_va[exact[0]]):
@@ -169,13 +169,18 @@ def _by_words(splat: Splat) -> Cause:
         return CAUSES["unknown"]
     if splat.phase in ("on", "off", "update"):
         return CAUSES["moved"]
-    word = np.array([call], dtype=np.uint32)
-    if any(bool(shape.new[-1].matches(word)[0]) for shape in arch.shapes if not shape.refusal):
+    if any(_is_call(call, shape) for shape in arch.shapes if not shape.refusal):
         return CAUSES["enabled"]
-    starts = {shape.new[0].bits for shape in arch.shapes if len(shape.new) > 1}
+    starts = {shape.new[0].bits for shape in arch.shapes if shape.call_at}
     if call == arch.nop and (first in starts or (first is None and arch.compares_first)):
         return CAUSES["half"]
     return CAUSES["other"]
+
+
+def _is_call(number: int, shape: Shape) -> bool:
+    """Whether code, as a number of `Arch.numbers`, is the branch that enabling writes."""
+    first = number >> 8 * (shape.branch.size - shape.unit)
+    return first & shape.branch.word.mask == shape.branch.word.bits
 
 
 def _arch(splat: Splat) -> Arch | None:

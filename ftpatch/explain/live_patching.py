@@ -50,7 +50,11 @@ class EditClass:
 
 def of_word(arch: Arch, what: str, va: int, old: int, new: int) -> EditClass:
     """The class of one instruction word."""
-    safe = va % 4 == 0 and all(any(_is(word, one) for one in arch.exchangeable) for word in (old, new))
+    safe = (
+        arch.unit > 1
+        and va % arch.unit == 0
+        and all(any(_is(word, one) for one in arch.exchangeable) for word in (old, new))
+    )
     return EditClass(what, va, old, new, "single" if safe else "boot-only")
 
 
@@ -63,7 +67,7 @@ def of_site(arch: Arch, va: int, words: int) -> str:
     """The class of a site's words together; of one word, the word's own."""
     if words < 2:
         return ""
-    crosses = va // arch.cache_line != (va + 4 * words - 1) // arch.cache_line
+    crosses = va // arch.cache_line != (va + arch.unit * words - 1) // arch.cache_line
     return "cross-line" if crosses else "pair"
 
 

@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
-from ftpatch.arch import MATCH_OLD, WINDOW, WINDOW_FIRST, Shape
+from ftpatch.arch import MATCH_OLD, Shape
 from ftpatch.arrays import I64, U8
 from ftpatch.elf import debug_names
 from ftpatch.elf import tables as t
@@ -87,9 +87,9 @@ def _site_words(image: Image, shape: Shape) -> U8:
     if shape.anywhere:
         return np.zeros(len(sec), dtype=np.uint8)
     off = off - shape.entry
-    found = shape.match(image.words(sec, off, WINDOW_FIRST, WINDOW))
+    found = shape.match(image.window(sec, off))
     if shape.skip_at < 0 and shape.skips:
-        moved = image.words(sec, off + 4 * shape.skip_words, WINDOW_FIRST, WINDOW)
+        moved = image.window(sec, off + shape.unit * shape.skip_words)
         found = np.where((found == 0) & shape.skipped(moved), shape.match(moved), found)
     found[sec < 0] = 0
     return np.asarray(found, dtype=np.uint8)

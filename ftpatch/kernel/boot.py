@@ -33,24 +33,31 @@ BTF_HEADER, BTF_STRUCT = np.dtype([("head", "<u8"), ("type_off", "<u4"), ("type_
 
 @dataclass(frozen=True)
 class Bug:
-    """One ftrace bug that a boot would raise. site: index in the site table; va: the word that is not as the kernel
-    wants it; ip: the call, which the kernel names; actual: the word there, which it prints too."""
+    """One ftrace bug that a boot would raise. Code is given in the numbers of `Arch.numbers`."""
 
+    # index in the site table
     site: int
     function: str
-    offset: int  # of ip in the function
+    # bytes from the function's symbol to the call
+    offset: int
     row: int
+    # section and offset of the site
     place: str
+    # the call, which the kernel names
     ip: int
+    # what is not as the kernel wants it: where, what it wants, what is there
     va: int
     expected: int
     found: int
+    # what is at the call, which the kernel prints too
     actual: int
+    # hex digits of one of these numbers
+    digits: int = 8
 
     def __str__(self) -> str:
         return (
             f"{self.function}+{self.offset:#x} (row {self.row}, {self.place}): at {self.va:#x} expected "
-            f"{self.expected:08x}, found {self.found:08x}; the call belongs at {self.ip:#x}"
+            f"{self.expected:0{self.digits}x}, found {self.found:0{self.digits}x}; the call belongs at {self.ip:#x}"
         )
 
 
@@ -115,9 +122,8 @@ def counts_null_slots(image: Image) -> bool:
     if row is None:
         return False
     va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
-    words = image.code(va, min(size, MAX_CODE) // 4)
-    at = np.flatnonzero(image.arch.call.word.matches(words))
-    target = np.uint64(va) + (4 * at + image.arch.call.decode(words[at])).astype(np.int64).view(np.uint64)
+    at, distance = image.arch.call.find(image.code(va, min(size, MAX_CODE) // image.arch.unit))
+    target = np.uint64(va) + (at + distance).view(np.uint64)
     reads, prints = (np.isin(target, _entries(image, names)) for names in ((READS,), PRINTS))
     return bool(reads.any()) and int(prints[: int(np.argmax(reads))].sum()) > 1
 
@@ -184,15 +190,14 @@ def _bugs(table: SiteTable, index: I64) -> list[Bug]:
     shape, arch = table.shape, table.image.arch
     if shape is None or not len(index):
         return []
-    found = table.body()[index]
-    expected = _expected(table.image, shape, table.body_va[index], found)
+    code = table.body()[index]
+    found, expected = arch.numbers(code), arch.numbers(_expected(table.image, shape, table.body_va[index], code))
     wrong = found != expected
     if arch.compares_first and not shape.called:
         wrong[:, 1:] = False
     if not shape.out_of_line:  # of two records of one site, the second finds what the first made of it
         twice = np.concatenate(([False], table.body_va[index[1:]] == table.body_va[index[:-1]]))
-        made = arch.nop if shape.called else shape.new[0].bits
-        found[twice, 0], wrong[twice, 0] = made, True
+        found[twice, 0], wrong[twice, 0] = arch.nop if shape.called else shape.new[0].bits, True
     bad = np.flatnonzero(wrong.any(axis=1))
     names = listed_names(table, index[bad])
     bugs = []
@@ -200,22 +205,24 @@ def _bugs(table: SiteTable, index: I64) -> list[Bug]:
         word, ip = int(np.argmax(wrong[at])), int(table.branch_va[site])
         bugs.append(
             Bug(site, name, ip - int(table.entry_va[site]), int(table.row[site]), table.place_text(site), ip,
-                int(table.body_va[site]) + 4 * word, int(expected[at, word]), int(found[at, word]),
-                int(found[at, -1]))
+                int(table.body_va[site]) + arch.unit * word, int(expected[at, word]), int(found[at, word]),
+                int(found[at, -1]), 2 * arch.call.size)
         )  # fmt: skip
     return bugs
 
 
 def _expected(image: Image, shape: Shape, body_va: U64, found: U32) -> U32:
-    """(n, words) that the kernel wants to see; where any of several would do, what is there."""
-    expected = np.empty_like(found)
-    expected[:] = [word.bits for word in shape.old]
+    """(n, units) of code that the kernel wants to see; where any of several would do, what is there."""
+    mask = np.array([word.mask & 0xFFFF_FFFF for word in shape.old], dtype=np.uint32)
+    bits = np.array([word.bits for word in shape.old], dtype=np.uint32)
+    call, n = image.arch.call, image.arch.call.n_units
+    expected = np.broadcast_to(bits, found.shape).copy() if not shape.called or n == 1 else bits | found & ~mask
     home = image.symbols.value(shape.called) if shape.called else None
     if home is not None:
-        branch = body_va.view(np.int64) + 4 * (found.shape[1] - 1)
+        branch = body_va.view(np.int64) + shape.call_at
         distance = np.uint64(home).astype(np.int64) - branch
-        near = image.arch.call.reaches(distance)
-        expected[near, -1] = image.arch.call.encode(distance[near])
-        any_call = ~near & shape.branch.word.matches(found[:, -1])
-        expected[any_call, -1] = found[any_call, -1]
+        near = call.reaches(distance)
+        expected[near, -n:] = call.encode(distance[near]).reshape(-1, n)
+        any_call = ~near & shape.branch.ends(found)
+        expected[any_call, -n:] = found[any_call, -n:]
     return expected

@@ -19,4 +19,4 @@ def tests_zero_first(image: Image) -> bool:
     if row is None or image.arch.skips_zero is None:
         return False
     va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
-    return image.arch.skips_zero(image.code(va, min(size, MAX_CODE) // 4))
+    return image.arch.skips_zero(image.code(va, min(size, MAX_CODE) // image.arch.unit))

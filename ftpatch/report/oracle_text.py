@@ -24,8 +24,8 @@ def oracle_object(found: Oracle | None) -> dict[str, Any] | None:
 def _bug(one: Bug) -> dict[str, Any]:
     return {
         "function": one.function, "offset": f"0x{one.offset:x}", "row": one.row, "place": one.place,
-        "ip": f"0x{one.ip:016x}", "va": f"0x{one.va:016x}", "expected": f"0x{one.expected:08x}",
-        "found": f"0x{one.found:08x}", "actual": f"0x{one.actual:08x}", "text": str(one),
+        "ip": f"0x{one.ip:016x}", "va": f"0x{one.va:016x}", "expected": f"0x{one.expected:0{one.digits}x}",
+        "found": f"0x{one.found:0{one.digits}x}", "actual": f"0x{one.actual:0{one.digits}x}", "text": str(one),
     }  # fmt: skip
 
 

@@ -126,7 +126,7 @@ class Case:
         table, found = self.the(), np.zeros(len(self.the()), dtype=bool)
         found[: len(self.slots())] = self.slots().live
         found[list(self.odd)] = False
-        return np.asarray(found & (table.sec >= 0) & (table.off % 4 == 0))
+        return np.asarray(found & (table.sec >= 0) & (table.off % self.arch.unit == 0))
 
     @cached_property
     def named(self) -> Mask:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.arch import MATCH_OLD, WINDOW, WINDOW_FIRST
+from ftpatch.arch import MATCH_OLD
 from ftpatch.arrays import I64
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.patchers import others
@@ -31,12 +31,12 @@ def unrecorded(case: Case) -> I64:
     sec, off = image.place(entry[rows])
     code = (sec >= 0) & image.executable[np.maximum(sec, 0)] & ~np.isin(sec, image.sections_named(".exit.text"))
     sec, off = np.where(code, sec, -1), off - shape.entry
-    window = image.words(sec, off, WINDOW_FIRST, WINDOW)
+    window = image.window(sec, off)
     found = (shape.match(window) == MATCH_OLD) & code
     if shape.literal is not None:
-        front = window[:, shape.literal // 4 - WINDOW_FIRST :][:, :2]
+        front = window[:, shape.literal // shape.unit - shape.first :][:, :2]
         found &= (front == np.uint32(case.arch.nop)).all(axis=1)
-    site = image.va(sec, off) + (4 * (shape.start + shape.shift(window))).view(np.uint64)
+    site = image.va(sec, off) + shape.site(window).view(np.uint64)
     known = np.sort(table.va[table.sec >= 0])  # a record elsewhere in the function is another rule's
     start = image.va(sec, off)
     low, high = start - np.minimum(start, np.uint64(8)), np.maximum(functions.end[rows], site + np.uint64(4))

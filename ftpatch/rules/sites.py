@@ -62,7 +62,7 @@ def literal_missing(case: Case) -> Iterator[Hit]:
     if shape is None or shape.literal is None or not (table.row < 0).any():
         return
     index = np.flatnonzero((table.row < 0) & (table.sec >= 0))
-    target = table.branch_va[index].view(np.int64) + shape.branch.decode(table.body()[index, -1])
+    target = table.branch_va[index].view(np.int64) + shape.branch.distance(table.body()[index])
     entries = [image.symbols.value(name) for name in case.arch.entries]
     reads = [va for va in entries if va is not None and case.arch.read_entry(image.code(va, READ)).literal]
     index = index[np.isin(target.view(np.uint64), np.array(reads, dtype=np.uint64))]
@@ -75,9 +75,10 @@ def literal_missing(case: Case) -> Iterator[Hit]:
 def not_atomic(case: Case) -> Iterator[Hit]:
     """Records whose words no single store replaces."""
     table, records = case.the(), case.slots()
-    odd = records.live & (table.sec[: len(records)] >= 0) & (table.off[: len(records)] % 4 != 0)
+    unit = case.arch.unit
+    odd = records.live & (table.sec[: len(records)] >= 0) & (table.off[: len(records)] % unit != 0)
     for one in np.flatnonzero(odd).tolist():
-        yield Hit(f"row {one} lies at {int(table.off[one]) % 4} mod 4: no store replaces its word at once", one)
+        yield Hit(f"row {one} lies at {int(table.off[one]) % unit} mod {unit}: no store replaces its word at once", one)
 
 
 def site_shared(case: Case) -> Iterator[Hit]:
@@ -85,7 +86,7 @@ def site_shared(case: Case) -> Iterator[Hit]:
     table, index = case.the(), case.live_with(READY, LEFTOVER)
     if not len(index):
         return
-    low, high = table.body_va[index], table.branch_va[index] + np.uint64(4)
+    low, high = table.body_va[index], table.branch_va[index] + np.uint64(case.arch.call.size)
     for name, start, end in others(case.image):
         order = np.argsort(start, kind="stable")
         start, end = start[order], np.maximum.accumulate(end[order]) if len(end) else end
@@ -101,7 +102,7 @@ def site_relocated(case: Case) -> Iterator[Hit]:
     index = case.live_with(READY, LEFTOVER)
     if shape is None or shape.called or not len(index):
         return
-    size = 4 * len(shape.old)
+    size = shape.size
     if image.linked:
         hit = image.relocated(table.body_va[index], size)
     else:

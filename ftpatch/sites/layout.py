@@ -11,14 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from ftpatch.arch import WINDOW_FIRST, Arch, Shape
+from ftpatch.arch import WINDOW_BEFORE, Arch, Shape
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.sites.records import RecordTable
 
 N_SAMPLES = 3
-READ = 64  # words of the kernel's trampoline that are read
+READ = 64  # units of the kernel's trampoline that are read
+SHOWN = 16  # bytes of a sample
 
 
 def forced_shape(arch: Arch, name: str) -> Shape:
@@ -88,7 +89,7 @@ def _starts(image: Image, shape: Shape, words: U32, va: U64) -> Mask:
     low, high = at_entry(image, shape, words, va)
     found: Mask = high > low
     if shape.site_local:
-        site = va + (4 * (shape.start + shape.shift(words))).view(np.uint64)
+        site = va + shape.site(words).view(np.uint64)
         found[found] = image.functions.local[low[found]] == site[found]
     return found
 
@@ -100,14 +101,15 @@ def at_entry(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64
 
 
 def _no_single_shape(image: Image, votes: Mask, records: RecordTable, code: Mask, words: U32) -> ShapeError:
-    counts = ", ".join(f"{shape.name} {int(n)}" for shape, n in zip(image.arch.shapes, votes.sum(axis=1), strict=True))
+    arch, rows = image.arch, np.flatnonzero(code)
+    counts = ", ".join(f"{shape.name} {int(n)}" for shape, n in zip(arch.shapes, votes.sum(axis=1), strict=True))
     other = int((~votes.any(axis=0)).sum())
-    rows = np.flatnonzero(code)
+    front = WINDOW_BEFORE // arch.unit
     one_of_each = np.concatenate([np.flatnonzero(vote)[:1] for vote in votes])
     odd = np.flatnonzero(~votes.any(axis=0)) if other else one_of_each
     samples = "; ".join(
         f"row {rows[i]} at {int(image.va(records.sec[rows[i : i + 1]], records.off[rows[i : i + 1]])[0]):#x}: "
-        + " ".join(f"{int(word):08x}" for word in words[i, -WINDOW_FIRST : 4 - WINDOW_FIRST])
+        + arch.code_text(words[i, front : front + SHOWN // arch.unit])
         for i in np.sort(odd)[:N_SAMPLES]
     )
     return ShapeError(

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW, WINDOW_FIRST, Shape
+from ftpatch.arch import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
@@ -63,7 +63,7 @@ class SiteTable:
     @cached_property
     def branch_va(self) -> U64:
         """va of the call."""
-        return self.body_va + np.uint64(4 * (len(self.shape.new) - 1) if self.shape else 0)
+        return self.body_va + np.uint64(self.shape.call_at if self.shape else 0)
 
     @cached_property
     def entry_va(self) -> U64:
@@ -107,12 +107,14 @@ class SiteTable:
         return f"{self.image.names[sec]}+{int(self.off[index] + self.site[index]):#x}" if sec >= 0 else "nowhere"
 
     def words_text(self, index: int) -> list[str]:
-        """The words from the record to the call."""
+        """The code from the record to the end of the call: its words, or all its bytes in one string."""
         if self.shape is None or self.sec[index] < 0:
             return []
-        last = int(self.site[index]) // 4 + len(self.shape.old)
-        first = min(0, int(self.site[index]) // 4) - WINDOW_FIRST
-        return [f"0x{int(word):08x}" for word in self.window[index, first : last - WINDOW_FIRST]]
+        site, shape = int(self.site[index]) // self.shape.unit, self.shape
+        shown = self.window[index : index + 1, min(0, site) - shape.first : site + len(shape.old) - shape.first]
+        if shape.branch.n_units > 1:  # bytes: one string of them all, in the file's order
+            return ["0x" + bytes(shown[0].astype(np.uint8)).hex()]
+        return [f"0x{int(word):08x}" for word in shown[0]]
 
 
 def read_sites(image: Image, records: RecordTable, forced: str | None = None) -> SiteTable:
@@ -120,7 +122,7 @@ def read_sites(image: Image, records: RecordTable, forced: str | None = None) ->
 
     Raises ShapeError where no single shape explains the live records.
     """
-    window = image.words(records.sec, records.off, WINDOW_FIRST, WINDOW)
+    window = image.window(records.sec, records.off)
     va = image.va(records.sec, records.off)
     shape = forced_shape(image.arch, forced) if forced else decide_shape(image, records, window, va)
     if shape is None and _patched(image):
@@ -165,7 +167,7 @@ def _with_records(
         status[named & (match == MATCH_NEW)] = ENABLED
         status[named & (match == MATCH_HALF)] = HALF
         status[~named & ~image.functions.inside(va) & (match > 0)] = LEFTOVER
-        site = 4 * (shape.start + shape.shift(window))
+        site = shape.site(window)
     in_code = (records.sec >= 0) & image.executable[np.maximum(records.sec, 0)]
     status[~in_code] = OUTSIDE
     status[records.null] = NULL
@@ -184,8 +186,8 @@ def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
         match[(match == MATCH_OLD) & _calls_ours(image, shape, window, va)] = MATCH_NEW
     if image.linked and (shape.called or shape.stub):
         body = shape.body(window)
-        site = va + (4 * (shape.start + shape.shift(window) + body.shape[1] - 1)).view(np.uint64)
-        target = (site.view(np.int64) + shape.branch.decode(body[:, -1])).view(np.uint64)
+        site = va + (shape.site(window) + shape.call_at).view(np.uint64)
+        target = (site.view(np.int64) + shape.branch.distance(body)).view(np.uint64)
         if shape.called:
             home = np.array(_homes(image, shape.called), dtype=np.uint64)
             match[(match == MATCH_OLD) & ~np.isin(target, home)] = MATCH_NEW
@@ -198,8 +200,8 @@ def _is_stub(image: Image, shape: Shape, va: U64, site: U64) -> Mask:
     """Whether at each va stands an out-of-line stub that leads back behind its site."""
     words = image.words(*image.place(va), 0, len(shape.stub))
     found = np.logical_and.reduce([word.matches(words[:, i]) for i, word in enumerate(shape.stub)])
-    last = va.view(np.int64) + 4 * (len(shape.stub) - 1)
-    back: Mask = last + shape.branch.decode(words[:, -1]) == site.view(np.int64) + 4
+    last = va.view(np.int64) + shape.unit * len(shape.stub) - shape.branch.size
+    back: Mask = last + shape.branch.distance(words) == site.view(np.int64) + shape.branch.size
     return np.asarray(found & back)
 
 
@@ -232,7 +234,7 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
     sec, off = np.where(in_code, sec, -1), off - shape.entry
     off, window = _behind_skip(image, shape, sec, off)
     va = image.va(sec, off)
-    site = 4 * (shape.start + shape.shift(window))
+    site = shape.site(window)
     recorded = np.isin(va + site.view(np.uint64), known.body_va[known.func < known.func_end])
     found = (_match(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded
     if not image.linked:
@@ -250,7 +252,7 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
 
 def _calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
     """Whether the branch of each site of a relocatable file is relocated to a symbol that an earlier patch made."""
-    branch = va + (4 * (shape.start + shape.shift(window) + len(shape.new) - 1)).view(np.uint64)
+    branch = va + (shape.site(window) + shape.call_at).view(np.uint64)
     sec, off = image.place(branch)
     own = np.array([".ftpatch" in name for name in image.names], dtype=bool)  # stubs call each other, too
     sec = np.where((sec >= 0) & own[np.maximum(sec, 0)], -1, sec)
@@ -264,12 +266,13 @@ def _calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
 
 def _behind_skip(image: Image, shape: Shape, sec: I64, off: I64) -> tuple[I64, U32]:
     """Places of records and their windows, from where they would be without the shape's extra words before them."""
-    window = image.words(sec, off, WINDOW_FIRST, WINDOW)
+    window = image.window(sec, off)
     if shape.skip_at >= 0 or not shape.skips:
         return off, window
-    moved = image.words(sec, off + 4 * shape.skip_words, WINDOW_FIRST, WINDOW)
+    skip = shape.unit * shape.skip_words
+    moved = image.window(sec, off + skip)
     behind = shape.skipped(moved) & (sec >= 0)
-    return off + np.where(behind, 4 * shape.skip_words, 0), np.where(behind[:, None], moved, window)
+    return off + np.where(behind, skip, 0), np.where(behind[:, None], moved, window)
 
 
 def _append(table: SiteTable, more: SiteTable | None) -> SiteTable:
