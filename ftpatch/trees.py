@@ -17,11 +17,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ftpatch.document.rows import image_object
 from ftpatch.errors import FtpatchError, InputError, SelectionError
 from ftpatch.sites.scan import scan_file
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject, SiteRow
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 CHUNK = 16  # files that a worker takes at once, at most
@@ -52,31 +55,31 @@ class Found:
     """What one file gave: its IMAGE object or its error; notes and missing selectors of its selection."""
 
     path: str
-    image: dict[str, Any] | None = None
+    image: ImageObject | None = None
     error: FtpatchError | None = None
     notes: tuple[str, ...] = ()
     missing: frozenset[str] = frozenset()
     n_chosen: int = 0
 
 
-class Packed(Sequence[dict[str, Any]]):
+class Packed(Sequence["SiteRow"]):
     """The sites of one image as bytes, a tenth of the objects' size; unpacked whenever somebody looks."""
 
-    def __init__(self, sites: list[dict[str, Any]]) -> None:
-        self._n, self._bytes = len(sites), pickle.dumps(sites, protocol=5)
+    def __init__(self, sites: Sequence[SiteRow]) -> None:
+        self._n, self._bytes = len(sites), pickle.dumps(list(sites), protocol=5)
 
     def __len__(self) -> int:
         return self._n
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[SiteRow]:
         return iter(self._all())
 
     def __getitem__(self, index: Any) -> Any:
         return self._all()[index]
 
-    def _all(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = pickle.loads(self._bytes)
-        return found
+    def _all(self) -> list[SiteRow]:
+        sites: list[SiteRow] = pickle.loads(self._bytes)
+        return sites
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ def scan_member(request: Request, path: str) -> Found:
     return Found(path, image, None, selection.notes, frozenset(missing), int(selection.mask.sum()))
 
 
-def _packed(image: dict[str, Any]) -> dict[str, Any]:
+def _packed(image: ImageObject) -> ImageObject:
     if image["sites"]:
         image["sites"] = Packed(image["sites"])
     return image

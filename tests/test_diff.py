@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from elfwriter import MINI
@@ -15,6 +15,7 @@ from ftpatch.cli import run
 from ftpatch.cli.diff import CLASSES
 from ftpatch.compare.diff import Compared, compare_files, compare_trees
 from ftpatch.compare.digest import Digest, Key, Site, digest_file
+from ftpatch.document.types import ImageObject
 from ftpatch.errors import UsageError
 from ftpatch.rules.register import rules_for
 from tools.kernels import Kernel
@@ -29,7 +30,7 @@ READY, BARE = Site("traceable", 1, ".text", 8), Site("siteless", None, ".text", 
 
 
 def made(functions: dict[Key, tuple[Site, ...]], path: str = "new", **image: Any) -> Digest:
-    return Digest(path, {**IMAGE, **image}, functions)
+    return Digest(path, cast(ImageObject, {**IMAGE, "file": path, **image}), functions)
 
 
 def told(old: Digest, new: Digest) -> list[tuple[str, str]]:
@@ -91,9 +92,9 @@ def test_layout_comes_first_and_figures_last() -> None:
         "headroom": 1 << 20,
     }
     far = {**reach, "beyond": 3, "headroom": 0}
-    old = made({("f", ""): (READY,)}, summary={**SUMMARY, "reach": reach, "boot": {"allocating": 2}})
+    old = made({("f", ""): (READY,)}, summary={**SUMMARY, "reach": reach, "boot": {"allocating": 2, "listed": 0}})
     new = made({("f", ""): (BARE,)}, layout="callops", carrier="relr",
-               summary={**SUMMARY, "live": 1, "reach": far, "boot": {"allocating": 1}})  # fmt: skip
+               summary={**SUMMARY, "live": 1, "reach": far, "boot": {"allocating": 1, "listed": 0}})  # fmt: skip
     assert [(one.severity, one.rule) for one in compare_files(old, new).findings] == [
         ("error", "diff-layout"), ("warning", "diff-layout"), ("warning", "diff-lost"), ("warning", "diff-reach"),
         ("note", "diff-reach"), ("note", "diff-count"), ("note", "diff-count"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attr
 import jsonschema
@@ -27,45 +27,44 @@ from markdown_it import MarkdownIt
 from tap.parser import Parser
 
 from ftpatch.cli import run
+from ftpatch.document.types import ErrorRow, FindingRow, ImageObject
 from ftpatch.report import FORMATS, Document, renderer
 from ftpatch.report.formats.sarif import path_uri
+from ftpatch.rules import Rule
 
 SCHEMAS = Path(__file__).parent.parent / "testdata" / "schemas"
 OFFICIAL = Path(os.environ.get("SARIF_SCHEMA") or SCHEMAS / "sarif-schema-2.1.0.json")
 NEW = ("sarif", "junit", "ktap", "markdown", "github")
 
 
-@dataclass(frozen=True)
-class Rule:
-    id: str
-    severity: str
-    title: str
-    help: str
-    source: str
-
-
 RULES = (
-    Rule("weak-leftover", "warning", "records of dead weak functions", "Drop them. ", "scripts/sorttable.c"),
-    Rule("misaligned-site", "error", "a site is not aligned", "Rebuild.", "https://docs.kernel.org/trace/ftrace.html"),
-    Rule("half-site", "error", "a site is half written", "", ""),
-    Rule("no-headroom", "note", "no room to grow", "Mind it.", ""),
+    Rule("weak-leftover", "warning", "records of dead weak functions", "Drop them.", source="scripts/sorttable.c"),
+    Rule(
+        "misaligned-site",
+        "error",
+        "a site is not aligned",
+        "Rebuild.",
+        source="https://docs.kernel.org/trace/ftrace.html",
+    ),
+    Rule("half-site", "error", "a site is half written"),
+    Rule("no-headroom", "note", "no room to grow", "Mind it."),
 )
 
 
-def finding(**given: Any) -> dict[str, Any]:
+def finding(**given: Any) -> FindingRow:
     usual = {
         "rule": "misaligned-site", "severity": "error", "message": "found at 4 mod 8", "function": "vfs_read", "row": 7,
         "section": ".text", "offset": "0x575328", "source": "fs/read_write.c:550", "help": "Rebuild.", "count": 1,
     }  # fmt: skip
-    return {**usual, **given}
+    return cast(FindingRow, {**usual, **given})
 
 
-def image(*findings: dict[str, Any], **given: Any) -> dict[str, Any]:
+def image(*findings: FindingRow, **given: Any) -> ImageObject:
     usual = {
         "file": "build/vmlinux", "sha256": "ab" * 32, "build_id": "cd" * 20, "arch": "arm64", "kind": "vmlinux",
         "layout": "callops", "carrier": "relr", "summary": {}, "sites": [],
     }  # fmt: skip
-    return {**usual, "findings": list(findings), **given}
+    return cast(ImageObject, {**usual, "findings": list(findings), **given})
 
 
 def usual() -> Document:
@@ -78,7 +77,7 @@ def usual() -> Document:
         image(finding(rule="no-headroom", severity="note"), file="lib/modules/dummy.ko", sha256=None, kind="module"),
         image(file="/abs/clean.ko"),
     ]
-    errors = [{"file": "bad.ko", "code": 3, "message": "bad.ko: is an empty file"}]
+    errors: list[ErrorRow] = [{"file": "bad.ko", "code": 3, "message": "bad.ko: is an empty file"}]
     return Document("check", images, errors, rules=RULES)
 
 
@@ -320,7 +319,7 @@ def test_sarif_has_rules_results_places_and_what_could_not_be_read() -> None:
 
 
 def test_fingerprints_outlive_a_rebuild() -> None:
-    def prints(*findings: dict[str, Any]) -> list[str]:
+    def prints(*findings: FindingRow) -> list[str]:
         run_ = sarif(rendered("sarif", Document("check", [image(*findings)])))
         return [result["partialFingerprints"]["ftpatch/v1"] for result in run_["results"]]
 
@@ -402,7 +401,7 @@ def test_github_annotations_stand_at_the_source_line() -> None:
 @pytest.mark.parametrize("name", NEW)
 @pytest.mark.parametrize("command", ["scan", "enable", "check", "diff"])
 def test_a_document_without_findings_is_valid_and_empty(name: str, command: str) -> None:
-    for document in (Document(command), Document(command, [{"file": "vmlinux", "sites": []}])):
+    for document in (Document(command), Document(command, [cast(ImageObject, {"file": "vmlinux", "sites": []})])):
         text = rendered(name, document)
         CHECKS[name](text)
         assert text == rendered(name, document)

@@ -180,7 +180,8 @@ def test_a_branch_at_its_limit_is_encoded(branch: int, tmp_path: Path) -> None:
 def test_the_summary_counts_the_sites_that_a_branch_does_not_reach(branch: int, beyond: int, tmp_path: Path) -> None:
     """A branch spans four bytes more backwards than forwards."""
     scan = api.scan(written(tmp_path / "v", far(branch)))
-    found = summary(scan.image, scan.arch, scan.records, scan.sites)["reach"]
+    found = summary(scan)["reach"]
+    assert found is not None
     assert (found["beyond"], found["max_distance"]) == (beyond, abs(CALLER - branch))
 
 

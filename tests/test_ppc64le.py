@@ -309,9 +309,9 @@ class Oracle:
         }  # fmt: skip
 
 
-def rows(path: str | Path, layout: str | None = None) -> list[dict[str, Any]]:
+def rows(path: str | Path, layout: str | None = None) -> Any:
     scan = api.scan(str(path), layout)
-    return site_rows(scan.sites, scan.arch, scan.sites.status >= 0)
+    return site_rows(scan, scan.sites.status >= 0)
 
 
 @pytest.mark.parametrize(("name", "layout"), EVERY.items())
@@ -350,7 +350,7 @@ def test_counts_are_those_of_the_sources(name: str, ready: int, leftover: int, i
 )
 def test_the_summary_counts_extra_words(name: str, skips: int) -> None:
     scan = api.scan(str(MINI / name))
-    assert summary(scan.image, scan.arch, scan.records, scan.sites)["with_skip"] == skips
+    assert summary(scan)["with_skip"] == skips
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,8 @@ def test_the_summary_counts_extra_words(name: str, skips: int) -> None:
 )
 def test_the_summary_counts_what_a_call_does_not_reach(name: str, beyond: int, trampolines: dict[str, int]) -> None:
     scan = api.scan(str(MINI / name))
-    found = summary(scan.image, scan.arch, scan.records, scan.sites)["reach"]
+    found = summary(scan)["reach"]
+    assert found is not None
     assert (found["beyond"], found["trampolines"], found["limit"]) == (beyond, trampolines, 0x1FFFFFC)
 
 

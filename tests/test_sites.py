@@ -191,9 +191,9 @@ def oracle(name: str) -> Oracle:
     return Oracle(parsed(path.read_bytes()), path.read_bytes())
 
 
-def rows(path: str | Path, layout: str | None = None) -> list[dict[str, Any]]:
+def rows(path: str | Path, layout: str | None = None) -> Any:
     scan = api.scan(str(path), layout)
-    return site_rows(scan.sites, scan.arch, scan.sites.status >= 0)
+    return site_rows(scan, scan.sites.status >= 0)
 
 
 @pytest.mark.parametrize(("name", "layout"), EVERY.items())

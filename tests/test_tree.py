@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import pytest
@@ -24,6 +24,7 @@ from elfwriter import MINI
 import ftpatch.report
 from ftpatch import trees
 from ftpatch.cli import run
+from ftpatch.document.types import ImageObject
 from ftpatch.errors import SelectionError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -374,7 +375,7 @@ def test_a_list_on_stdin_is_read_once_for_all_modules(
 def test_what_is_asked_of_no_readable_module_is_no_error_of_the_selector() -> None:
     trees.require_chosen("modules", [])
     with pytest.raises(SelectionError, match="the selection is empty"):
-        trees.require_chosen("modules", [trees.Found("x.ko", {"file": "x.ko"})])
+        trees.require_chosen("modules", [trees.Found("x.ko", cast(ImageObject, {"file": "x.ko"}))])
 
 
 # -- processes -------------------------------------------------------------------------------------------------

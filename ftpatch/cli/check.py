@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli import complain, emit
-from ftpatch.cli.options import check_reports, layout, note, options, reports, to_files, to_stdout
+from ftpatch.cli import emit
+from ftpatch.cli.options import check_reports, failed, layout, note, options, reports, to_files, to_stdout
 from ftpatch.errors import FtpatchError, InputError, UsageError
 from ftpatch.finding import SEVERITIES
 from ftpatch.sites.scan import scan_file
@@ -71,7 +71,7 @@ def command(
 
     Exit code 1 if there is a finding at or above --fail-on that the baseline does not know, in every format.
     """
-    from ftpatch.report import Document, destinations
+    from ftpatch.report import Document, destinations, shows_more
     from ftpatch.rules import gate, register
     from ftpatch.rules.run import Request, kernel_of
 
@@ -82,7 +82,7 @@ def command(
     check_reports((*report, *([f"json={write_baseline}"] if write_baseline else [])), [*files, *given])
     settings = gate.parse_config(_read(config), config, rules) if config else gate.Config()
     known = gate.read_baseline(baseline) if baseline else gate.Baseline()
-    full = bool({format_, *(name for name, _ in destinations(report))} - {"text", "csv"})
+    full = shows_more([format_, *(name for name, _ in destinations(report))])
     request = Request(
         gate.asked(rules, settings, _split(select), _split(ignore)), layout, against,
         gate.parse_kconfig(_read(kconfig), kconfig) if kconfig else None, settings.must, lines,
@@ -118,7 +118,7 @@ def _all(files: tuple[str, ...], run: Run, jobs: int | None, report: tuple[str, 
         except UsageError:  # nothing is written
             raise
         except FtpatchError as error:  # one bad file does not hide the others
-            worst = max(worst, _bad(path, error, document))
+            worst = max(worst, failed(document, path, error))
     return worst
 
 
@@ -133,15 +133,12 @@ def _add(checked: Checked, run: Run, document: Document, top: str | None = None)
     run.failed |= gate.fails(judged.left, run.fail_on)
     run.keys += judged.keys
     run.live[where] = checked.live
-    image = {**checked.image, "gate": {"known": judged.known, "ignored": judged.ignored},
-             "findings": finding_rows(judged.left)}  # fmt: skip
-    document.images.append(image if top is None else {**image, "tree": top})
-
-
-def _bad(path: str, error: FtpatchError, document: Document, **more: str) -> int:
-    complain(error)
-    document.errors.append({"file": path, "code": error.exit_code, "message": str(error), **more})
-    return error.exit_code
+    image = checked.image
+    image["gate"] = {"known": judged.known, "ignored": judged.ignored}
+    image["findings"] = finding_rows(judged.left)
+    if top is not None:
+        image["tree"] = top
+    document.images.append(image)
 
 
 def _tree(top: str, run: Run, jobs: int | None, report: tuple[str, ...], document: Document) -> int:
@@ -151,7 +148,7 @@ def _tree(top: str, run: Run, jobs: int | None, report: tuple[str, ...], documen
 
     from ftpatch import trees
     from ftpatch.cli.scan import _progress
-    from ftpatch.report.tree import totals
+    from ftpatch.report.totals import totals
     from ftpatch.rules import gate
     from ftpatch.rules.run import check_files, prepare
 
@@ -166,22 +163,21 @@ def _tree(top: str, run: Run, jobs: int | None, report: tuple[str, ...], documen
     worst, first = 0, len(document.images)
     for folder in listing.errors:
         assert folder.error is not None
-        worst = max(worst, _bad(folder.path, folder.error, document, tree=top))
+        worst = max(worst, failed(document, folder.path, folder.error, top))
     for one in sorted(found, key=lambda one: os.fsencode(one.path)):
         if one.error is not None:
-            worst = max(worst, _bad(one.path, one.error, document, tree=top))
+            worst = max(worst, failed(document, one.path, one.error, top))
         else:
             _add(one, run, document, top)
     images = document.images[first:]
-    sums = totals(images, len(found) - len(images)) if run.request.full else None
-    document.trees.append({"tree": top, "totals": sums})
+    document.trees.append({"tree": top, "totals": totals(images, len(found) - len(images))})
     return worst
 
 
 def _predict(document: Document, layout: str | None) -> None:
     """Add the oracle of every kernel that was checked."""
     from ftpatch.kernel.boot import oracle
-    from ftpatch.report.oracle_text import oracle_object
+    from ftpatch.report.oracle import oracle_object
 
     for image in document.images:
         if image["kind"] == "vmlinux":

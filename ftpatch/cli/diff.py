@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli import complain
-from ftpatch.cli.options import check_reports, layout, options, reports, to_files, to_stdout
-from ftpatch.errors import FtpatchError, UsageError
+from ftpatch.cli.options import check_reports, failed, layout, options, reports, to_files, to_stdout
+from ftpatch.errors import UsageError
 
 if TYPE_CHECKING:
     from ftpatch.compare.diff import Compared
+    from ftpatch.document.types import ImageObject
+    from ftpatch.finding import Finding
     from ftpatch.report import Document
 
 CLASSES = ("layout", "module", "lost", "reach", "removed", "renamed", "gained", "added", "count")
@@ -36,10 +38,10 @@ def command(
     Exit code 1 if there is a difference; with --fail-on, if there is one of that kind.
     """
     from ftpatch.compare import diff
-    from ftpatch.report import Document, destinations
+    from ftpatch.report import Document, destinations, shows_more
     from ftpatch.rules.register import rules_for
 
-    hashed = bool({format_, *(name for name, _ in destinations(report))} - {"text", "csv"})
+    hashed = shows_more([format_, *(name for name, _ in destinations(report))])
     if os.path.isdir(old) != os.path.isdir(new):
         raise UsageError("a tree and a file cannot be compared", new, expected="two files, or two directories")
     check_reports(report, [old, new])
@@ -52,8 +54,8 @@ def command(
         document.images.append(_image(one, diff.judged(one.findings, fail_on), new if os.path.isdir(new) else None))
     to_files(document, report)
     to_stdout(document, format_, color)
-    failed = any(not fail_on or diff.class_of(found) in fail_on for one in compared for found in one.findings)
-    return max([int(failed), *(int(error["code"]) for error in document.errors)])
+    changed = any(not fail_on or diff.class_of(found) in fail_on for one in compared for found in one.findings)
+    return max([int(changed), *(error["code"] for error in document.errors)])
 
 
 def _files(old: str, new: str, layout: str | None, hashed: bool) -> Compared:
@@ -83,23 +85,23 @@ def _trees(
             found = diff.read_tree(listing, layout, hashed, jobs, advance)
         bad = [(one.path, one.error) for one in found if one.error]
         for path, error in bad + [(one.path, one.error) for one in listing.errors if one.error]:
-            _bad(path, error, top, document)
+            failed(document, path, error, top)
         sides.append(found)
     return diff.compare_trees(sides[0], sides[1], (old, new))
 
 
-def _bad(path: str, error: FtpatchError, top: str, document: Document) -> None:
-    complain(error)
-    document.errors.append({"file": path, "code": error.exit_code, "message": str(error), "tree": top})
-
-
-def _image(one: Compared, findings: tuple[Any, ...], top: str | None) -> dict[str, Any]:
+def _image(one: Compared, findings: Sequence[Finding], top: str | None) -> ImageObject:
     """The IMAGE object of the new file, or of the old one where that is gone, with what it was compared with."""
     from ftpatch.report.findings import finding_rows
 
-    image = (one.new or one.old).image  # type: ignore[union-attr]
-    assert image is not None
-    other = one.old.image if one.new and one.old else None
-    compared = other and {key: other[key] for key in ("file", "sha256", "build_id", "layout", "carrier", "summary")}
-    found = {**image, "compared": compared, "findings": finding_rows(findings)}
-    return found if top is None else {**found, "tree": top}
+    shown = one.new or one.old
+    assert shown is not None and shown.image is not None
+    image, other = shown.image, one.old.image if one.new and one.old else None
+    image["compared"] = None if other is None else {
+        "file": other["file"], "sha256": other["sha256"], "build_id": other["build_id"], "layout": other["layout"],
+        "carrier": other["carrier"], "summary": other["summary"],
+    }  # fmt: skip
+    image["findings"] = finding_rows(findings)
+    if top is not None:
+        image["tree"] = top
+    return image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +14,7 @@ from ftpatch.errors import InputError, SelectionError, UsageError
 from ftpatch.sites.scan import scan_file
 
 if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject
     from ftpatch.explain.untraceable import Absence
     from ftpatch.report import Document
     from ftpatch.sites.scan import Scan
@@ -40,9 +41,9 @@ def command(
     FUNC may be any selector; every site that it names is explained. With --splat the arguments are [FILE]: the kernel
     or module that printed the message.
     """
-    from ftpatch.report import Document, destinations
+    from ftpatch.report import Document, destinations, shows_more
 
-    hashed = bool({format_, *(name for name, _ in destinations(report))} - {"text", "csv"})
+    hashed = shows_more([format_, *(name for name, _ in destinations(report))])
     n = len(arguments)
     if n > 1 + (splat is None) or (splat is None and not n):
         raise UsageError("wrong number of arguments", found=str(n), expected="[FILE]" if splat else "FUNC [FILE]")
@@ -62,7 +63,7 @@ def command(
 
 def _function(
     func: str, path: str, layout: str | None, hashed: bool, against: tuple[str, ...], modules: str | None
-) -> tuple[dict[str, Any], int]:
+) -> tuple[ImageObject, int]:
     """The IMAGE object with every explained site, or with why there is none; and the exit code."""
     import numpy as np
 

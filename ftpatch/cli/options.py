@@ -6,12 +6,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ftpatch.cli import emit, say
-from ftpatch.report import FORMATS, Document, destinations, renderer
+from ftpatch.cli import complain, emit, say
+from ftpatch.report import Document, destinations, format_names, renderer
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ErrorRow
+    from ftpatch.errors import FtpatchError
 
 F = TypeVar("F", bound=Callable[..., Any])
 BLOCK = 1 << 16
@@ -30,13 +34,25 @@ def _known_statuses(context: click.Context, option: click.Parameter, values: tup
     return values
 
 
+def _known_format(context: click.Context, option: click.Parameter, value: str) -> str:
+    """The value, if it is a format now: more may have been added since this file was read."""
+    return str(click.Choice(format_names()).convert(value, option, context))
+
+
 selectors = [
     click.option("--func", "func", multiple=True, metavar="SEL", help=SELECTOR_HELP),
     click.option("--status", multiple=True, metavar="STATUS", callback=_known_statuses, help=STATUS_HELP),
     click.option("--section", multiple=True, metavar="NAME", help="Narrow to a section; repeatable."),
 ]
 reports = [
-    click.option("--format", "format_", type=click.Choice(FORMATS), default="text", help="What goes to stdout."),
+    click.option(
+        "--format",
+        "format_",
+        metavar=f"[{'|'.join(format_names())}]",
+        callback=_known_format,
+        default="text",
+        help="What goes to stdout.",
+    ),
     click.option("--report", "report", multiple=True, metavar="FORMAT=FILE", help=REPORT_HELP),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour on stdout."),
 ]
@@ -120,6 +136,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def failed(document: Document, path: str, error: FtpatchError, tree: str | None = None) -> int:
+    """Add a file that cannot be read to the document, and say so; its exit code."""
+    complain(error)
+    row: ErrorRow = {"file": path, "code": error.exit_code, "message": str(error)}
+    if tree is not None:
+        row["tree"] = tree
+    document.errors.append(row)
+    return error.exit_code
 
 
 def note(text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -12,6 +12,7 @@ from ftpatch.cli.options import max_size, note
 from ftpatch.errors import UsageError, printable
 
 if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject, RestoredObject
     from ftpatch.journal.restore import Restored
 
 
@@ -47,14 +48,15 @@ def command(
         max_size=envelope.MAX_SIZE if max_size is None else max_size, note=note,
     )  # fmt: skip
     if format_ == "json":
-        document = Document("restore", [_object(done, dry_run)])
+        # an image of a form of its own, which no format but JSON is asked to show
+        document = Document("restore", [cast("ImageObject", _object(done, dry_run))])
         emit("".join(renderer("json")(document)))
     else:
         emit("".join(_text(done, dry_run)))
     return 0
 
 
-def _object(done: Restored, dry_run: bool) -> dict[str, Any]:
+def _object(done: Restored, dry_run: bool) -> RestoredObject:
     """The image of the JSON report."""
     from ftpatch.elf.identity import build_id
 

@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli import complain
-from ftpatch.cli.options import check_reports, layout, max_size, note, options, reports, selectors, to_files, to_stdout
+from ftpatch.cli.options import (
+    check_reports,
+    failed,
+    layout,
+    max_size,
+    note,
+    options,
+    reports,
+    selectors,
+    to_files,
+    to_stdout,
+)
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.sites.scan import scan_file
 
 if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject
     from ftpatch.report import Document
     from ftpatch.trees import Request
 
@@ -38,7 +49,7 @@ def command(
     totals and a table by module. There, a selector need only match in some module. JSON has the sites of a tree's
     modules only with --sites or a selector, CSV always.
     """
-    from ftpatch.report import Document, destinations
+    from ftpatch.report import Document, destinations, shows_more
     from ftpatch.trees import Request
 
     wanted = {format_, *(name for name, _ in destinations(report))}
@@ -48,7 +59,7 @@ def command(
         from ftpatch.sites.select import expanded
 
         func = tuple(expanded(func))  # a list on stdin can be read once
-    request = Request(layout, func, status, section, "json" in wanted, show_sites or "csv" in wanted, max_size)
+    request = Request(layout, func, status, section, shows_more(wanted), show_sites or "csv" in wanted, max_size)
     document = Document("scan", show_sites=show_sites or request.selects, selected=request.selects)
     worst = 0
     for path in files:
@@ -60,17 +71,11 @@ def command(
         except UsageError:  # nothing is written
             raise
         except FtpatchError as error:  # one bad file does not hide the others
-            code = _failed(path, error, document)
+            code = failed(document, path, error)
         worst = max(worst, code)
     to_files(document, report)
     to_stdout(document, format_, color)
     return worst
-
-
-def _failed(path: str, error: FtpatchError, document: Document, **more: str) -> int:
-    complain(error)
-    document.errors.append({"file": path, "code": error.exit_code, "message": str(error), **more})
-    return error.exit_code
 
 
 def _file(path: str, request: Request, with_sites: bool, document: Document) -> int:
@@ -94,7 +99,7 @@ def _file(path: str, request: Request, with_sites: bool, document: Document) -> 
 def _tree(top: str, request: Request, jobs: int | None, report: tuple[str, ...], document: Document) -> int:
     """Add all modules of a tree to the document, and their totals; a tree that was named twice counts once."""
     from ftpatch import trees
-    from ftpatch.report.tree import totals
+    from ftpatch.report.totals import totals
 
     if any(one["tree"] == top for one in document.trees):
         return 0
@@ -107,8 +112,8 @@ def _tree(top: str, request: Request, jobs: int | None, report: tuple[str, ...],
         for text in one.notes:
             note(f"{one.path}: {text}")
         if one.error:
-            worst = max(worst, _failed(one.path, one.error, document, tree=top))
-    images = [{**one.image, "tree": top} for one in found if one.image]
+            worst = max(worst, failed(document, one.path, one.error, top))
+    images: list[ImageObject] = [{**one.image, "tree": top} for one in found if one.image]
     document.images += images
     document.trees.append({"tree": top, "totals": totals(images, len(found) - len(images))})
     if request.selects:

@@ -70,7 +70,7 @@ def run(
     """
     from ftpatch.journal.write import plan_object
     from ftpatch.report import Document, destinations
-    from ftpatch.report.formats.text import N_SHOWN
+    from ftpatch.report.text.patch import N_SHOWN
     from ftpatch.write import deliver, paths
 
     report, in_place, dry_run = options["report"], options["in_place"], options["dry_run"]

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftpatch import trees
 from ftpatch.compare.digest import Digest, Key, Site, digest_files
@@ -24,6 +24,9 @@ from ftpatch.errors import UsageError
 from ftpatch.explain.untraceable import base_name, text_of
 from ftpatch.finding import SEVERITIES, Finding
 from ftpatch.rules.register import rules_for
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject, SummaryObject
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,11 @@ class Compared:
 def compare_files(old: Digest, new: Digest) -> Compared:
     """Everything that changed between two files. Raises UsageError for two machines, or a kernel and a module."""
     assert old.image is not None and new.image is not None
-    for key in ("arch", "kind"):
-        if old.image[key] != new.image[key]:
-            raise UsageError("these two cannot be compared", new.path, found=str(new.image[key]),
-                             expected=f"{old.image[key]}, as {old.path} is")  # fmt: skip
-    found = [*_layout(old.image, new), *_reach(old.image, new), *_counts(old.image, new), *_functions(old, new)]
+    before, after = old.image, new.image
+    for one, two in ((before["arch"], after["arch"]), (before["kind"], after["kind"])):
+        if one != two:
+            raise UsageError("these two cannot be compared", new.path, found=two, expected=f"{one}, as {old.path} is")
+    found = [*_layout(before, after), *_reach(before, after), *_counts(before, after), *_functions(old, new)]
     return Compared(old, new, tuple(sorted(found, key=impact)))
 
 
@@ -116,34 +119,47 @@ def _alone(old: Digest | None, new: Digest | None) -> Compared:
 # -- figures -------------------------------------------------------------------------------------------------------
 
 
-def _layout(old: Mapping[str, Any], new: Digest) -> Iterator[Finding]:
-    image = new.image or {}
-    if old["layout"] != image["layout"]:
-        yield _finding("diff-layout", new.path, f"layout {old['layout']} is {image['layout']} now")
-    one, two = old["carrier"], image["carrier"]
-    if one != two and "none" not in (one, two):
-        yield _finding("diff-layout", new.path, f"records are kept by {two} now, no longer by {one}", "warning")
+def _layout(old: ImageObject, new: ImageObject) -> Iterator[Finding]:
+    if old["layout"] != new["layout"]:
+        yield _finding("diff-layout", new["file"], f"layout {old['layout']} is {new['layout']} now")
+    before, after = old["carrier"], new["carrier"]
+    if before != after and "none" not in (before, after):
+        text = f"records are kept by {after} now, no longer by {before}"
+        yield _finding("diff-layout", new["file"], text, "warning")
 
 
-def _counts(old: Mapping[str, Any], new: Digest) -> Iterator[Finding]:
+def _counts(old: ImageObject, new: ImageObject) -> Iterator[Finding]:
     """One finding per figure of the summary that changed; sections and statuses one by one."""
-    before, after = old["summary"], (new.image or {})["summary"]
-    for key in ("slots", "null", "live", "without_record", "with_skip"):
-        if before[key] != after[key]:
-            yield _change(new, key.replace("_", " "), before[key], after[key])
-    for key, what in (("by_section", "live records in"), ("by_status", "live records that are"), ("boot", "at boot:")):
-        one, two = before[key] or {}, after[key] or {}
-        for name in [*one, *(name for name in two if name not in one)]:
-            if one.get(name, 0) != two.get(name, 0):
-                yield _change(new, f"{what} {name}", one.get(name, 0), two.get(name, 0))
+    for what, before, after in _figures(old["summary"], new["summary"]):
+        for name in [*before, *(name for name in after if name not in before)]:
+            one, two = before.get(name, 0), after.get(name, 0)
+            if one != two:
+                text = f"{what} {name}".lstrip()
+                yield _finding("diff-count", new["file"], f"{text}: {one} -> {two} ({two - one:+d})")
 
 
-def _change(new: Digest, what: str, before: int, after: int) -> Finding:
-    return _finding("diff-count", new.path, f"{what}: {before} -> {after} ({after - before:+d})")
+def _figures(old: SummaryObject, new: SummaryObject) -> Iterator[tuple[str, Mapping[str, int], Mapping[str, int]]]:
+    """(what is counted, the counts before, the counts now), by name."""
+    yield "", _totals(old), _totals(new)
+    yield "live records in", old["by_section"], new["by_section"]
+    yield "live records that are", old["by_status"], new["by_status"]
+    yield "at boot:", _boot(old), _boot(new)
 
 
-def _reach(old: Mapping[str, Any], new: Digest) -> Iterator[Finding]:
-    before, after = old["summary"]["reach"], (new.image or {})["summary"]["reach"]
+def _totals(summary: SummaryObject) -> dict[str, int]:
+    return {
+        "slots": summary["slots"], "null": summary["null"], "live": summary["live"],
+        "without record": summary["without_record"], "with skip": summary["with_skip"],
+    }  # fmt: skip
+
+
+def _boot(summary: SummaryObject) -> dict[str, int]:
+    boot = summary["boot"]
+    return {} if boot is None else {"allocating": boot["allocating"], "listed": boot["listed"]}
+
+
+def _reach(old: ImageObject, new: ImageObject) -> Iterator[Finding]:
+    before, after, path = old["summary"]["reach"], new["summary"]["reach"], new["file"]
     if before is None or after is None:
         return
     for name, one, two in (
@@ -151,13 +167,12 @@ def _reach(old: Mapping[str, Any], new: Digest) -> Iterator[Finding]:
         *((name, before["trampolines"].get(name, 0), n) for name, n in after["trampolines"].items()),
     ):
         if one != two:
-            yield _finding("diff-reach", new.path, f"sites beyond the reach of {name}: {one} -> {two} ({two - one:+d})",
+            yield _finding("diff-reach", path, f"sites beyond the reach of {name}: {one} -> {two} ({two - one:+d})",
                            severity="warning" if two > one else "note")  # fmt: skip
-    if before["headroom"] != after["headroom"]:
-        short = after["headroom"] < 0 <= before["headroom"]
-        one, two = before["headroom"], after["headroom"]
-        yield _finding("diff-reach", new.path, f"the text may grow by {_mib(one)} -> {_mib(two)} ({two - one:+d} "
-                       "bytes) until a site reaches nothing", severity="error" if short else "note")  # fmt: skip
+    one, two = before["headroom"], after["headroom"]
+    if one != two:
+        text = f"the text may grow by {_mib(one)} -> {_mib(two)} ({two - one:+d} bytes) until a site reaches nothing"
+        yield _finding("diff-reach", path, text, severity="error" if two < 0 <= one else "note")
 
 
 def _mib(n: int) -> str:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from ftpatch.elf import tables as t
 from ftpatch.errors import FtpatchError
 from ftpatch.explain.untraceable import STATES, states
 from ftpatch.sites.scan import Scan, scan_file
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject
 
 SUFFIX = re.compile(r"\.ko(\.(xz|gz|zst))?$")
 Key = tuple[str, str]  # name, source file of its symbol or ""
@@ -38,7 +41,7 @@ class Digest:
     """One file: its IMAGE object without sites, and its functions. error: why it could not be read."""
 
     path: str
-    image: dict[str, Any] | None
+    image: ImageObject | None
     functions: dict[Key, tuple[Site, ...]]
     error: FtpatchError | None = None
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftpatch.arch import Arch
 from ftpatch.arrays import Mask
 from ftpatch.document.summary import summary
 from ftpatch.elf.identity import build_id
 from ftpatch.kernel.kallsyms import listed_as
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import LEFTOVER, STATUSES, SiteTable
+from ftpatch.sites.table import LEFTOVER, STATUSES
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject, SiteRow
 
 SITE_FIELDS = (
     "row", "record", "section", "shndx", "function", "aliases", "entry", "local_entry", "site", "branch",
@@ -25,9 +27,9 @@ NULL_RECORD = "0x" + "0" * 16
 
 
 def image_object(
-    scan: Scan, chosen: Mask | None = None, sha256: str | None = None, with_sites: bool = True
-) -> dict[str, Any]:
-    """The IMAGE object of a scan; `chosen` filters `sites`, never the summary."""
+    scan: Scan, chosen: Mask | None = None, sha256: str | None = None, with_sites: bool = True, brief: bool = False
+) -> ImageObject:
+    """The IMAGE object of a scan; `chosen` filters `sites`, never the summary; brief: as in `summary`."""
     image, table = scan.image, scan.sites
     mask = np.ones(len(table), dtype=bool) if chosen is None else chosen
     return {
@@ -38,13 +40,14 @@ def image_object(
         "kind": image.kind,
         "layout": table.shape.name if table.shape else "none",
         "carrier": scan.records.carrier,
-        "summary": summary(image, scan.arch, scan.records, table),
-        "sites": site_rows(table, scan.arch, mask) if with_sites else [],
+        "summary": summary(scan, brief),
+        "sites": site_rows(scan, mask) if with_sites else [],
     }
 
 
-def site_rows(table: SiteTable, arch: Arch, mask: Mask) -> list[dict[str, Any]]:
+def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
     """One object per marked site, in table order."""
+    table = scan.sites
     index = np.flatnonzero(mask)
     linked = table.image.linked
     base = np.zeros(len(table), np.uint64) if linked else table.image.va(table.sec, np.zeros(len(table), np.int64))
@@ -57,7 +60,7 @@ def site_rows(table: SiteTable, arch: Arch, mask: Mask) -> list[dict[str, Any]]:
     offsets, positions = (table.off + table.site)[index].tolist(), table.pos[index].tolist()
     nameless = index[(table.status[index] == LEFTOVER)]
     called = dict(zip(nameless.tolist(), listed_as(table.image, table.branch_va[nameless]), strict=True))
-    found = []
+    found: list[SiteRow] = []
     for i, site in enumerate(index.tolist()):  # a report is one Python object per site
         known = secs[i] >= 0
         found.append(

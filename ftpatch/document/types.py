@@ -62,8 +62,8 @@ class SummaryObject(TypedDict):
     reach: ReachObject | None
 
 
-class SiteRow(TypedDict):
-    """One site. Those from `action` on are what a writing verb does with it; `concurrency` explain has, too."""
+class ScannedSite(TypedDict):
+    """A site as a scan finds it."""
 
     row: Annotated[Count | None, "slot in the input; null for a site without a record"]
     record: Annotated[str, Pattern("^0x[0-9a-f]{16}$"), "value of the record; zeros when null"]
@@ -84,6 +84,11 @@ class SiteRow(TypedDict):
             str | None, "what the kernel lists a nameless site as: a neighbour's name, or __ftrace_invalid_address__"
         ]
     ]
+
+
+class SiteChange(TypedDict):
+    """What a writing verb does with a site; explain fills in `concurrency` alone."""
+
     action: NotRequired[Annotated[str, Values(("keep", "call", "call_via_stub", "restore", "drop", "redirect"))]]
     reason: NotRequired[str | None]
     target: NotRequired[str | None]
@@ -100,6 +105,10 @@ class SiteRow(TypedDict):
         ]
     ]
     concurrency: NotRequired[EditKind | None]
+
+
+class SiteRow(ScannedSite, SiteChange):
+    """One site of a report."""
 
 
 class FileObject(TypedDict):

@@ -7,7 +7,7 @@ Where it is refused, the refusal is part of the explanation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from ftpatch.plan.request import EnableRequest
 from ftpatch.sites.records import RecordTable
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES, SiteTable
+
+if TYPE_CHECKING:
+    from ftpatch.document.explained import CodeBlock, EntrySymbol, ExplainedRow, SlotObject, WordRow
 
 BEFORE, AFTER = 24, 2  # words that are shown in front of the call, at most, and behind it
 BINDS, CARRIED = {0: "local", 1: "global", 2: "weak"}, {
@@ -46,46 +49,52 @@ ENDS = (
 )
 
 
-def explain(found: Scan, index: int, against: Sequence[str] = ()) -> dict[str, Any]:
-    """Everything about one site of a scanned file, as plain values for the reports. index: in the site table."""
+def explain(found: Scan, index: int, against: Sequence[str] = ()) -> ExplainedRow:
+    """Everything about one site of a scanned file. index: in the site table."""
     image, table = found.image, found.sites
     plan = _plan(found, index, against)
-    blocks = [_site_code(found, index, plan)]
-    what: dict[str, Any] = {
+    refused = isinstance(plan, FtpatchError)
+    what: ExplainedRow = {
         "row": int(table.row[index]) if table.row[index] >= 0 else None,
         "function": table.name(index),
         "symbols": symbols_at(image, table, index),
         "source": _source(image, table, index),
         "slot": _slot(image, found.records, int(table.row[index])),
-        "code": blocks,
+        "code": [_site_code(found, index, plan)],
+        "patch": None,
+        "refused": str(plan) if refused else None,
+        "edits": [],
+        "concurrency": None,
+        "verdict": verdict(found, index),
+        "place": table.place_text(index) if table.sec[index] >= 0 else None,
+        "pos": int(table.pos[index]) if table.sec[index] >= 0 and table.pos[index] >= 0 else None,
+        "status": STATUSES[table.status[index]],
     }
-    if isinstance(plan, FtpatchError):
-        return {**what, "patch": None, "refused": str(plan), "edits": [], "concurrency": None,
-                "verdict": verdict(found, index)}  # fmt: skip
-    blocks += _stub_code(found, plan)
+    if not isinstance(plan, FtpatchError):
+        _add_patch(what, found, index, plan)
+    return what
+
+
+def _add_patch(what: ExplainedRow, found: Scan, index: int, plan: Plan) -> None:
+    """What enable would do with the site, and whether it could do that on a running kernel."""
+    table = found.sites
+    what["code"] += _stub_code(found, plan)
     classes = classify(found, index, plan)
     whole = live_patching.of_site(found.arch, int(table.body_va[index]), plan.new_words.shape[1])
+    kind = whole or classes[-1].kind
+    live, text = live_patching.LIVE[kind]
     summary, distance = plan.summary, plan.distance
-    return {
-        **what,
-        "patch": {
-            "action": plan.action(0), "target": summary.target,
-            "distance": None if distance is None else int(distance[0]), "stub": plan.stub[0] or None,
-            "reason": plan.stub_why[0] or None, "literal": summary.literal, "ops_via": summary.ops_via,
-            "records": summary.records, "records_why": summary.records_why,
-        },
-        "refused": None,
-        "edits": [
-            {"what": one.what, "va": _hex(one.va), "old": f"0x{one.old:x}", "new": f"0x{one.new:x}", "class": one.kind,
-             "live": one.live, "text": one.text} for one in classes
-        ],
-        "concurrency": {
-            "class": whole or classes[-1].kind,
-            "live": live_patching.LIVE[whole or classes[-1].kind][0],
-            "text": live_patching.LIVE[whole or classes[-1].kind][1],
-        },
-        "verdict": verdict(found, index),
+    what["patch"] = {
+        "action": plan.action(0), "target": summary.target,
+        "distance": None if distance is None else int(distance[0]), "stub": plan.stub[0] or None,
+        "reason": plan.stub_why[0] or None, "literal": summary.literal, "ops_via": summary.ops_via,
+        "records": summary.records, "records_why": summary.records_why,
     }  # fmt: skip
+    what["edits"] = [
+        {"what": one.what, "va": _hex(one.va), "old": f"0x{one.old:x}", "new": f"0x{one.new:x}", "class": one.kind,
+         "live": one.live, "text": one.text} for one in classes
+    ]  # fmt: skip
+    what["concurrency"] = {"class": kind, "live": live, "text": text}
 
 
 def verdict(found: Scan, index: int) -> str:
@@ -101,10 +110,10 @@ def verdict(found: Scan, index: int) -> str:
     return text
 
 
-def symbols_at(image: Image, table: SiteTable, index: int) -> list[dict[str, Any]]:
+def symbols_at(image: Image, table: SiteTable, index: int) -> list[EntrySymbol]:
     """The symbols at the function's entry, the one that kallsyms prefers first."""
     symbols, functions = image.symbols, image.functions
-    found = []
+    found: list[EntrySymbol] = []
     for at in range(int(table.func[index]), int(table.func_end[index])):
         row = int(functions.row[at])
         found.append(
@@ -125,7 +134,7 @@ def _source(image: Image, table: SiteTable, index: int) -> str | None:
     return source_lines(image, [int(table.entry_va[index])])[0]
 
 
-def _slot(image: Image, records: RecordTable, row: int) -> dict[str, Any] | None:
+def _slot(image: Image, records: RecordTable, row: int) -> SlotObject | None:
     """Where the record's value lives."""
     if row < 0:
         return None
@@ -157,7 +166,7 @@ def _plan(found: Scan, index: int, against: Sequence[str]) -> Plan | FtpatchErro
 # -- words ---------------------------------------------------------------------------------------------------------
 
 
-def _site_code(found: Scan, index: int, plan: Plan | FtpatchError) -> dict[str, Any]:
+def _site_code(found: Scan, index: int, plan: Plan | FtpatchError) -> CodeBlock:
     """The words from the record or the entry to behind the call, now and then."""
     image, table = found.image, found.sites
     if table.sec[index] < 0 or table.shape is None:
@@ -175,9 +184,9 @@ def _site_code(found: Scan, index: int, plan: Plan | FtpatchError) -> dict[str, 
     return {"what": "site", "words": code(image, found.arch, first, n, edits, names, literal)}
 
 
-def _stub_code(found: Scan, plan: Plan) -> list[dict[str, Any]]:
+def _stub_code(found: Scan, plan: Plan) -> list[CodeBlock]:
     """The words of the stubs that the call goes through, in a linked kernel."""
-    stubs: list[dict[str, Any]] = []
+    stubs: list[CodeBlock] = []
     slot, through, own = int(plan.calls.slot[0]), int(plan.calls.through[0]), found.arch.site_stub
     if slot and own is not None:
         literal = int(plan.calls.branch_to[0]) - slot
@@ -193,7 +202,7 @@ def _stub_code(found: Scan, plan: Plan) -> list[dict[str, Any]]:
 
 def code(
     image: Image, arch: Arch, va: int, n: int, edits: Edits | None, names: dict[int, str], literal: int | None
-) -> list[dict[str, Any]]:
+) -> list[WordRow]:
     """n words from `va`, as they are and with the edits; `literal`: where eight bytes are a pointer."""
     sec, off = image.place(np.array([va], dtype=np.uint64))
     pos = int(image.pos(sec, off)[0]) if image.linked is False or sec[0] >= 0 else image.pos_of_va(va)
@@ -203,7 +212,7 @@ def code(
         _overlay(edits, pos, after)
     base = 0 if image.linked else int(image.base[int(sec[0])])
     old, new = (piece[: len(piece) & ~3].view("<u4").tolist() for piece in (chunk, after))
-    found = []
+    found: list[WordRow] = []
     for i, (one, two) in enumerate(zip(old, new, strict=True)):
         at = va + 4 * i
         data = literal is not None and literal <= at < literal + 8

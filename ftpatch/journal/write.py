@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +16,11 @@ from ftpatch.plan.plan import RECORD_OUTCOMES, Plan
 from ftpatch.sites.table import SiteTable
 from ftpatch.write.deliver import Output
 
+if TYPE_CHECKING:
+    from ftpatch.document.types import EditRow, ImageObject, PackingObject, SiteChange
 
-def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: int | None = None) -> dict[str, Any]:
+
+def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: int | None = None) -> ImageObject:
     """The IMAGE object of a writing command: the chosen sites with what happens to them, and every edit.
 
     shown: only that many of the patched sites and of those that stay, and no edits: enough for a text report.
@@ -26,15 +29,17 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
     chosen = plan.chosen if shown is None else _first(plan, shown)
     found = image_object(scan, chosen, sha256)
     at = {site: row for row, site in enumerate(plan.index.tolist())}  # row of the plan's columns, by site
-    for index, site in zip(np.flatnonzero(chosen).tolist(), found["sites"], strict=True):
-        site.update(_changed(plan, at[index]) if index in at else _left(plan, index))
+    found["sites"] = [
+        {**site, **(_changed(plan, at[index]) if index in at else _left(plan, index))}
+        for index, site in zip(np.flatnonzero(chosen).tolist(), found["sites"], strict=True)
+    ]
     summary = plan.summary
     found["request"] = {
         "target": summary.target, "target_va": _address(summary.target_va), "ops": summary.ops,
         "ops_via": summary.ops_via, "records": summary.records, "records_why": summary.records_why,
     }  # fmt: skip
     found["notes"] = [*plan.warnings, *plan.notes]
-    found["output"] = output and {
+    found["output"] = None if output is None else {
         "file": output.path, "sha256": output.sha256, "elf_sha256": output.elf_sha256,
     }  # fmt: skip
     found["done"] = {
@@ -48,13 +53,13 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
     return found
 
 
-def _packing(image: Image, sha256: str) -> dict[str, Any]:
+def _packing(image: Image, sha256: str) -> PackingObject:
     """How the input comes back byte for byte: what compresses it to the same bytes, or else these bytes themselves."""
     from base64 import b64encode
     from hashlib import sha256 as sha256_of
 
     contents = Contents(image.data, image.raw, image.mode, image.wrapping, image.trailer)
-    found: dict[str, Any] = {"wrapping": image.wrapping, "encoder": encoder_of(contents), "plain_sha256": sha256}
+    found: PackingObject = {"wrapping": image.wrapping, "encoder": encoder_of(contents), "plain_sha256": sha256}
     if image.wrapping != "none":
         plain = sha256_of(image.data.data)
         plain.update(image.trailer)
@@ -76,7 +81,7 @@ def _address(va: int | None) -> str | None:
     return None if va is None else f"0x{va:016x}"
 
 
-def _changed(plan: Plan, at: int) -> dict[str, Any]:
+def _changed(plan: Plan, at: int) -> SiteChange:
     """The fields of a site that changes. at: its row in the plan's columns."""
     distance = plan.distance
     return {
@@ -92,32 +97,33 @@ def _changed(plan: Plan, at: int) -> dict[str, Any]:
     }
 
 
-def _left(plan: Plan, index: int) -> dict[str, Any]:
+def _left(plan: Plan, index: int) -> SiteChange:
     """The fields of a chosen site that stays as it is, whose record may leave with those of others."""
-    nothing = dict.fromkeys(("target", "distance", "literal", "stub", "concurrency"))
     row = int(plan.scan.sites.row[index])
     gone = row >= 0 and bool(plan.gone[row])
     return {
-        "action": "keep", "reason": plan.reasons.get(index), "new_words": [], **nothing,
+        "action": "keep", "reason": plan.reasons.get(index), "new_words": [], "target": None, "distance": None,
+        "literal": None, "stub": None, "concurrency": None,
         "record_fate": RECORD_OUTCOMES[plan.summary.records] if gone else "kept",
     }  # fmt: skip
 
 
-def edit_rows(edits: Edits, table: SiteTable, cut: bytes = b"", signed: bytes = b"") -> list[dict[str, Any]]:
+def edit_rows(edits: Edits, table: SiteTable, cut: bytes = b"", signed: bytes = b"") -> list[EditRow]:
     """One object per edit, in file order; `owner` says whose bytes they are.
 
     What exists only before (`cut`, an appended signature) or only after (the grown part, a new signature) has an empty
     other side.
     """
     size = len(table.image.data)
-    rows = [
+    rows: list[EditRow] = [
         {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, table)}
         for pos, old, new, kind, number in edits
     ]
     rows += [{"pos": size, "old": cut.hex(), "new": "", "owner": "signature"}] if cut else []
     rows += [{"pos": one.pos, "old": "", "new": one.new.hex(), "owner": one.owner} for one in edits.tail]
     end = size + len(edits.grown)
-    return rows + ([{"pos": end, "old": "", "new": signed.hex(), "owner": "signature"}] if signed else [])
+    rows += [{"pos": end, "old": "", "new": signed.hex(), "owner": "signature"}] if signed else []
+    return rows
 
 
 def _owner(kind: str, number: int, table: SiteTable) -> str:

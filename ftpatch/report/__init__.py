@@ -1,68 +1,110 @@
-"""Reports: one format per file, all of them views of the same `Document`. Nothing here decides anything."""
+"""Reports: one format per file, all of them views of the same `Document`. Nothing here decides anything.
+
+A format is a function from a document to pieces of text. It asks what the document holds, and never which verb made
+it. One that is not of this package is added with `add_format`; every verb then takes it by its name.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from ftpatch.errors import UsageError
 
-FORMATS = ("text", "json", "csv", "sarif", "junit", "ktap", "markdown", "github")  # each a module of this package
+if TYPE_CHECKING:
+    from ftpatch.document.explained import SplatRow
+    from ftpatch.document.types import ErrorRow, ImageObject, TreeObject
+    from ftpatch.rules import Rule
+
+FORMATS = ("text", "json", "csv", "sarif", "junit", "ktap", "markdown", "github")  # each a module of report.formats
+BRIEF = ("text", "csv")  # formats that show no checksum, which costs a reading of the whole file
 
 
-class Rule(Protocol):
-    """What a report shows of a rule; the linter's own rules are such."""
+@dataclass(frozen=True)
+class Kind:
+    """What the documents of one verb are about."""
 
-    @property
-    def id(self) -> str: ...
+    text: str  # the module of report.text that writes it for people
+    checks: bool = False  # whether it looks for findings, so that a file passes or fails
+    table: str = "sites"  # the rows of an image that CSV lists: `sites` or `findings`
+    changes: bool = False  # whether the sites have the columns of a patch
 
-    @property
-    def severity(self) -> str: ...
 
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def help(self) -> str: ...
-
-    @property
-    def source(self) -> str: ...
+PATCH = Kind("patch", changes=True)
+KINDS = {
+    "scan": Kind("scan"), "check": Kind("check", checks=True, table="findings"),
+    "verify": Kind("verify", checks=True, table="findings"), "diff": Kind("diff", checks=True, changes=True),
+    "explain": Kind("explain", changes=True), "enable": PATCH, "disable": PATCH, "drop": PATCH,
+}  # fmt: skip
 
 
 @dataclass
 class Document:
-    """What a command has to say: JSON's top level as a value.
+    """What a command has to say: JSON's top level as a value."""
 
-    show_sites: without it, text is a summary, and JSON leaves out the sites of a tree's modules. selected: only some
-    sites were asked for. rules: those that a check went by, whether they found something or not. fail_on: the least
-    severity that fails a check, for the formats that tell passed from failed. exit_code: what the process will end
-    with, where that does not follow from these. splats: messages of a kernel.
-    """
-
-    command: str
-    images: list[dict[str, Any]] = field(default_factory=list)
-    errors: list[dict[str, Any]] = field(default_factory=list)
-    trees: list[dict[str, Any]] = field(default_factory=list)
-    splats: list[dict[str, Any]] = field(default_factory=list)
-    show_sites: bool = False
-    selected: bool = False
+    command: str  # the verb, as reports name it
+    images: list[ImageObject] = field(default_factory=list)
+    errors: list[ErrorRow] = field(default_factory=list)  # files that could not be read
+    trees: list[TreeObject] = field(default_factory=list)
+    splats: list[SplatRow] = field(default_factory=list)  # messages of a kernel
+    show_sites: bool = False  # without it, text is a summary, and JSON leaves out the sites of a tree's modules
+    selected: bool = False  # whether only some sites were asked for
     colored: bool = False
-    rules: Sequence[Rule] = ()
-    fail_on: str = "error"
-    exit_code: int | None = None
+    rules: Sequence[Rule] = ()  # those that a check went by, whether they found something or not
+    fail_on: str = "error"  # the least severity that fails a check
+    exit_code: int | None = None  # what the process will end with, where that does not follow from all this
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.command]
+
+    def alone(self) -> list[ImageObject]:
+        """The files that were named one by one."""
+        return [image for image in self.images if "tree" not in image]
+
+    def of_tree(self, top: str) -> tuple[list[ImageObject], list[ErrorRow]]:
+        """The modules of one tree, and its files that could not be read."""
+        images = [image for image in self.images if image.get("tree") == top]
+        return images, [error for error in self.errors if error.get("tree") == top]
 
 
-def renderer(name: str) -> Callable[[Document], Iterator[str]]:
+Render = Callable[[Document], Iterator[str]]
+_added: dict[str, Render] = {}
+
+
+def add_format(name: str, render: Render) -> None:
+    """Offer one more format to every verb that has reports."""
+    _added[name] = render
+
+
+def remove_format(name: str) -> None:
+    """Offer a format no more that was added."""
+    del _added[name]
+
+
+def format_names() -> tuple[str, ...]:
+    """The names of all formats, in the order of the help."""
+    return (*FORMATS, *_added)
+
+
+def renderer(name: str) -> Render:
     """The function of one format: document → pieces of text."""
+    if name in _added:
+        return _added[name]
     if name not in FORMATS:
-        raise UsageError("no such report format", name, expected=", ".join(FORMATS))
-    render: Callable[[Document], Iterator[str]] = importlib.import_module(f"ftpatch.report.formats.{name}").render
+        raise UsageError("no such report format", name, expected=", ".join(format_names()))
+    render: Render = importlib.import_module(f"ftpatch.report.formats.{name}").render
     return render
 
 
-def destinations(reports: tuple[str, ...]) -> list[tuple[str, str]]:
+def shows_more(names: Iterable[str]) -> bool:
+    """Whether one of the formats shows what text leaves out: checksums, and figures that cost something."""
+    return bool(set(names) - set(BRIEF))
+
+
+def destinations(reports: Sequence[str]) -> list[tuple[str, str]]:
     """(format, file) of every --report FORMAT=FILE."""
     pairs = []
     for text in reports:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,26 +14,29 @@ from ftpatch.explain.untraceable import Absence, Named
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES
 
+if TYPE_CHECKING:
+    from ftpatch.document.explained import AbsentObject, ExplainedRow, SplatRow, SplatSite, SymbolRow
+    from ftpatch.document.types import ImageObject
+
 
 def explain_object(
-    scan: Scan, chosen: Mask, told: list[dict[str, Any]], func: str, others: Sequence[Named], hashed: bool
-) -> dict[str, Any]:
+    scan: Scan, chosen: Mask, told: list[ExplainedRow], func: str, others: Sequence[Named], hashed: bool
+) -> ImageObject:
     """The chosen sites, and beside each its explanation. func: the selector; others: same names without a site."""
     image = image_object(scan, chosen, scan.image.sha256 if hashed else None)
     for site, more in zip(image["sites"], told, strict=True):
         concurrency = more["concurrency"]
-        more["place"] = f"{site['section']}+{site['offset']}" if site["section"] else None
-        more["pos"], more["status"] = site["pos"], site["status"]
         site["concurrency"] = concurrency and concurrency["class"]
-    return {**image, "asked": func, "explained": told, "others": _symbols(others)}
+    image["asked"], image["explained"], image["others"] = func, told, _symbols(others)
+    return image
 
 
-def absence_object(scan: Scan, absence: Absence, hashed: bool) -> dict[str, Any]:
+def absence_object(scan: Scan, absence: Absence, hashed: bool) -> ImageObject:
     """Why there is no site of that name."""
     nothing = np.zeros(len(scan.sites), dtype=bool)
     image = image_object(scan, nothing, scan.image.sha256 if hashed else None)
     inlined = [one for one in absence.debug.functions if one.inlined]
-    absent = {
+    absent: AbsentObject = {
         "function": absence.name,
         "text": absence.text,
         "symbols": _symbols(absence.symbols),
@@ -47,26 +49,33 @@ def absence_object(scan: Scan, absence: Absence, hashed: bool) -> dict[str, Any]
         "modules": None if absence.modules is None else list(absence.modules),
         "near": list(absence.near),
     }  # fmt: skip
-    return {**image, "asked": absence.name, "absent": absent}
+    image["asked"], image["absent"] = absence.name, absent
+    return image
 
 
-def _symbols(named: Sequence[Named]) -> list[dict[str, Any]]:
-    return [{**asdict(one), "va": f"0x{one.va:016x}"} for one in named]
+def _symbols(named: Sequence[Named]) -> list[SymbolRow]:
+    return [
+        {
+            "name": one.name, "file": one.file, "section": one.section, "va": f"0x{one.va:016x}", "state": one.state,
+            "text": one.text,
+        }
+        for one in named
+    ]  # fmt: skip
 
 
-def splat_image(scan: Scan, told: Sequence[Diagnosis], hashed: bool) -> dict[str, Any]:
+def splat_image(scan: Scan, told: Sequence[Diagnosis], hashed: bool) -> ImageObject:
     """The file that was given with a log, and the sites that its messages may mean."""
     chosen = np.zeros(len(scan.sites), dtype=bool)
     chosen[[index for one in told for index in one.index]] = True
     return image_object(scan, chosen, scan.image.sha256 if hashed else None)
 
 
-def splat_rows(told: Sequence[Diagnosis], scan: Scan | None = None) -> list[dict[str, Any]]:
+def splat_rows(told: Sequence[Diagnosis], scan: Scan | None = None) -> list[SplatRow]:
     """One object per message."""
     return [_splat(one, scan) for one in told]
 
 
-def _splat(one: Diagnosis, scan: Scan | None) -> dict[str, Any]:
+def _splat(one: Diagnosis, scan: Scan | None) -> SplatRow:
     splat = one.splat
     return {
         "what": splat.what or None,
@@ -90,7 +99,7 @@ def _splat(one: Diagnosis, scan: Scan | None) -> dict[str, Any]:
     }
 
 
-def _site(scan: Scan, index: int) -> dict[str, Any]:
+def _site(scan: Scan, index: int) -> SplatSite:
     table = scan.sites
     return {
         "row": int(table.row[index]) if table.row[index] >= 0 else None, "function": table.name(index),

@@ -4,38 +4,41 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
+from ftpatch.report.text.lines import line, number
 from ftpatch.rules.register import help_of
 
 if TYPE_CHECKING:
+    from ftpatch.document.types import FindingRow, ImageObject, ProofRecords
     from ftpatch.elf.image import Image
     from ftpatch.finding import Finding as Found
     from ftpatch.proof.case import Finding
     from ftpatch.proof.prove import Proof
 
-FIELDS = ("rule", "severity", "message", "function", "row", "section", "offset", "pos", "source", "help", "count")
 SITES = ("site enabled", "site disabled", "site redirected", "record dropped alone")
 RECORDS = ("record taken out", "record returned")
 N_SHOWN = 10
 
 
-def finding_rows(findings: Sequence[Finding | Found]) -> list[dict[str, Any]]:
-    """One object per finding. Those of `verify` have the position in the file, too."""
-    return [
+def finding_rows(findings: Sequence[Finding | Found], with_pos: bool = False) -> list[FindingRow]:
+    """One object per finding. with_pos: with the position in the file, which the findings of `verify` have."""
+    rows: list[FindingRow] = [
         {
             "rule": one.rule, "severity": getattr(one, "severity", "error"), "message": printable(one.message),
             "function": one.function, "row": one.row, "section": one.section,
-            "offset": None if one.offset is None else f"0x{one.offset:x}",
-            **({"pos": one.pos} if one.rule.startswith("verify-") else {}),
+            "offset": None if one.offset is None else f"0x{one.offset:x}", "pos": one.pos,
             "source": getattr(one, "source", None), "help": help_of(one.rule), "count": one.count,
         }
         for one in findings
     ]  # fmt: skip
+    for row in rows if not with_pos else ():
+        del row["pos"]
+    return rows
 
 
-def proof_object(proof: Proof, hashed: bool, journal: str | None) -> dict[str, Any]:
+def proof_object(proof: Proof, hashed: bool, journal: str | None) -> ImageObject:
     """The IMAGE object of `verify`: the first file, the second as its `output`, and what was found."""
     from ftpatch.document.rows import image_object
     from ftpatch.sites.scan import Scan
@@ -47,9 +50,13 @@ def proof_object(proof: Proof, hashed: bool, journal: str | None) -> dict[str, A
         "file": after.path, "sha256": after.sha256 if hashed else None, "elf_sha256": _elf(after) if hashed else None,
     }  # fmt: skip
     kinds, outcome = proof.kinds, proof.outcome
+    moved: ProofRecords = {
+        "live": list(proof.live), "slots": list(proof.slots),
+        "record taken out": kinds.get("record taken out", 0), "record returned": kinds.get("record returned", 0),
+    }  # fmt: skip
     found["proof"] = {
         "sites": {name: kinds.get(name, 0) for name in SITES},
-        "records": {"live": list(proof.live), "slots": list(proof.slots), **{n: kinds.get(n, 0) for n in RECORDS}},
+        "records": moved,
         "edits": {name: n for name, n in sorted(kinds.items()) if name not in (*SITES, *RECORDS)},
         "reader": proof.reader,
         "emulated": outcome.n,
@@ -58,7 +65,7 @@ def proof_object(proof: Proof, hashed: bool, journal: str | None) -> dict[str, A
         "journal": journal,
         "notes": list(proof.notes),
     }
-    found["findings"] = finding_rows(proof.findings)
+    found["findings"] = finding_rows(proof.findings, with_pos=True)
     return found
 
 
@@ -69,27 +76,29 @@ def _elf(image: Image) -> str:
     return image.sha256 if plain else hashlib.sha256(image.data.data).hexdigest()
 
 
-def text(image: dict[str, Any]) -> Iterator[str]:
+def text(image: ImageObject) -> Iterator[str]:
     """The lines of one `verify` for people, but for the head."""
     proof, findings = image["proof"], image["findings"]
-    yield _line("result", f"{printable(image['output']['file'])}: " + _count(findings))
+    assert image["output"] is not None
+    yield line("result", f"{printable(image['output']['file'])}: " + _count(findings))
     sites = [f"{n} {name.removeprefix('site ')}" for name, n in proof["sites"].items() if n]
-    yield _line("sites", ", ".join(sites) or "none changed")
+    yield line("sites", ", ".join(sites) or "none changed")
     (live, now), (slots, now_slots) = proof["records"]["live"], proof["records"]["slots"]
-    moves = [f"{proof['records'][name]} {name.removeprefix('record ')}" for name in RECORDS if proof["records"][name]]
-    yield _line("records", f"{live} live in {slots} slots, now {now} in {now_slots}" + "".join(f"; {m}" for m in moves))
-    yield _line("edits", ", ".join(f"{name} {n}" for name, n in proof["edits"].items()) or "none")
-    yield _line("readers", f"ftpatch; second reader: {proof['reader']}")
+    moved = {"taken out": proof["records"]["record taken out"], "returned": proof["records"]["record returned"]}
+    moves = [f"{n} {what}" for what, n in moved.items() if n]
+    yield line("records", f"{live} live in {slots} slots, now {now} in {now_slots}" + "".join(f"; {m}" for m in moves))
+    yield line("edits", ", ".join(f"{name} {n}" for name, n in proof["edits"].items()) or "none")
+    yield line("readers", f"ftpatch; second reader: {proof['reader']}")
     skipped, n = proof["not_emulated"], proof["emulated"]
-    yield _line("emulated", f"not emulated: {skipped}" if skipped else f"{n} sites")
-    yield from (_line("", f"not emulated: {printable(line)}") for line in proof["unclaimed"][:N_SHOWN])
+    yield line("emulated", f"not emulated: {skipped}" if skipped else f"{n} sites")
+    yield from (line("", f"not emulated: {printable(why)}") for why in proof["unclaimed"][:N_SHOWN])
     if proof["journal"]:
-        yield _line("journal", f"{printable(proof['journal'])}: held against both files")
-    yield from (_line("note", note) for note in proof["notes"])
+        yield line("journal", f"{printable(proof['journal'])}: held against both files")
+    yield from (line("note", note) for note in proof["notes"])
     yield from _findings(findings)
 
 
-def _findings(findings: list[dict[str, Any]]) -> Iterator[str]:
+def _findings(findings: Sequence[FindingRow]) -> Iterator[str]:
     """A line for each finding, the first few of each rule."""
     shown: Counter[str] = Counter()
     for one in findings:
@@ -102,10 +111,6 @@ def _findings(findings: list[dict[str, Any]]) -> Iterator[str]:
             yield f"    {rule}: … and {total - N_SHOWN} more\n"
 
 
-def _count(findings: list[dict[str, Any]]) -> str:
+def _count(findings: Sequence[FindingRow]) -> str:
     n = sum(one["count"] for one in findings)
-    return f"{n} finding{'s' * (n != 1)}" if n else "every change is accounted for"
-
-
-def _line(key: str, what: str) -> str:
-    return f"  {key:<10} {what}\n"
+    return number(n, "finding") if n else "every change is accounted for"

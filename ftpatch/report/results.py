@@ -6,28 +6,20 @@ escapes what is special to it behind that. A document of a command that looks fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.finding import SEVERITIES
 from ftpatch.report import Document
+from ftpatch.rules import Rule
 
-CHECKING = ("check", "verify", "diff")  # commands that look for findings
+if TYPE_CHECKING:
+    from ftpatch.document.types import FindingRow, ImageObject
+
+SEVEREST_FIRST = SEVERITIES[::-1]
 FOUND = 1  # exit code
 N_SHOWN = 10  # findings of one rule that a line format lists
-
-
-@dataclass(frozen=True)
-class RuleRow:
-    """A rule as the reports show it."""
-
-    id: str
-    severity: str
-    title: str
-    help: str
-    source: str
 
 
 def clean(value: object) -> str:
@@ -35,42 +27,45 @@ def clean(value: object) -> str:
     return printable(str(value))
 
 
-def findings_of(image: dict[str, Any]) -> list[dict[str, Any]]:
+def findings_of(image: ImageObject) -> list[FindingRow]:
     """The findings of one image; none where the command looks for none."""
-    return list(image.get("findings") or [])
+    return image.get("findings") or []
 
 
-def every_finding(document: Document) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def every_finding(document: Document) -> Iterator[tuple[ImageObject, FindingRow]]:
     """(image, finding) of the whole document."""
     for image in document.images:
         for finding in findings_of(image):
             yield image, finding
 
 
-def severity_of(finding: dict[str, Any]) -> str:
-    found = str(finding.get("severity"))
-    return found if found in SEVERITIES else "warning"
+def severity_of(finding: FindingRow) -> str:
+    return usual_severity(finding["severity"])
 
 
-def rules_of(document: Document) -> list[RuleRow]:
+def usual_severity(severity: str) -> str:
+    """One of SEVERITIES: a rule of somebody else's may have a severity of its own."""
+    return severity if severity in SEVERITIES else "warning"
+
+
+def rules_of(document: Document) -> list[Rule]:
     """The rules that the command went by, in their order, and behind these any others that found something."""
-    rows = {one.id: RuleRow(one.id, one.severity, one.title, one.help, one.source) for one in document.rules}
+    rules = {rule.id: rule for rule in document.rules}
     for _, finding in every_finding(document):
-        name = str(finding["rule"])
-        if name not in rows:
-            rows[name] = RuleRow(name, severity_of(finding), name, finding.get("help") or "", "")
-    return list(rows.values())
+        name = finding["rule"]
+        rules.setdefault(name, Rule(name, severity_of(finding), name, finding["help"]))
+    return list(rules.values())
 
 
-def by_rule(image: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def by_rule(image: ImageObject) -> dict[str, list[FindingRow]]:
     """The findings of one image by the name of their rule."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[FindingRow]] = {}
     for finding in findings_of(image):
-        found.setdefault(str(finding["rule"]), []).append(finding)
+        found.setdefault(finding["rule"], []).append(finding)
     return found
 
 
-def fails(document: Document, finding: dict[str, Any]) -> bool:
+def fails(document: Document, finding: FindingRow) -> bool:
     """Whether a finding is severe enough to fail the check."""
     return SEVERITIES.index(severity_of(finding)) >= SEVERITIES.index(document.fail_on)
 
@@ -79,43 +74,42 @@ def exit_code(document: Document) -> int:
     """What the process ends with: the greatest code of all files, if the command does not say another."""
     if document.exit_code is not None:
         return document.exit_code
-    codes = [int(error["code"]) for error in document.errors]
+    codes = [error["code"] for error in document.errors]
     failed = any(fails(document, finding) for _, finding in every_finding(document))
     return max([0, FOUND if failed else 0, *codes])
 
 
-def counts(document: Document) -> str:
-    """`2 errors, 1 note`: how many findings of each severity, counting every site that one stands for."""
-    total = dict.fromkeys(reversed(SEVERITIES), 0)
-    for _, finding in every_finding(document):
-        total[severity_of(finding)] += int(finding.get("count") or 1)
-    texts = [f"{n} {name}{'s' * (n != 1)}" for name, n in total.items() if n]
-    return ", ".join(texts) or "no findings"
+def severities_text(findings: Iterable[FindingRow]) -> str:
+    """`2 errors, 1 note`: how many findings of each severity, counting every site that one stands for; "" for none."""
+    total = dict.fromkeys(SEVEREST_FIRST, 0)
+    for finding in findings:
+        total[severity_of(finding)] += finding["count"]
+    return ", ".join(f"{n} {name}{'s' * (n != 1)}" for name, n in total.items() if n)
 
 
-def where(finding: dict[str, Any]) -> str:
+def where(finding: FindingRow) -> str:
     """`vfs_read (row 14650, .text+0x575328, fs/read_write.c:550)`, as far as it is known; may be empty."""
-    row, section, offset = (finding.get(key) for key in ("row", "section", "offset"))
+    row, section, offset = finding["row"], finding["section"], finding["offset"]
     parts = [
         f"row {row}" if row is not None else "",
         f"{section}+{offset}" if section and offset else section or "",
-        finding.get("source") or "",
+        finding["source"] or "",
     ]
     place = ", ".join(part for part in parts if part)
-    function = finding.get("function") or ""
+    function = finding["function"] or ""
     return clean(f"{function} ({place})" if function and place else function or place)
 
 
-def sentence(finding: dict[str, Any]) -> str:
+def sentence(finding: FindingRow) -> str:
     """Where and what, on one line."""
-    place, count = where(finding), int(finding.get("count") or 1)
+    place, count = where(finding), finding["count"]
     text = clean(finding["message"])
     return (f"{place}: " if place else "") + text + (f" ({count} sites)" if count > 1 else "")
 
 
-def source_of(finding: dict[str, Any]) -> tuple[str, int] | None:
+def source_of(finding: FindingRow) -> tuple[str, int] | None:
     """(file, line) of a finding whose place in the sources is known."""
-    file, _, line = str(finding.get("source") or "").rpartition(":")
+    file, _, line = (finding["source"] or "").rpartition(":")
     return (file, int(line)) if file and line.isascii() and line.isdigit() and int(line) > 0 else None
 
 

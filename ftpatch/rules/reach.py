@@ -8,44 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arrays import I64, U64, Mask
-from ftpatch.errors import PolicyError
-from ftpatch.plan.ool_slots import boot_calls
+from ftpatch.document.reach import reach_of
 from ftpatch.rules.case import Case, Hit
+from ftpatch.sites.scan import Scan
 
 TIGHT = 16  # a call has little room left where it may grow by less than a sixteenth of its reach
 
 
 def _margins(case: Case) -> tuple[I64, I64]:
-    """(rows of the site table, bytes that each call may still grow); empty where there is no target.
-
-    Out of line it is the stubs that call: their rows are −1.
-    """
-    image, arch, table, index = case.image, case.arch, case.the(), case.sound
-    target, shape = image.symbols.value(arch.entries[0]), table.shape
-    if target is None or shape is None or not len(index):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    va = table.branch_va[index]
-    init = case.init[index]
-    if shape.out_of_line and arch.site_stub:
-        try:
-            va, init = boot_calls(image, arch, arch.site_stub, int((~init).sum()), int(init.sum()))
-            index = np.full(len(va), -1, dtype=np.int64)
-        except PolicyError:
-            pass  # the areas make no sense, which stub-count tells
-    margin = _margin(case, va, target)
-    for number, name in enumerate(arch.far.areas if arch.far else ()):
-        there = image.symbols.value(name)
-        if there is not None:
-            margin = np.where(init | (number == 0), np.maximum(margin, _margin(case, va, there)), margin)
-    return index, margin
-
-
-def _margin(case: Case, va: U64, target: int) -> I64:
-    call = case.arch.call
-    with np.errstate(over="ignore"):
-        distance = np.uint64(target).astype(np.int64) - va.view(np.int64)
-    found: I64 = np.where(distance < 0, distance - call.low, call.high - distance)
-    return found
+    """(rows of the site table, bytes that each call may still grow); empty where there is no target. A stub's row is
+    −1."""
+    reach = reach_of(Scan(case.image, case.slots(), case.the()), case.sound)
+    return (np.zeros(0, np.int64), np.zeros(0, np.int64)) if reach is None else (reach.rows, reach.margin)
 
 
 def out_of_reach(case: Case) -> Iterator[Hit]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ftpatch.arch import MATCH_OLD, Shape
-from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
 from ftpatch.rules import Found, check
@@ -23,6 +22,7 @@ from ftpatch.sites.table import ENABLED, NULL, READY, SiteTable, read_sites
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
+    from ftpatch.document.types import ImageObject
     from ftpatch.kernel.module_load import Kernel
 
 
@@ -50,7 +50,7 @@ class Checked:
     """What one file gave: its IMAGE object without findings, the findings, and its live records; or its error."""
 
     path: str
-    image: dict[str, Any] | None = None
+    image: ImageObject | None = None
     found: tuple[Found, ...] = ()
     live: int = 0
     error: FtpatchError | None = None
@@ -94,7 +94,7 @@ def check_file(request: Request, path: str) -> Checked:
     found = check(case, [rule for rule in rules_for() if rule.id in request.rules])
     found = with_lines(case, found) if request.lines else found
     live = int(case.records.live.sum()) if case.records is not None else 0
-    return Checked(path, _object(case, request.full or request.sites, request.sites), tuple(found), live)
+    return Checked(path, _image(case, request.full or request.sites, request.sites), tuple(found), live)
 
 
 def check_files(request: Request, paths: Sequence[str]) -> list[Checked]:
@@ -179,19 +179,13 @@ def with_lines(case: Case, found: Sequence[Found]) -> list[Found]:
             for one, va in zip(found, places, strict=True)]  # fmt: skip
 
 
-def _object(case: Case, full: bool, sites: bool) -> dict[str, Any]:
+def _image(case: Case, full: bool, sites: bool) -> ImageObject:
     """The IMAGE object; only with `full` those of its figures that cost something."""
-    shape = case.table.shape if case.table is not None else None
-    if full:
-        from ftpatch.document.rows import image_object
+    from ftpatch.document.rows import image_object
 
-        records, table = case.records, case.sites
-        if records is None or table is None:  # a table that cannot be read has no figures
-            records = join([])
-            table = read_sites(case.image, records)
-        return image_object(Scan(case.image, records, table), None, case.image.sha256, with_sites=sites)
-    return {
-        "file": case.image.path, "sha256": None, "build_id": build_id(case.image), "arch": case.arch.name,
-        "kind": case.kind, "layout": shape.name if shape else "none",
-        "carrier": case.records.carrier if case.records is not None else "none", "summary": None, "sites": [],
-    }  # fmt: skip
+    records, table = case.records, case.sites
+    if records is None or table is None:  # a table that cannot be read has no figures
+        records = join([])
+        table = read_sites(case.image, records)
+    sha256 = case.image.sha256 if full else None
+    return image_object(Scan(case.image, records, table), None, sha256, with_sites=sites, brief=not full)

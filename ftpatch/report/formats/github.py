@@ -7,11 +7,14 @@ there are. Source: docs.github.com, "Workflow commands for GitHub Actions"; the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ftpatch.finding import SEVERITIES
 from ftpatch.report import Document
 from ftpatch.report.results import clean, every_finding, sentence, severity_of, source_of
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import FindingRow, ImageObject
 
 COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
 LIMIT = 10
@@ -35,10 +38,10 @@ def render(document: Document) -> Iterator[str]:
             yield _command(COMMANDS[severity], {"title": "ftpatch"}, f"{rest} more {plural}: see the other reports")
 
 
-def _finding(command: str, image: dict[str, Any], finding: dict[str, Any]) -> str:
-    file, line = source_of(finding) or (str(image["file"]), 0)
+def _finding(command: str, image: ImageObject, finding: FindingRow) -> str:
+    file, line = source_of(finding) or (image["file"], 0)
     properties = {"file": file, **({"line": str(line)} if line else {}), "title": f"ftpatch {finding['rule']}"}
-    help_ = clean(finding.get("help") or "")
+    help_ = clean(finding["help"])
     return _command(command, properties, sentence(finding) + (f"\n{help_}" if help_ else ""))
 
 

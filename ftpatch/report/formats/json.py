@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from ftpatch.document import SCHEMA
 from ftpatch.report import Document
@@ -20,7 +19,11 @@ def render(document: Document) -> Iterator[str]:
         for j, (key, value) in enumerate(image.items()):
             yield (",\n " if j else "") + json.dumps(key) + ": "
             hidden = key == "sites" and "tree" in image and not document.show_sites
-            yield from _array([] if hidden else value) if key in LONG else [json.dumps(value)]
+            if key in LONG:
+                assert isinstance(value, Sequence)
+                yield from _array(() if hidden else value)
+            else:
+                yield json.dumps(value)
         yield "}"
     yield "]"
     if document.trees:
@@ -32,7 +35,7 @@ def render(document: Document) -> Iterator[str]:
     yield "}\n"
 
 
-def _array(items: list[dict[str, Any]]) -> Iterator[str]:
+def _array(items: Sequence[object]) -> Iterator[str]:
     encode = json.JSONEncoder().encode
     yield "["
     for i, item in enumerate(items):

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ftpatch.report import Document
-from ftpatch.report.results import CHECKING, RuleRow, by_rule, clean, fails, rules_of, sentence, severity_of
+from ftpatch.report.results import by_rule, clean, fails, rules_of, sentence, severity_of
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ErrorRow, FindingRow, ImageObject
+    from ftpatch.rules import Rule
 
 CLOCKLESS = 'timestamp="1970-01-01T00:00:00" hostname="localhost" time="0"'
 PROPERTIES = ("sha256", "build_id", "arch", "kind", "layout")
@@ -20,7 +24,7 @@ PROPERTIES = ("sha256", "build_id", "arch", "kind", "layout")
 
 def render(document: Document) -> Iterator[str]:
     """The whole document."""
-    rules = rules_of(document) if document.command in CHECKING else []
+    rules = rules_of(document) if document.kind.checks else []
     yield '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n'
     for i, image in enumerate(document.images):
         yield from _suite(document, rules, image, i)
@@ -29,15 +33,15 @@ def render(document: Document) -> Iterator[str]:
     yield "</testsuites>\n"
 
 
-def _suite(document: Document, rules: list[RuleRow], image: dict[str, Any], number: int) -> Iterator[str]:
+def _suite(document: Document, rules: list[Rule], image: ImageObject, number: int) -> Iterator[str]:
     """One file: the rules that its command went by, passed or failed."""
     found = by_rule(image)
     failed = [rule.id for rule in rules if any(fails(document, one) for one in found.get(rule.id, []))]
     yield _head(image["file"], number, len(rules), len(failed), 0)
     yield "  <properties>\n"
-    for key in PROPERTIES:
-        if image.get(key):
-            yield f'   <property name="{key}" value="{_text(image[key])}"/>\n'
+    for key, value in image.items():
+        if key in PROPERTIES and value:
+            yield f'   <property name="{key}" value="{_text(value)}"/>\n'
     yield "  </properties>\n"
     rest = []
     for rule in rules:
@@ -55,10 +59,10 @@ def _suite(document: Document, rules: list[RuleRow], image: dict[str, Any], numb
     yield "  <system-err></system-err>\n </testsuite>\n"
 
 
-def _unreadable(error: dict[str, Any], number: int) -> Iterator[str]:
+def _unreadable(error: ErrorRow, number: int) -> Iterator[str]:
     yield _head(error["file"], number, 1, 0, 1)
     yield "  <properties/>\n" + _case(error["file"], "file-is-read") + ">\n"
-    yield f'   <error type="exit code {int(error["code"])}" message="{_text(error["message"])}"/>\n'
+    yield f'   <error type="exit code {error["code"]}" message="{_text(error["message"])}"/>\n'
     yield "  </testcase>\n  <system-out></system-out>\n  <system-err></system-err>\n </testsuite>\n"
 
 
@@ -73,12 +77,12 @@ def _case(file: str, rule: str) -> str:
     return f'  <testcase name="{_text(rule)}" classname="{_text(file)}" time="0"'
 
 
-def _few(findings: list[dict[str, Any]]) -> str:
+def _few(findings: list[FindingRow]) -> str:
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     return sentence(findings[0]) + more
 
 
-def _line(finding: dict[str, Any]) -> str:
+def _line(finding: FindingRow) -> str:
     return f"{severity_of(finding)}: {sentence(finding)}"
 
 

@@ -8,13 +8,11 @@ Source: Documentation/dev-tools/ktap.rst, version 1.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ftpatch.report import Document
 from ftpatch.report.results import (
-    CHECKING,
     N_SHOWN,
-    RuleRow,
     by_rule,
     clean,
     fails,
@@ -24,13 +22,17 @@ from ftpatch.report.results import (
     severity_of,
 )
 
+if TYPE_CHECKING:
+    from ftpatch.document.types import FindingRow
+    from ftpatch.rules import Rule
+
 
 def render(document: Document) -> Iterator[str]:
     """The whole document."""
-    rules = rules_of(document) if document.command in CHECKING else []
+    rules = rules_of(document) if document.kind.checks else []
     yield f"KTAP version 1\n1..{len(document.images) + len(document.errors)}\n"
     for number, image in enumerate(document.images, 1):
-        if document.command not in CHECKING:
+        if not document.kind.checks:
             yield f"ok {number} {_text(image['file'])} # SKIP {_text(no_findings(document.command))}\n"
             continue
         failed = False
@@ -47,13 +49,13 @@ def render(document: Document) -> Iterator[str]:
         yield f"not ok {number} {_text(error['file'])} # ERROR {_text(error['message'])}\n"
 
 
-def _subtest(rule: RuleRow, findings: list[dict[str, Any]], number: int, failed: bool) -> Iterator[str]:
+def _subtest(rule: Rule, findings: list[FindingRow], number: int, failed: bool) -> Iterator[str]:
     """Diagnostic lines, then the result."""
     for finding in findings[:N_SHOWN]:
         yield f"  # {severity_of(finding)}: {_text(sentence(finding))}\n"
     if len(findings) > N_SHOWN:
         yield f"  # and {len(findings) - N_SHOWN} more\n"
-    n = sum(int(finding.get("count") or 1) for finding in findings)
+    n = sum(finding["count"] for finding in findings)
     yield f"  {'not ok' if failed else 'ok'} {number} {_text(rule.id)}" + (f" # found {n}\n" if n else "\n")
 
 

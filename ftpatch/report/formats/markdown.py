@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ftpatch.finding import SEVERITIES
 from ftpatch.report import Document
 from ftpatch.report.results import (
-    CHECKING,
     clean,
-    counts,
     every_finding,
     no_findings,
     rules_of,
+    severities_text,
     severity_of,
     where,
 )
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ErrorRow, FindingRow, ImageObject
 
 N_OPEN = 20
 ROOM = 40_000  # characters of the rows; each other list has a quarter of that
@@ -46,27 +48,27 @@ def render(document: Document) -> Iterator[str]:
     if n_rows < len(rows):
         yield f"… and {len(rows) - n_rows} findings that have no room here.\n\n"
     yield from _list("Files that could not be read", [_unreadable(error) for error in document.errors], False)
-    named = {str(finding["rule"]) for _, finding in findings}
+    named = {finding["rule"] for _, finding in findings}
     helps = [f"- {code(rule.id)}: {text(rule.help)}\n" for rule in rules_of(document) if rule.id in named and rule.help]
     yield from _list("What the rules say", helps, True)
 
 
 def _headline(document: Document) -> str:
-    if document.command not in CHECKING:
+    if not document.kind.checks:
         return text(no_findings(document.command))
     names = [code(image["file"]) for image in document.images[:1]]
     files = names[0] if len(document.images) == 1 else f"{len(document.images)} files"
-    return f"{counts(document)} in {files}"
+    return f"{severities_text(finding for _, finding in every_finding(document)) or 'no findings'} in {files}"
 
 
-def _row(image: dict[str, Any], finding: dict[str, Any], named: bool) -> str:
+def _row(image: ImageObject, finding: FindingRow, named: bool) -> str:
     place = " ".join(part for part in (code(image["file"]) if named else "", code(where(finding))) if part)
-    n = int(finding.get("count") or 1)
+    n = finding["count"]
     count = f" ({n} sites)" if n > 1 else ""
     return f"| {severity_of(finding)} | {code(finding['rule'])} | {place} | {text(finding['message'])}{count} |\n"
 
 
-def _unreadable(error: dict[str, Any]) -> str:
+def _unreadable(error: ErrorRow) -> str:
     return f"- {code(error['file'])}: {text(error['message'])}\n"
 
 

@@ -14,16 +14,21 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftpatch import __version__
 from ftpatch.report import Document
-from ftpatch.report.results import RuleRow, clean, every_finding, exit_code, rules_of, severity_of, source_of
+from ftpatch.report.results import clean, every_finding, exit_code, rules_of, severity_of, source_of, usual_severity
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ErrorRow, FindingRow, ImageObject
+    from ftpatch.rules import Rule
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ROOT = "%SRCROOT%"
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 NOT_READ = "file-not-read"
+PROPERTIES = ("build_id", "arch", "kind", "layout")  # of a file, as far as they are known
 PACKED = (".xz", ".gz", ".zst")
 
 Object = dict[str, Any]
@@ -48,7 +53,7 @@ def render(document: Document) -> Iterator[str]:
     for image, finding in every_finding(document):
         target = {"uri": uri(image), "index": position[uri(image)]}
         fingerprint = _fingerprint(image, finding, seen)
-        results.append(_result(finding, number[str(finding["rule"])], target, tables, fingerprint))
+        results.append(_result(finding, number[finding["rule"]], target, tables, fingerprint))
     run = {
         "tool": {"driver": _driver(rules)},
         "automationDetails": {"id": f"ftpatch-{clean(document.command)}/"},
@@ -63,9 +68,9 @@ def render(document: Document) -> Iterator[str]:
     yield "\n"
 
 
-def uri(image: Object) -> str:
+def uri(image: ImageObject | ErrorRow) -> str:
     """A file's path as a URI reference: what a path may hold and a URI may not is escaped, byte by byte."""
-    return path_uri(str(image["file"]))
+    return path_uri(image["file"])
 
 
 def path_uri(path: str) -> str:
@@ -78,7 +83,7 @@ def path_uri(path: str) -> str:
     return f"file:///{text.lstrip('/')}" if text.startswith("/") else text
 
 
-def _driver(rules: list[RuleRow]) -> Object:
+def _driver(rules: list[Rule]) -> Object:
     return {
         "name": "ftpatch",
         "version": __version__,
@@ -89,14 +94,14 @@ def _driver(rules: list[RuleRow]) -> Object:
     }
 
 
-def _rule(rule: RuleRow) -> Object:
+def _rule(rule: Rule) -> Object:
     title, text = _message(rule.title or rule.id), _message(rule.help or rule.title or rule.id)
     found = {
         "id": clean(rule.id),
         "shortDescription": title,
         "fullDescription": text,
         "help": text,
-        "defaultConfiguration": {"level": severity_of({"severity": rule.severity})},
+        "defaultConfiguration": {"level": usual_severity(rule.severity)},
     }
     link = re.search(r"https?://[\w./~%?=&#+-]+[\w/]", rule.source + " " + rule.help, re.ASCII)
     return {**found, "helpUri": link[0]} if link else found
@@ -107,12 +112,11 @@ def _message(text: str) -> Object:
     return {"text": clean(text).replace("{", "{{").replace("}", "}}").replace("](", "] (")}
 
 
-def _artifact(image: Object) -> Object:
-    keys = ("build_id", "arch", "kind", "layout")
+def _artifact(image: ImageObject) -> Object:
     found: Object = {"location": {"uri": uri(image)}, "roles": ["analysisTarget"]}
     if image.get("sha256"):
         found["hashes"] = {"sha-256": clean(image["sha256"])}
-    return {**found, "properties": {key: clean(image[key]) for key in keys if image.get(key)}}
+    return {**found, "properties": {key: clean(value) for key, value in image.items() if key in PROPERTIES and value}}
 
 
 def _invocation(document: Document) -> Object:
@@ -120,7 +124,7 @@ def _invocation(document: Document) -> Object:
         {
             "descriptor": {"id": NOT_READ, "index": 0},
             "level": "error",
-            "message": _message(str(error["message"])),
+            "message": _message(error["message"]),
             "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri(error)}}}],
         }
         for error in document.errors
@@ -132,7 +136,7 @@ def _invocation(document: Document) -> Object:
     }
 
 
-def _result(finding: Object, rule: int, target: Object, tables: Tables, fingerprint: str) -> Object:
+def _result(finding: FindingRow, rule: int, target: Object, tables: Tables, fingerprint: str) -> Object:
     binary: Object = {"artifactLocation": target}
     if address := _address(finding, target["uri"], tables):
         binary["address"] = address
@@ -140,10 +144,10 @@ def _result(finding: Object, rule: int, target: Object, tables: Tables, fingerpr
         "ruleId": clean(finding["rule"]),
         "ruleIndex": rule,
         "level": severity_of(finding),
-        "message": _message(str(finding["message"])),
+        "message": _message(finding["message"]),
         "analysisTarget": target,
         "locations": [{"physicalLocation": binary}],
-        "occurrenceCount": int(finding.get("count") or 1),
+        "occurrenceCount": finding["count"],
         "partialFingerprints": {"ftpatch/v1": fingerprint},
     }
     if source := source_of(finding):
@@ -156,7 +160,7 @@ def _result(finding: Object, rule: int, target: Object, tables: Tables, fingerpr
     return found
 
 
-def _address(finding: Object, file: str, tables: Tables) -> Object | None:
+def _address(finding: FindingRow, file: str, tables: Tables) -> Object | None:
     """The place in the binary, as offset from its section."""
     section, offset = finding.get("section"), finding.get("offset")
     if not section or not offset:
@@ -173,9 +177,9 @@ def _address(finding: Object, file: str, tables: Tables) -> Object | None:
     return {**found, "name": clean(finding["function"])} if finding.get("function") else found
 
 
-def _fingerprint(image: Object, finding: Object, seen: Counter[str]) -> str:
+def _fingerprint(image: ImageObject, finding: FindingRow, seen: Counter[str]) -> str:
     """Of rule, object and function, the same in the next build; of several that are alike, the number is added."""
-    stem, suffix = posixpath.splitext(posixpath.basename(str(image["file"])))
+    stem, suffix = posixpath.splitext(posixpath.basename(image["file"]))
     parts = [finding["rule"], stem if suffix in PACKED else stem + suffix, finding.get("function") or ""]
     value = hashlib.sha256("\0".join(clean(part) for part in parts).encode()).hexdigest()[:32]
     seen[value] += 1

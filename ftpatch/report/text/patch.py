@@ -1,0 +1,61 @@
+"""The text of the verbs that write: what became of the chosen sites, and where the result is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ftpatch.errors import printable
+from ftpatch.report import Document
+from ftpatch.report.text.lines import each_file, line, or_dash
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject, SiteRow
+
+DONE = {"enable": "enabled", "disable": "disabled", "drop": "dropped from the record table"}
+N_SHOWN = 10  # sites of each sort that are named
+
+
+def render(document: Document) -> Iterator[str]:
+    """The one file that was patched."""
+    yield from each_file(document, lambda image: _patch(image, document.command))
+
+
+def _patch(image: ImageObject, command: str) -> Iterator[str]:
+    request, sites, done = image["request"], image["sites"], image["done"]
+    patched = [site for site in sites if site["action"] != "keep"]
+    kept = [site for site in sites if site["action"] == "keep"]
+    aim = f", calling {request['target']}" if request["target"] else ""
+    left = f"; {done['left']} chosen ones left as they are" if kept else ""
+    yield line("sites", f"{done['patched']} {DONE[command]}{aim}{left}")
+    if patched and request["ops"]:
+        yield line("ops", f"{request['ops']} by {request['ops_via']}")
+    if patched:
+        yield line("records", f"{request['records']}: {request['records_why']}")
+    yield from (_changed(site) for site in patched[:N_SHOWN])
+    if done["patched"] > N_SHOWN:
+        yield f"    … and {done['patched'] - N_SHOWN} more\n"
+    yield from (f"    {_site(site)}: left, {site['reason']}\n" for site in kept[:N_SHOWN])
+    if done["left"] > N_SHOWN:
+        yield f"    … and {done['left'] - N_SHOWN} more left\n"
+    what = (
+        f"{printable(image['output']['file'])} written and checked" if image["output"] else "nothing written (dry run)"
+    )
+    yield line("output", f"{what}; {done['edits']} edits, {done['bytes']} bytes")
+    yield from (line("note", note) for note in image["notes"])
+
+
+def _site(site: SiteRow) -> str:
+    return (
+        f"{printable(site['function'] or 'unnamed')} (row {or_dash(site['row'])}, {site['section']}+{site['offset']})"
+    )
+
+
+def _changed(site: SiteRow) -> str:
+    new = " ".join(word[2:] for word in site["new_words"])
+    if not new:
+        return f"    {_site(site)}: record {site['record_fate']}\n"
+    old = " ".join(word[2:] for word in site["words"][-len(site["new_words"]) :])
+    way = "" if site["distance"] is None else f", {site['distance']:+#x} bytes"
+    way = f", to {site['stub']}, by relocation" if site["stub"] and not way else way
+    return f"    {_site(site)}: {old} -> {new}{way}; record {site['record_fate']}\n"
