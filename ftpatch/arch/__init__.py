@@ -145,6 +145,10 @@ class Arch:
     cache_line: int = 64
     # configuration options that decide the layout, the first that is set: (option, names of layouts)
     layout_options: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    # the option that puts what a layout skips in front of every site
+    skip_option: str = ""
+    # .altinstructions, where each row tells the length of its code: (bytes of a row, where in it that stands)
+    alternatives: tuple[int, int] | None = None
 
     # -- image
     # what boots: a flat image, or "elf" where firmware boots the ELF file itself; None: not known

@@ -226,6 +226,12 @@ ARCH = Arch(
     ops_thunk=OpsThunk(thunk, 16, (1 << 32) - (1 << 12), ERRATUM_843419),
     table_end=TableEnd(find_pairs, set_pair),
     boot=FlatImage(56, b"ARM\x64", r"ARM\x64"),  # Documentation/arch/arm64/booting.rst
+    layout_options=(  # arch/arm64/Makefile
+        ("DYNAMIC_FTRACE_WITH_CALL_OPS", ("callops",)), ("DYNAMIC_FTRACE_WITH_ARGS", ("pfe2",)),
+        ("DYNAMIC_FTRACE_WITH_REGS", ("pfe2",)), ("DYNAMIC_FTRACE", ("mcount",)),
+    ),
+    skip_option="ARM64_BTI_KERNEL",
+    alternatives=(12, 10),  # arch/arm64/include/asm/alternative.h struct alt_instr
     compares_first=True,  # ftrace_init_nop() of Linux 6.12
     jumps=("b", "bl"),
     capstone=("CS_ARCH_ARM64", "CS_MODE_LITTLE_ENDIAN"),
@@ -235,4 +241,4 @@ ARCH = Arch(
     loader=LOADER,
     modules=MODULES,
     assembly=ASSEMBLY,
-)
+)  # fmt: skip

@@ -306,6 +306,12 @@ ARCH = Arch(
     assembly=ASSEMBLY,
     dotted_names=True,  # arch/powerpc/kernel/module_64.c dedotify()
     boot="elf",
+    layout_options=(  # arch/powerpc/Makefile
+        ("PPC_FTRACE_OUT_OF_LINE", ("ool", "ool-global")),
+        ("ARCH_USING_PATCHABLE_FUNCTION_ENTRY", ("pfe2",)),
+        ("MPROFILE_KERNEL", ("mprofile",)),
+        ("DYNAMIC_FTRACE", ("mcount",)),
+    ),
     max_offset=16,  # FTRACE_MCOUNT_MAX_OFFSET
     jumps=("b", "bl"),
     capstone=("CS_ARCH_PPC", "CS_MODE_64", "CS_MODE_LITTLE_ENDIAN"),

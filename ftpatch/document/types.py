@@ -16,7 +16,6 @@ from ftpatch.document.fields import (
     Counts,
     EditKind,
     Hex,
-    HexBytes,
     Kind,
     Pair,
     Pattern,
@@ -27,6 +26,7 @@ from ftpatch.document.fields import (
     Values,
     Word,
 )
+from ftpatch.document.written import DoneObject, EditRow, OutputObject, PackingObject, RequestObject, UndoneObject
 
 Command = Literal["scan", "enable", "restore", "verify", "disable", "drop", "check", "diff", "explain"]
 
@@ -164,57 +164,6 @@ class ImageObject(FileObject):
             "check --predict: what a boot will say and list; null where the kernel has no tracer",
         ]
     ]
-
-
-# -- writing -----------------------------------------------------------------------------------------------------------
-
-
-class RequestObject(TypedDict):
-    target: str
-    target_va: Annotated[Hex | None, "null where a loader decides it: for a module"]
-    ops: str | None
-    ops_via: Annotated[str, Values(("none", "literal", "thunk"))]
-    records: Annotated[str, Values(("null", "minus4", "shrink", "keep", "return"))]
-    records_why: str
-
-
-class OutputObject(TypedDict):
-    file: str
-    sha256: str | None
-    elf_sha256: str | None
-
-
-class PackingObject(TypedDict):
-    wrapping: Annotated[str, Values(("none", "xz", "gz", "zst")), "how the input is compressed"]
-    encoder: Annotated[
-        str | None, "what makes the very bytes of the input again; null where nothing does, and original holds them"
-    ]
-    plain_sha256: Annotated[Sha256, "sha256 of the input's content: the ELF file with its signature"]
-    original: NotRequired[Annotated[str, "the input as it is on disk, in base64"]]
-
-
-class EditRow(TypedDict):
-    pos: Count
-    old: HexBytes
-    new: HexBytes
-    owner: str
-
-
-class DoneObject(TypedDict):
-    patched: Count
-    left: Count
-    edits: Count
-    bytes: Count
-
-
-class UndoneObject(TypedDict):
-    journal: str
-    command: Annotated[str, Values(("enable", "disable", "drop")), "the verb that was undone"]
-    edits: Count
-    repacked: Annotated[bool, "the file had been compressed in another way since it was patched"]
-    same: Annotated[
-        bool, "the output is the very file that was patched; else its content, compressed as its name says"
-    ]  # fmt: skip
 
 
 class RestoredObject(FileObject):

@@ -17,7 +17,8 @@ from ftpatch.sites.table import SiteTable
 from ftpatch.write.deliver import Output
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import EditRow, ImageObject, PackingObject, SiteChange
+    from ftpatch.document.types import ImageObject, SiteChange
+    from ftpatch.document.written import EditRow, PackingObject
 
 
 def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: int | None = None) -> ImageObject:

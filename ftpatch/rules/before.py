@@ -59,33 +59,17 @@ def config_mismatch(case: Case) -> Iterator[Hit]:
         if kernel or code >= MANY:
             yield Hit(f"DYNAMIC_FTRACE=y, and none of {code} functions has a record")
         return
-    wanted = _layouts(case.arch.name, config)
-    if shape is not None and n and wanted and shape.name not in wanted[1]:
-        yield Hit(f"{wanted[0]}=y wants layout {' or '.join(wanted[1])}, {n} sites have {shape.name}", count=n)
-    elif shape is not None and n and kernel and config.get("ARM64_BTI_KERNEL") == "y" and not _skips(case, shape):
-        yield Hit(f"ARM64_BTI_KERNEL=y, and none of {n} sites has a BTI", count=n)
+    if shape is None or not n:
+        return
+    option, layouts = next((one for one in case.arch.layout_options if config.get(one[0]) == "y"), ("", ()))
+    if option and shape.name not in layouts:
+        yield Hit(f"{option}=y wants layout {' or '.join(layouts)}, {n} sites have {shape.name}", count=n)
+    elif kernel and config.get(case.arch.skip_option) == "y" and not _skips(case, shape):
+        yield Hit(f"{case.arch.skip_option}=y, and none of {n} functions has {shape.skip_text}", count=n)
 
 
 def _skips(case: Case, shape: Shape) -> bool:
     return bool(shape.skipped(case.the().window[case.live]).any())
-
-
-# Which option decides the layout, the first that is set. Source: arch/arm64/Makefile, arch/powerpc/Makefile.
-LAYOUTS = {
-    "arm64": (
-        ("DYNAMIC_FTRACE_WITH_CALL_OPS", ("callops",)), ("DYNAMIC_FTRACE_WITH_ARGS", ("pfe2",)),
-        ("DYNAMIC_FTRACE_WITH_REGS", ("pfe2",)), ("DYNAMIC_FTRACE", ("mcount",)),
-    ),
-    "ppc64le": (
-        ("PPC_FTRACE_OUT_OF_LINE", ("ool", "ool-global")), ("ARCH_USING_PATCHABLE_FUNCTION_ENTRY", ("pfe2",)),
-        ("MPROFILE_KERNEL", ("mprofile",)), ("DYNAMIC_FTRACE", ("mcount",)),
-    ),
-}  # fmt: skip
-
-
-def _layouts(arch: str, config: object) -> tuple[str, tuple[str, ...]] | None:
-    assert hasattr(config, "get")
-    return next((one for one in LAYOUTS[arch] if config.get(one[0]) == "y"), None)
 
 
 def must_trace(case: Case) -> Iterator[Hit]:

@@ -17,22 +17,25 @@ from ftpatch.arrays import U8, U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
-# name, section of a module, bounds in a kernel, bytes of a row, where in it the length of the code stands (−1: a word)
-TABLES = (
-    ("a static key", "__jump_table", "__start___jump_table", "__stop___jump_table", 16, -1),
-    ("an alternative", ".altinstructions", "__alt_instructions", "__alt_instructions_end", 12, 10),
-)
-ALTERNATIVES = 183  # only arm64's have this form
+# name, section of a module, bounds in a kernel
+KEYS = ("a static key", "__jump_table", "__start___jump_table", "__stop___jump_table")
+ALTERNATIVES = ("an alternative", ".altinstructions", "__alt_instructions", "__alt_instructions_end")
+JUMP_ROW, NO_LENGTH = 16, -1  # a static key rewrites one instruction
 
 
 def others(image: Image) -> Iterator[tuple[str, U64, U64]]:
     """(who, first va, end va) of all code that each mechanism rewrites, in the order of its table."""
-    for name, section, low, high, row, length in TABLES:
-        if length >= 0 and image.e_machine != ALTERNATIVES:
-            continue
+    tables = [(*KEYS, JUMP_ROW, NO_LENGTH)]
+    if image.arch.alternatives is not None:
+        tables.append((*ALTERNATIVES, *image.arch.alternatives))
+    for name, section, low, high, row, length in tables:
         found = _linked(image, low, high, row) if image.linked else _relocated(image, section, row)
         for start, rows in found:
-            size = rows[:, length].astype(np.uint64) if length >= 0 else np.full(len(rows), 4, dtype=np.uint64)
+            size = (
+                rows[:, length].astype(np.uint64)
+                if length >= 0
+                else np.full(len(rows), image.arch.call.size, dtype=np.uint64)
+            )
             yield name, start, start + size
 
 

@@ -1,0 +1,55 @@
+"""The JSON objects of the verbs that write: what was asked, what was done, and how it can be undone."""
+
+from __future__ import annotations
+
+from typing import Annotated, NotRequired, TypedDict
+
+from ftpatch.document.fields import Count, Hex, HexBytes, Sha256, Values
+
+
+class RequestObject(TypedDict):
+    target: str
+    target_va: Annotated[Hex | None, "null where a loader decides it: for a module"]
+    ops: str | None
+    ops_via: Annotated[str, Values(("none", "literal", "thunk"))]
+    records: Annotated[str, Values(("null", "minus4", "shrink", "keep", "return"))]
+    records_why: str
+
+
+class OutputObject(TypedDict):
+    file: str
+    sha256: str | None
+    elf_sha256: str | None
+
+
+class PackingObject(TypedDict):
+    wrapping: Annotated[str, Values(("none", "xz", "gz", "zst")), "how the input is compressed"]
+    encoder: Annotated[
+        str | None, "what makes the very bytes of the input again; null where nothing does, and original holds them"
+    ]
+    plain_sha256: Annotated[Sha256, "sha256 of the input's content: the ELF file with its signature"]
+    original: NotRequired[Annotated[str, "the input as it is on disk, in base64"]]
+
+
+class EditRow(TypedDict):
+    pos: Count
+    old: HexBytes
+    new: HexBytes
+    owner: str
+
+
+class DoneObject(TypedDict):
+    patched: Count
+    left: Count
+    edits: Count
+    bytes: Count
+
+
+class UndoneObject(TypedDict):
+    journal: str
+    command: Annotated[str, Values(("enable", "disable", "drop")), "the verb that was undone"]
+    edits: Count
+    repacked: Annotated[bool, "the file had been compressed in another way since it was patched"]
+    same: Annotated[
+        bool, "the output is the very file that was patched; else its content, compressed as its name says"
+    ]  # fmt: skip
