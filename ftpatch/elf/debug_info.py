@@ -275,8 +275,10 @@ class Unit:
     def begins(self, code: int) -> tuple[str, str, str] | None:
         """How an entry with this number in front begins: tag, name and form of its first attribute."""
         declaration = attempt(partial(self._unit.get_abbrev_table().get_abbrev, code), None)
-        first = declaration["attr_spec"][:1] if declaration else []
-        return (declaration["tag"], first[0].name, first[0].form) if declaration and first else None
+        if declaration is None or not declaration["attr_spec"]:
+            return None
+        first = declaration["attr_spec"][0]
+        return declaration["tag"], first.name, first.form
 
     def values(self, pos: int) -> dict[str, Any]:
         """The attributes of the entry at `pos` of .debug_info by name; none where it cannot be read."""

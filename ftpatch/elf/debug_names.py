@@ -2,7 +2,8 @@
 
 A kernel's .debug_info has 200 MB, which pyelftools would walk for an hour. Here the name is looked for in `.debug_str`,
 references to that string in `.debug_info`, and only the entries around these are read (`debug_info`).
-A reference is believed where it is the first attribute of a subprogram, as compilers write it.
+A reference is believed where a subprogram begins with it, as compilers write it. Not found are names of up to three
+letters, which gcc writes into the entry itself; clang's in DWARF 5 are numbers, which is said (`unreadable`).
 Source: DWARF 5, 3.3.8.1 (DW_AT_inline) and 3.3.8.2 (inlined copies refer to the entry that is inlined).
 """
 
@@ -59,7 +60,10 @@ def find(image: Image, name: str) -> DebugMention:
     info, strings = debug.section("debug_info"), debug.section("debug_str")
     if not len(info) or not len(strings):
         return DebugMention("its debug information cannot be unpacked", False, ())
-    hits = sorted(_references(info, _strings(strings, name)))
+    offsets = _strings(strings, name)
+    hits = sorted(_references(info, offsets))
+    if not hits and any(_references(debug.section("debug_str_offsets"), offsets)):
+        return DebugMention("its debug information refers to names by number (clang), and is not searched", True, ())
     functions = attempt(lambda: tuple(_subprograms(debug, hits[:MAX_HITS])), ())
     return DebugMention("", bool(hits), functions)
 

@@ -15,9 +15,10 @@ import numpy as np
 from ftpatch.arrays import U8
 from ftpatch.container.envelope import MAX_SIZE
 from ftpatch.container.unpack import DICTIONARIES
+from ftpatch.container.wrappings import zstandard_package
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.errors import ElfError, UnsupportedError
+from ftpatch.errors import ElfError
 
 MAX_RATIO = 100  # zlib reaches 1,032; debug sections of kernels are packed three to six times
 ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD = 1, 2
@@ -57,13 +58,10 @@ def _unpacked(packed: U8) -> U8:
 
 
 def _unzstd(body: memoryview, size: int) -> bytes:
+    zstandard = zstandard_package("a debug section")
     try:
-        import zstandard
-    except ImportError:
-        raise UnsupportedError("zstd data needs a Python package that is not there", expected="zstandard") from None
-    try:
-        decoder = zstandard.ZstdDecompressor(max_window_size=DICTIONARIES)
-        return decoder.stream_reader(body).read(size)
+        plain: bytes = zstandard.ZstdDecompressor(max_window_size=DICTIONARIES).stream_reader(body).read(size)
+        return plain
     except zstandard.ZstdError as error:
         raise ElfError("a debug section cannot be unpacked", found=str(error)) from None
 
