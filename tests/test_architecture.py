@@ -79,7 +79,7 @@ def test_click_is_used_by_the_command_line_alone() -> None:
 
 
 def test_capstone_is_used_by_the_checks_alone() -> None:
-    assert users("capstone") == {"explain.site", "proof.decoders", "plan.stubasm", "write.verify"}
+    assert users("capstone") == {"explain.code", "proof.decoders", "plan.stubasm", "write.verify"}
 
 
 def test_keystone_is_used_by_stubasm_alone() -> None:

@@ -17,7 +17,7 @@ from ftpatch.arch import Arch, architectures
 from ftpatch.cli import run
 from ftpatch.elf import debug_names
 from ftpatch.explain import live_patching, untraceable
-from ftpatch.explain.site import name_at
+from ftpatch.explain.code import name_at
 from tools.kernels import Kernel
 
 MINI_PPC = MINI.parent / "mini-ppc64le"

@@ -133,7 +133,7 @@ class Arch:
     max_offset: int | None = None
     # at boot its kernels compare the first word of a site alone, unless that site is a call
     compares_first: bool = False
-    # mnemonics of direct jumps and calls, for the names of where they go
+    # mnemonics of direct jumps, and of the direct call behind them, for the names of where they go
     jumps: tuple[str, ...] = ()
     # names of capstone's constants: the architecture, then the flags of its mode; empty where it has none
     capstone: tuple[str, ...] = ()

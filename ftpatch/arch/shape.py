@@ -186,6 +186,13 @@ class Shape:
         return self.size - self.branch.size
 
     @property
+    def code_text(self) -> str:
+        """What stands at a site in the file, for people: instructions, or bytes where `??` may be anything."""
+        if self.unit > 1:
+            return "; ".join(word.text for word in self.old)
+        return " ".join(f"{word.bits:02x}" if word.mask else "??" for word in self.old)
+
+    @property
     def out_of_line(self) -> bool:
         """Whether every site calls from a stub of its own."""
         return bool(self.stub)

@@ -36,7 +36,8 @@ class Range:
 
 
 Hex = Annotated[str, Pattern("^0x[0-9a-f]+$")]
-Word = Annotated[str, Pattern("^0x[0-9a-f]{8}$")]
+# an instruction word as a number; where instructions are no words, all bytes of a site as they lie in the file
+Word = Annotated[str, Pattern("^0x([0-9a-f]{2})+$")]
 Sha256 = Annotated[str, Pattern("^[0-9a-f]{64}$")]
 HexBytes = Annotated[str, Pattern("^([0-9a-f]{2})*$")]
 Count = Annotated[int, Range(0)]

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftpatch.arch import Arch, constants
-from ftpatch.arrays import U8
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError
 from ftpatch.explain import live_patching
+from ftpatch.explain.code import code_rows
 from ftpatch.explain.untraceable import TEXTS
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.plan.decide import make_plan, read_against
-from ftpatch.plan.edits import Edits
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import EnableRequest
 from ftpatch.sites.records import RecordTable
@@ -27,9 +25,9 @@ from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES, SiteTable
 
 if TYPE_CHECKING:
-    from ftpatch.document.explained import CodeBlock, EntrySymbol, ExplainedRow, SlotObject, WordRow
+    from ftpatch.document.explained import CodeBlock, EntrySymbol, ExplainedRow, SlotObject
 
-BEFORE, AFTER = 24, 2  # words that are shown in front of the call, at most, and behind it
+BEFORE, AFTER = 96, 8  # bytes that are shown in front of the call, at most, and behind it
 BINDS, CARRIED = {0: "local", 1: "global", 2: "weak"}, {
     "rela": "the addend of a relative relocation", "relr": "the word itself, moved by the packed table (RELR)",
     "word": "the word itself", "section": "the relocation of its section",
@@ -172,8 +170,8 @@ def _site_code(found: Scan, index: int, plan: Plan | FtpatchError) -> CodeBlock:
     if table.sec[index] < 0 or table.shape is None:
         return {"what": "site", "words": []}
     first = int(min(table.va[index], table.entry_va[index], table.body_va[index]))
-    first = max(first, int(table.branch_va[index]) - 4 * BEFORE)
-    n = (int(table.branch_va[index]) - first) // 4 + 1 + AFTER
+    call, end = int(table.branch_va[index]), int(table.branch_va[index]) + found.arch.call.size
+    first = max(first, call - BEFORE)
     literal = None if table.shape.literal is None else int(table.va[index]) + table.shape.literal
     names: dict[int, str] = {}
     local = [("local entry", table.local_va)] if table.local_va[index] != table.entry_va[index] else []
@@ -181,7 +179,10 @@ def _site_code(found: Scan, index: int, plan: Plan | FtpatchError) -> CodeBlock:
         at = int(column[index])
         names[at] = f"{names[at]}, {name}" if at in names else name
     edits = None if isinstance(plan, FtpatchError) else plan.edits
-    return {"what": "site", "words": code(image, found.arch, first, n, edits, names, literal)}
+    if found.arch.unit == 1:  # so that a row starts behind the call, whatever the disassembler knows
+        names.setdefault(end, "")
+    rows = code_rows(image, first, end + AFTER - first, edits, names, literal)
+    return {"what": "site", "words": rows}
 
 
 def _stub_code(found: Scan, plan: Plan) -> list[CodeBlock]:
@@ -190,80 +191,13 @@ def _stub_code(found: Scan, plan: Plan) -> list[CodeBlock]:
     slot, through, own = int(plan.calls.slot[0]), int(plan.calls.through[0]), found.arch.site_stub
     if slot and own is not None:
         literal = int(plan.calls.branch_to[0]) - slot
-        words = code(found.image, found.arch, slot, (literal + own.size) // 4, plan.edits, {},
-                     slot if literal else None)  # fmt: skip
+        words = code_rows(found.image, slot, literal + own.size, plan.edits, {}, slot if literal else None)
         stubs.append({"what": "out-of-line stub", "words": words})
     if through >= 0:
         stub = plan.calls.shared[through]
-        words = code(found.image, found.arch, stub.va, len(stub.words), plan.edits, {}, None)
+        words = code_rows(found.image, stub.va, 4 * len(stub.words), plan.edits, {})
         stubs.append({"what": "shared stub", "words": words})
     return stubs
-
-
-def code(
-    image: Image, arch: Arch, va: int, n: int, edits: Edits | None, names: dict[int, str], literal: int | None
-) -> list[WordRow]:
-    """n words from `va`, as they are and with the edits; `literal`: where eight bytes are a pointer."""
-    sec, off = image.place(np.array([va], dtype=np.uint64))
-    pos = int(image.pos(sec, off)[0]) if image.linked is False or sec[0] >= 0 else image.pos_of_va(va)
-    chunk = np.array(image.data[pos : pos + 4 * n] if pos >= 0 else [], dtype=np.uint8)
-    after = chunk.copy()
-    if edits is not None and len(chunk):
-        _overlay(edits, pos, after)
-    base = 0 if image.linked else int(image.base[int(sec[0])])
-    old, new = (piece[: len(piece) & ~3].view("<u4").tolist() for piece in (chunk, after))
-    found: list[WordRow] = []
-    for i, (one, two) in enumerate(zip(old, new, strict=True)):
-        at = va + 4 * i
-        data = literal is not None and literal <= at < literal + 8
-        found.append(
-            {
-                "va": _hex(at - base), "word": f"0x{one:08x}", "new_word": f"0x{two:08x}" if one != two else None,
-                "text": "pointer" if data else disassembled(image, arch, at, one),
-                "new_text": None if one == two else "pointer" if data else disassembled(image, arch, at, two),
-                "at": names.get(at),
-            }
-        )  # fmt: skip
-    return found
-
-
-def _overlay(edits: Edits, start: int, chunk: U8) -> None:
-    """Put what the edits write into the bytes of the file from `start`."""
-    for one in edits.groups:
-        width = one.new.shape[1]
-        for at in np.flatnonzero((one.pos > start - width) & (one.pos < start + len(chunk))).tolist():
-            first = int(one.pos[at]) - start
-            low, high = max(first, 0), min(first + width, len(chunk))
-            chunk[low:high] = one.new[at][low - first : high - first]
-
-
-def disassembled(image: Image, arch: Arch, va: int, word: int) -> str:
-    """One instruction by capstone; a direct branch with the name of where it goes."""
-    import capstone
-
-    decoded = list(capstone.Cs(*constants(capstone, arch.capstone)).disasm_lite(word.to_bytes(4, "little"), va))
-    if not decoded:
-        return f".word 0x{word:08x}"
-    _, _, mnemonic, operands = decoded[0]
-    text = f"{mnemonic} {operands}".strip()
-    if mnemonic in ("b", "bl") and image.linked:
-        target = int(operands.removeprefix("#"), 16)
-        name = name_at(image, target)
-        return f"{mnemonic} 0x{target:x}" + (f" <{name}>" if name else "")
-    return "bl (the loader fills in where)" if mnemonic == "bl" and not image.linked else text
-
-
-def name_at(image: Image, va: int) -> str:
-    """`function` or `function+0x8` of an address; "" where none is known."""
-    where = np.array([va], dtype=np.uint64)
-    at = int(image.functions.containing(where)[0])
-    if at < 0:
-        rows = np.flatnonzero((image.symbols.rows["st_value"] == np.uint64(va)) & (image.symbols.shndx > 0))
-        names = [image.symbols.name(row) for row in rows.tolist()]
-        return next((name for name in names if name and not name.startswith(("$", "."))), "")
-    at = int(image.functions.at(image.functions.va[at : at + 1])[0][0])
-    off = va - int(image.functions.va[at])
-    return image.symbols.name(int(image.functions.row[at])) + (f"+{off:#x}" if off else "")
 
 
 def classify(found: Scan, index: int, plan: Plan) -> list[live_patching.EditClass]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ftpatch.arch import architectures
 from ftpatch.elf.image import Image
 from ftpatch.errors import UnsupportedError, UsageError
 from ftpatch.plan.plan import Plan
@@ -40,7 +41,16 @@ def make_plan(scan: Scan, request: Request) -> Plan:
 
 
 def require_patchable(image: Image) -> None:
-    """Refuse files that are neither a kernel nor a module."""
+    """Refuse machines whose code nothing here can judge, and files that are neither a kernel nor a module."""
+    arch = image.arch
+    if not arch.contract:
+        raise UnsupportedError(f"patching {arch.name} is not supported", image.path,
+                               expected=", ".join(one.name for one in architectures() if one.contract),
+                               todo="ftpatch scan, check, explain and diff read it")  # fmt: skip
+    if image.kind == "module" and arch.modules is None:
+        raise UnsupportedError(f"patching modules of {arch.name} is not supported", image.path,
+                               expected=", ".join(one.name for one in architectures() if one.modules),
+                               todo="ftpatch scan, check, explain and diff read it")  # fmt: skip
     if image.kind not in ("vmlinux", "module"):
         raise UnsupportedError(f"patching files of kind {image.kind} is not supported", image.path,
                                expected="a linked vmlinux or a module", todo="ftpatch scan reads it")  # fmt: skip

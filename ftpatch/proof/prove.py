@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ftpatch.arch import Arch
+from ftpatch.arch import Arch, architectures
 from ftpatch.document.journal import Journal
 from ftpatch.elf.image import Image
-from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
+from ftpatch.errors import FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
 from ftpatch.proof.case import Case, Finding, Side
 from ftpatch.proof.changes import Runs, count_kinds, differences, report_unowned
 from ftpatch.proof.emulate import emulate
@@ -63,6 +63,9 @@ def prove(
     if (before.e_machine, before.kind) != (after.e_machine, after.kind):
         raise UsageError("the two files are not of one kind", after.path, found=f"{after.kind} of machine "
                          f"{after.e_machine}", expected=f"{before.kind} of machine {before.e_machine}")  # fmt: skip
+    if not arch.contract:
+        raise UnsupportedError(f"verifying {arch.name} is not supported", before.path,
+                               expected=", ".join(one.name for one in architectures() if one.contract))  # fmt: skip
     records = read_records(before)
     side = Side(before, records, read_sites(before, records, layout))
     try:

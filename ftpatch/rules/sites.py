@@ -32,7 +32,7 @@ def record_without_nops(case: Case) -> Iterator[Hit]:
 
 def _wanted(case: Case) -> str:
     shape = case.the().shape
-    return "; ".join(word.text for word in shape.old) if shape else "a site"
+    return shape.code_text if shape else "a site"
 
 
 def site_enabled(case: Case) -> Iterator[Hit]:

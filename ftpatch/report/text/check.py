@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 N_FINDINGS, N_MODULES, N_BUGS = 3, 10, 10  # that are shown of each
 WIDTH = 110
+WORD = 4  # bytes of an instruction word
 COLORS = {"error": "\x1b[31m", "warning": "\x1b[33m", "note": "\x1b[36m"}
 
 
@@ -125,5 +126,6 @@ def _oracle(oracle: OracleObject) -> Iterator[str]:
 
 def _call(bug: BugRow) -> str:
     """The site as the kernel names it, and its word as it prints that: byte by byte."""
-    actual = int(bug["actual"], 16).to_bytes(4, "little")
+    actual = bytes.fromhex(bug["actual"][2:])
+    actual = actual[::-1] if len(actual) == WORD else actual  # a word is a number, longer code bytes as they lie
     return f"{printable(bug['function'])}+{bug['offset']}, actual: {actual.hex(':')}"
