@@ -32,7 +32,7 @@ from test_ppc64le import (
 )
 
 from ftpatch.arch.ppc64le import ARCH
-from ftpatch.errors import PlanError
+from ftpatch.errors import PlanError, ReachError
 from ftpatch.plan import ool_slots
 
 TEXT, TEXT_END, INIT = "ftrace_ool_stub_text", "ftrace_ool_stub_text_end", "ftrace_ool_stub_inittext"
@@ -255,6 +255,36 @@ def test_without_a_free_slot_the_site_is_out_of_reach(tmp_path: Path) -> None:
     path = spoiled(TEXT_END, 16, "bytes", tmp_path)
     (detail,) = refused(path).details
     assert detail.endswith("): out of reach: no free stub slot that its branch reaches")
+
+
+@pytest.mark.parametrize(("slot", "n"), [(15, 2), (15, 3), (14, 4)])
+def test_a_site_that_falls_out_takes_the_slots_of_the_others_with_it(slot: int, n: int, tmp_path: Path) -> None:
+    """The record of a site that falls out stays, so that the kernel takes one more slot at boot and the next site falls
+    out, too, until it comes to the full slot itself. Where the rounds are too few, the plan would fill that slot."""
+    path = spoiled(TEXT_END, slot, "bytes", tmp_path)
+    with pytest.raises(PlanError) as caught:
+        planned(path, *(f"row:{i}" for i in chosen("vmlinux-ool", "text")[:n]), force_early=True, skip_unpatchable=True)
+    assert str(caught.value) == f"{path}: {NOT_EMPTY.format(TEXT_END)}"
+
+
+def test_sites_fall_out_one_after_the_other_until_none_is_left(tmp_path: Path) -> None:
+    picked = sorted(chosen("vmlinux-ool", "text")[:3])
+    path = spoiled(TEXT_END, 16, "bytes", tmp_path)
+    plan = planned(path, *(f"row:{i}" for i in picked), force_early=True, skip_unpatchable=True)
+    assert plan.reasons == dict.fromkeys(picked, "out of reach: no free stub slot that its branch reaches")
+    assert (len(plan.index), len(plan.edits), len(plan.calls.slot)) == (0, 0, 0)
+
+
+def test_a_record_that_is_kept_frees_no_slot() -> None:
+    """Once it was taken for gone: the stub went to the last slot, which the kernel then gave to the last record."""
+    path = MINI / "vmlinux-ool-noops"
+    with pytest.raises(ReachError) as caught:
+        planned(path, "sys_getppid", records="keep")
+    assert str(caught.value) == (
+        f"{path}: 1 of 1 chosen sites cannot be patched: found sys_getppid (row 5, .text+0x118): out of reach: "
+        "no free stub slot that its branch reaches, expected all of them, or nothing is written – "
+        "--skip-unpatchable patches the others"
+    )
 
 
 def areas(low: int, high: int, n_low: int, n_high: int) -> list[ool_slots.Area]:
