@@ -106,7 +106,7 @@ def _check_kept(case: Case, pairs: Pairs | None) -> None:
     """Where the record of a site that was enabled stays, the kernel finds a call instead of a NOP, and gives up."""
     if pairs is None:
         return
-    row = np.where(pairs.after >= 0, case.after.sites.row[np.maximum(pairs.after, 0)], -1)
+    row = np.append(case.after.sites.row, -1)[pairs.after]  # −1 in `after`, no site of that file, takes the last
     changed = pairs.enabled | (pairs.differs & (pairs.new == RETIRED))
     kept = np.flatnonzero(changed & (row >= 0))
     if case.keeps and len(kept):

@@ -11,7 +11,7 @@ Source: include/asm-generic/vmlinux.lds.h MCOUNT_REC; arch/arm64/kernel/pi/reloc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -140,7 +140,7 @@ def _from_span(image: Image, start: int, stop: int) -> RecordTable:
                           expected=f"a positive multiple of {SLOT}, aligned")  # fmt: skip
     n = (stop - start) // SLOT
     if n == 0:
-        return join([])
+        return replace(join([]), start=start)  # what a shrunk table leaves: its place is still known
     first = image.pos_of_va(start)
     sec = image.place(np.array([start, stop - 1], dtype=np.uint64))[0]
     if first < 0 or sec[0] < 0 or sec[0] != sec[1]:
