@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli.options import layout, options, reports, selectors
-from ftpatch.cli.writing import chosen_by, output, records_option, run
+from ftpatch.cli.writing import by_selectors, writing_verb
 from ftpatch.errors import UsageError
 
 if TYPE_CHECKING:
     from ftpatch.arrays import Mask
+    from ftpatch.cli.writing import Choose, WritingOptions
     from ftpatch.plan.plan import Plan
     from ftpatch.sites.scan import Scan
 
 
-@click.command("drop")
-@click.argument("file", default="vmlinux", metavar="[FILE]")
-@options(selectors, reports, [layout], output, records_option("auto", "null", "minus4", "shrink"))
+def _choose(shared: WritingOptions, all_but: tuple[str, ...], records: str) -> Choose:
+    """By the selectors, or by --all-but: every live record but those."""
+    if not all_but:
+        return by_selectors(shared.func, shared.status, shared.section)
+    if shared.func or shared.status or shared.section:
+        raise UsageError("--all-but stands alone", found="other selectors", expected="--all-but SEL, repeatable")
+    kept_by = by_selectors(all_but, (), ())
+
+    def inverted(scan: Scan) -> tuple[Mask, tuple[str, ...]]:
+        kept, notes = kept_by(scan)
+        has_record = scan.sites.row >= 0
+        has_record[: len(scan.records)] &= scan.records.live  # the first sites are the table's slots, null ones too
+        return has_record & ~kept, notes
+
+    return inverted
+
+
+@writing_verb("drop", _choose, ("auto", "null", "minus4", "shrink"))
 @click.option("--all-but", multiple=True, metavar="SEL", help="Drop every record but those of these; repeatable.")
-def command(
-    file: str, func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...], way: str,
-    all_but: tuple[str, ...], **shared: Any,
-) -> int:  # fmt: skip
+def command(scan: Scan, chosen: Mask, shared: WritingOptions, all_but: tuple[str, ...], records: str) -> Plan:
     """Take the records of functions out of the kernel's table, all of them or none, without touching their code: they
     can then not be traced, probed through ftrace or live-patched. --status weak-leftover takes those of dead code."""
     from ftpatch import api
     from ftpatch.plan.request import DropRequest
 
-    if all_but and (func or status or section):
-        raise UsageError("--all-but stands alone", found="other selectors", expected="--all-but SEL, repeatable")
-    choose = chosen_by(all_but or func, status, section)
-
-    def inverted(scan: Scan) -> tuple[Mask, tuple[str, ...]]:
-        kept, said = choose(scan)
-        has_record = scan.sites.row >= 0
-        has_record[: len(scan.records)] &= scan.records.live
-        return has_record & ~kept, said
-
-    def decide(scan: Scan, chosen: Mask) -> Plan:
-        return api.make_plan(scan, DropRequest(chosen, way, shared["skip_unpatchable"]))
-
-    return run("drop", file, shared, inverted if all_but else choose, decide)
+    return api.make_plan(scan, DropRequest(chosen, records, shared.skip_unpatchable))

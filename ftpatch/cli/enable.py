@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli.options import layout, options, reports, selectors
-from ftpatch.cli.writing import chosen_by, output, records_option, run
+from ftpatch.cli.options import gathered
+from ftpatch.cli.writing import writing_verb
 
 if TYPE_CHECKING:
     from ftpatch.arrays import Mask
+    from ftpatch.cli.writing import WritingOptions
     from ftpatch.plan.plan import Plan
     from ftpatch.sites.scan import Scan
 
 
-@click.command("enable")
-@click.argument("file", default="vmlinux", metavar="[FILE]")
-@options(selectors, reports, [layout], output, records_option("auto", "null", "minus4", "shrink", "keep"))
+@dataclass(frozen=True)
+class EnableOptions:
+    """The options of `enable` alone."""
+
+    target: str  # symbol or address; "" for the kernel's own
+    hook: str  # C function; "" for none
+    stub_asm: str | None  # file with assembly
+    against: tuple[str, ...]  # files: the kernel that will load the module, and other modules
+    force_target: bool
+    force_early: bool
+    records: str  # how records leave the kernel's table
+    ops: str | None
+    ops_via: str
+
+
+@writing_verb("enable", records=("auto", "null", "minus4", "shrink", "keep"))
+@gathered("own", EnableOptions)
 @click.option("--target", default="", metavar="SYMBOL|0xVA", help="What the sites call (default: ftrace_caller).")
 @click.option(
     "--hook", default="", metavar="SYMBOL", help="Modules: the sites call this C function as hook(site, caller)."
@@ -43,22 +59,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="How the sites get their ops.",
 )
-def command(
-    file: str, func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...], target: str, hook: str,
-    stub_asm: str | None, against: tuple[str, ...], force_target: bool, force_early: bool, way: str, ops: str | None,
-    ops_via: str, **shared: Any,
-) -> int:  # fmt: skip
+def command(scan: Scan, chosen: Mask, shared: WritingOptions, own: EnableOptions) -> Plan:
     """Enable the patch sites that the selectors choose, all of them or none."""
     from ftpatch import api
     from ftpatch.plan.request import EnableRequest
 
-    def decide(scan: Scan, chosen: Mask) -> Plan:
-        stub = api.read_stub(scan, stub_asm) if stub_asm is not None else None
-        met = api.read_against(scan, against, shared["max_size"])
-        request = EnableRequest(
-            chosen, target=target, force_target=force_target, force_early=force_early, records=way, ops=ops,
-            ops_via=ops_via, skip_unpatchable=shared["skip_unpatchable"], hook=hook, stub=stub, against=met,
-        )  # fmt: skip
-        return api.make_plan(scan, request)
-
-    return run("enable", file, shared, chosen_by(func, status, section), decide)
+    stub = api.read_stub(scan, own.stub_asm) if own.stub_asm is not None else None
+    request = EnableRequest(
+        chosen, target=own.target, force_target=own.force_target, force_early=own.force_early, records=own.records,
+        ops=own.ops, ops_via=own.ops_via, skip_unpatchable=shared.skip_unpatchable, hook=own.hook, stub=stub,
+        against=api.read_against(scan, own.against, shared.max_size),
+    )  # fmt: skip
+    return api.make_plan(scan, request)

@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from inspect import signature
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from ftpatch.document.types import ErrorRow
     from ftpatch.errors import FtpatchError
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
+R = TypeVar("R")
 BLOCK = 1 << 16
 SELECTOR_HELP = "name, glob, /regex/, !SEL, @file, 0xVA, .section+0xOFF, row:N or name@file.c; repeatable, joined."
 STATUS_HELP = "Narrow to a status; repeatable. weak-leftover adds the nameless sites of dead weak functions."
@@ -71,6 +74,24 @@ def options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:
         return function
 
     return add
+
+
+def gathered(name: str, kind: Callable[..., object]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """A decorator that hands options over as one value: those that are parameters of `kind`, a dataclass.
+
+    It stands above the options: the function has one parameter `name` in place of theirs.
+    """
+    names = tuple(signature(kind).parameters)
+
+    def gather(function: Callable[..., R]) -> Callable[..., R]:
+        @wraps(function)  # click keeps the options in the function's own attributes
+        def with_value(*positional: object, **given: object) -> R:
+            value = kind(**{key: given.pop(key) for key in names})
+            return function(*positional, **given, **{name: value})
+
+        return with_value
+
+    return gather
 
 
 def to_stdout(document: Document, format_: str, color: str) -> None:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from ftpatch.cli import emit
-from ftpatch.cli.options import max_size, note
-from ftpatch.errors import UsageError, printable
+from ftpatch.cli.options import gathered, max_size, note
+from ftpatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import ImageObject, RestoredObject
-    from ftpatch.journal.restore import Restored
+    from ftpatch.document.types import ImageObject
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    file: str  # the patched file
+    journal: str
+    output: str | None
+    in_place: bool
+    format_: str  # of stdout
+    max_size: int | None  # bytes that a packed file may unpack to
+    dry_run: bool
 
 
 @click.command("restore")
@@ -24,9 +34,8 @@ if TYPE_CHECKING:
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="What goes to stdout.")
 @max_size
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
-def command(
-    file: str, journal: str, output: str | None, in_place: bool, format_: str, max_size: int | None, dry_run: bool
-) -> int:
+@gathered("given", RestoreOptions)
+def command(given: RestoreOptions) -> int:
     """Undo a patch: give back the file that was patched, compression and signature included.
 
     A file that was patched more than once goes back step by step, the last patch first.
@@ -34,53 +43,23 @@ def command(
     from ftpatch.container import envelope
     from ftpatch.journal import restore
     from ftpatch.report import Document, renderer
+    from ftpatch.report.restored import restored_object, restored_text
     from ftpatch.write import paths
 
-    if in_place and output:
+    if given.in_place and given.output:
         raise UsageError("--in-place and -o exclude each other")
-    out = file if in_place else output or restore.default_output(file)
-    if not in_place:
-        paths.output_path(file, out)
-    paths.output_path(journal, out)
+    out = given.file if given.in_place else given.output or restore.default_output(given.file)
+    if not given.in_place:
+        paths.output_path(given.file, out)
+    paths.output_path(given.journal, out)
 
-    done = restore.restore(
-        file, journal, out, by_suffix=bool(output), dry_run=dry_run,
-        max_size=envelope.MAX_SIZE if max_size is None else max_size, note=note,
-    )  # fmt: skip
-    if format_ == "json":
+    max_size = envelope.MAX_SIZE if given.max_size is None else given.max_size
+    request = restore.RestoreRequest(given.file, given.journal, out, bool(given.output), given.dry_run, max_size)
+    done = restore.restore(request, note)
+    if given.format_ == "json":
         # an image of a form of its own, which no format but JSON is asked to show
-        document = Document("restore", [cast("ImageObject", _object(done, dry_run))])
+        document = Document("restore", [cast("ImageObject", restored_object(done, given.dry_run))])
         emit("".join(renderer("json")(document)))
     else:
-        emit("".join(_text(done, dry_run)))
+        emit("".join(restored_text(done, given.dry_run)))
     return 0
-
-
-def _object(done: Restored, dry_run: bool) -> RestoredObject:
-    """The image of the JSON report."""
-    from ftpatch.elf.identity import build_id
-
-    image, journal = done.image, done.journal
-    return {
-        "file": image.path,
-        "sha256": image.sha256,
-        "build_id": build_id(image),
-        "arch": done.arch.name,
-        "kind": image.kind,
-        "output": None if dry_run else {"file": done.path, "sha256": done.sha256, "elf_sha256": done.elf_sha256},
-        "restored": {
-            "journal": journal.path, "command": journal.command, "edits": journal.n_edits, "repacked": done.repacked,
-            "same": done.same,
-        },
-    }  # fmt: skip
-
-
-def _text(done: Restored, dry_run: bool) -> Iterator[str]:
-    journal = done.journal
-    since = ", since then packed in another way" if done.repacked else ""
-    yield f"{printable(done.image.path)}: {done.arch.name} {done.image.kind}\n"
-    yield f"  journal    {printable(journal.path)}: {journal.command}, {journal.n_edits} edits{since}\n"
-    what = "nothing written (dry run)" if dry_run else f"{printable(done.path)} written and checked"
-    same = "byte for byte the file that was patched" if done.same else "the content of the file that was patched"
-    yield f"  output     {what}; {same}\n"
-    yield f"  sha256     {done.sha256}\n"

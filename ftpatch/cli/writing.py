@@ -1,16 +1,30 @@
-"""What the verbs that write have in common: their options, the way to a file, its journal and its report."""
+"""What the verbs that write share, as one decorator: options, the way to a file, its journal and its report."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli.options import check_reports, files_ready, max_size, note, to_files, to_stdout
+from ftpatch.cli.options import (
+    F,
+    check_reports,
+    files_ready,
+    gathered,
+    layout,
+    max_size,
+    note,
+    options,
+    reports,
+    selectors,
+    to_files,
+    to_stdout,
+)
 from ftpatch.errors import UsageError
 from ftpatch.sites.scan import scan_file
 
@@ -19,6 +33,8 @@ if TYPE_CHECKING:
     from ftpatch.elf.image import Image
     from ftpatch.plan.plan import Plan
     from ftpatch.sites.scan import Scan
+
+    Choose = Callable[[Scan], tuple[Mask, tuple[str, ...]]]  # the chosen sites, and what to say of the choice
 
 output = [
     click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched)."),
@@ -36,16 +52,60 @@ output = [
 ]  # fmt: skip
 
 
-def records_option(*ways: str) -> list[Callable[[Any], Any]]:
-    """--records with the ways that the verb knows."""
-    option = click.option("--records", "way", default="auto", type=click.Choice(ways), show_default=True,
+@dataclass(frozen=True)
+class WritingOptions:
+    """The options that every writing verb has."""
+
+    file: str
+    func: tuple[str, ...]  # selectors, as are the next two
+    status: tuple[str, ...]
+    section: tuple[str, ...]
+    format_: str  # of stdout
+    report: tuple[str, ...]  # FORMAT=FILE, each
+    color: str
+    layout: str | None  # of sites, where it is forced
+    output: str | None
+    in_place: bool
+    dry_run: bool
+    signature: str  # strip or refuse one that is there
+    sign: tuple[str, str] | None  # key and certificate for a new one
+    max_size: int | None  # bytes that a packed file may unpack to
+    skip_unpatchable: bool
+
+
+def writing_verb(
+    verb: str, choose: Callable[..., Choose] | None = None, records: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Plan]], click.Command]:
+    """A decorator that makes a command of a function from scan, chosen sites and options to a plan.
+
+    The function has the parameters `scan`, `chosen` and `shared` (WritingOptions), and one for each option of its own.
+    choose: from `shared` and these to the choice, before any file is read; by the selectors alone where it is None.
+    records: the values of --records, where the verb has that option.
+    """
+
+    def command_of(decide: Callable[..., Plan]) -> click.Command:
+        @click.command(verb)
+        @click.argument("file", default="vmlinux", metavar="[FILE]")
+        @options(selectors, reports, [layout], output, _records(records))
+        @gathered("shared", WritingOptions)
+        @wraps(decide)
+        def command(shared: WritingOptions, **given: object) -> int:
+            chosen_by = choose(shared, **given) if choose else by_selectors(shared.func, shared.status, shared.section)
+            return _run(verb, shared, chosen_by, lambda scan, chosen: decide(scan, chosen, shared, **given))
+
+        return command
+
+    return command_of
+
+
+def _records(ways: tuple[str, ...]) -> list[Callable[[F], F]]:
+    """The option --records, where the verb knows any ways."""
+    option = click.option("--records", default="auto", type=click.Choice(ways), show_default=True,
                           help="How records leave the kernel's table.")  # fmt: skip
-    return [option]
+    return [option] if ways else []
 
 
-def chosen_by(
-    func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...]
-) -> Callable[[Scan], tuple[Mask, tuple[str, ...]]]:
+def by_selectors(func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...]) -> Choose:
     """A function from a scanned file to the sites that the selectors choose. Raises UsageError where there are none."""
     if not (func or status or section):
         raise UsageError("nothing is chosen", todo="--func NAME chooses functions, --func '*' all of them")
@@ -59,59 +119,69 @@ def chosen_by(
     return choose
 
 
-def run(
-    verb: str, file: str, options: dict[str, Any], choose: Callable[[Scan], tuple[Mask, tuple[str, ...]]],
-    decide: Callable[[Scan, Mask], Plan],
-) -> int:  # fmt: skip
-    """One writing command from its options to its exit code.
+@dataclass(frozen=True)
+class _Destinations:
+    """Where the results of a run go."""
 
-    options: those of `output`, of reports, and `layout`; choose: the chosen sites of a scanned file and what to say of
-    the choice; decide: the plan for them.
-    """
-    from ftpatch.journal.write import plan_object
-    from ftpatch.report import Document, destinations
-    from ftpatch.report.text.patch import N_SHOWN
-    from ftpatch.write import deliver, paths
+    out: str  # the patched file
+    report: tuple[str, ...]  # FORMAT=FILE, each, with the journal of --in-place
+    journal: str  # of --in-place, where no --report json=FILE takes its place; "" otherwise
+    formats: frozenset[str]  # of all reports, that on stdout included
 
-    report, in_place, dry_run = options["report"], options["in_place"], options["dry_run"]
-    if in_place and options["output"]:
+
+def _destinations(shared: WritingOptions) -> _Destinations:
+    """Where the results go. Raises UsageError where one would replace another file of this run."""
+    from ftpatch.report import destinations
+    from ftpatch.write import paths
+
+    if shared.in_place and shared.output:
         raise UsageError("--in-place and -o exclude each other")
-    formats = {name for name, _ in destinations(report)}
-    journal = ""
-    if in_place and "json" not in formats:
-        journal = f"{file}.ftpatch.json"
-        report, formats = (report, formats) if dry_run else ((*report, f"json={journal}"), {*formats, "json"})
-    out = file if in_place else options["output"] or f"{file}.patched"
-    check_reports(report, (file, out))
-    if not in_place:
-        paths.output_path(file, out)
+    formats, report, journal = {name for name, _ in destinations(shared.report)}, shared.report, ""
+    if shared.in_place and "json" not in formats:
+        journal = f"{shared.file}.ftpatch.json"
+        if not shared.dry_run:
+            report, formats = (*report, f"json={journal}"), {*formats, "json"}
+    out = shared.file if shared.in_place else shared.output or f"{shared.file}.patched"
+    check_reports(report, (shared.file, out))
+    if not shared.in_place:
+        paths.output_path(shared.file, out)
+    return _Destinations(out, report, journal, frozenset((shared.format_, *formats)))
 
-    scan = scan_file(file, options["layout"], options["max_size"])
-    if journal:
-        _require_unused(journal, scan.image)
-    packing, told = deliver.packing_for(scan.image, out, options["signature"], options["sign"])
-    chosen, said = choose(scan)
-    for text in said:
+
+def _run(verb: str, shared: WritingOptions, choose: Choose, decide: Callable[[Scan, Mask], Plan]) -> int:
+    """One writing command from its options to its exit code."""
+    from ftpatch.journal.write import plan_object
+    from ftpatch.report import Document
+    from ftpatch.report.text.patch import N_SHOWN
+    from ftpatch.write import deliver
+
+    to = _destinations(shared)
+    scan = scan_file(shared.file, shared.layout, shared.max_size)
+    if to.journal:
+        _require_unused(to.journal, scan.image)
+    packing, signature_notes = deliver.packing_for(scan.image, to.out, shared.signature, shared.sign)
+    chosen, selection_notes = choose(scan)
+    for text in selection_notes:
         note(text)
-    made = decide(scan, chosen)
-    made = replace(made, notes=(*made.notes, *told))
-    for text in made.warnings:
+    plan = decide(scan, chosen)
+    plan = replace(plan, notes=(*plan.notes, *signature_notes))
+    for text in plan.warnings:
         note(f"warning: {text}")
 
-    document = Document(verb)
-    hashed = "json" in {options["format_"], *formats}
-    shown = N_SHOWN if {options["format_"], *formats} == {"text"} else None
-    if dry_run:
-        document.images.append(plan_object(made, None, scan.image.sha256 if hashed else None, shown))
-        to_files(document, report)
+    # From here on nothing is decided.
+    document, hashed = Document(verb), "json" in to.formats
+    shown = N_SHOWN if to.formats == {"text"} else None  # text names a few sites only, and no edits
+    if shared.dry_run:
+        document.images.append(plan_object(plan, None, scan.image.sha256 if hashed else None, shown))
+        to_files(document, to.report)
     else:
 
-        def reports(written: deliver.Output, sha256: str | None) -> AbstractContextManager[None]:
-            document.images.append(plan_object(made, written, sha256, shown))
-            return files_ready(document, report)
+        def reports_of(written: deliver.Output, sha256: str | None) -> AbstractContextManager[None]:
+            document.images.append(plan_object(plan, written, sha256, shown))
+            return files_ready(document, to.report)
 
-        deliver.write_result(made, out, hashed, reports, packing, note)
-    to_stdout(document, options["format_"], options["color"])
+        deliver.write_result(plan, to.out, hashed, reports_of, packing, note)
+    to_stdout(document, shared.format_, shared.color)
     return 0
 
 

@@ -34,18 +34,29 @@ Pieces = Sequence[memoryview]
 
 
 @dataclass(frozen=True)
-class Restored:
-    """What was done. repacked: AFTER was compressed in another way than the patch had left it; same: the result is
-    the very file that was patched, and not only its content; hashes are those of the result."""
+class RestoreRequest:
+    """What is to be restored."""
 
-    image: Image
+    after: str  # the patched file
+    journal: str  # the file with its journal
+    out: str  # where the result goes; may be `after` itself
+    by_suffix: bool = False  # compressed as the name `out` says, where it says something; else as the file was
+    dry_run: bool = False  # everything but writing
+    max_size: int = envelope.MAX_SIZE  # bytes that a packed file may unpack to
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was done."""
+
+    image: Image  # the patched file
     arch: Arch
     journal: Journal
-    path: str
-    sha256: str
-    elf_sha256: str
-    repacked: bool
-    same: bool
+    path: str  # of the result
+    sha256: str  # of the result
+    elf_sha256: str  # of the ELF file in it
+    repacked: bool  # the patched file was compressed in another way than the patch had left it
+    same: bool  # the result is the very file that was patched, and not only its content
 
 
 def default_output(after: str) -> str:
@@ -58,32 +69,28 @@ def default_output(after: str) -> str:
     return name
 
 
-def restore(
-    after: str, journal_path: str, out: str, *, by_suffix: bool = False, dry_run: bool = False,
-    max_size: int = envelope.MAX_SIZE, note: Note = on_stderr,
-) -> Restored:  # fmt: skip
-    """Write the file that was patched to `out`, which may be `after` itself.
+def restore(request: RestoreRequest, note: Note = on_stderr) -> Restored:
+    """Write the file that was patched. note: told what else happens to files.
 
-    by_suffix: compressed as the name `out` says, where that says something; else always as the file was.
     Raises InputError and UnsupportedError for files that cannot be read or packed, PlanError for a journal of another
     file. Whatever is raised, nothing was written.
     """
-    journal = read_journal(journal_path)
-    image = open_image(after, max_size)
+    journal = read_journal(request.journal)
+    image = open_image(request.after, request.max_size)
     arch = image.arch
     repacked = _require_written_by(journal, image)
     elf = _reversed(journal, image)
     content = [*elf, memoryview(journal.cut)] if journal.cut else elf
     if _sha256(content) != journal.plain_sha256:
         raise _unsound(journal, "bytes of another file")
-    wrapping = wrapping_for(out, journal.wrapping) if by_suffix else journal.wrapping
-    packed = _packed(journal, content, wrapping, out)
+    wrapping = wrapping_for(request.out, journal.wrapping) if request.by_suffix else journal.wrapping
+    packed = _packed(journal, content, wrapping, request.out)
     same = wrapping == journal.wrapping
     sha256 = journal.sha256 if same else _sha256(packed)
     elf_sha256 = _sha256(elf) if journal.cut else journal.plain_sha256
-    done = Restored(image, arch, journal, out, sha256, elf_sha256, repacked, same)
-    if not dry_run:
-        _write(done, packed, max_size, note)
+    done = Restored(image, arch, journal, request.out, sha256, elf_sha256, repacked, same)
+    if not request.dry_run:
+        _write(done, packed, request.max_size, note)
     return done
 
 

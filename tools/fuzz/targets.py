@@ -254,7 +254,7 @@ def fuzz_journal(data: bytes, seen: Seen) -> None:
         files = seeds.patched()
         after = files.get(found.output.sha256) or next(iter(files.values()))
         with named(after) as name:
-            done = restore.restore(name, path, _out(), dry_run=True, max_size=MAX_SIZE)
+            done = restore.restore(restore.RestoreRequest(name, path, _out(), dry_run=True, max_size=MAX_SIZE))
         assert not done.same or done.sha256 == found.sha256, "another file than the journal names"
 
 

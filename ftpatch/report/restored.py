@@ -1,0 +1,42 @@
+"""What `restore` did, as the image of its JSON report and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ftpatch.elf.identity import build_id
+from ftpatch.errors import printable
+from ftpatch.journal.restore import Restored
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import RestoredObject
+
+
+def restored_object(done: Restored, dry_run: bool) -> RestoredObject:
+    """The image of the JSON report."""
+    image, journal = done.image, done.journal
+    return {
+        "file": image.path,
+        "sha256": image.sha256,
+        "build_id": build_id(image),
+        "arch": done.arch.name,
+        "kind": image.kind,
+        "output": None if dry_run else {"file": done.path, "sha256": done.sha256, "elf_sha256": done.elf_sha256},
+        "restored": {
+            "journal": journal.path, "command": journal.command, "edits": journal.n_edits, "repacked": done.repacked,
+            "same": done.same,
+        },
+    }  # fmt: skip
+
+
+def restored_text(done: Restored, dry_run: bool) -> Iterator[str]:
+    """The text report, line by line."""
+    journal = done.journal
+    since = ", since then packed in another way" if done.repacked else ""
+    yield f"{printable(done.image.path)}: {done.arch.name} {done.image.kind}\n"
+    yield f"  journal    {printable(journal.path)}: {journal.command}, {journal.n_edits} edits{since}\n"
+    what = "nothing written (dry run)" if dry_run else f"{printable(done.path)} written and checked"
+    same = "byte for byte the file that was patched" if done.same else "the content of the file that was patched"
+    yield f"  output     {what}; {same}\n"
+    yield f"  sha256     {done.sha256}\n"
