@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NAMED_FUNCTION = ("DW_TAG_subprogram", "DW_AT_name", "DW_FORM_strp")
 INLINED_COPY = ("DW_TAG_inlined_subroutine", "DW_AT_abstract_origin", "DW_FORM_ref4")
 DW_INL_INLINED, DW_INL_DECLARED_INLINED = 1, 3  # of DW_AT_inline: it is inlined somewhere
+MAX_INL = 3  # the greatest value of DW_AT_inline
 MAX_HITS = 1024  # references that are looked at: one per unit that uses the function
 MAX_NAMES, CHUNK = 64, 16 << 20  # strings that end in the name; bytes that are searched at a time
 MAX_CODE = 3  # bytes of the number with which an entry begins; kernels have some hundred abbreviations in a unit
@@ -116,8 +117,16 @@ def _subprograms(debug: DebugInfo, hits: list[int]) -> Iterator[Subprogram]:
         if unit and entry is not None:
             debug.steps.take(len(data) // BYTES_PER_STEP)
             values = unit.values(entry)
+            if not _plausible(values, entry - unit.pos, len(data)):
+                continue
             inlined = values.get("DW_AT_inline") in (DW_INL_INLINED, DW_INL_DECLARED_INLINED)
             yield Subprogram(inlined, _copies(unit, data, entry) if inlined else 0, values.get("DW_AT_decl_line"))
+
+
+def _plausible(values: dict[str, Any], entry: int, size: int) -> bool:
+    """Whether these are the attributes of a subprogram at byte `entry` of its unit, not bytes that look like one by
+    chance: the next sibling does not lie in front of it, and DW_AT_inline is one of four values."""
+    return bool(entry <= values.get("DW_AT_sibling", entry) < size and values.get("DW_AT_inline", 0) <= MAX_INL)
 
 
 def _entry_with(unit: Unit, data: bytes, pos: int, first: tuple[str, str, str]) -> int | None:
