@@ -15,6 +15,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,6 +61,26 @@ class Found:
     notes: tuple[str, ...] = ()
     missing: frozenset[str] = frozenset()
     n_chosen: int = 0
+
+
+@contextmanager
+def _unseen(n: int) -> Iterator[Callable[[int], object]]:
+    yield lambda done: None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is told to whom while a journey runs. By default nobody hears of it."""
+
+    # remarks: a line each
+    note: Callable[[str], None] = lambda text: None
+    # the files of a tree before any of them is read; what this raises ends the journey
+    listed: Callable[[Sequence[str]], object] = lambda files: None
+    # for so many files, a context with a function that is called with how many more are done
+    progress: Callable[[int], AbstractContextManager[Callable[[int], object]]] = _unseen
+
+
+SILENT = Watch()
 
 
 class Packed(Sequence["SiteRow"]):
@@ -117,15 +138,24 @@ def walk(top: str) -> Listing:
     return Listing(tuple(path for path, _ in files), tuple(size for _, size in files), tuple(errors))
 
 
-def scan_tree(
-    listing: Listing, request: Request, jobs: int | None = None, advance: Callable[[int], object] = int
-) -> list[Found]:
-    """Every file's result and every folder's error, in the order of their names; see `over_files`.
+def scan_tree(top: str, request: Request, jobs: int | None = None, watch: Watch = SILENT) -> list[Found]:
+    """Every file's result and every folder's error, in the order of their names; see `over_tree`.
 
     Raises SelectionError for selectors that are none.
     """
-    found = over_files(listing, partial(scan_files, request), jobs, advance)
-    return sorted([*found, *listing.errors], key=lambda one: os.fsencode(one.path))
+    listing, files = over_tree(top, lambda listing: partial(scan_files, request), jobs, watch)
+    return sorted([*files, *listing.errors], key=lambda one: os.fsencode(one.path))
+
+
+def over_tree(
+    top: str, work: Callable[[Listing], Callable[[Sequence[str]], list[Result]]], jobs: int | None, watch: Watch
+) -> tuple[Listing, list[Result]]:
+    """The modules of a tree, and what `work` of these gives for each; see `over_files`. Raises InputError for none."""
+    listing = walk(top)
+    watch.listed(listing.files)
+    made = work(listing)
+    with watch.progress(len(listing.files)) as advance:
+        return listing, over_files(listing, made, jobs, advance)
 
 
 def over_files(

@@ -95,7 +95,7 @@ STAYS = [".comment", ".gnu_debuglink"]
 
 def image_of(path: str | Path, tmp_path: Path) -> bytes:
     out = tmp_path / "image"
-    size, _ = api.write_image(str(path), str(out))
+    size = api.image(str(path), str(out)).size
     made = out.read_bytes()
     assert size == len(made)
     return made

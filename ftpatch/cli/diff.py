@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli.options import check_reports, failed, layout, options, reports, to_files, to_stdout
-from ftpatch.errors import UsageError
+from ftpatch.cli.options import check_reports, failed, layout, options, reports, to_files, to_stdout, watch
 
 if TYPE_CHECKING:
     from ftpatch.compare.diff import Compared
     from ftpatch.document.types import ImageObject
     from ftpatch.finding import Finding
-    from ftpatch.report import Document
 
 CLASSES = ("layout", "module", "lost", "reach", "removed", "renamed", "gained", "added", "count")
 FAIL_HELP = "Exit 1 only for this kind of change; repeatable. Others are shown all the same."
@@ -37,57 +35,26 @@ def command(
 
     Exit code 1 if there is a difference; with --fail-on, if there is one of that kind.
     """
+    from ftpatch import api
     from ftpatch.compare import diff
     from ftpatch.report import Document, destinations, shows_more
     from ftpatch.rules.register import rules_for
 
     hashed = shows_more([format_, *(name for name, _ in destinations(report))])
-    if os.path.isdir(old) != os.path.isdir(new):
-        raise UsageError("a tree and a file cannot be compared", new, expected="two files, or two directories")
     check_reports(report, [old, new])
+    tree = new if os.path.isdir(new) else None
+    found = api.diff(old, new, layout, hashed, jobs, watch(report))
     document = Document("diff", show_sites=show_all, rules=rules_for("diff"), fail_on="error" if fail_on else "note")
-    if os.path.isdir(old):
-        compared = _trees(old, new, layout, hashed, jobs, report, document)
-    else:
-        compared = [_files(old, new, layout, hashed)]
-    for one in compared:
-        document.images.append(_image(one, diff.judged(one.findings, fail_on), new if os.path.isdir(new) else None))
+    for path, error, top in found.errors:
+        failed(document, path, error, top)
+    for one in found.compared:
+        document.images.append(_image(one, diff.judged(one.findings, fail_on), tree))
     to_files(document, report)
     to_stdout(document, format_, color)
-    changed = any(not fail_on or diff.class_of(found) in fail_on for one in compared for found in one.findings)
+    changed = any(
+        not fail_on or diff.class_of(finding) in fail_on for one in found.compared for finding in one.findings
+    )
     return max([int(changed), *(error["code"] for error in document.errors)])
-
-
-def _files(old: str, new: str, layout: str | None, hashed: bool) -> Compared:
-    from ftpatch.compare.diff import compare_files
-    from ftpatch.compare.digest import digest_file
-
-    sides = [digest_file(layout, hashed, path) for path in (old, new)]
-    for side in sides:
-        if side.error:
-            raise side.error
-    return compare_files(sides[0], sides[1])
-
-
-def _trees(
-    old: str, new: str, layout: str | None, hashed: bool, jobs: int | None, report: tuple[str, ...], document: Document
-) -> list[Compared]:
-    """All modules of both trees; a file that cannot be read is an error of the whole, and none of its findings."""
-    from ftpatch import trees
-    from ftpatch.cli.scan import _progress
-    from ftpatch.compare import diff
-
-    sides = []
-    for top in (old, new):
-        listing = trees.walk(top)
-        check_reports(report, listing.files)
-        with _progress(len(listing.files)) as advance:
-            found = diff.read_tree(listing, layout, hashed, jobs, advance)
-        bad = [(one.path, one.error) for one in found if one.error]
-        for path, error in bad + [(one.path, one.error) for one in listing.errors if one.error]:
-            failed(document, path, error, top)
-        sides.append(found)
-    return diff.compare_trees(sides[0], sides[1], (old, new))
 
 
 def _image(one: Compared, findings: Sequence[Finding], top: str | None) -> ImageObject:

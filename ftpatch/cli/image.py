@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ftpatch.cli import emit
+from ftpatch.cli.options import note
 from ftpatch.errors import printable
 
 
@@ -16,7 +17,8 @@ def command(vmlinux: str, output: str) -> int:
     objcopy call makes; where firmware boots the ELF itself, that without its debug sections."""
     from ftpatch import api
 
-    size, arch = api.write_image(vmlinux, output)
-    what = "firmware boots the ELF itself, here without debug sections" if arch.boot == "elf" else "a flat boot image"
-    emit(f"{printable(output)}: {size} bytes, {arch.name}: {what}\n")
+    made = api.image(vmlinux, output, api.Watch(note))
+    elf = made.arch.boot == "elf"
+    what = "firmware boots the ELF itself, here without debug sections" if elf else "a flat boot image"
+    emit(f"{printable(output)}: {made.size} bytes, {made.arch.name}: {what}\n")
     return 0

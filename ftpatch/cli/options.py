@@ -18,6 +18,7 @@ from ftpatch.report import Document, destinations, format_names, renderer
 if TYPE_CHECKING:
     from ftpatch.document.types import ErrorRow
     from ftpatch.errors import FtpatchError
+    from ftpatch.trees import Watch
 
 F = TypeVar("F", bound=Callable[..., object])
 R = TypeVar("R")
@@ -167,6 +168,23 @@ def failed(document: Document, path: str, error: FtpatchError, tree: str | None 
         row["tree"] = tree
     document.errors.append(row)
     return error.exit_code
+
+
+def watch(report: tuple[str, ...]) -> Watch:
+    """A command line that listens: remarks on stderr, a bar on a terminal, no report that replaces a module."""
+    from ftpatch.trees import Watch
+
+    return Watch(note, lambda files: check_reports(report, files), _bar)
+
+
+@contextmanager
+def _bar(n: int) -> Iterator[Callable[[int], object]]:
+    """A function that moves a bar on a terminal's stderr by so many files; without a terminal it does nothing."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with click.progressbar(length=n, label="modules", show_pos=True, file=sys.stderr) as bar:
+        yield bar.update
 
 
 def note(text: str) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +18,7 @@ from ftpatch.cli.options import (
     selectors,
     to_files,
     to_stdout,
+    watch,
 )
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.sites.scan import scan_file
@@ -98,15 +96,12 @@ def _file(path: str, request: Request, with_sites: bool, document: Document) -> 
 
 def _tree(top: str, request: Request, jobs: int | None, report: tuple[str, ...], document: Document) -> int:
     """Add all modules of a tree to the document, and their totals; a tree that was named twice counts once."""
-    from ftpatch import trees
+    from ftpatch import api, trees
     from ftpatch.report.totals import totals
 
     if any(one["tree"] == top for one in document.trees):
         return 0
-    listing = trees.walk(top)
-    check_reports(report, listing.files)
-    with _progress(len(listing.files)) as advance:
-        found = trees.scan_tree(listing, request, jobs, advance)
+    found = api.scan_tree(top, request, jobs, watch(report))
     worst = 0
     for one in found:
         for text in one.notes:
@@ -119,13 +114,3 @@ def _tree(top: str, request: Request, jobs: int | None, report: tuple[str, ...],
     if request.selects:
         trees.require_chosen(top, found)
     return worst
-
-
-@contextmanager
-def _progress(n: int) -> Iterator[Callable[[int], object]]:
-    """A function that moves a bar on a terminal's stderr by so many files; without a terminal it does nothing."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    with click.progressbar(length=n, label="modules", show_pos=True, file=sys.stderr) as bar:
-        yield bar.update

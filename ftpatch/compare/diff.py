@@ -12,15 +12,16 @@ Functions are matched by name and source file; one that is alone with its name o
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ftpatch import trees
-from ftpatch.compare.digest import Digest, Key, Site, digest_files
-from ftpatch.errors import UsageError
+from ftpatch.compare.digest import Digest, Key, Site, digest_file, digest_files
+from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.explain.untraceable import base_name, text_of
 from ftpatch.finding import SEVERITIES, Finding
 from ftpatch.rules.register import rules_for
@@ -78,12 +79,42 @@ def _severities() -> dict[str, str]:
     return {rule.id: rule.severity for rule in rules_for("diff")}
 
 
-def read_tree(
-    listing: trees.Listing, layout: str | None, hashed: bool, jobs: int | None, advance: Callable[[int], object] = int
-) -> list[Digest]:
-    """The digests of all modules of a tree, in the order of their names."""
-    found = trees.over_files(listing, partial(digest_files, layout, hashed), jobs, advance)
-    return sorted(found, key=lambda one: one.path)
+@dataclass(frozen=True)
+class Comparison:
+    """What changed between two files, or between two trees with the worst module first."""
+
+    compared: tuple[Compared, ...]
+    # of trees, the files that could not be read: path, why, the tree
+    errors: tuple[tuple[str, FtpatchError, str], ...] = ()
+
+
+def compare(
+    old: str, new: str, layout: str | None = None, hashed: bool = False, jobs: int | None = None,
+    watch: trees.Watch = trees.SILENT,
+) -> Comparison:  # fmt: skip
+    """Two files or two trees, read and compared. Raises what reading a file raises, and UsageError for one of each."""
+    if os.path.isdir(old) != os.path.isdir(new):
+        raise UsageError("a tree and a file cannot be compared", new, expected="two files, or two directories")
+    if not os.path.isdir(old):
+        sides = [digest_file(layout, hashed, path) for path in (old, new)]
+        for side in sides:
+            if side.error:
+                raise side.error
+        return Comparison((compare_files(sides[0], sides[1]),))
+    before, errors = _read_tree(old, layout, hashed, jobs, watch)
+    after, more = _read_tree(new, layout, hashed, jobs, watch)
+    return Comparison(tuple(compare_trees(before, after, (old, new))), (*errors, *more))
+
+
+def _read_tree(
+    top: str, layout: str | None, hashed: bool, jobs: int | None, watch: trees.Watch
+) -> tuple[list[Digest], list[tuple[str, FtpatchError, str]]]:
+    """The digests of all modules of a tree in the order of their names, and what could not be read."""
+    listing, found = trees.over_tree(top, lambda listing: partial(digest_files, layout, hashed), jobs, watch)
+    found.sort(key=lambda digest: digest.path)
+    bad = [(one.path, one.error, top) for one in found if one.error]
+    bad += [(one.path, one.error, top) for one in listing.errors if one.error]
+    return found, bad
 
 
 def compare_trees(old: Sequence[Digest], new: Sequence[Digest], tops: tuple[str, str]) -> list[Compared]:

@@ -7,50 +7,46 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftpatch.arrays import Mask
 from ftpatch.document.rows import image_object
 from ftpatch.explain.diagnosis import Diagnosis
+from ftpatch.explain.function import Diagnoses, Explanation
 from ftpatch.explain.untraceable import Absence, Named
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES
 
 if TYPE_CHECKING:
-    from ftpatch.document.explained import AbsentObject, ExplainedRow, SplatRow, SplatSite, SymbolRow
+    from ftpatch.document.explained import AbsentObject, SplatRow, SplatSite, SymbolRow
     from ftpatch.document.types import ImageObject
 
 
-def explain_object(
-    scan: Scan, chosen: Mask, told: list[ExplainedRow], func: str, others: Sequence[Named], hashed: bool
-) -> ImageObject:
-    """The chosen sites, and beside each its explanation. func: the selector; others: same names without a site."""
-    image = image_object(scan, chosen, scan.image.sha256 if hashed else None)
-    for site, more in zip(image["sites"], told, strict=True):
+def explanation_object(told: Explanation, hashed: bool) -> ImageObject:
+    """The chosen sites, and beside each its explanation; or why there is no site of that name."""
+    image = image_object(told.scan, told.chosen, told.scan.image.sha256 if hashed else None)
+    if told.absence is not None:
+        image["asked"], image["absent"] = told.absence.name, _absent(told.absence)
+        return image
+    for site, more in zip(image["sites"], told.sites, strict=True):
         concurrency = more["concurrency"]
         site["concurrency"] = concurrency and concurrency["class"]
-    image["asked"], image["explained"], image["others"] = func, told, _symbols(others)
+    image["asked"], image["explained"], image["others"] = told.func, told.sites, _symbols(told.others)
     return image
 
 
-def absence_object(scan: Scan, absence: Absence, hashed: bool) -> ImageObject:
-    """Why there is no site of that name."""
-    nothing = np.zeros(len(scan.sites), dtype=bool)
-    image = image_object(scan, nothing, scan.image.sha256 if hashed else None)
-    inlined = [one for one in absence.debug.functions if one.inlined]
-    absent: AbsentObject = {
+def _absent(absence: Absence) -> AbsentObject:
+    inlined = [function for function in absence.debug.functions if function.inlined]
+    return {
         "function": absence.name,
         "text": absence.text,
         "symbols": _symbols(absence.symbols),
         "renamed": [{"name": name, "text": text} for name, text in absence.clones],
         "inlined": {
-            "units": len(inlined), "copies": sum(one.copies for one in inlined),
+            "units": len(inlined), "copies": sum(function.copies for function in inlined),
             "unreadable": absence.debug.unreadable or None,
         },
         "imported": absence.imported,
         "modules": None if absence.modules is None else list(absence.modules),
         "near": list(absence.near),
     }  # fmt: skip
-    image["asked"], image["absent"] = absence.name, absent
-    return image
 
 
 def _symbols(named: Sequence[Named]) -> list[SymbolRow]:
@@ -70,9 +66,9 @@ def splat_image(scan: Scan, told: Sequence[Diagnosis], hashed: bool) -> ImageObj
     return image_object(scan, chosen, scan.image.sha256 if hashed else None)
 
 
-def splat_rows(told: Sequence[Diagnosis], scan: Scan | None = None) -> list[SplatRow]:
+def splat_rows(diagnoses: Diagnoses) -> list[SplatRow]:
     """One object per message."""
-    return [_splat(one, scan) for one in told]
+    return [_splat(one, diagnoses.scan) for one in diagnoses.told]
 
 
 def _splat(one: Diagnosis, scan: Scan | None) -> SplatRow:

@@ -1,0 +1,99 @@
+"""A selector explained: every site that it names, or why there is none of that name; and a log of a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ftpatch import trees
+from ftpatch.arrays import Mask
+from ftpatch.errors import SelectionError
+from ftpatch.explain.site import explain
+from ftpatch.explain.untraceable import Absence, Named, absence, named
+from ftpatch.sites.scan import Scan, scan_file
+from ftpatch.sites.select import select
+
+if TYPE_CHECKING:
+    from ftpatch.document.explained import ExplainedRow
+    from ftpatch.explain.diagnosis import Diagnosis
+
+N_SITES = 32  # that one run explains
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What there is to say of a selector in one file."""
+
+    scan: Scan
+    func: str  # the selector
+    chosen: Mask  # over the site table: the sites that are explained
+    sites: list[ExplainedRow] = field(default_factory=list)  # one per chosen site
+    others: list[Named] = field(default_factory=list)  # symbols of the same name without a site
+    absence: Absence | None = None  # why nothing is chosen
+    error: SelectionError | None = None  # what choosing said, where nothing knows the name
+
+
+@dataclass(frozen=True)
+class Diagnoses:
+    """The messages of a log, and the file that printed them, if it was given."""
+
+    told: list[Diagnosis]
+    scan: Scan | None = None
+
+
+def explain_function(
+    scan: Scan, func: str, against: Sequence[str] = (), modules: str | None = None, watch: trees.Watch = trees.SILENT
+) -> Explanation:
+    """Everything about the sites that a selector names, or about the name that has none.
+
+    against: what a module is loaded by; modules: a tree to look in for what the file does not have. Raises
+    SelectionError where the selector is no plain name and matches nothing.
+    """
+    name = _name_of(func)
+    try:
+        selection = select(scan.sites, [func])
+    except SelectionError as error:
+        if name is None:
+            raise
+        why = absence(scan.image, scan.sites, name, _modules(name, modules) if modules else None)
+        nothing = np.zeros(len(scan.sites), dtype=bool)
+        return Explanation(scan, func, nothing, absence=why, error=None if why.known else error)
+    for text in selection.notes:
+        watch.note(text.replace("are taken", "are explained"))
+    index = np.flatnonzero(selection.mask)
+    if len(index) > N_SITES:
+        watch.note(f"{len(index)} sites; the first {N_SITES} are explained")
+        selection.mask[index[N_SITES:]] = False
+    sites = [explain(scan, site, against) for site in index[:N_SITES].tolist()]
+    others = [] if name is None else [one for one in named(scan.image, scan.sites, func) if not one.has_site]
+    return Explanation(scan, func, selection.mask, sites, others)
+
+
+def _name_of(func: str) -> str | None:
+    """The function that a selector names; None where it is no plain name."""
+    name = func.partition("@")[0]
+    return None if not name or any(char in func for char in "*?[/:+!") or func.startswith(("0x", "0X")) else name
+
+
+def _modules(name: str, top: str) -> tuple[str, ...]:
+    """The modules of a tree that have a site of that name."""
+    found = trees.scan_tree(top, trees.Request(None, (name,), (), (), False, False))
+    return tuple(one.path for one in found if one.n_chosen)
+
+
+def explain_log(text: str, path: str | None = None, layout: str | None = None) -> Diagnoses:
+    """Every ftrace message in a log, taken apart; path: the kernel or module that printed it.
+
+    Raises InputError where there is none, and what reading the file raises.
+    """
+    from ftpatch.explain.diagnosis import diagnose, diagnose_in
+    from ftpatch.explain.splat import parse
+
+    splats = parse(text)
+    if path is None:
+        return Diagnoses([diagnose(splat) for splat in splats])
+    scan = scan_file(path, layout)
+    return Diagnoses([diagnose_in(splat, scan) for splat in splats], scan)

@@ -1,0 +1,134 @@
+"""The journey of a check over files and trees: what each gives, after the gate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ftpatch import trees
+from ftpatch.errors import FtpatchError, InputError
+from ftpatch.finding import Finding
+from ftpatch.rules import gate
+from ftpatch.rules.register import known_rules
+from ftpatch.rules.run import Checked, Request, check_file, check_files, kernel_of, prepare
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject
+
+MAX_TEXT = 1 << 26  # bytes of a configuration
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of every file, and which findings count."""
+
+    request: Request = field(default_factory=lambda: Request(known_rules()))
+    config: gate.Config = field(default_factory=gate.Config)
+    baseline: gate.Baseline = field(default_factory=gate.Baseline)
+    fail_on: str = "error"  # the least severity that fails a check
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """What one file gave."""
+
+    path: str
+    image: ImageObject  # without findings
+    findings: tuple[Finding, ...]  # those that count
+    known: int  # that the baseline has
+    ignored: int  # by the configuration
+    keys: tuple[gate.Key, ...]  # of all that are not ignored: what a baseline would have
+    live: int  # records
+    where: str  # how a baseline names the file
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one file, or all modules of a tree, gave."""
+
+    files: tuple[CheckedFile, ...]
+    errors: tuple[tuple[str, FtpatchError], ...] = ()  # of a tree: files and folders that could not be read
+    n_bad: int = 0  # how many of those are files
+    failed: bool = False  # whether a finding is severe enough to fail the check
+
+
+def settings_for(
+    *, select: Sequence[str] = (), ignore: Sequence[str] = (), config: str | None = None, baseline: str | None = None,
+    kconfig: str | None = None, against: str | None = None, layout: str | None = None, lines: bool = False,
+    fail_on: str | None = None, full: bool = False, sites: bool = False,
+) -> Settings:  # fmt: skip
+    """The settings of one check, from rule names and from files: an ftpatch.toml, a baseline, a .config, a vmlinux.
+
+    lines: with source lines; full: with checksums and all figures; sites: with all sites. Raises UsageError for what
+    is no rule or no such file, and what reading the vmlinux raises.
+    """
+    rules = known_rules()
+    told = gate.parse_config(_read(config), config, rules) if config else gate.Config()
+    known = gate.read_baseline(baseline) if baseline else gate.Baseline()
+    asked = gate.asked(rules, told, select, ignore)
+    options = gate.parse_kconfig(_read(kconfig), kconfig) if kconfig else None
+    request = Request(asked, layout, against, options, told.must, lines, None, full, sites)
+    if against:
+        kernel_of(against)
+    return Settings(request, told, known, fail_on or told.fail_on or "error")
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_TEXT + 1)
+    except OSError as error:
+        raise InputError("cannot be read", path, found=error.strerror or str(error)) from None
+    if len(data) > MAX_TEXT:
+        raise InputError("too long", path, expected=f"at most {MAX_TEXT} bytes")
+    return data
+
+
+def check_path(
+    path: str, settings: Settings | None = None, jobs: int | None = None, watch: trees.Watch = trees.SILENT
+) -> CheckResult:
+    """One file, or the modules of a tree. Raises FtpatchError for a file that cannot be read, and for an empty tree."""
+    settings = settings or Settings()
+    if os.path.isdir(path):
+        return _tree(path, settings, jobs, watch)
+    checked = check_file(replace(settings.request, before=_before([path], settings, None)), path)
+    return _result([_judged(checked, settings, None)], settings)
+
+
+def _tree(top: str, settings: Settings, jobs: int | None, watch: trees.Watch) -> CheckResult:
+    """All modules of a tree, side by side."""
+
+    def work(listing: trees.Listing) -> Callable[[Sequence[str]], list[Checked]]:
+        if settings.request.against:
+            prepare(settings.request.against)
+        return partial(check_files, replace(settings.request, before=_before(listing.files, settings, top)))
+
+    listing, found = trees.over_tree(top, work, jobs, watch)
+    found.sort(key=lambda checked: os.fsencode(checked.path))
+    files = [_judged(one, settings, top) for one in found if one.error is None]
+    bad = [(one.path, one.error) for one in listing.errors if one.error is not None]
+    bad += [(one.path, one.error) for one in found if one.error is not None]
+    return replace(_result(files, settings), errors=tuple(bad), n_bad=len(found) - len(files))
+
+
+def _before(paths: Sequence[str], settings: Settings, top: str | None) -> Mapping[str, int]:
+    """Live records that the baseline has for these files."""
+    live = settings.baseline.live
+    return {path: live[name] for path in paths if (name := gate.object_name(path, top)) in live}
+
+
+def _judged(checked: Checked, settings: Settings, top: str | None) -> CheckedFile:
+    assert checked.image is not None
+    where = gate.object_name(checked.path, top)
+    found = [(one.finding, one.after) for one in checked.found]
+    judged = gate.judge(found, where, settings.config, settings.baseline)
+    return CheckedFile(
+        checked.path, checked.image, judged.left, judged.known, judged.ignored, judged.keys, checked.live, where
+    )  # fmt: skip
+
+
+def _result(files: Sequence[CheckedFile], settings: Settings) -> CheckResult:
+    return CheckResult(tuple(files), failed=any(gate.fails(one.findings, settings.fail_on) for one in files))
