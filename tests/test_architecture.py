@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,75 @@ def test_the_version_is_the_packages() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.stdout == f"ftpatch, version {__version__}\n"
+
+
+# -- what is a machine's fact stands in arch/ ------------------------------------------------------------------------
+
+MACHINE = re.compile(
+    r"\b(arm64|aarch64|ppc64|ppc64le|powerpc|x86_64|x86-64|amd64|riscv|s390x?|EM_\w+)\b", re.IGNORECASE
+)
+NAMED = re.compile(r"(?i)arm64|aarch64|ppc|powerpc|x86_64|riscv|s390")
+INSTRUCTION = re.compile(r"\b(bl|blr|bctr|bcl|mflr|mtlr|mtctr|adrp|bti|addis|addi|ldur|endbr64|paciasp|ret|eret)\b")
+# Not yet: this list only ever loses lines.
+STILL_NAME_MACHINES = {
+    "proof.aims", "proof.arrivals", "proof.called", "proof.calls", "proof.decoders", "proof.emulate",
+    "proof.emulate.loader", "proof.emulate.qemu_sandbox", "proof.emulate.relocate", "proof.end", "proof.pairs",
+    "proof.prove", "proof.stubs",
+}  # fmt: skip
+EMULATORS = {"proof.emulate.arm64", "proof.emulate.ppc64le", "proof.emulate.guest_ppc64le", "proof.reach_ppc64le"}
+
+
+def looks_like_an_instruction(number: int) -> bool:
+    """32 bits that are no power of two, no run of ones from either end, and none of their complements."""
+    inverse = number ^ 0xFFFF_FFFF
+    return (
+        0x1000_0000 <= number <= 0xFFFF_FFFF
+        and all(value & (value - 1) and value & (value + 1) for value in (number, inverse))
+    )  # fmt: skip
+
+
+def machine_facts(tree: ast.AST) -> list[str]:
+    """What in a module is a fact of one machine: its name, its ELF number asked for, its instructions."""
+    documented = (ast.Module, ast.FunctionDef, ast.ClassDef)
+    docstrings = {id(node.body[0].value) for node in ast.walk(tree)
+                  if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)}  # fmt: skip
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(str(text)) if id(node) not in docstrings and (
+                MACHINE.search(text) or INSTRUCTION.search(text)
+            ):
+                found.append(f"{node.lineno}: {text}")
+            case ast.Constant(int(number)) if looks_like_an_instruction(number):
+                found.append(f"{node.lineno}: {number:#x}")
+            case ast.Name(name) | ast.Attribute(_, name) if NAMED.search(name) or name == "e_machine":
+                found.append(f"{node.lineno}: {name}")
+            case ast.alias(name) if NAMED.search(name):
+                found.append(f"import {name}")
+            case ast.Subscript(_, ast.Attribute(ast.Name("arch") | ast.Attribute(_, "arch"), "name")):
+                found.append(f"{node.lineno}: a table by the machine's name")
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if room(name) != "arch" and name not in EMULATORS))
+def test_facts_of_a_machine_stand_in_arch(name: str) -> None:
+    found = machine_facts(ast.parse(MODULES[name].read_text()))
+    if name == "elf.image":  # the one place that asks which machine a file is for
+        found.remove(next(one for one in found if one.endswith("e_machine")))
+    if name in STILL_NAME_MACHINES:
+        assert found, f"{name} names no machine any more: take it off the list"
+    else:
+        assert found == []
+
+
+@pytest.mark.parametrize(
+    ("code", "n"),
+    [
+        ("if arch.name == 'arm64': pass", 1), ("x = 'a word about PPC64'", 1), ("PPC_NOP", 1), ("image.e_machine", 1),
+        ("TABLE[arch.name]", 1), ("TABLE[case.arch.name]", 1), ("word == 0x6000_0000", 1), ("word == 0xD503_201F", 1),
+        ("x = 'bl (the loader)'", 1), ("import arm64_things", 1), ("0xFFFF_FFFF", 0), ("0x8000_0000", 0),
+        ("def f():\n 'arm64 is told here'", 0), ("TABLE[rule.name]", 0), ("x = 'blank'", 0), ("x & 0xFFFF_F000", 0),
+    ],
+)  # fmt: skip
+def test_a_fact_of_a_machine_is_seen(code: str, n: int) -> None:
+    assert len(machine_facts(ast.parse(code))) == n

@@ -349,7 +349,7 @@ NEVER = [
      "_printk, "
      "expected bl _printk; nop"),
     (PPC64LE, "bl _printk\nblr", "f.S:1: a call out of the module has no room for the TOC to be loaded again: found bl "
-     "_printk without a nop behind it, expected a nop, which the loader turns into ld r2,24(r1)"),
+     "_printk without a nop behind it, expected a nop, which the loader turns into the load of the TOC"),
     (ARM64, EXAMPLE["arm64"].replace("_printk", "mini_work"), "--stub-asm mini_work: the symbol is itself among "
      "the chosen "
      "sites: found a call that leads back to itself, expected another function – --func '!mini_work' leaves it out"),

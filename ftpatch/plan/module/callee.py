@@ -36,7 +36,7 @@ NO_OPS = "the sites run ftrace_caller with an ops object of their own that does 
 def resolve_callee(scan: Scan, shape: Shape, request: EnableRequest, kernel: Image | None) -> Callee:
     """What the request's sites will call. Raises PolicyError or SelectionError where that cannot be."""
     image, arch = scan.image, scan.arch
-    assert arch.modules is not None
+    assert arch.modules is not None and arch.assembly is not None
     _check_options(request, image.path)
     if request.stub is None:
         return _called(image, arch, shape, request, kernel)
@@ -44,7 +44,8 @@ def resolve_callee(scan: Scan, shape: Shape, request: EnableRequest, kernel: Ima
     if not goes_on and (request.hook or request.target):
         raise PolicyError("the stub never goes on to its target", request.stub.path,
                           found=f"--{'hook' if request.hook else 'target'}, but no `target` in the assembly",
-                          expected="b or bl target", todo="leave the option out")  # fmt: skip
+                          expected=f"{arch.assembly.jump} or {arch.assembly.call} target",
+                          todo="leave the option out")  # fmt: skip
     target = _called(image, arch, shape, request, kernel) if goes_on and not request.hook else None
     return _stub(image, arch, shape, request, request.stub, target)
 

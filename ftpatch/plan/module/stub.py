@@ -30,6 +30,8 @@ def require_direct(arch: Arch, stub: Stub, outside: frozenset[str], entry: str, 
     outside: the symbols that are not in the module; entry: the kernel's entry that `target` is, or empty; ops_size: not
     0 where that entry reads an ops pointer by its return address. Raises PolicyError.
     """
+    assert arch.assembly is not None  # by which the stub was read
+    jump, call = arch.assembly.jump, arch.assembly.call
     toc = arch.modules.toc if arch.modules else ""
     for one in stub.code.fixups:
         if one.kind == arch.abs64:
@@ -37,15 +39,15 @@ def require_direct(arch: Arch, stub: Stub, outside: frozenset[str], entry: str, 
         calls, where = _calls(arch, stub, one), stub.where(one.off)
         if entry and one.symbol == TARGET:
             if calls and ops_size:
-                raise PolicyError(f"{entry} cannot be called from here", where, found="bl target",
-                                  expected="b target, as it finds its ops by the return address")  # fmt: skip
+                raise PolicyError(f"{entry} cannot be called from here", where, found=f"{call} target",
+                                  expected=f"{jump} target, as it finds its ops by the return address")  # fmt: skip
         elif toc and one.symbol in outside and not calls:
             raise PolicyError("a jump out of the module would leave the caller with another TOC", where,
-                              found=f"b {one.symbol}", expected=f"bl {one.symbol}; nop")  # fmt: skip
+                              found=f"{jump} {one.symbol}", expected=f"{call} {one.symbol}; nop")  # fmt: skip
         elif toc and one.symbol in outside and stub.code.words[one.off // 4 + 1 : one.off // 4 + 2] != (arch.nop,):
             raise PolicyError("a call out of the module has no room for the TOC to be loaded again", where,
-                              found=f"bl {one.symbol} without a nop behind it",
-                              expected="a nop, which the loader turns into ld r2,24(r1)")  # fmt: skip
+                              found=f"{call} {one.symbol} without a nop behind it",
+                              expected="a nop, which the loader turns into the load of the TOC")  # fmt: skip
 
 
 def not_shown(arch: Arch, stub: Stub, out_of_line: bool, entry: str) -> str:
