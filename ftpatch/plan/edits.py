@@ -14,18 +14,19 @@ import numpy as np
 from ftpatch.arrays import I64, U8
 from ftpatch.elf.editor import Placed
 
+# What a byte may change for. `thunk`: a shared stub; `bound`: the end of the record table in ftrace_init's code.
 LEGAL = ("site", "stub", "literal", "record", "relocation", "thunk", "bound", "symbol", "header")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Edits of one kind: pos (n,), old and new (n, width) bytes; `ids` says which site, slot or row owns each."""
+    """Edits of one kind and one width."""
 
-    kind: str
-    ids: I64
-    pos: I64
-    old: U8
-    new: U8
+    kind: str  # one of LEGAL
+    ids: I64  # (n,) the site, slot or row that owns each
+    pos: I64  # (n,) file positions
+    old: U8  # (n, width) bytes before
+    new: U8  # (n, width) bytes after
 
 
 def group(kind: str, data: U8, ids: I64, pos: I64, new: U8) -> Group:
@@ -47,21 +48,23 @@ def as_bytes(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> U8:
 
 
 class Edits:
-    """All edits of a plan. Raises AssertionError where two of them touch the same byte: that is our own mistake.
-
-    tail: what follows the original bytes, piece behind piece.
-    """
+    """All edits of a plan. Raises AssertionError where two of them touch the same byte: that is our own mistake."""
 
     def __init__(self, groups: Iterable[Group], tail: Sequence[Placed] = ()) -> None:
-        self.groups = tuple(one for one in groups if len(one.pos))
-        self.tail = tuple(tail)
-        pos = np.concatenate([np.zeros(0, np.int64), *(one.pos for one in self.groups)])
-        width = np.concatenate([np.zeros(0, np.int64), *(np.full(len(g.pos), g.old.shape[1]) for g in self.groups)])
-        which = np.concatenate([np.zeros(0, np.int64), *(np.full(len(g.pos), i) for i, g in enumerate(self.groups))])
-        nth = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(one.pos)) for one in self.groups)])
+        self.groups = tuple(part for part in groups if len(part.pos))
+        self.tail = tuple(tail)  # what follows the original bytes, piece behind piece
+        pos = np.concatenate([np.zeros(0, np.int64), *(part.pos for part in self.groups)])
+        width = np.concatenate(
+            [np.zeros(0, np.int64), *(np.full(len(part.pos), part.old.shape[1]) for part in self.groups)]
+        )
+        which = np.concatenate(
+            [np.zeros(0, np.int64), *(np.full(len(part.pos), i) for i, part in enumerate(self.groups))]
+        )
+        nth = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(part.pos)) for part in self.groups)])
         order = np.argsort(pos, kind="stable")
-        self.pos: I64 = pos[order]
-        self.width: I64 = width[order].astype(np.int64)
+        self.pos: I64 = pos[order]  # file position of each edit, ascending
+        self.width: I64 = width[order].astype(np.int64)  # its bytes
+        # Edit i of the file is row _nth[i] of group _which[i].
         self._which, self._nth = which[order].astype(np.int64), nth[order].astype(np.int64)
         if np.any(self.pos[:-1] + self.width[:-1] > self.pos[1:]):
             at = int(np.argmax(self.pos[:-1] + self.width[:-1] > self.pos[1:]))
@@ -73,8 +76,8 @@ class Edits:
     def __iter__(self) -> Iterator[tuple[int, bytes, bytes, str, int]]:
         """(pos, old, new, kind, id) of the edits between the original bytes, in file order."""
         for pos, which, nth in zip(self.pos.tolist(), self._which.tolist(), self._nth.tolist(), strict=True):
-            one = self.groups[which]
-            yield pos, one.old[nth].tobytes(), one.new[nth].tobytes(), one.kind, int(one.ids[nth])
+            part = self.groups[which]
+            yield pos, part.old[nth].tobytes(), part.new[nth].tobytes(), part.kind, int(part.ids[nth])
 
     def n_bytes(self) -> int:
         """Bytes that the edits own."""
@@ -91,13 +94,13 @@ class Edits:
         False, and nothing certain about `chunk`, where old bytes are not as the plan saw them.
         """
         sound = True
-        for one in self.groups:
-            inside = (one.pos >= start) & (one.pos < start + len(chunk))
+        for part in self.groups:
+            inside = (part.pos >= start) & (part.pos < start + len(chunk))
             if not inside.any():
                 continue
-            index = (one.pos[inside] - start)[:, None] + np.arange(one.old.shape[1])
-            sound &= bool(np.array_equal(chunk[index], one.old[inside]))
-            chunk[index] = one.new[inside]
+            index = (part.pos[inside] - start)[:, None] + np.arange(part.old.shape[1])
+            sound &= bool(np.array_equal(chunk[index], part.old[inside]))
+            chunk[index] = part.new[inside]
         return sound
 
     def runs(self, gap: int) -> list[tuple[int, int]]:

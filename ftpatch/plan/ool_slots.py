@@ -173,7 +173,7 @@ def _hand_out(arch: Arch, areas: list[Area], sites: U64, used: list[int], over_f
 
     over_full: pass over slots that hold something, earlier stubs of ours behind the kernel's; the kernel does not look.
     """
-    at, found = list(used), np.zeros(len(sites), dtype=np.uint64)
+    at, slot_va = list(used), np.zeros(len(sites), dtype=np.uint64)
     low, high = arch.call.low, arch.call.high
     free = [_first_free(area, n) if over_full else n for area, n in zip(areas, at, strict=True)]
     for i, site in enumerate(sites.tolist()):  # each slot depends on all before it
@@ -181,11 +181,11 @@ def _hand_out(arch: Arch, areas: list[Area], sites: U64, used: list[int], over_f
             slot = area.va + free[number] * area.slot
             last = number == len(areas) - 1
             if free[number] < area.n and (last or low <= site - slot <= high):
-                found[i] = slot
+                slot_va[i] = slot
                 at[number] = free[number] + 1
                 free[number] = _first_free(area, at[number]) if over_full else at[number]
                 break
-    return at, found
+    return at, slot_va
 
 
 def _first_free(area: Area, start: int) -> int:

@@ -81,8 +81,8 @@ def _shared(sites: SiteTable) -> Mask:
     """Sites that several records name."""
     known = np.flatnonzero((sites.sec >= 0) & (sites.row >= 0))
     site, times = np.unique(sites.body_va[known], return_counts=True)
-    found: Mask = np.isin(sites.body_va, site[times > 1]) & (sites.sec >= 0)
-    return found
+    shared: Mask = np.isin(sites.body_va, site[times > 1]) & (sites.sec >= 0)
+    return shared
 
 
 def refuse_without_record(draft: Draft) -> None:
@@ -145,22 +145,22 @@ def refuse_relocated(draft: Draft) -> None:
     sites, shape, index = draft.sites, draft.shape, draft.open()
     for sec in np.unique(sites.sec[index]).tolist():
         mine = index[sites.sec[index] == sec]
-        found = relocations_of(draft.image, sec)
+        rows = relocations_of(draft.image, sec)
         start = sites.off[mine] + sites.site[mine]
         if not shape.called:
-            for i in mine[touched(found, start, 4 * len(shape.old))].tolist():
+            for i in mine[touched(rows, start, 4 * len(shape.old))].tolist():
                 draft.reasons[i] = "a relocation writes into its words"
             continue
-        for i in mine[~_called(draft, found, start)].tolist():
+        for i in mine[~_called(draft, rows, start)].tolist():
             draft.reasons[i] = f"its call has no single relocation to {shape.called}"
 
 
-def _called(draft: Draft, found: Relocations, start: I64) -> Mask:
+def _called(draft: Draft, rows: Relocations, start: I64) -> Mask:
     """Whether nothing but one call of the layout's function is relocated at each site. start: offsets of the calls."""
     assert draft.arch.modules is not None
-    right = np.isin(found.symbol, draft.image.symbols.rows_named(draft.shape.called))
-    calls = found.off[right & (found.kind == draft.arch.modules.branch)]
-    return np.asarray((touching(found, start, 4) == 1) & np.isin(start, calls))
+    right = np.isin(rows.symbol, draft.image.symbols.rows_named(draft.shape.called))
+    calls = rows.off[right & (rows.kind == draft.arch.modules.branch)]
+    return np.asarray((touching(rows, start, 4) == 1) & np.isin(start, calls))
 
 
 def refuse_other_relocations(draft: Draft) -> None:
@@ -190,8 +190,8 @@ def refuse_sites_too_early(draft: Draft, target: Target, force: bool) -> None:
         draft.remarks.append(f"what runs before the paca exists is not known: no {far.start} or no {far.ready} here")
     else:
         through = {va: image.symbols.value(name) for va, name in linker_stubs(image).items()}
-        found, why = far.runs_before(image.code, lambda va: through.get(va) or va, start, ready)
-        early |= found
+        walked, why = far.runs_before(image.code, lambda va: through.get(va) or va, start, ready)
+        early |= walked
         if why:
             draft.remarks.append(f"what runs before the paca exists is not fully known: {why}")
     at = np.array(sorted(early), dtype=np.uint64)

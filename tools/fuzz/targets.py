@@ -369,9 +369,9 @@ TARGETS = {
         ("document/json_input.py", "journal/read.py", "journal/restore.py"),
         40,
     ),
-    "module": Target(fuzz_enable, seeds.modules_of, mutate.elf, ("plan/module/plan.py", "elf/editor.py"), 12),
+    "module": Target(fuzz_enable, seeds.modules_of, mutate.elf, ("plan/module/enable.py", "elf/editor.py"), 12),
     "vmlinux": Target(
         fuzz_enable, _linkable, mutate.elf, ("plan/enable.py", "plan/records_out.py", "plan/ool_slots.py"), 12
     ),
-    "undo": Target(fuzz_undo, _undoable, mutate.elf, ("plan/undo.py", "plan/module/undo.py"), 6),
+    "undo": Target(fuzz_undo, _undoable, mutate.elf, ("plan/disable.py", "plan/drop.py", "plan/records_back.py"), 6),
 }

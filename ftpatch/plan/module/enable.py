@@ -54,20 +54,21 @@ def _preflight(module: Module, against: Against) -> tuple[Check, ...]:
     """What can be told of the module before it is loaded, with the kernel or without."""
     if against.kernel is None:
         return (reach(module),)
-    known = {kernel_spelling(one.info.first("name") or ""): read_exports(one.image) for one in against.others}
+    names = [kernel_spelling(other.info.first("name") or "") for other in against.others]
+    known = {name: read_exports(other.image) for name, other in zip(names, against.others, strict=True)}
     return preflight(module, against.kernel, known)
 
 
 def _assemble(draft: Draft, request: EnableRequest, module: Module, wanted: Callee, checks: tuple[Check, ...]) -> Plan:
-    index, scan, against = draft.open(), draft.scan, request.against
+    index, scan = draft.open(), draft.scan
     gone, n = draft.gone(index), len(index)
     words = np.empty((n, len(draft.shape.new)), dtype=np.uint32)
     words[:] = [word.bits for word in draft.shape.new]
     editor, told = Editor(scan.image), list(wanted.notes)
     calls: tuple[build.Call, ...] = ()
     if n:
-        builder = build.Builder(editor, draft.arch, draft.shape, wanted, module, against.kernel, against.others)
-        calls = builder.build(scan.sites, index, words)
+        builder = build.Builder(editor, module, draft.shape, wanted, request.against)
+        calls = builder.build(index, words)
         told += builder.notes
         cut_records(editor, scan.records, gone)
     told += [HOOK_CONTEXT] if request.hook and request.stub is None else []
@@ -81,7 +82,7 @@ def _assemble(draft: Draft, request: EnableRequest, module: Module, wanted: Call
     return Plan(
         verb="enable", scan=scan, chosen=request.chosen, reasons=draft.reasons, index=index, new_words=words,
         slot_values=np.zeros(0, np.uint64), stub=tuple(call.stub for call in calls),
-        stub_why=tuple(call.why or "" for call in calls),
+        stub_why=tuple(call.why for call in calls),
         record=tuple(left.tolist()), calls=no_calls(n), gone=gone, returned=index[:0],
         summary=PlanSummary(way, KEPT if way == "keep" else CUT, wanted.name, None, ops, "literal" if ops else "none"),
         edits=edits_of(scan.image, editor), callee=wanted, notes=tuple(told) if n else (),

@@ -33,38 +33,40 @@ def require_direct(arch: Arch, stub: Stub, outside: frozenset[str], entry: str, 
     assert arch.assembly is not None  # by which the stub was read
     jump, call = arch.assembly.jump, arch.assembly.call
     toc = arch.modules.toc if arch.modules else ""
-    for one in stub.code.fixups:
-        if one.kind == arch.abs64:
+    for fixup in stub.code.fixups:
+        if fixup.kind == arch.abs64:
             continue
-        calls, where = _calls(arch, stub, one), stub.where(one.off)
-        if entry and one.symbol == TARGET:
+        calls, where = _calls(arch, stub, fixup), stub.where(fixup.off)
+        if entry and fixup.symbol == TARGET:
             if calls and ops_size:
                 raise PolicyError(f"{entry} cannot be called from here", where, found=f"{call} target",
                                   expected=f"{jump} target, as it finds its ops by the return address")  # fmt: skip
-        elif toc and one.symbol in outside and not calls:
+        elif toc and fixup.symbol in outside and not calls:
             raise PolicyError("a jump out of the module would leave the caller with another TOC", where,
-                              found=f"{jump} {one.symbol}", expected=f"{call} {one.symbol}; nop")  # fmt: skip
-        elif toc and one.symbol in outside and stub.code.words[one.off // 4 + 1 : one.off // 4 + 2] != (arch.nop,):
+                              found=f"{jump} {fixup.symbol}", expected=f"{call} {fixup.symbol}; nop")  # fmt: skip
+        elif (
+            toc and fixup.symbol in outside and stub.code.words[fixup.off // 4 + 1 : fixup.off // 4 + 2] != (arch.nop,)
+        ):
             raise PolicyError("a call out of the module has no room for the TOC to be loaded again", where,
-                              found=f"{call} {one.symbol} without a nop behind it",
+                              found=f"{call} {fixup.symbol} without a nop behind it",
                               expected="a nop, which the loader turns into the load of the TOC")  # fmt: skip
 
 
 def not_shown(arch: Arch, stub: Stub, out_of_line: bool, entry: str) -> str:
     """Why the stub is not known to keep the contract of a site; empty where it is."""
     toc = arch.modules.toc if arch.modules else ""
-    branches = [one for one in stub.code.fixups if one.kind != arch.abs64]
-    for one in branches:
-        calls, there = _calls(arch, stub, one), f"at line {stub.lines[one.off // 4]}"
-        if one.symbol == SITE and (calls or one.addend != 4):
-            return f"it goes to site{one.addend:+d} {there}, and only `b site+4` goes on behind the site"
-        if one.symbol == TARGET and entry and calls:
+    branches = [fixup for fixup in stub.code.fixups if fixup.kind != arch.abs64]
+    for fixup in branches:
+        calls, there = _calls(arch, stub, fixup), f"at line {stub.lines[fixup.off // 4]}"
+        if fixup.symbol == SITE and (calls or fixup.addend != 4):
+            return f"it goes to site{fixup.addend:+d} {there}, and only `b site+4` goes on behind the site"
+        if fixup.symbol == TARGET and entry and calls:
             return f"it calls {entry} {there}, which then takes the stub for the site, and may change where it returns"
-        if one.symbol not in (SITE, TARGET) and not calls:
-            return f"it ends in {one.symbol} {there}, and a C function does not return as a site needs it"
-        if one.symbol == TARGET and not entry and not calls:
+        if fixup.symbol not in (SITE, TARGET) and not calls:
+            return f"it ends in {fixup.symbol} {there}, and a C function does not return as a site needs it"
+        if fixup.symbol == TARGET and not entry and not calls:
             return f"it ends in the hook {there}, and a C function does not return as a site needs it"
-    c_calls = [one for one in branches if _calls(arch, stub, one) and one.symbol != SITE]
+    c_calls = [fixup for fixup in branches if _calls(arch, stub, fixup) and fixup.symbol != SITE]
     if toc and c_calls and toc not in stub.symbols:
         return WITHOUT_TOC
     return _walk(arch, stub, out_of_line, bool(entry))
@@ -73,11 +75,11 @@ def not_shown(arch: Arch, stub: Stub, out_of_line: bool, entry: str) -> str:
 def _walk(arch: Arch, stub: Stub, out_of_line: bool, to_entry: bool) -> str:
     places = {name: PLACES + APART * at for at, name in enumerate(sorted(stub.symbols))}
     words = np.array(stub.code.words, dtype=np.uint32)
-    for one in stub.code.fixups:
-        if one.kind != arch.abs64:
-            distance = places[one.symbol] + one.addend - one.off
+    for fixup in stub.code.fixups:
+        if fixup.kind != arch.abs64:
+            distance = places[fixup.symbol] + fixup.addend - fixup.off
             word = arch.call.encode(np.array([distance], dtype=np.int64))[0]
-            words[one.off // 4] |= word & np.uint32(~arch.call.word.mask & 0xFFFF_FFFF)
+            words[fixup.off // 4] |= word & np.uint32(~arch.call.word.mask & 0xFFFF_FFFF)
 
     def read(va: int, n: int) -> U32:
         return words[va // 4 : va // 4 + n] if va >= 0 else words[:0]
@@ -92,6 +94,6 @@ def _line(stub: Stub, off: int) -> str:
     return f"at line {stub.lines[off // 4]}" if off < 4 * len(stub.lines) else "behind its end"
 
 
-def _calls(arch: Arch, stub: Stub, one: Fixup) -> bool:
+def _calls(arch: Arch, stub: Stub, fixup: Fixup) -> bool:
     """Whether the branch at a fixup is one that comes back."""
-    return bool(arch.call.word.matches(np.array([stub.code.words[one.off // 4]], dtype=np.uint32))[0])
+    return bool(arch.call.word.matches(np.array([stub.code.words[fixup.off // 4]], dtype=np.uint32))[0])
