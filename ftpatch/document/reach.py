@@ -35,7 +35,7 @@ def reach_of(scan: Scan, rows: I64) -> Reach | None:
     init = in_init_text(image, va)
     if image.kind == "vmlinux" and table.shape.out_of_line and arch.site_stub:
         try:
-            va, init = boot_calls(image, arch, arch.site_stub, int((~init).sum()), int(init.sum()))
+            va, init = boot_calls(image, arch.site_stub, int((~init).sum()), int(init.sum()))
             rows = np.full(len(va), -1, dtype=np.int64)
         except PolicyError:
             pass  # the areas make no sense: the sites are what is left to measure from

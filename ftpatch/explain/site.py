@@ -47,38 +47,38 @@ ENDS = (
 )
 
 
-def explain(found: Scan, index: int, against: Sequence[str] = ()) -> ExplainedRow:
+def explain(scan: Scan, index: int, against: Sequence[str] = ()) -> ExplainedRow:
     """Everything about one site of a scanned file. index: in the site table."""
-    image, table = found.image, found.sites
-    plan = _plan(found, index, against)
+    image, sites = scan.image, scan.sites
+    plan = _plan(scan, index, against)
     refused = isinstance(plan, FtpatchError)
     what: ExplainedRow = {
-        "row": int(table.row[index]) if table.row[index] >= 0 else None,
-        "function": table.name(index),
-        "symbols": symbols_at(image, table, index),
-        "source": _source(image, table, index),
-        "slot": _slot(image, found.records, int(table.row[index])),
-        "code": [_site_code(found, index, plan)],
+        "row": int(sites.row[index]) if sites.row[index] >= 0 else None,
+        "function": sites.name(index),
+        "symbols": symbols_at(image, sites, index),
+        "source": _source(image, sites, index),
+        "slot": _slot(image, scan.records, int(sites.row[index])),
+        "code": [_site_code(scan, index, plan)],
         "patch": None,
         "refused": str(plan) if refused else None,
         "edits": [],
         "concurrency": None,
-        "verdict": verdict(found, index),
-        "place": table.place_text(index) if table.sec[index] >= 0 else None,
-        "pos": int(table.pos[index]) if table.sec[index] >= 0 and table.pos[index] >= 0 else None,
-        "status": STATUSES[table.status[index]],
+        "verdict": verdict(scan, index),
+        "place": sites.place_text(index) if sites.sec[index] >= 0 else None,
+        "pos": int(sites.pos[index]) if sites.sec[index] >= 0 and sites.pos[index] >= 0 else None,
+        "status": STATUSES[sites.status[index]],
     }
     if not isinstance(plan, FtpatchError):
-        _add_patch(what, found, index, plan)
+        _add_patch(what, scan, index, plan)
     return what
 
 
-def _add_patch(what: ExplainedRow, found: Scan, index: int, plan: Plan) -> None:
+def _add_patch(what: ExplainedRow, scan: Scan, index: int, plan: Plan) -> None:
     """What enable would do with the site, and whether it could do that on a running kernel."""
-    table = found.sites
-    what["code"] += _stub_code(found, plan)
-    classes = classify(found, index, plan)
-    whole = live_patching.of_site(found.arch, int(table.body_va[index]), plan.new_words.shape[1])
+    sites = scan.sites
+    what["code"] += _stub_code(scan, plan)
+    classes = classify(scan, index, plan)
+    whole = live_patching.of_site(scan.arch, int(sites.body_va[index]), plan.new_words.shape[1])
     kind = whole or classes[-1].kind
     live, text = live_patching.LIVE[kind]
     summary, distance = plan.summary, plan.distance
@@ -95,41 +95,41 @@ def _add_patch(what: ExplainedRow, found: Scan, index: int, plan: Plan) -> None:
     what["concurrency"] = {"class": kind, "live": live, "text": text}
 
 
-def verdict(found: Scan, index: int) -> str:
+def verdict(scan: Scan, index: int) -> str:
     """One sentence on whether the function can be traced."""
-    table = found.sites
-    status = STATUSES[table.status[index]]
+    sites = scan.sites
+    status = STATUSES[sites.status[index]]
     text = VERDICTS[status]
-    listed = bool(table.row[index] >= 0)
+    listed = bool(sites.row[index] >= 0)
     if status in ("enabled", "half", "unexpected"):
         text += ENDS[listed]
-    if listed and bool(in_init_text(found.image, table.va[index : index + 1])[0]):
+    if listed and bool(in_init_text(scan.image, sites.va[index : index + 1])[0]):
         text += "; listed until init memory is freed at the end of boot"
     return text
 
 
-def symbols_at(image: Image, table: SiteTable, index: int) -> list[EntrySymbol]:
+def symbols_at(image: Image, sites: SiteTable, index: int) -> list[EntrySymbol]:
     """The symbols at the function's entry, the one that kallsyms prefers first."""
     symbols, functions = image.symbols, image.functions
-    found: list[EntrySymbol] = []
-    for at in range(int(table.func[index]), int(table.func_end[index])):
+    entry_symbols: list[EntrySymbol] = []
+    for at in range(int(sites.func[index]), int(sites.func_end[index])):
         row = int(functions.row[at])
-        found.append(
+        entry_symbols.append(
             {
                 "name": symbols.name(row), "bind": BINDS.get(int(symbols.bind[row]), "other"),
                 "file": symbols.file_of(row), "value": _hex(int(symbols.rows["st_value"][row])),
                 "size": int(symbols.rows["st_size"][row]),
             }
         )  # fmt: skip
-    return found
+    return entry_symbols
 
 
-def _source(image: Image, table: SiteTable, index: int) -> str | None:
+def _source(image: Image, sites: SiteTable, index: int) -> str | None:
     from ftpatch.elf.debug_lines import source_lines
 
-    if table.sec[index] < 0:
+    if sites.sec[index] < 0:
         return None
-    return source_lines(image, [int(table.entry_va[index])])[0]
+    return source_lines(image, [int(sites.entry_va[index])])[0]
 
 
 def _slot(image: Image, records: RecordTable, row: int) -> SlotObject | None:
@@ -152,11 +152,11 @@ def _slot(image: Image, records: RecordTable, row: int) -> SlotObject | None:
     }
 
 
-def _plan(found: Scan, index: int, against: Sequence[str]) -> Plan | FtpatchError:
-    chosen = np.zeros(len(found.sites), dtype=bool)
+def _plan(scan: Scan, index: int, against: Sequence[str]) -> Plan | FtpatchError:
+    chosen = np.zeros(len(scan.sites), dtype=bool)
     chosen[index] = True
     try:
-        return make_plan(found, EnableRequest(chosen, against=read_against(found, against)))
+        return make_plan(scan, EnableRequest(chosen, against=read_against(scan, against)))
     except FtpatchError as error:
         return error
 
@@ -164,56 +164,56 @@ def _plan(found: Scan, index: int, against: Sequence[str]) -> Plan | FtpatchErro
 # -- words ---------------------------------------------------------------------------------------------------------
 
 
-def _site_code(found: Scan, index: int, plan: Plan | FtpatchError) -> CodeBlock:
+def _site_code(scan: Scan, index: int, plan: Plan | FtpatchError) -> CodeBlock:
     """The words from the record or the entry to behind the call, now and then."""
-    image, table = found.image, found.sites
-    if table.sec[index] < 0 or table.shape is None:
+    image, sites = scan.image, scan.sites
+    if sites.sec[index] < 0 or sites.shape is None:
         return {"what": "site", "words": []}
-    first = int(min(table.va[index], table.entry_va[index], table.body_va[index]))
-    call, end = int(table.branch_va[index]), int(table.branch_va[index]) + found.arch.call.size
+    first = int(min(sites.va[index], sites.entry_va[index], sites.body_va[index]))
+    call, end = int(sites.branch_va[index]), int(sites.branch_va[index]) + scan.arch.call.size
     first = max(first, call - BEFORE)
-    literal = None if table.shape.literal is None else int(table.va[index]) + table.shape.literal
+    literal = None if sites.shape.literal is None else int(sites.va[index]) + sites.shape.literal
     names: dict[int, str] = {}
-    local = [("local entry", table.local_va)] if table.local_va[index] != table.entry_va[index] else []
-    for name, column in (("entry", table.entry_va), *local, ("record", table.va), ("call", table.branch_va)):
+    local = [("local entry", sites.local_va)] if sites.local_va[index] != sites.entry_va[index] else []
+    for name, column in (("entry", sites.entry_va), *local, ("record", sites.va), ("call", sites.branch_va)):
         at = int(column[index])
         names[at] = f"{names[at]}, {name}" if at in names else name
     edits = None if isinstance(plan, FtpatchError) else plan.edits
-    if found.arch.unit == 1:  # so that a row starts behind the call, whatever the disassembler knows
+    if scan.arch.unit == 1:  # so that a row starts behind the call, whatever the disassembler knows
         names.setdefault(end, "")
     rows = code_rows(image, first, end + AFTER - first, edits, names, literal)
     return {"what": "site", "words": rows}
 
 
-def _stub_code(found: Scan, plan: Plan) -> list[CodeBlock]:
+def _stub_code(scan: Scan, plan: Plan) -> list[CodeBlock]:
     """The words of the stubs that the call goes through, in a linked kernel."""
     stubs: list[CodeBlock] = []
-    slot, through, own = int(plan.calls.slot[0]), int(plan.calls.through[0]), found.arch.site_stub
+    slot, through, own = int(plan.calls.slot[0]), int(plan.calls.through[0]), scan.arch.site_stub
     if slot and own is not None:
         literal = int(plan.calls.branch_to[0]) - slot
-        words = code_rows(found.image, slot, literal + own.size, plan.edits, {}, slot if literal else None)
+        words = code_rows(scan.image, slot, literal + own.size, plan.edits, {}, slot if literal else None)
         stubs.append({"what": "out-of-line stub", "words": words})
     if through >= 0:
         stub = plan.calls.shared[through]
-        words = code_rows(found.image, stub.va, 4 * len(stub.words), plan.edits, {})
+        words = code_rows(scan.image, stub.va, 4 * len(stub.words), plan.edits, {})
         stubs.append({"what": "shared stub", "words": words})
     return stubs
 
 
-def classify(found: Scan, index: int, plan: Plan) -> list[live_patching.EditClass]:
+def classify(scan: Scan, index: int, plan: Plan) -> list[live_patching.EditClass]:
     """The class of every edit of code and of its pointer, in the order in which a running kernel would make them."""
-    table, arch = found.sites, found.arch
-    base = 0 if found.image.linked else int(found.image.base[int(table.sec[index])])
+    sites, arch = scan.sites, scan.arch
+    base = 0 if scan.image.linked else int(scan.image.base[int(sites.sec[index])])
     classes = []
     for group in plan.edits.groups:
         if group.kind == "literal" and len(group.pos):
             old, new = (int.from_bytes(side[0].tobytes(), "little") for side in (group.old, group.new))
             va = (
                 int(plan.calls.slot[0])
-                or int(table.va[index]) + (table.shape.literal or 0 if table.shape else 0) - base
+                or int(sites.va[index]) + (sites.shape.literal or 0 if sites.shape else 0) - base
             )
             classes.append(live_patching.of_literal("ops pointer", va, old, new))
-    old_words, va = table.body()[index].tolist(), int(table.body_va[index]) - base
+    old_words, va = sites.body()[index].tolist(), int(sites.body_va[index]) - base
     for i, (old, new) in enumerate(zip(old_words, plan.new_words[0].tolist(), strict=True)):
         what = "call" if i == len(old_words) - 1 else "word in front of the call"
         classes.append(live_patching.of_word(arch, what, va + 4 * i, old, new))

@@ -28,30 +28,30 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
     """
     scan = plan.scan
     chosen = plan.chosen if shown is None else _first(plan, shown)
-    found = image_object(scan, chosen, sha256)
+    report = image_object(scan, chosen, sha256)
     at = {site: row for row, site in enumerate(plan.index.tolist())}  # row of the plan's columns, by site
-    found["sites"] = [
+    report["sites"] = [
         {**site, **(_changed(plan, at[index]) if index in at else _left(plan, index))}
-        for index, site in zip(np.flatnonzero(chosen).tolist(), found["sites"], strict=True)
+        for index, site in zip(np.flatnonzero(chosen).tolist(), report["sites"], strict=True)
     ]
     summary = plan.summary
-    found["request"] = {
+    report["request"] = {
         "target": summary.target, "target_va": _address(summary.target_va), "ops": summary.ops,
         "ops_via": summary.ops_via, "records": summary.records, "records_why": summary.records_why,
     }  # fmt: skip
-    found["notes"] = [*plan.warnings, *plan.notes]
-    found["output"] = None if output is None else {
+    report["notes"] = [*plan.warnings, *plan.notes]
+    report["output"] = None if output is None else {
         "file": output.path, "sha256": output.sha256, "elf_sha256": output.elf_sha256,
     }  # fmt: skip
-    found["done"] = {
+    report["done"] = {
         "patched": len(plan.index), "left": int(plan.chosen.sum()) - len(plan.index),
         "edits": len(plan.edits), "bytes": plan.edits.n_bytes(),
     }  # fmt: skip
-    found["size"] = len(scan.image.data)
-    found["packing"] = _packing(scan.image, sha256) if output and sha256 else None  # it costs a compression
+    report["size"] = len(scan.image.data)
+    report["packing"] = _packing(scan.image, sha256) if output and sha256 else None  # it costs a compression
     signed = output.trailer if output else b""
-    found["edits"] = edit_rows(plan.edits, scan.sites, scan.image.trailer, signed) if shown is None else []
-    return found
+    report["edits"] = edit_rows(plan.edits, scan.sites, scan.image.trailer, signed) if shown is None else []
+    return report
 
 
 def _packing(image: Image, sha256: str) -> PackingObject:
@@ -60,14 +60,14 @@ def _packing(image: Image, sha256: str) -> PackingObject:
     from hashlib import sha256 as sha256_of
 
     contents = Contents(image.data, image.raw, image.mode, image.wrapping, image.trailer)
-    found: PackingObject = {"wrapping": image.wrapping, "encoder": encoder_of(contents), "plain_sha256": sha256}
+    packing: PackingObject = {"wrapping": image.wrapping, "encoder": encoder_of(contents), "plain_sha256": sha256}
     if image.wrapping != "none":
         plain = sha256_of(image.data.data)
         plain.update(image.trailer)
-        found["plain_sha256"] = plain.hexdigest()
-    if found["encoder"] is None:
-        found["original"] = b64encode(image.raw.data).decode()
-    return found
+        packing["plain_sha256"] = plain.hexdigest()
+    if packing["encoder"] is None:
+        packing["original"] = b64encode(image.raw.data).decode()
+    return packing
 
 
 def _first(plan: Plan, shown: int) -> Mask:
@@ -109,28 +109,28 @@ def _left(plan: Plan, index: int) -> SiteChange:
     }  # fmt: skip
 
 
-def edit_rows(edits: Edits, table: SiteTable, cut: bytes = b"", signed: bytes = b"") -> list[EditRow]:
+def edit_rows(edits: Edits, sites: SiteTable, cut: bytes = b"", signed: bytes = b"") -> list[EditRow]:
     """One object per edit, in file order; `owner` says whose bytes they are.
 
     What exists only before (`cut`, an appended signature) or only after (the grown part, a new signature) has an empty
     other side.
     """
-    size = len(table.image.data)
+    size = len(sites.image.data)
     rows: list[EditRow] = [
-        {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, table)}
+        {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, sites)}
         for pos, old, new, kind, number in edits
     ]
     rows += [{"pos": size, "old": cut.hex(), "new": "", "owner": "signature"}] if cut else []
-    rows += [{"pos": one.pos, "old": "", "new": one.new.hex(), "owner": one.owner} for one in edits.tail]
+    rows += [{"pos": piece.pos, "old": "", "new": piece.new.hex(), "owner": piece.owner} for piece in edits.tail]
     end = size + len(edits.grown)
     rows += [{"pos": end, "old": "", "new": signed.hex(), "owner": "signature"}] if signed else []
     return rows
 
 
-def _owner(kind: str, number: int, table: SiteTable) -> str:
+def _owner(kind: str, number: int, sites: SiteTable) -> str:
     if kind in ("site", "stub", "literal"):
-        row = int(table.row[number])
-        return f"{kind} row:{row}" if row >= 0 else f"{kind} {table.name(number)}"
+        row = int(sites.row[number])
+        return f"{kind} row:{row}" if row >= 0 else f"{kind} {sites.name(number)}"
     return {"record": f"record slot:{number}", "relocation": f"relocation row:{number}", "thunk": f"stub {number}",
             "bound": "end of the record table in ftrace_init", "symbol": f"symbol row:{number}",
             "header": "ELF header"}[kind]  # fmt: skip

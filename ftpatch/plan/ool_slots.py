@@ -119,7 +119,7 @@ def _taken_at_boot(scan: Scan, stub: SiteStub, areas: list[Area], sites: U64, li
     return used
 
 
-def boot_calls(image: Image, arch: Arch, stub: SiteStub, n_text: int, n_init: int) -> tuple[U64, Mask]:
+def boot_calls(image: Image, stub: SiteStub, n_text: int, n_init: int) -> tuple[U64, Mask]:
     """Where the stubs that the kernel hands out at boot call from, and which of them serve init text.
 
     The areas are filled from their starts; that a near one may be out of a site's reach is left out of account.

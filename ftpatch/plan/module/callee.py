@@ -10,7 +10,7 @@ Code is described once, with the relocations that it needs, and laid out by `bui
 
 from __future__ import annotations
 
-from ftpatch.arch import Arch, Code, Entry, Modules, Shape
+from ftpatch.arch import Code, Entry, Modules, Shape
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, SelectionError
@@ -24,7 +24,7 @@ from ftpatch.plan.stubasm.text import SITE, TARGET
 from ftpatch.plan.targets import READ
 from ftpatch.sites.scan import Scan
 
-OPS_SIZE = 256  # bytes of an ops object of ours, unless the kernel is seen to read further
+OPS_SIZE = 256  # bytes of a patch's ops object, unless the kernel is seen to read further
 AGAINST = "--against VMLINUX, the kernel that will load it"
 KERNEL_BOUND = (
     "the trampoline holds constants of this very kernel (build-id {build_id}): vermagic and symbol versions do not "
@@ -35,23 +35,24 @@ NO_OPS = "the sites run ftrace_caller with an ops object of their own that does 
 
 def resolve_callee(scan: Scan, shape: Shape, request: EnableRequest, kernel: Image | None) -> Callee:
     """What the request's sites will call. Raises PolicyError or SelectionError where that cannot be."""
-    image, arch = scan.image, scan.arch
-    assert arch.modules is not None and arch.assembly is not None
-    _check_options(request, image.path)
+    assembly = scan.arch.assembly
+    assert scan.arch.modules is not None and assembly is not None
+    _check_options(request, scan.image.path)
     if request.stub is None:
-        return _called(image, arch, shape, request, kernel)
+        return _called(scan, shape, request, kernel)
     goes_on = TARGET in request.stub.symbols
     if not goes_on and (request.hook or request.target):
         raise PolicyError("the stub never goes on to its target", request.stub.path,
                           found=f"--{'hook' if request.hook else 'target'}, but no `target` in the assembly",
-                          expected=f"{arch.assembly.jump} or {arch.assembly.call} target",
+                          expected=f"{assembly.jump} or {assembly.call} target",
                           todo="leave the option out")  # fmt: skip
-    target = _called(image, arch, shape, request, kernel) if goes_on and not request.hook else None
-    return _stub(image, arch, shape, request, request.stub, target)
+    target = _called(scan, shape, request, kernel) if goes_on and not request.hook else None
+    return _stub(scan, shape, request, request.stub, target)
 
 
-def _called(image: Image, arch: Arch, shape: Shape, request: EnableRequest, kernel: Image | None) -> Callee:
+def _called(scan: Scan, shape: Shape, request: EnableRequest, kernel: Image | None) -> Callee:
     """What the request's sites would call without a stub of the user's own."""
+    arch = scan.arch
     assert arch.modules is not None
     if request.hook:
         return _hook(arch.modules, shape, request.hook)
@@ -61,8 +62,8 @@ def _called(image: Image, arch: Arch, shape: Shape, request: EnableRequest, kern
                           expected=" or ".join(arch.entries),
                           todo="--hook calls a C function, --stub-asm a stub of your own")  # fmt: skip
     if arch.modules.trampolines:
-        return _jump(image, arch, arch.modules, shape, name, kernel)
-    return _own(image, arch, name, kernel)
+        return _jump(scan.image, arch.modules, shape, name, kernel)
+    return _own(scan.image, name, kernel)
 
 
 def _check_options(request: EnableRequest, path: str) -> None:
@@ -78,20 +79,20 @@ def _check_options(request: EnableRequest, path: str) -> None:
         raise PolicyError("--target and --hook exclude each other", path)
 
 
-def _stub(image: Image, arch: Arch, shape: Shape, request: EnableRequest, stub: Stub, target: Callee | None) -> Callee:
+def _stub(scan: Scan, shape: Shape, request: EnableRequest, stub: Stub, target: Callee | None) -> Callee:
     """A stub of the user's own, which may go on to a hook or, by `target`, to one of the kernel's entries."""
-    assert arch.modules is not None
+    arch = scan.arch
     entry, ops_size = (target.name, target.ops_size) if target else ("", 0)
     known = {SITE, *([TARGET] if target else [])}
-    names = {one: request.hook if one == TARGET else one for one in sorted(stub.symbols - known)}
-    inside = {role for role, name in names.items() if (existing_symbol(image, name) or (0, 0))[1]}
+    names = {role: request.hook if role == TARGET else role for role in sorted(stub.symbols - known)}
+    inside = {role for role, name in names.items() if (existing_symbol(scan.image, name) or (0, 0))[1]}
     require_direct(arch, stub, frozenset(names) - inside, entry, ops_size)
     reason = not_shown(arch, stub, shape.out_of_line, entry)
     if reason and not request.force_target:
         raise PolicyError("the stub does not behave as a trampoline for patch sites", stub.path, found=reason,
                           expected=arch.contract, todo="--force-target takes it nevertheless")  # fmt: skip
     warning = f"the stub was not shown to keep the contract of a patch site ({reason}); forced"
-    branched = {one.symbol for one in stub.code.fixups if one.kind != arch.abs64}
+    branched = {fixup.symbol for fixup in stub.code.fixups if fixup.kind != arch.abs64}
     return Callee(
         f"stub {stub.path}", stub.code, names=tuple(names.items()), ops_size=ops_size, target=target,
         notes=target.notes if target else (), warnings=(warning,) if reason else (), per_site=SITE in stub.symbols,
@@ -100,30 +101,31 @@ def _stub(image: Image, arch: Arch, shape: Shape, request: EnableRequest, stub: 
 
 
 def _hook(modules: Modules, shape: Shape, hook: str) -> Callee:
+    """A stub that keeps the contract of a site and calls a C function."""
     names = (("hook", hook), *((("toc", modules.toc),) if modules.toc else ()))
     return Callee(f"hook {hook}", modules.hook(shape.out_of_line), names=names)
 
 
-def _jump(image: Image, arch: Arch, modules: Modules, shape: Shape, name: str, kernel: Image | None) -> Callee:
+def _jump(image: Image, modules: Modules, shape: Shape, name: str, kernel: Image | None) -> Callee:
     """The loader's jump, whose section the module must have."""
     if not image.sections_named(modules.trampolines[0]):
         raise PolicyError("the module has no section for the loader's jump", image.path,
                           found=f"no {modules.trampolines[0]}", expected="a module linked with the kernel's module.lds",
                           todo="--hook works without it")  # fmt: skip
-    number = arch.entries.index(name)
+    number = image.arch.entries.index(name)
     if number and (kernel is None or kernel.symbols.value(name) is None):
         raise PolicyError(f"the loader may not have a jump to {name}", image.path,
                           found="no kernel to look at" if kernel is None else f"no {name} in the kernel",
                           expected="a kernel with several entries",
-                          todo=AGAINST if kernel is None else f"--target {arch.entries[0]}")  # fmt: skip
+                          todo=AGAINST if kernel is None else f"--target {image.arch.entries[0]}")  # fmt: skip
     size, notes = 0, (NO_FILTER,)
     if shape.literal is not None:
-        entry = _entry(kernel, arch, name) if kernel is not None else Entry(True)
+        entry = _entry(kernel, name) if kernel is not None else Entry(True)
         size, notes = max(OPS_SIZE, entry.direct_call + 8), (NO_OPS,)
     return Callee(name, None, number * modules.jump, ops_size=size, notes=notes)
 
 
-def _own(image: Image, arch: Arch, name: str, kernel: Image | None) -> Callee:
+def _own(image: Image, name: str, kernel: Image | None) -> Callee:
     """A trampoline with constants that are read from the kernel."""
     from ftpatch.elf.identity import build_id
 
@@ -131,12 +133,12 @@ def _own(image: Image, arch: Arch, name: str, kernel: Image | None) -> Callee:
         raise PolicyError(f"{name} cannot be named in a module of this machine", image.path,
                           found="no kernel to take its address from", expected=AGAINST,
                           todo="--hook SYMBOL works without one")  # fmt: skip
-    far, target = arch.far, kernel.symbols.value(name)
-    own, toc = kernel.symbols.value(arch.entries[0]), kernel.symbols.value(far.toc if far else "")
+    far, target = image.arch.far, kernel.symbols.value(name)
+    own, toc = kernel.symbols.value(image.arch.entries[0]), kernel.symbols.value(far.toc if far else "")
     if far is None or target is None or own is None or toc is None:
         raise PolicyError(f"the kernel has no {name if target is None else 'TOC'}", kernel.path,
                           expected="a vmlinux with its symbols and a function tracer")  # fmt: skip
-    entry = _entry(kernel, arch, name)
+    entry = _entry(kernel, name)
     kernel_toc = entry.kernel_toc
     if kernel_toc is None or abs(target - toc) >= far.reach:
         raise PolicyError("the kernel's trampoline is not understood", kernel.path,
@@ -148,10 +150,10 @@ def _own(image: Image, arch: Arch, name: str, kernel: Image | None) -> Callee:
     return Callee(name, Code(tuple(words.tolist())), ops_size=size, notes=(bound, NO_OPS if size else NO_FILTER))
 
 
-def _entry(kernel: Image, arch: Arch, name: str) -> Entry:
+def _entry(kernel: Image, name: str) -> Entry:
     """What the kernel's entry reads; an entry that only leads on is read where it leads."""
     va = kernel.symbols.value(name)
-    return arch.read_entry(kernel.code(va, READ)) if va is not None else Entry(False)
+    return kernel.arch.read_entry(kernel.code(va, READ)) if va is not None else Entry(False)
 
 
 def existing_symbol(image: Image, name: str) -> tuple[int, int] | None:
