@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ftpatch import api
-from ftpatch.kernel.module_load import Kernel
+from ftpatch.kernel.module import Kernel
 from ftpatch.rules import check
 from ftpatch.rules.case import Context
 from ftpatch.rules.register import rules_for

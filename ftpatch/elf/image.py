@@ -25,7 +25,8 @@ from ftpatch.container import envelope
 from ftpatch.elf import tables as t
 from ftpatch.elf.functions import Functions, functions_of
 from ftpatch.elf.headers import read_headers
-from ftpatch.errors import ElfError, PolicyError
+from ftpatch.elf.symbols import symbols_of
+from ftpatch.errors import ElfError
 
 KERNEL_NAMES = ("start_kernel", "linux_banner", "__start_mcount_loc")
 
@@ -215,30 +216,7 @@ class Image:
     @cached_property
     def symbols(self) -> t.Symbols:
         """The static symbol table; an image without one has no rows."""
-        tabs = np.flatnonzero(self.shdr["sh_type"] == t.SHT_SYMTAB)
-        if not len(tabs):
-            return t.Symbols(np.zeros(0, t.SYM), b"", np.zeros(0, np.int64))
-        tab = int(tabs[0])
-        rows = self.rows(tab, t.SYM)
-        link = int(self.shdr["sh_link"][tab])
-        if link >= len(self.shdr) or self.shdr["sh_type"][link] != t.SHT_STRTAB:
-            raise ElfError("the symbol table's sh_link names no string table", self.path, found=f"section {link}")
-        shndx = rows["st_shndx"].astype(np.int64)
-        extended = np.flatnonzero(shndx == t.SHN_XINDEX)
-        if len(extended):
-            shndx[extended] = self._extended_index(tab, len(rows))[extended]
-        special = (rows["st_shndx"] >= t.SHN_LORESERVE) & (rows["st_shndx"] != t.SHN_XINDEX)
-        shndx[special] = t.NO_SECTION
-        shndx[~special & (shndx >= len(self.shdr))] = t.SHN_UNDEF
-        return t.Symbols(rows, self.content(link).tobytes(), shndx)
-
-    def _extended_index(self, tab: int, n: int) -> I64:
-        for sec in np.flatnonzero(self.shdr["sh_type"] == t.SHT_SYMTAB_SHNDX):
-            if int(self.shdr["sh_link"][sec]) == tab:
-                index = self.content(int(sec))
-                if len(index) >= 4 * n:
-                    return index[: 4 * n].view("<u4").astype(np.int64)
-        raise ElfError("symbols use SHN_XINDEX but there is no SHT_SYMTAB_SHNDX table for them", self.path)
+        return symbols_of(self)
 
     def rows(self, sec: int, dtype: np.dtype[Any]) -> Rows:
         """A table section as rows of `dtype`; ElfError where its entry size is another."""
@@ -306,14 +284,6 @@ class Image:
         import hashlib
 
         return hashlib.sha256(self.raw.data).hexdigest()
-
-    def require_symbols(self) -> None:
-        """Refuse a stripped file: without symbols neither the table nor a function can be found."""
-        if not len(self.symbols.rows):
-            raise PolicyError(
-                "no symbol table", self.path, found="a stripped ELF file", expected=".symtab",
-                todo="use the vmlinux of the build tree or of the debug package (stripping debug info alone is fine)",
-            )  # fmt: skip
 
 
 def open_image(path: str, max_size: int = envelope.MAX_SIZE) -> Image:

@@ -61,7 +61,7 @@ def read_against(scan: Scan, paths: Sequence[str], max_size: int | None = None) 
 
     Raises InputError or UnsupportedError for those files, and UsageError where they do not fit this one.
     """
-    from ftpatch.kernel.module_load import Kernel, Module
+    from ftpatch.kernel.module import Kernel, Module
 
     require_patchable(scan.image)
     if paths and scan.image.kind == "vmlinux":

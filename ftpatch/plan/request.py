@@ -17,7 +17,7 @@ from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import SiteTable
 
 if TYPE_CHECKING:
-    from ftpatch.kernel.module_load import Kernel, Module
+    from ftpatch.kernel.module import Kernel, Module
     from ftpatch.plan.stubasm import Stub
 
 

@@ -21,7 +21,7 @@ from ftpatch.sites.table import ENABLED, LEFTOVER, READY, SiteTable
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from ftpatch.kernel.module_load import Kernel, Module
+    from ftpatch.kernel.module import Kernel, Module
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Case:
         """This file as the loader meets it."""
         if self.records is None or self.sites is None or self.kind != "module":
             return None
-        from ftpatch.kernel.module_load import Module
+        from ftpatch.kernel.module import Module
         from ftpatch.sites.scan import Scan
 
         return Module(Scan(self.image, self.records, self.sites))

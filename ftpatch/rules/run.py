@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from ftpatch.document.types import ImageObject
-    from ftpatch.kernel.module_load import Kernel
+    from ftpatch.kernel.module import Kernel
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Checked:
 @lru_cache(maxsize=1)
 def kernel_of(path: str) -> Kernel:
     """The kernel at a path, read once."""
-    from ftpatch.kernel.module_load import Kernel
+    from ftpatch.kernel.module import Kernel
 
     scan = scan_file(path)
     if scan.image.kind != "vmlinux":

@@ -20,7 +20,7 @@ from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U64, Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.errors import RecordError
+from ftpatch.errors import PolicyError, RecordError
 
 START, STOP = "__start_mcount_loc", "__stop_mcount_loc"
 SECTIONS = ("__patchable_function_entries", "__mcount_loc")
@@ -100,10 +100,19 @@ def read_records(image: Image) -> RecordTable:
     found = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
     if not found:
         if image.kind == "vmlinux":
-            image.require_symbols()
+            _require_symbol_table(image)
         return join([])
     spans = [(int(image.base[sec]), int(image.base[sec]) + int(image.shdr["sh_size"][sec])) for sec in found]
     return join([_from_span(image, *span) for span in spans])
+
+
+def _require_symbol_table(image: Image) -> None:
+    """Refuse a stripped kernel: without symbols neither the table nor a function can be found."""
+    if not len(image.symbols.rows):
+        raise PolicyError(
+            "no symbol table", image.path, found="a stripped ELF file", expected=".symtab",
+            todo="use the vmlinux of the build tree or of the debug package (stripping debug info alone is fine)",
+        )  # fmt: skip
 
 
 def _bound(image: Image, name: str) -> int | None:

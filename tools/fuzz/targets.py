@@ -30,7 +30,7 @@ from ftpatch.elf.relocations import relocations_of, touched
 from ftpatch.errors import InputError
 from ftpatch.journal import restore
 from ftpatch.journal.read import read_journal
-from ftpatch.kernel import exports, kallsyms, loader, modinfo, module_load
+from ftpatch.kernel import exports, kallsyms, loader, modinfo, module, module_load
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import DisableRequest, DropRequest, EnableRequest
 from ftpatch.report import Document
@@ -201,13 +201,13 @@ def fuzz_strings(data: bytes, seen: Seen) -> None:
 
 
 @cache
-def _kernel(machine: int) -> module_load.Kernel | None:
+def _kernel(machine: int) -> module.Kernel | None:
     """A small kernel of the machine, to hold modules against."""
     for data in seeds.offering():
         if int.from_bytes(data[18:20], "little") == machine:
             with named(data) as path:
                 found = api.scan(path)
-            return module_load.Kernel(found)
+            return module.Kernel(found)
     return None
 
 
@@ -230,7 +230,7 @@ def fuzz_metadata(data: bytes, seen: Seen) -> None:
     if image.kind == "module" and kernel is not None:
         with named(data) as path:
             found = api.scan(path)
-        checks = module_load.preflight(module_load.Module(found), kernel)
+        checks = module_load.preflight(module.Module(found), kernel)
         assert all(check.text.isprintable() for check in checks), "a line that is not one"
 
 

@@ -21,7 +21,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor
 from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.errors import PolicyError
-from ftpatch.kernel.module_load import Module
+from ftpatch.kernel.module import Module
 from ftpatch.plan.module.callee import existing_symbol, require_usable
 from ftpatch.plan.module.imports import add_import, find_import
 from ftpatch.plan.plan import Callee

@@ -13,7 +13,8 @@ from ftpatch.errors import PolicyError
 from ftpatch.kernel import module_load
 from ftpatch.kernel.exports import read_exports
 from ftpatch.kernel.modinfo import kernel_spelling
-from ftpatch.kernel.module_load import Check, Module, preflight, reach
+from ftpatch.kernel.module import Module
+from ftpatch.kernel.module_load import Check, preflight, reach
 from ftpatch.plan import notes, refusals
 from ftpatch.plan.module import build, callee
 from ftpatch.plan.module.records import CUT, KEPT, cut_records, edits_of

@@ -24,7 +24,8 @@ from ftpatch.kernel.modinfo import (
     with_modinfo,
     with_versions,
 )
-from ftpatch.kernel.module_load import Kernel, Module, may_import
+from ftpatch.kernel.module import Kernel, Module
+from ftpatch.kernel.module_load import may_import
 
 DEPMOD = "depends= now names {exporter}: run depmod so that modprobe loads it first; insmod needs it loaded by hand"
 
