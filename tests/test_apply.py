@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import numpy as np
 import pytest
 from elfwriter import MINI, pos_of, symbol, words_at
 
-from ftpatch.arch import Branch
 from ftpatch.cli import run
 from ftpatch.elf.image import Image
 from ftpatch.plan.edits import Edits
-from ftpatch.write import contents, verify
+from ftpatch.plan.plan import Plan
+from ftpatch.proof import decoders
+from ftpatch.write import comparison, contents
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = MINI / "vmlinux-callops"
@@ -366,44 +368,73 @@ def test_the_self_check_catches_an_output_of_another_size(here: Path, monkeypatc
     assert files(here) == ["vmlinux"]
 
 
-def test_the_second_decoder_objects_to_a_plan_with_a_wrong_branch(
+def test_the_second_decoder_objects_to_a_wrong_branch(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The words agree with the plan and our own decoder, but capstone reads another target than the plan names."""
-    real = verify.second_decoder
-
-    def other(*args: Any) -> Any:
-        texts, distance = real(*args)
-        return texts, distance + np.int64(4)
-
-    monkeypatch.setattr(verify, "second_decoder", other)
+    """The words agree with the plan and our own decoder, but capstone reads another target."""
+    real = decoders._capstone
+    monkeypatch.setattr(decoders, "_capstone", lambda *args: [(name, more, far + 4) for name, more, far in real(*args)])
     call = symbol(FIXTURE.read_bytes(), "vfs_read") + 4
     planned = symbol(FIXTURE.read_bytes(), "ftrace_caller") - call
     assert enable("-o", "out") == 70
-    check_failed_branch(here, capsys.readouterr(), call, seen=planned + 4, own=planned, planned=planned)
+    check_failed_branch(here, capsys.readouterr(), seen=planned + 4, own=planned)
 
 
-def test_our_own_decoder_objects_to_a_plan_with_a_wrong_branch(
+def test_our_own_decoder_objects_to_a_wrong_branch(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The words agree with the plan and capstone, but our own decoder reads another target."""
-    real = Branch.decode
-    monkeypatch.setattr(Branch, "decode", lambda self, words: real(self, words) - 4)
+    real = decoders.branches
+
+    def other(*args: Any) -> Any:
+        kind, distance = real(*args)
+        return kind, distance - 4
+
+    monkeypatch.setattr(decoders, "branches", other)
     call = symbol(FIXTURE.read_bytes(), "vfs_read") + 4
     planned = symbol(FIXTURE.read_bytes(), "ftrace_caller") - call
     assert enable("-o", "out") == 70
-    check_failed_branch(here, capsys.readouterr(), call, seen=planned, own=planned - 4, planned=planned)
+    check_failed_branch(here, capsys.readouterr(), seen=planned, own=planned - 4)
 
 
-def check_failed_branch(here: Path, streams: tuple[str, str], call: int, *, seen: int, own: int, planned: int) -> None:
-    """Nothing was written, and the message names the call of the only site with what both decoders read."""
+def check_failed_branch(here: Path, streams: tuple[str, str], *, seen: int, own: int) -> None:
+    """Nothing was written, and the message names the only site with what both decoders read."""
     out, err = streams
     assert out == ""
+    target = symbol(FIXTURE.read_bytes(), "vfs_read") + 4 + own
     assert err == (
-        f"ftpatch: out: self-check failed on the branch at {call:#x}: found mov x9, x30; bl {seen:+#x} (capstone), "
-        f"{own:+#x} (own decoder), planned {planned:+#x}, expected what the plan says – the output was not kept; "
-        "please report this\n"
+        f"ftpatch: out: self-check failed on verify-branch: found vfs_read: its call goes to {target:#x}, a branch by "
+        f"{seen:+#x} (capstone), {own:+#x} (own decoder), expected nothing that verify finds – the output was not "
+        "kept; please report this\n"
     )
+    assert files(here) == ["vmlinux"]
+
+
+@pytest.mark.parametrize(("attribute", "message"), [
+    ("summary", "the calls: found 1 sites that call {caller:#x} with ops at {ops:#x}, planned ftrace_caller, "),
+    ("ops_va", "the calls: found 1 sites that call {caller:#x} with ops at {ops:#x}, planned ftrace_caller, "),
+    ("index", "the sites: found 1 that changed, planned 0, or others, "),
+    ("gone", "the records: found 1 that left, planned 0, or others, "),
+    ("returned", "the records: found 0 that came back, planned 1, or others, "),
+])  # fmt: skip
+def test_a_sound_file_that_is_not_what_was_planned_is_not_published(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], attribute: str, message: str
+) -> None:
+    """The proof alone accepts such a file: only the plan can say that it is another one."""
+    real = comparison.require_planned
+    data = FIXTURE.read_bytes()
+    caller, ops = symbol(data, "ftrace_caller"), symbol(data, "ftrace_list_ops")
+
+    def other(plan: Plan, proof: Any) -> None:
+        wrong: dict[str, Any] = {
+            "summary": replace(plan.summary, target_va=caller + 4), "ops_va": ops + 8, "index": plan.index[:0],
+            "gone": np.zeros_like(plan.gone), "returned": plan.index[:1],
+        }  # fmt: skip
+        real(replace(plan, **{attribute: wrong[attribute]}), proof)
+
+    monkeypatch.setattr(comparison, "require_planned", other)
+    assert enable("-o", "out") == 70
+    assert f"self-check failed on {message}".format(caller=caller, ops=ops) in capsys.readouterr().err
     assert files(here) == ["vmlinux"]
 
 
@@ -413,7 +444,7 @@ def test_an_unexpected_exception_is_exit_70_and_leaves_nothing(
     def broken(*args: Any) -> None:
         raise ZeroDivisionError("made up")
 
-    monkeypatch.setattr(verify, "check_result", broken)
+    monkeypatch.setattr(comparison, "check_result", broken)
     assert enable("-o", "out") == 70
     err = capsys.readouterr().err
     assert "ZeroDivisionError: made up" in err
@@ -427,7 +458,7 @@ def test_an_interrupt_leaves_nothing(
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verify, "check_result", interrupted)
+    monkeypatch.setattr(comparison, "check_result", interrupted)
     assert enable("-o", "out") == 130
     assert capsys.readouterr().err == "\nftpatch: interrupted; every file is whole, old or new\n"
     assert files(here) == ["vmlinux"]

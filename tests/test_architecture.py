@@ -80,7 +80,7 @@ def test_click_is_used_by_the_command_line_alone() -> None:
 
 
 def test_capstone_is_used_by_the_checks_alone() -> None:
-    assert users("capstone") == {"explain.code", "proof.decoders", "plan.stubasm", "write.verify"}
+    assert users("capstone") == {"explain.code", "proof.decoders", "plan.stubasm"}
 
 
 def test_keystone_is_used_by_stubasm_alone() -> None:
@@ -145,7 +145,7 @@ def test_a_text_scan_loads_neither_capstone_nor_json_nor_other_formats() -> None
     found = loaded("scan", str(ROOT / "testdata/mini/vmlinux-callops"))
     assert "ftpatch.sites.table" in found
     assert found.isdisjoint(
-        {"capstone", "json", "ftpatch.plan.plan", "ftpatch.write.verify", "ftpatch.report.formats.json"}
+        {"capstone", "json", "ftpatch.plan.plan", "ftpatch.write.comparison", "ftpatch.report.formats.json"}
     )
 
 

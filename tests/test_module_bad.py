@@ -32,7 +32,7 @@ from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import EnableRequest
 from ftpatch.sites import select
 from ftpatch.sites.scan import Scan
-from ftpatch.write import contents, module_check
+from ftpatch.write import comparison, contents
 
 MINI_PPC = MINI.parent / "mini-ppc64le"
 ARM64, PPC64LE = MINI / "mini.ko", MINI_PPC / "mini.ko"
@@ -397,7 +397,11 @@ def test_sites_that_share_words_are_refused_together(
     code, line = command(file, "enable", *ALL, *options)
     assert (code, line.count("it shares words with another chosen site")) == (5, 2)
     assert line.startswith("M: 2 of 2 chosen sites cannot be patched: found f0 (row 0, .text+")
-    assert command(file, "enable", "--func", "f0", *options) == (0, "")
+    alone = command(file, "enable", "--func", "f0", *options)
+    if records[1] == 4:  # the words of the second site, which keeps its record
+        assert alone[0] == 5 and "found f0 (row 0, .text+0x0): it shares words with a site that stays, " in alone[1]
+    else:  # the pointer in front of the second one, which the kernel reads when that is called
+        assert alone == (0, "")
 
 
 # -- any byte ----------------------------------------------------------------------------------------------------------
@@ -554,22 +558,22 @@ def test_a_wrong_byte_in_a_result_is_found_by_following_it_alone(
         bit = 0x10
     name, place = SABOTAGE[kind]
     made = JOBS[name]()
-    monkeypatch.setattr(module_check, "check_bytes", lambda *_: None)
+    monkeypatch.setattr(comparison, "require_bytes", lambda *_: None)
     out = tmp_path / "out.ko"
     out.write_bytes(made.good)
-    module_check.check_module(made.scan.image, open_image(str(out)), made.scan.arch, made.plan)
+    comparison.check_result(made.plan, open_image(str(out)))
     file = bytearray(made.good)
     file[place(made)] ^= bit
     out.write_bytes(file)
     if kind == "metadata":  # no section of its own moved: that is for the other half
         monkeypatch.undo()
     with pytest.raises(FtpatchError):
-        module_check.check_module(made.scan.image, open_image(str(out)), made.scan.arch, made.plan)
+        comparison.check_result(made.plan, open_image(str(out)))
 
 
 def test_what_following_cannot_find_is_names_sizes_and_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any byte that the plan writes, a sample: what goes unseen without the comparison has no meaning to a loader."""
-    monkeypatch.setattr(module_check, "check_bytes", lambda *_: None)
+    monkeypatch.setattr(comparison, "require_bytes", lambda *_: None)
     missed, choose = set(), random.Random(7)
     for name in JOBS:
         made = JOBS[name]()
@@ -581,7 +585,7 @@ def test_what_following_cannot_find_is_names_sizes_and_gaps(tmp_path: Path, monk
             out.write_bytes(file)
             try:
                 after = open_image(str(out))
-                module_check.check_module(made.scan.image, after, made.scan.arch, made.plan)
+                comparison.check_result(made.plan, after)
             except FtpatchError:
                 continue
             if at >= elf["e_shoff"]:
@@ -597,7 +601,8 @@ def test_what_following_cannot_find_is_names_sizes_and_gaps(tmp_path: Path, monk
             missed.add(
                 "a gap" if not home else "st_size" if home[0].name == ".symtab" and field >= 16 else home[0].name
             )
-    assert missed <= {"a gap", ".strtab", ".shstrtab", "sh_size", "st_size"}
+    # A stub of init text may as well call the code that the patch has in core text.
+    assert missed <= {"a gap", ".strtab", ".shstrtab", "sh_size", "st_size", ".rela.init.text.ftpatch"}
 
 
 @pytest.mark.parametrize(("writer", "options"), [("write", ()), ("assembled", ("--report", "json=J"))])
@@ -690,14 +695,14 @@ def test_the_check_of_a_sound_result_passes(tmp_path: Path) -> None:
     for name in JOBS:
         made = JOBS[name]()
         out = written(tmp_path / f"{name}.ko", made.good)
-        module_check.check_module(made.scan.image, open_image(out), made.scan.arch, made.plan)
+        comparison.check_result(made.plan, open_image(out))
 
 
 def test_a_missing_piece_at_the_end_is_found(tmp_path: Path) -> None:
     made = JOBS["hook"]()
     out = written(tmp_path / "out.ko", made.good + b"\0")
     with pytest.raises(ApplyError) as failed:
-        module_check.check_module(made.scan.image, open_image(out), made.scan.arch, made.plan)
+        comparison.check_result(made.plan, open_image(out))
     assert str(failed.value) == (
         f"{out}: self-check failed on the size: found {len(made.good) + 1} bytes, planned {len(made.good)}, expected "
         "what the plan says – the output was not kept; please report this"

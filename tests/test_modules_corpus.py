@@ -23,8 +23,7 @@ from ftpatch.plan.request import DisableRequest, EnableRequest
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, READY
 from ftpatch.write import contents
-from ftpatch.write.change_check import check_change
-from ftpatch.write.module_check import check_module
+from ftpatch.write.comparison import check_result
 from tools import kernels
 from tools.kernels import Kernel
 
@@ -148,7 +147,7 @@ def test_one_enabled_site_leaves_every_other_relocation_and_every_other_byte_of_
         after = tmp_path / "after.ko"
         after.write_bytes(contents.assembled(scan.image, plan.edits))
         written = api.scan(str(after))
-        check_module(scan.image, written.image, scan.arch, plan)
+        check_result(plan, written.image)
         compare_relocations(path, relocations(before), relocations(after), scan, site)
         compare_sections(path, before, after, scan, site)
         n += 1
@@ -222,7 +221,7 @@ def test_a_disabled_site_is_as_the_compiler_left_it(debian: Kernel, sample: list
         change = api.make_plan(there, DisableRequest(enabled))
         after.write_bytes(contents.assembled(there.image, change.edits))
         back = api.scan(str(after))
-        check_change(there.image, back.image, back.arch, change)
+        check_result(change, back.image)
         called = scan.sites.shape is not None and scan.sites.shape.called
         places = set(zip(scan.records.sec.tolist(), scan.records.off.tolist(), strict=True))
         left = (

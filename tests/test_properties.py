@@ -499,7 +499,7 @@ WAYS = {
     "ppc64le/vmlinux-mprofile": ("auto", "null", "keep"),
     "ppc64le/vmlinux-pfe2": ("auto", "minus4", "keep"),
     "ppc64le/vmlinux-ool": ("auto", "null"),  # keep frees no relocation for the ops
-    "ppc64le/vmlinux-ool-noops": ("auto", "null", "keep"),
+    "ppc64le/vmlinux-ool-noops": ("auto", "null"),  # keep frees no stub slot
     "ppc64le/vmlinux-far": ("auto", "minus4", "keep"),
     "ppc64le/vmlinux-clang": ("auto", "null"),
 }

@@ -93,6 +93,41 @@ def test_what_enable_makes_is_found_sound(before: Path, options: tuple[str, ...]
     assert image["findings"] == []
 
 
+def test_an_emptied_table_is_what_verify_accepts(tmp_path: Path) -> None:
+    """enable wrote it and verify found four faults: a table without a slot was read as one that begins elsewhere."""
+    rows = [option for row in range(19) for option in ("--func", f"row:{row}")]
+    after, journal = enabled(ARM64 / "vmlinux-exec", tmp_path, *rows)
+    image = verify(ARM64 / "vmlinux-exec", after, "--journal", str(journal))
+    assert image["proof"]["records"]["slots"] == [19, 0]
+
+
+def test_a_stub_slot_of_a_kept_record_is_not_taken(tmp_path: Path) -> None:
+    """enable took the record for gone and its slot for free, and verify refused what was written: the kernel hands the
+    slot out at boot."""
+    arguments = ("enable", str(PPC64LE / "vmlinux-ool-noops"), "--func", "sys_getppid", "--records", "keep")
+    assert quietly([*arguments, "-o", str(tmp_path / "after")])[0] == 5
+    assert not (tmp_path / "after").exists()
+
+
+@pytest.mark.parametrize("name", ["vmlinux-pfe2", "mini.ko"])
+def test_a_forced_target_is_accepted_with_the_journal_that_says_so(name: str, tmp_path: Path) -> None:
+    """The target was not shown to keep the contract of a site: only who asked for it can know."""
+    options = ("--func", "row:13", "--target", "ftrace_stub")
+    if name.endswith(".ko"):
+        pytest.importorskip("keystone")
+        (tmp_path / "f.S").write_text("mov x30, x9\nmov x0, #1\nb site+4\n")
+        options = ("--func", "mini_work", "--stub-asm", str(tmp_path / "f.S"))
+    after, journal = enabled(ARM64 / name, tmp_path, *options, "--force-target", out="after.ko")
+    document = json.loads(journal.read_text())
+    jsonschema.validate(document, SCHEMA)
+    assert document["images"][0]["request"]["forced_target"] is True
+    image = verify(ARM64 / name, after, "--journal", str(journal))
+    assert [line.partition(": ")[2] for line in image["proof"]["unclaimed"]] == ["what it calls was taken by force"]
+    assert (image["findings"], image["proof"]["emulated"]) == ([], 0)
+    (finding,) = verify(ARM64 / name, after, code=1)["findings"]
+    assert "was" in finding["message"] and "not shown to keep a site's contract" in finding["message"]
+
+
 @needs_qemu
 @pytest.mark.parametrize(("arch", "stub"), [(ARM64, "arm64.S"), (PPC64LE, "ppc64le.S")])
 def test_a_stub_of_the_users_own_is_found_sound(arch: Path, stub: str, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def command(
     from ftpatch.container import envelope
     from ftpatch.elf.image import open_image
     from ftpatch.journal.read import read_journal
-    from ftpatch.proof.prove import prove
+    from ftpatch.proof.prove import Checks, prove
     from ftpatch.report import Document, destinations
     from ftpatch.report.findings import proof_object
 
@@ -38,7 +38,7 @@ def command(
     size = envelope.MAX_SIZE if max_size is None else max_size
     first = scan_file(before, layout, size)
     second = open_image(after, size)
-    proof = prove(first.image, second, first.arch, log, deep, layout, require_emulation)
+    proof = prove(first, second, layout, log, checks=Checks(True, require_emulation, deep))
     hashed = "json" in {format_, *(name for name, _ in destinations(report))}
     document = Document("verify", [proof_object(proof, hashed, journal)], fail_on="note")
     to_files(document, report)

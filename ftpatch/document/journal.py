@@ -54,3 +54,4 @@ class Journal:
     sites: list[SiteAction]  # the chosen sites
     records: str | None  # how records left the kernel's table: null, minus4, shrink, keep; None for a module
     output: Output
+    forced_target: bool = False  # the sites call code that was not shown to keep the contract of a site

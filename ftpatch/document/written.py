@@ -14,6 +14,7 @@ class RequestObject(TypedDict):
     ops_via: Annotated[str, Values(("none", "literal", "thunk"))]
     records: Annotated[str, Values(("null", "minus4", "shrink", "keep", "return"))]
     records_why: str
+    forced_target: NotRequired[Annotated[bool, "only where --force-target let a doubtful target pass"]]
 
 
 class OutputObject(TypedDict):

@@ -28,6 +28,7 @@ from ftpatch.elf.headers import read_headers
 from ftpatch.elf.symbols import symbols_of
 from ftpatch.errors import ElfError
 
+MAX_SECTION = 1 << 40  # bytes that a section of a relocatable file may have, .bss included; longer ones are cut
 KERNEL_NAMES = ("start_kernel", "linux_banner", "__start_mcount_loc")
 
 
@@ -97,7 +98,7 @@ class Image:
         """va of every section's first byte; see the module's text for ET_REL."""
         if self.linked:
             return np.ascontiguousarray(self.shdr["sh_addr"])
-        room = (np.minimum(self.shdr["sh_size"], len(self.data)) + np.uint64(63)) & ~np.uint64(63)
+        room = (np.minimum(self.shdr["sh_size"], MAX_SECTION) + np.uint64(63)) & ~np.uint64(63)
         return np.concatenate(([0], np.cumsum(room)[:-1])).astype(np.uint64)
 
     @cached_property
@@ -108,7 +109,7 @@ class Image:
         index = np.flatnonzero(member)
         index = index[np.argsort(self.base[index], kind="stable")]
         start = self.base[index]
-        end = start + np.minimum(size[index], np.uint64(1 << 62))
+        end = start + np.minimum(size[index], np.uint64(1 << 62 if self.linked else MAX_SECTION))
         bad = np.flatnonzero((end[:-1] > start[1:]) | (end[:-1] < start[:-1]))
         if len(bad):
             one, two = index[bad[0]], index[bad[0] + 1]
@@ -253,13 +254,17 @@ class Image:
 
     def relocated(self, va: U64, size: int) -> Mask:
         """Whether a dynamic relocation of any kind touches one of the `size` bytes from each va."""
+        return np.asarray(self.n_relocations(va, size) > 0)
+
+    def n_relocations(self, va: U64, size: int) -> I64:
+        """How many dynamic relocations touch the `size` bytes from each va."""
+        found = np.zeros(len(va), dtype=np.int64)
         if not len(va):
-            return np.zeros(0, dtype=bool)
+            return found
         first, behind = va - np.minimum(va, np.uint64(7)), va + np.minimum(np.uint64(size), np.uint64(t.LAST_VA) - va)
-        found = np.zeros(len(va), dtype=bool)
         for places in chain([self.rela[0]["r_offset"]], self._relr_slices(int(first.min()), int(behind.max()))):
             ordered = np.sort(places)
-            found |= np.searchsorted(ordered, first) < np.searchsorted(ordered, behind)
+            found += np.searchsorted(ordered, behind) - np.searchsorted(ordered, first)
         return found
 
     def _relr_slices(self, low: int, high: int) -> Iterator[U64]:

@@ -30,7 +30,7 @@ NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"
 READ = frozenset((
     "schema", "command", "images", "build_id", "sha256", "size", "packing", "wrapping", "encoder", "original",
     "plain_sha256", "output", "elf_sha256", "edits", "pos", "old", "new", "owner", "sites", "action", "request",
-    "records",
+    "records", "forced_target",
 ))  # fmt: skip
 
 
@@ -75,6 +75,7 @@ def _journal(path: str, command: str, image: Object) -> Journal:
         size=size, edits=edits, cut=cut, appended=appended, signature=signature, n_edits=len(rows),
         sites=_sites(_member(image, "sites", list, path), path), records=_records(image.get("request")),
         output=Output(_sha256(output, "sha256", path), _sha256(output, "elf_sha256", path)),
+        forced_target=_forced_target(image.get("request")),
     )  # fmt: skip
 
 
@@ -101,6 +102,10 @@ def _require(value: object, kind: type[T], what: str, path: str) -> T:
 
 def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _forced_target(request: object) -> bool:
+    return isinstance(request, dict) and request.get("forced_target") is True
 
 
 def _records(request: object) -> str | None:

@@ -39,6 +39,8 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
         "target": summary.target, "target_va": _address(summary.target_va), "ops": summary.ops,
         "ops_via": summary.ops_via, "records": summary.records, "records_why": summary.records_why,
     }  # fmt: skip
+    if plan.forced_target:
+        report["request"]["forced_target"] = True
     report["notes"] = [*plan.warnings, *plan.notes]
     report["output"] = None if output is None else {
         "file": output.path, "sha256": output.sha256, "elf_sha256": output.elf_sha256,

@@ -137,7 +137,7 @@ def _assemble(
         ),
         edits=_edits(draft, goal, index, new_words, slots, calls, out), ops_va=goal.ops.va if goal.ops else None,
         notes=(*told, *draft.remarks),
-        warnings=(*out.warnings, *kept, *warned, *notes.still_broken(scan, gone)),
+        warnings=(*out.warnings, *kept, *warned, *notes.still_broken(scan, gone)), forced_target=bool(warned),
     )  # fmt: skip
 
 

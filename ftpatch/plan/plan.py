@@ -97,6 +97,7 @@ class Plan:
     edits: Edits
     ops_va: int | None = None  # va of the ftrace_ops that a kernel's sites serve
     callee: Callee | None = None  # what the sites of a module call
+    forced_target: bool = False  # the sites call code that was not shown to keep the contract of a site, on purpose
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -103,20 +103,25 @@ def refuse_not_enabled(draft: Draft) -> None:
 
 
 def refuse_overlaps(draft: Draft, with_literal: bool) -> None:
-    """Sites that share words with another chosen one: what the first writes is not what the second finds.
+    """Sites that share words with another one: what the first writes is not what the second finds.
 
     with_literal: whether the pointer in front of a site is written, too.
     """
-    sites, shape, index = draft.sites, draft.shape, draft.open()
+    sites, shape = draft.sites, draft.shape
+    mine = np.zeros(len(sites), dtype=bool)
+    mine[draft.open()] = True
+    # A site that stays must find its words, too: the kernel looks at every record at boot.
+    index = np.flatnonzero(mine | ((sites.row >= 0) & np.isin(sites.status, (READY, ENABLED)) & ~draft.request.chosen))
     start = sites.off[index] + sites.site[index]
     end = start + 4 * len(shape.old)
     if with_literal and shape.literal is not None:
-        start = np.minimum(start, sites.off[index] + shape.literal)
+        start = np.where(mine[index], np.minimum(start, sites.off[index] + shape.literal), start)
     order = np.lexsort((start, sites.sec[index]))
     near = (sites.sec[index][order][1:] == sites.sec[index][order][:-1]) & (start[order][1:] < end[order][:-1])
     for at in np.flatnonzero(near).tolist():
-        for i in index[order[at : at + 2]].tolist():
-            draft.reasons[i] = "it shares words with another chosen site"
+        pair = index[order[at : at + 2]].tolist()
+        other = "another chosen site" if mine[pair].all() else "a site that stays"
+        draft.reasons |= {i: f"it shares words with {other}" for i in pair if mine[i]}
 
 
 def refuse_full_literals(draft: Draft) -> None:

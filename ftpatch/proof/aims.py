@@ -15,8 +15,9 @@ import numpy as np
 from ftpatch.arch import Arch, Entry
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.proof.case import Case, Side
+from ftpatch.proof.case import Case
 from ftpatch.proof.decoders import JUMP, branches
+from ftpatch.sites.scan import Scan
 
 READ = 64  # words of an entry that are read
 BTI_C, ADRP, ADD = 0xD503_245F, 0x9000_0000, 0x9100_0000
@@ -29,17 +30,16 @@ NO_LOAD = Entry(False)
 
 @dataclass(frozen=True)
 class Aim:
-    """Where a call ends up: `target` va and how it is called; entry: what that code reads first; ops: what a thunk
-    brings; behind: va in the target where a thunk enters; shared: va and bytes of the stub in between, if any; why: a
-    reason against it, else empty."""
+    """Where a call ends."""
 
-    target: int
+    target: int  # va
     name: str
-    entry: Entry = NO_LOAD
-    ops: int | None = None
-    behind: int = 0
-    shared: tuple[int, int] | None = None
-    why: str = ""
+    entry: Entry = NO_LOAD  # what the code there reads first
+    ops: int | None = None  # va of the ops object that a thunk brings
+    behind: int = 0  # va in the target where a thunk enters it
+    shared: tuple[int, int] | None = None  # va and bytes of the stub in between
+    why: str = ""  # a reason against it
+    doubt: str = ""  # a reason that --force-target overrides
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Aims:
 
     case: Case
     out_of_line: bool
-    side: Side
+    side: Scan
     _known: dict[int, Aim] = field(default_factory=dict)
     _ops: dict[int, str] = field(default_factory=dict)
 
@@ -97,7 +97,8 @@ class Aims:
         if np.any((sites.row >= 0) & (sites.sec >= 0) & (sites.entry_va == np.uint64(va))):
             return Aim(va, name, entry, why="which is itself traced")
         reason = self.arch.keeps_contract(self.image.code, va, self.out_of_line)
-        return Aim(va, name, entry, why=f"which was not shown to keep a site's contract ({reason})" if reason else "")
+        doubt = f"which was not shown to keep a site's contract ({reason})" if reason else ""
+        return Aim(va, name, entry, doubt=doubt)
 
     def _thunk(self, va: int, own: dict[int, str]) -> Aim | None:
         words = [int(word) for word in self.words(va, 4)]
@@ -134,7 +135,7 @@ class Aims:
         areas = {self.image.symbols.value(name): name for name in self.arch.far.areas}
         if va in areas and target != max(own, key=lambda one: self.arch.entries.index(own[one])):
             why = why or f"by {areas[va]}, which the kernel overwrites with a jump to its last entry"
-        return Aim(target, found.name, found.entry, shared=(va, AREA), why=why)
+        return Aim(target, found.name, found.entry, shared=(va, AREA), why=why, doubt=found.doubt)
 
     def words(self, va: int, n: int) -> list[int]:
         """Words of the file at a va, in gaps between sections too; fewer where there is none."""

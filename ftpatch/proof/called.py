@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ftpatch.arrays import U32
+from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations
 from ftpatch.proof.aims import ADDI_R12, ADDIS_R12, BCTR, LD_R12, MTCTR_R12, low_half
@@ -39,7 +40,11 @@ class Calls:
     pairs: Pairs
     loaded: Loaded
     _rows: dict[int, Relocations] = field(default_factory=dict)
-    judged: dict[tuple[int, int], str] = field(default_factory=dict)
+    judged: dict[tuple[int, int], str] = field(
+        default_factory=dict
+    )  # (section, offset) of code → what is wrong with it
+    forced: set[tuple[int, int]] = field(default_factory=set)  # code that is wrong, and called on purpose
+    found: dict[int, tuple[int, frozenset[str]]] = field(default_factory=dict)  # pair → va of its ops, what is called
 
     @property
     def image(self) -> Image:
@@ -57,6 +62,9 @@ class Calls:
                 found.append((int(rows.off[at]), int(rows.kind[at]), int(rows.size[at]), Branch(symbol, home, to)))
         return found
 
+    def forced_code(self, to: Branch) -> bool:
+        return (to.sec, to.off) in self.forced
+
     def branch_at(self, sec: int, off: int) -> Branch | str:
         """What the branch at a place goes to; or why that is not known."""
         modules = self.case.arch.modules
@@ -64,7 +72,7 @@ class Calls:
         found = self.named_at(sec, off, 4)
         if len(found) != 1:
             return f"{len(found)} relocations write its branch, expected one"
-        if found[0][0] != off or found[0][1] != modules.branch:
+        if found[0][0] != off or found[0][1] not in (modules.branch, *self.case.arch.loader.calls):
             return f"its branch has a relocation of type {found[0][1]} at {found[0][0]:#x}, expected {modules.branch}"
         return found[0][3]
 
@@ -123,6 +131,23 @@ def branches_of(calls: Calls, to: Branch) -> list[int]:
         if word in ENDS or kind == JUMP:
             break
     return found
+
+
+def called_names(calls: Calls, to: Branch, jump: int | None) -> frozenset[str]:
+    """The symbols that a site's call leads to: the kernel's entry by the loader's jump, or what code of the patch
+    branches to, its own parts left out."""
+    entries, symbols, found = calls.case.arch.entries, calls.image.symbols, set()
+    if jump is not None:
+        return frozenset((entries[jump],))
+    for off in branches_of(calls, to):
+        one = calls.branch_at(to.sec, off)
+        if not isinstance(one, Branch):
+            continue
+        if (number := jump_of(calls, one, to.sec)) is not None:
+            found.add(entries[number])
+        elif calls.image.names[one.sec] not in OURS and symbols.type[one.symbol] != t.STT_SECTION:
+            found.add(symbols.name(one.symbol))
+    return frozenset(found)
 
 
 def goes_on(calls: Calls, to: Branch) -> Branch | None:

@@ -13,8 +13,8 @@ from ftpatch.arch import Fixup
 from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
 from ftpatch.proof.arrivals import claim
-from ftpatch.proof.called import Branch, Calls, far_target, goes_on, is_ours, jump_of, name_of
-from ftpatch.proof.case import Case
+from ftpatch.proof.called import OURS, Branch, Calls, called_names, far_target, goes_on, is_ours, jump_of, name_of
+from ftpatch.proof.case import Case, SiteCalls
 from ftpatch.proof.decoders import CALL, JUMP, both, branches
 from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.pairs import NEW, Pairs
@@ -59,6 +59,10 @@ def check_calls(case: Case, pairs: Pairs) -> None:
             _check_stub(calls, i)
         else:
             _check_inline(calls, i)
+    found = sorted(calls.found.items())
+    ops = np.array([of_site for _, (of_site, _) in found], dtype=np.uint64)
+    pos = pairs.pos[np.array([at for at, _ in found], dtype=np.int64)]
+    case.calls = SiteCalls(pos, np.zeros(len(pos), np.uint64), ops, tuple(names for _, (_, names) in found))
 
 
 def _check_inline(calls: Calls, at: int) -> None:
@@ -107,7 +111,7 @@ def _check_target(calls: Calls, at: int, to: Branch, sec: int, literal: int | No
     if jump is None and not is_ours(calls, to, sec):
         pairs.say("verify-branch", at, f"it calls {name_of(calls, to)}, which is nothing that a site may call")
         return
-    if why := "" if jump is not None else _judge(calls, at, to):
+    if jump is None and (why := _judge(calls, at, to)) and not calls.forced_code(to):
         pairs.say("verify-stub", at, why)
         return
     ops: int | None = None
@@ -116,7 +120,11 @@ def _check_target(calls: Calls, at: int, to: Branch, sec: int, literal: int | No
         if why:
             pairs.say("verify-literal", at, why)
             return
-    claim(calls, at, to, jump, ops)
+    calls.found[at] = ops or 0, called_names(calls, to, jump)
+    if calls.forced_code(to):
+        calls.case.unclaimed.append(f"{pairs.name(at)}: what it calls was taken by force")
+    else:
+        claim(calls, at, to, jump, ops)
 
 
 def _reads_ops(calls: Calls, to: Branch, sec: int) -> bool:
@@ -164,6 +172,8 @@ def _judged(calls: Calls, at: int, to: Branch) -> str:
     target = calls.loaded.va(last.sec, last.off) if last else None
     reason = arch.keeps_contract(read, va, shape.out_of_line, home, target)
     calls.case.kinds["stub of another kind"] += 1
+    if reason and calls.case.forced:
+        calls.forced.add((to.sec, to.off))
     return f"its stub was not shown to keep a site's contract: {reason}" if reason else ""
 
 
@@ -177,7 +187,8 @@ def _fixed(calls: Calls, to: Branch, fixup: Fixup, off: int) -> bool:
     name = symbols.name(named.symbol)
     if fixup.symbol == "toc":
         return modules is not None and name == modules.toc and addend == fixup.addend
-    return addend == fixup.addend and bool(name) and int(symbols.type[named.symbol]) in (0, t.STT_FUNC)
+    function = int(symbols.type[named.symbol]) in (0, t.STT_FUNC) and calls.image.names[named.sec] not in OURS
+    return addend == fixup.addend and bool(name) and function
 
 
 def _ops(calls: Calls, literal: int, found: list[tuple[int, int, int, Branch]]) -> tuple[int | None, str]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ftpatch.arch import Arch
-from ftpatch.arrays import I64, Mask
+from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.proof.emulate.expectation import Claim
 from ftpatch.proof.emulate.memory import Memory
-from ftpatch.sites.records import RecordTable
-from ftpatch.sites.table import SiteTable
+from ftpatch.sites.scan import Scan
 
 if TYPE_CHECKING:
     from ftpatch.proof.pairs import Pairs
@@ -41,12 +40,26 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the two files, read from zero."""
+class Intent:
+    """What was asked for and the files alone do not tell; it comes from a plan, or from the journal of one."""
 
-    image: Image
-    records: RecordTable
-    sites: SiteTable
+    dropped: I64  # file positions of sites whose records leave although their code stays; −1: of one without a place
+    keeps_records: bool = False  # records of enabled sites stay on purpose, for a kernel that will refuse them
+    forced_target: bool = False  # the sites call code that was not shown to keep the contract of a patch site
+
+
+@dataclass(frozen=True)
+class SiteCalls:
+    """Where the call of each enabled site ends, over all stubs in between. One row per site, by file position."""
+
+    pos: I64  # file position of the first rewritten word
+    target: U64  # va of the target in a linked image; 0 in a module
+    ops: U64  # va of the ftrace_ops object that the target finds, 0 for none; in a module as loaded here
+    names: tuple[frozenset[str], ...] = ()  # modules: the symbols that the code calls; the loader's jumps by target
+
+
+NO_PLACES = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+NO_CALLS = SiteCalls(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
 
 @dataclass(frozen=True)
@@ -60,27 +73,30 @@ class Owned:
 
 @dataclass
 class Case:
-    """before, after: the two files. The rest is collected by the checks.
-
-    dropped: file positions of sites whose records a journal says leave although their code stays, None without one;
-    keeps: whether a journal says that records stay on purpose. pairs: the sites of both files. claims: what is to be
-    seen when sites are executed, in `memory` for modules; unclaimed: why one run cannot show it, for others.
-    """
+    """Two files that are held against each other, and what the checks collect on the way."""
 
     arch: Arch
-    before: Side
-    after: Side
-    dropped: I64 | None = None
-    keeps: bool = False
+    before: Scan
+    after: Scan
+    intent: Intent | None = None  # None: nobody says what was wished
     findings: list[Finding] = field(default_factory=list)
-    owned: list[Owned] = field(default_factory=list)
-    kinds: Counter[str] = field(default_factory=Counter)
-    claims: list[Claim] = field(default_factory=list)
-    unclaimed: list[str] = field(default_factory=list)
+    owned: list[Owned] = field(default_factory=list)  # bytes that an edit of a legal kind explains
+    kinds: Counter[str] = field(default_factory=Counter)  # how many edits of each kind
+    calls: SiteCalls = NO_CALLS
+    gone: I64 = field(default_factory=lambda: np.zeros(0, np.int64))  # rows of `before` whose records left
+    returned: tuple[I64, I64] = NO_PLACES  # (section, offset) of the records of `after` that are new
+    claims: list[Claim] = field(default_factory=list)  # what is to be seen when sites are executed
+    more_claims: Callable[[], None] | None = None  # adds those that cost time, when something is executed at all
+    unclaimed: list[str] = field(default_factory=list)  # sites of which one execution shows nothing, and why
     notes: list[str] = field(default_factory=list)
-    pairs: Pairs | None = None
-    memory: Memory | None = None
+    pairs: Pairs | None = None  # the sites of both files, side by side
+    memory: Memory | None = None  # of a module as it is laid out for the emulation
     _more: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def forced(self) -> bool:
+        """Whether somebody says that code was called on purpose which was not shown to keep a site's contract."""
+        return self.intent is not None and self.intent.forced_target
 
     def say(
         self, rule: str, message: str, *, function: str | None = None, row: int | None = None, sec: int | None = None,

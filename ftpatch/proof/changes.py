@@ -6,6 +6,7 @@ difference is its first and its last byte.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from ftpatch.arrays import I64, U8, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.proof.case import Case, Owned, section_at
+from ftpatch.proof.case import Case, section_at
 
 CHUNK = 8 << 20
 MAX_RUNS = 1 << 24  # a file that differs in more places is another file
@@ -35,6 +36,9 @@ class Runs:
         after = np.searchsorted(self.end, pos, side="right")
         before = np.searchsorted(self.start, pos + width)
         return np.asarray(after < before)
+
+
+NO_RUNS = Runs(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def differences(before: U8, after: U8) -> Runs:
@@ -63,18 +67,23 @@ def count_kinds(case: Case, runs: Runs) -> None:
         del case.kinds[kind]
 
 
-def report_unowned(case: Case, runs: Runs) -> None:
-    """A finding for each difference, or group of near ones, that no edit of a legal kind explains."""
-    low, high = _merged(case.owned)
+def uncovered(runs: Runs, ranges: Sequence[tuple[I64, int]]) -> list[tuple[int, int]]:
+    """The differences, or parts of them, that lie in none of the ranges: (positions, bytes from each)."""
+    low, high = _merged(ranges)
     at = np.searchsorted(low, runs.start, side="right") - 1
     inside = (at >= 0) & (runs.end <= np.where(len(high), high[np.maximum(at, 0)] if len(high) else 0, 0))
+    return [part for start, end in zip(runs.start[~inside].tolist(), runs.end[~inside].tolist(), strict=True)
+            for part in _outside(start, end, low, high)]  # fmt: skip
+
+
+def report_unowned(case: Case, runs: Runs) -> None:
+    """A finding for each difference, or group of near ones, that no edit of a legal kind explains."""
     left: list[tuple[int, int]] = []
-    for start, end in zip(runs.start[~inside].tolist(), runs.end[~inside].tolist(), strict=True):
-        for first, behind in _outside(start, end, low, high):
-            if left and first - left[-1][1] <= NEAR:
-                left[-1] = left[-1][0], behind
-            else:
-                left.append((first, behind))
+    for first, behind in uncovered(runs, [(one.pos, one.width) for one in case.owned]):
+        if left and first - left[-1][1] <= NEAR:
+            left[-1] = left[-1][0], behind
+        else:
+            left.append((first, behind))
     before, after = case.before.image, case.after.image
     for start, end in left:
         shown = slice(start, min(end, start + SHOWN))
@@ -90,11 +99,11 @@ def place(image: Image, pos: int) -> str:
     return f"{section}+{off:#x} (file position {pos:#x})" if section is not None else f"file position {pos:#x}"
 
 
-def _merged(owned: list[Owned]) -> tuple[I64, I64]:
-    """The owned ranges as disjoint [start, end), ascending; those that touch are one."""
+def _merged(ranges: Sequence[tuple[I64, int]]) -> tuple[I64, I64]:
+    """The ranges as disjoint [start, end), ascending; those that touch are one."""
     none = [np.zeros(0, np.int64)]
-    start = np.concatenate(none + [one.pos for one in owned])
-    end = np.concatenate(none + [one.pos + one.width for one in owned])
+    start = np.concatenate(none + [pos for pos, _ in ranges])
+    end = np.concatenate(none + [pos + width for pos, width in ranges])
     order = np.argsort(start, kind="stable")
     start, end = start[order], np.maximum.accumulate(end[order]) if len(end) else end
     first = np.flatnonzero(np.concatenate(([True], start[1:] > end[:-1]))) if len(start) else np.zeros(0, np.int64)

@@ -14,6 +14,7 @@ from ftpatch.arrays import I64, U8, U32
 
 FAR = 1 << 40  # an address of no meaning, so that capstone's targets are distances
 NONE, JUMP, CALL = range(3)
+MNEMONIC = {JUMP: "b", CALL: "bl", NONE: "?"}
 TEXTS = {
     0xD503_201F: "nop", 0xAA1E_03E9: "mov x9, x30", 0xD503_245F: "bti c",
     0x6000_0000: "nop", 0x7C08_02A6: "mflr r0", 0x7C08_03A6: "mtlr r0",
@@ -22,12 +23,11 @@ TEXTS = {
 
 @dataclass(frozen=True)
 class Seen:
-    """Per row: what its last word is (NONE, JUMP, CALL), bytes to where it goes, and a reason against the row, or
-    empty: the decoders disagree, or one of them knows another instruction."""
+    """What two decoders see in rows of words."""
 
-    kind: U8
-    distance: I64
-    why: tuple[str, ...]
+    kind: U8  # of the last word: NONE, JUMP or CALL
+    distance: I64  # bytes from the last word to where it goes
+    why: tuple[str, ...]  # the decoders disagree, or one of them knows another instruction; empty: all is well
 
 
 def branches(arch: str, words: U32) -> tuple[U8, I64]:
@@ -45,34 +45,35 @@ def branches(arch: str, words: U32) -> tuple[U8, I64]:
 def both(arch: str, words: U32) -> Seen:
     """What two decoders see in rows of words, of which the last is a direct branch and the others are known ones."""
     kind, distance = branches(arch, words[:, -1])
-    texts, targets = _capstone(arch, words)
-    names = {JUMP: "b", CALL: "bl", NONE: "?"}
-    why = []
-    for row, text, target, is_, far in zip(
-        words[:, :-1].tolist(), texts, targets.tolist(), kind.tolist(), distance.tolist(), strict=True
-    ):
-        wanted = [*(TEXTS.get(word, f"{word:#010x}") for word in row), names[is_]]
-        if text != wanted:
-            why.append(f"{'; '.join(text) or 'no instruction'} (capstone), {'; '.join(wanted)} (own decoder)")
-        else:
-            why.append("" if target == far else f"a branch by {target:+#x} (capstone), {far:+#x} (own decoder)")
+    # Branches are relative, so that a word means the same in every row: each is decoded once.
+    plain, of_plain = np.unique(words[:, :-1], return_inverse=True)
+    last, of_last = np.unique(words[:, -1], return_inverse=True)
+    plain_text = [f"{name} {operands}".strip() for name, operands, _ in _capstone(arch, plain)]
+    sound = np.array([text == TEXTS.get(word) for text, word in zip(plain_text, plain.tolist(), strict=True)], bool)
+    seen = _capstone(arch, last)
+    own_kind, own_distance = (column.tolist() for column in branches(arch, last))
+    agree = [(one[0], one[2]) == (MNEMONIC[is_], far) for one, is_, far in zip(seen, own_kind, own_distance,
+             strict=True)]  # fmt: skip
+    of_plain = of_plain.reshape(words[:, :-1].shape)
+    right = sound[of_plain].all(axis=1) & np.array(agree, dtype=bool)[of_last.reshape(-1)]
+    why = [""] * len(words)
+    for row in np.flatnonzero(~right).tolist():
+        name, _, far = seen[int(of_last.reshape(-1)[row])]
+        text = [*(plain_text[at] for at in of_plain[row].tolist()), name]
+        wanted = [*(TEXTS.get(word, f"{word:#010x}") for word in words[row, :-1].tolist()), MNEMONIC[int(kind[row])]]
+        why[row] = (f"a branch by {far:+#x} (capstone), {int(distance[row]):+#x} (own decoder)" if text == wanted else
+                    f"{'; '.join(text) or 'no instruction'} (capstone), {'; '.join(wanted)} (own decoder)")  # fmt: skip
     return Seen(kind, distance, tuple(why))
 
 
-def _capstone(arch: str, words: U32) -> tuple[list[list[str]], I64]:
-    """By capstone, per row: its instructions, the branch by its name alone; bytes to where that goes."""
+def _capstone(arch: str, words: U32) -> list[tuple[str, str, int]]:
+    """By capstone, per word: mnemonic, operands, and for a direct branch the bytes to where it goes."""
     import capstone
 
     mode = constants(capstone, next(one.capstone for one in architectures() if one.name == arch))
-    engine, (n, width) = capstone.Cs(*mode), words.shape
+    engine = capstone.Cs(*mode)
     engine.skipdata = True  # a word that is no instruction is one step, too
-    found = list(engine.disasm_lite(words.astype("<u4").tobytes(), FAR))
-    texts: list[list[str]] = [[] for _ in range(n)]
-    distance = np.zeros(n, dtype=np.int64)
-    for at, _, mnemonic, operands in found:  # capstone hands out one Python tuple per instruction
-        row, column = divmod((at - FAR) // 4, width)
-        last = column == width - 1
-        texts[row].append(mnemonic if last else f"{mnemonic} {operands}".strip())
-        if last and mnemonic in ("b", "bl"):
-            distance[row] = int(operands.removeprefix("#"), 0) - at
-    return texts, distance
+    found = []
+    for at, _, name, operands in engine.disasm_lite(words.astype("<u4").tobytes(), FAR):
+        found.append((name, operands, int(operands.removeprefix("#"), 0) - at if name in ("b", "bl") else 0))
+    return found

@@ -8,17 +8,17 @@ import numpy as np
 
 from ftpatch.arrays import I64
 from ftpatch.document.journal import Edit, Journal
-from ftpatch.proof.case import Case
+from ftpatch.proof.case import Case, Intent
 from ftpatch.proof.changes import Runs, place
 from ftpatch.proof.pairs import NEW, RETIRED
 
 CALLS, RETURNS, DROPS = ("call", "call_via_stub", "redirect"), ("restore",), ("drop",)
 
 
-def allow(case: Case, journal: Journal) -> None:
-    """What only a journal can say: which records left alone, and whether others were kept on purpose."""
-    case.dropped = _positions(journal, DROPS)
-    case.keeps = journal.records == "keep"
+def intent_of(journal: Journal) -> Intent:
+    """What only a journal can say: which records left alone, whether others were kept, whether a target was forced."""
+    dropped = [-1 if site.pos is None else site.pos for site in journal.sites if site.action in DROPS]
+    return Intent(np.array(dropped, dtype=np.int64), journal.records == "keep", journal.forced_target)
 
 
 def _positions(journal: Journal, actions: tuple[str, ...]) -> I64:

@@ -6,18 +6,20 @@ the relocations of both. What is left over after that belongs to nobody.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ftpatch.arrays import I64, Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.proof.aims import Aim, Aims
-from ftpatch.proof.case import Case
+from ftpatch.proof.case import Case, SiteCalls
 from ftpatch.proof.changes import Runs
 from ftpatch.proof.decoders import CALL, both
 from ftpatch.proof.emulate.expectation import Claim
 from ftpatch.proof.end import check_end
-from ftpatch.proof.literals import check_literals
+from ftpatch.proof.literals import TYPE, check_literals
 from ftpatch.proof.pairs import NEW, Pairs, pair_up
 from ftpatch.proof.stubs import Slots, Stubs, check_empty, check_stubs, free_before, slots_of
 from ftpatch.proof.table import check_records, own_slots
@@ -40,7 +42,8 @@ def check_kernel(case: Case, runs: Runs) -> None:
         if slots and stubs:
             check_empty(case, pairs, slots, stubs)
         places = old_literal[pairs.old == NEW], literal[pairs.new == NEW]
-        _claim(case, pairs, aims, ops)
+        case.more_claims = partial(_claim, case, pairs, aims, ops)
+        case.calls = _calls(pairs, aims, ops)
     check_records(case, pairs)
     own_slots(case)
     check_end(case)
@@ -64,7 +67,7 @@ def _check_calls(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> d
     where = (call + distance).view(np.uint64)
     for i, va, text, stays in zip(at.tolist(), where.tolist(), why, outside.tolist(), strict=True):
         aim = found[i] = aims.aim(va)
-        text = text or aim.why
+        text = text or aim.why or ("" if case.forced else aim.doubt)
         if not text and stays and aim.shared is not None and aim.shared[0] == init:
             text = "by a trampoline that is freed with init memory"
         if text:
@@ -128,11 +131,22 @@ def _old_places(case: Case, pairs: Pairs, slots: Slots) -> I64:
     return found
 
 
+def _calls(pairs: Pairs, aims: dict[int, Aim], ops: dict[int, int]) -> SiteCalls:
+    """Where the calls end that lead where a site may call."""
+    at = sorted(aims)
+    found = [(aims[i].target, aims[i].ops or ops.get(i, 0)) for i in at]  # Python objects, one per site already
+    target, ops_va = np.array(found, dtype=np.uint64).reshape(-1, 2).T
+    return SiteCalls(pairs.pos[np.array(at, dtype=np.int64)], target, ops_va)
+
+
 def _claim(case: Case, pairs: Pairs, aims: dict[int, Aim], ops: dict[int, int]) -> None:
     """What is to be seen when the enabled sites are executed."""
     resume = pairs.va(pairs.branch_off + 4)
     base = case.after.image.base
     for at, aim in aims.items():
+        if aim.doubt:
+            case.unclaimed.append(f"{pairs.name(at)}: what it calls was taken by force")
+            continue
         entry = int(base[int(pairs.sec[at])]) + pairs.entry_off(at)
         wanted = aim.ops if aim.ops is not None else ops.get(at)
         case.claims.append(Claim(pairs.name(at), entry, int(resume[at]), aim.behind or aim.target, wanted))
@@ -151,7 +165,7 @@ def _check_relocations(case: Case, old_places: I64, new_places: I64) -> None:
         start, end = np.uint64(records.start), np.uint64(records.start + SLOT * len(records))
         of_slot = (some["r_offset"] >= start) & (some["r_offset"] < end) & (some["r_offset"] % np.uint64(SLOT) == 0)
         ours = of_slot | np.isin(some["r_offset"], places[places != 0].view(np.uint64))
-        bad |= ~(_empty(some) | (ours & (some["r_info"] == case.arch.relative)))
+        bad |= ~(_empty(some) | (ours & ((some["r_info"] & TYPE) == case.arch.relative)))
     case.own("relocation", pos[rows], t.RELA.itemsize)
     for row in rows[bad].tolist():
         one, two = (f"r_offset {int(some['r_offset'][row]):#x}, r_info {int(some['r_info'][row]):#x}, "

@@ -5,6 +5,7 @@ first must still be there.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ NOT_INSTALLED = "lief is not installed: pip install 'ftpatch[deep]'"
 Rows = list[tuple[Any, ...]]
 
 
-def read_again(case: Case, deep: bool) -> str:
+def read_again(case: Case, deep: bool | None) -> str:
     """Who read the files a second time, or why nobody did; findings where the two readers differ.
 
-    deep: kernels too. Raises UnsupportedError where that was asked for and lief is missing.
+    deep: kernels too; None: nothing at all. Raises UnsupportedError where it was asked for and lief is missing.
     """
+    if deep is None:
+        return "none"
     if case.before.image.linked and not deep:
         return "none (--deep reads a kernel a second time, by lief)"
     try:
@@ -45,11 +48,11 @@ def _hold(case: Case, lief: Any) -> str:
     if old is None or new is None:
         case.say(RULE_SECTION, f"lief cannot read the {'second' if new is None else 'first'} file")
         return "lief"
-    _agree(case, RULE_SECTION, "section", _sections(new), _own_sections(case.after.image))
-    _agree(case, RULE_SYMBOL, "symbol", _symbols(new), _own_symbols(case.after.image))
+    _agree(case, (RULE_SECTION, "section"), (old, new), _sections, _own_sections)
+    _agree(case, (RULE_SYMBOL, "symbol"), (old, new), _symbols, _own_symbols)
     _kept(case, _sections(old), _sections(new), _symbols(old), _symbols(new))
     if not case.after.image.linked:
-        _agree(case, RULE_RELOCATION, "relocation", _relocations(new), _own_relocations(case.after.image))
+        _agree(case, (RULE_RELOCATION, "relocation"), (old, new), _relocations, _own_relocations)
     return "lief"
 
 
@@ -58,8 +61,19 @@ def _parsed(lief: Any, image: Image) -> Any:
     return lief.ELF.parse(image.path) if whole else lief.ELF.parse(image.data.tobytes())
 
 
-def _agree(case: Case, rule: str, what: str, theirs: Rows, ours: Rows) -> None:
+def _agree(
+    case: Case, told: tuple[str, str], files: tuple[Any, Any], by_lief: Callable[[Any], Rows],
+    by_us: Callable[[Image], Rows],
+) -> None:  # fmt: skip
+    """A finding where the two readers see other rows in the second file. told: its rule, and what a row is."""
+    rule, what = told
+    theirs, ours = by_lief(files[1]), by_us(case.after.image)
     if theirs == ours:
+        return
+    if by_lief(files[0]) != by_us(
+        case.before.image
+    ):  # damaged input, which lief repairs: no witness of what became of it
+        case.notes.append(f"lief reads the {what}s of the first file in another way, so they were not compared")
         return
     if len(theirs) != len(ours):
         case.say(rule, f"lief reads {len(theirs)} {what}s of the second file, we {len(ours)}")

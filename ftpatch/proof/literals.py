@@ -13,6 +13,8 @@ from ftpatch.proof.aims import Aim, Aims
 from ftpatch.proof.case import Case
 from ftpatch.proof.pairs import NEW, Pairs
 
+TYPE = np.uint64(0xFFFF_FFFF)  # of r_info: no kernel looks at the symbol of a RELATIVE relocation
+
 
 @dataclass(frozen=True)
 class Words:
@@ -33,7 +35,11 @@ def check_literals(case: Case, pairs: Pairs, aims: dict[int, Aim], places: I64, 
     at, pos = at[pos >= 0], pos[pos >= 0]
     if not len(at):
         return {}
-    old, new = (_words(side.image, case, places[at].view(np.uint64), pos) for side in (case.before, case.after))
+    va = places[at].view(np.uint64)
+    # The packed relocations are the same in both files, or told elsewhere; they are looked through once, as hostile
+    # ones are many.
+    packed = image.n_relocations(va, 8) - _n_rows(image, va)
+    old, new = (_words(side.image, case, va, pos, packed) for side in (case.before, case.after))
     filled, ops = _moves(image), {}
     empty = case.arch.nop * 0x1_0000_0001 if of == "site" else 0
     known = Aims(case, False, case.after)
@@ -69,18 +75,21 @@ def _moves(image: Image) -> bool:
     return bool(len(image.rela[0])) or bool((image.shdr["sh_type"] == t.SHT_RELR).any())
 
 
-def _words(image: Image, case: Case, places: U64, pos: I64) -> Words:
+def _n_rows(image: Image, va: U64) -> I64:
+    """How many rows of the dynamic relocation table touch the 8 bytes at each va."""
+    offset = np.sort(image.rela[0]["r_offset"])
+    low = va - np.minimum(va, np.uint64(7))
+    return np.searchsorted(offset, va + np.uint64(8)) - np.searchsorted(offset, low)
+
+
+def _words(image: Image, case: Case, places: U64, pos: I64, packed: I64) -> Words:
     word = np.ascontiguousarray(image.data[pos[:, None] + np.arange(8)]).view("<u8").reshape(-1).astype(np.uint64)
     rows = image.rela[0]
-    rows = rows[(rows["r_info"] != 0) | (rows["r_offset"] != 0)]
-    packed = image.relr_places(int(places.min()) - 7, int(places.max()) + 8)
-    everything = np.sort(np.concatenate([rows["r_offset"].astype(np.uint64), packed]))
-    n = np.searchsorted(everything, places + np.uint64(8)) - np.searchsorted(everything, places - np.uint64(7))
-    rows = rows[rows["r_info"] == case.arch.relative]
+    rows = rows[(rows["r_info"] & TYPE) == case.arch.relative]
     order = np.argsort(rows["r_offset"], kind="stable")
     offset = rows["r_offset"][order]
     near = np.minimum(np.searchsorted(offset, places), max(len(offset) - 1, 0))
     hit = offset[near] == places if len(offset) else np.zeros(len(places), dtype=bool)
     value = word.copy()
     value[hit] = rows["r_addend"][order][near[hit]].view(np.uint64)
-    return Words(word, n.astype(np.int64), value)
+    return Words(word, packed + _n_rows(image, places), value)

@@ -110,8 +110,8 @@ def _check_own(case: Case, sec: int, target: int, rows: Rows) -> None:
     """Relocations of what the patch brings along: of known types, inside their section."""
     image, modules = case.after.image, case.arch.modules
     assert modules is not None
-    known = {TEXT: {modules.branch, case.arch.abs64, PC64, REL64}, INIT_TEXT: {modules.branch, case.arch.abs64, PC64,
-             REL64}, DATA: {case.arch.abs64}}.get(image.names[target], set())  # fmt: skip
+    code = {modules.branch, *case.arch.loader.calls, case.arch.abs64, PC64, REL64}
+    known = {TEXT: code, INIT_TEXT: code, DATA: {case.arch.abs64}}.get(image.names[target], set())
     size = int(image.shdr["sh_size"][target])
     for row, (info, off) in enumerate(zip(rows["r_info"].tolist(), rows["r_offset"].tolist(), strict=True)):
         if info & 0xFFFF_FFFF not in known or off + 4 > size:

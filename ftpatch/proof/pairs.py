@@ -13,8 +13,9 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
-from ftpatch.proof.case import Case, Side
+from ftpatch.proof.case import Case
 from ftpatch.proof.decoders import branches
+from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import LEFTOVER, NULL, OUTSIDE, SiteTable
 
 OLD, NEW, RETIRED, OTHER = range(4)  # as compiled; a call of ours; a call that became a NOP; anything else
@@ -141,7 +142,7 @@ def _known(table: SiteTable) -> I64:
     return found
 
 
-def _states(side: Side, shape: Shape, sec: I64, off: I64, words: U32) -> U8:
+def _states(side: Scan, shape: Shape, sec: I64, off: I64, words: U32) -> U8:
     image = side.image
     found = np.full(len(words), OTHER, dtype=np.uint8)
     new = np.logical_and.reduce([word.matches(words[:, i]) for i, word in enumerate(shape.new)])

@@ -6,105 +6,118 @@ Nothing that plans or writes is asked, and no journal is needed; where one is gi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from ftpatch.arch import Arch, architectures
+import numpy as np
+
+from ftpatch.arch import architectures
+from ftpatch.arrays import I64
 from ftpatch.document.journal import Journal
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
-from ftpatch.proof.case import Case, Finding, Side
-from ftpatch.proof.changes import Runs, count_kinds, differences, report_unowned
+from ftpatch.proof.case import NO_CALLS, NO_PLACES, Case, Finding, Intent, SiteCalls
+from ftpatch.proof.changes import NO_RUNS, Runs, count_kinds, differences, report_unowned
 from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
-from ftpatch.proof.journal import allow, check_journal
+from ftpatch.proof.journal import check_journal, intent_of
 from ftpatch.proof.kernel import check_kernel
 from ftpatch.proof.lief_check import read_again
 from ftpatch.proof.module import check_module
 from ftpatch.proof.trailer import check_trailer
 from ftpatch.sites.records import read_records
+from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import read_sites
 
 RULES = {RecordError: "verify-record", ShapeError: "verify-site"}
 
 
+def _no_rows() -> I64:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How much is looked at."""
+
+    execute: bool = True  # run the patched sites in an emulator
+    emulation_required: bool = False  # that something was not executed is a finding
+    deep: bool | None = False  # have lief read a kernel, too, as it always does with modules; None: not even those
+
+
 @dataclass(frozen=True)
 class Proof:
-    """What was found.
+    """What was found."""
 
-    kinds: how many edits of each kind were recognised; live, slots: records before and after; reader: who read the
-    files a second time, or why nobody; outcome: of the emulation; unclaimed: sites that one run says nothing about.
-    """
-
-    before: Side
-    arch: Arch
+    before: Scan
     after: Image
     findings: tuple[Finding, ...]
-    kinds: Mapping[str, int]
-    live: tuple[int, int]
-    slots: tuple[int, int]
-    reader: str
-    outcome: Outcome
-    unclaimed: tuple[str, ...] = ()
+    reader: str  # who read the files a second time, or why nobody did
+    outcome: Outcome  # of the emulation
+    kinds: Mapping[str, int] = field(default_factory=dict)  # how many edits of each kind were recognised
+    live: tuple[int, int] = (0, 0)  # records before and after
+    slots: tuple[int, int] = (0, 0)  # slots of the record table before and after
+    runs: Runs = NO_RUNS  # where the files differ
+    changed: I64 = field(default_factory=_no_rows)  # file positions of the sites that changed, ascending
+    calls: SiteCalls = NO_CALLS  # what the enabled sites of the second file call
+    gone: I64 = field(default_factory=_no_rows)  # rows of the first file's records that left
+    returned: tuple[I64, I64] = NO_PLACES  # (section, offset) of the records that came back
+    unclaimed: tuple[str, ...] = ()  # sites of which one execution shows nothing, and why
     notes: tuple[str, ...] = ()
 
 
 def prove(
-    before: Image, after: Image, arch: Arch, journal: Journal | None = None, deep: bool = False,
-    layout: str | None = None, emulated: bool = False,
+    before: Scan, after: Image, layout: str | None = None, journal: Journal | None = None,
+    intent: Intent | None = None, checks: Checks = Checks(),
 ) -> Proof:  # fmt: skip
-    """Hold two files against each other.
+    """Hold two files against each other. journal: of the run that made the second from the first; intent: what was
+    wished, where no journal says it.
 
-    journal: of the run that made the second from the first; deep: have a kernel read a second time; emulated: that
-    nothing was emulated is a finding.
-
-    Raises what the readers raise for the first file; what they say against the second is a finding.
+    Raises UsageError where they are not of one kind; what the readers say against the second is a finding.
     """
-    if (before.e_machine, before.kind) != (after.e_machine, after.kind):
+    first = before.image
+    if (first.e_machine, first.kind) != (after.e_machine, after.kind):
         raise UsageError("the two files are not of one kind", after.path, found=f"{after.kind} of machine "
-                         f"{after.e_machine}", expected=f"{before.kind} of machine {before.e_machine}")  # fmt: skip
-    if not arch.contract:
-        raise UnsupportedError(f"verifying {arch.name} is not supported", before.path,
+                         f"{after.e_machine}", expected=f"{first.kind} of machine {first.e_machine}")  # fmt: skip
+    if not before.arch.contract:
+        raise UnsupportedError(f"verifying {before.arch.name} is not supported", first.path,
                                expected=", ".join(one.name for one in architectures() if one.contract))  # fmt: skip
-    records = read_records(before)
-    side = Side(before, records, read_sites(before, records, layout))
     try:
-        after_records = read_records(after)
-        one, two = _sites(side, after, arch, after_records, layout)
+        one, two = _both(before, after, layout)
     except FtpatchError as error:
-        return _unreadable(side, after, arch, error)
-    case = Case(arch, one, two)
-    if journal is not None:
-        allow(case, journal)
-    runs = differences(before.data, after.data)
-    reader = _check(case, runs, journal, deep)
-    outcome = _emulated(case, emulated)
+        return _unreadable(before, after, error)
+    case = Case(before.arch, one, two, intent_of(journal) if journal is not None else intent)
+    runs = differences(first.data, after.data)
+    reader = _check(case, runs, journal, checks.deep)
+    outcome = _emulated(case, checks)
+    changed = case.pairs.pos[case.pairs.differs] if case.pairs is not None else _no_rows()
+    old, new = one.records, two.records
     return Proof(
-        one, arch, after, case.all_findings(), dict(case.kinds), (int(records.live.sum()),
-        int(after_records.live.sum())), (len(records), len(after_records)), reader, outcome, tuple(case.unclaimed),
+        one, after, case.all_findings(), reader, outcome, dict(case.kinds), (int(old.live.sum()), int(new.live.sum())),
+        (len(old), len(new)), runs, changed, case.calls, case.gone, case.returned, tuple(case.unclaimed),
         tuple(case.notes),
     )  # fmt: skip
 
 
-def _sites(side: Side, after: Image, arch: Arch, records: Any, layout: str | None) -> tuple[Side, Side]:
-    """Both sides in one layout: that of the file with more records, which tell it."""
-    if layout is None and int(records.live.sum()) > int(side.records.live.sum()):
+def _both(before: Scan, after: Image, layout: str | None) -> tuple[Scan, Scan]:
+    """Both files in one layout: that of the file with more records, which tell it."""
+    records = read_records(after)
+    if layout is None and int(records.live.sum()) > int(before.records.live.sum()):
         sites = read_sites(after, records)
         name = sites.shape.name if sites.shape else None
-        again = read_sites(side.image, side.records, name)
-        return Side(side.image, side.records, again), Side(after, records, sites)
-    name = side.sites.shape.name if side.sites.shape else layout
-    return side, Side(after, records, read_sites(after, records, name))
+        again = read_sites(before.image, before.records, name)
+        return Scan(before.image, before.records, again), Scan(after, records, sites)
+    name = before.sites.shape.name if before.sites.shape else layout
+    return before, Scan(after, records, read_sites(after, records, name))
 
 
-def _unreadable(side: Side, after: Image, arch: Arch, error: FtpatchError) -> Proof:
+def _unreadable(before: Scan, after: Image, error: FtpatchError) -> Proof:
     finding = Finding(RULES.get(type(error), "verify-section"), f"the second file's sites cannot be read: {error}")
-    n, slots = int(side.records.live.sum()), len(side.records)
-    return Proof(side, arch, after, (finding,), {}, (n, 0), (slots, 0), "none, as the file cannot be read",
-                 Outcome(0, skipped="the file cannot be read"))  # fmt: skip
+    n, slots = int(before.records.live.sum()), len(before.records)
+    return Proof(before, after, (finding,), "none, as the file cannot be read",
+                 Outcome(0, skipped="the file cannot be read"), live=(n, 0), slots=(slots, 0))  # fmt: skip
 
 
-def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool) -> str:
+def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool | None) -> str:
     """All checks but the emulation; who read the files a second time."""
     before, after = case.before.image, case.after.image
     if before.linked:
@@ -122,13 +135,16 @@ def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool) -> str:
     return read_again(case, deep)
 
 
-def _emulated(case: Case, required: bool) -> Outcome:
+def _emulated(case: Case, checks: Checks) -> Outcome:
+    if not checks.execute:
+        return Outcome(0, skipped="not asked for")
+    if case.more_claims is not None:
+        case.more_claims()
     outcome = emulate(case.after.image, case.arch, case.claims, memory=case.memory) if case.claims else Outcome(0)
     for line in outcome.failures:
-        name = line.partition(":")[0]
-        case.say("verify-emulation", line, function=name)
-    if required and outcome.skipped:
+        case.say("verify-emulation", line, function=line.partition(":")[0])
+    if checks.emulation_required and outcome.skipped:
         case.say("verify-emulation", f"not emulated: {outcome.skipped}")
-    for line in case.unclaimed if required else ():
+    for line in case.unclaimed if checks.emulation_required else ():
         case.say("verify-emulation", f"not emulated: {line}", function=line.partition(":")[0])
     return outcome

@@ -124,8 +124,11 @@ def _check_symbols(case: Case) -> None:
     for row in range(n, len(symbols.rows)):
         name, sec = symbols.name(row), int(symbols.shndx[row])
         why = ""
+        kind = t.STT_OBJECT if new.names[sec] == DATA else t.STT_FUNC if sec >= len(old.shdr) else 0
         if symbols.bind[row] != t.STB_GLOBAL or symbols.rows["st_other"][row]:
             why = "is not simply global"
+        elif symbols.type[row] != kind:
+            why = f"has type {int(symbols.type[row])}, expected {kind}"
         elif sec == t.SHN_UNDEF and row not in used:
             why = "is undefined, and nothing uses it"
         elif sec < 0 or (sec and not SYMBOLS.fullmatch(name)):

@@ -11,9 +11,10 @@ import numpy as np
 from ftpatch.arrays import I64, Mask
 from ftpatch.kernel.init_text import init_text
 from ftpatch.kernel.record_loop import tests_zero_first
-from ftpatch.proof.case import Case, Side
+from ftpatch.proof.case import Case
 from ftpatch.proof.pairs import OLD, RETIRED, Pairs
 from ftpatch.sites.records import MINUS4, RecordTable
+from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import LEFTOVER, READY
 
 
@@ -30,6 +31,8 @@ def check_records(case: Case, pairs: Pairs | None) -> None:
         at = int(np.argmax(stays != there))
         row = int(rows_new[~added][at])
         case.say("verify-order", f"the records that stay are in another order from slot {row} on", row=row)
+    back = rows_new[added]
+    case.gone, case.returned = rows_old[gone], (two.records.sec[back], two.records.off[back])
     case.kinds["record taken out"] += int(gone.sum())
     case.kinds["record returned"] += int(added.sum())
     _check_gone(case, pairs, rows_old[gone])
@@ -38,13 +41,16 @@ def check_records(case: Case, pairs: Pairs | None) -> None:
     _check_carriers(case)
 
 
-def _keys(side: Side) -> I64:
+def _keys(side: Scan) -> I64:
     """One number per live record that both files have for the same place."""
     records = side.records
-    if records.in_sections:  # a place outside its section is no other record's
+    if records.in_sections:
         size = side.image.shdr["sh_size"][np.maximum(records.sec, 0)].astype(np.int64)
         inside = (records.sec >= 0) & (records.off >= 0) & (records.off < np.minimum(size, 1 << 40))
-        return np.where(inside, records.sec << 40 | records.off, -1 - np.arange(len(records)))[records.live]
+        outside = -1 - (
+            (records.sec & 0xFFFF) << 46 | records.off & (1 << 46) - 1
+        )  # a place in no code: never one inside
+        return np.where(inside, records.sec << 40 | records.off, outside)[records.live]
     return records.value[records.live].view(np.int64)
 
 
@@ -67,20 +73,22 @@ def _check_gone(case: Case, pairs: Pairs | None, rows: I64) -> None:
     n_dropped = 0
     for i in alone.tolist():
         row, pair = int(rows[i]), int(at[i])
-        if pair < 0:
-            case.say("verify-record", f"the record of slot {row}, which is no patch site, left the table", row=row)
-        elif _may_leave(case, pairs, pair, last):
+        if _may_leave(case, pairs, row, pair, last):
             n_dropped += 1
+        elif pair < 0:
+            case.say("verify-record", f"the record of slot {row}, which is no patch site, left the table", row=row)
         else:
             pairs.say("verify-record", pair, "its record left the table, and nothing calls from it")
     case.kinds["record dropped alone"] += n_dropped
 
 
-def _may_leave(case: Case, pairs: Pairs, pair: int, last: bool) -> bool:
-    if case.dropped is not None:
-        known = bool(np.isin(pairs.pos[pair], case.dropped))
-        return known or (last and _is_init(case, pairs, pair))
-    return not pairs.enabled.any() or (last and _is_init(case, pairs, pair))
+def _may_leave(case: Case, pairs: Pairs, row: int, pair: int, last: bool) -> bool:
+    """Whether a record may leave though nothing calls from there. pair: −1 where it is no patch site."""
+    if pair >= 0 and last and _is_init(case, pairs, pair):
+        return True
+    if case.intent is not None:
+        return bool(np.isin(case.before.sites.pos[row], case.intent.dropped))
+    return not pairs.enabled.any()
 
 
 def _is_init(case: Case, pairs: Pairs, pair: int) -> bool:
@@ -109,7 +117,7 @@ def _check_kept(case: Case, pairs: Pairs | None) -> None:
     row = np.append(case.after.sites.row, -1)[pairs.after]  # −1 in `after`, no site of that file, takes the last
     changed = pairs.enabled | (pairs.differs & (pairs.new == RETIRED))
     kept = np.flatnonzero(changed & (row >= 0))
-    if case.keeps and len(kept):
+    if case.intent is not None and case.intent.keeps_records and len(kept):
         case.notes.append(f"the records of {len(kept)} enabled sites were kept on purpose, as the journal says")
         return
     for at in kept.tolist():

@@ -41,11 +41,9 @@ def finding_rows(findings: Sequence[Finding | Found], with_pos: bool = False) ->
 def proof_object(proof: Proof, hashed: bool, journal: str | None) -> ImageObject:
     """The IMAGE object of `verify`: the first file, the second as its `output`, and what was found."""
     from ftpatch.document.rows import image_object
-    from ftpatch.sites.scan import Scan
 
     before, after = proof.before, proof.after
-    scan = Scan(before.image, before.records, before.sites)
-    found = image_object(scan, sha256=before.image.sha256 if hashed else None, with_sites=False)
+    found = image_object(before, sha256=before.image.sha256 if hashed else None, with_sites=False)
     found["output"] = {
         "file": after.path, "sha256": after.sha256 if hashed else None, "elf_sha256": _elf(after) if hashed else None,
     }  # fmt: skip

@@ -113,26 +113,18 @@ def _write(image: Image, plan: Plan, fd: int, packing: Packing) -> bytes:
 
 
 def _proven(plan: Plan, written: str, out: str, trailer: bytes) -> Image:
-    """The written file, which is to be `out`, read again and found to be what the plan says."""
-    from ftpatch.write import verify
-    from ftpatch.write.change_check import check_change
-    from ftpatch.write.module_check import check_module
+    """The written file, which is to be `out`, read again from zero and found to be sound, and what the plan says."""
+    from ftpatch.write import comparison
 
-    before = plan.scan
     try:
         after = replace(open_image(written), path=out)
         if after.trailer != trailer:
-            raise verify.failed(after, "the appended signature", f"{len(after.trailer)} bytes")
-        if plan.verb != "enable":
-            check_change(before.image, after, before.arch, plan)
-        elif before.image.linked:
-            verify.check_result(before.image, after, before.arch, plan)
-        else:
-            check_module(before.image, after, before.arch, plan)
+            raise comparison.failed(after, "the appended signature", f"{len(after.trailer)} bytes")
+        comparison.check_result(plan, after)
     except ApplyError:
         raise
     except FtpatchError as error:
-        raise ApplyError("self-check failed: the result cannot be read back", before.image.path, found=error.what,
+        raise ApplyError("self-check failed: the result cannot be read back", plan.scan.image.path, found=error.what,
                          todo="the output was not kept; please report this") from error  # fmt: skip
     return after
 

@@ -87,5 +87,5 @@ def _assemble(draft: Draft, request: EnableRequest, module: Module, wanted: Call
         record=tuple(left.tolist()), calls=no_calls(n), gone=gone, returned=index[:0],
         summary=PlanSummary(way, KEPT if way == "keep" else CUT, wanted.name, None, ops, "literal" if ops else "none"),
         edits=edits_of(scan.image, editor), callee=wanted, notes=tuple(told) if n else (),
-        warnings=(*wanted.warnings, *notes.still_broken(scan, gone), *kept),
+        warnings=(*wanted.warnings, *notes.still_broken(scan, gone), *kept), forced_target=bool(wanted.warnings),
     )  # fmt: skip

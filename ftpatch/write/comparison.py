@@ -1,0 +1,117 @@
+"""A plan against what the proof saw of the written file: the bytes, the sites, where each call ends, the records.
+
+The proof knows nothing of plans, and says whether the file is sound; here it is said whether it is the one that was
+planned.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.arrays import U64
+from ftpatch.elf.image import Image
+from ftpatch.errors import ApplyError
+from ftpatch.plan.plan import Callee, Plan
+from ftpatch.proof.case import Intent
+from ftpatch.proof.changes import uncovered
+from ftpatch.proof.prove import Checks, Proof, prove
+
+N_SHOWN = 3
+
+
+def check_result(plan: Plan, after: Image) -> None:
+    """Raise ApplyError where the file that was written, read again from zero, is not what the plan says or not sound.
+
+    Nothing is executed here, and no second reader asked, as that would cost more than all else; `verify` does it.
+    """
+    intent, checks = intent_of(plan), Checks(execute=False, deep=None)
+    proof = prove(plan.scan, after, plan.scan.sites.forced, intent=intent, checks=checks)
+    require_bytes(plan, proof)
+    require_planned(plan, proof)
+
+
+def intent_of(plan: Plan) -> Intent:
+    """What the plan wishes that the written file alone does not tell."""
+    dropped = plan.scan.sites.pos[plan.index] if plan.verb == "drop" else np.zeros(0, np.int64)
+    return Intent(dropped, plan.summary.records == "keep", plan.forced_target)
+
+
+def require_bytes(plan: Plan, proof: Proof) -> None:
+    """Every byte of the result is the input's byte or the plan's."""
+    before, after, edits = plan.scan.image.data, proof.after.data, plan.edits
+    grown = np.frombuffer(edits.grown, dtype=np.uint8)
+    if len(after) != len(before) + len(grown):
+        raise failed(proof.after, "the size", f"{len(after)} bytes, planned {len(before) + len(grown)}")
+    if not np.array_equal(after[len(before) :], grown):
+        raise failed(proof.after, "what was appended", "other bytes than planned")
+    if stray := uncovered(proof.runs, [(one.pos, one.new.shape[1]) for one in edits.groups]):
+        raise failed(proof.after, "a byte that no edit owns", f"a change at file position {stray[0][0]:#x}")
+    for one in edits.groups:
+        if not np.array_equal(after[one.pos[:, None] + np.arange(one.new.shape[1])], one.new):
+            raise failed(proof.after, f"the {one.kind} edits", "other bytes than planned")
+
+
+def require_planned(plan: Plan, proof: Proof) -> None:
+    """The proof finds no fault, and saw the plan's sites, records and calls."""
+    if proof.findings:
+        more = f" (and {len(proof.findings) - 1} more findings)" if len(proof.findings) > 1 else ""
+        first = proof.findings[0]
+        raise ApplyError(f"self-check failed on {first.rule}", proof.after.path, found=first.message + more,
+                         expected="nothing that verify finds",
+                         todo="the output was not kept; please report this")  # fmt: skip
+    sites, index = plan.scan.sites, plan.index
+    changed = np.sort(sites.pos[index]) if plan.new_words.shape[1] else np.zeros(0, np.int64)
+    if not np.array_equal(proof.changed, changed):
+        raise failed(proof.after, "the sites", f"{len(proof.changed)} that changed, planned {len(changed)}, or others")
+    if not np.array_equal(proof.gone, np.flatnonzero(plan.gone)):
+        raise failed(proof.after, "the records", f"{len(proof.gone)} that left, planned {int(plan.gone.sum())}, or "
+                     "others")  # fmt: skip
+    places = [np.stack(one, axis=1).tolist() for one in (proof.returned, (sites.sec[plan.returned],
+              sites.off[plan.returned]))]  # fmt: skip
+    if sorted(places[0]) != sorted(places[1]):
+        raise failed(
+            proof.after, "the records", f"{len(places[0])} that came back, planned {len(places[1])}, or others"
+        )
+    if plan.verb == "enable" and len(index):
+        _require_calls(plan, proof)
+
+
+def _require_calls(plan: Plan, proof: Proof) -> None:
+    """Every planned site calls what was planned, with the planned ops."""
+    calls, pos = proof.calls, plan.scan.sites.pos[plan.index]
+    row = np.minimum(np.searchsorted(calls.pos, pos), max(len(calls.pos) - 1, 0))
+    if not len(calls.pos) or not np.array_equal(calls.pos[row], pos):
+        raise failed(proof.after, "the calls", "a site that is not seen to call anything")
+    if plan.callee is None:
+        bad = np.flatnonzero((calls.target[row] != _targets(plan)) | (calls.ops[row] != np.uint64(plan.ops_va or 0)))
+        shown = [f"{int(calls.target[row[at]]):#x} with ops at {int(calls.ops[row[at]]):#x}" for at in bad[:N_SHOWN]]
+    else:
+        names, ops = _names(plan.callee), bool(plan.callee.ops_size)
+        right = [calls.names[of] <= names and bool(calls.ops[of]) == ops for of in row.tolist()]  # Python sets
+        bad = np.flatnonzero(~np.array(right))
+        shown = [", ".join(sorted(calls.names[row[at]])) or "nothing" for at in bad[:N_SHOWN]]
+    if len(bad):
+        raise failed(proof.after, "the calls", f"{len(bad)} sites that call {'; '.join(shown)}, planned "
+                     f"{plan.summary.target}")  # fmt: skip
+
+
+def _targets(plan: Plan) -> U64:
+    """va where the call of each patched site is to end: a trampoline area of the kernel's own leads to its last entry,
+    as that is what the kernel itself will write there."""
+    arch, symbols = plan.scan.arch, plan.scan.image.symbols
+    entries = [va for name in arch.entries if (va := symbols.value(name)) is not None]
+    areas, target = arch.far.areas if arch.far else (), plan.summary.target_va or 0
+    ends = [entries[-1] if stub.name in areas else target for stub in plan.calls.shared]
+    return np.array([*ends, target], dtype=np.uint64)[plan.calls.through]  # −1: no stub, the last of them
+
+
+def _names(callee: Callee) -> frozenset[str]:
+    """The symbols that a call of a module's site may lead to."""
+    own = {callee.name} if callee.code is None else {name for role, name in callee.names if role not in callee.data}
+    return frozenset(own | (_names(callee.target) if callee.target else frozenset()))
+
+
+def failed(after: Image, what: str, found: str) -> ApplyError:
+    """The error of a result that is not what was planned."""
+    return ApplyError(f"self-check failed on {what}", after.path, found=found, expected="what the plan says",
+                      todo="the output was not kept; please report this")  # fmt: skip
