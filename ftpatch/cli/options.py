@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., object])
 R = TypeVar("R")
-BLOCK = 1 << 16
+BLOCK = 1 << 16  # characters that are written to stdout at once
 SELECTOR_HELP = "name, glob, /regex/, !SEL, @file, 0xVA, .section+0xOFF, row:N or name@file.c; repeatable, joined."
 STATUS_HELP = "Narrow to a status; repeatable. weak-leftover adds the nameless sites of dead weak functions."
 REPORT_HELP = "Also write a report to FILE; repeatable. json=FILE of a writing verb is its journal."
@@ -103,7 +103,7 @@ def to_stdout(document: Document, format_: str, color: str) -> None:
     piece = ""
     for text in renderer(format_)(document):
         piece += text
-        if len(piece) > BLOCK:
+        if len(piece) > BLOCK:  # a report of all sites has 40 MB, and `| head` ends it early
             emit(piece)
             piece = ""
     emit(piece)
@@ -148,14 +148,14 @@ def _blocks(pieces: Iterator[str]) -> Iterator[str]:
     block: list[str] = []
     for piece in pieces:
         block.append(piece)
-        if len(block) >= 4096:
+        if len(block) >= 4096:  # pieces are short, a system call for each would take longer than they do
             yield "".join(block)
             block = []
     yield "".join(block)
 
 
 def _umask() -> int:
-    mask = os.umask(0)
+    mask = os.umask(0)  # it can only be read by setting it
     os.umask(mask)
     return mask
 

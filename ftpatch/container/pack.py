@@ -38,7 +38,8 @@ def encoder_of(contents: Contents) -> str | None:
     if contents.trailer:
         plain = memoryview(b"".join([plain, contents.trailer]))
     for encoder in encoders(contents.wrapping):
-        if encoder == "xz-mt" and not contents.raw[13] & 0x80:  # a block without sizes is not worth a try
+        # Byte 13 has the flags of the first block. One without sizes is not of an xz with threads: not worth the time.
+        if encoder == "xz-mt" and not contents.raw[13] & 0x80:
             continue
         if wrap(contents.wrapping, plain, encoder) == contents.raw.data:
             return encoder
@@ -64,7 +65,7 @@ def _gzip(data: memoryview) -> bytes:
     import struct
     import zlib
 
-    encoder = zlib.compressobj(6, zlib.DEFLATED, -15, 8)
+    encoder = zlib.compressobj(6, zlib.DEFLATED, -15, 8)  # level 6 and memory 8, zlib's defaults; −15: a bare stream
     body = encoder.compress(data) + encoder.flush()
     head = b"\x1f\x8b\x08\0" + bytes(4) + b"\0\x03"  # deflate, no flags, no time, no hint, Unix
     return head + body + struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)

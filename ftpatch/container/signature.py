@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
 
 MARKER = b"~Module signature appended~\n"
+# struct module_signature; a kernel accepts nothing but zeros in all fields but id_type and sig_len.
 STRUCT = struct.Struct(">BBBBB3xI")  # algo, hash, id_type, signer_len, key_id_len, sig_len
 FIXED = STRUCT.size + len(MARKER)
 PKEY_ID_PKCS7 = 2
@@ -42,29 +43,25 @@ DIGESTS = {  # name: the digest, and ECDSA with it; RSA has one name for all
     "sha3-512": ("2.16.840.1.101.3.4.2.10", "2.16.840.1.101.3.4.3.12"),
     "sha1": ("1.3.14.3.2.26", "1.2.840.10045.4.1"),
 }
-NAMES = {
+NAMES = {  # attribute types of a distinguished name, RFC 4519
     "2.5.4.3": "CN", "2.5.4.6": "C", "2.5.4.7": "L", "2.5.4.8": "ST", "2.5.4.10": "O", "2.5.4.11": "OU",
     "1.2.840.113549.1.9.1": "emailAddress",
 }  # fmt: skip
-BMP_STRING, WIDE_STRING = 0x1E, 0x1C
+BMP_STRING, WIDE_STRING = 0x1E, 0x1C  # tags of strings in UTF-16 and UTF-32
 
 
 @dataclass(frozen=True)
 class Signature:
-    """An appended signature: the fields of struct module_signature, the message, and what the message says.
+    """An appended signature: fields of struct module_signature, the message, and what the message says."""
 
-    digest: a key of DIGESTS, or the number of another; issuer, serial: of the signer's certificate. They are "" and
-    None where the message does not say so in a way that the kernel would read.
-    """
-
-    algo: int
+    algo: int  # this and the next are 0 for PKCS#7, which names both itself
     hash: int
-    id_type: int
+    id_type: int  # PKEY_ID_PKCS7; before v4.3 also 0 (PGP) and 1 (X.509)
     signer: bytes
     key_id: bytes
-    pkcs7: bytes
-    digest: str = ""
-    issuer: str = ""
+    pkcs7: bytes  # the message
+    digest: str = ""  # a key of DIGESTS; "" where it is another, or not said as the kernel would read it
+    issuer: str = ""  # of the signer's certificate, as the next
     serial: int | None = None
 
 
@@ -158,7 +155,7 @@ def _private_key(path: str) -> PrivateKey:
     try:
         try:
             found = load_pem_private_key(content, None)
-        except TypeError:  # it is encrypted
+        except TypeError:  # how the package says that the key is encrypted
             if not pin:
                 raise PolicyError("the key is encrypted", path, todo="set KBUILD_SIGN_PIN to its passphrase") from None
             found = load_pem_private_key(content, os.fsencode(pin))
@@ -184,6 +181,7 @@ def _signer(private: PrivateKey, key: str, cert: str) -> tuple[bytes, bytes]:
         found = load(content)
         public = found.public_key()
         parts = _elements(_only(SEQUENCE, found.tbs_certificate_bytes))
+        # A version in [0], where there is one, comes first (RFC 5280, 4.1).
         serial, _, issuer = [whole for tag, whole, _ in parts if tag != CONTEXT_0][:3]
     except (ValueError, UnsupportedAlgorithm):
         raise InputError("no certificate can be read from it", cert, expected="an X.509 file, PEM or DER") from None
@@ -222,7 +220,7 @@ def _algorithm(private: PrivateKey, digest: str) -> bytes:
 def _der(tag: int, *parts: bytes) -> bytes:
     """One element around others."""
     body = b"".join(parts)
-    if len(body) < 128:
+    if len(body) < 128:  # the short form of a length
         return bytes([tag, len(body)]) + body
     length = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
     return bytes([tag, 128 | len(length)]) + length + body

@@ -9,7 +9,7 @@ from typing import Protocol
 from ftpatch.container.wrappings import WRAPPINGS, zstandard_package
 from ftpatch.errors import EnvelopeError
 
-PIECE = 32 << 20  # bytes that are unpacked at once
+PIECE = 32 << 20  # bytes that are unpacked at once: one piece and the result so far are in memory together
 DICTIONARIES = 128 << 20  # bytes that a decoder may take for itself; xz -9 makes files that need 65 MiB
 
 
@@ -39,7 +39,7 @@ def unpack(wrapping: str, packed: mmap, path: str, max_size: int) -> bytes | byt
     if not whole:
         raise EnvelopeError(f"{name} ends too early", path, found=f"{len(packed)} bytes",
                             todo="the file is truncated")  # fmt: skip
-    if wrapping == "xz" and len(behind) % 4 == 0:
+    if wrapping == "xz" and len(behind) % 4 == 0:  # stream padding: zeros, in fours (The .xz File Format, 2.2)
         behind = behind.strip(b"\0")
     if behind:
         raise EnvelopeError(f"there is something behind the {name}", path, found=f"{len(behind)} bytes",
@@ -82,7 +82,7 @@ def _drained(decoder: Decoder, packed: mmap, max_size: int, left: Callable[[], b
         while not decoder.eof and len(plain) <= max_size:
             piece = decoder.decompress(left(), min(PIECE, max_size + 1 - len(plain)))
             plain += piece
-            if not piece:
+            if not piece:  # the input is at its end, and the stream is not
                 break
     return plain, decoder.eof, decoder.unused_data
 

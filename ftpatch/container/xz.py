@@ -36,13 +36,14 @@ def compress(data: memoryview) -> bytes:
         parts += [_header(len(body), len(block)), body, bytes(-len(body) % 4), _crc(block)]
         index += _number(HEADER + len(body) + 4) + _number(len(block))
         n_blocks += 1
-    index = b"\0" + _number(n_blocks) + index
+    index = b"\0" + _number(n_blocks) + index  # 0: the index indicator, where a block has its header's size
     index += bytes(-len(index) % 4)
     end = struct.pack("<I", len(index) // 4) + STREAM_FLAGS
     return b"".join([*parts, index, _crc(index), _crc(end), end, b"YZ"])
 
 
 def _header(n_packed: int, n_plain: int) -> bytes:
+    # size of the header in words less one, flags, both sizes, the one filter, zeros, CRC32
     head = bytes([HEADER // 4 - 1, BOTH_SIZES]) + _number(n_packed) + _number(n_plain) + FILTER_FLAGS
     head = head.ljust(HEADER - 4, b"\0")
     return head + _crc(head)

@@ -1,4 +1,4 @@
-"""From a journal back to the file that was patched: sha256 has the first word and the last one.
+"""From a journal back to the file that was patched, checked by sha256 at both ends.
 
     AFTER  ─ unpacked ─>  patched ELF │ what the patch appended      first: is this the file that the patch wrote?
                                │ every `new` found, `old` put back
@@ -70,7 +70,7 @@ def default_output(after: str) -> str:
 
 
 def restore(request: RestoreRequest, note: Note = on_stderr) -> Restored:
-    """Write the file that was patched. note: told what else happens to files.
+    """Write the file that was patched. note: called with what else happens to files.
 
     Raises InputError and UnsupportedError for files that cannot be read or packed, PlanError for a journal of another
     file. Whatever is raised, nothing was written.
@@ -83,6 +83,7 @@ def restore(request: RestoreRequest, note: Note = on_stderr) -> Restored:
     content = [*elf, memoryview(journal.cut)] if journal.cut else elf
     if _sha256(content) != journal.plain_sha256:
         raise _unsound(journal, "bytes of another file")
+    # Content that is right is packed: for the name, or as it was, and then byte for byte.
     wrapping = wrapping_for(request.out, journal.wrapping) if request.by_suffix else journal.wrapping
     packed = _packed(journal, content, wrapping, request.out)
     same = wrapping == journal.wrapping
@@ -94,7 +95,7 @@ def restore(request: RestoreRequest, note: Note = on_stderr) -> Restored:
     return done
 
 
-# -- the first word --------------------------------------------------------------------------------------------
+# -- is this the file that the patch wrote? ---------------------------------------------------------------------
 
 
 def _require_written_by(journal: Journal, image: Image) -> bool:
@@ -110,6 +111,7 @@ def _require_written_by(journal: Journal, image: Image) -> bool:
         raise PlanError("signed or stripped since it was patched", image.path,
                         found=f"a signature of {len(image.trailer)} bytes", expected="what the patch left",
                         todo="restore takes the file as the patch wrote it")  # fmt: skip
+    # Somebody who restores twice, or gives the files in the wrong order, is told so.
     whole = image.sha256 if plain else _sha256([data, memoryview(image.trailer)])
     if journal.sha256 == image.sha256 or journal.plain_sha256 == whole:
         raise PlanError("is what the journal's patch started from", image.path, todo="there is nothing to undo")
@@ -180,7 +182,7 @@ def _sha256(pieces: Pieces) -> str:
     return made.hexdigest()
 
 
-# -- the last word ---------------------------------------------------------------------------------------------
+# -- is this the file that was patched? --------------------------------------------------------------------------
 
 
 def _packed(journal: Journal, content: Pieces, wrapping: str, out: str) -> Pieces:
@@ -237,6 +239,7 @@ def _check(done: Restored, written: str, max_size: int) -> None:
         if as_meant and (found.wrapping == "none" or _sha256(content) == done.journal.plain_sha256):
             return
         what = "other bytes"
+    # Whose fault is it? The journal's own copy, an input that somebody wrote to meanwhile, or this program.
     if done.same and done.journal.encoder is None:
         raise _unsound(done.journal, f"an original with {what}")
     if _sha256([done.image.raw.data]) != done.image.sha256:

@@ -11,14 +11,17 @@ from ftpatch.arrays import U8
 from ftpatch.elf.image import Image
 from ftpatch.errors import InputError
 from ftpatch.plan.edits import Edits
-from ftpatch.write.system import close, told
+from ftpatch.write.system import as_input_error, close
 
-COPY = 64 << 20  # bytes per copy call
-GAP = 1 << 14  # edits closer than this are written in one piece
+COPY = 64 << 20  # bytes per copy call: a signal is handled between two of these
+GAP = 1 << 14  # edits closer than this are written in one piece: a system call costs more than copying that many bytes
 
 
 def write(image: Image, edits: Edits, fd: int) -> None:
-    """The whole ELF file with the edits in place, into an empty descriptor. Old bytes are compared first."""
+    """Write the whole ELF file with the edits in place, into an empty descriptor. Old bytes are compared first.
+
+    The file is copied and then patched: the kernel can copy a vmlinux of 350 MB without moving a byte (reflink).
+    """
     _copy(image, fd)
     for start, end in edits.runs(GAP):
         chunk = np.array(image.data[start:end])
@@ -47,20 +50,20 @@ def _copy(image: Image, fd: int) -> None:
     if image.wrapping != "none":
         _write_all(fd, image.data.data, 0)
         return
-    with told(image.path, "cannot be read"):
+    with as_input_error(image.path, "cannot be read"):
         source = os.open(image.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         while done < size:
             try:
                 n = os.copy_file_range(source, fd, min(COPY, size - done), done, done)
-            except OSError:
+            except OSError:  # EXDEV, ENOSYS, EINVAL: other file systems, old kernels; a full disk fails again below
                 n = 0
             if n == 0:
                 break
             done += n
     finally:
         close(source)
-    while done < size:
+    while done < size:  # what the kernel did not copy
         piece = image.data[done : done + COPY]
         _write_all(fd, np.ascontiguousarray(piece).data, done)
         done += len(piece)

@@ -25,7 +25,7 @@ from ftpatch.arrays import U8
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError, InputError
 from ftpatch.write.leftovers import sweep, temporary_name
-from ftpatch.write.system import Note, by_descriptor, close, lock, on_stderr, sync_folder, told, uninterrupted
+from ftpatch.write.system import Note, as_input_error, by_descriptor, close, lock, on_stderr, sync_folder, uninterrupted
 
 PIECE = 64 << 20  # bytes of an input that are compared at once
 PERMISSIONS = 0o777  # a set-id bit is its owner's to give: the result may have another owner
@@ -48,13 +48,13 @@ class NewFile:
 
     def finish(self) -> None:
         """Nothing more is written: give it its mode, and have it on the disk."""
-        with told(self.path):
+        with as_input_error(self.path):
             os.fchmod(self.fd, self.mode & PERMISSIONS)
             os.fsync(self.fd)
 
     def publish(self) -> None:
         """Give it its name, in place of a file that has it. Raises InputError, and all is as it was."""
-        with told(self.path), uninterrupted():
+        with as_input_error(self.path), uninterrupted():
             if not self.temporary and not self._link(self.path):
                 temporary = temporary_name(self.path)
                 if not self._link(temporary):
@@ -86,12 +86,12 @@ def whole_file(path: str, mode: int, note: Note = on_stderr) -> Iterator[NewFile
     sweep(path, note)
     new = None
     try:
-        with told(path):
+        with as_input_error(path):
             with uninterrupted():  # a signal waits until `new` is known below
                 new = _create(path, mode)
             yield new
         if new.published:
-            with told(path, "written, but its directory cannot be flushed"):
+            with as_input_error(path, "written, but its directory cannot be flushed"):
                 sync_folder(os.path.dirname(path))
     finally:
         if new:
@@ -115,17 +115,18 @@ def named(files: Sequence[NewFile]) -> Iterator[None]:
 @contextlib.contextmanager
 def _revocable(file: NewFile) -> Iterator[None]:
     """The file under its name, durably; if the context ends badly, what was there before."""
-    old = None
+    old = None  # the file that is replaced, open: its bytes can be put back as long as this run lives
     with contextlib.suppress(OSError):
         old = open(file.path, "rb")  # noqa: SIM115 (outlives its name)
     was_absent = not os.path.lexists(file.path)
     try:
         file.publish()
-        with told(file.path):
+        with as_input_error(file.path):
             sync_folder(os.path.dirname(file.path))
         yield
     except BaseException:
         with contextlib.suppress(OSError, FtpatchError):
+            # Somebody may have replaced it in turn: that file is not taken away.
             ours = file.published and os.path.samestat(os.stat(file.path), os.fstat(file.fd))
             if ours and was_absent:
                 os.unlink(file.path)
@@ -168,17 +169,17 @@ def own_input(image: Image, note: Note = on_stderr) -> Iterator[Callable[[], Non
     The input is locked, so of two such runs one is refused. What counts is the file that has the name now: its bytes
     against those that were read, and from here on its identity, size and time.
     """
-    with told(image.path, "cannot be read"):
+    with as_input_error(image.path, "cannot be read"):
         fd = os.open(image.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if lock(fd, fcntl.LOCK_EX) is False:
             raise _changed(image.path, "another run that is replacing it")
-        with told(image.path, "cannot be read"):
+        with as_input_error(image.path, "cannot be read"):
             first = os.fstat(fd)
             if first.st_size != len(image.raw) or not _same_bytes(fd, image.raw):
                 raise _changed(image.path, "other bytes")
 
-        def check() -> None:
+        def check() -> None:  # by name: an editor may have put another file there since
             try:
                 now = os.stat(image.path)
             except OSError as error:

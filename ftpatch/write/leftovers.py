@@ -15,6 +15,7 @@ DIGITS = 16  # hex digits that make a temporary's name its own
 def _stem(path: str) -> str:
     """What the temporary names of a file begin with: its name, cut where the whole would be too long."""
     folder, name = os.path.split(path)
+    # Where names are characters, f_namemax may count them in bytes of their longest form (vfat: 1530).
     limit = min(os.statvfs(folder).f_namemax, 255) - len("..ftpatch-") - DIGITS
     while len(os.fsencode(name)) > limit:
         name = name[:-1]
@@ -44,7 +45,7 @@ def _remove(leftover: str, note: Note) -> None:
     try:
         status = os.lstat(leftover)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            return
+            return  # made by somebody else: not for us to remove, whatever its name
         fd = os.open(leftover, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         free = lock(fd, fcntl.LOCK_SH)  # enough against a writer's, and NFS grants no other to a reader
         if free is None:

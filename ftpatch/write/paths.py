@@ -35,6 +35,7 @@ def _place(path: str, what: str) -> str:
         raise UsageError(f"the {what}'s directory is not a directory", path) from None
     except OSError as error:  # a loop of symlinks, a name too long, a directory that may not be entered
         raise InputError(f"cannot be written: {error.strerror}", path) from None
+    # A rename would put a file in the place of a device or a FIFO: `-o /dev/null` as root would remove /dev/null.
     if status is not None and not stat.S_ISREG(status.st_mode):
         raise UsageError(f"the {what} is not a regular file", path)
     if os.path.basename(path) in ("", ".", ".."):

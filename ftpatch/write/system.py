@@ -16,7 +16,7 @@ Note = Callable[[str], None]
 
 
 def on_stderr(text: str) -> None:
-    """Say it on stderr; where that is closed or full, not at all."""
+    """Write a line to stderr. Where that is closed or full there is nobody to tell, and the run goes on."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(f"ftpatch: {text}", file=sys.stderr, flush=True)
@@ -24,7 +24,10 @@ def on_stderr(text: str) -> None:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Signals wait: between a system call and the note of what it did, and between a run's files."""
+    """Block all signals: between a system call and the note of what it did, and between a run's files.
+
+    A handler raises an exception wherever the program is. Here it would lose the only record of a file just made.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         yield
@@ -33,8 +36,8 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told(path: str, what: str = "cannot be written") -> Iterator[None]:
-    """What the system refuses is an InputError about `path`."""
+def as_input_error(path: str, what: str = "cannot be written") -> Iterator[None]:
+    """A context in which an OSError becomes an InputError about `path`."""
     try:
         yield
     except OSError as error:
@@ -42,12 +45,13 @@ def told(path: str, what: str = "cannot be written") -> Iterator[None]:
 
 
 def close(fd: int) -> None:
-    """close() may fail, and tells nothing then that fsync() did not."""
+    """Close a descriptor. An error is of no use: whatever must be on the disk went through fsync() before."""
     with contextlib.suppress(OSError):
         os.close(fd)
 
 
 def by_descriptor(fd: int) -> str:
+    """A path to an open file, the only one that a nameless file has."""
     return f"/proc/self/fd/{fd}"
 
 
@@ -57,7 +61,7 @@ def lock(fd: int, kind: int) -> bool | None:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
+    except OSError:  # ENOLCK, EOPNOTSUPP: some network file systems
         return None
     return True
 
@@ -66,12 +70,12 @@ def sync_folder(folder: str) -> None:
     """Have a folder's names on the disk; one that cannot be read, or knows no fsync, is left to the system."""
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
+    except PermissionError:  # a folder that may be written to and not read
         return
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno != errno.EINVAL:  # what a file system answers that does not know fsync() of a folder
             raise
     finally:
         close(fd)
