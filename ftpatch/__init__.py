@@ -1,3 +1,48 @@
-"""ftpatch: rewrite ftrace patch sites in Linux kernels, on disk, so that the result boots."""
+"""ftpatch: rewrite ftrace patch sites in Linux kernels, on disk, so that the result boots.
+
+    >>> import ftpatch
+    >>> scan = ftpatch.scan("vmlinux")
+
+What is offered here are the journeys of `ftpatch.api`, which documents them: a function for each verb, and the values
+that they take and give. They are loaded when the first is asked for, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # true for type checkers, which know it by name; typing itself would cost a start more than all
+if TYPE_CHECKING:
+    from ftpatch.api import (
+        BootImage,
+        Delivery,
+        Scan,
+        Watch,
+        Written,
+        check,
+        check_settings,
+        diff,
+        disable,
+        drop,
+        enable,
+        explain,
+        explain_log,
+        image,
+        restore,
+        scan,
+        scan_tree,
+        verify,
+    )
 
 __version__ = "0.1.0"
+__all__ = [
+    "BootImage", "Delivery", "Scan", "Watch", "Written", "__version__", "check", "check_settings", "diff", "disable",
+    "drop", "enable", "explain", "explain_log", "image", "restore", "scan", "scan_tree", "verify",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """A journey, by its name."""
+    if name not in __all__:
+        raise AttributeError(f"module 'ftpatch' has no attribute {name!r}")
+    from ftpatch import api
+
+    return getattr(api, name)

@@ -24,26 +24,34 @@ Every journey raises an FtpatchError (ftpatch.errors) where it cannot be made, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ftpatch.arch import Arch
 from ftpatch.elf.image import open_image
-from ftpatch.errors import InputError, UsageError
-from ftpatch.plan.decide import FOR_MODULES, make_plan, read_against
+from ftpatch.plan.decide import make_plan, plan_enable, read_against
+from ftpatch.plan.request import DisableRequest, DropRequest
+from ftpatch.sites.choice import Choose, all_but, by_selectors
 from ftpatch.sites.scan import Scan, require_text, scan_file
 from ftpatch.trees import SILENT, Watch, scan_tree
 
 if TYPE_CHECKING:
+    from ftpatch.arrays import Mask
     from ftpatch.compare.diff import Comparison
-    from ftpatch.explain.function import Diagnoses, Explanation
-    from ftpatch.plan.stubasm import Stub
+    from ftpatch.explanation.function import Diagnoses, Explanation
+    from ftpatch.journal.restore import Restored
+    from ftpatch.plan.plan import Plan
+    from ftpatch.proof.prove import Proof
+    from ftpatch.report import Document
     from ftpatch.rules.files import CheckResult, Settings
+    from ftpatch.write.deliver import Output
 
 __all__ = [
-    "BootImage", "Scan", "Watch", "check", "check_settings", "diff", "explain", "explain_log", "image", "make_plan",
-    "read_against", "read_stub", "scan", "scan_tree",
+    "BootImage", "Delivery", "EnableOptions", "Scan", "Watch", "Written", "all_but", "by_selectors", "check",
+    "check_settings", "diff", "disable", "drop", "enable", "explain", "explain_log", "image", "make_plan", "patch",
+    "plan_enable", "read_against", "restore", "scan", "scan_tree", "verify",
 ]  # fmt: skip
 
 scan = scan_file  # file → image → records → sites
@@ -88,36 +96,177 @@ def explain(
     watch: Watch = SILENT,
 ) -> Explanation:  # fmt: skip
     """Every site that a selector names, from bytes to verdict; or why that name has none."""
-    from ftpatch.explain.function import explain_function
+    from ftpatch.explanation.function import explain_function
 
     return explain_function(scan(path, layout), func, against, modules, watch)
 
 
 def explain_log(text: str, path: str | None = None, layout: str | None = None) -> Diagnoses:
     """The ftrace messages in a kernel's log, taken apart; path: the file that printed them."""
-    from ftpatch.explain import function
+    from ftpatch.explanation import function
 
     return function.explain_log(text, path, layout)
+
+
+def verify(
+    before: str, after: str, journal: str | None = None, layout: str | None = None, max_size: int | None = None,
+    deep: bool = False, require_emulation: bool = False,
+) -> Proof:  # fmt: skip
+    """What became of the first file on the way to the second, told from both alone, and whether the journal says so.
+
+    deep: have lief read a kernel a second time; require_emulation: that a patched site was not run is a finding.
+    """
+    from ftpatch.container import envelope
+    from ftpatch.journal.read import read_journal
+    from ftpatch.proof.prove import Checks, prove
+
+    told = read_journal(journal) if journal else None
+    size = envelope.MAX_SIZE if max_size is None else max_size
+    first = scan_file(before, layout, size)
+    second = open_image(after, size)
+    return prove(first, second, layout, told, checks=Checks(True, require_emulation, deep))
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def read_stub(found: Scan, path: str) -> Stub:
-    """The stub that a file of assembly holds, for the sites of a module.
+@dataclass(frozen=True)
+class Delivery:
+    """How a writing verb reads its file, and where the result goes."""
 
-    Raises InputError or UsageError, and UnsupportedError where the assembler is missing.
+    # the new file, which may be the old one; None: everything is done but writing
+    out: str | None
+    # FORMAT=FILE, each; json=FILE is the journal that `restore` goes by
+    reports: tuple[str, ...] = ()
+    # a site layout that is taken instead of deciding by evidence
+    layout: str | None = None
+    # bytes that a packed file may unpack to
+    max_size: int | None = None
+    # `strip` or `refuse` an appended signature; key and certificate for a new one
+    signature: str = "strip"
+    sign: tuple[str, str] | None = None
+    # sites of each sort that the report names, without edits: enough for text; None: all
+    shown: int | None = None
+    # whether the report has checksums, which cost a reading of both files
+    hashed: bool = True
+    # asked when the file is read, before anything is decided: what it raises ends the journey
+    read: Callable[[Scan], object] = lambda scan: None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writing verb did."""
+
+    plan: Plan
+    output: Output | None  # None where nothing was to be written
+    document: Document  # its report
+
+
+class EnableOptions(TypedDict, total=False):
+    """What `enable` may be told, all of it optional: see `plan.decide.plan_enable`."""
+
+    target: str
+    hook: str
+    stub_asm: str | None
+    against: Sequence[str]
+    force_target: bool
+    force_early: bool
+    records: str
+    ops: str | None
+    ops_via: str
+    skip_unpatchable: bool
+
+
+def enable(
+    path: str, delivery: Delivery, func: Sequence[str] = (), status: Sequence[str] = (), section: Sequence[str] = (),
+    watch: Watch = SILENT, **options: Unpack[EnableOptions],
+) -> Written:  # fmt: skip
+    """Turn the sites that the selectors choose into calls, all of them or none."""
+    return patch(
+        "enable", path, by_selectors(func, status, section),
+        lambda scan, chosen: plan_enable(scan, chosen, delivery.max_size, **options), delivery, watch,
+    )  # fmt: skip
+
+
+def disable(
+    path: str, delivery: Delivery, func: Sequence[str] = (), status: Sequence[str] = (), section: Sequence[str] = (),
+    watch: Watch = SILENT, skip_unpatchable: bool = False,
+) -> Written:  # fmt: skip
+    """Give enabled sites their old words back, and their records; all of them or none."""
+    return patch(
+        "disable", path, by_selectors(func, status, section),
+        lambda scan, chosen: make_plan(scan, DisableRequest(chosen, skip_unpatchable)), delivery, watch,
+    )  # fmt: skip
+
+
+def drop(
+    path: str, delivery: Delivery, func: Sequence[str] = (), status: Sequence[str] = (), section: Sequence[str] = (),
+    watch: Watch = SILENT, records: str = "auto", skip_unpatchable: bool = False,
+) -> Written:  # fmt: skip
+    """Take the records of functions out of the kernel's table, their code untouched; all of them or none."""
+    return patch(
+        "drop", path, by_selectors(func, status, section),
+        lambda scan, chosen: make_plan(scan, DropRequest(chosen, records, skip_unpatchable)), delivery, watch,
+    )  # fmt: skip
+
+
+def restore(
+    after: str, journal: str, out: str | None = None, max_size: int | None = None, dry_run: bool = False,
+    watch: Watch = SILENT,
+) -> Restored:  # fmt: skip
+    """Write the file that was patched, from the result and its journal; byte for byte, unless `out` says otherwise.
+
+    out: packed as its name says; None: `after` without .patched; `after` itself is replaced, packed as it was.
     """
-    from ftpatch.plan import stubasm
+    from ftpatch.container import envelope
+    from ftpatch.journal import restore as back
+    from ftpatch.write import paths
 
-    if found.image.kind == "vmlinux":
-        raise UsageError(FOR_MODULES, found.image.path, found="a vmlinux")
-    try:
-        with open(path, "rb") as file:
-            data = file.read(stubasm.MAX_SOURCE + 1)
-    except OSError as error:
-        raise InputError("cannot read the stub", path, found=error.strerror or str(error)) from error
-    return stubasm.assemble(data, path, found.arch)
+    to = out or back.default_output(after)
+    if to != after:
+        paths.output_path(after, to)
+    paths.output_path(journal, to)
+    size = envelope.MAX_SIZE if max_size is None else max_size
+    request = back.RestoreRequest(after, journal, to, out is not None and out != after, dry_run, size)
+    return back.restore(request, watch.note)
+
+
+def patch(
+    verb: str, path: str, choose: Choose, decide: Callable[[Scan, Mask], Plan], delivery: Delivery,
+    watch: Watch = SILENT,
+) -> Written:  # fmt: skip
+    """file → scan → chosen sites → plan → new file, proven, with its reports: all of it, or nothing is written."""
+    from ftpatch.journal.write import plan_object
+    from ftpatch.report import Document
+    from ftpatch.report.files import files_ready
+    from ftpatch.write import deliver
+
+    scan = scan_file(path, delivery.layout, delivery.max_size)
+    delivery.read(scan)
+    out = delivery.out or path
+    packing, signature_notes = deliver.packing_for(scan.image, out, delivery.signature, delivery.sign)
+    chosen, selection_notes = choose(scan)
+    for text in selection_notes:
+        watch.note(text)
+    plan = decide(scan, chosen)
+    plan = replace(plan, notes=(*plan.notes, *signature_notes))
+    for text in plan.warnings:
+        watch.note(f"warning: {text}")
+
+    # From here on nothing is decided.
+    document = Document(verb)
+
+    @contextmanager
+    def reports(written: Output | None, sha256: str | None) -> Iterator[None]:
+        document.images.append(plan_object(plan, written, sha256, delivery.shown))
+        with files_ready(document, delivery.reports, watch.note):
+            yield
+
+    if delivery.out is None:
+        with reports(None, scan.image.sha256 if delivery.hashed else None):
+            return Written(plan, None, document)
+    output = deliver.write_result(plan, out, delivery.hashed, reports, packing, watch.note)
+    return Written(plan, output, document)
 
 
 @dataclass(frozen=True)

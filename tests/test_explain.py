@@ -16,8 +16,8 @@ from ftpatch import api
 from ftpatch.arch import Arch, architectures
 from ftpatch.cli import run
 from ftpatch.elf import debug_names
-from ftpatch.explain import live_patching, untraceable
-from ftpatch.explain.code import name_at
+from ftpatch.explanation import live_patching, untraceable
+from ftpatch.explanation.code import name_at
 from tools.kernels import Kernel
 
 MINI_PPC = MINI.parent / "mini-ppc64le"

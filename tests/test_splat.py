@@ -12,8 +12,8 @@ from elfwriter import MINI
 from ftpatch import api
 from ftpatch.cli import run
 from ftpatch.errors import InputError
-from ftpatch.explain.diagnosis import CAUSES, diagnose, diagnose_in
-from ftpatch.explain.splat import Splat, parse, patterns
+from ftpatch.explanation.diagnosis import CAUSES, diagnose, diagnose_in
+from ftpatch.explanation.splat import Splat, parse, patterns
 from ftpatch.rules.register import rules_for
 
 SPLATS = Path(__file__).parent.parent / "testdata" / "splats"

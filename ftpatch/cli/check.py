@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpatch.cli import emit
-from ftpatch.cli.options import check_reports, failed, layout, note, options, reports, to_files, to_stdout, watch
+from ftpatch.cli.options import failed, layout, note, options, reports, to_files, to_stdout, watch
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.finding import SEVERITIES
+from ftpatch.report.files import check_reports
 from ftpatch.sites.scan import scan_file
 
 if TYPE_CHECKING:

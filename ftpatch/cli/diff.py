@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli.options import check_reports, failed, layout, options, reports, to_files, to_stdout, watch
+from ftpatch.cli.options import failed, layout, options, reports, to_files, to_stdout, watch
+from ftpatch.report.files import check_reports
 
 if TYPE_CHECKING:
     from ftpatch.compare.diff import Compared

@@ -6,31 +6,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli.writing import by_selectors, writing_verb
+from ftpatch.cli.writing import by_options, writing_verb
 from ftpatch.errors import UsageError
 
 if TYPE_CHECKING:
     from ftpatch.arrays import Mask
-    from ftpatch.cli.writing import Choose, WritingOptions
+    from ftpatch.cli.writing import WritingOptions
     from ftpatch.plan.plan import Plan
+    from ftpatch.sites.choice import Choose
     from ftpatch.sites.scan import Scan
 
 
 def _choose(shared: WritingOptions, all_but: tuple[str, ...], records: str) -> Choose:
     """By the selectors, or by --all-but: every live record but those."""
+    from ftpatch import api
+
     if not all_but:
-        return by_selectors(shared.func, shared.status, shared.section)
+        return by_options(shared)
     if shared.func or shared.status or shared.section:
         raise UsageError("--all-but stands alone", found="other selectors", expected="--all-but SEL, repeatable")
-    kept_by = by_selectors(all_but, (), ())
-
-    def inverted(scan: Scan) -> tuple[Mask, tuple[str, ...]]:
-        kept, notes = kept_by(scan)
-        has_record = scan.sites.row >= 0
-        has_record[: len(scan.records)] &= scan.records.live  # the first sites are the table's slots, null ones too
-        return has_record & ~kept, notes
-
-    return inverted
+    return api.all_but(all_but)
 
 
 @writing_verb("drop", _choose, ("auto", "null", "minus4", "shrink"))

@@ -62,12 +62,9 @@ class EnableOptions:
 def command(scan: Scan, chosen: Mask, shared: WritingOptions, own: EnableOptions) -> Plan:
     """Enable the patch sites that the selectors choose, all of them or none."""
     from ftpatch import api
-    from ftpatch.plan.request import EnableRequest
 
-    stub = api.read_stub(scan, own.stub_asm) if own.stub_asm is not None else None
-    request = EnableRequest(
-        chosen, target=own.target, force_target=own.force_target, force_early=own.force_early, records=own.records,
-        ops=own.ops, ops_via=own.ops_via, skip_unpatchable=shared.skip_unpatchable, hook=own.hook, stub=stub,
-        against=api.read_against(scan, own.against, shared.max_size),
+    return api.plan_enable(
+        scan, chosen, shared.max_size, target=own.target, hook=own.hook, stub_asm=own.stub_asm, against=own.against,
+        force_target=own.force_target, force_early=own.force_early, records=own.records, ops=own.ops,
+        ops_via=own.ops_via, skip_unpatchable=shared.skip_unpatchable,
     )  # fmt: skip
-    return api.make_plan(scan, request)

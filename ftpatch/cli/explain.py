@@ -8,8 +8,9 @@ import sys
 import click
 
 from ftpatch.cli import complain
-from ftpatch.cli.options import check_reports, layout, options, reports, to_files, to_stdout, watch
+from ftpatch.cli.options import layout, options, reports, to_files, to_stdout, watch
 from ftpatch.errors import InputError, UsageError
+from ftpatch.report.files import check_reports
 
 AGAINST_HELP = "For a module: the vmlinux that will load it, or a module that it may call; repeatable."
 MODULES_HELP = "A tree of modules in which a function that FILE does not have is looked for."
@@ -62,7 +63,7 @@ def command(
 
 def _read(log: str) -> str:
     """The text of a log, as far as it is read."""
-    from ftpatch.explain.splat import MAX_SPLAT
+    from ftpatch.explanation.splat import MAX_SPLAT
 
     try:
         if log == "-":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
 from typing import TYPE_CHECKING, TypeVar
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ftpatch.cli import complain, emit, say
-from ftpatch.report import Document, destinations, format_names, renderer
+from ftpatch.report import Document, format_names, renderer
+from ftpatch.report.files import check_reports, files_ready
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ErrorRow
@@ -109,55 +110,10 @@ def to_stdout(document: Document, format_: str, color: str) -> None:
     emit(piece)
 
 
-def check_reports(report: tuple[str, ...], files: Sequence[str]) -> None:
-    """Refuse, before any work is done, reports that would replace one of `files` or each other."""
-    if report:
-        from ftpatch.write.paths import require_distinct
-
-        require_distinct([path for _, path in destinations(report)], files)
-
-
-@contextmanager
-def files_ready(document: Document, report: tuple[str, ...]) -> Iterator[None]:
-    """Every --report FORMAT=FILE, complete before the first gets its name; all are taken back if the context ends
-    badly. What the context does is short: signals wait until then."""
-    if not report:
-        yield
-        return
-    from ftpatch.write import contents, files, paths
-
-    with ExitStack() as stack:
-        new_files = []
-        for name, path in destinations(report):
-            new = stack.enter_context(files.whole_file(paths.report_path(path), 0o666 & ~_umask(), note))
-            for piece in _blocks(renderer(name)(document)):
-                contents.append(new.fd, piece.encode("utf-8", "backslashreplace"))
-            new.finish()
-            new_files.append(new)
-        with files.named(new_files):
-            yield
-
-
 def to_files(document: Document, report: tuple[str, ...]) -> None:
     """Every --report FORMAT=FILE, each written whole or not at all."""
-    with files_ready(document, report):
+    with files_ready(document, report, note):
         pass
-
-
-def _blocks(pieces: Iterator[str]) -> Iterator[str]:
-    block: list[str] = []
-    for piece in pieces:
-        block.append(piece)
-        if len(block) >= 4096:  # pieces are short, a system call for each would take longer than they do
-            yield "".join(block)
-            block = []
-    yield "".join(block)
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # it can only be read by setting it
-    os.umask(mask)
-    return mask
 
 
 def failed(document: Document, path: str, error: FtpatchError, tree: str | None = None) -> int:

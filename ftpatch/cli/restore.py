@@ -40,22 +40,17 @@ def command(given: RestoreOptions) -> int:
 
     A file that was patched more than once goes back step by step, the last patch first.
     """
-    from ftpatch.container import envelope
-    from ftpatch.journal import restore
+    from ftpatch import api
     from ftpatch.report import Document, renderer
     from ftpatch.report.restored import restored_object, restored_text
     from ftpatch.write import paths
 
     if given.in_place and given.output:
         raise UsageError("--in-place and -o exclude each other")
-    out = given.file if given.in_place else given.output or restore.default_output(given.file)
-    if not given.in_place:
-        paths.output_path(given.file, out)
-    paths.output_path(given.journal, out)
-
-    max_size = envelope.MAX_SIZE if given.max_size is None else given.max_size
-    request = restore.RestoreRequest(given.file, given.journal, out, bool(given.output), given.dry_run, max_size)
-    done = restore.restore(request, note)
+    if given.output:
+        paths.output_path(given.file, given.output)  # its own name is for --in-place
+    out = given.file if given.in_place else given.output
+    done = api.restore(given.file, given.journal, out, given.max_size, given.dry_run, api.Watch(note))
     if given.format_ == "json":
         # an image of a form of its own, which no format but JSON is asked to show
         document = Document("restore", [cast("ImageObject", restored_object(done, given.dry_run))])

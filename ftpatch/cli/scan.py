@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpatch.cli.options import (
-    check_reports,
     failed,
     layout,
     max_size,
@@ -21,6 +20,7 @@ from ftpatch.cli.options import (
     watch,
 )
 from ftpatch.errors import FtpatchError, UsageError
+from ftpatch.report.files import check_reports
 from ftpatch.sites.scan import scan_file
 
 if TYPE_CHECKING:

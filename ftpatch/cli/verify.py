@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ftpatch.cli.options import check_reports, layout, max_size, options, reports, to_files, to_stdout
-from ftpatch.sites.scan import scan_file
+from ftpatch.cli.options import layout, max_size, options, reports, to_files, to_stdout
+from ftpatch.report.files import check_reports
 
 
 @click.command("verify")
@@ -25,20 +25,13 @@ def command(
     Both files are read from zero. Every changed byte must belong to an edit of a legal kind, every new call must lead
     where a site may call, and the patched sites are executed in an emulator.
     """
-    from ftpatch.container import envelope
-    from ftpatch.elf.image import open_image
-    from ftpatch.journal.read import read_journal
-    from ftpatch.proof.prove import Checks, prove
+    from ftpatch import api
     from ftpatch.report import Document, destinations
     from ftpatch.report.findings import proof_object
 
     files = (before, after, *([journal] if journal else []))
     check_reports(report, files)
-    log = read_journal(journal) if journal else None
-    size = envelope.MAX_SIZE if max_size is None else max_size
-    first = scan_file(before, layout, size)
-    second = open_image(after, size)
-    proof = prove(first, second, layout, log, checks=Checks(True, require_emulation, deep))
+    proof = api.verify(before, after, journal, layout, max_size, deep, require_emulation)
     hashed = "json" in {format_, *(name for name, _ in destinations(report))}
     document = Document("verify", [proof_object(proof, hashed, journal)], fail_on="note")
     to_files(document, report)

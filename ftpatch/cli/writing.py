@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,6 @@ import click
 
 from ftpatch.cli.options import (
     F,
-    check_reports,
-    files_ready,
     gathered,
     layout,
     max_size,
@@ -22,19 +19,18 @@ from ftpatch.cli.options import (
     options,
     reports,
     selectors,
-    to_files,
     to_stdout,
 )
 from ftpatch.errors import UsageError
-from ftpatch.sites.scan import scan_file
+from ftpatch.report.files import check_reports
 
 if TYPE_CHECKING:
     from ftpatch.arrays import Mask
     from ftpatch.elf.image import Image
     from ftpatch.plan.plan import Plan
+    from ftpatch.sites.choice import Choose
     from ftpatch.sites.scan import Scan
 
-    Choose = Callable[[Scan], tuple[Mask, tuple[str, ...]]]  # the chosen sites, and what to say of the choice
 
 output = [
     click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched)."),
@@ -90,7 +86,7 @@ def writing_verb(
         @gathered("shared", WritingOptions)
         @wraps(decide)
         def command(shared: WritingOptions, **given: object) -> int:
-            chosen_by = choose(shared, **given) if choose else by_selectors(shared.func, shared.status, shared.section)
+            chosen_by = (choose or by_options)(shared, **given)
             return _run(verb, shared, chosen_by, lambda scan, chosen: decide(scan, chosen, shared, **given))
 
         return command
@@ -105,18 +101,11 @@ def _records(ways: tuple[str, ...]) -> list[Callable[[F], F]]:
     return [option] if ways else []
 
 
-def by_selectors(func: tuple[str, ...], status: tuple[str, ...], section: tuple[str, ...]) -> Choose:
-    """A function from a scanned file to the sites that the selectors choose. Raises UsageError where there are none."""
-    if not (func or status or section):
-        raise UsageError("nothing is chosen", todo="--func NAME chooses functions, --func '*' all of them")
+def by_options(shared: WritingOptions, **given: object) -> Choose:
+    """The choice that the selectors of the command line make."""
+    from ftpatch import api
 
-    def choose(scan: Scan) -> tuple[Mask, tuple[str, ...]]:
-        from ftpatch.sites import select
-
-        selection = select.select(scan.sites, func, status, section, named=True)
-        return selection.mask, selection.notes
-
-    return choose
+    return api.by_selectors(shared.func, shared.status, shared.section)
 
 
 @dataclass(frozen=True)
@@ -150,38 +139,18 @@ def _destinations(shared: WritingOptions) -> _Destinations:
 
 def _run(verb: str, shared: WritingOptions, choose: Choose, decide: Callable[[Scan, Mask], Plan]) -> int:
     """One writing command from its options to its exit code."""
-    from ftpatch.journal.write import plan_object
-    from ftpatch.report import Document
+    from ftpatch import api
     from ftpatch.report.text.patch import N_SHOWN
-    from ftpatch.write import deliver
 
     to = _destinations(shared)
-    scan = scan_file(shared.file, shared.layout, shared.max_size)
-    if to.journal:
-        _require_unused(to.journal, scan.image)
-    packing, signature_notes = deliver.packing_for(scan.image, to.out, shared.signature, shared.sign)
-    chosen, selection_notes = choose(scan)
-    for text in selection_notes:
-        note(text)
-    plan = decide(scan, chosen)
-    plan = replace(plan, notes=(*plan.notes, *signature_notes))
-    for text in plan.warnings:
-        note(f"warning: {text}")
-
-    # From here on nothing is decided.
-    document, hashed = Document(verb), "json" in to.formats
-    shown = N_SHOWN if to.formats == {"text"} else None  # text names a few sites only, and no edits
-    if shared.dry_run:
-        document.images.append(plan_object(plan, None, scan.image.sha256 if hashed else None, shown))
-        to_files(document, to.report)
-    else:
-
-        def reports_of(written: deliver.Output, sha256: str | None) -> AbstractContextManager[None]:
-            document.images.append(plan_object(plan, written, sha256, shown))
-            return files_ready(document, to.report)
-
-        deliver.write_result(plan, to.out, hashed, reports_of, packing, note)
-    to_stdout(document, shared.format_, shared.color)
+    delivery = api.Delivery(
+        None if shared.dry_run else to.out, to.report, shared.layout, shared.max_size, shared.signature, shared.sign,
+        # text names a few sites only, and no edits
+        shown=N_SHOWN if to.formats == {"text"} else None, hashed="json" in to.formats,
+        read=lambda scan: _require_unused(to.journal, scan.image) if to.journal else None,
+    )  # fmt: skip
+    written = api.patch(verb, shared.file, choose, decide, delivery, api.Watch(note))
+    to_stdout(written.document, shared.format_, shared.color)
     return 0
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ftpatch import trees
 from ftpatch.compare.digest import Digest, Key, Site, digest_file, digest_files
 from ftpatch.errors import FtpatchError, UsageError
-from ftpatch.explain.untraceable import base_name, text_of
+from ftpatch.explanation.untraceable import base_name, text_of
 from ftpatch.finding import SEVERITIES, Finding
 from ftpatch.rules.register import rules_for
 

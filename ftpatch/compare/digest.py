@@ -17,7 +17,7 @@ import numpy as np
 from ftpatch.document.rows import image_object
 from ftpatch.elf import tables as t
 from ftpatch.errors import FtpatchError
-from ftpatch.explain.untraceable import STATES, states
+from ftpatch.explanation.untraceable import STATES, states
 from ftpatch.sites.scan import Scan, scan_file
 
 if TYPE_CHECKING:

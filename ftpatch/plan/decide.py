@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ftpatch.arch import architectures
+from ftpatch.arrays import Mask
 from ftpatch.elf.image import Image
-from ftpatch.errors import UnsupportedError, UsageError
+from ftpatch.errors import InputError, UnsupportedError, UsageError
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import Against, DropRequest, EnableRequest, Request
 from ftpatch.sites.scan import Scan, scan_file
+
+if TYPE_CHECKING:
+    from ftpatch.plan.stubasm import Stub
 
 FOR_MODULES = "--hook, --stub-asm and --against are for modules"
 
@@ -78,3 +83,32 @@ def read_against(scan: Scan, paths: Sequence[str], max_size: int | None = None) 
         else:
             raise UsageError("--against takes one vmlinux, and modules", other.image.path, found=other.image.kind)
     return Against(kernel, tuple(others))
+
+
+def plan_enable(
+    scan: Scan, chosen: Mask, max_size: int | None = None, *, target: str = "", hook: str = "",
+    stub_asm: str | None = None, against: Sequence[str] = (), force_target: bool = False, force_early: bool = False,
+    records: str = "auto", ops: str | None = None, ops_via: str = "auto", skip_unpatchable: bool = False,
+) -> Plan:  # fmt: skip
+    """The plan that makes calls of the chosen sites. stub_asm, against: files; the rest as in EnableRequest."""
+    stub = _read_stub(scan, stub_asm) if stub_asm is not None else None
+    request = EnableRequest(
+        chosen, target=target, force_target=force_target, force_early=force_early, records=records, ops=ops,
+        ops_via=ops_via, skip_unpatchable=skip_unpatchable, hook=hook, stub=stub,
+        against=read_against(scan, against, max_size),
+    )  # fmt: skip
+    return make_plan(scan, request)
+
+
+def _read_stub(scan: Scan, path: str) -> Stub:
+    """The stub that a file of assembly holds, for the sites of a module."""
+    from ftpatch.plan import stubasm
+
+    if scan.image.kind == "vmlinux":
+        raise UsageError(FOR_MODULES, scan.image.path, found="a vmlinux")
+    try:
+        with open(path, "rb") as file:
+            data = file.read(stubasm.MAX_SOURCE + 1)
+    except OSError as error:
+        raise InputError("cannot read the stub", path, found=error.strerror or str(error)) from error
+    return stubasm.assemble(data, path, scan.arch)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftpatch.document.rows import image_object
-from ftpatch.explain.diagnosis import Diagnosis
-from ftpatch.explain.function import Diagnoses, Explanation
-from ftpatch.explain.untraceable import Absence, Named
+from ftpatch.explanation.diagnosis import Diagnosis
+from ftpatch.explanation.function import Diagnoses, Explanation
+from ftpatch.explanation.untraceable import Absence, Named
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES
 

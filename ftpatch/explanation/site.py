@@ -13,9 +13,9 @@ import numpy as np
 
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError
-from ftpatch.explain import live_patching
-from ftpatch.explain.code import code_rows
-from ftpatch.explain.untraceable import TEXTS
+from ftpatch.explanation import live_patching
+from ftpatch.explanation.code import code_rows
+from ftpatch.explanation.untraceable import TEXTS
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.plan.decide import make_plan, read_against
 from ftpatch.plan.plan import Plan

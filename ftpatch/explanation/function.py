@@ -11,14 +11,14 @@ import numpy as np
 from ftpatch import trees
 from ftpatch.arrays import Mask
 from ftpatch.errors import SelectionError
-from ftpatch.explain.site import explain
-from ftpatch.explain.untraceable import Absence, Named, absence, named
+from ftpatch.explanation.site import explain
+from ftpatch.explanation.untraceable import Absence, Named, absence, named
 from ftpatch.sites.scan import Scan, scan_file
 from ftpatch.sites.select import select
 
 if TYPE_CHECKING:
     from ftpatch.document.explained import ExplainedRow
-    from ftpatch.explain.diagnosis import Diagnosis
+    from ftpatch.explanation.diagnosis import Diagnosis
 
 N_SITES = 32  # that one run explains
 
@@ -89,8 +89,8 @@ def explain_log(text: str, path: str | None = None, layout: str | None = None) -
 
     Raises InputError where there is none, and what reading the file raises.
     """
-    from ftpatch.explain.diagnosis import diagnose, diagnose_in
-    from ftpatch.explain.splat import parse
+    from ftpatch.explanation.diagnosis import diagnose, diagnose_in
+    from ftpatch.explanation.splat import parse
 
     splats = parse(text)
     if path is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arch import Arch, Shape, architectures
-from ftpatch.explain.splat import Splat
+from ftpatch.explanation.splat import Splat
 from ftpatch.kernel.boot import Bug, bugs_of
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, HALF, UNEXPECTED, SiteTable

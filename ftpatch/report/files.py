@@ -1,0 +1,58 @@
+"""Reports in files: every FORMAT=FILE of a run, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from ftpatch.report import Document, destinations, renderer
+
+N_PIECES = 4096  # of a report that are written at once: they are short, a system call for each would take longer
+
+
+def check_reports(reports: Sequence[str], files: Sequence[str]) -> None:
+    """Refuse, before any work is done, reports that would replace one of `files` or each other."""
+    if reports:
+        from ftpatch.write.paths import require_distinct
+
+        require_distinct([path for _, path in destinations(reports)], files)
+
+
+@contextmanager
+def files_ready(document: Document, reports: Sequence[str], note: Callable[[str], None]) -> Iterator[None]:
+    """Every FORMAT=FILE, complete before the first gets its name; all are taken back if the context ends badly.
+
+    What the context does is short: signals wait until then. note: told what else happens to files.
+    """
+    if not reports:
+        yield
+        return
+    from ftpatch.write import contents, files, paths
+
+    with ExitStack() as stack:
+        new_files = []
+        for name, path in destinations(reports):
+            new = stack.enter_context(files.whole_file(paths.report_path(path), 0o666 & ~_umask(), note))
+            for piece in _blocks(renderer(name)(document)):
+                contents.append(new.fd, piece.encode("utf-8", "backslashreplace"))
+            new.finish()
+            new_files.append(new)
+        with files.named(new_files):
+            yield
+
+
+def _blocks(pieces: Iterator[str]) -> Iterator[str]:
+    block: list[str] = []
+    for piece in pieces:
+        block.append(piece)
+        if len(block) >= N_PIECES:
+            yield "".join(block)
+            block = []
+    yield "".join(block)
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # it can only be read by setting it
+    os.umask(mask)
+    return mask
