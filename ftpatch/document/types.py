@@ -77,7 +77,11 @@ class ScannedSite(TypedDict):
     branch: Hex | None
     offset: Hex | None
     pos: Annotated[Count | None, "file position in the uncompressed ELF file"]
-    words: list[Word]
+    words: Annotated[
+        list[Word],
+        "the code from the record to the end of the call: instruction words as numbers; where instructions are no "
+        "words, one string of all its bytes, as they lie in the file",
+    ]
     status: Annotated[str, Register("status")]
     listed_as: NotRequired[
         Annotated[

@@ -33,7 +33,7 @@ def forced_shape(arch: Arch, name: str) -> Shape:
 
 def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Shape | None:
     """The one shape that the image's records show; None where there is no record and no trace of one."""
-    code = records.live & (records.sec >= 0)
+    code = records.sec >= 0  # a null slot names no place
     code[code] = image.executable[records.sec[code]]
     if not code.any():
         return _shape_of_entry(image) if len(records) or image.kind == "vmlinux" else None
@@ -42,16 +42,17 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     votes = np.zeros_like(fits)
     for vote, fit, shape in zip(votes, fits, shapes, strict=True):
         fit[:] = shape.match(words) > 0
-        if fit.any():
-            vote[fit] = _starts(image, shape, words[fit], va[fit])
-            if vote.all():
-                return shape  # no other can do better, and of equal ones the first is taken
+        vote[fit] = _starts(image, shape, words[fit], va[fit])
+        if vote.all():
+            return shape  # no other can do better, and of equal ones the first is taken
     if not votes.any():
         return _shape_without_symbols(image, fits, records, code, words)
-    rank = votes.sum(axis=1) * (len(words) + 1) + fits.sum(axis=1)
-    best = int(np.argmax(rank))  # of equal counts the one that fits more, and of those the first: the longer shape
+    counts = list(zip(votes.sum(axis=1).tolist(), fits.sum(axis=1).tolist(), strict=True))
+    best = counts.index(max(counts))  # of equal votes the one that fits more, and of those the first: the longer shape
     nameless = fits[best] & ~image.functions.inside(va)  # leftovers of dead weak functions speak for no shape
     against = ~votes[best] & ~nameless
+    # A few records that nothing explains are broken sites, for `check` to name; half of them are another layout. One
+    # record that speaks for another layout alone is enough: such an image is patched in two ways, or half patched.
     if int(against.sum()) * 2 < len(words) and not (votes.any(axis=0) & ~votes[best]).any():
         return shapes[best]
     raise _no_single_shape(image, votes, records, code, words)
@@ -62,9 +63,8 @@ def require_still_shown(image: Image, records: RecordTable, window: U32, va: U64
 
     gone: slots that leave; the other arguments as for `decide_shape`. Raises PolicyError.
     """
-    sec, value = np.where(gone, -1, records.sec), np.where(gone, np.uint64(0), records.value)
     try:
-        left = decide_shape(image, replace(records, sec=sec, value=value), window, va)
+        left = decide_shape(image, replace(records, sec=np.where(gone, -1, records.sec)), window, va)
         found = left.name if left else "none"
     except ShapeError as error:
         left, found = None, error.what
