@@ -12,6 +12,7 @@ import numpy as np
 from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf.image import Image
+from ftpatch.finding import Finding
 from ftpatch.proof.emulate.expectation import Claim
 from ftpatch.proof.emulate.memory import Memory
 from ftpatch.sites.scan import Scan
@@ -20,23 +21,6 @@ if TYPE_CHECKING:
     from ftpatch.proof.pairs import Pairs
 
 MOST = 1000  # findings of one rule that are kept one by one; the rest is a count
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that does not hold: rule, one sentence, and as much of the place as is known.
-
-    offset: in the section; pos: in the ELF file; count: how many findings this one stands for.
-    """
-
-    rule: str
-    message: str
-    function: str | None = None
-    row: int | None = None
-    section: str | None = None
-    offset: int | None = None
-    pos: int | None = None
-    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -110,7 +94,9 @@ class Case:
         section = names[sec] if sec is not None and 0 <= sec < len(names) else None
         if section is None and pos is not None:
             section, off = section_at(self.after.image, pos)
-        self.findings.append(Finding(rule, message, function, row, section, off, pos))
+        self.findings.append(
+            Finding(rule, "error", message, self.after.image.path, function, row, section, off, pos=pos)
+        )
 
     def own(self, kind: str, pos: I64 | Sequence[int], width: int) -> None:
         """These bytes may differ."""
@@ -122,8 +108,9 @@ class Case:
         """The findings by rule, in the order in which the rules were first broken; what was too much is one more."""
         order = list(dict.fromkeys(one.rule for one in self.findings))
         found = [one for rule in order for one in self.findings if one.rule == rule]
-        extra = [Finding(rule, f"{n - MOST} more of this kind", count=n - MOST) for rule, n in self._more.items()
-                 if n > MOST]  # fmt: skip
+        path = self.after.image.path
+        extra = [Finding(rule, "error", f"{n - MOST} more of this kind", path, count=n - MOST)
+                 for rule, n in self._more.items() if n > MOST]  # fmt: skip
         return tuple(found + extra)
 
 

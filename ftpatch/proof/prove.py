@@ -15,7 +15,8 @@ from ftpatch.arrays import I64
 from ftpatch.document.journal import Journal
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
-from ftpatch.proof.case import NO_CALLS, NO_PLACES, Case, Finding, Intent, SiteCalls
+from ftpatch.finding import Finding
+from ftpatch.proof.case import NO_CALLS, NO_PLACES, Case, Intent, SiteCalls
 from ftpatch.proof.changes import NO_RUNS, Runs, count_kinds, differences, report_unowned
 from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
@@ -111,7 +112,8 @@ def _both(before: Scan, after: Image, layout: str | None) -> tuple[Scan, Scan]:
 
 
 def _unreadable(before: Scan, after: Image, error: FtpatchError) -> Proof:
-    finding = Finding(RULES.get(type(error), "verify-section"), f"the second file's sites cannot be read: {error}")
+    text = f"the second file's sites cannot be read: {error}"
+    finding = Finding(RULES.get(type(error), "verify-section"), "error", text, after.path)
     n, slots = int(before.records.live.sum()), len(before.records)
     return Proof(before, after, (finding,), "none, as the file cannot be read",
                  Outcome(0, skipped="the file cannot be read"), live=(n, 0), slots=(slots, 0))  # fmt: skip

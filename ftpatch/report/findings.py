@@ -13,8 +13,7 @@ from ftpatch.rules.register import help_of
 if TYPE_CHECKING:
     from ftpatch.document.types import FindingRow, ImageObject, ProofRecords
     from ftpatch.elf.image import Image
-    from ftpatch.finding import Finding as Found
-    from ftpatch.proof.case import Finding
+    from ftpatch.finding import Finding
     from ftpatch.proof.prove import Proof
 
 SITES = ("site enabled", "site disabled", "site redirected", "record dropped alone")
@@ -22,14 +21,14 @@ RECORDS = ("record taken out", "record returned")
 N_SHOWN = 10
 
 
-def finding_rows(findings: Sequence[Finding | Found], with_pos: bool = False) -> list[FindingRow]:
+def finding_rows(findings: Sequence[Finding], with_pos: bool = False) -> list[FindingRow]:
     """One object per finding. with_pos: with the position in the file, which the findings of `verify` have."""
     rows: list[FindingRow] = [
         {
-            "rule": one.rule, "severity": getattr(one, "severity", "error"), "message": printable(one.message),
+            "rule": one.rule, "severity": one.severity, "message": printable(one.message),
             "function": one.function, "row": one.row, "section": one.section,
             "offset": None if one.offset is None else f"0x{one.offset:x}", "pos": one.pos,
-            "source": getattr(one, "source", None), "help": help_of(one.rule), "count": one.count,
+            "source": one.source, "help": help_of(one.rule), "count": one.count,
         }
         for one in findings
     ]  # fmt: skip
