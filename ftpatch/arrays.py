@@ -16,3 +16,36 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[Any]  # structured rows: of one of the dtypes in elf.tables
+
+FEW = 8  # values up to which comparing with each costs less than sorting them
+
+# np.isin and np.unique import numpy.ma, which takes as long as reading a kernel's table: what a scan runs uses these.
+
+
+def is_in(values: Rows, wanted: Any) -> Mask:
+    """Whether each value is one of `wanted`, a sequence or an array of values that the array's type can hold."""
+    table = np.asarray(wanted, dtype=values.dtype)
+    if len(table) <= FEW:
+        found = np.zeros(len(values), dtype=bool)
+        for value in table:
+            found |= values == value
+        return found
+    table = np.sort(table)
+    return np.asarray(table[np.minimum(np.searchsorted(table, values), len(table) - 1)] == values)
+
+
+def distinct(values: Rows) -> Rows:
+    """The different values among these, ascending."""
+    ordered = np.sort(values)
+    head = np.ones(len(ordered), dtype=bool)
+    head[1:] = ordered[1:] != ordered[:-1]
+    return ordered[head]
+
+
+def first_of_each(values: Rows) -> I64:
+    """Where each different value stands first, ascending."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    head = np.ones(len(order), dtype=bool)
+    head[1:] = ordered[1:] != ordered[:-1]
+    return np.sort(order[head])

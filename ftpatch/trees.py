@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ftpatch.document.request import Request as Request
 from ftpatch.document.rows import image_object
 from ftpatch.errors import FtpatchError, InputError, SelectionError
 from ftpatch.sites.scan import scan_file
@@ -32,23 +33,6 @@ CHUNK = 16  # files that a worker takes at once, at most
 ENDING = (signal.SIGINT, signal.SIGTERM)
 Result = TypeVar("Result")
 ALONE = 64  # files up to which starting workers costs more than they save
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of every file."""
-
-    layout: str | None
-    func: tuple[str, ...]
-    status: tuple[str, ...]
-    section: tuple[str, ...]
-    hashed: bool
-    with_sites: bool
-    max_size: int | None = None
-
-    @property
-    def selects(self) -> bool:
-        return bool(self.func or self.status or self.section)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import pytest
 from test_signature import files, rsa_key
 
 from ftpatch.cli import run
-from ftpatch.container.signature import MARKER
+from ftpatch.container.wrappings import MARKER
 from tools import kernels
 from tools.boot import boot
 from tools.boot.verdict import Verdict

@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpatch.container.signature import DIGESTS, MARKER, parse, sign, size_of, usual_digest
+from ftpatch.container.signature import DIGESTS, parse, sign, size_of, usual_digest
+from ftpatch.container.wrappings import MARKER
 from ftpatch.errors import EnvelopeError, FtpatchError, InputError, PolicyError, UnsupportedError
 from tools import apt, kernels
 

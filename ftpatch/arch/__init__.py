@@ -79,7 +79,7 @@ __all__ = [
     "support_table",
 ]  # fmt: skip
 
-OWN = ("arm64", "ppc64le")  # modules of this folder that end in an `ARCH`
+OWN = {183: "arm64", 21: "ppc64le"}  # e_machine → the module of this folder that ends in its `ARCH`
 _added: dict[str, Arch] = {}  # machines that were registered from outside, by name
 
 # What a new machine has to fill, tier by tier. A tier not reached is refused in words, never by a crash.
@@ -203,7 +203,7 @@ class Arch:
 
 def architectures() -> tuple[Arch, ...]:
     """Every machine that this program knows."""
-    return (*(import_module(f"ftpatch.arch.{name}").ARCH for name in OWN), *_added.values())
+    return (*(import_module(f"ftpatch.arch.{name}").ARCH for name in OWN.values()), *_added.values())
 
 
 def register(arch: Arch) -> None:
@@ -251,6 +251,9 @@ def support_table() -> list[str]:
 
 def arch_of(e_machine: int, path: str) -> Arch:
     """The architecture of an e_machine value; ArchError names what the file is for instead."""
+    if e_machine in OWN:  # the others need not be loaded
+        own: Arch = import_module(f"ftpatch.arch.{OWN[e_machine]}").ARCH
+        return own
     known = {arch.e_machine: arch for arch in architectures()}
     if e_machine in known:
         return known[e_machine]

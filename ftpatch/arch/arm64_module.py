@@ -12,10 +12,8 @@ Source: arch/arm64/kernel/module.c module_init_ftrace_plt(), arch/arm64/kernel/f
 
 from __future__ import annotations
 
-import numpy as np
-
 from ftpatch.arch.parts import Assembly, Code, Fixup, Loader, Modules
-from ftpatch.arrays import I64, U64, Mask
+from ftpatch.arrays import I64, U64, Mask, distinct
 
 R_AARCH64_JUMP26, R_AARCH64_CALL26 = 282, 283
 TRAMPOLINES = (".text.ftrace_trampoline", ".init.text.ftrace_trampoline")
@@ -73,7 +71,7 @@ def stubs_for(info: U64, addend: I64, same_section: Mask) -> int:
     """PLT entries that the loader reserves for the calls of one section: one per target elsewhere, and one for every
     call with an addend. Source: arch/arm64/kernel/module-plts.c count_plts()."""
     info, addend = info[~same_section], addend[~same_section]
-    return int((addend != 0).sum()) + len(np.unique(info[addend == 0]))
+    return int((addend != 0).sum()) + len(distinct(info[addend == 0]))
 
 
 LOADER = Loader(

@@ -7,6 +7,7 @@ hold where a path leaves, is each machine's own. The answer errs on the side of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Protocol, TypeVar
 
 from ftpatch.arrays import U32
@@ -39,6 +40,18 @@ class Contract(Protocol):
 def unjudged(read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None) -> str:
     """For machines whose code nothing here can judge: never shown."""
     return "nothing here can tell what its code does"
+
+
+def judged_by(module: str) -> Contract:
+    """The `keeps_contract` of a module, which is loaded when it is first asked: a scan judges no code."""
+
+    def keeps_contract(
+        read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None
+    ) -> str:
+        why: str = import_module(module).keeps_contract(read, va, out_of_line, home, target)
+        return why
+
+    return keeps_contract
 
 
 class NotShown(Exception):

@@ -27,7 +27,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ftpatch.arch import Arch, Branch, Entry, FarCalls, Shape, SiteStub, Word
-from ftpatch.arch.ppc64le_contract import keeps_contract
+from ftpatch.arch.contract import judged_by
 from ftpatch.arch.ppc64le_log import LOG
 from ftpatch.arch.ppc64le_module import ASSEMBLY, LOADER, MODULES
 from ftpatch.arrays import I64, U8, U32, U64
@@ -250,7 +250,7 @@ ARCH = Arch(
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,
     contract="r1-r10 kept, LR := r0, return to the old LR",
-    keeps_contract=keeps_contract,
+    keeps_contract=judged_by("ftpatch.arch.ppc64le_contract"),
     skips_zero=skips_zero,
     local_entry=local_entry,
     far=FarCalls(

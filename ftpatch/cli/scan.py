@@ -24,9 +24,9 @@ from ftpatch.report.files import check_reports
 from ftpatch.sites.scan import scan_file
 
 if TYPE_CHECKING:
+    from ftpatch.document.request import Request
     from ftpatch.document.types import ImageObject
     from ftpatch.report import Document
-    from ftpatch.trees import Request
 
 SITES_HELP = "Add the table of sites to the text report, and the sites of a tree's modules to JSON."
 JOBS_HELP = "Worker processes for a tree (default: one per processor)."
@@ -47,8 +47,8 @@ def command(
     totals and a table by module. There, a selector need only match in some module. JSON has the sites of a tree's
     modules only with --sites or a selector, CSV always.
     """
+    from ftpatch.document.request import Request
     from ftpatch.report import Document, destinations, shows_more
-    from ftpatch.trees import Request
 
     wanted = {format_, *(name for name, _ in destinations(report))}
     files = files or ("vmlinux",)

@@ -18,9 +18,8 @@ import numpy as np
 
 from ftpatch.arch import FlatImage, architectures
 from ftpatch.arrays import U8
-from ftpatch.container import signature
 from ftpatch.container.unpack import unpack
-from ftpatch.container.wrappings import WRAPPINGS
+from ftpatch.container.wrappings import MARKER, WRAPPINGS
 from ftpatch.errors import InputError
 
 BUILD_VMLINUX = "give the uncompressed ELF vmlinux of the same build (Debian: the -dbg package)"
@@ -84,9 +83,18 @@ def open_elf(path: str, max_size: int = MAX_SIZE) -> Contents:
         if plain[:4] != b"\x7fELF":
             raise not_elf(path, bytes(plain[:1024]), wrapping)
     view = memoryview(plain).toreadonly()
-    n_elf = len(view) - signature.size_of(view, path)
+    n_elf = len(view) - _signature_size(view, path)
     data = np.frombuffer(view, dtype=np.uint8)[:n_elf]
     return Contents(data, np.frombuffer(mapped, dtype=np.uint8), mode, wrapping, bytes(view[n_elf:]))
+
+
+def _signature_size(view: memoryview, path: str) -> int:
+    """Bytes of the appended signature; what reads it is loaded only for files that have one."""
+    if view[-len(MARKER) :] != MARKER:
+        return 0
+    from ftpatch.container import signature
+
+    return signature.size_of(view, path)
 
 
 def _mapped(path: str) -> tuple[mmap.mmap, int]:

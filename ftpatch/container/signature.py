@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ftpatch.container.wrappings import MARKER
 from ftpatch.errors import EnvelopeError, InputError, PolicyError, UnsupportedError, printable
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
 
-MARKER = b"~Module signature appended~\n"
 # struct module_signature; a kernel accepts nothing but zeros in all fields but id_type and sig_len.
 STRUCT = struct.Struct(">BBBBB3xI")  # algo, hash, id_type, signer_len, key_id_len, sig_len
 FIXED = STRUCT.size + len(MARKER)

@@ -1,4 +1,4 @@
-"""The compressions that kernels and modules are shipped in."""
+"""The compressions that kernels and modules are shipped in, and the mark of an appended signature."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from ftpatch.errors import UnsupportedError
+
+MARKER = b"~Module signature appended~\n"  # the end of a signed module. Source: include/linux/module_signature.h
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U64
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.plan.ool_slots import boot_calls
 from ftpatch.sites.scan import Scan
 
 
@@ -34,6 +33,8 @@ def reach_of(scan: Scan, rows: I64) -> Reach | None:
     va = table.branch_va[rows]
     init = in_init_text(image, va)
     if image.kind == "vmlinux" and table.shape.out_of_line and arch.site_stub:
+        from ftpatch.plan.ool_slots import boot_calls
+
         try:
             va, init = boot_calls(image, arch.site_stub, int((~init).sum()), int(init.sum()))
             rows = np.full(len(va), -1, dtype=np.int64)

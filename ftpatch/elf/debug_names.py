@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftpatch.arrays import U8
+from ftpatch.arrays import U8, is_in
 from ftpatch.elf.image import Image
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _references(info: U8, offsets: list[int]) -> Iterator[int]:
         for phase in range(min(4, len(piece) - 3)):
             words = np.frombuffer(piece, "<u4", (len(piece) - phase) // 4, phase)
             near = np.flatnonzero(low[words.view("<u2")[::2]])
-            yield from (start + phase + 4 * near[np.isin(words[near], wanted)]).tolist()
+            yield from (start + phase + 4 * near[is_in(words[near], wanted)]).tolist()
 
 
 def _subprograms(debug: DebugInfo, hits: list[int]) -> Iterator[Subprogram]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arrays import U8, Rows
+from ftpatch.arrays import U8, Rows, is_in
 from ftpatch.elf import tables as t
 from ftpatch.errors import ArchError, ElfError
 
@@ -123,7 +123,7 @@ def _check_sections(path: str, head: Rows, names: tuple[str, ...], n_bytes: int)
 def _check_tables(path: str, ehdr: Rows, head: Rows, phdr: Rows, names: tuple[str, ...]) -> None:
     """No table and nothing that is loaded lies over the headers, which change when a table grows."""
     loaded = (head["sh_flags"] & t.SHF_ALLOC != 0) & (head["sh_type"] != t.SHT_NOBITS) & (head["sh_type"] != t.SHT_NULL)
-    used = (loaded | np.isin(head["sh_type"], TABLES)) & (head["sh_size"] > 0)
+    used = (loaded | is_in(head["sh_type"], TABLES)) & (head["sh_size"] > 0)
     for what, start, size in (
         ("the ELF header", 0, t.EHDR.itemsize),
         ("the section headers", int(ehdr["e_shoff"]), head.nbytes),

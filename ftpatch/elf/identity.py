@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 
+from ftpatch.arrays import is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
@@ -36,7 +37,7 @@ def linker_stubs(image: Image) -> dict[int, str]:
     while at >= 0 and len(starts) < MAX_STUBS:
         starts.append(symbols.strtab.rfind(b"\0", max(at - t.MAX_NAME, 0), at) + 1)
         at = symbols.strtab.find(BRANCH_STUB, at + 1)
-    for row in np.flatnonzero(np.isin(symbols.rows["st_name"], starts)).tolist() if starts else ():
+    for row in np.flatnonzero(is_in(symbols.rows["st_name"], starts)).tolist() if starts else ():
         name = symbols.name(row).partition("_branch.")[2]
         found[int(symbols.rows["st_value"][row])] = name.partition("+")[0]
     return found

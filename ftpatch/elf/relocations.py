@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arrays import I64, U64, Mask
+from ftpatch.arrays import I64, U64, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
@@ -43,7 +43,7 @@ def relocations_of(image: Image, sec: int) -> Relocations:
         raise ElfError("a relocation names no symbol of this file", where, found=f"symbol {int(symbol.max())}",
                        expected=f"less than {len(image.symbols.rows)}")  # fmt: skip
     kind = rows["r_info"][order] & np.uint64(0xFFFF_FFFF)
-    size = np.where(np.isin(kind, image.arch.wide), 8, 4).astype(np.int64)
+    size = np.where(is_in(kind, image.arch.wide), 8, 4).astype(np.int64)
     return Relocations(table[order].astype(np.int64), number[order].astype(np.int64), off[order], size, kind, symbol)
 
 

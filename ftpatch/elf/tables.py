@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ftpatch.arrays import I64, U8, U64, Mask, Rows
+from ftpatch.arrays import I64, U8, U64, Mask, Rows, is_in
 from ftpatch.errors import ElfError
 
 EHDR = np.dtype(
@@ -113,7 +113,7 @@ class Symbols:
         while at >= 0:
             starts.append(at)
             at = self.strtab.find(wanted, at + 1)
-        return np.flatnonzero(np.isin(self.rows["st_name"], starts)) if starts else np.zeros(0, dtype=np.int64)
+        return np.flatnonzero(is_in(self.rows["st_name"], starts)) if starts else np.zeros(0, dtype=np.int64)
 
     def defined(self, name: str) -> int | None:
         """Row of the defined symbol of that name; a global one before a weak before a local one."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from ftpatch import trees
 from ftpatch.arrays import Mask
+from ftpatch.document.request import Request
 from ftpatch.errors import SelectionError
 from ftpatch.explanation.site import explain
 from ftpatch.explanation.untraceable import Absence, Named, absence, named
@@ -80,7 +81,7 @@ def _name_of(func: str) -> str | None:
 
 def _modules(name: str, top: str) -> tuple[str, ...]:
     """The modules of a tree that have a site of that name."""
-    found = trees.scan_tree(top, trees.Request(None, (name,), (), (), False, False))
+    found = trees.scan_tree(top, Request(None, (name,), (), (), False, False))
     return tuple(one.path for one in found if one.n_chosen)
 
 

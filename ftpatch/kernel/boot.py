@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arch import Shape
-from ftpatch.arrays import I64, U32, U64, Mask
+from ftpatch.arrays import I64, U32, U64, Mask, is_in
 from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.kallsyms import printed_as
@@ -124,7 +124,7 @@ def counts_null_slots(image: Image) -> bool:
     va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
     at, distance = image.arch.call.find(image.code(va, min(size, MAX_CODE) // image.arch.unit))
     target = np.uint64(va) + (at + distance).view(np.uint64)
-    reads, prints = (np.isin(target, _entries(image, names)) for names in ((READS,), PRINTS))
+    reads, prints = (is_in(target, _entries(image, names)) for names in ((READS,), PRINTS))
     return bool(reads.any()) and int(prints[: int(np.argmax(reads))].sum()) > 1
 
 
@@ -132,7 +132,7 @@ def _entries(image: Image, names: tuple[str, ...]) -> U64:
     """Both entries of the functions of these names."""
     functions = image.functions
     rows = np.concatenate([image.symbols.rows_named(name) for name in names])
-    at = np.isin(functions.row, rows)
+    at = is_in(functions.row, rows)
     return np.concatenate([functions.va[at], functions.local[at]])
 
 

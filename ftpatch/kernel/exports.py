@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arrays import I64, U32, U64, Mask, Rows
+from ftpatch.arrays import I64, U32, U64, Mask, Rows, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
@@ -206,7 +206,7 @@ def _checked(image: Image, form: Format, sec: I64, off: I64, va: U64) -> _Fields
     return _Fields(va[:: form.fields], sec[:: form.fields], off[:: form.fields], name, namespace)
 
 
-STARTS_NAME = np.isin(np.arange(256), list(b"._$" + string.ascii_letters.encode()))
+STARTS_NAME = is_in(np.arange(256), list(b"._$" + string.ascii_letters.encode()))
 
 
 def _linked(image: Image, form: Format, sec: int, off: int, size: int) -> tuple[I64, I64, U64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, U64
+from ftpatch.arrays import I64, U64, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
@@ -34,7 +34,7 @@ def _nearest(image: Image, va: U64) -> list[tuple[str, int, bool]]:
     if not len(va):
         return []
     symbols = image.symbols
-    kept = (symbols.shndx > 0) & np.isin(symbols.type, (0, t.STT_OBJECT, t.STT_FUNC))
+    kept = (symbols.shndx > 0) & is_in(symbols.type, (0, t.STT_OBJECT, t.STT_FUNC))
     kept[kept] = image.executable[symbols.shndx[kept]]
     row = np.flatnonzero(kept)
     row = row[np.argsort(symbols.rows["st_value"][row], kind="stable")]

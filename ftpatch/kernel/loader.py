@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftpatch.arrays import is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
@@ -30,7 +31,7 @@ def stub_demand(image: Image) -> tuple[int, int]:
         if sec >= len(image.shdr) or (loader.from_code_only and not image.shdr["sh_flags"][sec] & t.SHF_EXECINSTR):
             continue
         rows = image.rows(int(table), t.RELA)
-        rows = rows[np.isin(rows["r_info"] & 0xFFFF_FFFF, loader.calls)]
+        rows = rows[is_in(rows["r_info"] & 0xFFFF_FFFF, loader.calls)]
         symbol = (rows["r_info"] >> 32).astype(np.int64)
         known = symbol < len(image.symbols.rows)
         rows, symbol = rows[known], symbol[known]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ftpatch.arch import Arch, SiteStub
-from ftpatch.arrays import I64, U64, Mask
+from ftpatch.arrays import I64, U64, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
@@ -89,7 +89,7 @@ def _served(scan: Scan, slots: Mask, more: I64) -> Mask:
     served = np.zeros(len(sites), dtype=bool)
     served[: len(slots)] = slots
     served[more] = True
-    served &= (sites.sec >= 0) & ~np.isin(sites.sec, scan.image.sections_named(".exit.text"))
+    served &= (sites.sec >= 0) & ~is_in(sites.sec, scan.image.sections_named(".exit.text"))
     return served
 
 

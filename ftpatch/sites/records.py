@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from ftpatch.arch import Arch
-from ftpatch.arrays import I64, U64, Mask, Rows
+from ftpatch.arrays import I64, U64, Mask, Rows, distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, RecordError
@@ -80,7 +80,7 @@ class RecordTable:
         return "section" if self.in_sections else self._carrier(self.live)
 
     def _carrier(self, of: Mask) -> str:
-        kinds = np.unique(np.where(self.rela[of] >= 0, "rela", np.where(self.relr[of], "relr", "word")))
+        kinds = distinct(np.where(self.rela[of] >= 0, "rela", np.where(self.relr[of], "relr", "word")))
         return str(kinds[0]) if len(kinds) == 1 else "mixed"
 
 

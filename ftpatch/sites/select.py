@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arrays import I64, Mask
+from ftpatch.arrays import I64, Mask, distinct, is_in
 from ftpatch.errors import InputError, SelectionError
 from ftpatch.sites.table import LEFTOVER, STATUSES, SiteTable
 
@@ -64,7 +64,7 @@ class _Names:
 
     def of_symbols(self, rows: I64) -> I64:
         """Sites at whose entry one of these symbol rows stands."""
-        at = np.flatnonzero(np.isin(self.table.image.functions.row, rows))
+        at = np.flatnonzero(is_in(self.table.image.functions.row, rows))
         before = np.zeros(len(self.table.image.functions.row) + 1, dtype=np.int64)
         before[at + 1] = 1
         before = np.cumsum(before)  # how many of them stand in front of each function
@@ -95,9 +95,9 @@ def select(
         chosen = table.func < table.func_end if named else ~chosen
     wanted = [STATUSES.index(name) for name in status]
     if wanted and not texts:
-        chosen = np.isin(table.status, wanted)
+        chosen = is_in(table.status, wanted)
     elif [one for one in wanted if one != LEFTOVER]:
-        chosen &= np.isin(table.status, wanted)
+        chosen &= is_in(table.status, wanted)
     if LEFTOVER in wanted:
         chosen = chosen | (table.status == LEFTOVER)
     if section:
@@ -213,7 +213,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
 def _by_pattern(names: _Names, match: object) -> I64:
     assert callable(match)
     hits = [sites for name, sites in names.all if match(name)]
-    return np.unique(np.concatenate([np.zeros(0, np.int64), *hits]))
+    return distinct(np.concatenate([np.zeros(0, np.int64), *hits]))
 
 
 def _by_va(table: SiteTable, va: int) -> I64:
@@ -230,7 +230,7 @@ def _by_va(table: SiteTable, va: int) -> I64:
 
 def _by_offset(table: SiteTable, section: str, off: int) -> I64:
     secs = table.image.sections_named(section)
-    inside = np.isin(table.sec, secs)
+    inside = is_in(table.sec, secs)
     start = np.minimum(table.off, table.off + (table.entry_va - table.va).view(np.int64))
     call = table.off + (table.branch_va - table.va).view(np.int64)
     return np.flatnonzero(inside & (start <= off) & (off <= call))
@@ -254,7 +254,7 @@ def _in_sections(table: SiteTable, wanted: Sequence[str], missing: set[str] | No
                 missing.add(name)
                 continue
             raise SelectionError("no section of that name", table.image.path, found=name)
-    found: Mask = np.isin(table.sec, table.image.sections_named(*wanted))
+    found: Mask = is_in(table.sec, table.image.sections_named(*wanted))
     return found
 
 

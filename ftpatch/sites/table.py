@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from ftpatch.arch import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, Shape
-from ftpatch.arrays import I64, U8, U32, U64, Mask
+from ftpatch.arrays import I64, U8, U32, U64, Mask, distinct, first_of_each, is_in
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
@@ -190,7 +190,7 @@ def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
         target = (site.view(np.int64) + shape.branch.distance(body)).view(np.uint64)
         if shape.called:
             home = np.array(_homes(image, shape.called), dtype=np.uint64)
-            match[(match == MATCH_OLD) & ~np.isin(target, home)] = MATCH_NEW
+            match[(match == MATCH_OLD) & ~is_in(target, home)] = MATCH_NEW
         if shape.stub:
             match[(match == MATCH_NEW) & ~_is_stub(image, shape, target, site)] = MATCH_NONE
     return match
@@ -227,7 +227,7 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
     if shape.refusal or not len(functions.va) or not (image.linked or _patched(image)):
         return None
     entry = functions.va if shape.at_global else functions.local
-    first = np.sort(np.unique(entry, return_index=True)[1])  # two names of one address may differ in their local entry
+    first = first_of_each(entry)  # two names of one address may differ in their local entry
     entry = entry[first]
     sec, off = image.place(entry)
     in_code = (sec >= 0) & image.executable[np.maximum(sec, 0)]
@@ -235,7 +235,7 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
     off, window = _behind_skip(image, shape, sec, off)
     va = image.va(sec, off)
     site = shape.site(window)
-    recorded = np.isin(va + site.view(np.uint64), known.body_va[known.func < known.func_end])
+    recorded = is_in(va + site.view(np.uint64), known.body_va[known.func < known.func_end])
     found = (_match(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded
     if not image.linked:
         found &= _calls_ours(image, shape, window, va)
@@ -257,10 +257,10 @@ def _calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
     own = np.array([".ftpatch" in name for name in image.names], dtype=bool)  # stubs call each other, too
     sec = np.where((sec >= 0) & own[np.maximum(sec, 0)], -1, sec)
     found = np.zeros(len(sec), dtype=bool)
-    for one in np.unique(sec[sec >= 0]).tolist():
+    for one in distinct(sec[sec >= 0]).tolist():
         rows = relocations_of(image, one)
         ours = np.array([image.symbols.name(s).startswith(OURS) for s in rows.symbol.tolist()], dtype=bool)
-        found |= (sec == one) & np.isin(off, rows.off[ours])
+        found |= (sec == one) & is_in(off, rows.off[ours])
     return found
 
 

@@ -1,0 +1,22 @@
+"""What a scan is asked for, of one file or of every module of a tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every file."""
+
+    layout: str | None  # the layout to take; None: decide by evidence
+    func: tuple[str, ...]  # selectors of functions; with none of the three, all sites are meant
+    status: tuple[str, ...]  # names of statuses
+    section: tuple[str, ...]  # names of sections
+    hashed: bool  # the report has the file's SHA-256
+    with_sites: bool  # it has an object for each site
+    max_size: int | None = None  # bytes that a packed file may unpack to
+
+    @property
+    def selects(self) -> bool:
+        return bool(self.func or self.status or self.section)
