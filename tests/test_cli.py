@@ -47,7 +47,8 @@ def test_help_of_every_verb_names_every_option(verb: str, capsys: pytest.Capture
     shown = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", out))
     subcommand = group.get_command(click.Context(group), verb)
     assert subcommand is not None
-    options = {name for param in subcommand.params if isinstance(param, click.Option) for name in param.opts}
+    options = {name for param in subcommand.params if isinstance(param, click.Option)
+               and not param.hidden for name in param.opts}  # fmt: skip
     assert options
     assert options - shown == set()
     assert all(param.help for param in subcommand.params if isinstance(param, click.Option))

@@ -171,7 +171,7 @@ def test_without_keystone_the_refusal_says_what_to_install(monkeypatch: pytest.M
         stubasm.assemble(b"ret", "f.S", ARCH["arm64"])
     assert str(error.value) == (
         "--stub-asm needs the assembler keystone: found import of keystone halted; None in sys.modules – "
-        "pip install keystone-engine (ftpatch's extra `asm`), or use --hook SYMBOL where it has no wheel"
+        "pip install keystone-engine, or use --hook SYMBOL where it has no wheel"
     )
 
 

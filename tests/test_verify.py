@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -351,7 +353,11 @@ def test_without_an_emulator_verify_says_so(tmp_path: Path, monkeypatch: pytest.
     code, text = quietly(["verify", str(before), str(after)])
     assert code == 0
     assert "  emulated   not emulated: no qemu-ppc64le\n" in text
-    assert rules(verify(before, after, "--require-emulation", code=1)) == {"verify-emulation"}
+    first = f"  result     {after}: every change is accounted for; 2 sites not executed: no qemu-ppc64le"
+    assert text.splitlines()[1] == first
+    assert verify(before, after)["proof"]["missing"] == ["2 sites not executed: no qemu-ppc64le"]
+    for required in (("--require", "emulation"), ("--require-emulation",)):
+        assert rules(verify(before, after, *required, code=1)) == {"verify-emulation"}
 
 
 def test_what_the_emulator_sees_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,8 +371,20 @@ def test_what_the_emulator_sees_is_a_finding(tmp_path: Path, monkeypatch: pytest
 def test_without_lief_there_is_no_second_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "lief", None)
     after, _ = enabled(ARM64 / "mini.ko", tmp_path, "--func", "mini_work", out="after.ko")
-    assert verify(ARM64 / "mini.ko", after)["proof"]["reader"] == f"none ({lief_check.NOT_INSTALLED})"
+    proof = verify(ARM64 / "mini.ko", after)["proof"]
+    assert proof["reader"] == f"none ({lief_check.NOT_INSTALLED})"
+    assert proof["missing"] == [f"no second reader: {lief_check.NOT_INSTALLED}"]
     assert quietly(["verify", str(ARM64 / "mini.ko"), str(after), "--deep"])[0] == 4
+
+
+def test_a_plain_install_has_what_a_proof_needs() -> None:
+    """Once the emulator was an extra: a default install executed nothing, and still said that all was well."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    found = {re.split(r"[><=; ]", one)[0]: one.partition("; ")[2] for one in project["dependencies"]}
+    assert {"capstone", "pyelftools", "unicorn", "lief", "keystone-engine"} <= set(found)
+    for name in ("unicorn", "lief"):
+        assert all(f"'{machine}'" in found[name] for machine in ("x86_64", "AMD64", "aarch64", "arm64"))
+    assert not any(project["optional-dependencies"][extra] for extra in ("asm", "emulate", "deep"))
 
 
 # -- journals ----------------------------------------------------------------------------------------------------------

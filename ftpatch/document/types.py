@@ -215,6 +215,7 @@ class ProofObject(TypedDict):
     emulated: Count
     not_emulated: Annotated[str, "why nothing was emulated; empty where it was"]
     unclaimed: Annotated[list[str], "sites that one run in the emulator could not show, and why"]
+    missing: Annotated[list[str], "what belongs to a whole proof and was not done, and why"]
     journal: str | None
     notes: list[str]
 

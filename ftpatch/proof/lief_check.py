@@ -18,7 +18,7 @@ from ftpatch.sites.records import STOP
 
 RULE_SECTION, RULE_SYMBOL, RULE_RELOCATION = "verify-section", "verify-symbol", "verify-relocation"
 TYPE = (1 << 27) - 1  # lief adds a number for the machine to a relocation's type
-NOT_INSTALLED = "lief is not installed: pip install 'ftpatch[deep]'"
+NOT_INSTALLED = "lief is not installed: pip install lief"
 Rows = list[tuple[Any, ...]]
 
 
@@ -45,8 +45,10 @@ def read_again(case: Case, deep: bool | None) -> str:
 
 def _hold(case: Case, lief: Any) -> str:
     old, new = (_parsed(lief, side.image) for side in (case.before, case.after))
-    if old is None or new is None:
-        case.say(RULE_SECTION, f"lief cannot read the {'second' if new is None else 'first'} file")
+    if old is None:
+        return "none (lief cannot read the first file)"
+    if new is None:
+        case.say(RULE_SECTION, "lief cannot read the second file")
         return "lief"
     _agree(case, (RULE_SECTION, "section"), (old, new), _sections, _own_sections)
     _agree(case, (RULE_SYMBOL, "symbol"), (old, new), _symbols, _own_symbols)

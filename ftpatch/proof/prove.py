@@ -22,7 +22,7 @@ from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
 from ftpatch.proof.journal import check_journal, intent_of
 from ftpatch.proof.kernel import check_kernel
-from ftpatch.proof.lief_check import read_again
+from ftpatch.proof.lief_check import NOT_INSTALLED, read_again
 from ftpatch.proof.module import check_module
 from ftpatch.proof.trailer import check_trailer
 from ftpatch.sites.records import read_records
@@ -64,6 +64,18 @@ class Proof:
     returned: tuple[I64, I64] = NO_PLACES  # (section, offset) of the records that came back
     unclaimed: tuple[str, ...] = ()  # sites of which one execution shows nothing, and why
     notes: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What belongs to a whole proof and was not done, and why."""
+        n, why = len(self.calls.pos), self.outcome.skipped
+        unseen = len(self.unclaimed)
+        found = [f"{n} site{'s' * (n != 1)} not executed: {why}"] if n and why else []
+        if unseen and not why:
+            found.append(f"{unseen} site{'s' * (unseen != 1)} not executed: one run does not show what they do")
+        if not self.after.linked and NOT_INSTALLED in self.reader:
+            found.append(f"no second reader: {NOT_INSTALLED}")
+        return tuple(found)
 
 
 def prove(

@@ -59,6 +59,7 @@ def proof_object(proof: Proof, hashed: bool, journal: str | None) -> ImageObject
         "emulated": outcome.n,
         "not_emulated": outcome.skipped,
         "unclaimed": list(proof.unclaimed),
+        "missing": list(proof.missing),
         "journal": journal,
         "notes": list(proof.notes),
     }
@@ -77,7 +78,8 @@ def text(image: ImageObject) -> Iterator[str]:
     """The lines of one `verify` for people, but for the head."""
     proof, findings = image["proof"], image["findings"]
     assert image["output"] is not None
-    yield line("result", f"{printable(image['output']['file'])}: " + _count(findings))
+    missing = "".join(f"; {why}" for why in proof["missing"])
+    yield line("result", f"{printable(image['output']['file'])}: {_count(findings)}{printable(missing)}")
     sites = [f"{n} {name.removeprefix('site ')}" for name, n in proof["sites"].items() if n]
     yield line("sites", ", ".join(sites) or "none changed")
     (live, now), (slots, now_slots) = proof["records"]["live"], proof["records"]["slots"]

@@ -39,7 +39,7 @@ from ftpatch.plan.stubasm.text import (
 )
 
 MAX_SOURCE, MAX_WORDS = 64 << 10, 4096
-TODO = "pip install keystone-engine (ftpatch's extra `asm`), or use --hook SYMBOL where it has no wheel"
+TODO = "pip install keystone-engine, or use --hook SYMBOL where it has no wheel"
 DATA = set(SIZES) - {".inst"}
 FAR = 1 << 20  # where the second decoder sees the code, so that distances backwards stay positive
 WHOLE = rf"{TERM}(?:\s*[-+*]\s*{TERM})*"

@@ -38,7 +38,7 @@ def run(memory: Memory, claims: Sequence[Claim], seed: int) -> Outcome:
     try:
         import unicorn
     except ImportError:
-        return Outcome(0, skipped="unicorn is not installed: pip install 'ftpatch[emulate]'")
+        return Outcome(0, skipped="unicorn is not installed: pip install unicorn")
     machine = _Machine(unicorn, memory, seed)
     found: dict[int, str] = {}
     places: list[int | None] = []
