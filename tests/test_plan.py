@@ -16,8 +16,10 @@ from ftpatch.document.summary import summary
 from ftpatch.errors import FtpatchError, PolicyError, ReachError, ShapeError
 from ftpatch.plan.decide import make_plan
 from ftpatch.plan.plan import Plan
-from ftpatch.plan.request import EnableRequest
+from ftpatch.plan.request import DisableRequest, DropRequest, EnableRequest
 from ftpatch.sites.select import select
+from ftpatch.sites.table import ENABLED
+from ftpatch.write import contents
 
 LEAVES = (
     "the patched functions leave ftrace's list: "
@@ -256,3 +258,34 @@ def test_the_columns_of_a_plan_have_one_row_per_patched_site() -> None:
     assert plan.calls.branch_to.tolist() == plan.calls.call_to.tolist() == [symbol(file, "ftrace_caller")] * 2
     assert (plan.calls.slot.tolist(), plan.calls.through.tolist(), plan.calls.shared) == ([0, 0], [-1, -1], ())
     assert plan.new_words.tolist() == [[MOV_X9_X30, bl(va, symbol(file, "ftrace_caller"))] for va in calls]
+
+
+MODULE = MINI / "mini.ko"
+
+
+@pytest.mark.parametrize("path", [MINI / "vmlinux-pfe2", MINI / "vmlinux-callops", MODULE], ids=lambda path: path.name)
+def test_every_verb_makes_the_same_kind_of_plan(path: Path, tmp_path: Path) -> None:
+    """One row per changed site in every column, what the verb does to it, and the records that stay and return."""
+    scan = api.scan(str(path))
+    chosen = select(scan.sites, ["mini_work", "mini_init"] if path == MODULE else ["vfs_read", "vfs_write"]).mask
+    enable = make_plan(scan, EnableRequest(chosen))
+    (tmp_path / "enabled.ko").write_bytes(contents.assembled(scan.image, enable.edits))
+    there = api.scan(str(tmp_path / "enabled.ko"))
+    enabled = there.sites.status == ENABLED
+    disable = make_plan(there, DisableRequest(enabled))
+    drop = make_plan(scan, DropRequest(chosen))
+    linked, n_live = scan.image.linked, int(scan.records.live.sum())
+    for plan, action, outcome, left in (
+        (enable, "call" if linked else "call_via_stub", {"null", "minus4", "cut"}, n_live - 2),
+        (disable, "restore", {"returned"}, n_live),
+        (drop, "drop", {"null", "minus4", "cut"}, n_live - 2),
+    ):
+        columns = (plan.new_words, plan.stub, plan.stub_why, plan.record, plan.calls.branch_to, plan.calls.through)
+        assert {len(column) for column in columns} == {len(plan.index)} == {2}
+        assert [plan.action(at) for at in range(2)] == [action] * 2
+        assert set(plan.record) <= outcome
+        assert len(plan.live_places()[0]) == left
+        assert (plan.distance is None) == (plan is not enable or not linked)
+        assert (plan.callee is None) == (plan is not enable or linked)
+    assert (enable.concurrency, disable.concurrency, drop.concurrency) == ("pair", "pair", None)
+    assert disable.returned.tolist() == disable.index.tolist() == np.flatnonzero(enabled).tolist()
