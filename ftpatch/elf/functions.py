@@ -17,17 +17,16 @@ MAX_NESTING = 64  # functions that overlap one address; compilers and linkers ma
 
 @dataclass(frozen=True)
 class Functions:
-    """Every defined function symbol of the image, sorted by address; equal ones keep kallsyms' order.
+    """Every defined function symbol of the image, sorted by address; equal ones keep kallsyms' order."""
 
-    row: symbol table row; va, end: [va, end) bounded by st_size; local: the local entry, on machines whose functions
-    have two (else va itself); reach: greatest `end` so far, by which an address can be told to lie inside some function
-    although functions overlap.
-    """
-
+    # symbol table row
     row: I64
+    # [va, end): st_value and st_value + st_size
     va: U64
     end: U64
+    # va of the local entry, on machines whose functions have two; else `va` itself
     local: U64
+    # the greatest `end` so far: tells that an address lies inside some function although functions overlap
     reach: U64
 
     def at(self, va: U64) -> tuple[I64, I64]:

@@ -11,10 +11,8 @@ Kernel addresses need all 64 bits: they are stored as uint64 and subtracted as i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from ftpatch.arch import WINDOW_BEFORE, WINDOW_SIZE, Arch, arch_of
 from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows
 from ftpatch.container import envelope
 from ftpatch.elf import tables as t
+from ftpatch.elf.dynamic import n_relocations, rela_of, relr_of
 from ftpatch.elf.functions import Functions, functions_of
 from ftpatch.elf.headers import read_headers
 from ftpatch.elf.symbols import symbols_of
@@ -34,21 +33,24 @@ KERNEL_NAMES = ("start_kernel", "linux_banner", "__start_mcount_loc")
 
 @dataclass(frozen=True)
 class Image:
-    """A parsed ELF file, and what is around it.
-
-    `data` is the ELF file alone as read-only bytes, usually a memory map; `raw` is the file as it is on disk, which
-    may be compressed (`wrapping`) and may have a signature appended to the ELF file (`trailer`).
-    """
+    """A parsed ELF file, and what is around it."""
 
     path: str
+    # the ELF file alone as read-only bytes, usually a memory map
     data: U8
+    # the file as it is on disk, compressed or signed
     raw: U8
+    # permission bits
     mode: int
+    # how the file is compressed, or "none"
     wrapping: str
+    # the signature behind the ELF file, with all that tells it
     trailer: bytes
+    # the ELF header, section headers and program headers, with the specification's field names
     ehdr: Rows
     shdr: Rows
     phdr: Rows
+    # name of every section
     names: tuple[str, ...]
 
     @property
@@ -236,21 +238,11 @@ class Image:
     @cached_property
     def rela(self) -> tuple[Rows, I64]:
         """The dynamic relocations of a linked file, and the file position of every row."""
-        flags = self.shdr["sh_flags"]
-        secs = np.flatnonzero((self.shdr["sh_type"] == t.SHT_RELA) & (flags & t.SHF_ALLOC != 0))
-        parts = [self.rows(int(sec), t.RELA) for sec in secs]
-        pos = [
-            int(self.shdr["sh_offset"][sec]) + t.RELA.itemsize * np.arange(len(rows), dtype=np.int64)
-            for sec, rows in zip(secs, parts, strict=True)
-        ]
-        if len(parts) == 1:
-            return parts[0], pos[0]
-        empty = np.zeros(0, t.RELA)
-        return np.concatenate([empty, *parts]), np.concatenate([np.zeros(0, np.int64), *pos])
+        return rela_of(self)
 
     def relr_places(self, low: int, high: int) -> U64:
         """Addresses in [low, high) that SHT_RELR sections relocate."""
-        return np.concatenate([np.zeros(0, np.uint64), *self._relr_slices(low, high)])
+        return np.concatenate([np.zeros(0, np.uint64), *relr_of(self, low, high)])
 
     def relocated(self, va: U64, size: int) -> Mask:
         """Whether a dynamic relocation of any kind touches one of the `size` bytes from each va."""
@@ -258,19 +250,7 @@ class Image:
 
     def n_relocations(self, va: U64, size: int) -> I64:
         """How many dynamic relocations touch the `size` bytes from each va."""
-        found = np.zeros(len(va), dtype=np.int64)
-        if not len(va):
-            return found
-        first, behind = va - np.minimum(va, np.uint64(7)), va + np.minimum(np.uint64(size), np.uint64(t.LAST_VA) - va)
-        for places in chain([self.rela[0]["r_offset"]], self._relr_slices(int(first.min()), int(behind.max()))):
-            ordered = np.sort(places)
-            found += np.searchsorted(ordered, behind) - np.searchsorted(ordered, first)
-        return found
-
-    def _relr_slices(self, low: int, high: int) -> Iterator[U64]:
-        for sec in np.flatnonzero(self.shdr["sh_type"] == t.SHT_RELR).tolist():
-            where = f"{self.path}: {self.names[sec] or f'section {sec}'}"
-            yield from t.relr_places(self.rows(sec, np.dtype("<u8")), low, high, where)
+        return n_relocations(self, va, size)
 
     # -- identity ----------------------------------------------------------------------------------------------
 

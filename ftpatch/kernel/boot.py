@@ -63,14 +63,16 @@ class Bug:
 
 @dataclass(frozen=True)
 class Oracle:
-    """What the kernel will print and list. pages: None where page or record size are not in the file; listed_*: the
-    lines of available_filter_functions, before and after init memory is freed, none where there is a bug; bugs: every
-    site that would raise one, in the order in which the kernel comes to them; it prints the first alone."""
+    """What the kernel will print and list."""
 
+    # entries that it says it allocates
     allocating: int
+    # pages for them; None where page or record size are not in the file
     pages: int | None
+    # lines of available_filter_functions, before and after init memory is freed; none where there is a bug
     listed_before: tuple[str, ...]
     listed_after: tuple[str, ...]
+    # every site that would raise one, in the order in which the kernel comes to them; it prints the first alone
     bugs: tuple[Bug, ...]
 
 

@@ -33,9 +33,11 @@ MODULE_NAMESPACE = "module:"  # in front of a list of modules that may use the s
 
 @dataclass(frozen=True)
 class Format:
-    """Bytes of a field, and fields of a row: value, name, namespace."""
+    """One of the formats of a row."""
 
+    # bytes of a field
     width: int
+    # fields of a row: value, name, and in newer kernels namespace
     fields: int
 
     @property
@@ -49,31 +51,38 @@ FORMATS = (Format(4, 3), Format(8, 3), Format(4, 2), Format(8, 2))
 
 @dataclass(frozen=True)
 class Export:
-    """One exported symbol. va: of a linked file, else 0; sec, off: its place, sec −1 where no section holds it."""
+    """One exported symbol."""
 
     name: str
+    # of a linked file, else 0
     va: int
+    # its place; sec −1 where no section holds it
     sec: int
     off: int
+    # modules under another licence may not use it
     gpl_only: bool
+    # empty for none
     namespace: str
+    # None where the kernel compares no versions
     crc: int | None
 
 
 @dataclass(frozen=True)
 class Exports:
-    """One row per exported symbol, the tables one behind the other.
-
-    sec, off: its place; name, namespace: file positions of strings, −1 for none; crc counts where has_crc.
-    """
+    """One row per exported symbol, the tables one behind the other."""
 
     image: Image
+    # of a linked file, else 0
     va: U64
+    # its place; sec −1 where no section holds it
     sec: I64
     off: I64
+    # file positions of the strings; −1 for none
     name: I64
     namespace: I64
+    # modules under another licence may not use it
     gpl_only: Mask
+    # the version, which counts where has_crc
     crc: U32
     has_crc: Mask
 

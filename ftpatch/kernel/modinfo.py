@@ -35,10 +35,11 @@ GPL = ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/G
 
 @dataclass(frozen=True)
 class Entry:
-    """One string of `.modinfo`: start and end of `key=value` without its NUL, in bytes from the section's start."""
+    """One string of `.modinfo`."""
 
     key: str
     value: str
+    # of `key=value` without its NUL, in bytes from the section's start
     start: int
     end: int
 
@@ -75,13 +76,11 @@ class ModInfo:
 
 @dataclass(frozen=True)
 class Versions:
-    """(name, crc) rows; the loader takes the first of a name and compares all 64 bits of the CRC.
-
-    basic, extended: whether the module has such a table at all, be it empty.
-    """
+    """(name, crc) rows; the loader takes the first of a name and compares all 64 bits of the CRC."""
 
     names: Names
     crc: U64
+    # whether the module has a table of that kind at all, be it empty
     basic: bool = False
     extended: bool = False
 

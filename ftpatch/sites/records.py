@@ -30,22 +30,24 @@ MINUS4 = np.uint64(0xFFFF_FFFF_FFFF_FFFC)  # becomes 0 when the kernel adds 4, a
 
 @dataclass(frozen=True)
 class RecordTable:
-    """One row per slot.
+    """One row per slot, null or not, in the order of the file."""
 
-    slot: file position of the 8 bytes; word: what stands there; rela: row of the relocation that fills it, −1;
-    relr: moved by the packed table; value: what the kernel reads at load bias 0 (ET_REL: offset in section `sec`);
-    sec, off: the place it names, sec −1 where it names none.
-    start: va of slot 0 in a vmlinux, else 0.
-    """
-
+    # file position of the 8 bytes
     slot: I64
+    # what is in the file there
     word: U64
+    # row of the relocation that fills the slot; −1: none
     rela: I64
+    # the packed table (RELR) moves the word
     relr: Mask
+    # what the kernel reads there at load bias 0; in ET_REL the offset in section `sec`
     value: U64
+    # the place that the value names; sec −1 where it names none
     sec: I64
     off: I64
+    # va of slot 0 in a vmlinux, else 0
     start: int
+    # the slots are sections of their own, as in modules and objects
     in_sections: bool = False
 
     def __len__(self) -> int:

@@ -27,24 +27,26 @@ READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED = range(7)
 
 @dataclass(frozen=True)
 class SiteTable:
-    """One row per slot of the record table, in its order; then one per enabled site without a record.
-
-    forced: the layout's name where a user gave it. row: slot number, −1 without a record; sec, off: place of the
-    record, or where it would be; window: the words around it; func, func_end: span in `image.functions` of the
-    symbols at the entry (equal: none); status: index into STATUSES; site: bytes from the record to the first word to
-    rewrite.
-    """
+    """One row per slot of the record table, in its order; then one per enabled site without a record."""
 
     image: Image
+    # the layout of all sites; None where there is no site to tell it
     shape: Shape | None
+    # the layout's name where a user gave it
     forced: str | None
+    # slot number; −1 without a record
     row: I64
+    # place of the record, or where it would be; sec −1 for null slots
     sec: I64
     off: I64
+    # (n, …) units of code around the record, see `Shape.first`
     window: U32
+    # span in `image.functions` of the symbols at the function's entry; equal: none
     func: I64
     func_end: I64
+    # index into STATUSES
     status: U8
+    # bytes from the record to the first byte to rewrite
     site: I64
 
     def __len__(self) -> int:
