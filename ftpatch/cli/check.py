@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
 from ftpatch.cli import emit
-from ftpatch.cli.options import failed, layout, note, options, reports, to_files, to_stdout, watch
+from ftpatch.cli.options import failed, gathered, layout, note, options, reports, to_files, to_stdout, watch
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.finding import SEVERITIES
 from ftpatch.report.files import check_reports
@@ -37,6 +38,29 @@ gate_options = [
 ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class CheckOptions:
+    files: tuple[str, ...]  # or directories
+    against: str | None  # a file, as the next two
+    kconfig: str | None
+    config: str | None
+    fail_on: str | None  # a severity
+    exit_zero: bool
+    select: tuple[str, ...]  # rules, commas among them, as the next
+    ignore: tuple[str, ...]
+    baseline: str | None
+    write_baseline: str | None
+    format_: str  # of stdout
+    color: str
+    report: tuple[str, ...]  # FORMAT=FILE, each
+    layout: str | None  # of sites, where it is forced
+    lines: bool
+    with_sites: bool
+    predict: bool
+    jobs: int | None  # worker processes of a tree
+    list_rules: bool
+
+
 @click.command("check")
 @click.argument("files", nargs=-1, metavar="[FILE|DIR]...")
 @options(inputs, gate_options, reports, [layout])
@@ -45,12 +69,8 @@ gate_options = [
 @click.option("--predict", is_flag=True, help="Add what a kernel will say and list when it boots.")
 @click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Worker processes for a tree.")
 @click.option("--list-rules", is_flag=True, help="Show the rules, and do nothing else.")
-def command(
-    files: tuple[str, ...], against: str | None, kconfig: str | None, config: str | None, fail_on: str | None,
-    exit_zero: bool, select: tuple[str, ...], ignore: tuple[str, ...], baseline: str | None,
-    write_baseline: str | None, format_: str, color: str, report: tuple[str, ...], layout: str | None, lines: bool,
-    with_sites: bool, predict: bool, jobs: int | None, list_rules: bool,
-) -> int:  # fmt: skip
+@gathered("given", CheckOptions)
+def command(given: CheckOptions) -> int:
     """Check the patch sites of kernels, modules and objects (default: ./vmlinux); a DIR stands for all modules below.
 
     Exit code 1 if there is a finding at or above --fail-on that the baseline does not know, in every format.
@@ -59,36 +79,39 @@ def command(
     from ftpatch.report import Document, destinations, shows_more
     from ftpatch.rules import gate, register
 
-    if list_rules:
+    if given.list_rules:
         return _list_rules()
-    files, given = files or ("vmlinux",), [one for one in (against, kconfig, config, baseline) if one]
-    check_reports((*report, *([f"json={write_baseline}"] if write_baseline else [])), [*files, *given])
+    files = given.files or ("vmlinux",)
+    read = [path for path in (given.against, given.kconfig, given.config, given.baseline) if path]
+    written = [f"json={given.write_baseline}"] if given.write_baseline else []
+    check_reports((*given.report, *written), [*files, *read])
     settings = api.check_settings(
-        select=_split(select), ignore=_split(ignore), config=config, baseline=baseline, kconfig=kconfig,
-        against=against, layout=layout, lines=lines, fail_on=fail_on, sites=with_sites,
-        full=shows_more([format_, *(name for name, _ in destinations(report))]),
+        select=_split(given.select), ignore=_split(given.ignore), config=given.config, baseline=given.baseline,
+        kconfig=given.kconfig, against=given.against, layout=given.layout, lines=given.lines,
+        fail_on=given.fail_on, sites=given.with_sites,
+        full=shows_more([given.format_, *(name for name, _ in destinations(given.report))]),
     )  # fmt: skip
     shown = [rule for rule in register.rules_for() if rule.id in settings.request.rules]
-    document = Document("check", show_sites=with_sites, rules=shown, fail_on=settings.fail_on)
+    document = Document("check", show_sites=given.with_sites, rules=shown, fail_on=settings.fail_on)
     results, worst = [], 0
     for path in dict.fromkeys(files):
         try:
-            results.append(api.check(path, settings, jobs, watch(report)))
+            results.append(api.check(path, settings, given.jobs, watch(given.report)))
             worst = max(worst, _add(path, results[-1], document))
         except UsageError:  # nothing is written
             raise
         except FtpatchError as error:  # one bad file does not hide the others
             worst = max(worst, failed(document, path, error))
-    if predict:
-        _predict(document, layout)
-    found = any(one.failed for one in results) and not exit_zero and not write_baseline
+    if given.predict:
+        _predict(document, given.layout)
+    found = any(one.failed for one in results) and not given.exit_zero and not given.write_baseline
     document.exit_code = max(worst, int(found))
-    to_files(document, report)
-    if write_baseline:
+    to_files(document, given.report)
+    if given.write_baseline:
         checked = [one for result in results for one in result.files]
         keys = [key for one in checked for key in one.keys]
-        _write(write_baseline, gate.render_baseline(keys, {one.where: one.live for one in checked}))
-    to_stdout(document, format_, color)
+        _write(given.write_baseline, gate.render_baseline(keys, {one.where: one.live for one in checked}))
+    to_stdout(document, given.format_, given.color)
     return document.exit_code
 
 

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
-from ftpatch.cli.options import layout, max_size, options, reports, to_files, to_stdout
+from ftpatch.cli.options import gathered, layout, max_size, options, reports, to_files, to_stdout
 from ftpatch.report.files import check_reports
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    before: str  # the two files
+    after: str
+    format_: str  # of stdout
+    color: str
+    report: tuple[str, ...]  # FORMAT=FILE, each
+    layout: str | None  # of sites, where it is forced
+    journal: str | None  # of the run that made `after`
+    deep: bool
+    required: tuple[str, ...]  # what must not be left out
+    require_emulation: bool  # one of these, as it was once spelled
+    max_size: int | None  # bytes that a packed file may unpack to
 
 
 @click.command("verify")
@@ -23,10 +40,8 @@ from ftpatch.report.files import check_reports
 )
 @click.option("--require-emulation", is_flag=True, hidden=True, help="--require emulation, as it was once spelled.")
 @max_size
-def command(
-    before: str, after: str, format_: str, color: str, report: tuple[str, ...], layout: str | None,
-    journal: str | None, deep: bool, required: tuple[str, ...], require_emulation: bool, max_size: int | None,
-) -> int:  # fmt: skip
+@gathered("given", VerifyOptions)
+def command(given: VerifyOptions) -> int:
     """Show that AFTER is BEFORE with patch sites enabled, disabled or dropped, and nothing else; exit code 1 if not.
 
     Both files are read from zero. Every changed byte must belong to an edit of a legal kind, every new call must lead
@@ -36,11 +51,14 @@ def command(
     from ftpatch.report import Document, destinations
     from ftpatch.report.findings import proof_object
 
-    files = (before, after, *([journal] if journal else []))
-    check_reports(report, files)
-    proof = api.verify(before, after, journal, layout, max_size, deep, require_emulation or "emulation" in required)
-    hashed = "json" in {format_, *(name for name, _ in destinations(report))}
-    document = Document("verify", [proof_object(proof, hashed, journal)], fail_on="note")
-    to_files(document, report)
-    to_stdout(document, format_, color)
+    files = (given.before, given.after, *([given.journal] if given.journal else []))
+    check_reports(given.report, files)
+    executed = given.require_emulation or "emulation" in given.required
+    proof = api.verify(
+        given.before, given.after, given.journal, given.layout, given.max_size, given.deep, executed
+    )  # fmt: skip
+    hashed = "json" in {given.format_, *(name for name, _ in destinations(given.report))}
+    document = Document("verify", [proof_object(proof, hashed, given.journal)], fail_on="note")
+    to_files(document, given.report)
+    to_stdout(document, given.format_, given.color)
     return 1 if proof.findings else 0
