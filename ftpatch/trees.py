@@ -37,14 +37,14 @@ ALONE = 64  # files up to which starting workers costs more than they save
 
 @dataclass(frozen=True)
 class Found:
-    """What one file gave: its IMAGE object or its error; notes and missing selectors of its selection."""
+    """What one file gave: its IMAGE object or its error."""
 
     path: str
     image: ImageObject | None = None
     error: FtpatchError | None = None
-    notes: tuple[str, ...] = ()
-    missing: frozenset[str] = frozenset()
-    n_chosen: int = 0
+    notes: tuple[str, ...] = ()  # on the selection
+    missing: frozenset[str] = frozenset()  # selectors that match nothing here
+    n_chosen: int = 0  # sites
 
 
 @contextmanager
@@ -89,11 +89,11 @@ class Packed(Sequence["SiteRow"]):
 
 @dataclass(frozen=True)
 class Listing:
-    """The modules of a tree in the order of their names' bytes, their sizes, and the folders that could not be read."""
+    """The modules of a tree."""
 
-    files: tuple[str, ...]
-    sizes: tuple[int, ...]
-    errors: tuple[Found, ...]
+    files: tuple[str, ...]  # in the order of their names' bytes
+    sizes: tuple[int, ...]  # in bytes on disk: what takes longest is begun first
+    errors: tuple[Found, ...]  # folders that could not be read
 
 
 def walk(top: str) -> Listing:

@@ -37,7 +37,8 @@ def command(
     Exit code 1 if there is a difference; with --fail-on, if there is one of that kind.
     """
     from ftpatch import api
-    from ftpatch.compare import diff
+    from ftpatch.compare.changes import class_of
+    from ftpatch.compare.diff import judged
     from ftpatch.report import Document, destinations, shows_more
     from ftpatch.rules.register import rules_for
 
@@ -49,12 +50,10 @@ def command(
     for path, error, top in found.errors:
         failed(document, path, error, top)
     for one in found.compared:
-        document.images.append(_image(one, diff.judged(one.findings, fail_on), tree))
+        document.images.append(_image(one, judged(one.findings, fail_on), tree))
     to_files(document, report)
     to_stdout(document, format_, color)
-    changed = any(
-        not fail_on or diff.class_of(finding) in fail_on for one in found.compared for finding in one.findings
-    )
+    changed = any(not fail_on or class_of(finding) in fail_on for one in found.compared for finding in one.findings)
     return max([int(changed), *(error["code"] for error in document.errors)])
 
 

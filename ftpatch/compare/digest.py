@@ -28,22 +28,22 @@ Key = tuple[str, str]  # name, source file of its symbol or ""
 
 
 class Site(NamedTuple):
-    """One function: its state and, where it has a site in the table, that site's row, section and offset."""
+    """One function, as a tracer sees it."""
 
-    state: str
-    row: int | None
-    section: str
-    offset: int | None
+    state: str  # of untraceable.STATES
+    row: int | None  # slot of its record; None without one
+    section: str  # of the function
+    offset: int | None  # of its site in that; None without one
 
 
 @dataclass(frozen=True)
 class Digest:
-    """One file: its IMAGE object without sites, and its functions. error: why it could not be read."""
+    """One file, as far as it is compared."""
 
     path: str
-    image: ImageObject | None
-    functions: dict[Key, tuple[Site, ...]]
-    error: FtpatchError | None = None
+    image: ImageObject | None  # without sites; None where it could not be read
+    functions: dict[Key, tuple[Site, ...]]  # those of one name and file in the order of their addresses
+    error: FtpatchError | None = None  # why it could not be read
 
     @property
     def module(self) -> str:

@@ -47,14 +47,14 @@ N_NEAR, N_TRIED = 5, 60
 
 @dataclass(frozen=True)
 class Named:
-    """One symbol of a wanted name. state: of STATES, or "" for what is no function; text: why, in words."""
+    """One symbol of a wanted name."""
 
     name: str
-    file: str | None
+    file: str | None  # source file of a local symbol
     section: str
-    va: int
-    state: str
-    text: str
+    va: int  # the symbol's value: in a module, the offset in its section
+    state: str  # of STATES; "" for what is no function
+    text: str  # why it is in that state
 
     @property
     def has_site(self) -> bool:
@@ -174,16 +174,15 @@ def _pieces(name: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Absence:
-    """Why there is no site for a name: what else the file knows of it. modules: those of a tree that have it, None
-    where no tree was searched."""
+    """Why there is no site for a name: what else the file knows of it."""
 
     name: str
-    symbols: tuple[Named, ...]
-    clones: tuple[tuple[str, str], ...]
-    imported: bool
+    symbols: tuple[Named, ...]  # of that very name
+    clones: tuple[tuple[str, str], ...]  # what the compiler made of it: symbol, and what that is
+    imported: bool  # used here, defined elsewhere
     debug: debug_names.DebugMention
-    near: tuple[str, ...]
-    modules: tuple[str, ...] | None = None
+    near: tuple[str, ...]  # names that are much like it
+    modules: tuple[str, ...] | None = None  # those of a tree that have it; None: no tree was searched
 
     @property
     def known(self) -> bool:

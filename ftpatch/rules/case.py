@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -28,50 +28,50 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Context:
-    """What is beside the file: the kernel that will load a module, or an earlier build of the same kernel; its live
-    records, as that or a baseline tells; its configuration; the functions that must be traceable."""
+    """What is beside the file."""
 
-    kernel: Kernel | None = None
-    before: SiteTable | None = None
-    live_before: int | None = None
-    kconfig: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    must: tuple[str, ...] = ()
+    kernel: Kernel | None = None  # that will load a module
+    before: SiteTable | None = None  # of an earlier build of the same kernel
+    live_before: int | None = None  # its live records, as that or a baseline tells
+    kconfig: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # options without CONFIG_
+    must: tuple[str, ...] = ()  # functions that have to be traceable
     certificates: tuple[Certificate, ...] = ()  # built into the kernel
 
 
 @dataclass(frozen=True)
 class Hit:
-    """What a rule found: a line with the numbers; row of the site table, or function and place; sites it counts."""
+    """What a rule found, at a site or elsewhere."""
 
-    text: str
-    index: int | None = None
+    text: str  # one line, with the numbers
+    index: int | None = None  # in the site table, which then tells the place
     function: str | None = None
     section: str | None = None
-    offset: int | None = None
-    count: int = 1
+    offset: int | None = None  # bytes in `section`
+    count: int = 1  # sites that it stands for
 
 
 @dataclass(frozen=True)
 class Case:
-    """One file under check. records, table: None where they cannot be read, `trouble` says why; table: only with a
-    layout. odd: live rows that show another layout than the rest, by its name."""
+    """One file under check, with as much of it as can be read: what cannot is for the rules to tell."""
 
     image: Image
-    arch: Arch
-    records: RecordTable | None
-    table: SiteTable | None
+    records: RecordTable | None  # None: `trouble` says why
+    table: SiteTable | None  # None likewise, and without a layout
     trouble: FtpatchError | None = None
-    odd: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    odd: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))  # rows of another layout: its name
     context: Context = field(default_factory=Context)
 
-    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    memo: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
 
     def once(self, name: str, make: Callable[[Case], T]) -> T:
         """What `make` gives for this case, made once for all rules that ask."""
         if name not in self.memo:
             self.memo[name] = make(self)
-        found: T = self.memo[name]
-        return found
+        return cast(T, self.memo[name])
+
+    @property
+    def arch(self) -> Arch:
+        return self.image.arch
 
     # -- what rules ask for by name, as `needs` ---------------------------------------------------------------------
 

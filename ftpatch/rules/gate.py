@@ -39,12 +39,12 @@ Key = tuple[str, str, str, str, int]
 
 @dataclass(frozen=True)
 class Ignore:
-    """Findings that somebody has looked at: rule, globs of function and object, and why."""
+    """Findings that somebody has looked at."""
 
     rule: str
-    reason: str
-    function: str | None = None
-    object: str | None = None
+    reason: str  # why they are no defects here
+    function: str | None = None  # a glob; None: any
+    object: str | None = None  # a glob over the files' names in a baseline; None: any
 
     def covers(self, finding: Finding, where: str) -> bool:
         """Whether it is about this finding. A finding without a function is covered by object alone."""
@@ -56,30 +56,30 @@ class Ignore:
 class Config:
     """What an ftpatch.toml says."""
 
-    fail_on: str | None = None
-    select: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    severity: Mapping[str, str] = field(default_factory=dict)
+    fail_on: str | None = None  # the least severity that fails a check
+    select: tuple[str, ...] = ()  # rules; empty: all
+    ignore: tuple[str, ...] = ()  # rules
+    severity: Mapping[str, str] = field(default_factory=dict)  # by rule, where it is not the usual one
     ignores: tuple[Ignore, ...] = ()
-    must: tuple[str, ...] = ()
+    must: tuple[str, ...] = ()  # functions that have to be traceable
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What was known: keys of findings, and the live records of each object."""
+    """What was known when it was written."""
 
-    keys: frozenset[Key] = frozenset()
-    live: Mapping[str, int] = field(default_factory=dict)
+    keys: frozenset[Key] = frozenset()  # of the findings
+    live: Mapping[str, int] = field(default_factory=dict)  # records, by the name of the object
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The findings of one object that are left, with their keys, and how many were known or ignored."""
+    """The findings of one object behind the gate."""
 
-    left: tuple[Finding, ...]
-    known: int
-    ignored: int
-    keys: tuple[Key, ...]
+    left: tuple[Finding, ...]  # those that count
+    known: int  # findings that the baseline has
+    ignored: int  # by the configuration
+    keys: tuple[Key, ...]  # of those left and those known: what a new baseline would have
 
 
 # -- the configuration -------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def _known(table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
             raise UsageError("unknown key", where, found=name, expected=", ".join(names))
 
 
-def _table(value: Any, where: str) -> dict[str, Any]:
+def _table(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise UsageError("not a table", where, found=type(value).__name__)
     return value

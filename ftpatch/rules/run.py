@@ -28,31 +28,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of every file, small enough to send to a worker.
+    """What is asked of every file, small enough to send to a worker."""
 
-    against: a vmlinux, read once per process; lines: source lines of the findings; before: live records of files in a
-    baseline, by path; full: with sha256 and summary; sites: with every site, too.
-    """
-
-    rules: tuple[str, ...]
-    layout: str | None = None
-    against: str | None = None
-    kconfig: Mapping[str, str] | None = None
-    must: tuple[str, ...] = ()
-    lines: bool = False
-    before: Mapping[str, int] | None = None
-    full: bool = False
-    sites: bool = False
+    rules: tuple[str, ...]  # their names
+    layout: str | None = None  # of sites, where it is forced
+    against: str | None = None  # a vmlinux, read once per process
+    kconfig: Mapping[str, str] | None = None  # options without CONFIG_
+    must: tuple[str, ...] = ()  # functions that have to be traceable
+    lines: bool = False  # with the source lines of the findings
+    before: Mapping[str, int] | None = None  # live records that a baseline has, by path
+    full: bool = False  # with sha256 and all figures
+    sites: bool = False  # with every site
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What one file gave: its IMAGE object without findings, the findings, and its live records; or its error."""
+    """What one file gave, or its error."""
 
     path: str
-    image: ImageObject | None = None
+    image: ImageObject | None = None  # without findings
     found: tuple[Found, ...] = ()
-    live: int = 0
+    live: int = 0  # records
     error: FtpatchError | None = None
 
 
@@ -118,17 +114,17 @@ def open_case(path: str, layout: str | None = None) -> Case:
     try:
         scan = scan_file(path, layout)
         table, odd = longer_layout(scan) if layout is None else (scan.sites, {})
-        return Case(scan.image, scan.arch, scan.records, table, odd=odd)
+        return Case(scan.image, scan.records, table, odd=odd)
     except RecordError as error:
         image = open_image(path)
-        return Case(image, image.arch, None, None, error)
+        return Case(image, None, None, error)
     except ShapeError as error:
         if layout:
             raise
         image = open_image(path)
         records = read_records(image)
         usual, odd = usual_layout(image, records)
-        return Case(image, image.arch, records, usual, error, odd)
+        return Case(image, records, usual, error, odd)
 
 
 def usual_layout(image: Image, records: RecordTable) -> tuple[SiteTable | None, dict[int, str]]:
