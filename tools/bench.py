@@ -20,6 +20,8 @@ from pathlib import Path
 from tools import kernels
 
 ROUNDS, TREE_ROUNDS = 7, 3
+# As after an installation, ftpatch's modules are compiled: some environments forbid to keep what Python compiles.
+COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir(), "ftpatch-bench-pyc"))}
 FUNCTION = {"arm64": "__arm64_sys_getppid", "ppc64le": "sys_getppid"}
 FTPATCH = str(Path(sys.executable).with_name("ftpatch"))
 
@@ -27,7 +29,8 @@ FTPATCH = str(Path(sys.executable).with_name("ftpatch"))
 def measure(command: Sequence[str]) -> tuple[float, int]:
     """(seconds, peak resident KiB) of one command; its output goes nowhere."""
     start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                             env={**os.environ, **COMPILED})  # fmt: skip
     _, status, usage = os.wait4(child.pid, 0)
     seconds = time.perf_counter() - start
     if status:
@@ -40,6 +43,8 @@ def run(commands: dict[str, Sequence[str]], rounds: int = ROUNDS) -> dict[str, t
     """Median seconds and greatest resident size of each command."""
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     resident = dict.fromkeys(commands, 0)
+    for command in commands.values():  # compiles, and brings files into the cache
+        measure(command)
     for _ in range(rounds):
         for name, command in commands.items():
             took, size = measure(command)
@@ -79,8 +84,8 @@ def report(name: str, size: int, result: dict[str, tuple[float, int]]) -> None:
         print(f"  {key:<22} {second[key]:7.3f} s")
     print(f"  cp + sync + 2 sha256sum + 2 nm -S = {writing:.3f} s")
     rows = [
-        ("--version", None, "", "aim: 0.12 s"),
-        ("scan", second["nm -S"], "nm -S", "aim: 1.0, 120 MB"),
+        ("--version", None, "", "aim: 0.08 s"),
+        ("scan", second["nm -S"], "nm -S", "aim: 1.0, 90 MB"),
         ("scan", second["readelf -sW"], "readelf -sW", ""),
         ("scan --format json", second["nm -S"], "nm -S", ""),
         ("enable one", writing, "that sum", "aim: 1.2"),
@@ -109,7 +114,7 @@ def tree(name: str) -> None:
     print(f"\n{name}: {n} modules, {TREE_ROUNDS} rounds; xz -dc of all {unpacked:.3f} s; memory of the largest process")
     for key in list(commands)[1:]:
         took, size = result[key]
-        aim = "aim: 1.0" if key == "scan" else ""
+        aim = "aim: 0.9" if key == "scan" else ""
         print(f"  ftpatch {key:<22} {took:7.3f} s  {size / 1e3:5.0f} MB  {took / unpacked:5.2f} x xz -dc  {aim}")
 
 
