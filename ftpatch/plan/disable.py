@@ -44,6 +44,7 @@ def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
     # From here on nothing is refused for a single site.
     index, shape, row = draft.open(), draft.shape, scan.sites.row
     words = _original_words(draft, len(index))
+    # An enabled site has its record only where it was kept, or where sites are calls in the file.
     recorded, lone = index[row[index] >= 0], index[row[index] < 0]
     gone = draft.gone(recorded if shape.called else recorded[:0])
     returned = lone[:0] if shape.called else lone
@@ -86,7 +87,7 @@ def _kernel_edits(draft: Draft, index: I64, words: U32, returned: I64) -> tuple[
         if shape.out_of_line and draft.arch.site_stub is not None:
             ool_slots.require_free(scan, draft.arch.site_stub, returned, _stub_slots(draft, index))
         out = records_back.give_back(scan, scan.sites.va[returned], np.concatenate([rows, free_rows(image).rows]))
-        unused = out.freed[np.isin(out.freed, rows)]
+        unused = out.freed[np.isin(out.freed, rows)]  # the others were free before, and all zero
     return Edits([*groups, *out.groups, records_out.to_none(image, unused)]), out
 
 
@@ -99,6 +100,7 @@ def _empty_pointers(draft: Draft, index: I64) -> tuple[list[Group], I64]:
         return [_filled(image, "stub", index, start, np.zeros((len(index), size), np.uint8))], _rows(image, start, size)
     if len(index) and shape.literal is not None:
         va = (draft.sites.va[index].view(np.int64) + shape.literal).view(np.uint64)
+        # The compiler left NOPs there; the pointer's relocation goes, so that nothing is written at boot.
         nops = as_bytes(np.full((len(index), 2), arch.nop, dtype=np.uint32))
         return [_filled(image, "literal", index, va, nops)], _rows(image, va, 8)
     return [], np.zeros(0, np.int64)
@@ -119,7 +121,7 @@ def _filled(image: Image, kind: str, index: I64, va: U64, new: U8) -> Group:
 
 def _rows(image: Image, va: U64, size: int) -> I64:
     """The dynamic relocations that touch the `size` bytes from each va, by file order."""
-    places = image.rela[0]["r_offset"]
+    places = image.rela[0]["r_offset"]  # in no order that may be relied upon
     order = np.argsort(va)
     near = np.searchsorted(va[order], places, side="right") - 1
     start = va[order][np.maximum(near, 0)]
@@ -151,7 +153,7 @@ def _forget_calls(draft: Draft, editor: Editor, index: I64) -> None:
         mine = index[sites.sec[index] == sec]
         rows = relocations_of(image, sec)
         branch = (sites.branch_va[mine] - image.base[sec]).view(np.int64)
-        hit = np.isin(rows.off, branch)
+        hit = np.isin(rows.off, branch)  # a NOP wants no relocation, whoever made the call
         if draft.shape.literal is not None:
             ours = np.array(
                 [image.symbols.name(symbol).startswith(OURS) for symbol in rows.symbol.tolist()], dtype=bool

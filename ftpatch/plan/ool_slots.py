@@ -55,7 +55,7 @@ def assign_slots(scan: Scan, stub: SiteStub, index: I64, gone: Mask) -> Slots:
     inside = in_init_text(image, sites.va)
     stays = _served(scan, scan.records.live & ~gone, index[:0])
     slot_va = np.zeros(len(index), dtype=np.uint64)
-    for areas, region in ((text, ~inside), (init, inside)):
+    for areas, region in ((text, ~inside), (init, inside)):  # what is freed with init text serves no other
         used = _taken_at_boot(
             scan, stub, areas, sites.body_va[stays & region], literal, "another tool patched this image"
         )
@@ -89,6 +89,7 @@ def _served(scan: Scan, slots: Mask, more: I64) -> Mask:
     served = np.zeros(len(sites), dtype=bool)
     served[: len(slots)] = slots
     served[more] = True
+    # The kernel does not trace exit text, and gives it no stub.
     served &= (sites.sec >= 0) & ~is_in(sites.sec, scan.image.sections_named(".exit.text"))
     return served
 
@@ -158,6 +159,7 @@ def _area(image: Image, name: str, slot: int) -> Area:
     zero: Mask = np.logical_not(image.data[first : first + size].reshape(n, slot).any(axis=1))
     moved = image.rela[0]["r_offset"]
     moved = moved[(moved >= np.uint64(va)) & (moved < np.uint64(va + size))]
+    # A slot that a relocation fills at boot is not empty, whatever the file has there.
     zero[(moved - np.uint64(va)).view(np.int64) // slot] = False
     return Area(name, va, n, slot, zero)
 

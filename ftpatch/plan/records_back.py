@@ -30,6 +30,7 @@ def give_back(scan: Scan, added: U64, rows: I64) -> RecordEdits:
     Raises PolicyError where slots or entries are missing.
     """
     image, records = scan.image, scan.records
+    # A table that was cut shorter could grow again, but nobody knows what lies behind it now.
     if len(added) > int(records.null.sum()):
         raise PolicyError("the record table has no free slot for a record to return to", image.path,
                           found=f"{int(records.null.sum())} null slots", expected=str(len(added)),
@@ -38,6 +39,7 @@ def give_back(scan: Scan, added: U64, rows: I64) -> RecordEdits:
     changed = values != records.value
     wants = changed & (values != 0)
     carrier = records.carrier
+    # RELR covers slots by their place: one outside it would need a relocation of another kind than its neighbours.
     if carrier == "mixed" or records.relr[wants].any() != (carrier == "relr" and bool(wants.any())):
         raise PolicyError("the record table's slots are filled in different ways", image.path, found=carrier,
                           todo=BY_JOURNAL)  # fmt: skip
@@ -54,6 +56,7 @@ def _placed(records: RecordTable, added: U64) -> U64:
     zero, n_zero = records.zero, int(records.zero.sum())
     live = records.value[records.live]
     ascending = bool(np.all(live[1:] >= live[:-1]))
+    # As the build's sort leaves them: zeros first, then the records in order. Both must hold afterwards, too.
     leading = n_zero > 0 and bool(zero[:n_zero].all()) and n_zero == int(records.null.sum())
     if leading and ascending and records.uniform:
         merged = np.sort(np.concatenate([live, added]))
@@ -81,6 +84,7 @@ def _by_addend(scan: Scan, values: U64, changed: Mask, rows: I64) -> tuple[list[
     new = np.zeros(len(filled), dtype=t.RELA)
     new["r_offset"] = np.uint64(records.start) + (SLOT * filled).astype(np.uint64)
     new["r_info"], new["r_addend"] = scan.arch.relative, values[filled].view(np.int64)
+    # Some linkers repeat the addend in the word, others leave it 0; the returning slots look like the rest.
     repeats = bool((records.word == records.value)[records.live].any())
     words = np.where(repeats, values[filled], np.uint64(0))
     addend_pos = image.rela[1][records.rela[moved]] + 16

@@ -102,10 +102,12 @@ def _null(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
         )
     n_zero = int(records.zero.sum())
     values = np.where(gone, np.uint64(0), records.value)
+    # Values may only move between slots that are all filled in the same way.
     shifts = n_zero > 0 and bool(records.zero[:n_zero].all()) and records.uniform
     if shifts:  # zeros lead, as after the build's sort: keep it so, and the rest in order
         stays = values[~(records.zero | gone)]
         values = np.concatenate([np.zeros(len(records) - len(stays), np.uint64), stays])
+    # A relocation would make a zero the kernel's base address, which is no zero.
     nulled = (values == 0) & ~records.zero & (records.rela >= 0)
     groups = _rewrite(image, records, values, ~nulled)
     return RecordEdits(
@@ -122,7 +124,7 @@ def _minus4(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
                       "R_*_RELATIVE or unrelocated slots")  # fmt: skip
     slots = np.flatnonzero(gone)
     words = group("record", image.data, slots, records.slot[slots], as_bytes(np.full(len(slots), MINUS4)))
-    cut = records.rela[slots]
+    cut = records.rela[slots]  # a relocation that stayed would overwrite the −4
     return RecordEdits("minus4", why, np.where(gone, MINUS4, records.value), (words,), cut[cut >= 0])
 
 
@@ -184,7 +186,7 @@ def _lower_bound(image: Image, code: TableEnd, end: int, new_end: int) -> Group:
     va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
     words = image.code(va, min(size, MAX_CODE) // 4)
     pairs = code.find(words, va, end)
-    if len(pairs) != 1:
+    if len(pairs) != 1:  # of two, the other would still read up to the old end
         raise PolicyError(
             "the table cannot shrink", where, found=f"{len(pairs)} places that form its end {end:#x}",
             expected="exactly one", todo="--records null or minus4, if this kernel accepts them",

@@ -44,12 +44,14 @@ def resolve_target(scan: Scan, chosen: Mask, text: str, force: bool) -> Target:
     where = f"--target {text}"
     if not len(image.code(va, 1)):
         raise PolicyError("the target is no code of this file", where, found=f"{va:#x}")
+    # Its own site would be rewritten by ftrace, and a traced target would call itself.
     recorded = np.flatnonzero((sites.row >= 0) & (sites.sec >= 0) & (sites.entry_va == np.uint64(va)))
     if len(recorded):
         raise PolicyError(
             "the target is itself a traceable function", where, found=f"record in row {int(sites.row[recorded[0]])}",
             expected="code without a patch site", todo="ftrace would rewrite it, and a traced target would call itself",
         )  # fmt: skip
+    # Init text may call init text: both are freed together.
     freed = (
         in_init_text(image, np.array([va], dtype=np.uint64))[0]
         and not in_init_text(image, sites.va[chosen & (sites.sec >= 0)]).all()
@@ -140,6 +142,7 @@ def resolve_ops(image: Image, entry: Entry, text: str) -> Ops:
             "not an ftrace_ops", f"--ops {text}", found=f"symbol type {kind}, {size} bytes",
             expected=f"an object of at least {entry.direct_call + 8} bytes: direct_call is read at {entry.direct_call}",
         )  # fmt: skip
+    # An ftrace_ops is data, both of its ends in one section.
     last = min(va + size - 1, (1 << 64) - 1)
     sec = image.place(np.array([va, last], dtype=np.uint64))[0]
     if sec[0] < 0 or sec[0] != sec[1] or image.executable[sec[0]]:

@@ -61,6 +61,7 @@ def _called(scan: Scan, shape: Shape, request: EnableRequest, kernel: Image | No
         raise PolicyError("not a target for a module's sites", f"--target {name}",
                           expected=" or ".join(arch.entries),
                           todo="--hook calls a C function, --stub-asm a stub of your own")  # fmt: skip
+    # A module cannot name the kernel's entry, which is not exported: it goes through the loader's jump, or knows where.
     if arch.modules.trampolines:
         return _jump(scan.image, arch.modules, shape, name, kernel)
     return _own(scan.image, name, kernel)
@@ -113,6 +114,7 @@ def _jump(image: Image, modules: Modules, shape: Shape, name: str, kernel: Image
                           found=f"no {modules.trampolines[0]}", expected="a module linked with the kernel's module.lds",
                           todo="--hook works without it")  # fmt: skip
     number = image.arch.entries.index(name)
+    # Every loader has the first jump; whether there are more depends on how the kernel was built.
     if number and (kernel is None or kernel.symbols.value(name) is None):
         raise PolicyError(f"the loader may not have a jump to {name}", image.path,
                           found="no kernel to look at" if kernel is None else f"no {name} in the kernel",
@@ -120,6 +122,7 @@ def _jump(image: Image, modules: Modules, shape: Shape, name: str, kernel: Image
                           todo=AGAINST if kernel is None else f"--target {image.arch.entries[0]}")  # fmt: skip
     size, notes = 0, (NO_FILTER,)
     if shape.literal is not None:
+        # Without a kernel to look at: room for the largest ops that any is known to read.
         entry = _entry(kernel, name) if kernel is not None else Entry(True)
         size, notes = max(OPS_SIZE, entry.direct_call + 8), (NO_OPS,)
     return Callee(name, None, number * modules.jump, ops_size=size, notes=notes)

@@ -63,6 +63,7 @@ def _preflight(module: Module, against: Against) -> tuple[Check, ...]:
 def _assemble(draft: Draft, request: EnableRequest, module: Module, wanted: Callee, checks: tuple[Check, ...]) -> Plan:
     index, scan = draft.open(), draft.scan
     gone, n = draft.gone(index), len(index)
+    # The branch word has distance 0 in the file: its relocation holds the target.
     words = np.empty((n, len(draft.shape.new)), dtype=np.uint32)
     words[:] = [word.bits for word in draft.shape.new]
     editor, told = Editor(scan.image), list(wanted.notes)

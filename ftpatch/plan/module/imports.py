@@ -63,6 +63,7 @@ def find_import(
                              found=f"{name} in the kernel, but not exported" if defined else "nothing of that name",
                              expected="a function that the kernel or a module given by --against exports")  # fmt: skip
     _require_allowed(export, module, what)
+    # Where the kernel does not tell, the version is stated: one that is not asked for does no harm.
     compared = kernel.magic is None or kernel.magic.modversions
     return Import(name, export.crc if compared else None, exporter)
 
@@ -109,6 +110,7 @@ def _add_version(editor: Editor, wanted: Import) -> None:
         one, two = with_extended_versions(old(crcs), old(names), added)
         editor.replace(crcs, one)
         editor.replace(names, two)
+    # A name that is too long for __versions stands in the extended table alone.
     if basic >= 0 and (crcs < 0 or len(wanted.name.encode()) <= LONGEST):
         editor.replace(basic, with_versions(old(basic), added))
     if basic < 0 and crcs < 0:

@@ -53,7 +53,7 @@ def return_record(editor: Editor, arch: Arch, sites: SiteTable, site: int) -> No
         raise PolicyError("a record cannot return to this module", image.path,
                           found="no record section" if home < 0 else f"no section symbol of {image.names[sec]}",
                           todo=BY_JOURNAL)  # fmt: skip
-    slot = editor.append(home, bytes(SLOT))
+    slot = editor.append(home, bytes(SLOT))  # zero in the file: its relocation holds the value
     editor.relocate(home, slot, arch.abs64, int(rows[0]), int(sites.off[site]))
 
 

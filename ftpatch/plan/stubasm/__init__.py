@@ -48,11 +48,11 @@ OPERAND = re.compile(rf"\[?\s*(?:{NAME}\s+)?#?\s*[-~]?\s*(?:{WHOLE}|\({WHOLE}\))
 
 @dataclass(frozen=True)
 class Stub:
-    """A stub as its file gives it: fixups name symbols as the file does; lines: where each word comes from."""
+    """A stub as its file gives it."""
 
     path: str
-    code: Code
-    lines: tuple[int, ...]
+    code: Code  # whose fixups name symbols as the file does
+    lines: tuple[int, ...]  # per word: the source line that it comes from
 
     @property
     def symbols(self) -> frozenset[str]:

@@ -24,12 +24,12 @@ SIZES = {".inst": 4, ".long": 4, ".4byte": 4, ".quad": 8, ".8byte": 8}
 
 @dataclass(frozen=True)
 class Statement:
-    """One instruction, or one value of data: its line, its offset, mnemonic or directive, operands."""
+    """One instruction, or one value of data."""
 
-    line: int
-    off: int
-    name: str
-    rest: str
+    line: int  # in the source, from 1
+    off: int  # bytes from the start of the stub
+    name: str  # mnemonic or directive
+    rest: str  # its operands, as written
 
     @property
     def text(self) -> str:
@@ -38,16 +38,16 @@ class Statement:
 
 @dataclass
 class Source:
-    """A file whose statements have their places. labels: offsets; numbered: every offset of a numeric label."""
+    """A file whose statements have their places."""
 
     path: str
     arch: Arch
     assembly: Assembly
     statements: list[Statement] = field(default_factory=list)
-    labels: dict[str, int] = field(default_factory=dict)
-    numbered: dict[str, list[int]] = field(default_factory=dict)
-    constants: dict[str, int] = field(default_factory=dict)
-    size: int = 0
+    labels: dict[str, int] = field(default_factory=dict)  # name → offset
+    numbered: dict[str, list[int]] = field(default_factory=dict)  # numeric label → every offset, ascending
+    constants: dict[str, int] = field(default_factory=dict)  # what .equ named
+    size: int = 0  # bytes so far
 
     def refused(self, line: int, what: str, found: str = "", expected: str = "", todo: str = "") -> InputError:
         return InputError(what, f"{self.path}:{line}", found=found, expected=expected, todo=todo)
@@ -55,11 +55,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Sum:
-    """What an operand adds up to: a number, how many places are in it, and the symbols that are not the file's own."""
+    """What an operand adds up to."""
 
     value: int
-    places: int
-    symbols: tuple[str, ...]
+    places: int  # labels and symbols added less those taken away: 0 for a distance, 1 for a place
+    symbols: tuple[str, ...]  # those that are not the file's own
     plain: bool  # numbers and registers only
 
 
