@@ -127,6 +127,16 @@ def test_votes_of_ppc64le_records(
     assert shown(kernel(tmp_path, code, records, symbols, PPC64LE)) == layout
 
 
+def test_the_samples_are_of_records_that_no_layout_explains(tmp_path: Path) -> None:
+    image = kernel(tmp_path, {F: TWO, G: GARBAGE}, [F, G], {"f": (F, 12)})
+    records = read_records(image)
+    with pytest.raises(ShapeError) as caught:
+        decide_shape(image, records, *around(image, records))
+    assert caught.value.found == (
+        f"callops 0, pfe2 1, mcount 0, none of them 1 (row 1 at {TEXT + G:#x}: d65f03c0 d65f03c0 d65f03c0 00000000)"
+    )
+
+
 # -- without function symbols ----------------------------------------------------------------------------------------
 
 
@@ -151,6 +161,24 @@ def test_without_function_symbols_the_trampoline_decides(
 def test_without_any_record_a_kernel_shows_the_layout_of_its_trampoline(tmp_path: Path) -> None:
     assert shown(kernel(tmp_path, {0: OPS_CALLER}, [], {"ftrace_caller": (0, 20)})) == "callops"
     assert shown(kernel(tmp_path, {0: OPS_CALLER}, [], {"start_kernel": (0, 20)})) == "none"
+
+
+LOADS_OPS = (0xE80B_FFF0, BLR)  # ld r0,-16(r11)
+
+
+@pytest.mark.parametrize(
+    ("caller", "others", "layout"),
+    [
+        ((BLR,), (), "pfe2"), ((BLR,), ("_mcount",), "mprofile"), ((BLR,), ("ftrace_ool_stub_text",), "ool"),
+        (LOADS_OPS, ("ftrace_ool_stub_text",), "ool"), (LOADS_OPS, (), "none"),
+        ((BLR,), ("ftrace_ool_stub_text_end",), "pfe2"),
+    ],
+)  # fmt: skip
+def test_without_any_record_a_ppc64le_kernel_shows_it_by_its_symbols(
+    caller: Sequence[int], others: Sequence[str], layout: str, tmp_path: Path
+) -> None:
+    symbols = {"ftrace_caller": (0, 8), **{name: (0x80, 4) for name in others}}
+    assert shown(kernel(tmp_path, {0: caller}, [], symbols, PPC64LE)) == layout
 
 
 def test_another_program_has_no_layout_without_a_record(tmp_path: Path) -> None:
