@@ -21,7 +21,8 @@ from ftpatch.arch import arch_of, architectures, arm64, register, registered, su
 from ftpatch.cli import run
 from ftpatch.document.schema import schema
 from ftpatch.errors import ArchError
-from ftpatch.sites.table import READY, UNEXPECTED
+from ftpatch.kernel.boot import bugs_of
+from ftpatch.sites.table import ENABLED, READY, UNEXPECTED
 
 BASE = 0xFFFF_9000_0000_0000
 TEXT, TABLE = BASE + 0x1000, BASE + 0x8000
@@ -130,8 +131,8 @@ def document(ran: Ran, *arguments: object, code: int = 0) -> Any:
 def test_a_machine_is_known_for_as_long_as_it_is_registered() -> None:
     assert arch_of(toy.E_MACHINE, "x") is toy.ARCH
     assert [row for row in support_table() if "toy" in row] == [
-        "| toy | `toy-call` | a call of __entry__ | yes | refused |  | scan |",
-        "| toy | `toy-nop5` | a NOP of five bytes | yes | refused |  | scan |",
+        "| toy | `toy5` | five bytes, a NOP or a call of __entry__ | yes | refused |  | scan |",
+        "| toy | `toy-late` | a call of __entry__ somewhere in the prologue | yes | refused |  | scan |",
     ]
 
 
@@ -153,7 +154,7 @@ def test_without_it_the_file_is_of_no_machine(tmp_path: Path) -> None:
 
 def test_sites_at_odd_addresses_are_told_by_their_bytes(vmlinux: str) -> None:
     scan = api.scan(vmlinux)
-    assert scan.sites.shape is not None and scan.sites.shape.name == "toy-nop5"
+    assert scan.sites.shape is not None and scan.sites.shape.name == "toy5"
     live = scan.records.live
     assert [scan.sites.name(i) for i in np.flatnonzero(live).tolist()] == ["f", "g", "h"]
     assert scan.sites.va[live].tolist() == [TEXT + record for record in RECORDS]
@@ -166,16 +167,14 @@ def test_of_a_site_that_differs_in_one_byte_the_status_is_unexpected(broken: str
     assert scan.sites.status.tolist()[1:] == [UNEXPECTED, READY, READY]
 
 
-def test_a_call_of_the_entry_is_ready_and_any_other_enabled(tmp_path: Path) -> None:
-    """The other layout: what a call goes to is worked out from its end."""
-    functions = (
-        ("f", 0x21, call(0x21, ENTRY)),
-        ("g", 0x33, toy.PAD + call(0x36, 0x10)),
-        ("h", 0x57, call(0x57, ENTRY)),
-    )
+def test_nops_and_calls_of_the_entry_are_ready_and_any_other_call_is_enabled(tmp_path: Path) -> None:
+    """One layout for both: where a call goes is worked out from its end."""
+    functions = (("f", 0x21, call(0x21, ENTRY)), ("g", 0x33, toy.PAD + call(0x36, 0x10)), ("h", 0x57, toy.NOP))
     scan = api.scan(written(tmp_path / "v", kernel_file(functions)))
-    assert scan.sites.shape is not None and scan.sites.shape.name == "toy-call"
-    assert scan.sites.status.tolist()[1:] == [0, 1, 0]
+    assert scan.sites.shape is not None and scan.sites.shape.name == "toy5"
+    assert scan.sites.status.tolist()[1:] == [READY, ENABLED, READY]
+    (bug,) = bugs_of(scan)
+    assert (bug.function, f"{bug.expected:010x}") == ("g", call(0x36, ENTRY).hex())
 
 
 def test_a_site_without_a_record_is_found_behind_the_landing_pad(tmp_path: Path) -> None:
@@ -227,8 +226,8 @@ def test_scan_as_text(ran: Ran, vmlinux: str) -> None:
     assert (
         out
         == f"""{vmlinux}: toy vmlinux
-  layout     toy-nop5: a NOP of five bytes
-             1 of the functions have a landing pad in front of it
+  layout     toy5: five bytes, a NOP or a call of __entry__
+             1 of the functions have a landing pad in front of them
   records    4 slots, 1 null, 3 live
   values in  words of the file itself
   sections   .text 3
@@ -243,7 +242,7 @@ def test_scan_as_text(ran: Ran, vmlinux: str) -> None:
 def test_scan_as_json(ran: Ran, vmlinux: str) -> None:
     """The code of a site is one string: its bytes in the file's order."""
     image = document(ran, "scan", "--sites", vmlinux)
-    assert (image["arch"], image["layout"], image["kind"]) == ("toy", "toy-nop5", "vmlinux")
+    assert (image["arch"], image["layout"], image["kind"]) == ("toy", "toy5", "vmlinux")
     assert [site["words"] for site in image["sites"]] == [[], *[["0x9091929394"]] * 3]
     assert image["sites"][2] == {
         "row": 2, "record": f"{TEXT + 0x36:#x}", "section": ".text", "shndx": 1, "function": "g", "aliases": [],
@@ -265,7 +264,7 @@ def test_scan_as_csv(ran: Ran, module: str) -> None:
 
 def test_scan_of_an_object_and_of_a_tree(ran: Ran, module: str, tmp_path: Path) -> None:
     image = document(ran, "scan", written(tmp_path / "o.o", relocatable_file()))
-    assert (image["kind"], image["layout"], image["carrier"]) == ("object", "toy-nop5", "section")
+    assert (image["kind"], image["layout"], image["carrier"]) == ("object", "toy5", "section")
     tree = tmp_path / "tree"
     tree.mkdir()
     Path(module).rename(tree / "m.ko")
@@ -280,7 +279,7 @@ def test_check_finds_nothing_in_sound_files(ran: Ran, vmlinux: str, module: str)
 def test_check_names_the_bytes_that_differ(ran: Ran, broken: str) -> None:
     (finding,) = document(ran, "check", broken, code=1)["findings"]
     assert (finding["rule"], finding["function"], finding["offset"]) == ("unexpected-words", "f", "0x21")
-    assert finding["message"] == "row 1 has 9077929394, not 90 91 92 93 94"
+    assert finding["message"] == "row 1 has 9077929394, not 90 91 92 93 94 or c5 ?? ?? ?? ??"
 
 
 def test_check_predicts_the_boot(ran: Ran, broken: str) -> None:
@@ -328,9 +327,9 @@ def test_list_rules_does_not_depend_on_machines(ran: Ran) -> None:
 
 
 def test_a_shape_can_be_forced(ran: Ran, vmlinux: str) -> None:
-    assert document(ran, "scan", "--layout", "toy-call", vmlinux)["summary"]["by_status"] == {"unexpected": 3}
+    assert document(ran, "scan", "--layout", "toy-late", vmlinux)["summary"]["by_status"] == {"unexpected": 3}
     code, _, err = ran("scan", "--layout", "pfe2", vmlinux)
-    assert (code, err) == (4, "ftpatch: toy has no layout of that name: found pfe2, expected toy-call, toy-nop5\n")
+    assert (code, err) == (4, "ftpatch: toy has no layout of that name: found pfe2, expected toy5, toy-late\n")
 
 
 def test_where_no_layout_fits_samples_are_bytes(ran: Ran, tmp_path: Path) -> None:

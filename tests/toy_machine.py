@@ -1,7 +1,7 @@
 """A machine that nobody builds: what a new architecture has to be for the reading verbs, and nothing else.
 
-Its instructions have any length and lie at any address. A traced function starts with a NOP of five bytes, or, in
-files built the other way, with a call of `__entry__`; some begin with a landing pad of three bytes in front of that.
+Its instructions have any length and lie at any address. A traced function starts with a NOP of five bytes or
+with a call of `__entry__`, both in one file; some begin with a landing pad of three bytes in front of that.
 
     90 91 92 93 94          nop            the record names it
     c5 rel32                call           counted from the end of the instruction
@@ -39,13 +39,15 @@ ARCH = Arch(
     call=CALL,
     shapes=(
         Shape(
-            "toy-call", entry=0, start=0, old=CALL_BYTES, new=CALL_BYTES, branch=CALL, called="__entry__",
-            skips=(units(PAD),), skip_at=-3, adjust=0,
-            text="a call of __entry__", skip_text="a landing pad in front of it", source="tests/toy_machine.py",
+            "toy5", entry=0, start=0, old=units(NOP), also=(CALL_BYTES,), new=CALL_BYTES, branch=CALL,
+            called="__entry__", skips=(units(PAD),), skip_at=-3,
+            text="five bytes, a NOP or a call of __entry__", skip_text="a landing pad in front of them",
+            source="tests/toy_machine.py",
         ),
         Shape(
-            "toy-nop5", entry=0, start=0, old=units(NOP), new=CALL_BYTES, branch=CALL, skips=(units(PAD),), skip_at=-3,
-            text="a NOP of five bytes", skip_text="a landing pad in front of it", source="tests/toy_machine.py",
+            "toy-late", entry=0, start=0, old=CALL_BYTES, new=CALL_BYTES, branch=CALL, called="__entry__",
+            anywhere=True, refusal="the call is not at the entry",
+            text="a call of __entry__ somewhere in the prologue", source="tests/toy_machine.py",
         ),
     ),
     relative=R_RELATIVE,

@@ -137,6 +137,8 @@ class Shape:
     new: tuple[Word, ...]
     # goes to the target or to a stub of the site's own
     branch: Branch
+    # other code of the same length that compilers and build tools leave at a site, in the same image
+    also: tuple[tuple[Word, ...], ...] = ()
     # a unit that must stand right before the site
     lead: Word | None = None
     # alternatives of equal length for units that some functions have, and where those are, in units from the record.
@@ -190,7 +192,15 @@ class Shape:
         """What stands at a site in the file, for people: instructions, or bytes where `??` may be anything."""
         if self.unit > 1:
             return "; ".join(word.text for word in self.old)
-        return " ".join(f"{word.bits:02x}" if word.mask else "??" for word in self.old)
+        codes = (self.old, *self.also)
+        return " or ".join(" ".join(f"{word.bits:02x}" if word.mask else "??" for word in code) for code in codes)
+
+    def is_left(self, body: U32) -> Mask:
+        """Which rows of code are what a compiler leaves at a site. body: as `body` gives it."""
+        found = _are(body, self.old)
+        for code in self.also:
+            found |= _are(body, code)
+        return found
 
     @property
     def out_of_line(self) -> bool:
@@ -240,12 +250,12 @@ class Shape:
     def match(self, window: U32) -> U8:
         """MATCH_* per site, by the code alone."""
         body = self.body(window)
-        old = _are(body, self.old)
+        old = self.is_left(body)
         if self.lead is not None:
             old &= self._led(window)
         found = np.full(len(body), MATCH_NONE, dtype=np.uint8)
         found[old] = MATCH_OLD
-        if self.refusal or self.old == self.new:
+        if self.refusal or self.new in (self.old, *self.also):  # where it goes tells, see sites/table.py
             return found
         new = _are(body, self.new)
         if self.call_at:  # something is written in front of the call, as a running kernel leaves it

@@ -224,6 +224,10 @@ def _expected(image: Image, shape: Shape, body_va: U64, found: U32) -> U32:
         branch = body_va.view(np.int64) + shape.call_at
         distance = np.uint64(home).astype(np.int64) - branch
         near = call.reaches(distance)
+        if shape.also:  # what is left need not be a call
+            near &= shape.branch.ends(found)
+            left = shape.is_left(found) & ~near
+            expected[left] = found[left]
         expected[near, -n:] = call.encode(distance[near]).reshape(-1, n)
         any_call = ~near & shape.branch.ends(found)
         expected[any_call, -n:] = found[any_call, -n:]

@@ -192,7 +192,7 @@ def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
         target = (site.view(np.int64) + shape.branch.distance(body)).view(np.uint64)
         if shape.called:
             home = np.array(_homes(image, shape.called), dtype=np.uint64)
-            match[(match == MATCH_OLD) & ~is_in(target, home)] = MATCH_NEW
+            match[(match == MATCH_OLD) & shape.branch.ends(body) & ~is_in(target, home)] = MATCH_NEW
         if shape.stub:
             match[(match == MATCH_NEW) & ~_is_stub(image, shape, target, site)] = MATCH_NONE
     return match
