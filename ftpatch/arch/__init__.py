@@ -174,6 +174,10 @@ class Arch:
     modules: Modules | None = None
     assembly: Assembly | None = None
 
+    # -- verify, and the check of what the writing verbs write
+    # module with the tables by which the proof reads code, `TABLES` (see proof_tables.py); not imported before
+    proof: str = ""
+
     @property
     def unit(self) -> int:
         """Bytes of a unit of code, and what instructions are aligned to: 4 where each is one word, else 1."""

@@ -241,4 +241,5 @@ ARCH = Arch(
     loader=LOADER,
     modules=MODULES,
     assembly=ASSEMBLY,
+    proof="ftpatch.arch.arm64_proof",
 )  # fmt: skip

@@ -276,6 +276,7 @@ ARCH = Arch(
     loader=LOADER,
     modules=MODULES,
     assembly=ASSEMBLY,
+    proof="ftpatch.arch.ppc64le_proof",
     dotted_names=True,  # arch/powerpc/kernel/module_64.c dedotify()
     boot="elf",
     layout_options=(  # arch/powerpc/Makefile

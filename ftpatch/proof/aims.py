@@ -16,13 +16,9 @@ from ftpatch.arch import Arch, Entry
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.proof.case import Case
-from ftpatch.proof.decoders import JUMP, branches
 from ftpatch.sites.scan import Scan
 
 READ = 64  # words of an entry that are read
-BTI_C, ADRP, ADD = 0xD503_245F, 0x9000_0000, 0x9100_0000
-ERRATUM_843419 = (0xFF8, 0xFFC)  # offsets in a page where an ADRP may misbehave on Cortex-A53
-LD_R12, ADDIS_R12, ADDI_R12, MTCTR_R12, BCTR = 0xE98D_0000, 0x3D8C_0000, 0x398C_0000, 0x7D89_03A6, 0x4E80_0420
 MIN_OPS = 8  # bytes of an ftrace_ops at the least: the pointer to its function
 AREA = 20  # bytes that the kernel writes into a trampoline area of its own
 NO_LOAD = Entry(False)
@@ -101,38 +97,30 @@ class Aims:
         return Aim(va, name, entry, doubt=doubt)
 
     def _thunk(self, va: int, own: dict[int, str]) -> Aim | None:
-        words = [int(word) for word in self.words(va, 4)]
-        if self.arch.ops_thunk is None or len(words) < 4 or words[1] & 0x9F00_0000 != ADRP:
-            return None
-        n = words[1] & 31
-        if words[2] & 0xFFC0_0000 != ADD or words[2] & 31 != n or words[2] >> 5 & 31 != n:
-            return None
-        kind, distance = branches(self.arch.name, np.array(words[3:], dtype=np.uint32))
-        to = va + 12 + int(distance[0])
-        for entry_va, name in own.items():
+        read = self.case.tables.thunk
+        found = read(self.words(va, 4), va) if read else None
+        for entry_va, name in own.items() if found else ():
             entry = self.arch.read_entry(self.image.code(entry_va, READ))
-            if kind[0] == JUMP and entry.literal and to == entry_va + entry.resume:
-                why = "" if n == entry.register else f"by a thunk that loads x{n}, where {name} reads x{entry.register}"
-                why = why or ("" if words[0] == BTI_C else "by a thunk without a landing pad (bti c)")
-                why = why or ("by a thunk whose adrp an erratum may hit" if va + 4 & 0xFFF in ERRATUM_843419 else "")
-                ops = formed(words[1], words[2], va + 4)
-                return Aim(entry_va, name, entry, ops, to, (va, 16), why or self.bad_ops(ops, entry))
+            if found and entry.literal and found.target == entry_va + entry.resume:
+                right = found.register == entry.register
+                why = "" if right else f"by a thunk that loads x{found.register}, where {name} reads x{entry.register}"
+                return Aim(entry_va, name, entry, found.ops, found.target, (va, 16), why or found.fault or
+                           self.bad_ops(found.ops, entry))  # fmt: skip
         return None
 
     def _far(self, va: int, own: dict[int, str]) -> Aim | None:
-        words = [int(word) for word in self.words(va, 5)]
-        if self.arch.far is None or len(words) < 5 or (words[3], words[4]) != (MTCTR_R12, BCTR):
+        far, read = self.arch.far, self.case.tables.far
+        stub = read(self.words(va, 5)) if read else None
+        if far is None or stub is None:
             return None
-        if words[0] & 0xFFFF_0003 != LD_R12 or words[1] >> 16 != ADDIS_R12 >> 16 or words[2] >> 16 != ADDI_R12 >> 16:
-            return None
-        toc, first = self.image.symbols.value(self.arch.far.toc), self.image.symbols.value(self.arch.entries[0])
+        toc, first = self.image.symbols.value(far.toc), self.image.symbols.value(self.arch.entries[0])
         if toc is None or first is None:
             return None
         paca = self.arch.read_entry(self.image.code(first, READ)).kernel_toc
-        target = toc + (low_half(words[1]) << 16) + low_half(words[2])
+        target = toc + stub[1]
         found = self.aim(target) if target in own else self._code(target)
-        why = found.why or ("" if words[0] & 0xFFFC == paca else f"by a stub that reads its TOC at {words[0] & 0xFFFC}")
-        areas = {self.image.symbols.value(name): name for name in self.arch.far.areas}
+        why = found.why or ("" if stub[0] == paca else f"by a stub that reads its TOC at {stub[0]}")
+        areas = {self.image.symbols.value(name): name for name in far.areas}
         if va in areas and target != max(own, key=lambda one: self.arch.entries.index(own[one])):
             why = why or f"by {areas[va]}, which the kernel overwrites with a jump to its last entry"
         return Aim(target, found.name, found.entry, shared=(va, AREA), why=why, doubt=found.doubt)
@@ -160,15 +148,3 @@ class Aims:
         if sec[0] < 0 or image.executable[sec[0]]:
             return f"with ops at {va:#x}, which is no data"
         return ""
-
-
-def formed(adrp: int, add: int, va: int) -> int:
-    """The address that an ADRP at `va` and an ADD behind it form."""
-    pages = (adrp >> 29 & 3) | (adrp >> 5 & 0x7FFFF) << 2
-    pages = (pages ^ 1 << 20) - (1 << 20)
-    return (va & ~0xFFF) + (pages << 12) + (add >> 10 & 0xFFF) & (1 << 64) - 1
-
-
-def low_half(word: int) -> int:
-    """The immediate in the lower half of a word, with its sign."""
-    return (word & 0xFFFF ^ 0x8000) - 0x8000

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.proof.called import ENDS, MAX_CODE, OURS, Branch, Calls, branches_of, far_target, jump_of
-from ftpatch.proof.decoders import JUMP, branches
+from ftpatch.arch.proof_tables import JUMP
+from ftpatch.proof.called import MAX_CODE, OURS, Branch, Calls, branches_of, far_target, jump_of
+from ftpatch.proof.decoders import branches
 from ftpatch.proof.emulate.expectation import Claim
 from ftpatch.proof.sections import DATA
 
@@ -34,7 +35,7 @@ def _arrives(calls: Calls, at: int, to: Branch, jump: int | None, resume: int) -
     home = int(calls.pairs.sec[at]), int(calls.pairs.branch_off[at]) + 4
     out = [one for one in named if isinstance(one, Branch) and (one.sec, one.off) != home]
     last = calls.words(to.sec, ends[-1], 1) if ends else np.zeros(1, np.uint32)
-    jumps = bool(ends) and branches(calls.case.arch.name, last)[0][0] == JUMP
+    jumps = bool(ends) and branches(calls.case.arch, last)[0][0] == JUMP
     if _conditional(calls, to) or len(out) > 1 or _reads_data(calls, to):
         return 0, False, "its stub has more than one way"
     if not out:
@@ -53,11 +54,9 @@ def _arrives(calls: Calls, at: int, to: Branch, jump: int | None, resume: int) -
 def _conditional(calls: Calls, to: Branch) -> bool:
     room = min(int(calls.image.shdr["sh_size"][to.sec]) - to.off, MAX_CODE)
     for word in calls.words(to.sec, to.off, room // 4).tolist():
-        arm = word & 0xFF00_0010 == 0x5400_0000 or word & 0x7E00_0000 in (0x3400_0000, 0x3600_0000)
-        ppc = word >> 26 == 16 and word != 0x429F_0005
-        if arm if calls.case.arch.name == "arm64" else ppc:
+        if calls.case.tables.conditional(word):
             return True
-        if word in ENDS:
+        if word in calls.case.tables.ends:
             break
     return False
 

@@ -6,20 +6,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations
-from ftpatch.proof.aims import ADDI_R12, ADDIS_R12, BCTR, LD_R12, MTCTR_R12, low_half
 from ftpatch.proof.case import Case
-from ftpatch.proof.decoders import CALL, JUMP, branches
+from ftpatch.proof.decoders import branches
 from ftpatch.proof.emulate.loader import Loaded
 from ftpatch.proof.module_relocations import addend_of
 from ftpatch.proof.pairs import Pairs, rows_at, symbol_place
 from ftpatch.proof.sections import INIT_TEXT, TEXT
 
 OURS = (TEXT, INIT_TEXT)
-ENDS = (0xD65F_03C0, 0xD65F_0120, 0x4E80_0020, BCTR)  # ret, ret x9, blr, bctr
 MAX_CODE = 1 << 12  # bytes of one piece of code that are read
 
 
@@ -110,13 +109,11 @@ def name_of(calls: Calls, to: Branch) -> str:
 
 def far_target(calls: Calls, to: Branch) -> int | None:
     """Where a far stub goes, with the kernel's TOC of the emulation; None where there is none."""
-    if calls.case.arch.far is None or to.sec <= 0 or calls.loaded.memory.kernel_toc is None:
+    read, toc = calls.case.tables.far, calls.loaded.memory.kernel_toc
+    if read is None or to.sec <= 0 or toc is None:
         return None
-    words = [int(word) for word in calls.words(to.sec, to.off, 5)]
-    shape = [words[0] & 0xFFFF_0003, words[1] >> 16, words[2] >> 16, *words[3:]]
-    if shape != [LD_R12, ADDIS_R12 >> 16, ADDI_R12 >> 16, MTCTR_R12, BCTR]:
-        return None
-    return calls.loaded.memory.kernel_toc + (low_half(words[1]) << 16) + low_half(words[2])
+    found = read([int(word) for word in calls.words(to.sec, to.off, 5)])
+    return toc + found[1] if found else None
 
 
 def branches_of(calls: Calls, to: Branch) -> list[int]:
@@ -124,11 +121,11 @@ def branches_of(calls: Calls, to: Branch) -> list[int]:
     found = []
     room = int(calls.image.shdr["sh_size"][to.sec]) - to.off
     words = calls.words(to.sec, to.off, max(min(room, MAX_CODE) // 4, 0))
-    kinds, _ = branches(calls.case.arch.name, words)
+    kinds, _ = branches(calls.case.arch, words)
     for number, (word, kind) in enumerate(zip(words.tolist(), kinds.tolist(), strict=True)):
         if kind in (CALL, JUMP):
             found.append(to.off + 4 * number)
-        if word in ENDS or kind == JUMP:
+        if word in calls.case.tables.ends or kind == JUMP:
             break
     return found
 

@@ -10,20 +10,19 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch import Fixup
+from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
 from ftpatch.proof.arrivals import claim
 from ftpatch.proof.called import OURS, Branch, Calls, called_names, far_target, goes_on, is_ours, jump_of, name_of
 from ftpatch.proof.case import Case, SiteCalls
-from ftpatch.proof.decoders import CALL, JUMP, both, branches
+from ftpatch.proof.decoders import both, branches
 from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.pairs import NEW, Pairs
 from ftpatch.proof.sections import DATA, OPS_TEXT
-from ftpatch.proof.stubs import MFLR_R0, MTLR_R0
 
 MIN_OPS = 216  # bytes of an ops object: the newest kernel reads direct_call at 208 (Linux 6.12)
 NEARLY = 3  # words in which a damaged stub may differ from the one that it was; a stub of another kind has others
-RETURNS = ((0xD503_245F, 0xD65F_03C0), (0x4E80_0020,))  # bti c; ret and blr
 
 
 def check_rest(case: Case) -> None:
@@ -47,7 +46,7 @@ def check_calls(case: Case, pairs: Pairs) -> None:
     calls = Calls(case, pairs, load_module(case.after.image, case.arch))
     case.memory = calls.loaded.memory
     at = np.flatnonzero(pairs.new == NEW)
-    seen = both(case.arch.name, pairs.words[at])
+    seen = both(case.arch, pairs.words[at])
     wanted = CALL if not pairs.shape.out_of_line else JUMP
     for row, i in enumerate(at.tolist()):  # a relocation or two per site
         why = seen.why[row] or ("its branch is of another kind" if seen.kind[row] != wanted else "")
@@ -86,12 +85,13 @@ def _check_stub(calls: Calls, at: int) -> None:
         pairs.say("verify-branch", at, why)
         return
     words = calls.words(to.sec, to.off, 4)
-    kinds, _ = branches(calls.case.arch.name, words)
-    seen = both(calls.case.arch.name, words.reshape(2, 2))
-    right = (int(words[0]), int(words[2])) == (MFLR_R0, MTLR_R0) and (kinds[1], kinds[3]) == (CALL, JUMP)
+    kinds, _ = branches(calls.case.arch, words)
+    seen = both(calls.case.arch, words.reshape(2, 2))
+    save, restore, text = calls.case.tables.site_stub or (0, 0, "")
+    right = (int(words[0]), int(words[2])) == (save, restore) and (kinds[1], kinds[3]) == (CALL, JUMP)
     if not right or any(seen.why) or seen.distance.any():
         shown = " ".join(f"{word:08x}" for word in words.tolist())
-        pairs.say("verify-stub", at, f"its stub is {shown}, not mflr r0; bl; mtlr r0; b")
+        pairs.say("verify-stub", at, f"its stub is {shown}, not {text}")
         return
     inner, back = calls.branch_at(to.sec, to.off + 4), calls.branch_at(to.sec, to.off + 12)
     if isinstance(inner, str) or isinstance(back, str):
@@ -206,7 +206,9 @@ def _ops(calls: Calls, literal: int, found: list[tuple[int, int, int, Branch]]) 
     if len(inside) != 1 or (inside[0][0], inside[0][1]) != (to.off, case.arch.abs64):
         return None, f"{len(inside)} relocations write its ops object, expected one at its start"
     function = inside[0][3]
-    right = any(tuple(calls.words(function.sec, function.off, len(words)).tolist()) == words for words in RETURNS)
+    right = any(
+        tuple(calls.words(function.sec, function.off, len(words)).tolist()) == words for words in case.tables.returns
+    )
     if function.sec <= 0 or image.names[function.sec] != OPS_TEXT or not right:
         return None, f"its ops call {name_of(calls, function)}, expected a function that returns"
     return calls.loaded.va(to.sec, to.off), ""

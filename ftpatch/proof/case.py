@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ftpatch.arch import Arch
+from ftpatch.arch.proof_tables import ProofTables, tables_of
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.finding import Finding
@@ -76,6 +78,11 @@ class Case:
     pairs: Pairs | None = None  # the sites of both files, side by side
     memory: Memory | None = None  # of a module as it is laid out for the emulation
     _more: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def tables(self) -> ProofTables:
+        """The machine as the proof reads it."""
+        return tables_of(self.arch)
 
     @property
     def forced(self) -> bool:

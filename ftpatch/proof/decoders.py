@@ -1,7 +1,4 @@
-"""Two decoders for the few instructions that a patch writes: capstone, and the bits of a branch taken apart here.
-
-Source: Arm ARM (DDI 0487) C6.2 B, BL; Power ISA 3.1, book I, 2.4 (I-form branches).
-"""
+"""Two decoders for the few instructions that a patch writes: capstone, and the tables of `arch` for the proof."""
 
 from __future__ import annotations
 
@@ -9,16 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import architectures, constants
+from ftpatch.arch import Arch, constants
+from ftpatch.arch.proof_tables import tables_of
 from ftpatch.arrays import I64, U8, U32
 
 FAR = 1 << 40  # an address of no meaning, so that capstone's targets are distances
-NONE, JUMP, CALL = range(3)
-MNEMONIC = {JUMP: "b", CALL: "bl", NONE: "?"}
-TEXTS = {
-    0xD503_201F: "nop", 0xAA1E_03E9: "mov x9, x30", 0xD503_245F: "bti c",
-    0x6000_0000: "nop", 0x7C08_02A6: "mflr r0", 0x7C08_03A6: "mtlr r0",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,29 +22,23 @@ class Seen:
     why: tuple[str, ...]  # the decoders disagree, or one of them knows another instruction; empty: all is well
 
 
-def branches(arch: str, words: U32) -> tuple[U8, I64]:
+def branches(arch: Arch, words: U32) -> tuple[U8, I64]:
     """(what each word is, bytes to where it goes), by its bits."""
-    wide = words.astype(np.int64)
-    if arch == "arm64":
-        kind = np.where(wide >> 26 == 0b000101, JUMP, np.where(wide >> 26 == 0b100101, CALL, NONE))
-        distance = ((wide & 0x03FF_FFFF) ^ 0x0200_0000) - 0x0200_0000
-        return kind.astype(np.uint8), distance * 4
-    relative = (wide >> 26 == 18) & (wide & 2 == 0)
-    kind = np.where(relative, np.where(wide & 1, CALL, JUMP), NONE)
-    return kind.astype(np.uint8), ((wide & 0x03FF_FFFC) ^ 0x0200_0000) - 0x0200_0000
+    return tables_of(arch).branches(words)
 
 
-def both(arch: str, words: U32) -> Seen:
+def both(arch: Arch, words: U32) -> Seen:
     """What two decoders see in rows of words, of which the last is a direct branch and the others are known ones."""
     kind, distance = branches(arch, words[:, -1])
+    texts, mnemonic = tables_of(arch).texts, {0: "?", **tables_of(arch).mnemonics}
     # Branches are relative, so that a word means the same in every row: each is decoded once.
     plain, of_plain = np.unique(words[:, :-1], return_inverse=True)
     last, of_last = np.unique(words[:, -1], return_inverse=True)
     plain_text = [f"{name} {operands}".strip() for name, operands, _ in _capstone(arch, plain)]
-    sound = np.array([text == TEXTS.get(word) for text, word in zip(plain_text, plain.tolist(), strict=True)], bool)
+    sound = np.array([text == texts.get(word) for text, word in zip(plain_text, plain.tolist(), strict=True)], bool)
     seen = _capstone(arch, last)
     own_kind, own_distance = (column.tolist() for column in branches(arch, last))
-    agree = [(one[0], one[2]) == (MNEMONIC[is_], far) for one, is_, far in zip(seen, own_kind, own_distance,
+    agree = [(one[0], one[2]) == (mnemonic[is_], far) for one, is_, far in zip(seen, own_kind, own_distance,
              strict=True)]  # fmt: skip
     of_plain = of_plain.reshape(words[:, :-1].shape)
     right = sound[of_plain].all(axis=1) & np.array(agree, dtype=bool)[of_last.reshape(-1)]
@@ -60,20 +46,19 @@ def both(arch: str, words: U32) -> Seen:
     for row in np.flatnonzero(~right).tolist():
         name, _, far = seen[int(of_last.reshape(-1)[row])]
         text = [*(plain_text[at] for at in of_plain[row].tolist()), name]
-        wanted = [*(TEXTS.get(word, f"{word:#010x}") for word in words[row, :-1].tolist()), MNEMONIC[int(kind[row])]]
+        wanted = [*(texts.get(word, f"{word:#010x}") for word in words[row, :-1].tolist()), mnemonic[int(kind[row])]]
         why[row] = (f"a branch by {far:+#x} (capstone), {int(distance[row]):+#x} (own decoder)" if text == wanted else
                     f"{'; '.join(text) or 'no instruction'} (capstone), {'; '.join(wanted)} (own decoder)")  # fmt: skip
     return Seen(kind, distance, tuple(why))
 
 
-def _capstone(arch: str, words: U32) -> list[tuple[str, str, int]]:
+def _capstone(arch: Arch, words: U32) -> list[tuple[str, str, int]]:
     """By capstone, per word: mnemonic, operands, and for a direct branch the bytes to where it goes."""
     import capstone
 
-    mode = constants(capstone, next(one.capstone for one in architectures() if one.name == arch))
-    engine = capstone.Cs(*mode)
+    engine, direct = capstone.Cs(*constants(capstone, arch.capstone)), set(tables_of(arch).mnemonics.values())
     engine.skipdata = True  # a word that is no instruction is one step, too
     found = []
     for at, _, name, operands in engine.disasm_lite(words.astype("<u4").tobytes(), FAR):
-        found.append((name, operands, int(operands.removeprefix("#"), 0) - at if name in ("b", "bl") else 0))
+        found.append((name, operands, int(operands.removeprefix("#"), 0) - at if name in direct else 0))
     return found

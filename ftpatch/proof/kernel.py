@@ -10,13 +10,14 @@ from functools import partial
 
 import numpy as np
 
+from ftpatch.arch.proof_tables import CALL
 from ftpatch.arrays import I64, Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.proof.aims import Aim, Aims
 from ftpatch.proof.case import Case, SiteCalls
 from ftpatch.proof.changes import Runs
-from ftpatch.proof.decoders import CALL, both
+from ftpatch.proof.decoders import both
 from ftpatch.proof.emulate.expectation import Claim
 from ftpatch.proof.end import check_end
 from ftpatch.proof.literals import TYPE, check_literals
@@ -57,7 +58,7 @@ def _check_calls(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> d
         call, distance, why = stubs.call[at], stubs.distance[at], ("",) * len(at)
     else:
         at = np.flatnonzero(pairs.new == NEW)
-        seen = both(case.arch.name, pairs.words[at])
+        seen = both(case.arch, pairs.words[at])
         call, distance, why = pairs.va(pairs.branch_off)[at].view(np.int64), seen.distance, seen.why
         why = tuple(one or ("" if kind == CALL else "its branch is no call") for one, kind in zip(why, seen.kind,
                     strict=True))  # fmt: skip
@@ -99,11 +100,11 @@ def _own_taken_away(case: Case, pairs: Pairs, used: set[tuple[int, int]]) -> Non
     """Shared stubs of sites that were enabled, where nothing goes through them any more and nothing is left of them."""
     at, image = np.flatnonzero(pairs.disabled), case.before.image
     words = image.words(pairs.sec[at], pairs.branch_off[at], 0, 1)
-    where = pairs.va(pairs.branch_off)[at].view(np.int64) + both(case.arch.name, words).distance
+    where = pairs.va(pairs.branch_off)[at].view(np.int64) + both(case.arch, words).distance
     if pairs.shape.out_of_line:  # the stub's second word calls
         where += 4
         words = image.words(*image.place(where.view(np.uint64)), 0, 1)
-        where += both(case.arch.name, words).distance
+        where += both(case.arch, words).distance
     aims = Aims(case, pairs.shape.out_of_line, case.before)
     for va in np.unique(where).view(np.uint64).tolist():
         stub = aims.aim(va).shared
@@ -127,7 +128,7 @@ def _old_places(case: Case, pairs: Pairs, slots: Slots) -> I64:
     was = pairs.old == NEW
     found = np.zeros(len(pairs), dtype=np.int64)
     branch = pairs.va(pairs.branch_off)[was].view(np.int64)
-    found[was] = branch + both(case.arch.name, words[was]).distance - slots.literal
+    found[was] = branch + both(case.arch, words[was]).distance - slots.literal
     return found
 
 

@@ -12,7 +12,7 @@ from ftpatch.proof.pairs import Pairs
 from ftpatch.proof.sections import DATA, INIT_TEXT, TEXT
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 
-TYPE, PC64, REL64 = np.uint64(0xFFFF_FFFF), 260, 44
+TYPE = np.uint64(0xFFFF_FFFF)
 
 
 def check_relocations(case: Case, pairs: Pairs | None) -> None:
@@ -110,7 +110,7 @@ def _check_own(case: Case, sec: int, target: int, rows: Rows) -> None:
     """Relocations of what the patch brings along: of known types, inside their section."""
     image, modules = case.after.image, case.arch.modules
     assert modules is not None
-    code = {modules.branch, *case.arch.loader.calls, case.arch.abs64, PC64, REL64}
+    code = {modules.branch, *case.arch.loader.calls, case.arch.abs64, case.tables.distance64}
     known = {TEXT: code, INIT_TEXT: code, DATA: {case.arch.abs64}}.get(image.names[target], set())
     size = int(image.shdr["sh_size"][target])
     for row, (info, off) in enumerate(zip(rows["r_info"].tolist(), rows["r_offset"].tolist(), strict=True)):

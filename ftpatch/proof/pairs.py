@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from ftpatch.arch import Shape
+from ftpatch.arch.proof_tables import tables_of
 from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.identity import linker_stubs
@@ -151,8 +152,7 @@ def _states(side: Scan, shape: Shape, sec: I64, off: I64, words: U32) -> U8:
     if shape.called:
         at_home = _calls_home(image, shape, sec, off, words)
         found[old] = np.where(at_home[old], OLD, NEW)
-        nop = 0x6000_0000 if image.e_machine == 21 else 0xD503_201F
-        found[(words == nop).all(axis=1)] = RETIRED
+        found[(words == tables_of(image.arch).nop).all(axis=1)] = RETIRED
     return found
 
 
@@ -161,7 +161,7 @@ def _calls_home(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> M
     if image.linked:
         home = [va for va, name in linker_stubs(image).items() if name == shape.called]
         value = image.symbols.value(shape.called)
-        _, distance = branches("ppc64le" if image.e_machine == 21 else "arm64", words[:, -1])
+        _, distance = branches(image.arch, words[:, -1])
         aim = (image.va(sec, off).view(np.int64) + 4 * (words.shape[1] - 1) + distance).view(np.uint64)
         return np.isin(aim, np.array([*home, *([] if value is None else [value])], dtype=np.uint64))
     found = np.zeros(len(sec), dtype=bool)

@@ -88,12 +88,12 @@ def prove(
     Raises UsageError where they are not of one kind; what the readers say against the second is a finding.
     """
     first = before.image
-    if (first.e_machine, first.kind) != (after.e_machine, after.kind):
-        raise UsageError("the two files are not of one kind", after.path, found=f"{after.kind} of machine "
-                         f"{after.e_machine}", expected=f"{first.kind} of machine {first.e_machine}")  # fmt: skip
-    if not before.arch.contract:
+    if (first.arch, first.kind) != (after.arch, after.kind):
+        raise UsageError("the two files are not of one kind", after.path, found=f"{after.kind} of {after.arch.name}",
+                         expected=f"{first.kind} of {first.arch.name}")  # fmt: skip
+    if not before.arch.proof:
         raise UnsupportedError(f"verifying {before.arch.name} is not supported", first.path,
-                               expected=", ".join(one.name for one in architectures() if one.contract))  # fmt: skip
+                               expected=", ".join(one.name for one in architectures() if one.proof))  # fmt: skip
     try:
         one, two = _both(before, after, layout)
     except FtpatchError as error:

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arch import SiteStub
+from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.arrays import I64, U32, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import init_text
 from ftpatch.proof.aims import READ
 from ftpatch.proof.case import Case
-from ftpatch.proof.decoders import CALL, JUMP, both
+from ftpatch.proof.decoders import both
 from ftpatch.proof.pairs import NEW, Pairs
 
-MFLR_R0, MTLR_R0 = 0x7C08_02A6, 0x7C08_03A6
 REACH = 1 << 25  # bytes of a ppc64 branch, either way
 
 
@@ -93,7 +93,7 @@ def check_stubs(case: Case, pairs: Pairs, slots: Slots) -> Stubs:
     image, n = case.after.image, len(pairs)
     found = Stubs(*(np.zeros(n, dtype=np.int64) for _ in range(3)))
     at = np.flatnonzero(pairs.new == NEW)
-    seen = both(case.arch.name, pairs.words[at])
+    seen = both(case.arch, pairs.words[at])
     site = pairs.va(pairs.branch_off)[at].view(np.int64)
     aim = site + seen.distance
     words = image.words(*image.place(aim.view(np.uint64)), 0, 4)
@@ -128,15 +128,15 @@ def _misplaced(slots: Slots, slot: int, init: bool) -> str:
 
 def _check_words(case: Case, pairs: Pairs, at: I64, words: U32, aim: I64, site: I64, found: Stubs) -> None:
     """The four words: keep the return address, call, put it back, go on behind the site."""
-    name = case.arch.name
-    first, last = both(name, words[:, :2]), both(name, words[:, 2:])
-    right = (words[:, 0] == MFLR_R0) & (words[:, 2] == MTLR_R0) & (first.kind == CALL) & (last.kind == JUMP)
+    save, restore, text = case.tables.site_stub or (0, 0, "")
+    first, last = both(case.arch, words[:, :2]), both(case.arch, words[:, 2:])
+    right = (words[:, 0] == save) & (words[:, 2] == restore) & (first.kind == CALL) & (last.kind == JUMP)
     back = aim + 12 + last.distance
     for row, i in enumerate(at.tolist()):
         why = first.why[row] or last.why[row]
         if why or not right[row]:
             shown = " ".join(f"{word:08x}" for word in words[row].tolist())
-            pairs.say("verify-stub", i, f"its stub is {shown}, not mflr r0; bl; mtlr r0; b" + (f": {why}" * bool(why)))
+            pairs.say("verify-stub", i, f"its stub is {shown}, not {text}" + (f": {why}" * bool(why)))
         elif back[row] != site[row] + 4:
             pairs.say("verify-stub", i, f"its stub goes on {int(back[row] - site[row]):+#x} bytes from the site, "
                       "expected +0x4")  # fmt: skip
@@ -149,7 +149,7 @@ def check_empty(case: Case, pairs: Pairs, slots: Slots, stubs: Stubs) -> None:
     image = case.after.image
     was = np.flatnonzero((pairs.old == NEW) & pairs.differs)
     words = case.before.image.words(pairs.sec[was], pairs.branch_off[was], 0, 1)
-    slot = pairs.va(pairs.branch_off)[was].view(np.int64) + both(case.arch.name, words).distance - slots.literal
+    slot = pairs.va(pairs.branch_off)[was].view(np.int64) + both(case.arch, words).distance - slots.literal
     left = ~np.isin(slot, stubs.slot)
     pos = image.pos(*image.place(slot[left].view(np.uint64)))
     pos = pos[pos >= 0]

@@ -11,8 +11,10 @@ reading the file as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 
 from ftpatch.arch import Arch
+from ftpatch.arch.proof_tables import tables_of
 from ftpatch.elf.image import Image
 from ftpatch.proof.emulate.expectation import Claim, Outcome
 from ftpatch.proof.emulate.memory import Memory, image_memory
@@ -28,12 +30,6 @@ def emulate(image: Image, arch: Arch, claims: Sequence[Claim], seed: int = 1, me
     if memory is None:
         assert image.linked, "a relocatable file is executed as it is loaded"
         memory = image_memory(image, arch)
-    if arch.name == "arm64":
-        from ftpatch.proof.emulate import arm64
-
-        return arm64.run(memory, claims, seed)
-    if arch.name == "ppc64le":
-        from ftpatch.proof.emulate import ppc64le
-
-        return ppc64le.run(memory, claims, seed)
-    return Outcome(0, skipped=f"no emulator for {arch.name}")
+    machine = import_module(f"{__name__}.{tables_of(arch).emulator}")
+    outcome: Outcome = machine.run(memory, claims, seed)
+    return outcome

@@ -16,20 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arch import Arch
+from ftpatch.arch.proof_tables import Link, Spot, tables_of
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.emulate.memory import Block, Memory, Moved, kernel_constants
-from ftpatch.proof.emulate.relocate import APPLY, CALLS, STUB, Link, Spot
 
-# Module area and the rest of the kernel, per machine: on arm64 an ADRP reaches from one to the other, as in a kernel;
-# on ppc64 nothing does.
-AREAS = {"arm64": (0xFFFF_8000_0100_0000, 0xFFFF_8000_4100_0000),
-         "ppc64le": (0xC000_0010_0000_0000, 0xC000_0020_0000_0000)}  # fmt: skip
 FAKE_TOC = 0xC000_0000_0180_0000  # of a kernel that is not given
 GAP, APART = 1 << 16, 64
 MAX_SIZE = 1 << 26  # of a section that has no bytes in the file
-OURS, TOC, EM_PPC64 = "ftpatch", ".toc", 21
+OURS, TOC = "ftpatch", ".toc"
 
 
 @dataclass(frozen=True)
@@ -61,9 +57,9 @@ def load_module(image: Image, arch: Arch, kernel: Image | None = None) -> Loaded
     """A relocatable file as it is loaded. kernel: the one whose TOC and entries a trampoline of its own goes to."""
     assert not image.linked and arch.modules is not None
     base, contents, free = _lay_out(image, arch)
-    toc = _own_toc(image, base, free) if image.e_machine == EM_PPC64 else None
+    toc = _own_toc(image, base, free) if tables_of(arch).module_toc else None
     fakes = _fakes(image, arch, kernel)
-    link = Link(free, toc)
+    link = Link(free, toc, tables_of(arch).stub)
     _fill_jumps(image, arch, base, contents, fakes)
     for sec in (one for one in _relocated(image) if one in contents):
         _apply(image, sec, base, contents[sec], fakes, link)
@@ -73,7 +69,7 @@ def load_module(image: Image, arch: Arch, kernel: Image | None = None) -> Loaded
     runs = [(base[sec], bytes(content)) for sec, content in contents.items()] + [(free, bytes(link.stubs))]
     blocks = [Block(va, np.frombuffer(data, dtype=np.uint8)) for va, data in sorted(runs) if data]
     kernel_toc, toc_at = kernel_constants(kernel, arch) if kernel else (FAKE_TOC if arch.far else None, None)
-    memory = Memory(tuple(blocks), moved, True, kernel_toc, toc_at, toc, AREAS[arch.name][1])
+    memory = Memory(tuple(blocks), moved, True, kernel_toc, toc_at, toc, tables_of(arch).module_area[1])
     return Loaded(image, memory, tuple(base), fakes)
 
 
@@ -82,7 +78,7 @@ def _lay_out(image: Image, arch: Arch) -> tuple[list[int], dict[int, bytearray],
     modules = arch.modules
     jumps = len(arch.entries) * modules.jump if modules else 0
     member = np.flatnonzero((image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & (image.shdr["sh_size"] > 0)).tolist()
-    base, contents, at = [0] * len(image.shdr), {}, AREAS[arch.name][0]
+    base, contents, at = [0] * len(image.shdr), {}, tables_of(arch).module_area[0]
     free = 0
     for group in range(4):
         for sec in (one for one in member if _group(image, arch, one) == group):
@@ -110,8 +106,8 @@ def _group(image: Image, arch: Arch, sec: int) -> int:
 
 def _stub_room(image: Image) -> int:
     """Bytes for stubs: one for every call is more than enough."""
-    n = sum(int(np.isin(relocations_of(image, sec).kind, CALLS).sum()) for sec in _relocated(image))
-    return (n * STUB + GAP - 1) // GAP * GAP
+    n = sum(int(np.isin(relocations_of(image, sec).kind, image.arch.loader.calls).sum()) for sec in _relocated(image))
+    return (n * tables_of(image.arch).stub_size + GAP - 1) // GAP * GAP
 
 
 def _relocated(image: Image) -> list[int]:
@@ -130,7 +126,7 @@ def _fakes(image: Image, arch: Arch, kernel: Image | None) -> dict[str, int]:
     symbols = image.symbols
     rows = np.flatnonzero(symbols.shndx == t.SHN_UNDEF).tolist()[1:]
     names = dict.fromkeys([*arch.entries, *(symbols.name(row) for row in rows)])
-    found = {name: AREAS[arch.name][1] + APART * at for at, name in enumerate(names)}
+    found = {name: tables_of(arch).module_area[1] + APART * at for at, name in enumerate(names)}
     if kernel is not None and arch.far is not None:
         known = {name: kernel.symbols.value(name) for name in arch.entries}
         found |= {name: va for name, va in known.items() if va is not None}
@@ -148,7 +144,7 @@ def _fill_jumps(
             continue
         for number, name in enumerate(arch.entries):
             at = number * modules.jump
-            link = Link(base[sec] + at, None)
+            link = Link(base[sec] + at, None, tables_of(arch).stub)
             link.stub(fakes[name])
             contents[sec][at : at + modules.jump] = link.stubs[: modules.jump]
 
@@ -160,7 +156,7 @@ def _apply(image: Image, sec: int, base: list[int], content: bytearray, fakes: M
     names: dict[int, tuple[int, int, bool]] = {}
     for off, size, kind, row, more in zip(found.off.tolist(), found.size.tolist(), found.kind.tolist(),
                                           found.symbol.tolist(), addend, strict=True):  # fmt: skip
-        apply = APPLY.get(image.e_machine, {}).get(kind)
+        apply = tables_of(image.arch).apply.get(kind)
         if apply is None or not 0 <= off <= len(content) - size or row >= len(symbols.rows):
             continue
         if row not in names:

@@ -24,7 +24,7 @@ from ftpatch.proof.emulate import qemu_sandbox
 from ftpatch.proof.emulate.check import BIT64, first_difference, line, wrong_ops
 from ftpatch.proof.emulate.expectation import Claim, Outcome
 from ftpatch.proof.emulate.memory import Memory
-from ftpatch.proof.reach_ppc64le import SYSTEM_CALL, code_words
+from ftpatch.proof.emulate.reach_ppc64le import SYSTEM_CALL, code_words
 
 HOME = 1 << 32  # where the lowest 4 GiB of the file's addresses go
 SPAN = 1 << 38  # of addresses that can be laid out

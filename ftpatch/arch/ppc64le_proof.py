@@ -1,0 +1,140 @@
+"""ppc64le as the proof reads it.
+
+Source: Power ISA 3.1, book I, 2.4 (branches) and 3.3; OpenPOWER ELFv2, 3.5; arch/powerpc/kernel/module_64.c
+apply_relocate_add(), create_stub(), restore_r2().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ftpatch.arch.proof_tables import (
+    CALL,
+    JUMP,
+    NONE,
+    Apply,
+    Link,
+    ProofTables,
+    Spot,
+    Stub,
+    pointer64,
+    relative32,
+    relative64,
+)
+from ftpatch.arrays import I64, U8, U32
+
+NOP, BLR, BCTR, LD_R2_24 = 0x6000_0000, 0x4E80_0020, 0x4E80_0420, 0xE841_0018
+MFLR_R0, MTLR_R0 = 0x7C08_02A6, 0x7C08_03A6
+LD_R12, ADDIS_R12, ADDI_R12, MTCTR_R12 = 0xE98D_0000, 0x3D8C_0000, 0x398C_0000, 0x7D89_03A6
+HERE = 0x429F_0005  # bcl 20,31,$+4: always taken, to learn the address
+
+
+def branches(words: U32) -> tuple[U8, I64]:
+    """b and bl: opcode 18, relative; the lowest bit tells a call."""
+    wide = words.astype(np.int64)
+    relative = (wide >> 26 == 18) & (wide & 2 == 0)
+    kind = np.where(relative, np.where(wide & 1, CALL, JUMP), NONE)
+    return kind.astype(np.uint8), ((wide & 0x03FF_FFFC) ^ 0x0200_0000) - 0x0200_0000
+
+
+def conditional(word: int) -> bool:
+    return word >> 26 == 16 and word != HERE
+
+
+def low_half(word: int) -> int:
+    """The immediate in the lower half of a word, with its sign."""
+    return (word & 0xFFFF ^ 0x8000) - 0x8000
+
+
+def far(words: Sequence[int]) -> tuple[int, int] | None:
+    """ld r12,K(r13); addis r12,r12,X; addi r12,r12,Y; mtctr r12; bctr: (K, X:Y)"""
+    if len(words) < 5:
+        return None
+    shape = [words[0] & 0xFFFF_0003, words[1] >> 16, words[2] >> 16, *words[3:5]]
+    if shape != [LD_R12, ADDIS_R12 >> 16, ADDI_R12 >> 16, MTCTR_R12, BCTR]:
+        return None
+    return words[0] & 0xFFFC, (low_half(words[1]) << 16) + low_half(words[2])
+
+
+# -- the module loader -------------------------------------------------------------------------------------------------
+
+
+def stub(va: int, target: int, toc: int | None) -> Stub:
+    """struct ppc64_stub_entry: seven words of code, a magic number, the function's address."""
+    to = va - (toc or 0)
+    return Stub((
+        0x3D62_0000 | to + 0x8000 >> 16 & 0xFFFF,  # addis r11,r2,va@ha
+        0x396B_0000 | to & 0xFFFF,                 # addi  r11,r11,va@l
+        0xF841_0018,                               # std   r2,24(r1)
+        0xE98B_0020,                               # ld    r12,32(r11)
+        0x7D89_03A6,                               # mtctr r12
+        0x4E80_0420,                               # bctr
+        0, 0x7374_7562, target & 0xFFFF_FFFF, target >> 32,
+    ), pointer=32)  # fmt: skip
+
+
+def _rel24(link: Link, at: Spot) -> None:
+    """bl, b: to the local entry within the module; over a stub to what is outside, with the TOC loaded again."""
+    word, to = at.word(), at.value + at.local
+    if at.outside:
+        to = link.stub(at.value)
+        if word & 1 and at.off + 8 <= len(at.content) and at.word(4) == NOP:
+            at.put(LD_R2_24, more=4)
+    at.put(word & 0xFC00_0003 | to - at.va & 0x03FF_FFFC)
+
+
+def _half(of: str, toc: bool, ds: bool = False) -> Apply:
+    """A 16-bit field: low, high or high adjusted; relative to the TOC or to the place."""
+
+    def apply(link: Link, at: Spot) -> None:
+        value = at.value - (link.toc or 0) if toc else at.value - at.va
+        part = {"lo": value, "hi": value >> 16, "ha": value + 0x8000 >> 16}[of] & 0xFFFF
+        old = int.from_bytes(at.content[at.off : at.off + 2], "little")
+        at.put(old & 3 | part & 0xFFFC if ds else part, 2)
+
+    return apply
+
+
+def _toc(link: Link, at: Spot) -> None:
+    at.put(link.toc or 0, 8)
+    link.pointers[at.va] = link.toc or 0
+
+
+APPLY: dict[int, Apply] = {
+    10: _rel24,  # R_PPC64_REL24
+    26: relative32,  # REL32
+    38: pointer64,  # ADDR64
+    44: relative64,  # REL64
+    47: _half("lo", True),  # TOC16
+    48: _half("lo", True),  # TOC16_LO
+    49: _half("hi", True),  # TOC16_HI
+    50: _half("ha", True),  # TOC16_HA
+    51: _toc,  # TOC
+    63: _half("lo", True, True),  # TOC16_DS
+    64: _half("lo", True, True),  # TOC16_LO_DS
+    250: _half("lo", False),  # REL16_LO
+    251: _half("hi", False),  # REL16_HI
+    252: _half("ha", False),  # REL16_HA
+}
+
+TABLES = ProofTables(
+    branches=branches,
+    mnemonics={JUMP: "b", CALL: "bl"},
+    texts={NOP: "nop", MFLR_R0: "mflr r0", MTLR_R0: "mtlr r0"},
+    nop=NOP,
+    ends=(BLR, BCTR),
+    conditional=conditional,
+    returns=((BLR,),),
+    distance64=44,  # REL64
+    emulator="ppc64le",
+    apply=APPLY,
+    stub=stub,
+    stub_size=40,
+    # Nothing reaches from one to the other.
+    module_area=(0xC000_0010_0000_0000, 0xC000_0020_0000_0000),
+    module_toc=True,
+    site_stub=(MFLR_R0, MTLR_R0, "mflr r0; bl; mtlr r0; b"),
+    far=far,
+)

@@ -1,0 +1,158 @@
+"""What the proof knows of a machine: a second set of tables, written apart from those by which plans are made.
+
+A wrong encoding in one of the two sets is seen when a result is checked; so no table here takes a word from the other
+files of its machine. Relocations are applied to memory of the emulator alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from ftpatch.arch import Arch
+from ftpatch.arrays import I64, U8, U32
+
+NONE, JUMP, CALL = range(3)
+BIT64 = (1 << 64) - 1
+
+
+# -- what a module's loader does ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One relocation."""
+
+    content: bytearray  # of the section
+    off: int  # of the place, in that
+    va: int  # of the place
+    value: int  # symbol plus addend
+    local: int  # bytes from there to the local entry of a function that has two
+    outside: bool  # whether the symbol lives in another file
+
+    def word(self, more: int = 0) -> int:
+        return int.from_bytes(self.content[self.off + more : self.off + more + 4], "little")
+
+    def put(self, value: int, size: int = 4, more: int = 0) -> None:
+        self.content[self.off + more : self.off + more + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+
+
+@dataclass
+class Link:
+    """What relocating a module makes."""
+
+    free: int  # va from which stubs are laid down
+    toc: int | None  # the module's TOC pointer, if any
+    make_stub: Callable[[int, int, int | None], Stub]  # (its va, target, TOC)
+    stubs: bytearray = field(default_factory=bytearray)
+    pointers: dict[int, int] = field(default_factory=dict)  # va of a place → the address that it holds
+    _made: dict[int, int] = field(default_factory=dict)
+
+    def stub(self, target: int) -> int:
+        """Address of a stub that goes to the target."""
+        if target not in self._made:
+            va = self.free + len(self.stubs)
+            made = self.make_stub(va, target, self.toc)
+            if made.pointer is not None:
+                self.pointers[va + made.pointer] = target
+            self._made[target] = va
+            self.stubs += b"".join(word.to_bytes(4, "little") for word in made.words)
+            self.stubs += bytes(-len(self.stubs) % 8)
+        return self._made[target]
+
+
+@dataclass(frozen=True)
+class Stub:
+    """A stub that the loader makes for a call that does not reach."""
+
+    words: tuple[int, ...]
+    pointer: int | None = None  # byte offset of the target's address in it, where it holds one
+
+
+Apply = Callable[[Link, Spot], None]
+
+
+def pointer64(link: Link, at: Spot) -> None:
+    at.put(at.value, 8)
+    link.pointers[at.va] = at.value
+
+
+def relative64(link: Link, at: Spot) -> None:
+    at.put(at.value - at.va, 8)
+
+
+def relative32(link: Link, at: Spot) -> None:
+    at.put(at.value - at.va)
+
+
+# -- code --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Thunk:
+    """A shared stub that brings the ops in a register and enters the kernel's entry behind its own load of them."""
+
+    register: int
+    ops: int  # va
+    target: int  # va of the instruction that it jumps to
+    fault: str = ""  # why it must not be used, whatever it leads to
+
+
+@dataclass(frozen=True)
+class AddressPairs:
+    """The two instructions by which code forms an address, as it forms the end of the record table."""
+
+    # (words, va of the first, address) → the word indices of every pair that forms this address
+    find: Callable[[U32, int, int], list[tuple[int, int]]]
+    # (first word, second word, va of the first) → the address that they form
+    formed: Callable[[int, int, int], int]
+    # ((first, second) before, (first, second) after) → whether nothing but the address changed
+    same_else: Callable[[tuple[int, int], tuple[int, int]], bool]
+
+
+@dataclass(frozen=True)
+class ProofTables:
+    """One machine, as the proof reads it."""
+
+    # words → (NONE, JUMP or CALL for each, bytes to where a direct branch goes)
+    branches: Callable[[U32], tuple[U8, I64]]
+    # JUMP, CALL → capstone's mnemonic
+    mnemonics: Mapping[int, str]
+    # every other instruction that a patch writes into a site or its stub, as capstone writes it
+    texts: Mapping[int, str]
+    # what a call becomes that has no record any more
+    nop: int
+    # words that end a path: returns, and jumps to an address in a register
+    ends: tuple[int, ...]
+    # whether a word is a branch with a condition
+    conditional: Callable[[int], bool]
+    # whole functions that do nothing but return
+    returns: tuple[tuple[int, ...], ...]
+    # relocation type that fills in a distance of 64 bits
+    distance64: int
+    # module of ftpatch.proof.emulate that executes code of this machine
+    emulator: str
+    # relocation type → what it writes; others are left as they are
+    apply: Mapping[int, Apply]
+    # what the loader lays down for calls that do not reach
+    stub: Callable[[int, int, int | None], Stub]
+    # bytes of such a stub at most
+    stub_size: int
+    # va where modules lie in the emulator, and where the rest of the kernel begins
+    module_area: tuple[int, int]
+    # whether a module has a TOC of its own
+    module_toc: bool = False
+    # what a site's own stub out of line is: its first and third word, around a call, with a jump behind; its text
+    site_stub: tuple[int, int, str] | None = None
+    # (four words, va of the first) → the thunk that they are
+    thunk: Callable[[Sequence[int], int], Thunk | None] | None = None
+    # five words of a far stub → (where in the paca it finds the kernel's TOC, bytes from there to its target)
+    far: Callable[[Sequence[int]], tuple[int, int] | None] | None = None
+    address_pairs: AddressPairs | None = None
+
+
+def tables_of(arch: Arch) -> ProofTables:
+    """The tables of a machine whose results can be verified."""
+    found: ProofTables = import_module(arch.proof).TABLES
+    return found
