@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import resource
-import signal
 import struct
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -43,43 +41,28 @@ from elfedit import (
     Elf,
     original,
 )  # fmt: skip
+from limits import SPACE, limited
 
 from ftpatch.cli import run
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 10  # of one command on a file of 20 KiB; a healthy one takes a few milliseconds
 PEAK = 32 << 20  # bytes that one command may allocate for a file of 20 KiB
-SPACE = 1536 << 20  # address space of the commands that meet a huge file
 
 
 # -- guards ----------------------------------------------------------------------------------------------------
 
 
-class TooLong(BaseException):
-    """Not an Exception, so that the program cannot take it for a failure of its own."""
-
-
-def _too_long(signum: int, frame: FrameType | None) -> None:
-    raise TooLong
-
-
 @contextmanager
 def guarded() -> Iterator[None]:
-    """A limit on time and on the address space of this process, and on what is allocated inside."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = signal.signal(signal.SIGALRM, _too_long)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + SPACE, hard))
-    tracemalloc.start(1)
-    try:
-        yield
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    """A limit on time, on address space, and on what is allocated inside."""
+    with limited(SECONDS):
+        tracemalloc.start(1)
+        try:
+            yield
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
     assert peak < PEAK, f"{peak >> 20} MiB were allocated for a small file"
 
 

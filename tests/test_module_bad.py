@@ -7,20 +7,17 @@ import lzma
 import os
 import random
 import re
-import resource
-import signal
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 from elfwriter import ALLOC, ET_REL, EXEC, LOCAL, MINI, RELA, SECTION, Elf, as_code, parsed, rela, written
+from limits import limited
 from test_module import Export, kernel
 
 from ftpatch import api
@@ -36,7 +33,6 @@ from ftpatch.write import comparison, contents
 
 MINI_PPC = MINI.parent / "mini-ppc64le"
 ARM64, PPC64LE = MINI / "mini.ko", MINI_PPC / "mini.ko"
-SPACE = 1536 << 20  # address space that one command may take
 SECONDS = 5
 NOP, RET, ABS64 = 0xD503201F, 0xD65F03C0, 257
 
@@ -90,30 +86,6 @@ class Module:
 # -- one command -------------------------------------------------------------------------------------------------------
 
 
-class TooLong(BaseException):
-    """Not an Exception, so that the program cannot take it for a failure of its own."""
-
-
-def _too_long(signum: int, frame: FrameType | None) -> None:
-    raise TooLong
-
-
-@contextmanager
-def guarded() -> Iterator[None]:
-    """A limit on time and on address space."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = signal.signal(signal.SIGALRM, _too_long)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + SPACE, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 Command = Callable[..., tuple[int, str]]
 
 
@@ -129,7 +101,7 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
         path.write_bytes(content)
         out.unlink(missing_ok=True)
         capsys.readouterr()
-        with guarded():
+        with limited(SECONDS):
             code = run([verb, str(path), *options, *(("-o", str(out)) if verb == "enable" else ())])
         err = capsys.readouterr().err
         lines = [line for line in err.splitlines() if not line.startswith(("  ", "ftpatch: warning: "))]
