@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import zstandard
 
-from ftpatch.elf import debug_info, debug_names
+from ftpatch.elf import debug_names
+from ftpatch.elf.debug_info import attempt
 from ftpatch.elf.debug_lines import source_lines
+from ftpatch.elf.debug_stream import Steps, Stream
 from ftpatch.elf.image import Image, open_image
 from ftpatch.elf.tables import SHF_COMPRESSED
 
@@ -253,7 +255,7 @@ def test_references_to_a_name_without_measure_are_bounded() -> None:
 
 
 def test_a_step_too_many_is_refused() -> None:
-    steps = debug_info.Steps(2)
-    stream = debug_info.Stream(memoryview(b"abc"), steps)
+    steps = Steps(2)
+    stream = Stream(memoryview(b"abc"), steps)
     assert (stream.read(2), stream.tell()) == (b"ab", 2)
-    assert debug_info.attempt(lambda: stream.read(1), b"refused") == b"refused"
+    assert attempt(lambda: stream.read(1), b"refused") == b"refused"

@@ -27,7 +27,7 @@ import os
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import IO, Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.common.utils import struct_parse
@@ -42,8 +42,8 @@ from elftools.dwarf.ranges import BaseAddressEntry
 from elftools.dwarf.structs import DWARFStructs
 
 from ftpatch.arrays import U8
-from ftpatch.elf import tables as t
 from ftpatch.elf.debug_sections import NOTHING, section_content
+from ftpatch.elf.debug_stream import Steps, Stream, as_file
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError, FtpatchError
 
@@ -55,7 +55,6 @@ Span = tuple[int, int]  # [first va, va behind the last)
 FREE_STEPS = 100_000  # steps that any file may take, a tenth of a second
 MAX_STEPS = 1 << 26  # that no file may exceed: some minutes; the lines of all functions of a vmlinux take half of it
 STEPS_PER_BYTE = 4  # of the sections that are parsed, not only searched; a range list takes 2, a line program 3
-MAX_LEB = 64  # one-byte reads in a row with the top bit set; an array of sixteen bytes (DW_FORM_data16) is read so, too
 MAX_PROGRAM = 1 << 20  # bytes; the longest line program of Debian's vmlinux files (6.1, 6.12) has 370,441
 MAX_ABBREVS = 1 << 16  # bytes of one unit's table of abbreviations; the longest of those kernels has 5,856
 MAX_UNITS = 1 << 16  # of one file; Debian's vmlinux files have 2,500, an allyesconfig kernel some 30,000
@@ -84,60 +83,6 @@ def attempt(read: Callable[[], T], otherwise: D) -> T | D:
 
 
 # -- what pyelftools reads from -----------------------------------------------------------------------------------
-
-
-class Steps:
-    """How many steps are left, for all streams of an image together."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def take(self, n: int) -> None:
-        self.left -= n
-        if self.left < 0:
-            raise ElfError("debug information takes too many steps to read")
-
-
-class Stream:
-    """A section as a file that pyelftools reads from: without a copy, and counting its steps."""
-
-    __slots__ = ("_at", "_data", "_run", "_steps")
-
-    def __init__(self, data: memoryview, steps: Steps) -> None:
-        self._data, self._steps = data, steps
-        self._at = 0
-        self._run = 0  # bytes of an unfinished LEB128 number, as far as can be told from here
-
-    def read(self, size: int) -> bytes:
-        self._steps.take(1)
-        piece = bytes(self._data[self._at : self._at + size])
-        self._at += len(piece)
-        self._run = self._run + 1 if size == 1 and piece >= b"\x80" else 0
-        if self._run > MAX_LEB:
-            raise ElfError("debug information has a number without end")
-        return piece
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> None:
-        self._at = offset if whence == os.SEEK_SET else self._at + offset
-        self._run = 0
-        if self._at < 0:
-            raise ElfError("debug information refers to what is in front of a section")
-
-    def ahead(self, end: bytes) -> bytes:
-        """The next bytes up to the first `end`, which belongs to them, without reading them."""
-        piece = bytes(self._data[self._at : self._at + t.MAX_NAME])
-        return piece[: piece.find(end) + len(end)]
-
-    def tell(self) -> int:
-        self._steps.take(1)  # pyelftools asks for the position of an attribute that takes no bytes
-        return self._at
-
-
-def as_file(stream: Stream) -> IO[bytes]:
-    """A stream for pyelftools, which needs no more of a file than reading, seeking and telling."""
-    return cast("IO[bytes]", stream)
 
 
 class _Declarations(AbbrevTable):
