@@ -12,7 +12,7 @@ from ftpatch import trees
 from ftpatch.arrays import Mask
 from ftpatch.document.request import Request
 from ftpatch.errors import SelectionError
-from ftpatch.explanation.site import explain
+from ftpatch.explanation.site import explain_sites
 from ftpatch.explanation.untraceable import Absence, Named, absence, named
 from ftpatch.sites.scan import Scan, scan_file
 from ftpatch.sites.select import select
@@ -68,7 +68,7 @@ def explain_function(
     if len(index) > N_SITES:
         watch.note(f"{len(index)} sites; the first {N_SITES} are explained")
         selection.mask[index[N_SITES:]] = False
-    sites = [explain(scan, site, against) for site in index[:N_SITES].tolist()]
+    sites = explain_sites(scan, index[:N_SITES].tolist(), against)
     others = [] if name is None else [one for one in named(scan.image, scan.sites, func) if not one.has_site]
     return Explanation(scan, func, selection.mask, sites, others)
 

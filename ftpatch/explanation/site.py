@@ -19,7 +19,7 @@ from ftpatch.explanation.untraceable import TEXTS
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.plan.decide import make_plan, read_against
 from ftpatch.plan.plan import Plan
-from ftpatch.plan.request import EnableRequest
+from ftpatch.plan.request import Against, EnableRequest
 from ftpatch.sites.records import RecordTable
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES, SiteTable
@@ -47,8 +47,28 @@ ENDS = (
 )
 
 
-def explain(scan: Scan, index: int, against: Sequence[str] = ()) -> ExplainedRow:
-    """Everything about one site of a scanned file. index: in the site table."""
+def explain_sites(scan: Scan, index: Sequence[int], against: Sequence[str] = ()) -> list[ExplainedRow]:
+    """Everything about some sites of a scanned file. index: in the site table; against: what a module meets."""
+    from ftpatch.elf.debug_lines import source_lines
+
+    sites = scan.sites
+    placed = [site for site in index if sites.sec[site] >= 0]
+    # all at once: debug information is slow to open
+    lines = dict(zip(placed, source_lines(scan.image, [int(sites.entry_va[site]) for site in placed]), strict=True))
+    beside = _beside(scan, against)
+    return [_explain(scan, site, beside, lines.get(site)) for site in index]
+
+
+def _beside(scan: Scan, against: Sequence[str]) -> Against | FtpatchError:
+    """The files that a module will meet; or why they cannot be, which is then why enable refuses."""
+    try:
+        return read_against(scan, against)
+    except FtpatchError as error:
+        return error
+
+
+def _explain(scan: Scan, index: int, against: Against | FtpatchError, source: str | None) -> ExplainedRow:
+    """Everything about one site. source: the line of its function."""
     image, sites = scan.image, scan.sites
     plan = _plan(scan, index, against)
     refused = isinstance(plan, FtpatchError)
@@ -56,7 +76,7 @@ def explain(scan: Scan, index: int, against: Sequence[str] = ()) -> ExplainedRow
         "row": int(sites.row[index]) if sites.row[index] >= 0 else None,
         "function": sites.name(index),
         "symbols": symbols_at(image, sites, index),
-        "source": _source(image, sites, index),
+        "source": source,
         "slot": _slot(image, scan.records, int(sites.row[index])),
         "code": [_site_code(scan, index, plan)],
         "patch": None,
@@ -124,14 +144,6 @@ def symbols_at(image: Image, sites: SiteTable, index: int) -> list[EntrySymbol]:
     return entry_symbols
 
 
-def _source(image: Image, sites: SiteTable, index: int) -> str | None:
-    from ftpatch.elf.debug_lines import source_lines
-
-    if sites.sec[index] < 0:
-        return None
-    return source_lines(image, [int(sites.entry_va[index])])[0]
-
-
 def _slot(image: Image, records: RecordTable, row: int) -> SlotObject | None:
     """Where the record's value lives."""
     if row < 0:
@@ -152,11 +164,14 @@ def _slot(image: Image, records: RecordTable, row: int) -> SlotObject | None:
     }
 
 
-def _plan(scan: Scan, index: int, against: Sequence[str]) -> Plan | FtpatchError:
+def _plan(scan: Scan, index: int, against: Against | FtpatchError) -> Plan | FtpatchError:
+    """What enable would do with this site alone, or why it would not."""
+    if isinstance(against, FtpatchError):
+        return against
     chosen = np.zeros(len(scan.sites), dtype=bool)
     chosen[index] = True
     try:
-        return make_plan(scan, EnableRequest(chosen, against=read_against(scan, against)))
+        return make_plan(scan, EnableRequest(chosen, against=against))
     except FtpatchError as error:
         return error
 
