@@ -166,7 +166,8 @@ def test_the_version_is_the_packages() -> None:
 # -- what is a machine's fact stands in arch/ ------------------------------------------------------------------------
 
 MACHINE = re.compile(
-    r"\b(arm64|aarch64|ppc64|ppc64le|powerpc|x86_64|x86-64|amd64|riscv|s390x?|EM_\w+)\b", re.IGNORECASE
+    r"\b(arm64|aarch64|ppc64|ppc64le|powerpc|x86_64|x86-64|amd64|riscv|s390x?|(EM|ARM64|PPC|PPC64|X86)_\w+)\b",
+    re.IGNORECASE,
 )
 NAMED = re.compile(r"(?i)arm64|aarch64|ppc|powerpc|x86_64|riscv|s390")
 INSTRUCTION = re.compile(r"\b(bl|blr|bctr|bcl|mflr|mtlr|mtctr|adrp|bti|addis|addi|ldur|endbr64|paciasp|ret|eret)\b")
@@ -221,6 +222,7 @@ def test_facts_of_a_machine_stand_in_arch(name: str) -> None:
     ("code", "n"),
     [
         ("if arch.name == 'arm64': pass", 1), ("x = 'a word about PPC64'", 1), ("PPC_NOP", 1), ("image.e_machine", 1),
+        ("x = 'set PPC_FTRACE_OUT_OF_LINE'", 1),
         ("TABLE[arch.name]", 1), ("TABLE[case.arch.name]", 1), ("word == 0x6000_0000", 1), ("word == 0xD503_201F", 1),
         ("x = 'bl (the loader)'", 1), ("import arm64_things", 1), ("0xFFFF_FFFF", 0), ("0x8000_0000", 0),
         ("def f():\n 'arm64 is told here'", 0), ("TABLE[rule.name]", 0), ("x = 'blank'", 0), ("x & 0xFFFF_F000", 0),

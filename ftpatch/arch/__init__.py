@@ -84,10 +84,13 @@ _added: dict[str, Arch] = {}  # machines that were registered from outside, by n
 
 # What a new machine has to fill, tier by tier. A tier not reached is refused in words, never by a crash.
 #
-#   scan, check, explain, diff   name, e_machine, call, shapes, relative, none, abs64, abs32, wide; entries and
-#                                read_entry, so that an image without records shows its layout; local_entry,
-#                                dotted_names, max_offset, compares_first, jumps, capstone, log where its kernels have
-#                                something of the kind
+#   scan, check, explain, diff   name, e_machine, nop, call, shapes, relative, none, abs64, abs32, wide; entries and
+#                                read_entry, so that an image without records shows its layout. Sites are bytes: the
+#                                `unit` of `call` and of the shapes is 4 where every instruction is an aligned word, 1
+#                                where instructions have any length and lie at any address (tests/toy_machine.py).
+#                                Where its kernels have something of the kind: local_entry, dotted_names, max_offset,
+#                                compares_first, jumps, capstone, log, layout_options, skip_option, alternatives,
+#                                exchangeable and cache_line
 #   image                        boot
 #   enable, disable, drop        contract, keeps_contract, echoes; skips_zero and table_end, by which records may leave
 #   one ops per site             ops_thunk, or site_stub where sites are out of line

@@ -103,6 +103,8 @@ class SiteStub:
     # symbols of the areas, in the order in which the kernel fills them; of the one for init text
     text: tuple[str, ...]
     init: str
+    # the configuration option that sizes the first area
+    reserve_option: str
 
 
 @dataclass(frozen=True)

@@ -272,6 +272,7 @@ ARCH = Arch(
         back_at=12,
         text=("ftrace_ool_stub_text", "ftrace_ool_stub_text_end"),
         init="ftrace_ool_stub_inittext",
+        reserve_option="PPC_FTRACE_OUT_OF_LINE_NUM_RESERVE",
     ),
     loader=LOADER,
     modules=MODULES,

@@ -96,7 +96,8 @@ def stub_count(case: Case) -> Iterator[Hit]:
 def ool_reserve(case: Case) -> Iterator[Hit]:
     """Sites too far from the stubs at the end of the text for those kept at its start."""
     shape = case.the().shape
-    if shape is None or not shape.out_of_line:
+    stub = case.arch.site_stub
+    if shape is None or not shape.out_of_line or stub is None:
         return
     near, end, _ = _areas(case)
     va, init = _recorded(case)
@@ -105,7 +106,7 @@ def ool_reserve(case: Case) -> Iterator[Hit]:
     if need > near.n:
         advice = (need + need // 8 + 1023) // 1024 * 1024
         yield Hit(f"{need} sites of text cannot reach {end.name}, {near.n} stubs are reserved near them: "
-                  f"set PPC_FTRACE_OUT_OF_LINE_NUM_RESERVE to {advice}", count=need - near.n)  # fmt: skip
+                  f"set {stub.reserve_option} to {advice}", count=need - near.n)  # fmt: skip
 
 
 FINDS = {
