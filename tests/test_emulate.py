@@ -13,7 +13,7 @@ from ftpatch.arch import Arch, arch_of
 from ftpatch.arch import arm64_module as arm_code
 from ftpatch.arch import ppc64le_module as ppc_code
 from ftpatch.elf.image import Image, open_image
-from ftpatch.proof.emulate import Claim, Outcome, arm64, emulate, ppc64le, qemu_sandbox
+from ftpatch.proof.emulate import Outcome, SiteExpectation, arm64, emulate, ppc64le, qemu_sandbox
 from ftpatch.proof.emulate import guest_ppc64le as guest
 from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.emulate.memory import Block, Memory, Moved, _around, image_memory
@@ -41,7 +41,7 @@ def branch_target(memory: Memory, arch: Arch, va: int) -> int:
     return va + ((word & 0x03FF_FFFC ^ 0x0200_0000) - 0x0200_0000)
 
 
-def claims_of(image: Image, arch: Arch, memory: Memory, sites: SiteTable) -> list[Claim]:
+def claims_of(image: Image, arch: Arch, memory: Memory, sites: SiteTable) -> list[SiteExpectation]:
     """A claim for every enabled site of a linked image that calls a kernel entry, straight or over a shared stub."""
     assert sites.shape is not None
     value = image.symbols.value
@@ -60,7 +60,9 @@ def claims_of(image: Image, arch: Arch, memory: Memory, sites: SiteTable) -> lis
         elif to != own and arch.name == "arm64":
             target = own + entry.resume
         wanted = ops if entry.literal else None
-        found.append(Claim(sites.name(at) or hex(branch), int(sites.local_va[at]), branch + 4, target, wanted))
+        found.append(
+            SiteExpectation(sites.name(at) or hex(branch), int(sites.local_va[at]), branch + 4, target, wanted)
+        )
     return found
 
 
@@ -109,7 +111,7 @@ def proved_module(path: Path, layout: str, hook: str = "", kernel: Path | None =
         moved = loaded.base[int(sites.sec[at])] - int(image.base[sites.sec[at]])
         branch = int(sites.branch_va[at]) + moved
         name = sites.name(at) or hex(branch)
-        claims.append(Claim(name, int(sites.local_va[at]) + moved, branch + 4, target, ops, bool(hook)))
+        claims.append(SiteExpectation(name, int(sites.local_va[at]) + moved, branch + 4, target, ops, bool(hook)))
     return emulate(image, arch, claims, memory=loaded.memory)
 
 
@@ -188,7 +190,7 @@ def arm(
     target: int = TARGET,
 ) -> str:
     """The failure of one site at BASE, or nothing."""
-    claim = Claim("f", BASE, RESUME, target, ops, tail)
+    claim = SiteExpectation("f", BASE, RESUME, target, ops, tail)
     outcome = arm64.run(memory_of({TARGET: [0] * 8, **code}, moves), [claim], 1)
     assert outcome.n == 1 and not outcome.skipped
     return "".join(outcome.failures)
@@ -261,7 +263,7 @@ def test_a_literal_is_relocated_exactly_once(filled: int, packed: int, holds: bo
     place = np.array([BASE - 8], dtype=u64)
     moved = Moved(np.repeat(place, filled), np.full(filled, OPS, u64), np.repeat(place, packed))
     blocks = memory_of({**literal(OPS), TARGET: [0]}).blocks
-    outcome = arm64.run(Memory(blocks, moved, True), [Claim("f", BASE, RESUME, TARGET, OPS)], 1)
+    outcome = arm64.run(Memory(blocks, moved, True), [SiteExpectation("f", BASE, RESUME, TARGET, OPS)], 1)
     assert (outcome.failures == ()) == holds
 
 
@@ -334,7 +336,7 @@ def test_what_is_said_twice_of_memory_is_taken_from_the_first(
 
 def test_the_same_seed_gives_the_same_words() -> None:
     bad = memory_of({BASE: [NOP, *GOOD[1:]], TARGET: [0]})
-    claim = Claim("f", BASE, RESUME, TARGET, None)
+    claim = SiteExpectation("f", BASE, RESUME, TARGET, None)
     first, again, other = (arm64.run(bad, [claim], seed).failures for seed in (1, 1, 2))
     assert first == again != other
 
@@ -355,7 +357,10 @@ def ppc(
     """The failure of one site at BASE, or nothing; a second site, which is good, must not suffer."""
     other = BASE + 0x800
     memory = memory_of({**code, other: [MFLR_R0, jump(other + 4, TARGET), PPC_NOP]}, moves, own_toc=toc)
-    claims = [Claim("f", BASE, resume, target, ops, tail), Claim("g", other, other + 8, TARGET, None)]
+    claims = [
+        SiteExpectation("f", BASE, resume, target, ops, tail),
+        SiteExpectation("g", other, other + 8, TARGET, None),
+    ]
     outcome = ppc64le.run(memory, claims, 1)
     assert outcome.n == 2 and not outcome.skipped
     assert not any(failure.startswith("g") for failure in outcome.failures)
@@ -476,7 +481,7 @@ def test_a_slot_with_other_ops_fails() -> None:
 def test_a_target_that_is_a_site_itself_is_run_apart() -> None:
     """A trap stands at a target; the site that begins there would come to it first."""
     memory = memory_of({BASE: INLINE, TARGET: [MFLR_R0, jump(TARGET + 4, STUB), PPC_NOP]})
-    claims = [Claim("f", BASE, RESUME, TARGET, None), Claim("g", TARGET, TARGET + 8, STUB, None)]
+    claims = [SiteExpectation("f", BASE, RESUME, TARGET, None), SiteExpectation("g", TARGET, TARGET + 8, STUB, None)]
     assert ppc64le.run(memory, claims, 1) == Outcome(2)
 
 
@@ -484,15 +489,18 @@ def test_a_target_that_is_a_site_itself_is_run_apart() -> None:
 def test_code_without_end_is_stopped_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ppc64le, "SECONDS", 1.0)
     memory = memory_of({BASE: [0x4800_0000], TARGET: INLINE})  # b .
-    claims = [Claim("f", BASE, RESUME, STUB, None), Claim("g", TARGET, TARGET + 8, BASE + 0x2_0000, None)]
+    claims = [
+        SiteExpectation("f", BASE, RESUME, STUB, None),
+        SiteExpectation("g", TARGET, TARGET + 8, BASE + 0x2_0000, None),
+    ]
     first, second = ppc64le.run(memory, claims, 1).failures
     assert first == f"f: never arrives at the target: found no end within 1 s, expected {STUB:#x}"
-    assert second.startswith("g: never arrives at the target: found no end within 1 s, in an earlier claim, expected ")
+    assert second.startswith("g: never arrives at the target: found no end within 1 s, in an earlier site, expected ")
 
 
 def test_without_qemu_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    outcome = ppc64le.run(memory_of({BASE: INLINE}), [Claim("f", BASE, RESUME, TARGET, None)], 1)
+    outcome = ppc64le.run(memory_of({BASE: INLINE}), [SiteExpectation("f", BASE, RESUME, TARGET, None)], 1)
     assert outcome == Outcome(0, skipped="no qemu-ppc64le (Debian package qemu-user)")
 
 

@@ -15,7 +15,7 @@ from ftpatch.arch.proof_tables import ProofTables, tables_of
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.finding import Finding
-from ftpatch.proof.emulate.expectation import Claim
+from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.emulate.memory import Memory
 from ftpatch.sites.scan import Scan
 
@@ -49,7 +49,7 @@ NO_CALLS = SiteCalls(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, 
 
 
 @dataclass(frozen=True)
-class Owned:
+class AccountedBytes:
     """Bytes that may differ: where, how many from each position, and what they are."""
 
     kind: str
@@ -66,13 +66,13 @@ class Case:
     after: Scan
     intent: Intent | None = None  # None: nobody says what was wished
     findings: list[Finding] = field(default_factory=list)
-    owned: list[Owned] = field(default_factory=list)  # bytes that an edit of a legal kind explains
+    accounted: list[AccountedBytes] = field(default_factory=list)  # bytes that an edit of a legal kind explains
     kinds: Counter[str] = field(default_factory=Counter)  # how many edits of each kind
     calls: SiteCalls = NO_CALLS
     gone: I64 = field(default_factory=lambda: np.zeros(0, np.int64))  # rows of `before` whose records left
     returned: tuple[I64, I64] = NO_PLACES  # (section, offset) of the records of `after` that are new
-    claims: list[Claim] = field(default_factory=list)  # what is to be seen when sites are executed
-    more_claims: Callable[[], None] | None = None  # adds those that cost time, when something is executed at all
+    expectations: list[SiteExpectation] = field(default_factory=list)  # what is to be seen when sites are executed
+    expect_later: Callable[[], None] | None = None  # adds those that cost time, when something is executed at all
     unclaimed: list[str] = field(default_factory=list)  # sites of which one execution shows nothing, and why
     notes: list[str] = field(default_factory=list)
     pairs: Pairs | None = None  # the sites of both files, side by side
@@ -105,11 +105,11 @@ class Case:
             Finding(rule, "error", message, self.after.image.path, function, row, section, off, pos=pos)
         )
 
-    def own(self, kind: str, pos: I64 | Sequence[int], width: int) -> None:
+    def account_for(self, kind: str, pos: I64 | Sequence[int], width: int) -> None:
         """These bytes may differ."""
         places = np.asarray(pos, dtype=np.int64)
         if len(places) and width:
-            self.owned.append(Owned(kind, places, width))
+            self.accounted.append(AccountedBytes(kind, places, width))
 
     def all_findings(self) -> tuple[Finding, ...]:
         """The findings by rule, in the order in which the rules were first broken; what was too much is one more."""

@@ -61,7 +61,7 @@ def differences(before: U8, after: U8) -> Runs:
 
 def count_kinds(case: Case, runs: Runs) -> None:
     """How many edits of each kind were recognised."""
-    for one in case.owned:
+    for one in case.accounted:
         case.kinds[one.kind] += int(runs.touch(one.pos, one.width).sum())
     for kind in [kind for kind, n in case.kinds.items() if not n]:
         del case.kinds[kind]
@@ -76,10 +76,10 @@ def uncovered(runs: Runs, ranges: Sequence[tuple[I64, int]]) -> list[tuple[int, 
             for part in _outside(start, end, low, high)]  # fmt: skip
 
 
-def report_unowned(case: Case, runs: Runs) -> None:
+def report_unexplained(case: Case, runs: Runs) -> None:
     """A finding for each difference, or group of near ones, that no edit of a legal kind explains."""
     left: list[tuple[int, int]] = []
-    for first, behind in uncovered(runs, [(one.pos, one.width) for one in case.owned]):
+    for first, behind in uncovered(runs, [(one.pos, one.width) for one in case.accounted]):
         if left and first - left[-1][1] <= NEAR:
             left[-1] = left[-1][0], behind
         else:

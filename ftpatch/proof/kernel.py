@@ -14,17 +14,17 @@ from ftpatch.arch.proof_tables import CALL
 from ftpatch.arrays import I64, Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.proof.aims import Aim, Aims
+from ftpatch.proof.call_targets import CallTarget, CallTargets
 from ftpatch.proof.case import Case, SiteCalls
 from ftpatch.proof.changes import Runs
 from ftpatch.proof.decoders import both
-from ftpatch.proof.emulate.expectation import Claim
-from ftpatch.proof.end import check_end
-from ftpatch.proof.literals import TYPE, check_literals
+from ftpatch.proof.emulate.expectation import SiteExpectation
+from ftpatch.proof.kernel_stubs import Slots, Stubs, check_empty, check_stubs, free_before, slots_of
+from ftpatch.proof.ops_pointers import TYPE, check_ops_pointers
 from ftpatch.proof.pairs import NEW, Pairs, pair_up
-from ftpatch.proof.stubs import Slots, Stubs, check_empty, check_stubs, free_before, slots_of
-from ftpatch.proof.table import check_records, own_slots
-from ftpatch.proof.words import check_words
+from ftpatch.proof.record_table import account_for_slots, check_records
+from ftpatch.proof.site_words import check_words
+from ftpatch.proof.table_end import check_end
 from ftpatch.sites.records import SLOT
 
 
@@ -36,22 +36,22 @@ def check_kernel(case: Case, runs: Runs) -> None:
         check_words(case, pairs)
         slots = slots_of(case) if pairs.shape.out_of_line else None
         stubs = check_stubs(case, pairs, slots) if slots else None
-        aims = _check_calls(case, pairs, runs, stubs)
+        targets = _check_calls(case, pairs, runs, stubs)
         literal = _literal_places(pairs, slots, stubs)
         old_literal = _old_places(case, pairs, slots) if slots else np.where(pairs.old == NEW, literal, 0)
-        ops = check_literals(case, pairs, aims, literal, "stub" if slots else "site")
+        ops = check_ops_pointers(case, pairs, targets, literal, "stub" if slots else "site")
         if slots and stubs:
             check_empty(case, pairs, slots, stubs)
         places = old_literal[pairs.old == NEW], literal[pairs.new == NEW]
-        case.more_claims = partial(_claim, case, pairs, aims, ops)
-        case.calls = _calls(pairs, aims, ops)
+        case.expect_later = partial(_expect_sites, case, pairs, targets, ops)
+        case.calls = _calls(pairs, targets, ops)
     check_records(case, pairs)
-    own_slots(case)
+    account_for_slots(case)
     check_end(case)
     _check_relocations(case, *places)
 
 
-def _check_calls(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> dict[int, Aim]:
+def _check_calls(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> dict[int, CallTarget]:
     """Where each enabled site's call leads, by pair; findings for those that lead nowhere good."""
     if stubs is not None:
         at = np.flatnonzero(stubs.call)
@@ -62,21 +62,21 @@ def _check_calls(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> d
         call, distance, why = pairs.va(pairs.branch_off)[at].view(np.int64), seen.distance, seen.why
         why = tuple(one or ("" if kind == CALL else "its branch is no call") for one, kind in zip(why, seen.kind,
                     strict=True))  # fmt: skip
-    aims, found = Aims(case, stubs is not None, case.after), {}
+    targets, found = CallTargets(case, stubs is not None, case.after), {}
     init = _init_only(case)
     outside = ~in_init_text(case.after.image, pairs.va(pairs.off))[at]
     where = (call + distance).view(np.uint64)
     for i, va, text, stays in zip(at.tolist(), where.tolist(), why, outside.tolist(), strict=True):
-        aim = found[i] = aims.aim(va)
-        text = text or aim.why or ("" if case.forced else aim.doubt)
-        if not text and stays and aim.shared is not None and aim.shared[0] == init:
+        target = found[i] = targets.at(va)
+        text = text or target.why or ("" if case.forced else target.doubt)
+        if not text and stays and target.shared is not None and target.shared[0] == init:
             text = "by a trampoline that is freed with init memory"
         if text:
             pairs.say("verify-branch", i, f"its call goes to {va:#x}, {text}")
             del found[i]
-    shared = {aim.shared for aim in found.values() if aim.shared}
+    shared = {target.shared for target in found.values() if target.shared}
     _check_shared(case, runs, shared)
-    _own_taken_away(case, pairs, shared)
+    _account_for_removed_stubs(case, pairs, shared)
     return found
 
 
@@ -91,12 +91,12 @@ def _check_shared(case: Case, runs: Runs, stubs: set[tuple[int, int]]) -> None:
         pos = case.after.image.pos_of_va(va)
         if not runs.touch(np.array([pos], dtype=np.int64), size)[0]:
             continue
-        case.own("shared stub", [pos], size)
+        case.account_for("shared stub", [pos], size)
         if why := free_before(case.before.image, va, size):
             case.say("verify-stub", f"a shared stub of {size} bytes stands at {va:#x}, {why}", pos=pos)
 
 
-def _own_taken_away(case: Case, pairs: Pairs, used: set[tuple[int, int]]) -> None:
+def _account_for_removed_stubs(case: Case, pairs: Pairs, used: set[tuple[int, int]]) -> None:
     """Shared stubs of sites that were enabled, where nothing goes through them any more and nothing is left of them."""
     at, image = np.flatnonzero(pairs.disabled), case.before.image
     words = image.words(pairs.sec[at], pairs.branch_off[at], 0, 1)
@@ -105,12 +105,12 @@ def _own_taken_away(case: Case, pairs: Pairs, used: set[tuple[int, int]]) -> Non
         where += 4
         words = image.words(*image.place(where.view(np.uint64)), 0, 1)
         where += both(case.arch, words).distance
-    aims = Aims(case, pairs.shape.out_of_line, case.before)
+    targets = CallTargets(case, pairs.shape.out_of_line, case.before)
     for va in np.unique(where).view(np.uint64).tolist():
-        stub = aims.aim(va).shared
+        stub = targets.at(va).shared
         pos = image.pos_of_va(stub[0]) if stub else -1
         if stub and stub not in used and pos >= 0 and not case.after.image.data[pos : pos + stub[1]].any():
-            case.own("stub taken away", [pos], stub[1])
+            case.account_for("stub taken away", [pos], stub[1])
 
 
 def _literal_places(pairs: Pairs, slots: Slots | None, stubs: Stubs | None) -> I64:
@@ -132,25 +132,27 @@ def _old_places(case: Case, pairs: Pairs, slots: Slots) -> I64:
     return found
 
 
-def _calls(pairs: Pairs, aims: dict[int, Aim], ops: dict[int, int]) -> SiteCalls:
+def _calls(pairs: Pairs, targets: dict[int, CallTarget], ops: dict[int, int]) -> SiteCalls:
     """Where the calls end that lead where a site may call."""
-    at = sorted(aims)
-    found = [(aims[i].target, aims[i].ops or ops.get(i, 0)) for i in at]  # Python objects, one per site already
+    at = sorted(targets)
+    found = [(targets[i].target, targets[i].ops or ops.get(i, 0)) for i in at]  # Python objects, one per site already
     target, ops_va = np.array(found, dtype=np.uint64).reshape(-1, 2).T
     return SiteCalls(pairs.pos[np.array(at, dtype=np.int64)], target, ops_va)
 
 
-def _claim(case: Case, pairs: Pairs, aims: dict[int, Aim], ops: dict[int, int]) -> None:
+def _expect_sites(case: Case, pairs: Pairs, targets: dict[int, CallTarget], ops: dict[int, int]) -> None:
     """What is to be seen when the enabled sites are executed."""
     resume = pairs.va(pairs.branch_off + 4)
     base = case.after.image.base
-    for at, aim in aims.items():
-        if aim.doubt:
+    for at, target in targets.items():
+        if target.doubt:
             case.unclaimed.append(f"{pairs.name(at)}: what it calls was taken by force")
             continue
         entry = int(base[int(pairs.sec[at])]) + pairs.entry_off(at)
-        wanted = aim.ops if aim.ops is not None else ops.get(at)
-        case.claims.append(Claim(pairs.name(at), entry, int(resume[at]), aim.behind or aim.target, wanted))
+        wanted = target.ops if target.ops is not None else ops.get(at)
+        case.expectations.append(
+            SiteExpectation(pairs.name(at), entry, int(resume[at]), target.behind or target.target, wanted)
+        )
 
 
 def _check_relocations(case: Case, old_places: I64, new_places: I64) -> None:
@@ -167,7 +169,7 @@ def _check_relocations(case: Case, old_places: I64, new_places: I64) -> None:
         of_slot = (some["r_offset"] >= start) & (some["r_offset"] < end) & (some["r_offset"] % np.uint64(SLOT) == 0)
         ours = of_slot | np.isin(some["r_offset"], places[places != 0].view(np.uint64))
         bad |= ~(_empty(some) | (ours & ((some["r_info"] & TYPE) == case.arch.relative)))
-    case.own("relocation", pos[rows], t.RELA.itemsize)
+    case.account_for("relocation", pos[rows], t.RELA.itemsize)
     for row in rows[bad].tolist():
         one, two = (f"r_offset {int(some['r_offset'][row]):#x}, r_info {int(some['r_info'][row]):#x}, "
                     f"r_addend {int(some['r_addend'][row]):#x}" for some in (old, new))  # fmt: skip

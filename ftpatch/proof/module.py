@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ftpatch.proof.calls import check_calls, check_rest
 from ftpatch.proof.case import Case
-from ftpatch.proof.module_relocations import check_relocations, own_record_slots
+from ftpatch.proof.module_calls import check_calls, check_rest
+from ftpatch.proof.module_relocations import account_for_record_slots, check_relocations
 from ftpatch.proof.pairs import pair_up
+from ftpatch.proof.record_table import check_records
 from ftpatch.proof.sections import check_sections
-from ftpatch.proof.table import check_records
-from ftpatch.proof.words import check_words
+from ftpatch.proof.site_words import check_words
 
 
 def check_module(case: Case) -> None:
@@ -19,7 +19,7 @@ def check_module(case: Case) -> None:
     if pairs is not None:
         check_words(case, pairs)
     check_records(case, pairs)
-    own_record_slots(case)
+    account_for_record_slots(case)
     check_relocations(case, pairs)
     if pairs is not None:
         check_calls(case, pairs)

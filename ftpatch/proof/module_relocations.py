@@ -34,12 +34,12 @@ def check_relocations(case: Case, pairs: Pairs | None) -> None:
             _check_table(case, pairs, sec, target, old.rows(sec, t.RELA) if sec < n else rows[:0], rows)
 
 
-def _own_rows(case: Case, sec: int, n: int) -> None:
+def _account_for_rows(case: Case, sec: int, n: int) -> None:
     """The rows of a table that did not move may differ: every one of them was looked at."""
     old, new = case.before.image.shdr, case.after.image.shdr
     if sec < len(old) and old["sh_offset"][sec] == new["sh_offset"][sec]:
         start = int(old["sh_offset"][sec])
-        case.own("relocation", start + t.RELA.itemsize * np.arange(n, dtype=np.int64), t.RELA.itemsize)
+        case.account_for("relocation", start + t.RELA.itemsize * np.arange(n, dtype=np.int64), t.RELA.itemsize)
 
 
 def _check_table(case: Case, pairs: Pairs | None, sec: int, target: int, old: Rows, new: Rows) -> None:
@@ -69,7 +69,7 @@ def _check_table(case: Case, pairs: Pairs | None, sec: int, target: int, old: Ro
     case.kinds["relocation changed"] += int(((stay != kept) & redirected).sum())
     case.kinds["relocation added"] += len(new) - len(kept)
     case.kinds["relocation taken out"] += len(old) - len(kept)
-    _own_rows(case, sec, min(len(old), len(new)))
+    _account_for_rows(case, sec, min(len(old), len(new)))
 
 
 def _hits(pairs: Pairs, which: Mask, case: Case, modules: Modules, offset: Rows, kind: Rows) -> Mask:
@@ -91,10 +91,10 @@ def _check_records(case: Case, sec: int, old: Rows, new: Rows) -> None:
         back = case.kinds["record returned"] and info & 0xFFFF_FFFF == case.arch.abs64 and kinds[row] == t.STT_SECTION
         if (info, addend) not in before and not back:
             _say(case, sec, row, f"{_text(case, new[row])} is none that was there")
-    _own_rows(case, sec, min(len(old), len(new)))
+    _account_for_rows(case, sec, min(len(old), len(new)))
 
 
-def own_record_slots(case: Case) -> None:
+def account_for_record_slots(case: Case) -> None:
     """The words of record sections: what stood in some slot before, as slots close up."""
     old, new = case.before.image, case.after.image
     for sec in old.sections_named(*RECORD_SECTIONS):
@@ -103,7 +103,7 @@ def own_record_slots(case: Case) -> None:
         words = [image.content(sec).tobytes() for image in (old, new)]
         known = {words[0][at : at + 8] for at in range(0, len(words[0]), 8)}
         right = [at for at in range(0, len(words[1]), 8) if words[1][at : at + 8] in known]
-        case.own("record", int(old.shdr["sh_offset"][sec]) + np.array(right, dtype=np.int64), 8)
+        case.account_for("record", int(old.shdr["sh_offset"][sec]) + np.array(right, dtype=np.int64), 8)
 
 
 def _check_own(case: Case, sec: int, target: int, rows: Rows) -> None:

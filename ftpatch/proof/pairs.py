@@ -162,8 +162,8 @@ def _calls_home(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> M
         home = [va for va, name in linker_stubs(image).items() if name == shape.called]
         value = image.symbols.value(shape.called)
         _, distance = branches(image.arch, words[:, -1])
-        aim = (image.va(sec, off).view(np.int64) + 4 * (words.shape[1] - 1) + distance).view(np.uint64)
-        return np.isin(aim, np.array([*home, *([] if value is None else [value])], dtype=np.uint64))
+        goes_to = (image.va(sec, off).view(np.int64) + 4 * (words.shape[1] - 1) + distance).view(np.uint64)
+        return np.isin(goes_to, np.array([*home, *([] if value is None else [value])], dtype=np.uint64))
     found = np.zeros(len(sec), dtype=bool)
     for one in np.unique(sec).tolist():
         rows = relocations_of(image, one)

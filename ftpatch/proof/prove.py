@@ -17,7 +17,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
 from ftpatch.finding import Finding
 from ftpatch.proof.case import NO_CALLS, NO_PLACES, Case, Intent, SiteCalls
-from ftpatch.proof.changes import NO_RUNS, Runs, count_kinds, differences, report_unowned
+from ftpatch.proof.changes import NO_RUNS, Runs, count_kinds, differences, report_unexplained
 from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
 from ftpatch.proof.journal import check_journal, intent_of
@@ -142,7 +142,7 @@ def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool | None) -
     else:
         check_module(case)
     check_trailer(case, bool(len(runs.start)) or len(before.data) != len(after.data))
-    report_unowned(case, runs)
+    report_unexplained(case, runs)
     count_kinds(case, runs)
     if journal is not None:
         check_journal(case, runs, journal)
@@ -152,9 +152,11 @@ def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool | None) -
 def _emulated(case: Case, checks: Checks) -> Outcome:
     if not checks.execute:
         return Outcome(0, skipped="not asked for")
-    if case.more_claims is not None:
-        case.more_claims()
-    outcome = emulate(case.after.image, case.arch, case.claims, memory=case.memory) if case.claims else Outcome(0)
+    if case.expect_later is not None:
+        case.expect_later()
+    outcome = (
+        emulate(case.after.image, case.arch, case.expectations, memory=case.memory) if case.expectations else Outcome(0)
+    )
     for line in outcome.failures:
         case.say("verify-emulation", line, function=line.partition(":")[0])
     if checks.emulation_required and outcome.skipped:

@@ -11,9 +11,9 @@ import numpy as np
 
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.proof.appended import check_tail
 from ftpatch.proof.case import Case
-from ftpatch.proof.imports import GROWN_NAMES, check_modinfo, check_versions
-from ftpatch.proof.tail import check_tail
+from ftpatch.proof.module_metadata import GROWN_NAMES, check_modinfo, check_versions
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 
 TEXT, INIT_TEXT, OPS_TEXT, DATA = ".text.ftpatch", ".init.text.ftpatch", ".text.ftpatch.ops", ".data.ftpatch"
@@ -51,8 +51,8 @@ def _check_header(case: Case) -> None:
     for field in one.dtype.names or ():
         if field not in ("e_shoff", "e_shnum") and np.any(one[field] != two[field]):
             case.say("verify-section", f"ELF header: {field} was {one[field]}, is {two[field]}", pos=0)
-    case.own("header", [E_SHOFF[0]], E_SHOFF[1])
-    case.own("header", [E_SHNUM[0]], E_SHNUM[1])
+    case.account_for("header", [E_SHOFF[0]], E_SHOFF[1])
+    case.account_for("header", [E_SHNUM[0]], E_SHNUM[1])
 
 
 def _check_section(case: Case, sec: int) -> None:

@@ -4,7 +4,7 @@
                                  │ it returns as a kernel's trampoline does, or as a C function does
     resume ◄─ [stub ◄─]──────────┘ here it is stopped again: the traced function would find what its caller left
 
-The code is that of the file alone: nothing that planned or wrote it is asked. What a claim says has to come from
+The code is that of the file alone: nothing that planned or wrote it is asked. What is expected has to come from
 reading the file as well.
 """
 
@@ -16,20 +16,22 @@ from importlib import import_module
 from ftpatch.arch import Arch
 from ftpatch.arch.proof_tables import tables_of
 from ftpatch.elf.image import Image
-from ftpatch.proof.emulate.expectation import Claim, Outcome
+from ftpatch.proof.emulate.expectation import Outcome, SiteExpectation
 from ftpatch.proof.emulate.memory import Memory, image_memory
 
-__all__ = ["Claim", "Outcome", "emulate"]
+__all__ = ["Outcome", "SiteExpectation", "emulate"]
 
 
-def emulate(image: Image, arch: Arch, claims: Sequence[Claim], seed: int = 1, memory: Memory | None = None) -> Outcome:
-    """Execute every claim. The same seed gives the same registers, and the same outcome.
+def emulate(
+    image: Image, arch: Arch, sites: Sequence[SiteExpectation], seed: int = 1, memory: Memory | None = None
+) -> Outcome:
+    """Execute every site. The same seed gives the same registers, and the same outcome.
 
-    memory: that of a loaded module; a linked image has its own. Where a claim fails twice only the first is told.
+    memory: that of a loaded module; a linked image has its own. Where a site fails twice only the first is told.
     """
     if memory is None:
         assert image.linked, "a relocatable file is executed as it is loaded"
         memory = image_memory(image, arch)
     machine = import_module(f"{__name__}.{tables_of(arch).emulator}")
-    outcome: Outcome = machine.run(memory, claims, seed)
+    outcome: Outcome = machine.run(memory, sites, seed)
     return outcome

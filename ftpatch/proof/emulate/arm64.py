@@ -1,4 +1,4 @@
-"""arm64 in unicorn: one emulator for all claims, whose pages are copied from the file as they are touched.
+"""arm64 in unicorn: one emulator for all sites, whose pages are copied from the file as they are touched.
 
 At a target that is a kernel's trampoline x9 must hold the caller's return address and x30 the return point; it returns
 there with x30 := x9 and x9–x17 changed. A C function is called with the stack aligned, and changes x0–x17, x30 and what
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftpatch.proof.emulate.check import FRAME, first_difference, line, wrong_ops
-from ftpatch.proof.emulate.expectation import Claim, Outcome
+from ftpatch.proof.emulate.expectation import Outcome, SiteExpectation
 from ftpatch.proof.emulate.memory import Memory
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ CHANGED_BY_C = range(18)
 AND_LR_7, LDUR_16 = 0x927D_F3C0, 0xF85F_0000  # and Xn, x30, #~7; ldur Xn, [Xn, #-16]: how ftrace_caller finds its ops
 
 
-def run(memory: Memory, claims: Sequence[Claim], seed: int) -> Outcome:
-    """Execute every claim; skipped where unicorn is not installed."""
+def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
+    """Execute every site; skipped where unicorn is not installed."""
     try:
         import unicorn
     except ImportError:
@@ -42,13 +42,13 @@ def run(memory: Memory, claims: Sequence[Claim], seed: int) -> Outcome:
     machine = _Machine(unicorn, memory, seed)
     found: dict[int, str] = {}
     places: list[int | None] = []
-    for at, claim in enumerate(claims):  # one run of the emulator per claim
-        failure, place = machine.execute(claim)
+    for at, site in enumerate(sites):  # one run of the emulator per site
+        failure, place = machine.execute(site)
         places.append(place)
         if failure:
             found[at] = failure
-    found = wrong_ops(memory, claims, places) | found
-    return Outcome(len(claims), tuple(found[at] for at in sorted(found)))
+    found = wrong_ops(memory, sites, places) | found
+    return Outcome(len(sites), tuple(found[at] for at in sorted(found)))
 
 
 class _Machine:
@@ -79,35 +79,35 @@ class _Machine:
         uc.mem_write(first, content)
         return True
 
-    def execute(self, claim: Claim) -> tuple[str, int | None]:
-        """(why the claim does not hold, empty where it does; where its target reads the ops pointer)."""
+    def execute(self, site: SiteExpectation) -> tuple[str, int | None]:
+        """(why the site does not hold, empty where it does; where its target reads the ops pointer)."""
         self.uc.context_restore(self.fresh)
         start: list[int] = self.random.integers(0, 1 << 64, 33, dtype=np.uint64).tolist()
         start[SP] = STACK + STACK_SIZE // 2 + (start[SP] & 0xFF0)
-        start[PC] = claim.entry
+        start[PC] = site.entry
         frame = self.uc.mem_read(start[SP], FRAME)
         place: int | None = None
         now = start
-        if claim.target != claim.resume:
-            there, why = self._go(start, claim, claim.target)
-            why = why or _at_target(claim, start, there)
+        if site.target != site.resume:
+            there, why = self._go(start, site, site.target)
+            why = why or _at_target(site, start, there)
             if why:
                 return why, None
-            wrong, place = self._ops(claim, there)
+            wrong, place = self._ops(site, there)
             if wrong:
                 return wrong, None
-            now = self._returned(claim, there)
-        behind, why = self._go(now, claim, claim.resume)
+            now = self._returned(site, there)
+        behind, why = self._go(now, site, site.resume)
         if not why and (what := first_difference(behind, start, BEHIND)):
-            why = f"{claim.name}: behind the site {what}"
+            why = f"{site.name}: behind the site {what}"
         if not why and self.uc.mem_read(start[SP], FRAME) != frame:
-            why = line(claim, "the caller's stack frame behind the site", "other bytes", "those at entry")
+            why = line(site, "the caller's stack frame behind the site", "other bytes", "those at entry")
         self.uc.mem_write(start[SP], bytes(frame))
         return why, place
 
-    def _go(self, registers: list[int], claim: Claim, to: int) -> tuple[list[int], str]:
+    def _go(self, registers: list[int], site: SiteExpectation, to: int) -> tuple[list[int], str]:
         """Run with these registers; the registers where it stops, and why that is not at `to`."""
-        where = "the target" if to == claim.target else "the instruction behind the site"
+        where = "the target" if to == site.target else "the instruction behind the site"
         if registers[PC] == to:
             return registers, ""
         self.uc.reg_write_batch(list(zip(self.ids, registers, strict=True)))
@@ -118,40 +118,40 @@ class _Machine:
             stopped = f" ({reason})"
         found: list[int] = list(self.uc.reg_read_batch(self.ids))
         if found[PC] != to or stopped:
-            return found, line(claim, f"never arrives at {where}", f"a stop at {found[PC]:#x}{stopped}", to)
+            return found, line(site, f"never arrives at {where}", f"a stop at {found[PC]:#x}{stopped}", to)
         return found, ""
 
-    def _ops(self, claim: Claim, there: list[int]) -> tuple[str, int | None]:
+    def _ops(self, site: SiteExpectation, there: list[int]) -> tuple[str, int | None]:
         """(why the ops are wrong, or empty; where they are read): in a register where the target is behind the load."""
-        if claim.ops is None:
+        if site.ops is None:
             return "", None
-        mask, load = (self.memory.word(claim.target - back) or 0 for back in (8, 4))
+        mask, load = (self.memory.word(site.target - back) or 0 for back in (8, 4))
         n = mask & 31
         if mask != AND_LR_7 | n or load != LDUR_16 | n << 5 | n:
             return "", (there[LR] & ~7) - 16
-        return "" if there[n] == claim.ops else line(claim, f"the ops in x{n} at the target", there[n], claim.ops), None
+        return "" if there[n] == site.ops else line(site, f"the ops in x{n} at the target", there[n], site.ops), None
 
-    def _returned(self, claim: Claim, there: list[int]) -> list[int]:
+    def _returned(self, site: SiteExpectation, there: list[int]) -> list[int]:
         """The registers when the target has returned."""
         registers = list(there)
         junk: list[int] = self.random.integers(0, 1 << 64, 18, dtype=np.uint64).tolist()
-        for n in CHANGED_BY_C if claim.tail else CHANGED_BY_KERNEL:
+        for n in CHANGED_BY_C if site.tail else CHANGED_BY_KERNEL:
             registers[n] = junk[n]
         registers[PC] = there[LR]
-        if not claim.tail:
+        if not site.tail:
             registers[LR] = there[9]
         self.uc.mem_write(there[SP] - BELOW, self.random.bytes(BELOW))
         return registers
 
 
-def _at_target(claim: Claim, start: list[int], there: list[int]) -> str:
+def _at_target(site: SiteExpectation, start: list[int], there: list[int]) -> str:
     """Why the target must not be entered with these registers; empty where it may."""
-    if claim.tail:
+    if site.tail:
         inside = STACK + BELOW <= there[SP] <= start[SP]
-        return "" if inside and there[SP] % 16 == 0 else line(claim, "sp at the target", there[SP], "an aligned stack")
+        return "" if inside and there[SP] % 16 == 0 else line(site, "sp at the target", there[SP], "an aligned stack")
     if there[9] != start[LR]:
-        return line(claim, "x9 at the target", there[9], f"{start[LR]:#x}, the caller's return address")
-    if there[LR] != claim.resume:
-        return line(claim, "x30 at the target", there[LR], f"{claim.resume:#x}, behind the site")
+        return line(site, "x9 at the target", there[9], f"{start[LR]:#x}, the caller's return address")
+    if there[LR] != site.resume:
+        return line(site, "x30 at the target", there[LR], f"{site.resume:#x}, behind the site")
     what = first_difference(there, start, PRESERVED)
-    return f"{claim.name}: at the target {what}" if what else ""
+    return f"{site.name}: at the target {what}" if what else ""

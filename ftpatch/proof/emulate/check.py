@@ -7,17 +7,17 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ftpatch.errors import printable
-from ftpatch.proof.emulate.expectation import Claim
+from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.emulate.memory import Memory
 
 FRAME = 128  # bytes from the caller's stack pointer upwards that must stay as they were
 BIT64 = (1 << 64) - 1
 
 
-def line(claim: Claim, what: str, found: int | str, expected: int | str) -> str:
+def line(site: SiteExpectation, what: str, found: int | str, expected: int | str) -> str:
     """One failure: name, what, found, expected."""
     shown = [f"{value:#x}" if isinstance(value, int) else value for value in (found, expected)]
-    return printable(f"{claim.name}: {what}: found {shown[0]}, expected {shown[1]}")
+    return printable(f"{site.name}: {what}: found {shown[0]}, expected {shown[1]}")
 
 
 def first_difference(found: Sequence[int], expected: Sequence[int], names: Iterable[tuple[int, str]]) -> str | None:
@@ -28,23 +28,23 @@ def first_difference(found: Sequence[int], expected: Sequence[int], names: Itera
     return None
 
 
-def wrong_ops(memory: Memory, claims: Sequence[Claim], places: Sequence[int | None]) -> dict[int, str]:
-    """Index of a claim → why the ops pointer, which its target reads at `places`, is not the one that is claimed.
+def wrong_ops(memory: Memory, sites: Sequence[SiteExpectation], places: Sequence[int | None]) -> dict[int, str]:
+    """Index of a site → why the ops pointer, which its target reads at `places`, is not the one that is expected.
 
-    places: None where a claim names no ops or its target finds them elsewhere.
+    places: None where a site names no ops or its target finds them elsewhere.
     """
     known = [at for at, place in enumerate(places) if place is not None]
     read = memory.pointers(np.array([places[at] for at in known], dtype=np.uint64))
     failures = {}
     for at, value, right, there in zip(known, read.value.tolist(), read.right, read.present, strict=True):
-        claim, place = claims[at], places[at]
-        if claim.ops is None:
+        site, place = sites[at], places[at]
+        if site.ops is None:
             continue
         if not there:
-            failures[at] = line(claim, "no ops pointer where the target reads it", f"nothing at {place:#x}", claim.ops)
-        elif value != claim.ops:
-            failures[at] = line(claim, f"the ops pointer at {place:#x}", value, claim.ops)
+            failures[at] = line(site, "no ops pointer where the target reads it", f"nothing at {place:#x}", site.ops)
+        elif value != site.ops:
+            failures[at] = line(site, f"the ops pointer at {place:#x}", value, site.ops)
         elif not right:
-            failures[at] = line(claim, f"the ops pointer at {place:#x} as the kernel moves", "no relocation, or two",
+            failures[at] = line(site, f"the ops pointer at {place:#x} as the kernel moves", "no relocation, or two",
                                 "one relocation" if memory.moves else "none")  # fmt: skip
     return failures

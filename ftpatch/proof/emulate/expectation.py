@@ -1,4 +1,4 @@
-"""What is said of a site, and what became of it."""
+"""What is expected of a site, and what became of it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What one site is said to do.
+class SiteExpectation:
+    """What one enabled site must do when its function is called."""
 
-    entry: va of the function's local entry; resume: va of the first original instruction behind the site; target: va
-    where execution must arrive, equal to `resume` where a stub does all by itself; ops: va of the object that the
-    target will find, None where it looks for none. tail: the target is a C function that a stub calls: it may change
-    what such a function may change, and returns to the stub.
-    """
-
-    name: str
-    entry: int
-    resume: int
-    target: int
-    ops: int | None
-    tail: bool = False
+    name: str  # of the function, for messages
+    entry: int  # va of its local entry
+    resume: int  # va of the first original instruction behind the site
+    target: int  # va where execution must arrive; `resume` where a stub does all by itself
+    ops: int | None  # va of the object that the target will find; None where it looks for none
+    tail: bool = False  # the target is a C function, called by a stub: it changes what such a function may change
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """n: claims executed; failures: a line each; skipped: why nothing was executed, empty where it was."""
+    """What an emulator saw."""
 
-    n: int
-    failures: tuple[str, ...] = ()
-    skipped: str = ""
+    n: int  # sites executed
+    failures: tuple[str, ...] = ()  # a line each
+    skipped: str = ""  # why nothing was executed; empty where it was

@@ -1,13 +1,13 @@
-"""A little program of ours that runs claims under qemu-ppc64le: its code, its data, and the ELF file around it.
+"""A little program of ours that runs sites under qemu-ppc64le: its code, its data, and the ELF file around it.
 
-Where a claim's target is, and behind its site, stands a `trap`. So a run is a sequence of signals, and the one handler
+Where a site's target is, and behind its site, stands a `trap`. So a run is a sequence of signals, and the one handler
 does everything: it writes down the registers as they were, and then sets those with which execution goes on.
 
-    stage 0   the program's own trap ─► start of the first claim
-    stage 1   stop at the target ─► returned from it; stop elsewhere ─► start of the next claim
-    stage 2   stop behind the site, or anywhere else ─► start of the next claim
+    stage 0   the program's own trap ─► start of the first site
+    stage 1   stop at the target ─► returned from it; stop elsewhere ─► start of the next site
+    stage 2   stop behind the site, or anywhere else ─► start of the next site
 
-Per stop it writes a record of 64 doublewords: 48 of a Linux pt_regs (signal, claim and stage in the last places), and
+Per stop it writes a record of 64 doublewords: 48 of a Linux pt_regs (signal, site and stage in the last places), and
 16 of the stack from the caller's stack pointer on.
 Encodings: Power ISA 3.1, book I. Frame: arch/powerpc/include/uapi/asm/ptrace.h; QEMU linux-user/ppc/signal.c.
 """
@@ -24,7 +24,7 @@ from ftpatch.elf import tables as t
 CODE, STATE, ALT_STACK, PACA, STACK, TABLE = (0x1000_0000, 0x1100_0000, 0x1101_0000, 0x1102_0000, 0x1103_0000,
                                              0x1200_0000)  # fmt: skip
 PACA_SIZE, STACK_SIZE, ALT_SIZE, SEGMENT = 1 << 12, 1 << 16, 1 << 16, 1 << 16
-NIP, MSR, CTR, LR, XER, CR, SIGNAL, CLAIM, STAGE, FRAME = 32, 33, 35, 36, 37, 38, 43, 44, 45, 48  # in a record
+NIP, MSR, CTR, LR, XER, CR, SIGNAL, INDEX, STAGE, FRAME = 32, 33, 35, 36, 37, 38, 43, 44, 45, 48  # in a record
 N_RECORD, N_FRAME = 64, 16  # doublewords
 TARGET, INLINE, MASK, N_ROW = 39, 40, 41, 42  # of a row, whose first places are those of a record
 N_REGISTERS = 40
@@ -133,7 +133,7 @@ PROGRAM = (
     0x3BBD_0150,  # addi  r29,r29,336
     0xFBBE_0000,  # std   r29,0(r30)
     # launch:
-    0xE89E_0028,  # ld    r4,40(r30)    number of claims
+    0xE89E_0028,  # ld    r4,40(r30)    number of sites
     0x7C3B_2000,  # cmpd  r27,r4
     0x4182_0048,  # beq   exit
     0x3B80_0001,  # li    r28,1

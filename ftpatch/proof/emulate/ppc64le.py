@@ -1,4 +1,4 @@
-"""ppc64le in QEMU's user mode: one process runs all claims, by a little program of ours (`guest_ppc64le`).
+"""ppc64le in QEMU's user mode: one process runs all sites, by a little program of ours (`guest_ppc64le`).
 
 Unicorn has no usable little-endian PPC64. User mode has no kernel addresses, so everything is moved down by one
 constant; branches and TOCs are relative, and pointers in the copied code are moved along.
@@ -22,7 +22,7 @@ from ftpatch.arrays import I64, U64
 from ftpatch.proof.emulate import guest_ppc64le as g
 from ftpatch.proof.emulate import qemu_sandbox
 from ftpatch.proof.emulate.check import BIT64, first_difference, line, wrong_ops
-from ftpatch.proof.emulate.expectation import Claim, Outcome
+from ftpatch.proof.emulate.expectation import Outcome, SiteExpectation
 from ftpatch.proof.emulate.memory import Memory
 from ftpatch.proof.emulate.reach_ppc64le import SYSTEM_CALL, code_words
 
@@ -33,43 +33,43 @@ KERNEL_LOSES = (11, 12, g.CTR)
 C_LOSES = (0, *range(3, 13), g.CTR)
 PRESERVED = [(n, f"r{n}") for n in (*range(1, 11), *range(13, 32))]
 CR_KEPT = 0x00FF_F000  # cr2, cr3, cr4
-SECONDS, PER_CLAIM = 20.0, 0.002
+SECONDS, PER_SITE = 20.0, 0.002
 SIGNALS = {g.SIGILL: "an illegal instruction", g.SIGTRAP: "a trap", g.SIGBUS: "a bus error",
            g.SIGSEGV: "an access to nothing"}  # fmt: skip
 Stop = list[int]  # a record of the guest's, with file addresses for NIP and LR
 
 
-def run(memory: Memory, claims: Sequence[Claim], seed: int) -> Outcome:
-    """Execute every claim; skipped where there is no QEMU."""
+def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
+    """Execute every site; skipped where there is no QEMU."""
     if why := qemu_sandbox.why_not():
         return Outcome(0, skipped=why)
-    low = min((min(one.entry, one.resume, one.target) for one in claims), default=0) & ~(HOME - 1)
+    low = min((min(one.entry, one.resume, one.target) for one in sites), default=0) & ~(HOME - 1)
     found: dict[int, str] = {}
-    places: list[int | None] = [None] * len(claims)
+    places: list[int | None] = [None] * len(sites)
     near = []
-    for at, claim in enumerate(claims):
-        if max(claim.entry, claim.resume, claim.target) - low >= SPAN:
-            found[at] = line(claim, "addresses too far apart", f"{low:#x} and {claim.target:#x}", f"within {SPAN:#x}")
+    for at, site in enumerate(sites):
+        if max(site.entry, site.resume, site.target) - low >= SPAN:
+            found[at] = line(site, "addresses too far apart", f"{low:#x} and {site.target:#x}", f"within {SPAN:#x}")
         else:
             near.append(at)
     random = np.random.default_rng(seed)
-    for batch in _apart(claims, near):
+    for batch in _apart(sites, near):
         try:
-            found |= _Batch(memory, claims, batch, low, random).run(places)
+            found |= _Batch(memory, sites, batch, low, random).run(places)
         except (OSError, SubprocessError) as reason:
             return Outcome(0, skipped=f"{qemu_sandbox.QEMU} cannot be started confined: {reason}")
-    found = wrong_ops(memory, claims, places) | found
-    return Outcome(len(claims), tuple(found[at] for at in sorted(found)))
+    found = wrong_ops(memory, sites, places) | found
+    return Outcome(len(sites), tuple(found[at] for at in sorted(found)))
 
 
-def _apart(claims: Sequence[Claim], index: list[int]) -> list[list[int]]:
-    """The claims in batches, in none of which one's target lies in what another executes: a trap stands there."""
+def _apart(sites: Sequence[SiteExpectation], index: list[int]) -> list[list[int]]:
+    """The sites in batches, in none of which one's target lies in what another executes: a trap stands there."""
     todo, found = index, []
     while todo:
-        targets = np.unique(np.array([claims[at].target for at in todo], dtype=np.uint64))
-        entry = np.array([claims[at].entry for at in todo], dtype=np.uint64)
-        resume = np.array([claims[at].resume for at in todo], dtype=np.uint64)
-        own = np.array([claims[at].entry <= claims[at].target < claims[at].resume for at in todo])
+        targets = np.unique(np.array([sites[at].target for at in todo], dtype=np.uint64))
+        entry = np.array([sites[at].entry for at in todo], dtype=np.uint64)
+        resume = np.array([sites[at].resume for at in todo], dtype=np.uint64)
+        own = np.array([sites[at].entry <= sites[at].target < sites[at].resume for at in todo])
         hit = np.searchsorted(targets, resume) - np.searchsorted(targets, entry) > own
         good = [at for at, bad in zip(todo, hit, strict=True) if not bad] or todo[:1]
         found.append(good)
@@ -79,13 +79,13 @@ def _apart(claims: Sequence[Claim], index: list[int]) -> list[list[int]]:
 
 
 class _Batch:
-    """Claims of one process: indices into all claims; low: the address that goes to HOME."""
+    """Sites of one process: indices into all sites; low: the address that goes to HOME."""
 
     def __init__(
-        self, memory: Memory, claims: Sequence[Claim], index: list[int], low: int, random: np.random.Generator
+        self, memory: Memory, sites: Sequence[SiteExpectation], index: list[int], low: int, random: np.random.Generator
     ) -> None:
         self.memory, self.index, self.random = memory, index, random
-        self.claims = [claims[at] for at in index]
+        self.sites = [sites[at] for at in index]
         self.down = HOME - low  # from an address of the file to the guest's
         self.r1 = g.STACK + g.STACK_SIZE // 2 + 16 * int(random.integers(0, 256))
         self.rows = self._rows()
@@ -94,37 +94,37 @@ class _Batch:
         return (va or 0) + self.down & BIT64
 
     def _rows(self) -> U64:
-        """The registers of every claim at its entry, and what the handler has to know of it."""
-        n = len(self.claims)
+        """The registers of every site at its entry, and what the handler has to know of it."""
+        n = len(self.sites)
         rows = self.random.integers(0, 1 << 64, (n, g.N_ROW), dtype=np.uint64)
         rows[:, 1], rows[:, 13], rows[:, g.XER] = self.r1, g.PACA, 0
         rows[:, g.LR] &= np.uint64(BIT64 ^ 3)
         rows[:, g.CR] &= np.uint64(0xFFFF_FFFF)
-        rows[:, g.NIP] = [self.moved(one.entry) for one in self.claims]
+        rows[:, g.NIP] = [self.moved(one.entry) for one in self.sites]
         # Where nothing is called, no address is the target's.
-        rows[:, g.TARGET] = [BIT64 if one.target == one.resume else self.moved(one.target) for one in self.claims]
-        rows[:, g.INLINE] = [0 if one.tail or not self._links(one) else self.moved(one.resume) for one in self.claims]
-        rows[:, g.MASK] = [self._loses(one) for one in self.claims]
+        rows[:, g.TARGET] = [BIT64 if one.target == one.resume else self.moved(one.target) for one in self.sites]
+        rows[:, g.INLINE] = [0 if one.tail or not self._links(one) else self.moved(one.resume) for one in self.sites]
+        rows[:, g.MASK] = [self._loses(one) for one in self.sites]
         return rows
 
-    def _loses(self, claim: Claim) -> int:
+    def _loses(self, site: SiteExpectation) -> int:
         """Bits of the registers that the target changes."""
-        lost: int = sum(1 << n for n in (C_LOSES if claim.tail else KERNEL_LOSES))
-        return lost | 1 << 2 if claim.tail and self._outside(claim) else lost
+        lost: int = sum(1 << n for n in (C_LOSES if site.tail else KERNEL_LOSES))
+        return lost | 1 << 2 if site.tail and self._outside(site) else lost
 
-    def _links(self, claim: Claim) -> bool:
+    def _links(self, site: SiteExpectation) -> bool:
         """Whether the site's branch is a call; where it is none, a stub out of line makes the call."""
-        return bool((self.memory.word(claim.resume - 4) or 0) & 1)
+        return bool((self.memory.word(site.resume - 4) or 0) & 1)
 
-    def _outside(self, claim: Claim) -> bool:
+    def _outside(self, site: SiteExpectation) -> bool:
         """Whether the target, a C function, has another TOC than the stub that calls it."""
-        return self.memory.outside is not None and claim.target >= self.memory.outside
+        return self.memory.outside is not None and site.target >= self.memory.outside
 
     def run(self, places: list[int | None]) -> dict[int, str]:
-        """Index of a claim → its failure. places: filled with where each target reads its ops pointer."""
+        """Index of a site → its failure. places: filled with where each target reads its ops pointer."""
         stack, junk = self.random.bytes(g.STACK_SIZE), self.random.integers(0, 1 << 64, g.N_REGISTERS, dtype=np.uint64)
         program = g.elf([*g.program(self.rows, junk, stack, self._paca()), *self._code()])
-        ran = qemu_sandbox.run(program, SECONDS + PER_CLAIM * len(self.claims))
+        ran = qemu_sandbox.run(program, SECONDS + PER_SITE * len(self.sites))
         size = 8 * g.N_RECORD
         records = np.frombuffer(ran.output[: len(ran.output) // size * size], dtype="<u8").reshape(-1, g.N_RECORD)
         up = np.uint64(-self.down & BIT64)
@@ -133,15 +133,15 @@ class _Batch:
             records[:, g.NIP] += up
             records[:, g.LR] += up
         frame: Stop = list(np.frombuffer(stack, dtype="<u8")[(self.r1 - g.STACK) // 8 :][: g.N_FRAME].tolist())
-        stops = _by_claim(records[1:], len(self.claims))
+        stops = _by_site(records[1:], len(self.sites))
         found, late = {}, _first_without(stops)
-        for at, (claim, start) in enumerate(zip(self.claims, self.rows.tolist(), strict=True)):
+        for at, (site, start) in enumerate(zip(self.sites, self.rows.tolist(), strict=True)):
             mine = [records[row].tolist() for row in range(1 + stops[at], 1 + stops[at + 1])]
             ended = ran.stopped or "an end of the process"
-            why = self._judge(claim, start, mine, frame, ended if at <= late else f"{ended}, in an earlier claim")
+            why = self._judge(site, start, mine, frame, ended if at <= late else f"{ended}, in an earlier site")
             if why:
                 found[self.index[at]] = why
-            elif claim.ops is not None and claim.target != claim.resume:
+            elif site.ops is not None and site.target != site.resume:
                 places[self.index[at]] = mine[0][g.LR] - 16 & BIT64
             frame = mine[-1][g.FRAME :] if mine else frame
         return found
@@ -156,8 +156,8 @@ class _Batch:
 
     def _code(self) -> list[g.Segment]:
         """What may be executed of the file, with the traps, in a few segments."""
-        stops = set(chain.from_iterable((one.target, one.resume) for one in self.claims))
-        va, word = code_words(self.memory, (one.entry for one in self.claims), stops)
+        stops = set(chain.from_iterable((one.target, one.resume) for one in self.sites))
+        va, word = code_words(self.memory, (one.entry for one in self.sites), stops)
         traps = np.array(sorted(stops), dtype=np.uint64)
         page = np.unique(np.concatenate([va, traps]) // np.uint64(g.SEGMENT)).astype(np.int64)
         runs = np.split(page, np.flatnonzero(np.diff(page) > GAP // g.SEGMENT) + 1)
@@ -182,25 +182,25 @@ class _Batch:
             at = (place - first) // 4
             content[at], content[at + 1] = self.moved(pointer) & 0xFFFF_FFFF, self.moved(pointer) >> 32
 
-    def _judge(self, claim: Claim, start: Stop, stops: list[Stop], frame: Stop, stopped: str) -> str:
-        """Why the claim does not hold; empty where it does."""
-        calls = claim.target != claim.resume
+    def _judge(self, site: SiteExpectation, start: Stop, stops: list[Stop], frame: Stop, stopped: str) -> str:
+        """Why the site does not hold; empty where it does."""
+        calls = site.target != site.resume
         if not stops:
-            return line(claim, "never arrives at the target", stopped, claim.target)
+            return line(site, "never arrives at the target", stopped, site.target)
         first, last = stops[0], stops[-1]
-        why = self._arrival(first, claim.target, "the target") or self._at_target(claim, start, first) if calls else ""
+        why = self._arrival(first, site.target, "the target") or self._at_target(site, start, first) if calls else ""
         if why:
-            return f"{claim.name}: {why}"
+            return f"{site.name}: {why}"
         if calls and len(stops) < 2:
-            return line(claim, "never arrives behind the site", stopped, claim.resume)
-        why = self._arrival(last, claim.resume, "the instruction behind the site")
+            return line(site, "never arrives behind the site", stopped, site.resume)
+        why = self._arrival(last, site.resume, "the instruction behind the site")
         why = why or _kept(last, start, "behind the site")
         if not why and last[g.LR] + self.down & BIT64 != start[g.LR]:
             why = f"LR behind the site: found {last[g.LR] + self.down & BIT64:#x}, expected {start[g.LR]:#x}"
         for at, was in enumerate(frame):  # 8(r1) and 16(r1) are for those who are called
             if not why and at not in (1, 2) and last[g.FRAME + at] != was:
                 why = f"{8 * at}(r1), the caller's, behind the site: found {last[g.FRAME + at]:#x}, expected {was:#x}"
-        return f"{claim.name}: {why}" if why else ""
+        return f"{site.name}: {why}" if why else ""
 
     def _arrival(self, stop: Stop, to: int, where: str) -> str:
         if stop[g.SIGNAL] == g.SIGTRAP and stop[g.NIP] == to:
@@ -210,17 +210,17 @@ class _Batch:
         signal = call or SIGNALS.get(stop[g.SIGNAL], f"signal {stop[g.SIGNAL]}")
         return f"never arrives at {where}: found {signal} at {stop[g.NIP]:#x}, expected {to:#x}"
 
-    def _at_target(self, claim: Claim, start: Stop, stop: Stop) -> str:
+    def _at_target(self, site: SiteExpectation, start: Stop, stop: Stop) -> str:
         """Why the target must not be entered with these registers; empty where it may."""
-        if not claim.tail:
+        if not site.tail:
             if stop[0] != start[g.LR]:
                 return f"r0 at the target: found {stop[0]:#x}, expected {start[g.LR]:#x}, the caller's return address"
-            if self._links(claim) and stop[g.LR] != claim.resume:
-                return f"LR at the target: found {stop[g.LR]:#x}, expected {claim.resume:#x}, behind the site"
+            if self._links(site) and stop[g.LR] != site.resume:
+                return f"LR at the target: found {stop[g.LR]:#x}, expected {site.resume:#x}, behind the site"
             return _kept(stop, start, "at the target")
         if stop[1] % 16 or not g.STACK < stop[1] <= self.r1 - 32:
             return f"r1 at the target: found {stop[1]:#x}, expected an aligned frame of its own"
-        n, expected = (12, claim.target) if self._outside(claim) else (2, self.memory.own_toc)
+        n, expected = (12, site.target) if self._outside(site) else (2, self.memory.own_toc)
         if expected is not None and stop[n] != self.moved(expected):
             return f"r{n} at the target: found {stop[n] - self.down & BIT64:#x}, expected {expected:#x}"
         return ""
@@ -233,12 +233,12 @@ def _kept(stop: Stop, start: Stop, where: str) -> str:
     return f"{where} {what}" if what else ""
 
 
-def _by_claim(records: U64, n: int) -> I64:
-    """First record of every claim, and one past the last: the guest counts claims upwards."""
-    return np.searchsorted(records[:, g.CLAIM], np.arange(n + 1, dtype=np.uint64)).astype(np.int64)
+def _by_site(records: U64, n: int) -> I64:
+    """First record of every site, and one past the last: the guest counts sites upwards."""
+    return np.searchsorted(records[:, g.INDEX], np.arange(n + 1, dtype=np.uint64)).astype(np.int64)
 
 
 def _first_without(stops: I64) -> int:
-    """The claim that was running when the process ended before its time."""
+    """The site that was running when the process ended before its time."""
     without = np.flatnonzero(np.diff(stops) == 0)
     return int(without[0]) if len(without) else len(stops)

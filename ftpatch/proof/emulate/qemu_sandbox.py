@@ -76,7 +76,7 @@ def why_not() -> str:
 
 def run(program: bytes, seconds: float) -> Ran:
     """Run an ELF file, for so long at most. OSError or SubprocessError where it cannot be started confined."""
-    fd = os.memfd_create("claims", 0)
+    fd = os.memfd_create("sites", 0)
     try:
         with os.fdopen(os.dup(fd), "wb") as file:
             file.write(program)

@@ -13,11 +13,21 @@ from ftpatch.arch import Fixup
 from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
-from ftpatch.proof.arrivals import claim
-from ftpatch.proof.called import OURS, Branch, Calls, called_names, far_target, goes_on, is_ours, jump_of, name_of
 from ftpatch.proof.case import Case, SiteCalls
 from ftpatch.proof.decoders import both, branches
 from ftpatch.proof.emulate.loader import load_module
+from ftpatch.proof.module_code import (
+    OURS,
+    Branch,
+    Calls,
+    called_names,
+    far_target,
+    is_ours,
+    jump_of,
+    name_of,
+    tail_target,
+)
+from ftpatch.proof.module_expectations import expect_site
 from ftpatch.proof.pairs import NEW, Pairs
 from ftpatch.proof.sections import DATA, OPS_TEXT
 
@@ -124,14 +134,16 @@ def _check_target(calls: Calls, at: int, to: Branch, sec: int, literal: int | No
     if calls.forced_code(to):
         calls.case.unclaimed.append(f"{pairs.name(at)}: what it calls was taken by force")
     else:
-        claim(calls, at, to, jump, ops)
+        expect_site(calls, at, to, jump, ops)
 
 
 def _reads_ops(calls: Calls, to: Branch, sec: int) -> bool:
     """Whether a call comes to an entry of the kernel's that reads an ops pointer, at once or in the end."""
     if calls.pairs.shape.literal is None and DATA not in calls.image.names:
         return False  # nothing is known of the kernel then but that the patch saw no need
-    return jump_of(calls, to, sec) is not None or far_target(calls, to) is not None or goes_on(calls, to) is not None
+    return (
+        jump_of(calls, to, sec) is not None or far_target(calls, to) is not None or tail_target(calls, to) is not None
+    )
 
 
 def _judge(calls: Calls, at: int, to: Branch) -> str:
@@ -168,7 +180,7 @@ def _judged(calls: Calls, at: int, to: Branch) -> str:
 
     va, pairs = calls.loaded.va(to.sec, to.off), calls.pairs
     home = calls.loaded.va(int(pairs.sec[at]), int(pairs.branch_off[at]) + 4)
-    last = goes_on(calls, to)
+    last = tail_target(calls, to)
     target = calls.loaded.va(last.sec, last.off) if last else None
     reason = arch.keeps_contract(read, va, shape.out_of_line, home, target)
     calls.case.kinds["stub of another kind"] += 1

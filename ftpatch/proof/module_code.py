@@ -147,7 +147,7 @@ def called_names(calls: Calls, to: Branch, jump: int | None) -> frozenset[str]:
     return frozenset(found)
 
 
-def goes_on(calls: Calls, to: Branch) -> Branch | None:
+def tail_target(calls: Calls, to: Branch) -> Branch | None:
     """The entry of the kernel's, or the stub that leads there, to which code of the patch goes on."""
     for off in branches_of(calls, to):
         one = calls.branch_at(to.sec, off)

@@ -17,7 +17,7 @@ from ftpatch.arrays import I64, U32, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import init_text
-from ftpatch.proof.aims import READ
+from ftpatch.proof.call_targets import READ
 from ftpatch.proof.case import Case
 from ftpatch.proof.decoders import both
 from ftpatch.proof.pairs import NEW, Pairs
@@ -95,21 +95,21 @@ def check_stubs(case: Case, pairs: Pairs, slots: Slots) -> Stubs:
     at = np.flatnonzero(pairs.new == NEW)
     seen = both(case.arch, pairs.words[at])
     site = pairs.va(pairs.branch_off)[at].view(np.int64)
-    aim = site + seen.distance
-    words = image.words(*image.place(aim.view(np.uint64)), 0, 4)
+    stub_va = site + seen.distance
+    words = image.words(*image.place(stub_va.view(np.uint64)), 0, 4)
     low, high = init_text(image)
     for row, (i, va) in enumerate(zip(at.tolist(), site.view(np.uint64).tolist(), strict=True)):
-        slot = int(aim[row]) - slots.literal & (1 << 64) - 1
+        slot = int(stub_va[row]) - slots.literal & (1 << 64) - 1
         why = seen.why[row] or _misplaced(slots, slot, low <= va < high)
         if why:
-            pairs.say("verify-stub", i, f"its branch to {int(aim[row]) & (1 << 64) - 1:#x} {why}")
+            pairs.say("verify-stub", i, f"its branch to {int(stub_va[row]) & (1 << 64) - 1:#x} {why}")
             found.slot[i] = -1
-    own = aim - slots.literal
+    own = stub_va - slots.literal
     good = found.slot[at] == 0
-    _check_words(case, pairs, at[good], words[good], aim[good], site[good], found)
+    _check_words(case, pairs, at[good], words[good], stub_va[good], site[good], found)
     found.slot[at[good]] = own[good]
     pos = image.pos(*image.place(own[good].view(np.uint64)))
-    case.own("stub", pos + slots.literal, 16)
+    case.account_for("stub", pos + slots.literal, 16)
     return found
 
 
@@ -126,12 +126,12 @@ def _misplaced(slots: Slots, slot: int, init: bool) -> str:
     return ""
 
 
-def _check_words(case: Case, pairs: Pairs, at: I64, words: U32, aim: I64, site: I64, found: Stubs) -> None:
+def _check_words(case: Case, pairs: Pairs, at: I64, words: U32, stub_va: I64, site: I64, found: Stubs) -> None:
     """The four words: keep the return address, call, put it back, go on behind the site."""
     save, restore, text = case.tables.site_stub or (0, 0, "")
     first, last = both(case.arch, words[:, :2]), both(case.arch, words[:, 2:])
     right = (words[:, 0] == save) & (words[:, 2] == restore) & (first.kind == CALL) & (last.kind == JUMP)
-    back = aim + 12 + last.distance
+    back = stub_va + 12 + last.distance
     for row, i in enumerate(at.tolist()):
         why = first.why[row] or last.why[row]
         if why or not right[row]:
@@ -141,7 +141,7 @@ def _check_words(case: Case, pairs: Pairs, at: I64, words: U32, aim: I64, site: 
             pairs.say("verify-stub", i, f"its stub goes on {int(back[row] - site[row]):+#x} bytes from the site, "
                       "expected +0x4")  # fmt: skip
         else:
-            found.call[i], found.distance[i] = aim[row] + 4, first.distance[row]
+            found.call[i], found.distance[i] = stub_va[row] + 4, first.distance[row]
 
 
 def check_empty(case: Case, pairs: Pairs, slots: Slots, stubs: Stubs) -> None:
@@ -154,7 +154,7 @@ def check_empty(case: Case, pairs: Pairs, slots: Slots, stubs: Stubs) -> None:
     pos = image.pos(*image.place(slot[left].view(np.uint64)))
     pos = pos[pos >= 0]
     empty = ~image.data[pos[:, None] + np.arange(slots.size)].any(axis=1)
-    case.own("stub taken away", pos[empty], slots.size)
+    case.account_for("stub taken away", pos[empty], slots.size)
 
 
 def free_before(image: Image, va: int, size: int) -> str:
@@ -169,10 +169,10 @@ def free_before(image: Image, va: int, size: int) -> str:
     rows = image.symbols.rows
     kind = image.symbols.type
     start, end = rows["st_value"], rows["st_value"] + rows["st_size"]
-    claims: Mask = (image.symbols.shndx > 0) & (kind != t.STT_SECTION) & (start < np.uint64(va + size))
-    claims &= end > np.uint64(va)
-    if claims.any():
-        return f"which belongs to {image.symbols.name(int(np.argmax(claims)))}"
+    symbols_there: Mask = (image.symbols.shndx > 0) & (kind != t.STT_SECTION) & (start < np.uint64(va + size))
+    symbols_there &= end > np.uint64(va)
+    if symbols_there.any():
+        return f"which belongs to {image.symbols.name(int(np.argmax(symbols_there)))}"
     sec = image.place(np.array([va], dtype=np.uint64))[0][0]
     gap = image.symbols.value("__init_begin")
     if (sec >= 0 and not image.executable[sec]) or (sec < 0 and (gap is None or not _text_gap(image, va, gap))):

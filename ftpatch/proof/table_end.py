@@ -23,7 +23,7 @@ def check_end(case: Case) -> None:
         return
     rows = image.symbols.rows_named(STOP)
     tabs = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)
-    case.own("symbol", int(image.shdr["sh_offset"][int(tabs[0])]) + t.SYM.itemsize * rows + 8, 8)
+    case.account_for("symbol", int(image.shdr["sh_offset"][int(tabs[0])]) + t.SYM.itemsize * rows + 8, 8)
     ends = [records.start + SLOT * len(records) for records in (old, new)]
     row = image.symbols.defined(INIT)
     va = int(image.symbols.rows["st_value"][row]) if row is not None else 0
@@ -36,7 +36,7 @@ def check_end(case: Case) -> None:
                  f"form it ({len(found)} places)")  # fmt: skip
         return
     first, second = found[0]
-    case.own("end of the table", image.pos_of_va(va) + 4 * np.array(found[0], dtype=np.int64), 4)
+    case.account_for("end of the table", image.pos_of_va(va) + 4 * np.array(found[0], dtype=np.int64), 4)
     old_pair, new_pair = ((int(words[first]), int(words[second])) for words in (before, after))
     same, made = address.same_else(old_pair, new_pair), address.formed(*new_pair, va + 4 * first)
     if not same or made != ends[1]:

@@ -29,7 +29,7 @@ def check_tail(case: Case) -> None:
     if int(image.ehdr["e_shoff"]) >= end:
         spans.append((int(image.ehdr["e_shoff"]), image.shdr.nbytes, 8))
     earlier = _earlier(case, spans)
-    _own_left(case, bool(earlier))
+    _account_for_leftovers(case, bool(earlier))
     for pos, size, align in sorted({*spans, *earlier}):
         if pos < end and (pos, size, align) in spans and not earlier:
             case.say("verify-section", f"two things overlap at file position {pos:#x}", pos=pos)
@@ -84,9 +84,9 @@ def _of_headers(case: Case, pos: int, spans: list[Span]) -> set[Span]:
     return {(pos, rows.nbytes, 8), *_spans(rows, has_bytes, len(before.data))}
 
 
-def _own_left(case: Case, several: bool) -> None:
+def _account_for_leftovers(case: Case, several: bool) -> None:
     """What several patches leave in tables that moved or became shorter; rows in use are looked at elsewhere."""
     old, names = case.before.image.shdr, case.before.image.names
     for sec in range(len(old)) if several else ():
         if old["sh_type"][sec] == t.SHT_RELA or names[sec] in RECORD_SECTIONS:
-            case.own("earlier patch", [int(old["sh_offset"][sec])], int(old["sh_size"][sec]))
+            case.account_for("earlier patch", [int(old["sh_offset"][sec])], int(old["sh_size"][sec]))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch.proof_tables import JUMP
-from ftpatch.proof.called import MAX_CODE, OURS, Branch, Calls, branches_of, far_target, jump_of
 from ftpatch.proof.decoders import branches
-from ftpatch.proof.emulate.expectation import Claim
+from ftpatch.proof.emulate.expectation import SiteExpectation
+from ftpatch.proof.module_code import MAX_CODE, OURS, Branch, Calls, branches_of, far_target, jump_of
 from ftpatch.proof.sections import DATA
 
 
-def claim(calls: Calls, at: int, to: Branch, jump: int | None, ops: int | None) -> None:
+def expect_site(calls: Calls, at: int, to: Branch, jump: int | None, ops: int | None) -> None:
     """What is to be seen when the site is executed, where one run can show it."""
     pairs, loaded, name = calls.pairs, calls.loaded, calls.pairs.name(at)
     sec = int(pairs.sec[at])
@@ -20,7 +20,7 @@ def claim(calls: Calls, at: int, to: Branch, jump: int | None, ops: int | None) 
     if why:
         calls.case.unclaimed.append(f"{name}: {why}")
     else:
-        calls.case.claims.append(Claim(name, entry, resume, target, ops, tail))
+        calls.case.expectations.append(SiteExpectation(name, entry, resume, target, ops, tail))
 
 
 def _arrives(calls: Calls, at: int, to: Branch, jump: int | None, resume: int) -> tuple[int, bool, str]:

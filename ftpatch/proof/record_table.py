@@ -180,7 +180,7 @@ def _skips_zero(case: Case) -> bool:
     return tests_zero_first(image)
 
 
-def own_slots(case: Case) -> None:
+def account_for_slots(case: Case) -> None:
     """The words of a linked file's record table may differ: where they are what the slot is worth, or cleared."""
     old, new = case.before.records, case.after.records
     if not old.start or old.start != new.start:
@@ -191,4 +191,4 @@ def own_slots(case: Case) -> None:
     empty[: len(new)] = new.null | (new.rela >= 0)
     right = empty & (word == 0)
     right[: len(new)] |= word[: len(new)] == new.value
-    case.own("record", slots[right], 8)
+    case.account_for("record", slots[right], 8)

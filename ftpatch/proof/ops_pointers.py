@@ -9,7 +9,7 @@ import numpy as np
 from ftpatch.arrays import I64, U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.proof.aims import Aim, Aims
+from ftpatch.proof.call_targets import CallTarget, CallTargets
 from ftpatch.proof.case import Case
 from ftpatch.proof.pairs import NEW, Pairs
 
@@ -26,7 +26,9 @@ class Words:
     value: U64
 
 
-def check_literals(case: Case, pairs: Pairs, aims: dict[int, Aim], places: I64, of: str) -> dict[int, int]:
+def check_ops_pointers(
+    case: Case, pairs: Pairs, targets: dict[int, CallTarget], places: I64, of: str
+) -> dict[int, int]:
     """The ops of every enabled site whose target reads them, by pair. places: va per pair, 0 for none; of: whether
     they stand beside sites or in stubs."""
     at = np.flatnonzero(places)
@@ -42,14 +44,14 @@ def check_literals(case: Case, pairs: Pairs, aims: dict[int, Aim], places: I64, 
     old, new = (_words(side.image, case, va, pos, packed) for side in (case.before, case.after))
     filled, ops = _moves(image), {}
     empty = case.arch.nop * 0x1_0000_0001 if of == "site" else 0
-    known = Aims(case, False, case.after)
+    known = CallTargets(case, False, case.after)
     touched = (old.word != new.word) | (old.n != new.n) | (old.value != new.value)
     for row, i in enumerate(at.tolist()):
-        aim = aims.get(i)
-        if pairs.new[i] == NEW and aim is None:
+        target = targets.get(i)
+        if pairs.new[i] == NEW and target is None:
             continue  # what is called is wrong, and is told
-        if pairs.new[i] == NEW and aim is not None and aim.entry.literal and aim.ops is None:
-            why = _wrong(known, aim, new, row, 1 if filled else 0)
+        if pairs.new[i] == NEW and target is not None and target.entry.literal and target.ops is None:
+            why = _wrong(known, target, new, row, 1 if filled else 0)
             ops[i] = int(new.value[row])
         elif touched[row] and (int(new.word[row]) != empty or new.n[row]):
             why = f"{int(new.word[row]):#x}, relocated {int(new.n[row])} times, and nothing reads it"
@@ -57,17 +59,17 @@ def check_literals(case: Case, pairs: Pairs, aims: dict[int, Aim], places: I64, 
             why = ""
         if why:
             pairs.say("verify-literal", i, f"its ops pointer at {int(places[i]) & (1 << 64) - 1:#x} is {why}")
-    case.own("literal", pos[touched], 8)
+    case.account_for("literal", pos[touched], 8)
     return ops
 
 
-def _wrong(aims: Aims, aim: Aim, words: Words, row: int, n: int) -> str:
+def _wrong(targets: CallTargets, target: CallTarget, words: Words, row: int, n: int) -> str:
     value, word = int(words.value[row]), int(words.word[row])
     if words.n[row] != n:
         return f"{value:#x}, relocated {int(words.n[row])} times, expected {n}"
     if value != word:
         return f"{word:#x}, and its relocation makes {value:#x} of it"
-    return aims.bad_ops(value, aim.entry)
+    return targets.bad_ops(value, target.entry)
 
 
 def _moves(image: Image) -> bool:

@@ -25,7 +25,7 @@ NO_LOAD = Entry(False)
 
 
 @dataclass(frozen=True)
-class Aim:
+class CallTarget:
     """Where a call ends."""
 
     target: int  # va
@@ -39,13 +39,13 @@ class Aim:
 
 
 @dataclass
-class Aims:
-    """The aims of one of the two files, each looked at once."""
+class CallTargets:
+    """The call targets in one of the two files, each looked at once."""
 
     case: Case
     out_of_line: bool
     side: Scan
-    _known: dict[int, Aim] = field(default_factory=dict)
+    _known: dict[int, CallTarget] = field(default_factory=dict)
     _ops: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -56,7 +56,7 @@ class Aims:
     def arch(self) -> Arch:
         return self.case.arch
 
-    def aim(self, va: int) -> Aim:
+    def at(self, va: int) -> CallTarget:
         """What stands at `va`."""
         if va not in self._known:
             self._known[va] = self._read(va)
@@ -67,17 +67,17 @@ class Aims:
         found = {name: self.image.symbols.value(name) for name in self.arch.entries}
         return {va: name for name, va in found.items() if va is not None}
 
-    def _read(self, va: int) -> Aim:
+    def _read(self, va: int) -> CallTarget:
         own = self.entries()
         if va in own:
-            return Aim(va, own[va], self.arch.read_entry(self.image.code(va, READ)))
+            return CallTarget(va, own[va], self.arch.read_entry(self.image.code(va, READ)))
         for read in (self._thunk, self._far):
             found = read(va, own)
             if found is not None:
                 return found
         return self._code(va)
 
-    def _code(self, va: int) -> Aim:
+    def _code(self, va: int) -> CallTarget:
         """Code that is no entry of the kernel's."""
         functions = self.image.functions
         low, high = functions.at(np.array([va], dtype=np.uint64))
@@ -87,16 +87,16 @@ class Aims:
             symbols = self.image.symbols  # code in assembly may have a name and no type
             rows = np.flatnonzero((symbols.rows["st_value"] == np.uint64(va)) & (symbols.shndx > 0))
             if not len(rows):
-                return Aim(va, name, entry, why="where no symbol stands")
+                return CallTarget(va, name, entry, why="where no symbol stands")
             name = symbols.name(int(rows[0]))
         sites = self.side.sites
         if np.any((sites.row >= 0) & (sites.sec >= 0) & (sites.entry_va == np.uint64(va))):
-            return Aim(va, name, entry, why="which is itself traced")
+            return CallTarget(va, name, entry, why="which is itself traced")
         reason = self.arch.keeps_contract(self.image.code, va, self.out_of_line)
         doubt = f"which was not shown to keep a site's contract ({reason})" if reason else ""
-        return Aim(va, name, entry, doubt=doubt)
+        return CallTarget(va, name, entry, doubt=doubt)
 
-    def _thunk(self, va: int, own: dict[int, str]) -> Aim | None:
+    def _thunk(self, va: int, own: dict[int, str]) -> CallTarget | None:
         read = self.case.tables.thunk
         found = read(self.words(va, 4), va) if read else None
         for entry_va, name in own.items() if found else ():
@@ -104,11 +104,11 @@ class Aims:
             if found and entry.literal and found.target == entry_va + entry.resume:
                 right = found.register == entry.register
                 why = "" if right else f"by a thunk that loads x{found.register}, where {name} reads x{entry.register}"
-                return Aim(entry_va, name, entry, found.ops, found.target, (va, 16), why or found.fault or
+                return CallTarget(entry_va, name, entry, found.ops, found.target, (va, 16), why or found.fault or
                            self.bad_ops(found.ops, entry))  # fmt: skip
         return None
 
-    def _far(self, va: int, own: dict[int, str]) -> Aim | None:
+    def _far(self, va: int, own: dict[int, str]) -> CallTarget | None:
         far, read = self.arch.far, self.case.tables.far
         stub = read(self.words(va, 5)) if read else None
         if far is None or stub is None:
@@ -118,12 +118,12 @@ class Aims:
             return None
         paca = self.arch.read_entry(self.image.code(first, READ)).kernel_toc
         target = toc + stub[1]
-        found = self.aim(target) if target in own else self._code(target)
+        found = self.at(target) if target in own else self._code(target)
         why = found.why or ("" if stub[0] == paca else f"by a stub that reads its TOC at {stub[0]}")
         areas = {self.image.symbols.value(name): name for name in far.areas}
         if va in areas and target != max(own, key=lambda one: self.arch.entries.index(own[one])):
             why = why or f"by {areas[va]}, which the kernel overwrites with a jump to its last entry"
-        return Aim(target, found.name, found.entry, shared=(va, AREA), why=why, doubt=found.doubt)
+        return CallTarget(target, found.name, found.entry, shared=(va, AREA), why=why, doubt=found.doubt)
 
     def words(self, va: int, n: int) -> list[int]:
         """Words of the file at a va, in gaps between sections too; fewer where there is none."""

@@ -30,7 +30,7 @@ def check_modinfo(case: Case) -> None:
                  f"{depends[1].decode(errors='replace')}", sec=sec)  # fmt: skip
     elif len(names[1]) > len(names[0]):
         case.kinds["dependency"] += 1
-        case.own("modinfo", _span(case, MODINFO), 1)
+        case.account_for("modinfo", _span(case, MODINFO), 1)
 
 
 def _span(case: Case, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

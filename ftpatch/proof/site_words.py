@@ -22,10 +22,10 @@ def check_words(case: Case, pairs: Pairs) -> None:
     for (was, is_), kind in LEGAL.items():
         legal = pairs.differs & (pairs.old == was) & (pairs.new == is_)
         if case.before.image.linked or not pairs.shape.called or is_ != NEW:  # else its relocation alone says it
-            case.own("site words", pairs.pos[legal], width)
+            case.account_for("site words", pairs.pos[legal], width)
         case.kinds[kind] += int(legal.sum())
     odd = pairs.differs & ~np.isin(pairs.old * 4 + pairs.new, [old * 4 + new for old, new in LEGAL])
-    case.own("site words", pairs.pos[odd & (pairs.new == OTHER)], width)
+    case.account_for("site words", pairs.pos[odd & (pairs.new == OTHER)], width)
     for at in np.flatnonzero(odd).tolist():
         before = case.before.image.words(pairs.sec[at : at + 1], pairs.off[at : at + 1], 0, pairs.words.shape[1])[0]
         old, new = (" ".join(f"{word:08x}" for word in words.tolist()) for words in (before, pairs.words[at]))
