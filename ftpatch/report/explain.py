@@ -52,27 +52,27 @@ def _absent(absence: Absence) -> AbsentObject:
 def _symbols(named: Sequence[Named]) -> list[SymbolRow]:
     return [
         {
-            "name": one.name, "file": one.file, "section": one.section, "va": f"0x{one.va:016x}", "state": one.state,
-            "text": one.text,
+            "name": symbol.name, "file": symbol.file, "section": symbol.section, "va": f"0x{symbol.va:016x}",
+            "state": symbol.state, "text": symbol.text,
         }
-        for one in named
+        for symbol in named
     ]  # fmt: skip
 
 
 def splat_image(scan: Scan, told: Sequence[Diagnosis], hashed: bool) -> ImageObject:
     """The file that was given with a log, and the sites that its messages may mean."""
     chosen = np.zeros(len(scan.sites), dtype=bool)
-    chosen[[index for one in told for index in one.index]] = True
+    chosen[[index for diagnosis in told for index in diagnosis.index]] = True
     return image_object(scan, chosen, scan.image.sha256 if hashed else None)
 
 
 def splat_rows(diagnoses: Diagnoses) -> list[SplatRow]:
     """One object per message."""
-    return [_splat(one, diagnoses.scan) for one in diagnoses.told]
+    return [_splat(diagnosis, diagnoses.scan) for diagnosis in diagnoses.told]
 
 
-def _splat(one: Diagnosis, scan: Scan | None) -> SplatRow:
-    splat = one.splat
+def _splat(diagnosis: Diagnosis, scan: Scan | None) -> SplatRow:
+    splat = diagnosis.splat
     return {
         "what": splat.what or None,
         "machine": splat.machine or None,
@@ -82,16 +82,16 @@ def _splat(one: Diagnosis, scan: Scan | None) -> SplatRow:
         "module": splat.module,
         "ip": _hex(splat.ip, 16),
         "phase": splat.phase or None,
-        "expected": _hex(one.expected, 8),
-        "found": _hex(one.found, 8),
+        "expected": _hex(diagnosis.expected, 8),
+        "found": _hex(diagnosis.found, 8),
         "actual": _hex(splat.actual, 8),
         "remarks": [{"message": message, "text": text} for message, text in splat.remarks],
-        "sites": [_site(scan, index) for index in one.index] if scan else [],
-        "foretold": one.foretold,
-        "cause": one.cause.text,
-        "rule": one.cause.rule or None,
-        "help": one.cause.todo,
-        "notes": list(one.notes),
+        "sites": [_site(scan, index) for index in diagnosis.index] if scan else [],
+        "foretold": diagnosis.foretold,
+        "cause": diagnosis.cause.text,
+        "rule": diagnosis.cause.rule or None,
+        "help": diagnosis.cause.todo,
+        "notes": list(diagnosis.notes),
     }
 
 

@@ -25,12 +25,12 @@ def finding_rows(findings: Sequence[Finding], with_pos: bool = False) -> list[Fi
     """One object per finding. with_pos: with the position in the file, which the findings of `verify` have."""
     rows: list[FindingRow] = [
         {
-            "rule": one.rule, "severity": one.severity, "message": printable(one.message),
-            "function": one.function, "row": one.row, "section": one.section,
-            "offset": None if one.offset is None else f"0x{one.offset:x}", "pos": one.pos,
-            "source": one.source, "help": help_of(one.rule), "count": one.count,
+            "rule": finding.rule, "severity": finding.severity, "message": printable(finding.message),
+            "function": finding.function, "row": finding.row, "section": finding.section,
+            "offset": None if finding.offset is None else f"0x{finding.offset:x}", "pos": finding.pos,
+            "source": finding.source, "help": help_of(finding.rule), "count": finding.count,
         }
-        for one in findings
+        for finding in findings
     ]  # fmt: skip
     for row in rows if not with_pos else ():
         del row["pos"]
@@ -100,16 +100,16 @@ def text(image: ImageObject) -> Iterator[str]:
 def _findings(findings: Sequence[FindingRow]) -> Iterator[str]:
     """A line for each finding, the first few of each rule."""
     shown: Counter[str] = Counter()
-    for one in findings:
-        shown[one["rule"]] += 1
-        if shown[one["rule"]] <= N_SHOWN:
-            yield f"    {one['rule']}: {one['message']}\n"
+    for finding in findings:
+        shown[finding["rule"]] += 1
+        if shown[finding["rule"]] <= N_SHOWN:
+            yield f"    {finding['rule']}: {finding['message']}\n"
     for rule, n in shown.items():
-        total = sum(one["count"] for one in findings if one["rule"] == rule)
+        total = sum(finding["count"] for finding in findings if finding["rule"] == rule)
         if n > N_SHOWN:
             yield f"    {rule}: … and {total - N_SHOWN} more\n"
 
 
 def _count(findings: Sequence[FindingRow]) -> str:
-    n = sum(one["count"] for one in findings)
+    n = sum(finding["count"] for finding in findings)
     return number(n, "finding") if n else "every change is accounted for"

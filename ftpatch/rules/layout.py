@@ -29,18 +29,18 @@ def dead_weak(case: Case) -> Iterator[Hit]:
     """Records of code that no symbol names any more."""
     table, index = case.the(), case.live_with(LEFTOVER)
     names = listed_as(case.image, table.branch_va[index])
-    for one, name in zip(index.tolist(), names, strict=True):
+    for site, name in zip(index.tolist(), names, strict=True):
         shown = f"the kernel lists it as {name}" if case.image.linked and name else "no symbol names it"
-        yield Hit(f"row {table.row[one]} names the code of an overridden weak function; {shown}", one)
+        yield Hit(f"row {table.row[site]} names the code of an overridden weak function; {shown}", site)
 
 
 def outside_text(case: Case) -> Iterator[Hit]:
     """Live records that name no code."""
     table, records = case.the(), case.slots()
-    for one in np.flatnonzero(records.live & (table.status[: len(records)] == OUTSIDE)).tolist():
-        sec = int(records.sec[one])
+    for site in np.flatnonzero(records.live & (table.status[: len(records)] == OUTSIDE)).tolist():
+        sec = int(records.sec[site])
         where = f"in {case.image.names[sec]}" if sec >= 0 else "in no section"
-        yield Hit(f"row {one} names {int(records.value[one]):#x} {where}, which is no code", one)
+        yield Hit(f"row {site} names {int(records.value[site]):#x} {where}, which is no code", site)
 
 
 def _within(case: Case, names: tuple[str, ...], bounds: tuple[tuple[str, str], ...]) -> Mask:
@@ -56,14 +56,14 @@ def _within(case: Case, names: tuple[str, ...], bounds: tuple[tuple[str, str], .
 
 def exit_text(case: Case) -> Iterator[Hit]:
     """Records in text that only runs at exit."""
-    for one in np.flatnonzero(_within(case, EXIT, EXIT_BOUNDS)).tolist():
-        yield Hit(f"row {case.the().row[one]} names exit text, which the kernel does not trace", one)
+    for site in np.flatnonzero(_within(case, EXIT, EXIT_BOUNDS)).tolist():
+        yield Hit(f"row {case.the().row[site]} names exit text, which the kernel does not trace", site)
 
 
 def notrace_section(case: Case) -> Iterator[Hit]:
     """Records in text where tracing must not happen."""
-    for one in np.flatnonzero(_within(case, UNTRACED, BOUNDS)).tolist():
-        yield Hit(f"row {case.the().row[one]} names code in a section that must not be traced", one)
+    for site in np.flatnonzero(_within(case, UNTRACED, BOUNDS)).tolist():
+        yield Hit(f"row {case.the().row[site]} names code in a section that must not be traced", site)
 
 
 def not_at_entry(case: Case) -> Iterator[Hit]:
@@ -72,10 +72,10 @@ def not_at_entry(case: Case) -> Iterator[Hit]:
     odd = odd[~case.named[odd]]
     odd = odd[case.image.functions.inside(table.va[odd])]
     holder = case.image.functions.containing(table.va[odd])
-    for one, at in zip(odd.tolist(), holder.tolist(), strict=True):
+    for site, at in zip(odd.tolist(), holder.tolist(), strict=True):
         name = case.image.symbols.name(int(case.image.functions.row[at])) if at >= 0 else "a function"
-        far = int(table.va[one]) - int(case.image.functions.va[at])
-        yield Hit(f"row {table.row[one]} names {name}+{far:#x}, which is not its entry", one, name)
+        far = int(table.va[site]) - int(case.image.functions.va[at])
+        yield Hit(f"row {table.row[site]} names {name}+{far:#x}, which is not its entry", site, name)
 
 
 def mixed_layouts(case: Case) -> Iterator[Hit]:
@@ -83,10 +83,10 @@ def mixed_layouts(case: Case) -> Iterator[Hit]:
     shape = case.table.shape if case.table is not None else None
     if shape is None and isinstance(case.trouble, ShapeError):
         yield Hit(f"{case.trouble.what}: {case.trouble.found}")
-    for one, name in sorted(case.odd.items()):
+    for site, name in sorted(case.odd.items()):
         assert shape is not None
-        text = f"row {one} is a site of layout {name} ({case.words(one)}), the others are {shape.name}"
-        yield Hit(text, one)
+        text = f"row {site} is a site of layout {name} ({case.words(site)}), the others are {shape.name}"
+        yield Hit(text, site)
 
 
 def literal_misaligned(case: Case) -> Iterator[Hit]:
@@ -94,8 +94,8 @@ def literal_misaligned(case: Case) -> Iterator[Hit]:
     table, shape = case.the(), case.the().shape
     if shape is None or shape.literal is None:
         return
-    for one in np.flatnonzero(case.live & ((table.off + shape.literal) % 8 != 0)).tolist():
-        yield Hit(f"the ops pointer of row {table.row[one]} lies at {int(table.va[one]) % 8} mod 8", one)
+    for site in np.flatnonzero(case.live & ((table.off + shape.literal) % 8 != 0)).tolist():
+        yield Hit(f"the ops pointer of row {table.row[site]} lies at {int(table.va[site]) % 8} mod 8", site)
 
 
 def alignment_lost(case: Case) -> Iterator[Hit]:
@@ -120,9 +120,11 @@ def alignment_lost(case: Case) -> Iterator[Hit]:
         odd = case.live & case.named & ~np.isin(table.sec, weak) & (table.entry_va % np.uint64(n) != 0)
         if shape is not None and shape.literal is not None:
             odd &= (table.off + shape.literal) % 8 == 0  # the others are misaligned pointers
-        for one in np.flatnonzero(odd).tolist():
-            far = int(table.entry_va[one]) % n
-            yield Hit(f"{table.name(one)} starts {far} bytes behind a multiple of {n} (CONFIG_FUNCTION_ALIGNMENT)", one)
+        for site in np.flatnonzero(odd).tolist():
+            far = int(table.entry_va[site]) % n
+            yield Hit(
+                f"{table.name(site)} starts {far} bytes behind a multiple of {n} (CONFIG_FUNCTION_ALIGNMENT)", site
+            )
 
 
 def global_entry(case: Case) -> Iterator[Hit]:
@@ -156,9 +158,9 @@ def kcfi_prefix(case: Case) -> Iterator[Hit]:
     index = index[outer]  # static functions have a hash only where their address is taken
     sec, off = image.place(table.entry_va[index])
     word = image.words(sec, off, -1, 1)[:, 0]
-    for one, hash_ in zip(index.tolist(), word.tolist(), strict=True):
+    for site, hash_ in zip(index.tolist(), word.tolist(), strict=True):
         if hash_ in (0, case.arch.nop):
-            yield Hit(f"{table.name(one)} has {hash_:#010x} in front of its entry, not a type hash", one)
+            yield Hit(f"{table.name(site)} has {hash_:#010x} in front of its entry, not a type hash", site)
 
 
 FINDS = {

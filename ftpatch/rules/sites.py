@@ -17,8 +17,8 @@ def unexpected_words(case: Case) -> Iterator[Hit]:
     """Sites of functions that hold neither the NOPs nor the call."""
     table = case.the()
     odd = case.live_with(UNEXPECTED)
-    for one in odd[case.named[odd]].tolist():
-        yield Hit(f"row {table.row[one]} has {case.words(one)}, not {_wanted(case)}", one)
+    for site in odd[case.named[odd]].tolist():
+        yield Hit(f"row {table.row[site]} has {case.words(site)}, not {_wanted(case)}", site)
 
 
 def record_without_nops(case: Case) -> Iterator[Hit]:
@@ -26,8 +26,8 @@ def record_without_nops(case: Case) -> Iterator[Hit]:
     table = case.the()
     odd = case.live_with(UNEXPECTED)
     odd = odd[~case.named[odd]]
-    for one in odd[~case.image.functions.inside(table.va[odd])].tolist():
-        yield Hit(f"row {table.row[one]} names {table.place_text(one)}: {case.words(one)}, in no function", one)
+    for site in odd[~case.image.functions.inside(table.va[odd])].tolist():
+        yield Hit(f"row {table.row[site]} names {table.place_text(site)}: {case.words(site)}, in no function", site)
 
 
 def _wanted(case: Case) -> str:
@@ -37,14 +37,16 @@ def _wanted(case: Case) -> str:
 
 def site_enabled(case: Case) -> Iterator[Hit]:
     """Sites that are calls already although their record is live."""
-    for one in case.live_with(ENABLED).tolist():
-        yield Hit(f"row {case.the().row[one]} is a call in the file ({case.words(one)}) and still has its record", one)
+    for site in case.live_with(ENABLED).tolist():
+        yield Hit(
+            f"row {case.the().row[site]} is a call in the file ({case.words(site)}) and still has its record", site
+        )
 
 
 def site_half(case: Case) -> Iterator[Hit]:
     """Sites of which only the first word was rewritten."""
-    for one in case.live_with(HALF).tolist():
-        yield Hit(f"row {case.the().row[one]} is half rewritten: {case.words(one)}", one)
+    for site in case.live_with(HALF).tolist():
+        yield Hit(f"row {case.the().row[site]} is half rewritten: {case.words(site)}", site)
 
 
 def without_record(case: Case) -> Iterator[Hit]:
@@ -68,8 +70,8 @@ def literal_missing(case: Case) -> Iterator[Hit]:
     index = index[np.isin(target.view(np.uint64), np.array(reads, dtype=np.uint64))]
     va = table.va[index] + np.uint64(shape.literal)
     nops = image.words(table.sec[index], table.off[index] + shape.literal, 0, 2) == np.uint32(case.arch.nop)
-    for one in index[nops.all(axis=1) & ~image.relocated(va, 8)].tolist():
-        yield Hit(f"{table.name(one)} calls an entry that loads the pointer in front of it: two NOPs", one)
+    for site in index[nops.all(axis=1) & ~image.relocated(va, 8)].tolist():
+        yield Hit(f"{table.name(site)} calls an entry that loads the pointer in front of it: two NOPs", site)
 
 
 def not_atomic(case: Case) -> Iterator[Hit]:
@@ -77,8 +79,10 @@ def not_atomic(case: Case) -> Iterator[Hit]:
     table, records = case.the(), case.slots()
     unit = case.arch.unit
     odd = records.live & (table.sec[: len(records)] >= 0) & (table.off[: len(records)] % unit != 0)
-    for one in np.flatnonzero(odd).tolist():
-        yield Hit(f"row {one} lies at {int(table.off[one]) % unit} mod {unit}: no store replaces its word at once", one)
+    for site in np.flatnonzero(odd).tolist():
+        yield Hit(
+            f"row {site} lies at {int(table.off[site]) % unit} mod {unit}: no store replaces its word at once", site
+        )
 
 
 def site_shared(case: Case) -> Iterator[Hit]:
@@ -92,8 +96,8 @@ def site_shared(case: Case) -> Iterator[Hit]:
         start, end = start[order], np.maximum.accumulate(end[order]) if len(end) else end
         last = np.searchsorted(start, high) - 1
         hit = (last >= 0) & (end[np.maximum(last, 0)] > low) if len(start) else np.zeros(len(low), dtype=bool)
-        for one in index[hit].tolist():
-            yield Hit(f"row {table.row[one]}: {name} rewrites words of this site too", one)
+        for site in index[hit].tolist():
+            yield Hit(f"row {table.row[site]}: {name} rewrites words of this site too", site)
 
 
 def site_relocated(case: Case) -> Iterator[Hit]:
@@ -110,8 +114,8 @@ def site_relocated(case: Case) -> Iterator[Hit]:
         for sec in np.unique(table.sec[index]).tolist():
             mine = table.sec[index] == sec
             hit[mine] = touched(relocations_of(image, sec), (table.off + table.site)[index[mine]], size)
-    for one in index[hit].tolist():
-        yield Hit(f"row {table.row[one]}: a relocation writes into the words of this site", one)
+    for site in index[hit].tolist():
+        yield Hit(f"row {table.row[site]}: a relocation writes into the words of this site", site)
 
 
 FINDS = {

@@ -36,7 +36,7 @@ def render(document: Document) -> Iterator[str]:
 def _suite(document: Document, rules: list[Rule], image: ImageObject, number: int) -> Iterator[str]:
     """One file: the rules that its command went by, passed or failed."""
     found = by_rule(image)
-    failed = [rule.id for rule in rules if any(fails(document, one) for one in found.get(rule.id, []))]
+    failed = [rule.id for rule in rules if any(fails(document, finding) for finding in found.get(rule.id, []))]
     yield _head(image["file"], number, len(rules), len(failed), 0)
     yield "  <properties>\n"
     for key, value in image.items():
@@ -48,14 +48,18 @@ def _suite(document: Document, rules: list[Rule], image: ImageObject, number: in
         findings = found.get(rule.id, [])
         yield _case(image["file"], rule.id)
         if rule.id in failed:
-            worst = [one for one in findings if fails(document, one)]
+            worst = [finding for finding in findings if fails(document, finding)]
             yield f'>\n   <failure type="{severity_of(worst[0])}" message="{_text(_few(worst))}">'
-            yield "".join(f"{_text(_line(one))}\n" for one in findings)
+            yield "".join(f"{_text(_line(finding))}\n" for finding in findings)
             yield f"{_text(rule.help)}</failure>\n  </testcase>\n"
         else:
             yield "/>\n"
             rest += findings
-    yield "  <system-out>" + "".join(f"{_text(one['rule'])}: {_text(_line(one))}\n" for one in rest) + "</system-out>\n"
+    yield (
+        "  <system-out>"
+        + "".join(f"{_text(finding['rule'])}: {_text(_line(finding))}\n" for finding in rest)
+        + "</system-out>\n"
+    )
     yield "  <system-err></system-err>\n </testsuite>\n"
 
 
