@@ -67,7 +67,7 @@ def count_kinds(case: Case, runs: Runs) -> None:
         del case.kinds[kind]
 
 
-def uncovered(runs: Runs, ranges: Sequence[tuple[I64, int]]) -> list[tuple[int, int]]:
+def uncovered(runs: Runs, ranges: Sequence[tuple[I64, I64 | int]]) -> list[tuple[int, int]]:
     """The differences, or parts of them, that lie in none of the ranges: (positions, bytes from each)."""
     low, high = _merged(ranges)
     at = np.searchsorted(low, runs.start, side="right") - 1
@@ -99,7 +99,7 @@ def place(image: Image, pos: int) -> str:
     return f"{section}+{off:#x} (file position {pos:#x})" if section is not None else f"file position {pos:#x}"
 
 
-def _merged(ranges: Sequence[tuple[I64, int]]) -> tuple[I64, I64]:
+def _merged(ranges: Sequence[tuple[I64, I64 | int]]) -> tuple[I64, I64]:
     """The ranges as disjoint [start, end), ascending; those that touch are one."""
     none = [np.zeros(0, np.int64)]
     start = np.concatenate(none + [pos for pos, _ in ranges])

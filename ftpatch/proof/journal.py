@@ -9,7 +9,7 @@ import numpy as np
 from ftpatch.arrays import I64
 from ftpatch.document.journal import Edit, Journal
 from ftpatch.proof.case import Case, Intent
-from ftpatch.proof.changes import Runs, place
+from ftpatch.proof.changes import Runs, place, uncovered
 from ftpatch.proof.pairs import NEW, RETIRED
 
 CALLS, RETURNS, DROPS = ("call", "call_via_stub", "redirect"), ("restore",), ("drop",)
@@ -79,12 +79,8 @@ def _check_cover(case: Case, runs: Runs, edits: list[Edit]) -> None:
     """Every difference in an edit, every edit with a difference. The edits are in file order and share no byte."""
     low = np.array([edit.pos for edit in edits], dtype=np.int64)
     high = low + np.array([len(edit.old) for edit in edits], dtype=np.int64)
-    for start, end in zip(runs.start.tolist(), runs.end.tolist(), strict=True):
-        at = int(np.searchsorted(low, start, side="right")) - 1
-        while at >= 0 and start < end and at < len(low) and low[at] <= start < high[at]:
-            start, at = int(high[at]), at + 1  # edits may be neighbours
-        if start < end:
-            case.say("verify-journal", f"a difference at {place(case.before.image, start)} is in no edit", pos=start)
+    for start, _ in uncovered(runs, [(low, high - low)]):
+        case.say("verify-journal", f"a difference at {place(case.before.image, start)} is in no edit", pos=start)
     changed = np.searchsorted(runs.end, low, side="right") < np.searchsorted(runs.start, high)
     for pos in low[~changed].tolist():
         case.say("verify-journal", f"an edit at {place(case.before.image, pos)} changes nothing", pos=pos)

@@ -27,31 +27,31 @@ REACH = 1 << 25  # bytes of a ppc64 branch, either way
 
 @dataclass(frozen=True)
 class Area:
-    """One array of slots: name, first va, how many, whether for init text, how many the kernel hands out."""
+    """One array of slots for stubs."""
 
-    name: str
-    va: int
-    n: int
-    init: bool
-    taken: int = 0
+    name: str  # symbol
+    va: int  # of the first slot
+    n: int  # slots
+    init: bool  # for sites of init text, with which it is freed
+    taken: int = 0  # slots from the start that the kernel hands out at boot
 
 
 @dataclass(frozen=True)
 class Slots:
-    """The areas, bytes of a slot, and of the ops pointer at its start."""
+    """All the slots of a kernel."""
 
     areas: tuple[Area, ...]
-    size: int
-    literal: int
+    size: int  # bytes of a slot
+    literal: int  # bytes of the ops pointer at its start; 0 where the kernel reads none
 
 
 @dataclass(frozen=True)
 class Stubs:
-    """Per pair (0 where it has none): va of its slot, of the call in it, and bytes that this call branches."""
+    """The stub of each pair, as it is found; 0 where it has none."""
 
-    slot: I64
-    call: I64
-    distance: I64
+    slot: I64  # va of its slot; −1 where the site branches to no place for a stub
+    call: I64  # va of the call in it
+    distance: I64  # bytes that this call branches
 
 
 def slots_of(case: Case) -> Slots | None:

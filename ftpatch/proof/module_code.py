@@ -24,11 +24,11 @@ MAX_CODE = 1 << 12  # bytes of one piece of code that are read
 
 @dataclass(frozen=True)
 class Branch:
-    """What a relocated branch names: symbol row, section and offset in it (section 0: another file's)."""
+    """What a relocated branch names."""
 
-    symbol: int
-    sec: int
-    off: int
+    symbol: int  # row in the symbol table
+    sec: int  # section of the place; 0: in another file
+    off: int  # byte offset in it
 
 
 @dataclass

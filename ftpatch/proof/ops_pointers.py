@@ -18,12 +18,11 @@ TYPE = np.uint64(0xFFFF_FFFF)  # of r_info: no kernel looks at the symbol of a R
 
 @dataclass(frozen=True)
 class Words:
-    """Per place: the 8 bytes in the file, how many relocations touch them, and the addend of the RELATIVE that fills
-    them (the bytes themselves where there is none)."""
+    """The 8 bytes at each place."""
 
-    word: U64
-    n: I64
-    value: U64
+    word: U64  # as the file has them
+    n: I64  # relocations that touch them
+    value: U64  # addend of the RELATIVE relocation that fills them; the word itself where none does
 
 
 def check_ops_pointers(

@@ -24,24 +24,19 @@ OLD, NEW, RETIRED, OTHER = range(4)  # as compiled; a call of ours; a call that 
 
 @dataclass(frozen=True)
 class Pairs:
-    """One row per place, by file position.
-
-    sec, off: of the first word that enabling rewrites; record: bytes from the section's start to where its record
-    points; before, after: its row in the two site tables, −1 where there is none; old, new: OLD, NEW, RETIRED or OTHER
-    in the two files; words: as they are afterwards; differs: whether they were others before.
-    """
+    """One row per place, by file position."""
 
     case: Case
     shape: Shape
-    sec: I64
-    off: I64
-    record: I64
-    before: I64
-    after: I64
-    old: U8
-    new: U8
-    words: U32
-    differs: Mask
+    sec: I64  # section of the site
+    off: I64  # byte offset in it of the first word that enabling rewrites
+    record: I64  # byte offset in it that the site's record names
+    before: I64  # row in the first file's site table; −1 where there is none
+    after: I64  # row in the second file's; −1 where there is none
+    old: U8  # OLD, NEW, RETIRED or OTHER in the first file
+    new: U8  # the same in the second
+    words: U32  # (n, k) as they are in the second file
+    differs: Mask  # whether they were others in the first, or in a module called something else
 
     def __len__(self) -> int:
         return len(self.sec)

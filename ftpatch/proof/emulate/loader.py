@@ -30,13 +30,12 @@ OURS, TOC = "ftpatch", ".toc"
 
 @dataclass(frozen=True)
 class Loaded:
-    """memory: what stands where; base: va of every section, 0 for those that are not loaded; fakes: va of every
-    symbol of other files, and of the kernel's entries."""
+    """A module in the emulator's memory."""
 
     image: Image
     memory: Memory
-    base: tuple[int, ...]
-    fakes: Mapping[str, int]
+    base: tuple[int, ...]  # va of every section; 0 for those that are not loaded
+    fakes: Mapping[str, int]  # va of every symbol of other files, and of the kernel's entries
 
     def va(self, sec: int, off: int) -> int:
         """Address of a place."""

@@ -35,20 +35,20 @@ class Block:
 
 @dataclass(frozen=True)
 class Pointers:
-    """Values of 8-byte words at load bias 0; whether each is relocated as often as it must be; whether any is there."""
+    """8-byte words of memory."""
 
-    value: U64
-    right: Mask
-    present: Mask
+    value: U64  # at load bias 0
+    right: Mask  # whether each is relocated as often as it must be
+    present: Mask  # whether anything is there
 
 
 @dataclass(frozen=True)
 class Moved:
-    """Pointers that the loader changes: `filled`, ascending, becomes `value`; `packed` keeps the word that is there."""
+    """Pointers that the loader changes."""
 
-    filled: U64
-    value: U64
-    packed: U64
+    filled: U64  # va of each that gets a value, ascending
+    value: U64  # that value
+    packed: U64  # va of those that keep the word that is there, ascending
 
     def at(self, places: U64) -> tuple[Mask, U64, I64]:
         """Per place: whether it is filled, with what, and how many relocations name it."""
@@ -64,18 +64,15 @@ NOTHING = Moved(*(np.zeros(0, np.uint64) for _ in range(3)))
 
 @dataclass(frozen=True)
 class Memory:
-    """blocks: in ascending order, apart from each other. moves: whether the loader moves what is in them, so that
-    every pointer wants a relocation. kernel_toc, toc_at: the kernel's TOC and where in the paca it stands; own_toc:
-    that of a module; outside: where the addresses of what lives in other files begin. None: there is no such thing.
-    """
+    """What stands where. None: there is no such thing."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[Block, ...]  # in ascending order, apart from each other
     moved: Moved = NOTHING
-    moves: bool = False
-    kernel_toc: int | None = None
-    toc_at: int | None = None
-    own_toc: int | None = None
-    outside: int | None = None
+    moves: bool = False  # whether the loader moves the blocks, so that every pointer wants a relocation
+    kernel_toc: int | None = None  # the kernel's TOC
+    toc_at: int | None = None  # byte offset in the paca at which it stands
+    own_toc: int | None = None  # that of the module
+    outside: int | None = None  # va from which on symbols of other files are given addresses
 
     @cached_property
     def _starts(self) -> list[int]:

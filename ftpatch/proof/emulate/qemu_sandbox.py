@@ -27,11 +27,11 @@ CLONE_THREAD, WRITES = 0x1_0000, 0o3 | 0o100 | 0o1000 | 0o20000000  # O_ACCMODE,
 
 @dataclass(frozen=True)
 class Host:
-    """AUDIT_ARCH_*, the calls that are allowed as they are, and those whose arguments are looked at."""
+    """System call numbers of one kind of host."""
 
-    audit: int
-    free: tuple[int, ...]
-    write: int
+    audit: int  # AUDIT_ARCH_*, which a filter sees
+    free: tuple[int, ...]  # calls that are allowed as they are
+    write: int  # these four are allowed with some arguments
     openat: int
     clone: int
     prlimit: int
@@ -59,10 +59,10 @@ HOSTS = {
 
 @dataclass(frozen=True)
 class Ran:
-    """output: what the program wrote; stopped: why it did not end by itself, empty where it did."""
+    """What became of a program."""
 
-    output: bytes
-    stopped: str
+    output: bytes  # what it wrote
+    stopped: str  # why it did not end by itself; empty where it did
 
 
 def why_not() -> str:
