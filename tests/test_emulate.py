@@ -24,7 +24,7 @@ from tools.kernels import Kernel, modules
 MINI = Path(__file__).resolve().parent.parent / "testdata"
 BASE, STUB, TARGET, OPS = 0xC000_0000_0001_0000, 0xC000_0000_0002_0000, 0xC000_0000_0003_0000, 0xC000_0000_0004_0000
 RESUME = BASE + 8
-NOT_HERE = qemu_sandbox.why_not()
+NOT_HERE = qemu_sandbox.why_not(ppc64le.QEMU)
 needs_qemu = pytest.mark.skipif(bool(NOT_HERE), reason=f"{NOT_HERE} – apt install qemu-user runs it")
 Enable = Callable[..., str]
 
@@ -535,7 +535,7 @@ def test_a_guest_cannot_change_files(number: int, r4: int, r5: int, tmp_path: Pa
     words = system_call(number, guest.STATE, r4, r5)
     segments = [guest.Segment(guest.CODE, np.array(words, dtype="<u4").tobytes(), guest.READ | guest.EXECUTE),
                 guest.Segment(guest.STATE, data, guest.READ | guest.WRITE)]  # fmt: skip
-    assert qemu_sandbox.run(guest.elf(segments), 20) == qemu_sandbox.Ran(b"", "")
+    assert qemu_sandbox.run(ppc64le.QEMU, guest.elf(segments), 20) == qemu_sandbox.Ran(b"", "")
     assert [one.name for one in tmp_path.iterdir()] == ["there"]
 
 
@@ -543,5 +543,5 @@ def test_a_guest_cannot_change_files(number: int, r4: int, r5: int, tmp_path: Pa
 @pytest.mark.parametrize("number", [326, 2, 37, 362])  # socket, fork, kill with signal 0, execveat
 def test_a_guest_cannot_reach_out(number: int) -> None:
     words = np.array(system_call(number, 2, 0, 0), dtype="<u4").tobytes()
-    ran = qemu_sandbox.run(guest.elf([guest.Segment(guest.CODE, words, guest.READ | guest.EXECUTE)]), 20)
+    ran = qemu_sandbox.run(ppc64le.QEMU, guest.elf([guest.Segment(guest.CODE, words, guest.READ | guest.EXECUTE)]), 20)
     assert ran == qemu_sandbox.Ran(b"", "")

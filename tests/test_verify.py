@@ -17,7 +17,7 @@ import pytest
 import ftpatch.report
 from ftpatch.cli import run
 from ftpatch.proof import lief_check, prove
-from ftpatch.proof.emulate import qemu_sandbox
+from ftpatch.proof.emulate import ppc64le, qemu_sandbox
 from ftpatch.proof.emulate.expectation import Outcome
 from tools import kernels
 from tools.sabotage import KINDS, Damage, Mutation, Victim, damaged, victim_of
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent / "testdata"
 ARM64, PPC64LE, STUBS = ROOT / "mini", ROOT / "mini-ppc64le", ROOT / "stubs"
 SCHEMA = json.loads((Path(ftpatch.report.__file__).parent / "schema.json").read_text())
 needs_qemu = pytest.mark.skipif(
-    bool(qemu_sandbox.why_not()), reason=f"{qemu_sandbox.why_not()}: make kernels installs it"
+    bool(qemu_sandbox.why_not(ppc64le.QEMU)), reason=f"{qemu_sandbox.why_not(ppc64le.QEMU)}: make kernels installs it"
 )
 TWO = ("--func", "row:8", "--func", "row:9")
 ALL = ("--func", "*", "--skip-unpatchable")

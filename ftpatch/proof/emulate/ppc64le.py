@@ -26,6 +26,7 @@ from ftpatch.proof.emulate.expectation import Outcome, SiteExpectation
 from ftpatch.proof.emulate.memory import Memory
 from ftpatch.proof.emulate.reach_ppc64le import SYSTEM_CALL, code_words
 
+QEMU = "qemu-ppc64le"
 HOME = 1 << 32  # where the lowest 4 GiB of the file's addresses go
 SPAN = 1 << 38  # of addresses that can be laid out
 GAP = 1 << 20  # zero bytes that are loaded rather than a segment more
@@ -41,7 +42,7 @@ Stop = list[int]  # a record of the guest's, with file addresses for NIP and LR
 
 def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
     """Execute every site; skipped where there is no QEMU."""
-    if why := qemu_sandbox.why_not():
+    if why := qemu_sandbox.why_not(QEMU):
         return Outcome(0, skipped=why)
     low = min((min(one.entry, one.resume, one.target) for one in sites), default=0) & ~(HOME - 1)
     found: dict[int, str] = {}
@@ -57,7 +58,7 @@ def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
         try:
             found |= _Batch(memory, sites, batch, low, random).run(places)
         except (OSError, SubprocessError) as reason:
-            return Outcome(0, skipped=f"{qemu_sandbox.QEMU} cannot be started confined: {reason}")
+            return Outcome(0, skipped=f"{QEMU} cannot be started confined: {reason}")
     found = wrong_ops(memory, sites, places) | found
     return Outcome(len(sites), tuple(found[at] for at in sorted(found)))
 
@@ -124,7 +125,7 @@ class _Batch:
         """Index of a site → its failure. places: filled with where each target reads its ops pointer."""
         stack, junk = self.random.bytes(g.STACK_SIZE), self.random.integers(0, 1 << 64, g.N_REGISTERS, dtype=np.uint64)
         program = g.elf([*g.program(self.rows, junk, stack, self._paca()), *self._code()])
-        ran = qemu_sandbox.run(program, SECONDS + PER_SITE * len(self.sites))
+        ran = qemu_sandbox.run(QEMU, program, SECONDS + PER_SITE * len(self.sites))
         size = 8 * g.N_RECORD
         records = np.frombuffer(ran.output[: len(ran.output) // size * size], dtype="<u8").reshape(-1, g.N_RECORD)
         up = np.uint64(-self.down & BIT64)

@@ -3,7 +3,7 @@
 User mode passes the system calls of the guest on to this machine. So the process may do no more than QEMU itself needs:
 read files, map memory, and write to its own output. Every other call fails as if this kernel did not have it. Where
 that cannot be had, nothing is run.
-Source: linux/seccomp.h, linux/filter.h; system call numbers: asm/unistd_64.h, asm-generic/unistd.h.
+Source: linux/seccomp.h, linux/filter.h.
 """
 
 from __future__ import annotations
@@ -17,44 +17,13 @@ import struct
 import subprocess
 from dataclasses import dataclass
 
-QEMU = "qemu-ppc64le"
+from ftpatch.arch.hosts import HOSTS, Host
+
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
-ALLOW, NO_SUCH_CALL = 0x7FFF_0000, 0x0005_0000 | 38  # SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO | ENOSYS
+ALLOW, NO_SUCH_CALL = 0x7FFF << 16, 0x0005 << 16 | 38  # SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO | ENOSYS
 LOAD, EQUAL, AND, RETURN = 0x20, 0x15, 0x54, 0x06  # BPF: ld abs; jeq k; and k; ret k
 NUMBER, MACHINE, ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 CLONE_THREAD, WRITES = 0x1_0000, 0o3 | 0o100 | 0o1000 | 0o20000000  # O_ACCMODE, O_CREAT, O_TRUNC, O_TMPFILE
-
-
-@dataclass(frozen=True)
-class Host:
-    """System call numbers of one kind of host."""
-
-    audit: int  # AUDIT_ARCH_*, which a filter sees
-    free: tuple[int, ...]  # calls that are allowed as they are
-    write: int  # these four are allowed with some arguments
-    openat: int
-    clone: int
-    prlimit: int
-
-
-# read close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pread64 sched_yield mremap
-# madvise getpid execve exit uname fcntl readlink gettimeofday getuid getgid geteuid getegid sigaltstack gettid futex
-# sched_getaffinity set_tid_address clock_gettime exit_group newfstatat readlinkat faccessat set_robust_list getrandom
-# membarrier statx rseq sysinfo; x86-64 also: access getcwd arch_prctl getrlimit clock_nanosleep
-HOSTS = {
-    "x86_64": Host(
-        0xC000_003E,
-        (0, 3, 5, 8, 9, 10, 11, 12, 13, 14, 15, 17, 24, 25, 28, 39, 59, 60, 63, 72, 89, 96, 102, 104, 107, 108, 131,
-         186, 202, 204, 218, 228, 231, 262, 267, 269, 273, 318, 324, 332, 334, 99, 21, 79, 158, 97, 230),
-        write=1, openat=257, clone=56, prlimit=302,
-    ),
-    "aarch64": Host(
-        0xC000_00B7,
-        (63, 57, 80, 62, 222, 226, 215, 214, 134, 135, 139, 67, 124, 216, 233, 172, 221, 93, 160, 25, 169, 174, 176,
-         175, 177, 132, 178, 98, 123, 96, 113, 94, 79, 78, 48, 99, 278, 283, 291, 293, 179, 17, 163, 115),
-        write=64, openat=56, clone=220, prlimit=261,
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,23 +34,23 @@ class Ran:
     stopped: str  # why it did not end by itself; empty where it did
 
 
-def why_not() -> str:
+def why_not(qemu: str) -> str:
     """Why QEMU cannot be run here; empty where it can."""
-    if shutil.which(QEMU) is None:
-        return f"no {QEMU} (Debian package qemu-user)"
+    if shutil.which(qemu) is None:
+        return f"no {qemu} (Debian package qemu-user)"
     if platform.system() != "Linux" or platform.machine() not in HOSTS:
-        return f"{QEMU} cannot be confined on {platform.system()} {platform.machine()}"
+        return f"{qemu} cannot be confined on {platform.system()} {platform.machine()}"
     return ""
 
 
-def run(program: bytes, seconds: float) -> Ran:
+def run(qemu: str, program: bytes, seconds: float) -> Ran:
     """Run an ELF file, for so long at most. OSError or SubprocessError where it cannot be started confined."""
     fd = os.memfd_create("sites", 0)
     try:
         with os.fdopen(os.dup(fd), "wb") as file:
             file.write(program)
         done = subprocess.run(
-            [str(shutil.which(QEMU)), f"/proc/self/fd/{fd}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            [str(shutil.which(qemu)), f"/proc/self/fd/{fd}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, timeout=seconds, pass_fds=(fd,), env={}, check=False, cwd="/",
             preexec_fn=_limits(seconds),
         )  # fmt: skip
