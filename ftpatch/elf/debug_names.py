@@ -12,12 +12,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ftpatch.arrays import U8, is_in
 from ftpatch.elf.image import Image
+from ftpatch.elf.tables import places_of
 
 if TYPE_CHECKING:
     from ftpatch.elf.debug_info import DebugInfo, Unit
@@ -72,14 +74,12 @@ def find(image: Image, name: str) -> DebugMention:
 def _strings(strings: U8, name: str) -> list[int]:
     """Where the name is a string, or else where it ends one: linkers merge tails, so that any of these may be it."""
     data, wanted = strings.tobytes(), name.encode() + b"\0"
-    found: list[int] = []
-    at = data.find(wanted)
-    while at >= 0 and len(found) < MAX_NAMES:
+    places: list[int] = []
+    for at in islice(places_of(wanted, data), MAX_NAMES):
         if at == 0 or data[at - 1] == 0:
             return [at]
-        found.append(at)
-        at = data.find(wanted, at + 1)
-    return found
+        places.append(at)
+    return places
 
 
 def _references(info: U8, offsets: list[int]) -> Iterator[int]:
@@ -91,10 +91,7 @@ def _references(info: U8, offsets: list[int]) -> Iterator[int]:
     for start in range(0, len(info) if offsets else 0, CHUNK):
         piece = info[start : start + CHUNK + 3].tobytes()
         if len(offsets) == 1:
-            at = piece.find(needle)
-            while at >= 0:
-                yield start + at
-                at = piece.find(needle, at + 1)
+            yield from (start + at for at in places_of(needle, piece))
             continue
         for phase in range(min(4, len(piece) - 3)):
             words = np.frombuffer(piece, "<u4", (len(piece) - phase) // 4, phase)
@@ -147,9 +144,5 @@ def _entry_with(unit: Unit, data: bytes, pos: int, first: tuple[str, str, str]) 
 
 def _copies(unit: Unit, data: bytes, entry: int) -> int:
     """How many inlined copies of the entry the unit has: each begins with a reference to it."""
-    needle, n = (entry - unit.pos).to_bytes(4, "little"), 0
-    at = data.find(needle)
-    while at >= 0:
-        n += _entry_with(unit, data, unit.pos + at, INLINED_COPY) is not None
-        at = data.find(needle, at + 1)
-    return n
+    places = places_of((entry - unit.pos).to_bytes(4, "little"), data)
+    return sum(_entry_with(unit, data, unit.pos + at, INLINED_COPY) is not None for at in places)

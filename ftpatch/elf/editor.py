@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arrays import I64, Mask, Rows
+from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
@@ -61,11 +61,11 @@ class Editor:
         self._grown: dict[int, bytearray] = {}  # contents that move to the end, by section
         self._n_symbols = len(image.symbols.rows)
         self._tables: dict[int, int] = {}
-        found = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)
-        if not len(found):
+        symtabs = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)
+        if not len(symtabs):
             raise ElfError("no symbol table", image.path, found="a stripped file", expected=".symtab",
                            todo="modules cannot be loaded without one")  # fmt: skip
-        self._symtab = int(found[0])
+        self._symtab = int(symtabs[0])
         _require_symbols(image, self._symtab)
         for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
             _require_relocations(image, table, self._symtab)
@@ -98,7 +98,7 @@ class Editor:
         row["st_info"] = t.STB_GLOBAL << 4 | kind
         row["st_shndx"] = sec if sec < t.SHN_LORESERVE else t.SHN_XINDEX
         row["st_value"], row["st_size"] = value, size
-        self._grow(self._symtab, row.tobytes())
+        self.append(self._symtab, row.tobytes())
         self._extended(sec)
         self._n_symbols += 1
         return self._n_symbols - 1
@@ -107,7 +107,7 @@ class Editor:
         """A relocation for bytes of a section, behind the ones it has."""
         row = np.zeros((), t.RELA)
         row["r_offset"], row["r_info"], row["r_addend"] = off, symbol << 32 | kind, addend
-        self._grow(self.table_of(sec), row.tobytes())
+        self.append(self.table_of(sec), row.tobytes())
 
     def table_of(self, sec: int) -> int:
         """The relocation table of a section; made where there is none."""
@@ -131,42 +131,41 @@ class Editor:
         """Give a section another content, at the end of the file."""
         self._grown[sec] = bytearray(content)
 
+    def append(self, sec: int, more: bytes) -> int:
+        """Bytes behind those that a section has, which moves to the end of the file; their offset in it."""
+        if sec not in self._grown:
+            size = int(self.shdr[sec]["sh_size"])
+            self._grown[sec] = bytearray(self.image.content(sec)[:size].tobytes())
+        at = len(self._grown[sec])
+        self._grown[sec] += more
+        return at
+
     def cut_slots(self, sec: int, gone: Mask, first: int) -> None:
-        """Take slots out of a section of pointers, with their relocations; the others close ranks, in order.
+        """Take slots out of a section of pointers, with their relocations; the others move up, in order.
 
         first: number of the section's slot 0, for the owners.
         """
-        new_slot = np.cumsum(~gone) - 1
-        size = int(self.shdr[sec]["sh_size"])
         words = self.image.content(sec)[: len(gone) * SLOT].reshape(-1, SLOT)
         kept = words[~gone]
         for slot in np.flatnonzero((kept != words[: len(kept)]).any(axis=1)).tolist():
             self.patch(sec, slot * SLOT, kept[slot].tobytes(), "record", first + slot)
-        self.shdr[sec]["sh_size"] = size - SLOT * int(gone.sum())
-        for table in np.flatnonzero(self.image.shdr["sh_type"] == t.SHT_RELA).tolist():
-            if int(self.image.shdr["sh_info"][table]) == sec:
-                self._cut_rows(table, gone, new_slot)
+        self.shdr[sec]["sh_size"] -= SLOT * int(gone.sum())
+        head, new_slot = self.image.shdr, np.cumsum(~gone) - 1
+        for table in np.flatnonzero((head["sh_type"] == t.SHT_RELA) & (head["sh_info"] == sec)).tolist():
+            rows = self.image.rows(table, t.RELA)
+            inside = rows["r_offset"] < np.uint64(SLOT * len(gone))  # a relocation that does nothing may be anywhere
+            slots = np.where(inside, rows["r_offset"], 0).astype(np.int64) // SLOT
+            moved = rows.copy()
+            moved["r_offset"][inside] += ((new_slot[slots] - slots) * SLOT)[inside].astype(np.uint64)  # wraps
+            self._keep_rows(table, moved[~(inside & gone[slots])])
 
     def cut_relocations(self, table: int, gone: Mask) -> None:
-        """Take rows out of a relocation table; the others close ranks, in order."""
-        rows = self.image.rows(table, t.RELA)
-        kept = rows[~gone]
-        for row in np.flatnonzero(kept != rows[: len(kept)]).tolist():
-            self.patch(table, row * t.RELA.itemsize, kept[row].tobytes(), "relocation", row)
-        self.shdr[table]["sh_size"] = len(kept) * t.RELA.itemsize
+        """Take rows out of a relocation table; the others move up, in order."""
+        self._keep_rows(table, self.image.rows(table, t.RELA)[~gone])
 
-    def append(self, sec: int, more: bytes) -> int:
-        """Bytes behind those that a section has, which moves to the end of the file; their offset in it."""
-        return self._grow(sec, more)
-
-    def _cut_rows(self, table: int, gone: Mask, new_slot: I64) -> None:
+    def _keep_rows(self, table: int, kept: Rows) -> None:
+        """Replace the rows of a relocation table by these, which are fewer or as many."""
         rows = self.image.rows(table, t.RELA)
-        inside = rows["r_offset"] < np.uint64(SLOT * len(gone))  # a relocation that does nothing may be anywhere
-        slot = np.where(inside, rows["r_offset"], 0).astype(np.int64) // SLOT
-        stays = ~(inside & gone[slot])
-        kept = rows[stays].copy()
-        moved = (new_slot[slot] * SLOT).astype(np.uint64) + rows["r_offset"] % np.uint64(SLOT)
-        kept["r_offset"] = np.where(inside, moved, rows["r_offset"])[stays]
         for row in np.flatnonzero(kept != rows[: len(kept)]).tolist():
             self.patch(table, row * t.RELA.itemsize, kept[row].tobytes(), "relocation", row)
         self.shdr[table]["sh_size"] = len(kept) * t.RELA.itemsize
@@ -175,13 +174,13 @@ class Editor:
 
     def finish(self) -> tuple[list[Placed], list[Patch], list[Placed]]:
         """(header fields, patches in original places, what follows the original bytes); all empty for no change."""
-        headers = self._headers_differ()
+        headers = bool(self._grown) or not np.array_equal(np.array(self.shdr, dtype=t.SHDR), self.image.shdr)
         if not headers and not self.patches:
             return [], [], []
-        stays = [one for one in self.patches if one.sec not in self._grown]
-        for one in self.patches:
-            if one.sec in self._grown:
-                self._grown[one.sec][one.off : one.off + len(one.new)] = one.new
+        stays = [patch for patch in self.patches if patch.sec not in self._grown]
+        for patch in self.patches:
+            if patch.sec in self._grown:
+                self._grown[patch.sec][patch.off : patch.off + len(patch.new)] = patch.new
         if not headers:
             return [], stays, []
         end, tail = len(self.image.data), []
@@ -197,10 +196,8 @@ class Editor:
         table = np.array(self.shdr, dtype=t.SHDR).tobytes()
         tail.append(Placed(end, bytes(pos - end) + table, "section headers"))
         shnum = n if n < t.SHN_LORESERVE else 0
-        header = [
-            Placed(E_SHOFF, pos.to_bytes(8, "little"), "e_shoff"),
-            Placed(E_SHNUM, shnum.to_bytes(2, "little"), "e_shnum"),
-        ]
+        fields = ((E_SHOFF, pos, 8, "e_shoff"), (E_SHNUM, shnum, 2, "e_shnum"))
+        header = [Placed(at, value.to_bytes(size, "little"), name) for at, value, size, name in fields]
         return header, stays, tail
 
     def _alignment(self, sec: int) -> int:
@@ -211,23 +208,11 @@ class Editor:
                            found=f"{align:#x}", expected=f"a power of two up to {MAX_ALIGN:#x}")  # fmt: skip
         return align
 
-    def _headers_differ(self) -> bool:
-        return bool(self._grown) or not np.array_equal(np.array(self.shdr, dtype=t.SHDR), self.image.shdr)
-
-    def _grow(self, sec: int, more: bytes) -> int:
-        """Append to a section's content; the offset of what was appended."""
-        if sec not in self._grown:
-            size = int(self.shdr[sec]["sh_size"])
-            self._grown[sec] = bytearray(self.image.content(sec)[:size].tobytes())
-        at = len(self._grown[sec])
-        self._grown[sec] += more
-        return at
-
     def _string(self, sec: int, text: str) -> int:
         """Offset of a new string in a string table, whose last string may lack its end."""
         if sec not in self._grown and self.image.content(sec)[-1:].any():
-            self._grow(sec, b"\0")
-        return self._grow(sec, text.encode() + b"\0")
+            self.append(sec, b"\0")
+        return self.append(sec, text.encode() + b"\0")
 
     def _extended(self, sec: int) -> None:
         """The new symbol's entry in the table of section numbers that do not fit a symbol; made where one is needed."""
@@ -235,7 +220,7 @@ class Editor:
             return
         if self._shndx is None:
             self._shndx = self.section(".symtab_shndx", t.SHT_SYMTAB_SHNDX, 0, b"", 4, link=self._symtab, entsize=4)
-        self._grow(self._shndx, b"")
+        self.append(self._shndx, b"")
         content = self._grown[self._shndx]
         del content[4 * self._n_symbols :]
         content += bytes(4 * self._n_symbols - len(content))  # one entry per symbol, whatever there was

@@ -19,22 +19,16 @@ MAX_NESTING = 64  # functions that overlap one address; compilers and linkers ma
 class Functions:
     """Every defined function symbol of the image, sorted by address; equal ones keep kallsyms' order."""
 
-    # symbol table row
-    row: I64
+    row: I64  # symbol table row
     # [va, end): st_value and st_value + st_size
     va: U64
     end: U64
-    # va of the local entry, on machines whose functions have two; else `va` itself
-    local: U64
-    # the greatest `end` so far: tells that an address lies inside some function although functions overlap
-    reach: U64
+    local: U64  # va of the local entry, on machines whose functions have two; else `va` itself
+    reach: U64  # the greatest `end` so far: tells that an address lies inside some function although functions overlap
 
     def at(self, va: U64) -> tuple[I64, I64]:
         """First and one-past-last index of the functions whose symbol is at each va (equal: none)."""
-        return (
-            np.searchsorted(self.va, va, side="left").astype(np.int64),
-            np.searchsorted(self.va, va, side="right").astype(np.int64),
-        )
+        return np.searchsorted(self.va, va, side="left"), np.searchsorted(self.va, va, side="right")
 
     def at_local(self, va: U64) -> tuple[I64, I64]:
         """As `at`, for the functions whose local entry is at each va."""
@@ -52,20 +46,17 @@ class Functions:
 
     def inside(self, va: U64) -> Mask:
         """Whether each va lies in [st_value, st_value + st_size) of some function."""
-        before = np.searchsorted(self.va, va, side="right").astype(np.int64) - 1
-        found: Mask = (
-            (before >= 0) & (self.reach[np.maximum(before, 0)] > va) if len(self.va) else np.zeros(len(va), bool)
-        )
-        return found
+        before = np.searchsorted(self.va, va, side="right") - 1
+        return np.asarray((before >= 0) & (self.reach[before] > va)) if len(self.va) else np.zeros(len(va), bool)
 
     def containing(self, va: U64) -> I64:
         """Index of the nearest function whose bounds hold each va; −1 if none does."""
-        index = np.searchsorted(self.va, va, side="right").astype(np.int64) - 1
+        index = np.searchsorted(self.va, va, side="right") - 1
         index[~self.inside(va)] = -1
         if not len(self.va):
             return index
         for _ in range(MAX_NESTING):  # steps back over functions that ended before va, all sites at once
-            ended = (index >= 0) & (self.end[np.maximum(index, 0)] <= va)
+            ended = (index >= 0) & (self.end[index] <= va)
             if not ended.any():
                 return index
             index[ended] -= 1

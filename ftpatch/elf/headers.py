@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ftpatch.arrays import U8, Rows, is_in
@@ -15,18 +13,8 @@ TABLES = (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_RELA, t.SHT_SYMTAB_SHNDX)
 MAX_NAMES = 1 << 24  # bytes of section names, beyond what the name table can account for
 
 
-@dataclass(frozen=True)
-class Headers:
-    """ELF header, section headers, program headers, section names."""
-
-    ehdr: Rows
-    shdr: Rows
-    phdr: Rows
-    names: tuple[str, ...]
-
-
-def read_headers(path: str, data: U8) -> Headers:
-    """The headers of the file `data`; `path` is for messages.
+def read_headers(path: str, data: U8) -> tuple[Rows, Rows, Rows, tuple[str, ...]]:
+    """ELF header, section headers, program headers and section names of the file `data`; `path` is for messages.
 
     Raises ArchError for 32-bit and big-endian files, ElfError for headers that contradict the file.
     """
@@ -46,7 +34,7 @@ def read_headers(path: str, data: U8) -> Headers:
     _check_sections(path, shdr, names, len(data))
     phdr = _program_headers(path, data, ehdr, shdr)
     _check_tables(path, ehdr, shdr, phdr, names)
-    return Headers(ehdr, shdr, phdr, names)
+    return ehdr, shdr, phdr, names
 
 
 def _section_headers(path: str, data: U8, ehdr: Rows) -> Rows:
@@ -95,27 +83,20 @@ def _check_sections(path: str, head: Rows, names: tuple[str, ...], n_bytes: int)
     size = np.uint64(n_bytes)
     has_bytes = (head["sh_type"] != t.SHT_NOBITS) & (head["sh_type"] != t.SHT_NULL)
     with np.errstate(over="ignore"):
-        end = head["sh_offset"] + head["sh_size"]
+        end, end_va = head["sh_offset"] + head["sh_size"], head["sh_addr"] + head["sh_size"]
     bad = np.flatnonzero(has_bytes & ((end > size) | (end < head["sh_offset"])))
-    if len(bad):
-        sec = int(bad[0])
-        raise ElfError(
-            f"section {names[sec] or sec} lies outside the file", path,
-            found=f"bytes {int(head['sh_offset'][sec]):#x} + {int(head['sh_size'][sec]):#x}",
-            expected=f"at most {n_bytes:#x}", todo="the file is truncated or corrupt",
-        )  # fmt: skip
+    for sec in bad[:1].tolist():
+        raise ElfError(f"section {names[sec] or sec} lies outside the file", path,
+                       found=f"bytes {int(head['sh_offset'][sec]):#x} + {int(head['sh_size'][sec]):#x}",
+                       expected=f"at most {n_bytes:#x}", todo="the file is truncated or corrupt")  # fmt: skip
     order = np.flatnonzero(has_bytes & (head["sh_size"] > 0))
     order = order[np.argsort(head["sh_offset"][order], kind="stable")]
     shared = np.flatnonzero(end[order][:-1] > head["sh_offset"][order][1:])
     if len(shared):
-        one, two = (names[sec] or str(sec) for sec in order[shared[0] : shared[0] + 2])
-        raise ElfError("sections overlap in the file", path, found=f"{one} and {two} share bytes")
-    with np.errstate(over="ignore"):
-        wraps = np.flatnonzero(
-            (head["sh_flags"] & t.SHF_ALLOC != 0) & (head["sh_addr"] + head["sh_size"] < head["sh_addr"])
-        )
-    if len(wraps):
-        sec = int(wraps[0])
+        first, second = (names[sec] or str(sec) for sec in order[shared[0] : shared[0] + 2])
+        raise ElfError("sections overlap in the file", path, found=f"{first} and {second} share bytes")
+    wraps = np.flatnonzero((head["sh_flags"] & t.SHF_ALLOC != 0) & (end_va < head["sh_addr"]))
+    for sec in wraps[:1].tolist():
         raise ElfError(f"section {names[sec] or sec} ends behind the last address", path,
                        found=f"{int(head['sh_addr'][sec]):#x} + {int(head['sh_size'][sec]):#x}")  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import islice
 
 import numpy as np
 
@@ -31,13 +32,8 @@ def build_id(image: Image) -> str | None:
 def linker_stubs(image: Image) -> dict[int, str]:
     """Linker-made branch stubs: their va, and the name of what they lead to ("long_branch" and "plt_branch")."""
     symbols = image.symbols
-    found: dict[int, str] = {}
-    at = symbols.strtab.find(BRANCH_STUB)
-    starts: list[int] = []
-    while at >= 0 and len(starts) < MAX_STUBS:
-        starts.append(symbols.strtab.rfind(b"\0", max(at - t.MAX_NAME, 0), at) + 1)
-        at = symbols.strtab.find(BRANCH_STUB, at + 1)
-    for row in np.flatnonzero(is_in(symbols.rows["st_name"], starts)).tolist() if starts else ():
-        name = symbols.name(row).partition("_branch.")[2]
-        found[int(symbols.rows["st_value"][row])] = name.partition("+")[0]
-    return found
+    marks = islice(t.places_of(BRANCH_STUB, symbols.strtab), MAX_STUBS)
+    starts = [symbols.strtab.rfind(b"\0", max(at - t.MAX_NAME, 0), at) + 1 for at in marks]
+    rows = np.flatnonzero(is_in(symbols.rows["st_name"], starts)).tolist()
+    names = [symbols.name(row).partition("_branch.")[2].partition("+")[0] for row in rows]
+    return dict(zip(symbols.rows["st_value"][rows].tolist(), names, strict=True))

@@ -21,9 +21,9 @@ from ftpatch.arch import WINDOW_BEFORE, WINDOW_SIZE, Arch, arch_of
 from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows
 from ftpatch.container import envelope
 from ftpatch.elf import tables as t
-from ftpatch.elf.dynamic import n_relocations, rela_of, relr_of
 from ftpatch.elf.functions import Functions, functions_of
 from ftpatch.elf.headers import read_headers
+from ftpatch.elf.relocations import n_dynamic, rela_of, relr_of
 from ftpatch.elf.symbols import symbols_of
 from ftpatch.errors import ElfError
 
@@ -36,22 +36,15 @@ class Image:
     """A parsed ELF file, and what is around it."""
 
     path: str
-    # the ELF file alone as read-only bytes, usually a memory map
-    data: U8
-    # the file as it is on disk, compressed or signed
-    raw: U8
-    # permission bits
-    mode: int
-    # how the file is compressed, or "none"
-    wrapping: str
-    # the signature behind the ELF file, with all that tells it
-    trailer: bytes
-    # the ELF header, section headers and program headers, with the specification's field names
-    ehdr: Rows
-    shdr: Rows
-    phdr: Rows
-    # name of every section
-    names: tuple[str, ...]
+    data: U8  # the ELF file alone as read-only bytes, usually a memory map
+    raw: U8  # the file as it is on disk, compressed or signed
+    mode: int  # permission bits
+    wrapping: str  # how the file is compressed, or "none"
+    trailer: bytes  # the signature behind the ELF file, with all that tells it
+    ehdr: Rows  # ELF header
+    shdr: Rows  # section headers
+    phdr: Rows  # program headers
+    names: tuple[str, ...]  # name of every section
 
     @property
     def e_type(self) -> int:
@@ -114,12 +107,8 @@ class Image:
         end = start + np.minimum(size[index], np.uint64(1 << 62 if self.linked else MAX_SECTION))
         bad = np.flatnonzero((end[:-1] > start[1:]) | (end[:-1] < start[:-1]))
         if len(bad):
-            one, two = index[bad[0]], index[bad[0] + 1]
-            raise ElfError(
-                "sections overlap in memory",
-                self.path,
-                found=f"{self.names[one]} ends behind {self.names[two]}'s start",
-            )
+            first, second = (self.names[sec] for sec in index[bad[0] : bad[0] + 2])
+            raise ElfError("sections overlap in memory", self.path, found=f"{first} ends behind {second}'s start")
         return index, start, end
 
     def place(self, va: U64) -> tuple[I64, I64]:
@@ -128,22 +117,25 @@ class Image:
         if not len(index):
             return np.full(len(va), -1, dtype=np.int64), np.zeros(len(va), dtype=np.int64)
         near = np.searchsorted(start, va, side="right").astype(np.int64) - 1
-        known = (near >= 0) & (va < end[np.maximum(near, 0)])
-        near = np.maximum(near, 0)
-        off = (va - start[near]).view(np.int64)
-        return np.where(known, index[near], -1), np.where(known, off, 0)
+        known = (near >= 0) & (va < end[near])  # −1 is the last section, and not meant
+        return np.where(known, index[near], -1), np.where(known, (va - start[near]).view(np.int64), 0)
 
     def va(self, sec: I64, off: I64) -> U64:
         """va of each place; 0 where sec is −1."""
-        found: U64 = np.where(sec >= 0, self.base[np.maximum(sec, 0)] + off.astype(np.uint64), np.uint64(0))
-        return found
+        return np.asarray(np.where(sec >= 0, self.base[sec] + off.astype(np.uint64), np.uint64(0)))
 
     def pos(self, sec: I64, off: I64) -> I64:
         """File position of each place; −1 where the place has no bytes in the file."""
-        safe = np.maximum(sec, 0)
-        known = (sec >= 0) & self.has_bytes[safe] & (off >= 0) & (off < self.shdr["sh_size"][safe].astype(np.int64))
-        found: I64 = np.where(known, self.shdr["sh_offset"][safe].astype(np.int64) + off, -1)
-        return found
+        known = (sec >= 0) & self.has_bytes[sec] & (off >= 0) & (off < self._sh_size[sec])
+        return np.where(known, self._sh_offset[sec] + off, -1)
+
+    @cached_property
+    def _sh_offset(self) -> I64:
+        return self.shdr["sh_offset"].astype(np.int64)
+
+    @cached_property
+    def _sh_size(self) -> I64:
+        return self.shdr["sh_size"].astype(np.int64)
 
     def pos_of_va(self, va: int) -> int:
         """File position of one va in a linked file, gaps between its sections included; −1 where it has no bytes."""
@@ -163,10 +155,9 @@ class Image:
         """
         if self.arch.unit == 1:
             return self._octets(sec, off + first, n)
-        pos, safe = self.pos(sec, off), np.maximum(sec, 0)
-        start = pos + 4 * first
-        low = self.shdr["sh_offset"].astype(np.int64)[safe]
-        high = low + self.shdr["sh_size"].astype(np.int64)[safe]
+        pos = self.pos(sec, off)
+        start, low = pos + 4 * first, self._sh_offset[sec]
+        high = low + self._sh_size[sec]
         words = np.zeros((len(sec), n), dtype=np.uint32)
         whole = (pos >= 0) & (start >= low) & (start + 4 * n <= high) & (start & 3 == 0)
         words[whole] = self._aligned_words[(start[whole] >> 2)[:, None] + np.arange(n)]
@@ -179,12 +170,10 @@ class Image:
 
     def _octets(self, sec: I64, off: I64, n: int) -> U32:
         """(len(sec), n) bytes, one in each uint32, from `off`; 0 where the section holds none."""
-        size = self.shdr["sh_size"].astype(np.int64)[np.maximum(sec, 0)]
         index = off[:, None] + np.arange(n)
-        known = ((sec >= 0) & self.has_bytes[np.maximum(sec, 0)])[:, None] & (index >= 0) & (index < size[:, None])
-        start = self.shdr["sh_offset"].astype(np.int64)[np.maximum(sec, 0)]
+        known = ((sec >= 0) & self.has_bytes[sec])[:, None] & (index >= 0) & (index < self._sh_size[sec][:, None])
         octets = np.zeros(index.shape, dtype=np.uint32)
-        octets[known] = self.data[(start[:, None] + index)[known]]
+        octets[known] = self.data[(self._sh_offset[sec][:, None] + index)[known]]
         return octets
 
     def window(self, sec: I64, off: I64) -> U32:
@@ -195,8 +184,7 @@ class Image:
     def word_at(self, pos: I64) -> U32:
         """The 32-bit words at file positions that are known to lie in the file."""
         if not np.any(pos & 3):
-            found: U32 = self._aligned_words[pos >> 2]
-            return found
+            return np.asarray(self._aligned_words[pos >> 2])
         return np.ascontiguousarray(self.data[pos[:, None] + np.arange(4)]).view("<u4").reshape(-1)
 
     @cached_property
@@ -209,10 +197,8 @@ class Image:
         pos, unit = int(self.pos(sec, off)[0]), self.arch.unit
         if pos < 0 or pos % unit or not self.executable[sec[0]]:
             return np.zeros(0, dtype=np.uint32)
-        left = (int(self.shdr["sh_size"][sec[0]]) - int(off[0])) // unit
-        if unit == 1:
-            return self.data[pos : pos + min(n, left)].astype(np.uint32)
-        return self.word_at(pos + 4 * np.arange(min(n, left), dtype=np.int64))
+        n = min(n, (int(self.shdr["sh_size"][sec[0]]) - int(off[0])) // unit)
+        return self.data[pos : pos + n * unit].view("u1" if unit == 1 else "<u4").astype(np.uint32)
 
     # -- symbols and relocations -------------------------------------------------------------------------------
 
@@ -246,11 +232,11 @@ class Image:
 
     def relocated(self, va: U64, size: int) -> Mask:
         """Whether a dynamic relocation of any kind touches one of the `size` bytes from each va."""
-        return np.asarray(self.n_relocations(va, size) > 0)
+        return np.asarray(n_dynamic(self, va, size) > 0)
 
     def n_relocations(self, va: U64, size: int) -> I64:
         """How many dynamic relocations touch the `size` bytes from each va."""
-        return n_relocations(self, va, size)
+        return n_dynamic(self, va, size)
 
     # -- identity ----------------------------------------------------------------------------------------------
 
@@ -259,7 +245,7 @@ class Image:
         """`vmlinux`, `module`, `object` or `program`, by what the file contains."""
         if not self.linked:
             return "module" if self.sections_named(".modinfo", ".gnu.linkonce.this_module") else "object"
-        if self.sections_named(".head.text", "__ksymtab", "__ksymtab_strings") or self.sections_named(".init.text"):
+        if self.sections_named(".head.text", "__ksymtab", "__ksymtab_strings", ".init.text"):
             return "vmlinux"
         return "vmlinux" if any(self.symbols.value(name) is not None for name in KERNEL_NAMES) else "program"
 
@@ -277,9 +263,6 @@ def open_image(path: str, max_size: int = envelope.MAX_SIZE) -> Image:
     Raises InputError for what is not ELF, EnvelopeError for what cannot be unpacked, ArchError for 32-bit and
     big-endian files, ElfError for headers that contradict the file.
     """
-    found = envelope.open_elf(path, max_size)
-    head = read_headers(path, found.data)
-    return Image(
-        path, found.data, found.raw, found.mode, found.wrapping, found.trailer, head.ehdr, head.shdr, head.phdr,
-        head.names,
-    )  # fmt: skip
+    file = envelope.open_elf(path, max_size)
+    headers = read_headers(path, file.data)
+    return Image(path, file.data, file.raw, file.mode, file.wrapping, file.trailer, *headers)

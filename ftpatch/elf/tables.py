@@ -62,12 +62,8 @@ MAX_NAME = 4096  # bytes of a name that are read: bounds what a hostile string t
 def cut(data: U8, pos: int, size: int, what: str) -> U8:
     """The bytes [pos, pos+size) of the file; an ElfError names `what` where the file is shorter."""
     if pos < 0 or size < 0 or pos + size > len(data):
-        raise ElfError(
-            f"{what} lies outside the file",
-            found=f"bytes {pos:#x}..{pos + size:#x}",
-            expected=f"at most {len(data):#x}",
-            todo="the file is truncated or corrupt",
-        )
+        raise ElfError(f"{what} lies outside the file", found=f"bytes {pos:#x}..{pos + size:#x}",
+                       expected=f"at most {len(data):#x}", todo="the file is truncated or corrupt")  # fmt: skip
     return data[pos : pos + size]
 
 
@@ -76,6 +72,14 @@ def rows_of(data: U8, pos: int, size: int, dtype: np.dtype[Any], what: str) -> R
     if size % dtype.itemsize:
         raise ElfError(f"{what} is {size} bytes long, which is no multiple of its {dtype.itemsize}-byte rows")
     return cut(data, pos, size, what).view(dtype)
+
+
+def places_of(wanted: bytes, text: bytes) -> Iterator[int]:
+    """Where `wanted` begins in `text`, ascending; hits may overlap."""
+    at = text.find(wanted)
+    while at >= 0:
+        yield at
+        at = text.find(wanted, at + 1)
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,8 @@ class Symbols:
         """
         if name in self._rows_known:
             return self._rows_known[name]
-        wanted = name.encode("utf-8", "surrogateescape") + b"\0"
-        starts, at = [], self.strtab.find(wanted)
-        while at >= 0:
-            starts.append(at)
-            at = self.strtab.find(wanted, at + 1)
-        rows = np.flatnonzero(is_in(self._st_name, starts)) if starts else np.zeros(0, dtype=np.int64)
-        self._rows_known[name] = rows
+        starts = list(places_of(name.encode("utf-8", "surrogateescape") + b"\0", self.strtab))
+        self._rows_known[name] = rows = np.flatnonzero(is_in(self._st_name, starts))
         return rows
 
     @cached_property

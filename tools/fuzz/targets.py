@@ -66,9 +66,9 @@ def image_of(data: bytes, seen: Seen) -> Image:
     """The bytes as an uncompressed image, without a file."""
     raw = np.frombuffer(data, dtype=np.uint8)
     n = len(raw) - signature.size_of(memoryview(data))
-    head = read_headers("fuzz", raw[:n])
+    headers = read_headers("fuzz", raw[:n])
     seen.deep = True
-    return Image("fuzz", raw[:n], raw, 0o644, "none", data[n:], head.ehdr, head.shdr, head.phdr, head.names)
+    return Image("fuzz", raw[:n], raw, 0o644, "none", data[n:], *headers)
 
 
 def scanned(path: str, seen: Seen) -> Scan:
