@@ -150,8 +150,8 @@ class DebugInfo:
         self._sections: dict[str, DebugSectionDescriptor | None] = {f"{name}_sec": None for name in OTHERS}
         for name, content in self._content.items():
             stream = as_file(Stream(content.data, self.steps))
-            found = DebugSectionDescriptor(stream, f".{name}", None, len(content), 0)
-            self._sections[f"{name}_sec"] = found if len(content) else None
+            descriptor = DebugSectionDescriptor(stream, f".{name}", None, len(content), 0)
+            self._sections[f"{name}_sec"] = descriptor if len(content) else None
 
     def section(self, name: str) -> U8:
         """The bytes of one of SECTIONS; none where the file lacks it, or where it cannot be unpacked."""
@@ -168,19 +168,19 @@ class DebugInfo:
         table = attempt(self.reader().get_aranges, None)
         end = len(self.section("debug_info"))
         entries = table.entries if table else []
-        return [(one.begin_addr, one.length, one.info_offset) for one in entries if one.info_offset < end]
+        return [(row.begin_addr, row.length, row.info_offset) for row in entries if row.info_offset < end]
 
     def extents(self) -> list[Span]:
         """[first byte, end) of every unit in .debug_info, up to the first that contradicts the section."""
-        found: list[Span] = []
+        spans: list[Span] = []
         at, info = 0, self.section("debug_info").data
-        while at + 12 <= len(info) and len(found) < MAX_UNITS:
+        while at + 12 <= len(info) and len(spans) < MAX_UNITS:
             end = _extent(info, at)[0]
             if not at < end <= len(info):
                 break
-            found.append((at, end))
+            spans.append((at, end))
             at = end
-        return found
+        return spans
 
     def unit(self, pos: int) -> Unit | None:
         """The unit at a position in .debug_info; None where there is none that may cover code."""
@@ -206,10 +206,8 @@ class Unit:
         self.pos = pos
         self.end, at = _extent(info, pos)
         version = struct.unpack_from("<H", info, at)[0]
-        offset_size = 8 if at == pos + 12 else 4
-        kind, address_size = (
-            (info[at + 2], info[at + 3]) if version >= 5 else (DW_UT_COMPILE, info[at + 2 + offset_size])
-        )
+        behind = at + 2 + (8 if at == pos + 12 else 4)  # before DWARF 5 an offset stands in front of the address size
+        kind, address_size = (info[at + 2], info[at + 3]) if version >= 5 else (DW_UT_COMPILE, info[behind])
         if not (at < self.end <= len(info) and 2 <= version <= 5 and address_size == 8):
             raise ElfError("a unit's header cannot be read", found=f"version {version}, address size {address_size}")
         if kind not in (DW_UT_COMPILE, DW_UT_PARTIAL, DW_UT_SKELETON):
@@ -256,8 +254,8 @@ class Unit:
     def compiler_directory(self) -> bytes:
         """Where the compiler ran; empty where the unit does not tell."""
         root = self._unit.get_top_DIE().attributes
-        found = root["DW_AT_comp_dir"].value if "DW_AT_comp_dir" in root else b""
-        return found if isinstance(found, bytes) else b""
+        directory = root["DW_AT_comp_dir"].value if "DW_AT_comp_dir" in root else b""
+        return directory if isinstance(directory, bytes) else b""
 
     def line_program(self) -> Program | None:
         """The unit's line program, not yet run."""

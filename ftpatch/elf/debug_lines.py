@@ -14,6 +14,7 @@ import posixpath
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,9 @@ def source_lines(image: Image, vas: Iterable[int]) -> list[str | None]:
 
 def _entries_at(image: Image, va: U64) -> list[int]:
     """The entry of the function that begins at most NEAR bytes in front of each va, else the va itself."""
-    if not len(va) or not len(image.functions.va):
-        return [int(one) for one in va]
-    entry = image.functions.va[image.functions.containing(va)]
-    return [int(one) for one in np.where(image.functions.inside(va) & (va - entry <= np.uint64(NEAR)), entry, va)]
+    entry = image.functions.va[image.functions.containing(va)] if len(image.functions.va) else va
+    entries: list[int] = np.where(image.functions.inside(va) & (va - entry <= np.uint64(NEAR)), entry, va).tolist()
+    return entries
 
 
 # -- which unit holds an address ----------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def _units_of(debug: DebugInfo, wanted: list[int]) -> Iterator[tuple[Unit, list[
 
 def _span_rows(spans: Iterable[tuple[int, int, int]]) -> Rows:
     """(va, size, unit) as rows; what is no address is left out."""
-    return np.array([one for one in spans if one[0] >= 0 < one[1] and one[0] + one[1] <= t.LAST_VA], SPAN)
+    return np.array([span for span in spans if span[0] >= 0 < span[1] and span[0] + span[1] <= t.LAST_VA], SPAN)
 
 
 def _unlisted(debug: DebugInfo, listed: set[int]) -> Iterator[tuple[int, int, int]]:
@@ -91,14 +91,14 @@ def _holders(spans: Rows, wanted: list[int], near: int) -> dict[int, int]:
     """The unit of each wanted address: whose span it is in or, with `near`, at most that many bytes in front of."""
     order = np.argsort(spans["start"], kind="stable")
     start, size, unit = (spans[name][order] for name in ("start", "size", "unit"))
-    found = {}
+    unit_of = {}
     behind_each = np.searchsorted(start, np.array(wanted, np.uint64), side="right").tolist()
     for va, behind in zip(wanted, behind_each, strict=True):
         if behind and va - int(start[behind - 1]) < int(size[behind - 1]):
-            found[va] = int(unit[behind - 1])
+            unit_of[va] = int(unit[behind - 1])
         elif near and behind < len(start) and int(start[behind]) - va <= near:  # NOPs in front of the first row
-            found[va] = int(unit[behind])
-    return found
+            unit_of[va] = int(unit[behind])
+    return unit_of
 
 
 # -- which line an address has ------------------------------------------------------------------------------------
@@ -122,16 +122,15 @@ def _rows_near(program: Program, wanted: list[int]) -> dict[int, tuple[int, int]
     begins: dict[int, tuple[int, int, int]] = {}
     around: dict[int, tuple[int, int]] = {}
     row: tuple[int, int, int] | None = None
-    for state in (entry.state for entry in program.get_entries() if entry.state):
+    for state in (step.state for step in program.get_entries() if step.state):
         va = state.address
         if row and row[0] < va and 0 < row[2] < MAX_LINE:
-            for one in wanted[bisect_left(wanted, row[0]) : bisect_left(wanted, va)]:
-                around.setdefault(one, row[1:])
+            for entry in wanted[bisect_left(wanted, row[0]) : bisect_left(wanted, va)]:
+                around.setdefault(entry, row[1:])
         row = (va, state.file, state.line) if not state.end_sequence else None
         if row and 0 < row[2] < MAX_LINE and wanted[0] <= va <= wanted[-1] + NEAR:
-            for one in wanted[bisect_left(wanted, va - NEAR) : bisect_right(wanted, va)]:
-                if one not in begins or va - one < begins[one][0]:
-                    begins[one] = (va - one, *row[1:])
+            for entry in wanted[bisect_left(wanted, va - NEAR) : bisect_right(wanted, va)]:
+                begins[entry] = min(begins.get(entry, (NEAR + 1, 0, 0)), (va - entry, *row[1:]), key=itemgetter(0))
     return around | {va: (file, line) for va, (_, file, line) in begins.items()}
 
 
@@ -142,7 +141,7 @@ def _file(unit: Unit, program: Program, number: int) -> str:
         directories, number = [unit.compiler_directory(), *directories], number - 1
     if not 0 <= number < len(files):
         return ""
-    return relative(_text(files[number].name), files[number].dir_index or 0, [_text(one) for one in directories])
+    return relative(_text(files[number].name), files[number].dir_index or 0, [_text(name) for name in directories])
 
 
 def _text(name: Any) -> str:
@@ -155,13 +154,11 @@ def relative(name: str, directory: int, directories: Sequence[str]) -> str:
 
     directories: the first is where the compiler ran: the top of the tree, or a build directory in it or beside it.
     """
-    top = directories[0] if directories else ""
-    path = name
-    if 0 < directory < len(directories):
-        path = posixpath.join(directories[directory], name)
     if not name:
         return ""
-    path = posixpath.normpath(path)
+    top = directories[0] if directories else ""
+    within = directories[directory] if 0 < directory < len(directories) else ""
+    path = posixpath.normpath(posixpath.join(within, name))
     if posixpath.isabs(path):
         if not posixpath.isabs(top) or posixpath.commonpath([path, top]) == "/":
             return path

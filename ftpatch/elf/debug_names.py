@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,8 +34,7 @@ MAX_CODE = 3  # bytes of the number with which an entry begins; kernels have som
 BYTES_PER_STEP = 64  # searching a unit for references is as costly as reading one of this many bytes
 
 
-@dataclass(frozen=True)
-class Subprogram:
+class Subprogram(NamedTuple):
     """One function that a unit describes."""
 
     inlined: bool  # some of its callers have it inlined
@@ -44,8 +42,7 @@ class Subprogram:
     line: int | None  # in its source file
 
 
-@dataclass(frozen=True)
-class DebugMention:
+class DebugMention(NamedTuple):
     """What debug information says of a name."""
 
     unreadable: str  # why nothing can be said, or empty

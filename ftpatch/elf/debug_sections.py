@@ -9,6 +9,7 @@ Source: System V gABI, chapter 4 (section compression).
 from __future__ import annotations
 
 import struct
+import zlib
 
 import numpy as np
 
@@ -42,28 +43,19 @@ def _unpacked(packed: U8) -> U8:
     body = packed[CHDR.size :].data
     if size > min(MAX_SIZE, MAX_RATIO * len(packed)):
         raise ElfError("a debug section claims to unpack to too much", found=f"{size} bytes from {len(packed)}")
-    plain = b""
-    if kind == ELFCOMPRESS_ZLIB and size:
-        import zlib
-
-        try:
+    plain, errors = b"", zlib.error
+    try:
+        if kind == ELFCOMPRESS_ZLIB and size:
             plain = zlib.decompressobj().decompress(body, size)
-        except zlib.error as error:
-            raise ElfError("a debug section cannot be unpacked", found=str(error)) from None
-    elif kind == ELFCOMPRESS_ZSTD:
-        plain = _unzstd(body, size)
+        elif kind == ELFCOMPRESS_ZSTD:
+            zstandard = zstandard_package("a debug section")
+            errors = zstandard.ZstdError
+            plain = zstandard.ZstdDecompressor(max_window_size=DICTIONARIES).stream_reader(body).read(size)
+    except errors as error:
+        raise ElfError("a debug section cannot be unpacked", found=str(error)) from None
     if len(plain) != size:
         raise ElfError("a debug section cannot be unpacked", found=f"ch_type {kind}")
     return np.frombuffer(plain, np.uint8)
-
-
-def _unzstd(body: memoryview, size: int) -> bytes:
-    zstandard = zstandard_package("a debug section")
-    try:
-        plain: bytes = zstandard.ZstdDecompressor(max_window_size=DICTIONARIES).stream_reader(body).read(size)
-        return plain
-    except zstandard.ZstdError as error:
-        raise ElfError("a debug section cannot be unpacked", found=str(error)) from None
 
 
 def _relocated(image: Image, sec: int, content: U8) -> U8:
