@@ -13,10 +13,14 @@ TYPE_CHECKING = False  # true for type checkers, which know it by name; typing i
 if TYPE_CHECKING:
     from ftpatch.api import (
         BootImage,
+        CheckOptions,
         Delivery,
+        RestoreRequest,
         Scan,
         Watch,
         Written,
+        all_but,
+        by_selectors,
         check,
         check_settings,
         diff,
@@ -34,8 +38,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "BootImage", "Delivery", "Scan", "Watch", "Written", "__version__", "check", "check_settings", "diff", "disable",
-    "drop", "enable", "explain", "explain_log", "image", "restore", "scan", "scan_tree", "verify",
+    "BootImage", "CheckOptions", "Delivery", "RestoreRequest", "Scan", "Watch", "Written", "__version__", "all_but",
+    "by_selectors", "check", "check_settings", "diff", "disable", "drop", "enable", "explain", "explain_log", "image",
+    "restore", "scan", "scan_tree", "verify",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,8 +36,8 @@ ALONE = 64  # files up to which starting workers costs more than they save
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one file gave: its IMAGE object or its error."""
+class ModuleScan:
+    """What the scan of one file gave: its IMAGE object or its error."""
 
     path: str
     image: ImageObject | None = None
@@ -47,21 +47,17 @@ class Found:
     n_chosen: int = 0  # sites
 
 
-@contextmanager
-def _unseen(n: int) -> Iterator[Callable[[int], object]]:
-    yield lambda done: None
-
-
 @dataclass(frozen=True)
 class Watch:
     """What is told to whom while a journey runs. By default nobody hears of it."""
 
-    # remarks: a line each
-    note: Callable[[str], None] = lambda text: None
+    note: Callable[[str], None] = lambda text: None  # remarks: a line each
     # the files of a tree before any of them is read; what this raises ends the journey
     listed: Callable[[Sequence[str]], object] = lambda files: None
     # for so many files, a context with a function that is called with how many more are done
-    progress: Callable[[int], AbstractContextManager[Callable[[int], object]]] = _unseen
+    progress: Callable[[int], AbstractContextManager[Callable[[int], object]]] = lambda n: nullcontext(
+        lambda done: None
+    )
 
 
 SILENT = Watch()
@@ -93,13 +89,13 @@ class Listing:
 
     files: tuple[str, ...]  # in the order of their names' bytes
     sizes: tuple[int, ...]  # in bytes on disk: what takes longest is begun first
-    errors: tuple[Found, ...]  # folders that could not be read
+    errors: tuple[ModuleScan, ...]  # folders that could not be read
 
 
 def walk(top: str) -> Listing:
     """Every module below `top`. Raises InputError where there is none."""
     files: list[tuple[str, int]] = []
-    errors: list[Found] = []
+    errors: list[ModuleScan] = []
     folders, n_links = [top], 0
     while folders:
         folder = folders.pop()
@@ -113,71 +109,56 @@ def walk(top: str) -> Listing:
                     elif named and entry.is_file(follow_symlinks=False):
                         files.append((entry.path, entry.stat(follow_symlinks=False).st_size))
         except OSError as error:
-            errors.append(Found(folder, error=InputError(f"cannot be read: {error.strerror}", folder)))
+            errors.append(ModuleScan(folder, error=InputError(f"cannot be read: {error.strerror}", folder)))
     if not files and not errors:
         links = f"{n_links} symbolic links, which are not followed" if n_links else ""
         raise InputError("no module in this tree", top, found=links, expected=", ".join(SUFFIXES),
                          todo="name a vmlinux or an object inside it")  # fmt: skip
-    files.sort(key=lambda one: os.fsencode(one[0]))
+    files.sort(key=lambda file: os.fsencode(file[0]))
     return Listing(tuple(path for path, _ in files), tuple(size for _, size in files), tuple(errors))
 
 
-def scan_tree(top: str, request: Request, jobs: int | None = None, watch: Watch = SILENT) -> list[Found]:
+def scan_tree(top: str, request: Request, jobs: int | None = None, watch: Watch = SILENT) -> list[ModuleScan]:
     """Every file's result and every folder's error, in the order of their names; see `over_tree`.
 
     Raises SelectionError for selectors that are none.
     """
-    listing, files = over_tree(top, lambda listing: partial(scan_files, request), jobs, watch)
-    return sorted([*files, *listing.errors], key=lambda one: os.fsencode(one.path))
+    listing, modules = over_tree(top, lambda listing: partial(_scan_files, request), jobs, watch)
+    return sorted([*modules, *listing.errors], key=lambda module: os.fsencode(module.path))
 
 
 def over_tree(
     top: str, work: Callable[[Listing], Callable[[Sequence[str]], list[Result]]], jobs: int | None, watch: Watch
 ) -> tuple[Listing, list[Result]]:
-    """The modules of a tree, and what `work` of these gives for each; see `over_files`. Raises InputError for none."""
+    """The modules of a tree, and what `work` of these gives for each, chunk by chunk in any order.
+
+    jobs: worker processes; None: one per processor, or none at all for a few files. Raises InputError for an empty
+    tree, what `work` raises, and FtpatchError (70) where a worker was killed.
+    """
     listing = walk(top)
     watch.listed(listing.files)
-    made = work(listing)
-    with watch.progress(len(listing.files)) as advance:
-        return listing, over_files(listing, made, jobs, advance)
-
-
-def over_files(
-    listing: Listing,
-    work: Callable[[Sequence[str]], list[Result]],
-    jobs: int | None = None,
-    advance: Callable[[int], object] = int,
-) -> list[Result]:
-    """What `work` gives for every file, chunk by chunk in any order. advance(n): n more files are done.
-
-    jobs: worker processes; None: one per processor, or none at all for a few files. Raises what `work` raises, and
-    FtpatchError (70) where a worker was killed.
-    """
+    of_files = work(listing)
     n = len(listing.files)
     jobs = min(len(os.sched_getaffinity(0)) if n > ALONE else 1, n) if jobs is None else min(jobs, n)
-    chunks = _chunks(listing, jobs)
-    if jobs > 1:
-        return _side_by_side(chunks, work, jobs, advance)
-    found = []
-    for _, paths in chunks:
-        found += work(paths)
-        advance(len(paths))
-    return found
-
-
-def _chunks(listing: Listing, jobs: int) -> list[tuple[int, tuple[str, ...]]]:
-    """(bytes, files) of every chunk; at least four per worker, as far as there are files."""
-    size = max(1, min(CHUNK, len(listing.files) // (4 * max(jobs, 1))))
-    starts = range(0, len(listing.files), size)
-    return [(sum(listing.sizes[at : at + size]), listing.files[at : at + size]) for at in starts]
+    size = max(1, min(CHUNK, n // (4 * max(jobs, 1))))  # at least four chunks per worker, as far as there are files
+    starts = list(range(0, n, size))
+    if jobs > 1:  # the most bytes first, so that no worker begins the longest chunk when the others are done
+        starts.sort(key=lambda at: -sum(listing.sizes[at : at + size]))
+    chunks = [listing.files[at : at + size] for at in starts]
+    with watch.progress(n) as advance:
+        if jobs > 1:
+            return listing, _side_by_side(chunks, of_files, jobs, advance)
+        results: list[Result] = []
+        for paths in chunks:
+            results += of_files(paths)
+            advance(len(paths))
+    return listing, results
 
 
 def _side_by_side(
-    chunks: list[tuple[int, tuple[str, ...]]],
-    work: Callable[[Sequence[str]], list[Result]],
-    jobs: int,
+    chunks: list[tuple[str, ...]], work: Callable[[Sequence[str]], list[Result]], jobs: int,
     advance: Callable[[int], object],
-) -> list[Result]:
+) -> list[Result]:  # fmt: skip
     """The chunks' results, from `jobs` processes. Whatever ends this early ends the workers too."""
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
@@ -185,22 +166,21 @@ def _side_by_side(
 
     # fork: no thread runs yet, and a worker has everything loaded
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=_start_worker)
+    results: list[Result] = []
     try:
-        heaviest = sorted(chunks, key=lambda chunk: -chunk[0])
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the workers know what to do with them
         try:
-            futures = {pool.submit(work, paths): len(paths) for _, paths in heaviest}
+            futures = {pool.submit(work, paths): len(paths) for paths in chunks}
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        found = []
         for future in as_completed(futures):
-            found += future.result()
+            results += future.result()
             advance(futures[future])
     except BrokenProcessPool:
         raise FtpatchError("a worker process died", todo="out of memory? --jobs 1 needs the least") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return found
+    return results
 
 
 def _start_worker() -> None:
@@ -220,20 +200,19 @@ def _start_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def scan_files(request: Request, paths: Sequence[str]) -> list[Found]:
-    """The results of some files, in their order."""
-    return [scan_member(request, path) for path in paths]
+def _scan_files(request: Request, paths: Sequence[str]) -> list[ModuleScan]:
+    return [_scan_module(request, path) for path in paths]
 
 
-def scan_member(request: Request, path: str) -> Found:
+def _scan_module(request: Request, path: str) -> ModuleScan:
     """The result of one file. Raises SelectionError for a selector that no file can answer."""
     try:
         scan = scan_file(path, request.layout, request.max_size)
         hashed = scan.image.sha256 if request.hashed else None
         if not request.selects:
-            return Found(path, _packed(image_object(scan, None, hashed, request.with_sites)))
+            return ModuleScan(path, _packed(image_object(scan, None, hashed, request.with_sites)))
     except FtpatchError as error:
-        return Found(path, error=error)
+        return ModuleScan(path, error=error)
     except Exception as error:  # only to say where
         error.add_note(f"while reading {path}")
         raise
@@ -242,7 +221,7 @@ def scan_member(request: Request, path: str) -> Found:
     missing: set[str] = set()
     selection = select(scan.sites, request.func, request.status, request.section, missing=missing)
     image = _packed(image_object(scan, selection.mask, hashed))
-    return Found(path, image, None, selection.notes, frozenset(missing), int(selection.mask.sum()))
+    return ModuleScan(path, image, None, selection.notes, frozenset(missing), int(selection.mask.sum()))
 
 
 def _packed(image: ImageObject) -> ImageObject:
@@ -251,13 +230,13 @@ def _packed(image: ImageObject) -> ImageObject:
     return image
 
 
-def require_chosen(top: str, found: Sequence[Found]) -> None:
+def require_chosen(top: str, modules: Sequence[ModuleScan]) -> None:
     """Raise SelectionError where a selector matches nothing in any module, or all of them together nothing."""
-    read = [one for one in found if one.image]
-    nowhere = frozenset.intersection(*(one.missing for one in read)) if read else frozenset()
+    read = [module for module in modules if module.image]
+    nowhere = frozenset.intersection(*(module.missing for module in read)) if read else frozenset()
     if nowhere:
         raise SelectionError("nothing of that name in any module", top, found=", ".join(sorted(nowhere)))
-    if read and not any(one.n_chosen for one in read):
+    if read and not any(module.n_chosen for module in read):
         raise SelectionError(
             "the selection is empty", top, found="no site matches all of --func, --status and --section"
         )

@@ -43,13 +43,16 @@ def test_scan_gives_image_records_and_sites() -> None:
 def test_check_gives_findings_by_rule_and_place(tmp_path: Path) -> None:
     assert ftpatch.check(FILE).files[0].findings == ()
     path = str(tmp_path / "kept")
-    ftpatch.enable(FILE, ftpatch.Delivery(path), ["vfs_read"], records="keep")
+    ftpatch.enable(FILE, ftpatch.Delivery(path), ftpatch.by_selectors(["vfs_read"]), records="keep")
     result = ftpatch.check(path)
     (finding,) = result.files[0].findings
     assert (finding.rule, finding.severity, finding.function, result.failed) == (
         "site-enabled", "error", "vfs_read", True,
     )  # fmt: skip
-    assert ftpatch.check(path, ftpatch.check_settings(ignore=["site-enabled"])).files[0].findings == ()
+    assert (
+        ftpatch.check(path, ftpatch.check_settings(ftpatch.CheckOptions(ignore=["site-enabled"]))).files[0].findings
+        == ()
+    )
 
 
 def test_check_of_a_tree_has_each_module_and_each_bad_file(tmp_path: Path) -> None:
@@ -63,7 +66,7 @@ def test_check_of_a_tree_has_each_module_and_each_bad_file(tmp_path: Path) -> No
 def test_enable_verify_diff_and_restore_are_one_way_there_and_back(tmp_path: Path) -> None:
     patched, journal, back = (str(tmp_path / name) for name in ("patched", "journal", "back"))
     delivery = ftpatch.Delivery(patched, reports=(f"json={journal}",))
-    written = ftpatch.enable(FILE, delivery, ["vfs_read"])
+    written = ftpatch.enable(FILE, delivery, ftpatch.by_selectors(["vfs_read"]))
     assert written.output is not None and written.output.path == patched
     assert [written.plan.scan.sites.name(row) for row in written.plan.index.tolist()] == ["vfs_read"]
     scan = ftpatch.scan(patched)
@@ -74,21 +77,21 @@ def test_enable_verify_diff_and_restore_are_one_way_there_and_back(tmp_path: Pat
     assert (proof.findings, proof.kinds["site enabled"]) == ((), 1)
     (compared,) = ftpatch.diff(FILE, patched).compared
     assert "diff-lost" in [finding.rule for finding in compared.findings]
-    restored = ftpatch.restore(patched, journal, back)
+    restored = ftpatch.restore(ftpatch.RestoreRequest(patched, journal, back))
     assert restored.same and Path(back).read_bytes() == Path(FILE).read_bytes()
 
 
 def test_disable_and_drop_give_their_plans_and_write_nothing_when_told_so(tmp_path: Path) -> None:
     patched = str(tmp_path / "patched")
-    ftpatch.enable(FILE, ftpatch.Delivery(patched), ["vfs_read"])
-    undone = ftpatch.disable(patched, ftpatch.Delivery(None), ["vfs_read"])
-    dropped = ftpatch.drop(FILE, ftpatch.Delivery(None), ["vfs_write"])
+    ftpatch.enable(FILE, ftpatch.Delivery(patched), ftpatch.by_selectors(["vfs_read"]))
+    undone = ftpatch.disable(patched, ftpatch.Delivery(None), ftpatch.by_selectors(["vfs_read"]))
+    dropped = ftpatch.drop(FILE, ftpatch.Delivery(None), ftpatch.by_selectors(["vfs_write"]))
     assert (undone.output, len(undone.plan.index), dropped.output, len(dropped.plan.index)) == (None, 1, None, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["patched"]
     with pytest.raises(SelectionError):
-        ftpatch.drop(FILE, ftpatch.Delivery(None), ["no_such_function"])
+        ftpatch.drop(FILE, ftpatch.Delivery(None), ftpatch.by_selectors(["no_such_function"]))
     with pytest.raises(UsageError, match="nothing is chosen"):
-        ftpatch.drop(FILE, ftpatch.Delivery(None))
+        ftpatch.drop(FILE, ftpatch.Delivery(None), ftpatch.by_selectors([]))
 
 
 def test_whoever_watches_hears_of_files_and_progress(tmp_path: Path) -> None:
@@ -141,6 +144,6 @@ def test_a_scan_of_a_tree_is_in_the_order_of_its_names(tmp_path: Path) -> None:
 
     for name in ("b.ko", "a.ko"):
         shutil.copy(MINI / "mini.ko", tmp_path / name)
-    found = ftpatch.scan_tree(str(tmp_path), Request(None, (), (), (), False, False))
+    found = ftpatch.scan_tree(str(tmp_path), Request())
     assert [Path(one.path).name for one in found] == ["a.ko", "b.ko"]
     assert [one.image and one.image["summary"]["live"] for one in found] == [6, 6]

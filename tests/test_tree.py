@@ -375,7 +375,7 @@ def test_a_list_on_stdin_is_read_once_for_all_modules(
 def test_what_is_asked_of_no_readable_module_is_no_error_of_the_selector() -> None:
     trees.require_chosen("modules", [])
     with pytest.raises(SelectionError, match="the selection is empty"):
-        trees.require_chosen("modules", [trees.Found("x.ko", cast(ImageObject, {"file": "x.ko"}))])
+        trees.require_chosen("modules", [trees.ModuleScan("x.ko", cast(ImageObject, {"file": "x.ko"}))])
 
 
 # -- processes -------------------------------------------------------------------------------------------------

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli.options import failed, layout, options, reports, to_files, to_stdout, watch
+from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, options, reports
+from ftpatch.report import Document, shows_more
 from ftpatch.report.files import check_reports
 
 if TYPE_CHECKING:
@@ -20,17 +22,25 @@ CLASSES = ("layout", "module", "lost", "reach", "removed", "renamed", "gained", 
 FAIL_HELP = "Exit 1 only for this kind of change; repeatable. Others are shown all the same."
 
 
+@dataclass(frozen=True)
+class DiffOptions:
+    old: str  # two files, or two directories
+    new: str
+    layout: str | None  # of sites, where it is forced
+    fail_on: tuple[str, ...]  # some of CLASSES
+    show_all: bool
+    jobs: int | None  # worker processes of a tree
+
+
 @click.command("diff")
+@gathered(DiffOptions, Reports)
 @click.argument("old")
 @click.argument("new")
 @options(reports, [layout])
 @click.option("--fail-on", multiple=True, type=click.Choice(CLASSES), help=FAIL_HELP)
 @click.option("--all", "show_all", is_flag=True, help="Every finding in text, not the first few of each kind.")
-@click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Worker processes for trees.")
-def command(
-    old: str, new: str, format_: str, color: str, report: tuple[str, ...], layout: str | None, fail_on: tuple[str, ...],
-    show_all: bool, jobs: int | None,
-) -> int:  # fmt: skip
+@jobs
+def command(given: DiffOptions, reports: Reports) -> int:
     """Compare two builds of a kernel, module or object, or two trees of modules: what is no longer traceable, what is
     now, and how layout, counts and reach changed, the worst first. Functions of one name are told apart by file.
 
@@ -39,31 +49,32 @@ def command(
     from ftpatch import api
     from ftpatch.compare.changes import class_of
     from ftpatch.compare.diff import judged
-    from ftpatch.report import Document, destinations, shows_more
     from ftpatch.rules.register import rules_for
 
-    hashed = shows_more([format_, *(name for name, _ in destinations(report))])
-    check_reports(report, [old, new])
+    old, new, classes = given.old, given.new, given.fail_on
+    check_reports(reports.report, [old, new])
     tree = new if os.path.isdir(new) else None
-    found = api.diff(old, new, layout, hashed, jobs, watch(report))
-    document = Document("diff", show_sites=show_all, rules=rules_for("diff"), fail_on="error" if fail_on else "note")
-    for path, error, top in found.errors:
+    comparison = api.diff(old, new, given.layout, shows_more(reports.formats), given.jobs, reports.watch())
+    document = Document(
+        "diff", show_sites=given.show_all, rules=rules_for("diff"), fail_on="error" if classes else "note"
+    )
+    for path, error, top in comparison.errors:
         failed(document, path, error, top)
-    for one in found.compared:
-        document.images.append(_image(one, judged(one.findings, fail_on), tree))
-    to_files(document, report)
-    to_stdout(document, format_, color)
-    changed = any(not fail_on or class_of(finding) in fail_on for one in found.compared for finding in one.findings)
-    return max([int(changed), *(error["code"] for error in document.errors)])
+    changed = 0
+    for pair in comparison.compared:
+        document.images.append(_image(pair, judged(pair.findings, classes), tree))
+        changed |= any(not classes or class_of(finding) in classes for finding in pair.findings)
+    reports.deliver(document)
+    return max([changed, *(error["code"] for error in document.errors)])
 
 
-def _image(one: Compared, findings: Sequence[Finding], top: str | None) -> ImageObject:
+def _image(pair: Compared, findings: Sequence[Finding], top: str | None) -> ImageObject:
     """The IMAGE object of the new file, or of the old one where that is gone, with what it was compared with."""
     from ftpatch.report.findings import finding_rows
 
-    shown = one.new or one.old
+    shown = pair.new or pair.old
     assert shown is not None and shown.image is not None
-    image, other = shown.image, one.old.image if one.new and one.old else None
+    image, other = shown.image, pair.old.image if pair.new and pair.old else None
     image["compared"] = None if other is None else {
         "file": other["file"], "sha256": other["sha256"], "build_id": other["build_id"], "layout": other["layout"],
         "carrier": other["carrier"], "summary": other["summary"],

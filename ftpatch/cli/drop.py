@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli.writing import by_options, writing_verb
+from ftpatch.cli.writing import by_options, records, writing_verb
 from ftpatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def _choose(shared: WritingOptions, all_but: tuple[str, ...], records: str) -> C
     return api.all_but(all_but)
 
 
-@writing_verb("drop", _choose, ("auto", "null", "minus4", "shrink"))
+@writing_verb("drop", _choose)
+@records("auto", "null", "minus4", "shrink")
 @click.option("--all-but", multiple=True, metavar="SEL", help="Drop every record but those of these; repeatable.")
 def command(scan: Scan, chosen: Mask, shared: WritingOptions, all_but: tuple[str, ...], records: str) -> Plan:
     """Take the records of functions out of the kernel's table, all of them or none, without touching their code: they

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 
 import click
 
 from ftpatch.cli import complain
-from ftpatch.cli.options import layout, options, reports, to_files, to_stdout, watch
+from ftpatch.cli.options import Reports, gathered, layout, options, reports
 from ftpatch.errors import InputError, UsageError
+from ftpatch.report import Document, shows_more
 from ftpatch.report.files import check_reports
 
 AGAINST_HELP = "For a module: the vmlinux that will load it, or a module that it may call; repeatable."
@@ -17,16 +19,23 @@ MODULES_HELP = "A tree of modules in which a function that FILE does not have is
 SPLAT_HELP = "Take apart an ftrace message from a log (- is stdin); the arguments are then [FILE]."
 
 
+@dataclass(frozen=True)
+class ExplainOptions:
+    arguments: tuple[str, ...]  # FUNC [FILE], or [FILE] with a log
+    layout: str | None  # of sites, where it is forced
+    against: tuple[str, ...]  # files that a module will meet
+    modules: str | None  # a directory
+    splat: str | None  # a log
+
+
 @click.command("explain")
+@gathered(ExplainOptions, Reports)
 @click.argument("arguments", nargs=-1, metavar="FUNC [FILE]")
 @options(reports, [layout])
 @click.option("--against", multiple=True, metavar="FILE", help=AGAINST_HELP)
 @click.option("--modules", metavar="DIR", help=MODULES_HELP)
 @click.option("--splat", metavar="LOG", help=SPLAT_HELP)
-def command(
-    arguments: tuple[str, ...], format_: str, color: str, report: tuple[str, ...], layout: str | None,
-    against: tuple[str, ...], modules: str | None, splat: str | None,
-) -> int:  # fmt: skip
+def command(given: ExplainOptions, reports: Reports) -> int:
     """Explain one function of FILE (default: ./vmlinux): symbols, record, place, words now and as enable would write
     them, whether that could be done live, and the source line; and why it is not traceable, if it is not.
 
@@ -34,31 +43,31 @@ def command(
     or module that printed the message.
     """
     from ftpatch import api
-    from ftpatch.report import Document, destinations, shows_more
     from ftpatch.report.explain import explanation_object, splat_image, splat_rows
 
-    hashed = shows_more([format_, *(name for name, _ in destinations(report))])
-    n = len(arguments)
-    if n > 1 + (splat is None) or (splat is None and not n):
-        raise UsageError("wrong number of arguments", found=str(n), expected="[FILE]" if splat else "FUNC [FILE]")
+    hashed = shows_more(reports.formats)
+    n, n_names, log = len(given.arguments), int(given.splat is None), given.splat
+    if not n_names <= n <= n_names + 1:
+        raise UsageError("wrong number of arguments", found=str(n), expected="[FILE]" if log else "FUNC [FILE]")
     document = Document("explain")
-    path = arguments[-1] if n == 1 + (splat is None) else "vmlinux"
-    check_reports(report, [path, *([splat] if splat and splat != "-" else [])])
-    if splat is not None:
-        told = api.explain_log(_read(splat), path if n or os.path.exists(path) else None, layout)
-        document.splats += splat_rows(told)
-        if told.scan is not None:
-            document.images.append(splat_image(told.scan, told.told, hashed))
-        error = None
+    path = given.arguments[-1] if n > n_names else "vmlinux"
+    check_reports(reports.report, [path, *([log] if log and log != "-" else [])])
+    error = None
+    if log is not None:
+        diagnoses = api.explain_log(_read(log), path if n or os.path.exists(path) else None, given.layout)
+        document.splats += splat_rows(diagnoses)
+        if diagnoses.scan is not None:
+            document.images.append(splat_image(diagnoses.scan, diagnoses.told, hashed))
     else:
-        explanation = api.explain(path, arguments[0], layout, against, modules, watch(report))
+        explanation = api.explain(
+            path, given.arguments[0], given.against, given.modules, reports.watch(), layout=given.layout
+        )
         document.images.append(explanation_object(explanation, hashed))
         error = explanation.error
     if error is not None:
         complain(error)
-    to_files(document, report)
-    to_stdout(document, format_, color)
-    return error.exit_code if error is not None else 0
+    reports.deliver(document)
+    return 0 if error is None else error.exit_code
 
 
 def _read(log: str) -> str:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
 from typing import TYPE_CHECKING, TypeVar
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ftpatch.cli import complain, emit, say
-from ftpatch.report import Document, format_names, renderer
+from ftpatch.report import Document, destinations, format_names, renderer
 from ftpatch.report.files import check_reports, files_ready
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from ftpatch.trees import Watch
 
 F = TypeVar("F", bound=Callable[..., object])
-R = TypeVar("R")
 BLOCK = 1 << 16  # characters that are written to stdout at once
 SELECTOR_HELP = "name, glob, /regex/, !SEL, @file, 0xVA, .section+0xOFF, row:N or name@file.c; repeatable, joined."
 STATUS_HELP = "Narrow to a status; repeatable. weak-leftover adds the nameless sites of dead weak functions."
+JOBS_HELP = "Worker processes for a tree (default: one per processor)."
 REPORT_HELP = "Also write a report to FILE; repeatable. json=FILE of a writing verb is its journal."
 
 
@@ -65,6 +66,7 @@ max_size = click.option(
     "--max-size", type=int, metavar="BYTES", help="What a packed file may unpack to (default: 1 GiB)."
 )
 layout = click.option("--layout", metavar="NAME", help="Take this site layout instead of deciding by evidence.")
+jobs = click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help=JOBS_HELP)
 
 
 def options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:
@@ -78,42 +80,68 @@ def options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:
     return add
 
 
-def gathered(name: str, kind: Callable[..., object]) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """A decorator that hands options over as one value: those that are parameters of `kind`, a dataclass.
+def gathered(*kinds: Callable[..., object]) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """A decorator that hands options over as values: for each of `kinds`, dataclasses, those that are its fields.
 
-    It stands above the options: the function has one parameter `name` in place of theirs.
+    It stands above the options; the values are the first parameters of the function, in this order.
     """
-    names = tuple(signature(kind).parameters)
+    names = [signature(kind).parameters.keys() for kind in kinds]
 
-    def gather(function: Callable[..., R]) -> Callable[..., R]:
+    def gather(function: Callable[..., int]) -> Callable[..., int]:
         @wraps(function)  # click keeps the options in the function's own attributes
-        def with_value(*positional: object, **given: object) -> R:
-            value = kind(**{key: given.pop(key) for key in names})
-            return function(*positional, **given, **{name: value})
+        def with_values(**given: object) -> int:
+            values = [
+                kind(**{key: given.pop(key) for key in keys & given.keys()})
+                for kind, keys in zip(kinds, names, strict=True)
+            ]
+            return function(*values, **given)
 
-        return with_value
+        return with_values
 
     return gather
 
 
-def to_stdout(document: Document, format_: str, color: str) -> None:
-    """The report on stdout, in pieces of some size; nothing else ever goes there."""
-    document.colored = color == "always" or (
-        color == "auto" and sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    )
-    piece = ""
-    for text in renderer(format_)(document):
-        piece += text
-        if len(piece) > BLOCK:  # a report of all sites has 40 MB, and `| head` ends it early
-            emit(piece)
-            piece = ""
-    emit(piece)
+@dataclass(frozen=True)
+class Reports:
+    """Where the report of a run goes, and in which formats."""
 
+    format_: str  # of stdout
+    color: str  # on stdout: auto, always, never
+    report: tuple[str, ...]  # FORMAT=FILE, each
 
-def to_files(document: Document, report: tuple[str, ...]) -> None:
-    """Every --report FORMAT=FILE, each written whole or not at all."""
-    with files_ready(document, report, note):
-        pass
+    @property
+    def formats(self) -> set[str]:
+        """The names of all formats."""
+        return {self.format_, *(name for name, _ in destinations(self.report))}
+
+    def deliver(self, document: Document) -> None:
+        """Write the report to its files, and then to stdout."""
+        self.to_files(document)
+        self.to_stdout(document)
+
+    def to_files(self, document: Document) -> None:
+        """Every --report FORMAT=FILE, each written whole or not at all."""
+        with files_ready(document, self.report, note):
+            pass
+
+    def to_stdout(self, document: Document) -> None:
+        """The report on stdout, in pieces of some size; nothing else ever goes there."""
+        document.colored = self.color == "always" or (
+            self.color == "auto" and sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        )
+        block = ""
+        for piece in renderer(self.format_)(document):
+            block += piece
+            if len(block) > BLOCK:  # a report of all sites has 40 MB, and `| head` ends it early
+                emit(block)
+                block = ""
+        emit(block)
+
+    def watch(self) -> Watch:
+        """A command line that listens: remarks on stderr, a bar on a terminal, no report that replaces a module."""
+        from ftpatch.trees import Watch
+
+        return Watch(note, lambda files: check_reports(self.report, files), _bar)
 
 
 def failed(document: Document, path: str, error: FtpatchError, tree: str | None = None) -> int:
@@ -124,13 +152,6 @@ def failed(document: Document, path: str, error: FtpatchError, tree: str | None 
         row["tree"] = tree
     document.errors.append(row)
     return error.exit_code
-
-
-def watch(report: tuple[str, ...]) -> Watch:
-    """A command line that listens: remarks on stderr, a bar on a terminal, no report that replaces a module."""
-    from ftpatch.trees import Watch
-
-    return Watch(note, lambda files: check_reports(report, files), _bar)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ class RestoreOptions:
 
 
 @click.command("restore")
+@gathered(RestoreOptions)
 @click.argument("file", metavar="AFTER")
 @click.option("--journal", required=True, metavar="FILE", help="The JSON report of the run that patched AFTER.")
 @click.option("-o", "--output", metavar="BACK", help="Write the result here (default: AFTER without .patched).")
@@ -34,7 +35,6 @@ class RestoreOptions:
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="What goes to stdout.")
 @max_size
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
-@gathered("given", RestoreOptions)
 def command(given: RestoreOptions) -> int:
     """Undo a patch: give back the file that was patched, compression and signature included.
 
@@ -50,7 +50,8 @@ def command(given: RestoreOptions) -> int:
     if given.output:
         paths.output_path(given.file, given.output)  # its own name is for --in-place
     out = given.file if given.in_place else given.output
-    done = api.restore(given.file, given.journal, out, given.max_size, given.dry_run, api.Watch(note))
+    request = api.RestoreRequest(given.file, given.journal, out, given.dry_run, given.max_size)
+    done = api.restore(request, api.Watch(note))
     if given.format_ == "json":
         # an image of a form of its own, which no format but JSON is asked to show
         document = Document("restore", [cast("ImageObject", restored_object(done, given.dry_run))])

@@ -10,27 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli.options import (
-    F,
-    gathered,
-    layout,
-    max_size,
-    note,
-    options,
-    reports,
-    selectors,
-    to_stdout,
-)
+from ftpatch.cli.options import F, Reports, gathered, layout, max_size, note, options, reports, selectors
 from ftpatch.errors import UsageError
 from ftpatch.report.files import check_reports
 
 if TYPE_CHECKING:
+    from ftpatch.api import Delivery
     from ftpatch.arrays import Mask
     from ftpatch.elf.image import Image
     from ftpatch.plan.plan import Plan
     from ftpatch.sites.choice import Choose
     from ftpatch.sites.scan import Scan
-
 
 output = [
     click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched)."),
@@ -56,9 +46,6 @@ class WritingOptions:
     func: tuple[str, ...]  # selectors, as are the next two
     status: tuple[str, ...]
     section: tuple[str, ...]
-    format_: str  # of stdout
-    report: tuple[str, ...]  # FORMAT=FILE, each
-    color: str
     layout: str | None  # of sites, where it is forced
     output: str | None
     in_place: bool
@@ -70,88 +57,76 @@ class WritingOptions:
 
 
 def writing_verb(
-    verb: str, choose: Callable[..., Choose] | None = None, records: tuple[str, ...] = ()
+    verb: str, choose: Callable[..., Choose] | None = None
 ) -> Callable[[Callable[..., Plan]], click.Command]:
     """A decorator that makes a command of a function from scan, chosen sites and options to a plan.
 
     The function has the parameters `scan`, `chosen` and `shared` (WritingOptions), and one for each option of its own.
     choose: from `shared` and these to the choice, before any file is read; by the selectors alone where it is None.
-    records: the values of --records, where the verb has that option.
     """
 
     def command_of(decide: Callable[..., Plan]) -> click.Command:
         @click.command(verb)
+        @gathered(WritingOptions, Reports)
         @click.argument("file", default="vmlinux", metavar="[FILE]")
-        @options(selectors, reports, [layout], output, _records(records))
-        @gathered("shared", WritingOptions)
+        @options(selectors, reports, [layout], output)
         @wraps(decide)
-        def command(shared: WritingOptions, **given: object) -> int:
-            chosen_by = (choose or by_options)(shared, **given)
-            return _run(verb, shared, chosen_by, lambda scan, chosen: decide(scan, chosen, shared, **given))
+        def command(shared: WritingOptions, reports: Reports, **own: object) -> int:
+            from ftpatch import api
+
+            chosen_by = (choose or by_options)(shared, **own)
+
+            def plan(scan: Scan, chosen: Mask) -> Plan:
+                return decide(scan, chosen, shared, **own)
+
+            written = api.patch(verb, shared.file, chosen_by, plan, _delivery(shared, reports))
+            reports.to_stdout(written.document)
+            return 0
 
         return command
 
     return command_of
 
 
-def _records(ways: tuple[str, ...]) -> list[Callable[[F], F]]:
-    """The option --records, where the verb knows any ways."""
-    option = click.option("--records", default="auto", type=click.Choice(ways), show_default=True,
-                          help="How records leave the kernel's table.")  # fmt: skip
-    return [option] if ways else []
+def records(*ways: str) -> Callable[[F], F]:
+    """The option --records, with the ways that a verb knows."""
+    return click.option(
+        "--records", default="auto", type=click.Choice(ways), show_default=True,
+        help="How records leave the kernel's table.",
+    )  # fmt: skip
 
 
-def by_options(shared: WritingOptions, **given: object) -> Choose:
+def by_options(shared: WritingOptions, **own: object) -> Choose:
     """The choice that the selectors of the command line make."""
     from ftpatch import api
 
     return api.by_selectors(shared.func, shared.status, shared.section)
 
 
-@dataclass(frozen=True)
-class _Destinations:
-    """Where the results of a run go."""
-
-    out: str  # the patched file
-    report: tuple[str, ...]  # FORMAT=FILE, each, with the journal of --in-place
-    journal: str  # of --in-place, where no --report json=FILE takes its place; "" otherwise
-    formats: frozenset[str]  # of all reports, that on stdout included
-
-
-def _destinations(shared: WritingOptions) -> _Destinations:
+def _delivery(shared: WritingOptions, reports: Reports) -> Delivery:
     """Where the results go. Raises UsageError where one would replace another file of this run."""
+    from ftpatch import api
     from ftpatch.report import destinations
+    from ftpatch.report.text.patch import N_SHOWN
     from ftpatch.write import paths
 
     if shared.in_place and shared.output:
         raise UsageError("--in-place and -o exclude each other")
-    formats, report, journal = {name for name, _ in destinations(shared.report)}, shared.report, ""
-    if shared.in_place and "json" not in formats:
+    files, formats, journal = reports.report, reports.formats, ""
+    if shared.in_place and "json" not in (name for name, _ in destinations(files)):
         journal = f"{shared.file}.ftpatch.json"
         if not shared.dry_run:
-            report, formats = (*report, f"json={journal}"), {*formats, "json"}
+            files, formats = (*files, f"json={journal}"), {*formats, "json"}
     out = shared.file if shared.in_place else shared.output or f"{shared.file}.patched"
-    check_reports(report, (shared.file, out))
+    check_reports(files, (shared.file, out))
     if not shared.in_place:
         paths.output_path(shared.file, out)
-    return _Destinations(out, report, journal, frozenset((shared.format_, *formats)))
-
-
-def _run(verb: str, shared: WritingOptions, choose: Choose, decide: Callable[[Scan, Mask], Plan]) -> int:
-    """One writing command from its options to its exit code."""
-    from ftpatch import api
-    from ftpatch.report.text.patch import N_SHOWN
-
-    to = _destinations(shared)
-    delivery = api.Delivery(
-        None if shared.dry_run else to.out, to.report, shared.layout, shared.max_size, shared.signature, shared.sign,
+    return api.Delivery(
+        None if shared.dry_run else out, files, shared.layout, shared.max_size, shared.signature, shared.sign,
         # text names a few sites only, and no edits
-        shown=N_SHOWN if to.formats == {"text"} else None, hashed="json" in to.formats,
-        read=lambda scan: _require_unused(to.journal, scan.image) if to.journal else None,
+        shown=N_SHOWN if formats == {"text"} else None, hashed="json" in formats,
+        read=lambda scan: _require_unused(journal, scan.image) if journal else None, watch=api.Watch(note),
     )  # fmt: skip
-    written = api.patch(verb, shared.file, choose, decide, delivery, api.Watch(note))
-    to_stdout(written.document, shared.format_, shared.color)
-    return 0
 
 
 def _require_unused(journal: str, image: Image) -> None:

@@ -65,11 +65,11 @@ FOREIGN = (
 )
 
 
-def open_elf(path: str, max_size: int = MAX_SIZE) -> Contents:
+def open_elf(path: str, max_size: int | None = None) -> Contents:
     """The ELF file in a file, read-only: mapped where it is not compressed.
 
     Raises InputError for everything that is not a regular file with an ELF file in it, EnvelopeError for what cannot
-    be unpacked to at most max_size bytes, and for a signature that contradicts the file.
+    be unpacked to at most max_size bytes (None: MAX_SIZE), and for a signature that contradicts the file.
     """
     mapped, mode = _mapped(path)
     wrapping = "none"
@@ -79,7 +79,7 @@ def open_elf(path: str, max_size: int = MAX_SIZE) -> Contents:
         wrapping = next((key for key, kind in WRAPPINGS.items() if head.startswith(kind.magic)), "none")
         if wrapping == "none":
             raise not_elf(path, head)
-        plain = unpack(wrapping, mapped, path, max_size)
+        plain = unpack(wrapping, mapped, path, MAX_SIZE if max_size is None else max_size)
         if plain[:4] != b"\x7fELF":
             raise not_elf(path, bytes(plain[:1024]), wrapping)
     view = memoryview(plain).toreadonly()

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 class Request:
     """What is asked of every file."""
 
-    layout: str | None  # the layout to take; None: decide by evidence
-    func: tuple[str, ...]  # selectors of functions; with none of the three, all sites are meant
-    status: tuple[str, ...]  # names of statuses
-    section: tuple[str, ...]  # names of sections
-    hashed: bool  # the report has the file's SHA-256
-    with_sites: bool  # it has an object for each site
+    layout: str | None = None  # the layout to take; None: decide by evidence
+    func: tuple[str, ...] = ()  # selectors of functions; with none of the three, all sites are meant
+    status: tuple[str, ...] = ()  # names of statuses
+    section: tuple[str, ...] = ()  # names of sections
+    hashed: bool = False  # the report has the file's SHA-256
+    with_sites: bool = False  # it has an object for each site
     max_size: int | None = None  # bytes that a packed file may unpack to
 
     @property

@@ -257,7 +257,7 @@ class Image:
         return hashlib.sha256(self.raw.data).hexdigest()
 
 
-def open_image(path: str, max_size: int = envelope.MAX_SIZE) -> Image:
+def open_image(path: str, max_size: int | None = None) -> Image:
     """Read and check the headers of an ELF file, compressed or not; at most `max_size` bytes are unpacked.
 
     Raises InputError for what is not ELF, EnvelopeError for what cannot be unpacked, ArchError for 32-bit and

@@ -81,7 +81,7 @@ def _name_of(func: str) -> str | None:
 
 def _modules(name: str, top: str) -> tuple[str, ...]:
     """The modules of a tree that have a site of that name."""
-    found = trees.scan_tree(top, Request(None, (name,), (), (), False, False))
+    found = trees.scan_tree(top, Request(func=(name,)))
     return tuple(one.path for one in found if one.n_chosen)
 
 

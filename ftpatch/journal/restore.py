@@ -18,7 +18,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from ftpatch.arch import Arch
 from ftpatch.container import envelope
 from ftpatch.container.pack import wrap
 from ftpatch.container.wrappings import WRAPPINGS, wrapping_for
@@ -27,8 +26,9 @@ from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ApplyError, FtpatchError, InputError, PlanError, UsageError
 from ftpatch.journal.read import read_journal
-from ftpatch.write import contents, files
-from ftpatch.write.system import Note, on_stderr
+from ftpatch.trees import SILENT, Watch
+from ftpatch.write import contents, files, paths
+from ftpatch.write.system import Note
 
 Pieces = Sequence[memoryview]
 
@@ -39,10 +39,10 @@ class RestoreRequest:
 
     after: str  # the patched file
     journal: str  # the file with its journal
-    out: str  # where the result goes; may be `after` itself
-    by_suffix: bool = False  # compressed as the name `out` says, where it says something; else as the file was
+    # where the result goes, packed as that name says; None: `after` without .patched, packed as it was, as is `after`
+    out: str | None = None
     dry_run: bool = False  # everything but writing
-    max_size: int = envelope.MAX_SIZE  # bytes that a packed file may unpack to
+    max_size: int | None = None  # bytes that a packed file may unpack to
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,6 @@ class Restored:
     """What was done."""
 
     image: Image  # the patched file
-    arch: Arch
     journal: Journal
     path: str  # of the result
     sha256: str  # of the result
@@ -69,29 +68,33 @@ def default_output(after: str) -> str:
     return name
 
 
-def restore(request: RestoreRequest, note: Note = on_stderr) -> Restored:
-    """Write the file that was patched. note: called with what else happens to files.
+def restore(request: RestoreRequest, watch: Watch = SILENT) -> Restored:
+    """Write the file that was patched, from the result and its journal: byte for byte, unless its name says otherwise.
 
     Raises InputError and UnsupportedError for files that cannot be read or packed, PlanError for a journal of another
     file. Whatever is raised, nothing was written.
     """
+    out, in_place = request.out or default_output(request.after), request.out == request.after
+    if not in_place:
+        paths.output_path(request.after, out)
+    paths.output_path(request.journal, out)
     journal = read_journal(request.journal)
     image = open_image(request.after, request.max_size)
-    arch = image.arch
+    _ = image.arch  # what no machine here is for is refused before anything in it is judged
     repacked = _require_written_by(journal, image)
     elf = _reversed(journal, image)
     content = [*elf, memoryview(journal.cut)] if journal.cut else elf
     if _sha256(content) != journal.plain_sha256:
         raise _unsound(journal, "bytes of another file")
     # Content that is right is packed: for the name, or as it was, and then byte for byte.
-    wrapping = wrapping_for(request.out, journal.wrapping) if request.by_suffix else journal.wrapping
-    packed = _packed(journal, content, wrapping, request.out)
+    wrapping = journal.wrapping if in_place or request.out is None else wrapping_for(out, journal.wrapping)
+    packed = _packed(journal, content, wrapping, out)
     same = wrapping == journal.wrapping
     sha256 = journal.sha256 if same else _sha256(packed)
     elf_sha256 = _sha256(elf) if journal.cut else journal.plain_sha256
-    done = Restored(image, arch, journal, request.out, sha256, elf_sha256, repacked, same)
+    done = Restored(image, journal, out, sha256, elf_sha256, repacked, same)
     if not request.dry_run:
-        _write(done, packed, request.max_size, note)
+        _write(done, packed, request.max_size, watch.note)
     return done
 
 
@@ -140,7 +143,7 @@ def _reversed(journal: Journal, image: Image) -> list[memoryview]:
     data, size = image.data.data, journal.size
     if not _added(journal, image):
         raise _unsound(journal, f"other bytes behind {size:#x}")
-    found, at = [], 0
+    pieces, at = [], 0
     for run in _runs(journal.edits):
         start, end = run[0].pos, run[-1].pos + len(run[-1].old)
         chunk = bytearray(data[start:end])
@@ -149,9 +152,9 @@ def _reversed(journal: Journal, image: Image) -> list[memoryview]:
             if chunk[here] != new:
                 raise _unsound(journal, f"other bytes at {pos:#x}")
             chunk[here] = old
-        found += [data[at:start], memoryview(chunk)]
+        pieces += [data[at:start], memoryview(chunk)]
         at = end
-    return [piece for piece in (*found, data[at:size]) if len(piece)]
+    return [piece for piece in (*pieces, data[at:size]) if len(piece)]
 
 
 def _added(journal: Journal, image: Image) -> bool:
@@ -207,7 +210,7 @@ def _packed(journal: Journal, content: Pieces, wrapping: str, out: str) -> Piece
     return [packed]
 
 
-def _write(done: Restored, packed: Pieces, max_size: int, note: Note) -> None:
+def _write(done: Restored, packed: Pieces, max_size: int | None, note: Note) -> None:
     """The file, checked before it gets its name."""
     path = os.path.realpath(done.path)
     with ExitStack() as stack:
@@ -227,18 +230,17 @@ def _write(done: Restored, packed: Pieces, max_size: int, note: Note) -> None:
         new.publish()
 
 
-def _check(done: Restored, written: str, max_size: int) -> None:
+def _check(done: Restored, written: str, max_size: int | None) -> None:
     """Refuse a written file that is not what it was to be, or does not hold what it was to hold."""
     try:
-        found = envelope.open_elf(written, max_size)
-    except FtpatchError as error:
-        what = error.what
-    else:
-        content = [found.data.data, memoryview(found.trailer)]
-        as_meant = _sha256([found.raw.data]) == done.sha256
-        if as_meant and (found.wrapping == "none" or _sha256(content) == done.journal.plain_sha256):
+        result = envelope.open_elf(written, max_size)
+        content = [result.data.data, memoryview(result.trailer)]
+        as_meant = _sha256([result.raw.data]) == done.sha256
+        if as_meant and (result.wrapping == "none" or _sha256(content) == done.journal.plain_sha256):
             return
         what = "other bytes"
+    except FtpatchError as error:
+        what = error.what
     # Whose fault is it? The journal's own copy, an input that somebody wrote to meanwhile, or this program.
     if done.same and done.journal.encoder is None:
         raise _unsound(done.journal, f"an original with {what}")

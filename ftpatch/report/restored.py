@@ -20,7 +20,7 @@ def restored_object(done: Restored, dry_run: bool) -> RestoredObject:
         "file": image.path,
         "sha256": image.sha256,
         "build_id": build_id(image),
-        "arch": done.arch.name,
+        "arch": image.arch.name,
         "kind": image.kind,
         "output": None if dry_run else {"file": done.path, "sha256": done.sha256, "elf_sha256": done.elf_sha256},
         "restored": {
@@ -34,7 +34,7 @@ def restored_text(done: Restored, dry_run: bool) -> Iterator[str]:
     """The text report, line by line."""
     journal = done.journal
     since = ", since then packed in another way" if done.repacked else ""
-    yield f"{printable(done.image.path)}: {done.arch.name} {done.image.kind}\n"
+    yield f"{printable(done.image.path)}: {done.image.arch.name} {done.image.kind}\n"
     yield f"  journal    {printable(journal.path)}: {journal.command}, {journal.n_edits} edits{since}\n"
     what = "nothing written (dry run)" if dry_run else f"{printable(done.path)} written and checked"
     same = "byte for byte the file that was patched" if done.same else "the content of the file that was patched"

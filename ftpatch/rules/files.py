@@ -55,25 +55,37 @@ class CheckResult:
     failed: bool = False  # whether a finding is severe enough to fail the check
 
 
-def settings_for(
-    *, select: Sequence[str] = (), ignore: Sequence[str] = (), config: str | None = None, baseline: str | None = None,
-    kconfig: str | None = None, against: str | None = None, layout: str | None = None, lines: bool = False,
-    fail_on: str | None = None, full: bool = False, sites: bool = False,
-) -> Settings:  # fmt: skip
-    """The settings of one check, from rule names and from files: an ftpatch.toml, a baseline, a .config, a vmlinux.
+@dataclass(frozen=True)
+class CheckOptions:
+    """What a check is told, by its caller or by the options of the command line."""
 
-    lines: with source lines; full: with checksums and all figures; sites: with all sites. Raises UsageError for what
-    is no rule or no such file, and what reading the vmlinux raises.
-    """
+    select: Sequence[str] = ()  # only these rules; none: all of them
+    ignore: Sequence[str] = ()  # not these rules
+    config: str | None = None  # an ftpatch.toml
+    baseline: str | None = None  # a JSON file of known findings
+    kconfig: str | None = None  # the .config that the files should be of
+    against: str | None = None  # a vmlinux
+    layout: str | None = None  # of sites, where it is forced
+    lines: bool = False  # with the source lines of the findings
+    fail_on: str | None = None  # the least severity that fails; None: as the configuration says, or error
+    full: bool = False  # with sha256 and all figures
+    sites: bool = False  # with every site
+
+
+def settings_for(options: CheckOptions) -> Settings:
+    """The settings of one check. Raises UsageError for what is no rule or no such file, and what reading the vmlinux
+    raises."""
     rules = known_rules()
-    told = gate.parse_config(_read(config), config, rules) if config else gate.Config()
-    known = gate.read_baseline(baseline) if baseline else gate.Baseline()
-    asked = gate.asked(rules, told, select, ignore)
-    options = gate.parse_kconfig(_read(kconfig), kconfig) if kconfig else None
-    request = Request(asked, layout, against, options, told.must, lines, None, full, sites)
-    if against:
-        kernel_of(against)
-    return Settings(request, told, known, fail_on or told.fail_on or "error")
+    config = gate.parse_config(_read(options.config), options.config, rules) if options.config else gate.Config()
+    baseline = gate.read_baseline(options.baseline) if options.baseline else gate.Baseline()
+    asked = gate.asked(rules, config, options.select, options.ignore)
+    kconfig = gate.parse_kconfig(_read(options.kconfig), options.kconfig) if options.kconfig else None
+    if options.against:
+        kernel_of(options.against)
+    request = Request(
+        asked, options.layout, options.against, kconfig, config.must, options.lines, None, options.full, options.sites
+    )
+    return Settings(request, config, baseline, options.fail_on or config.fail_on or "error")
 
 
 def _read(path: str) -> bytes:

@@ -30,7 +30,7 @@ def scan_file(path: str, layout: str | None = None, max_size: int | None = None)
 
     Raises InputError, UnsupportedError, or PolicyError for a stripped kernel.
     """
-    image = open_image(path) if max_size is None else open_image(path, max_size)
+    image = open_image(path, max_size)
     _ = image.arch  # what no machine here is for is refused before anything in it is judged
     require_text(image)
     records = read_records(image)
