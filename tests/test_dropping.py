@@ -157,7 +157,9 @@ def test_keep_touches_no_record_and_warns(name: str) -> None:
 
 def test_an_empty_table_is_a_warning() -> None:
     plan = planned(MINI / "vmlinux-exec", "*", "row:4", "row:15", "row:18", way="shrink")
-    assert plan.warnings == ("no record is left: the kernel will say that there are no functions to be traced",)
+    assert plan.warnings == (
+        "no record is left: the kernel will say that there are no functions to be traced, and ftrace is then off",
+    )
     assert values(result(MINI / "vmlinux-exec", plan)) == []
 
 

@@ -720,7 +720,7 @@ def test_init_texts_trampoline_serves_init_text_alone() -> None:
     call = np.full(2, local(file, "b_late") + 4, dtype=np.uint64)
     to = routes.by_reach(scan, target, call, np.array([True, False]))
     assert to.call_to.tolist() == [symbol(file, "ftrace_tramp_init"), symbol(file, "__init_begin") - 32]
-    assert [stub.name for stub in to.stubs] == ["ftrace_tramp_init", "gap before init text"]
+    assert [stub.name for stub in to.shared] == ["ftrace_tramp_init", "gap before init text"]
 
 
 def test_a_site_that_reaches_nothing_is_refused_with_all_distances() -> None:

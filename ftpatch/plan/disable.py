@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, U8, U32, U64
+from ftpatch.arch import Shape
+from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.plan import ool_slots, records_back, records_out, refusals
-from ftpatch.plan.edits import Edits, Group, as_bytes, group
+from ftpatch.plan.edits import Edits, as_bytes, group, group_at
 from ftpatch.plan.module import records as module_records
-from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary, no_calls
+from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.records_out import RecordEdits
-from ftpatch.plan.request import DisableRequest, Draft, patchable_shape
-from ftpatch.plan.routes import free_rows
+from ftpatch.plan.request import DisableRequest, Draft, new_draft
+from ftpatch.plan.routes import no_calls
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import OURS
 
+POINTER = 8  # bytes of an ops pointer
 BECOMES_NOP = (
     "a call of {called} becomes a NOP and its record leaves: a NOP that has a record would kill ftrace at boot"
 )
@@ -34,7 +36,7 @@ STAYS = "symbols and sections of the patch stay in the file, unused: ftpatch res
 
 def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
     """Sites get their old words and records back. Raises a PlanError where that cannot be."""
-    draft = Draft(scan, patchable_shape(scan), request)
+    draft = new_draft(scan, request)
     refusals.refuse_not_enabled(draft)
     refusals.refuse_duplicate_records(draft)
     if not scan.image.linked:
@@ -42,84 +44,65 @@ def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
     refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused for a single site.
-    index, shape, row = draft.open(), draft.shape, scan.sites.row
-    words = _original_words(draft, len(index))
+    index, called = draft.open(), draft.shape.called
+    words = np.empty((len(index), len(draft.shape.old)), dtype=np.uint32)
+    words[:] = [scan.arch.nop if called else word.bits for word in draft.shape.old]
     # An enabled site has its record only where it was kept, or where sites are calls in the file.
-    recorded, lone = index[row[index] >= 0], index[row[index] < 0]
-    gone = draft.gone(recorded if shape.called else recorded[:0])
-    returned = lone[:0] if shape.called else lone
-    edits, out = (_kernel_edits if scan.image.linked else _module_edits)(draft, index, words, returned)
-    told = [BECOMES_NOP.format(called=shape.called)] if shape.called else []
-    told += [STAYS] if not scan.image.linked else []
-    with_record, without = (RECORD_OUTCOMES[out.way], "none") if shape.called else ("kept", "returned")
+    has_record = scan.sites.row[index] >= 0
+    gone = draft.gone(index[has_record & bool(called)])
+    returned = index[~has_record & (not called)]
+    edits, out = (_kernel_edits if scan.image.linked else _module_edits)(draft, words, gone, returned)
+    with_record, without = (RECORD_OUTCOMES[out.way], "none") if called else ("kept", "returned")
+    lines = ([BECOMES_NOP.format(called=called)] if called else []) + ([] if scan.image.linked else [STAYS])
     n = len(index)
     return Plan(
         verb="disable", scan=scan, chosen=request.chosen, reasons=draft.reasons, index=index, new_words=words,
-        stub=("",) * n, stub_why=("",) * n,
-        record=tuple(with_record if slot >= 0 else without for slot in row[index].tolist()), calls=no_calls(n),
-        gone=gone, returned=returned, slot_values=out.values,
-        summary=PlanSummary(out.way, out.why), edits=edits, notes=tuple(told) if n else (), warnings=out.warnings,
+        stub=("",) * n, stub_why=("",) * n, record=tuple(np.where(has_record, with_record, without).tolist()),
+        calls=no_calls(n), gone=gone, returned=returned, slot_values=out.values,
+        summary=PlanSummary(out.way, out.why), edits=edits, notes=tuple(lines) if n else (), warnings=out.warnings,
     )  # fmt: skip
-
-
-def _original_words(draft: Draft, n: int) -> U32:
-    """The words of n sites as the compiler left them; NOPs where it left calls."""
-    words = np.empty((n, len(draft.shape.old)), dtype=np.uint32)
-    words[:] = [draft.arch.nop if draft.shape.called else word.bits for word in draft.shape.old]
-    return words
 
 
 # -- kernels -----------------------------------------------------------------------------------------------------------
 
 
-def _kernel_edits(draft: Draft, index: I64, words: U32, returned: I64) -> tuple[Edits, RecordEdits]:
+def _kernel_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[Edits, RecordEdits]:
     """The edits of a kernel, and what becomes of its records."""
-    scan, image, shape = draft.scan, draft.image, draft.shape
-    pointers, rows = _empty_pointers(draft, index)
-    groups = [group("site", image.data, index, scan.sites.pos[index], as_bytes(words)), *pointers]
+    scan, image, shape, index = draft.scan, draft.scan.image, draft.shape, draft.open()
+    stub, no_rows = scan.arch.site_stub, np.zeros(0, np.int64)
+    groups, slots, unused = [group("site", image.data, index, scan.sites.pos[index], as_bytes(words))], None, no_rows
+    if len(index) and shape.out_of_line and stub is not None:
+        slots = _stub_slots(scan, shape, index)
+        size = stub.size + ool_slots.stub_literal(image)
+        groups.append(group_at("stub", image, index, slots, np.zeros((len(index), size), np.uint8)))
+        unused = _rows_into(image, slots, size)
+    elif len(index) and shape.literal is not None:
+        va = (scan.sites.va[index].view(np.int64) + shape.literal).view(np.uint64)
+        # The compiler left NOPs there; the pointer's relocation goes, so that nothing is written at boot.
+        nops = as_bytes(np.full((len(index), 2), scan.arch.nop, dtype=np.uint32))
+        groups.append(group_at("literal", image, index, va, nops))
+        unused = _rows_into(image, va, POINTER)
     out = RecordEdits("return", records_back.RETURNED, scan.records.value)
-    unused = rows
     if shape.called:  # a NOP cannot have a record there
-        recorded = index[scan.sites.row[index] >= 0]
-        out = records_out.take_out(scan, shape, draft.gone(recorded), "auto")
-        unused = np.concatenate([rows, out.freed])
+        out = records_out.take_out(scan, shape, gone, "auto")
+        unused = np.concatenate([unused, out.freed])
     elif len(returned):
-        if shape.out_of_line and draft.arch.site_stub is not None:
-            ool_slots.require_free(scan, draft.arch.site_stub, returned, _stub_slots(draft, index))
-        out = records_back.give_back(scan, scan.sites.va[returned], np.concatenate([rows, free_rows(image).rows]))
-        unused = out.freed[np.isin(out.freed, rows)]  # the others were free before, and all zero
+        if slots is not None and stub is not None:
+            ool_slots.require_free(scan, stub, returned, slots)
+        rows = np.concatenate([unused, records_out.free_rows(image)])
+        out = records_back.give_back(scan, scan.sites.va[returned], rows)
+        unused = out.freed[np.isin(out.freed, unused)]  # the others were free before, and all zero
     return Edits([*groups, *out.groups, records_out.to_none(image, unused)]), out
 
 
-def _empty_pointers(draft: Draft, index: I64) -> tuple[list[Group], I64]:
-    """Edits that empty the sites' ops pointers and stubs, and the relocation rows that nothing uses then."""
-    image, arch, shape = draft.image, draft.arch, draft.shape
-    if len(index) and shape.out_of_line and arch.site_stub is not None:
-        size = arch.site_stub.size + ool_slots.stub_literal(image)
-        start = _stub_slots(draft, index)
-        return [_filled(image, "stub", index, start, np.zeros((len(index), size), np.uint8))], _rows(image, start, size)
-    if len(index) and shape.literal is not None:
-        va = (draft.sites.va[index].view(np.int64) + shape.literal).view(np.uint64)
-        # The compiler left NOPs there; the pointer's relocation goes, so that nothing is written at boot.
-        nops = as_bytes(np.full((len(index), 2), arch.nop, dtype=np.uint32))
-        return [_filled(image, "literal", index, va, nops)], _rows(image, va, 8)
-    return [], np.zeros(0, np.int64)
-
-
-def _stub_slots(draft: Draft, index: I64) -> U64:
+def _stub_slots(scan: Scan, shape: Shape, index: I64) -> U64:
     """va of the slot that each enabled site's branch leads into."""
-    sites = draft.sites
-    ahead = draft.shape.branch.decode(sites.body()[index, -1]) - ool_slots.stub_literal(draft.image)
-    slot_va: U64 = (sites.branch_va[index].view(np.int64) + ahead).view(np.uint64)
+    ahead = shape.branch.decode(scan.sites.body()[index, -1]) - ool_slots.stub_literal(scan.image)
+    slot_va: U64 = (scan.sites.branch_va[index].view(np.int64) + ahead).view(np.uint64)
     return slot_va
 
 
-def _filled(image: Image, kind: str, index: I64, va: U64, new: U8) -> Group:
-    sec, off = image.place(va)
-    return group(kind, image.data, index, image.pos(sec, off), new)
-
-
-def _rows(image: Image, va: U64, size: int) -> I64:
+def _rows_into(image: Image, va: U64, size: int) -> I64:
     """The dynamic relocations that touch the `size` bytes from each va, by file order."""
     places = image.rela[0]["r_offset"]  # in no order that may be relied upon
     order = np.argsort(va)
@@ -131,35 +114,32 @@ def _rows(image: Image, va: U64, size: int) -> I64:
 # -- modules -----------------------------------------------------------------------------------------------------------
 
 
-def _module_edits(draft: Draft, index: I64, words: U32, returned: I64) -> tuple[Edits, RecordEdits]:
+def _module_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[Edits, RecordEdits]:
     """The edits of a module, and what becomes of its records."""
-    sites, records, editor = draft.sites, draft.records, Editor(draft.image)
-    for site, row in zip(index.tolist(), words, strict=True):
+    scan, sites, index, editor = draft.scan, draft.scan.sites, draft.open(), Editor(draft.scan.image)
+    for site, site_words in zip(index.tolist(), words, strict=True):
         start = int(sites.off[site] + sites.site[site])
-        editor.patch(int(sites.sec[site]), start, row.astype("<u4").tobytes(), "site", site)
-    _forget_calls(draft, editor, index)
-    if draft.shape.called:
-        module_records.cut_records(editor, records, draft.gone(index))
-    for site in returned.tolist():
-        module_records.return_record(editor, draft.arch, sites, site)
-    way, why = ("shrink", module_records.CUT) if draft.shape.called else ("return", module_records.RETURNED)
-    return module_records.edits_of(draft.image, editor), RecordEdits(way, why, records.value[:0])
-
-
-def _forget_calls(draft: Draft, editor: Editor, index: I64) -> None:
-    """Cut the relocations of the sites' calls and ops pointers; a pointer's own bytes were never changed."""
-    image, sites = draft.image, draft.sites
+        editor.patch(int(sites.sec[site]), start, site_words.astype("<u4").tobytes(), "site", site)
     for sec in np.unique(sites.sec[index]).tolist():
-        mine = index[sites.sec[index] == sec]
-        rows = relocations_of(image, sec)
-        branch = (sites.branch_va[mine] - image.base[sec]).view(np.int64)
-        hit = np.isin(rows.off, branch)  # a NOP wants no relocation, whoever made the call
-        if draft.shape.literal is not None:
-            ours = np.array(
-                [image.symbols.name(symbol).startswith(OURS) for symbol in rows.symbol.tolist()], dtype=bool
-            )
-            hit |= ours & np.isin(rows.off, sites.off[mine] + draft.shape.literal)
-        for table in np.unique(rows.table[hit]).tolist():
-            cut = np.zeros(len(image.rows(table, t.RELA)), dtype=bool)
-            cut[rows.row[hit & (rows.table == table)]] = True
-            editor.cut_relocations(table, cut)
+        _cut_calls(draft, editor, sec, index[sites.sec[index] == sec])
+    if draft.shape.called:
+        module_records.cut_records(editor, scan.records, gone)
+    for site in returned.tolist():
+        module_records.return_record(editor, sites, site)
+    way, why = ("shrink", module_records.CUT) if draft.shape.called else ("return", module_records.RETURNED)
+    return module_records.edits_of(editor), RecordEdits(way, why, scan.records.value[:0])
+
+
+def _cut_calls(draft: Draft, editor: Editor, sec: int, index: I64) -> None:
+    """Cut the relocations of one section's calls and ops pointers; a pointer's own bytes were never changed."""
+    image, sites, literal = draft.scan.image, draft.scan.sites, draft.shape.literal
+    rows = relocations_of(image, sec)
+    branch = (sites.branch_va[index] - image.base[sec]).view(np.int64)
+    cut = np.isin(rows.off, branch)  # a NOP wants no relocation, whoever made the call
+    if literal is not None:
+        by_patch = np.array([image.symbols.name(row).startswith(OURS) for row in rows.symbol.tolist()], dtype=bool)
+        cut |= by_patch & np.isin(rows.off, sites.off[index] + literal)
+    for table in np.unique(rows.table[cut]).tolist():
+        gone = np.zeros(len(image.rows(table, t.RELA)), dtype=bool)
+        gone[rows.row[cut & (rows.table == table)]] = True
+        editor.cut_relocations(table, gone)

@@ -1,4 +1,4 @@
-"""The bytes that a plan owns: where, what must stand there before, what stands there after, and who wants it.
+"""The bytes that a plan owns: where, what the file must hold there before, what it holds after, and who wants it.
 
 Groups hold many edits of one width and one kind as arrays; `Edits` is their union, proven disjoint. The journal, the
 writer, the check after writing and the undo all read the same value.
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arrays import I64, U8
+from ftpatch.arrays import I64, U8, U64
 from ftpatch.elf.editor import Placed
+from ftpatch.elf.image import Image
 
 # What a byte may change for. `thunk`: a shared stub; `bound`: the end of the record table in ftrace_init's code.
 LEGAL = ("site", "stub", "literal", "record", "relocation", "thunk", "bound", "symbol", "header")
@@ -40,6 +41,11 @@ def group(kind: str, data: U8, ids: I64, pos: I64, new: U8) -> Group:
     return Group(kind, ids[differs], pos[differs], old[differs], new[differs])
 
 
+def group_at(kind: str, image: Image, ids: I64, va: U64, new: U8) -> Group:
+    """As `group`, for bytes at addresses that sections of the file hold."""
+    return group(kind, image.data, ids, image.pos(*image.place(va)), new)
+
+
 def as_bytes(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> U8:
     """Rows of fixed-size little-endian values as rows of bytes."""
     values = np.ascontiguousarray(values)
@@ -48,27 +54,25 @@ def as_bytes(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> U8:
 
 
 class Edits:
-    """All edits of a plan. Raises AssertionError where two of them touch the same byte: that is our own mistake."""
+    """All edits of a plan. Raises AssertionError where two of them touch the same byte: a mistake of this program."""
 
     def __init__(self, groups: Iterable[Group], tail: Sequence[Placed] = ()) -> None:
         self.groups = tuple(part for part in groups if len(part.pos))
         self.tail = tuple(tail)  # what follows the original bytes, piece behind piece
+        n = np.array([len(part.pos) for part in self.groups], dtype=np.int64)
+        which = np.repeat(np.arange(len(n)), n)
         pos = np.concatenate([np.zeros(0, np.int64), *(part.pos for part in self.groups)])
-        width = np.concatenate(
-            [np.zeros(0, np.int64), *(np.full(len(part.pos), part.old.shape[1]) for part in self.groups)]
-        )
-        which = np.concatenate(
-            [np.zeros(0, np.int64), *(np.full(len(part.pos), i) for i, part in enumerate(self.groups))]
-        )
-        nth = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(part.pos)) for part in self.groups)])
         order = np.argsort(pos, kind="stable")
-        self.pos: I64 = pos[order]  # file position of each edit, ascending
-        self.width: I64 = width[order].astype(np.int64)  # its bytes
         # Edit i of the file is row _nth[i] of group _which[i].
-        self._which, self._nth = which[order].astype(np.int64), nth[order].astype(np.int64)
-        if np.any(self.pos[:-1] + self.width[:-1] > self.pos[1:]):
-            at = int(np.argmax(self.pos[:-1] + self.width[:-1] > self.pos[1:]))
-            raise AssertionError(f"two edits overlap at file position {int(self.pos[at + 1]):#x}")
+        self._which: I64 = which[order]
+        self._nth: I64 = (np.arange(len(pos)) - (np.cumsum(n) - n)[which])[order]
+        self.pos: I64 = pos[order]  # file position of each edit, ascending
+        self.width: I64 = np.array([part.old.shape[1] for part in self.groups], dtype=np.int64)[
+            self._which
+        ]  # its bytes
+        overlap = np.flatnonzero(self.pos[:-1] + self.width[:-1] > self.pos[1:])
+        if len(overlap):
+            raise AssertionError(f"two edits overlap at file position {int(self.pos[overlap[0] + 1]):#x}")
 
     def __len__(self) -> int:
         return len(self.pos) + len(self.tail)

@@ -1,12 +1,12 @@
-"""What every user of a patched kernel has to know, told once per run, in the text and in the report."""
+"""What every user of a patched kernel has to know, once per run, in the text and in the report."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ftpatch.arrays import Mask
-from ftpatch.plan.routes import Routes
-from ftpatch.plan.targets import OPS, Ops, Target
+from ftpatch.plan.routes import Calls
+from ftpatch.plan.targets import OPS, Goal
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, HALF, UNEXPECTED
 
@@ -31,27 +31,24 @@ BUILD_ID = "the build-id still names the original build, not these bytes"
 SIGNATURE = "a Secure Boot signature over the image is void"
 
 
-def of_enable(target: Target, ops: Ops | None, way: str, routes: Routes, n: int, more: int) -> list[str]:
-    """The notes of a plan over n sites; none where nothing is patched.
+def of_enable(goal: Goal, way: str, calls: Calls, more: int) -> list[str]:
+    """The notes of a plan for a kernel's calls; none where nothing is patched.
 
     way: how records leave; more: records that leave besides those of the sites.
     """
-    if not n:
+    if not len(calls.call_to):
         return []
-    told = []
-    if way != "keep":
-        told.append(LEAVES_LIST)
+    lines = [] if way == "keep" else [LEAVES_LIST]
     if more > 0:
-        told.append(f"{more} {ONLY_INIT}")
-    if target.own and not target.entry.literal:
-        told.append(NO_FILTER)
-    if ops is not None and ops.name == OPS["nop"]:
-        told.append(INVISIBLE)
-    for number, stub in enumerate(routes.stubs):
-        calls = int((routes.through == number).sum())
-        goes = "1 call goes" if calls == 1 else f"{calls} calls go"
-        told.append(f"{goes} through {stub.name} at {stub.va:#x}: {stub.why}")
-    return [*told, BUILD_ID, SIGNATURE]
+        lines.append(f"{more} {ONLY_INIT}")
+    if goal.target.own and not goal.target.entry.literal:
+        lines.append(NO_FILTER)
+    if goal.ops is not None and goal.ops.name == OPS["nop"]:
+        lines.append(INVISIBLE)
+    for number, stub in enumerate(calls.shared):
+        n = int((calls.through == number).sum())
+        lines.append(f"{n} call{' goes' if n == 1 else 's go'} through {stub.name} at {stub.va:#x}: {stub.why}")
+    return [*lines, BUILD_ID, SIGNATURE]
 
 
 def still_broken(scan: Scan, gone: Mask) -> tuple[str, ...]:

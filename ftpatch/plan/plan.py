@@ -14,7 +14,7 @@ import numpy as np
 from ftpatch.arch import Code
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.plan.edits import Edits
-from ftpatch.plan.routes import SharedStub
+from ftpatch.plan.routes import Calls, distances
 from ftpatch.sites.scan import Scan
 
 # Way in which records leave, or return → what becomes of the record of one site.
@@ -39,27 +39,6 @@ class PlanSummary:
 
 
 @dataclass(frozen=True)
-class Calls:
-    """The calls that a plan makes in a linked kernel, in columns; all zero in a module, and where no call is made.
-
-    site ── branch_to ──► [slot: the site's stub ── call_to ──►] [shared stub ──►] target
-    """
-
-    branch_to: U64  # va that the site's own branch goes to
-    call_va: U64  # va of the call that leads to the target: the site's branch, or the call in its stub
-    call_to: U64  # va that this call goes to: the target or a shared stub
-    slot: U64  # va of the slot of the site's own stub, its ops pointer included; 0 for none
-    through: I64  # index in `shared` of the stub that the call goes through; −1 for none
-    shared: tuple[SharedStub, ...] = ()  # stubs that several sites share
-
-
-def no_calls(n: int) -> Calls:
-    """The columns of n sites without a call that is known before loading."""
-    nothing = np.zeros(n, dtype=np.uint64)
-    return Calls(nothing, nothing, nothing, nothing, np.full(n, -1, dtype=np.int64))
-
-
-@dataclass(frozen=True)
 class Callee:
     """What the sites of a module branch to, as a loader will resolve it. `option` is what the user gave it by."""
 
@@ -70,7 +49,7 @@ class Callee:
     ops_size: int = 0  # bytes of the ops object that every site needs a pointer to; 0 for none
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    target: Callee | None = None  # the kernel's entry that a user's stub goes on to
+    target: Callee | None = None  # the kernel's entry that a user's stub branches on to
     per_site: bool = False  # whether every site has a copy of the code of its own
     data: frozenset[str] = frozenset()  # names that the code has pointers to, and no branch
     option: str = "--hook"
@@ -112,7 +91,7 @@ class Plan:
         """(n,) bytes from each site's branch to where it goes; None where none is made, or where a loader decides."""
         if self.verb != "enable" or not self.scan.image.linked:
             return None
-        return self.calls.branch_to.view(np.int64) - self.scan.sites.branch_va[self.index].view(np.int64)
+        return distances(self.scan.sites.branch_va[self.index], self.calls.branch_to)
 
     @property
     def concurrency(self) -> str | None:

@@ -11,11 +11,11 @@ import bisect
 
 import numpy as np
 
-from ftpatch.arrays import I64, U64, Mask
+from ftpatch.arrays import I64, U64
 from ftpatch.elf import tables as t
 from ftpatch.errors import PolicyError
-from ftpatch.plan.edits import Group, as_bytes, group
-from ftpatch.plan.records_out import RecordEdits
+from ftpatch.plan.edits import Group, as_bytes
+from ftpatch.plan.records_out import RecordEdits, record_group, relocation_group, rewrite
 from ftpatch.sites.records import SLOT, RecordTable
 from ftpatch.sites.scan import Scan
 
@@ -43,12 +43,12 @@ def give_back(scan: Scan, added: U64, rows: I64) -> RecordEdits:
     if carrier == "mixed" or records.relr[wants].any() != (carrier == "relr" and bool(wants.any())):
         raise PolicyError("the record table's slots are filled in different ways", image.path, found=carrier,
                           todo=BY_JOURNAL)  # fmt: skip
-    if carrier == "rela":
-        groups, rows = _by_addend(scan, values, changed, rows)
-    else:
-        slots = np.flatnonzero(changed)
-        groups = [group("record", image.data, slots, records.slot[slots], as_bytes(values[slots]))]
-    return RecordEdits("return", RETURNED, values, tuple(groups), rows)
+    unrelocated = changed & (records.rela < 0) & (carrier == "rela")
+    groups = rewrite(scan, values, changed & ~unrelocated)
+    if carrier != "rela":
+        return RecordEdits("return", RETURNED, values, groups, rows)
+    filled, rows = _with_relocations(scan, values, np.flatnonzero(unrelocated), rows)
+    return RecordEdits("return", RETURNED, values, (*groups, *filled), rows)
 
 
 def _placed(records: RecordTable, added: U64) -> U64:
@@ -72,33 +72,24 @@ def _placed(records: RecordTable, added: U64) -> U64:
     return values
 
 
-def _by_addend(scan: Scan, values: U64, changed: Mask, rows: I64) -> tuple[list[Group], I64]:
-    """Edits for a table whose values are addends of R_*_RELATIVE, whose words repeat them or not; rows left over."""
+def _with_relocations(scan: Scan, values: U64, slots: I64, rows: I64) -> tuple[tuple[Group, Group], I64]:
+    """Edits that give slots an R_*_RELATIVE with their value as addend; and the rows left over."""
     image, records = scan.image, scan.records
-    filled = np.flatnonzero(changed & (records.rela < 0))
-    moved = np.flatnonzero(changed & (records.rela >= 0))
-    if len(filled) > len(rows):
+    if len(slots) > len(rows):
         raise PolicyError("no free relocation entry for a record to return to", image.path, found=str(len(rows)),
-                          expected=str(len(filled)), todo=BY_JOURNAL)  # fmt: skip
-    used, left = _fitting(scan, rows, filled)
-    new = np.zeros(len(filled), dtype=t.RELA)
-    new["r_offset"] = np.uint64(records.start) + (SLOT * filled).astype(np.uint64)
-    new["r_info"], new["r_addend"] = scan.arch.relative, values[filled].view(np.int64)
+                          expected=str(len(slots)), todo=BY_JOURNAL)  # fmt: skip
+    used, left = _fitting(scan, rows, slots)
+    new = np.zeros(len(slots), dtype=t.RELA)
+    new["r_offset"] = np.uint64(records.start) + (SLOT * slots).astype(np.uint64)
+    new["r_info"], new["r_addend"] = scan.arch.relative, values[slots].view(np.int64)
     # Some linkers repeat the addend in the word, others leave it 0; the returning slots look like the rest.
     repeats = bool((records.word == records.value)[records.live].any())
-    words = np.where(repeats, values[filled], np.uint64(0))
-    addend_pos = image.rela[1][records.rela[moved]] + 16
-    echoed = moved[(records.word == records.value)[moved]]
-    return [
-        group("relocation", image.data, used, image.rela[1][used], as_bytes(new)),
-        group("relocation", image.data, records.rela[moved], addend_pos, as_bytes(values[moved])),
-        group("record", image.data, filled, records.slot[filled], as_bytes(words)),
-        group("record", image.data, echoed, records.slot[echoed], as_bytes(values[echoed])),
-    ], left
+    words = values if repeats else np.zeros(len(records), np.uint64)
+    return (relocation_group(image, used, as_bytes(new)), record_group(scan, slots, words)), left
 
 
 def _fitting(scan: Scan, rows: I64, slots: I64) -> tuple[I64, I64]:
-    """An entry for each slot: where the slot's own stood, if the table is in order of its places; and the others."""
+    """A row for each slot: where the slot's own was, if the table is in order of its places; and the other rows."""
     places, free = scan.image.rela[0]["r_offset"], sorted(rows.tolist())
     filled = np.flatnonzero(places)
     filled = filled[~np.isin(filled, rows)]

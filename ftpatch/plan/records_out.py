@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftpatch.arch import AddressPair, Shape, TableEnd, architectures
-from ftpatch.arrays import I64, U64, Mask
+from ftpatch.arch import Shape, TableEnd, architectures
+from ftpatch.arrays import I64, U8, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.record_loop import LOOP, tests_zero_first
 from ftpatch.plan.edits import Group, as_bytes, group
-from ftpatch.sites.records import MINUS4, SLOT, STOP, RecordTable
+from ftpatch.sites.records import MINUS4, SLOT, STOP
 from ftpatch.sites.scan import Scan
 
 ASKED = "asked for"
@@ -35,8 +35,10 @@ KEPT = (
     "the records of the patched sites stay: at boot the kernel will print an ftrace bug at the first of them "
     "and switch ftrace off for good (no tracing, no kprobes on ftrace, no live patching)"
 )
+NO_RECORD = "no record is left: the kernel will say that there are no functions to be traced, and ftrace is then off"
 INIT = "ftrace_init"
 MAX_CODE = 1 << 20  # bytes of one function that are read
+ADDEND, VALUE = 16, 8  # byte offsets of r_addend in a relocation, of st_value in a symbol
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class RecordEdits:
     """How records leave the table, or come back to it."""
 
     way: str  # null, minus4, shrink, keep, return
-    why: str
+    why: str  # what in the file, or in the request, decided that
     values: U64  # what the kernel then reads in each slot that is left, at load bias 0
     groups: tuple[Group, ...] = ()
     freed: I64 = field(default_factory=lambda: np.zeros(0, np.int64))  # relocation rows that nothing uses any more
@@ -56,14 +58,13 @@ def take_out(scan: Scan, shape: Shape, gone: Mask, way: str) -> RecordEdits:
     why = ASKED
     if way == "auto":
         way, why = _suitable_way(scan, shape)
-    if way == "keep":
-        return RecordEdits("keep", why, scan.records.value)
-    if not gone.any():
+    if way == "keep" or not gone.any():
         return RecordEdits(way, why, scan.records.value)
     return {"null": _null, "minus4": _minus4, "shrink": _shrink}[way](scan, shape, gone, why)
 
 
 def _suitable_way(scan: Scan, shape: Shape) -> tuple[str, str]:
+    """(way, what in the file shows that it suits)."""
     why = _skips_zero(scan, shape)
     if why:
         return "null", why
@@ -81,7 +82,7 @@ def _skips_zero(scan: Scan, shape: Shape) -> str:
     return f"{LOOP} tests a record before it adjusts it" if tests_zero_first(scan.image) else ""
 
 
-def _refuse(image: Image, way: str, why: str, found: str, expected: str) -> PolicyError:
+def _refusal(image: Image, way: str, why: str, found: str, expected: str) -> PolicyError:
     if why != ASKED:
         return PolicyError("no way to take records out of the table suits this kernel", image.path, found=found,
                            expected=f"{expected}, for --records {way}")  # fmt: skip
@@ -89,90 +90,89 @@ def _refuse(image: Image, way: str, why: str, found: str, expected: str) -> Poli
                        todo="--records auto takes the way that does")  # fmt: skip
 
 
-def _uniform(image: Image, records: RecordTable, way: str, why: str) -> None:
-    if not records.uniform:
-        raise _refuse(image, way, why, "slots that are filled in different ways", "the same way everywhere")
-
-
 def _null(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
-    image, records = scan.image, scan.records
+    records, zero = scan.records, scan.records.zero
     if not _skips_zero(scan, shape):
-        raise _refuse(
-            image, "null", why, "nothing that shows that the kernel skips null slots", "null slots in its table"
-        )
-    n_zero = int(records.zero.sum())
-    values = np.where(gone, np.uint64(0), records.value)
-    # Values may only move between slots that are all filled in the same way.
-    shifts = n_zero > 0 and bool(records.zero[:n_zero].all()) and records.uniform
-    if shifts:  # zeros lead, as after the build's sort: keep it so, and the rest in order
-        stays = values[~(records.zero | gone)]
+        raise _refusal(scan.image, "null", why, "nothing that shows that the kernel skips null slots",
+                       "null slots in its table")  # fmt: skip
+    values, n_zero = np.where(gone, np.uint64(0), records.value), int(zero.sum())
+    # Zeros lead, as after the build's sort: keep it so, and the rest in order. Values may only move between slots that
+    # are all filled in the same way.
+    if n_zero > 0 and bool(zero[:n_zero].all()) and records.uniform:
+        stays = values[~(zero | gone)]
         values = np.concatenate([np.zeros(len(records) - len(stays), np.uint64), stays])
     # A relocation would make a zero the kernel's base address, which is no zero.
-    nulled = (values == 0) & ~records.zero & (records.rela >= 0)
-    groups = _rewrite(image, records, values, ~nulled)
-    return RecordEdits(
-        "null", why, values, (*groups, _clear(image, records, np.flatnonzero(nulled))), records.rela[nulled]
-    )
+    nulled = (values == 0) & ~zero & (records.rela >= 0)
+    groups = (*rewrite(scan, values, ~nulled), record_group(scan, np.flatnonzero(nulled), values))
+    return RecordEdits("null", why, values, groups, records.rela[nulled])
 
 
 def _minus4(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
     image, records = scan.image, scan.records
     if shape.adjust != 4:
-        raise _refuse(image, "minus4", why, f"layout {shape.name}", "a layout whose records the kernel moves by 4")
+        raise _refusal(image, "minus4", why, f"layout {shape.name}", "a layout whose records the kernel moves by 4")
     if bool(records.relr[gone].any()):
-        raise _refuse(image, "minus4", why, "slots moved by RELR, so that −4 would not stay −4",
-                      "R_*_RELATIVE or unrelocated slots")  # fmt: skip
-    slots = np.flatnonzero(gone)
-    words = group("record", image.data, slots, records.slot[slots], as_bytes(np.full(len(slots), MINUS4)))
+        raise _refusal(image, "minus4", why, "slots moved by RELR, so that −4 would not stay −4",
+                       "R_*_RELATIVE or unrelocated slots")  # fmt: skip
+    values, slots = np.where(gone, MINUS4, records.value), np.flatnonzero(gone)
     cut = records.rela[slots]  # a relocation that stayed would overwrite the −4
-    return RecordEdits("minus4", why, np.where(gone, MINUS4, records.value), (words,), cut[cut >= 0])
+    return RecordEdits("minus4", why, values, (record_group(scan, slots, values),), cut[cut >= 0])
 
 
 def _shrink(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
     image, arch, records = scan.image, scan.arch, scan.records
-    _uniform(image, records, "shrink", why)
+    if not records.uniform:
+        raise _refusal(image, "shrink", why, "slots that are filled in different ways", "the same way everywhere")
     if not records.start:
-        raise _refuse(image, "shrink", why, "no array between symbols", "a vmlinux")
-    stays = records.value[~gone]
-    n_left, end = len(stays), records.start + SLOT * len(records)
-    new_end = records.start + SLOT * n_left
+        raise _refusal(image, "shrink", why, "no array between symbols", "a vmlinux")
     if arch.table_end is None:
-        raise _refuse(image, "shrink", why, f"machine {arch.name}, whose ftrace_init is not read",
-                      " or ".join(one.name for one in architectures() if one.table_end))  # fmt: skip
-    bound = _lower_bound(image, arch.table_end, end, new_end)
-    values = np.concatenate([stays, np.zeros(len(records) - n_left, np.uint64)])
-    kept, tail = np.arange(len(records)) < n_left, records.rela[n_left:]
+        raise _refusal(image, "shrink", why, f"machine {arch.name}, whose ftrace_init is not read",
+                       " or ".join(other.name for other in architectures() if other.table_end))  # fmt: skip
+    stays = records.value[~gone]
+    n, n_left = len(records), len(stays)
+    new_end = records.start + SLOT * n_left
+    values = np.concatenate([stays, np.zeros(n - n_left, np.uint64)])
     groups = (
-        *_rewrite(image, records, values, kept),
-        _clear(image, records, np.flatnonzero(~kept)),
-        bound,
+        *rewrite(scan, values, np.arange(n) < n_left),
+        record_group(scan, np.arange(n_left, n), values),  # their relocations go
+        _lower_bound(image, arch.table_end, records.start + SLOT * n, new_end),
         _move_symbol(image, new_end),
     )
-    warnings = () if n_left else ("no record is left: the kernel will say that there are no functions to be traced",)
-    return RecordEdits("shrink", why, stays, groups, tail[tail >= 0], warnings)
+    tail = records.rela[n_left:]
+    return RecordEdits("shrink", why, stays, groups, tail[tail >= 0], () if n_left else (NO_RECORD,))
 
 
-def _rewrite(image: Image, records: RecordTable, values: U64, which: Mask) -> list[Group]:
+def record_group(scan: Scan, slots: I64, values: U64) -> Group:
+    """Edits of the words of slots. values: what every slot of the table is worth."""
+    return group("record", scan.image.data, slots, scan.records.slot[slots], as_bytes(values[slots]))
+
+
+def rewrite(scan: Scan, values: U64, which: Mask) -> tuple[Group, Group]:
     """Edits that make the marked slots worth `values`: in the addend if there is one, in the word where it counts."""
-    by_addend = which & (records.rela >= 0)
-    addend_pos = image.rela[1][records.rela[by_addend]] + 16
+    image, records = scan.image, scan.records
+    by_addend = np.flatnonzero(which & (records.rela >= 0))
+    addend_pos = image.rela[1][records.rela[by_addend]] + ADDEND
     echoed = records.word == records.value  # the file repeats the addend, or the word is all there is
-    word = np.flatnonzero(which & (~by_addend | echoed))
-    return [
+    return (
         group("relocation", image.data, records.rela[by_addend], addend_pos, as_bytes(values[by_addend])),
-        group("record", image.data, word, records.slot[word], as_bytes(values[word])),
-    ]
+        record_group(scan, np.flatnonzero(which & ((records.rela < 0) | echoed)), values),
+    )
 
 
-def _clear(image: Image, records: RecordTable, slots: I64) -> Group:
-    """Zero the words of slots whose relocation goes or that lie behind the table's new end."""
-    return group("record", image.data, slots, records.slot[slots], as_bytes(np.zeros(len(slots), np.uint64)))
+def relocation_group(image: Image, rows: I64, new: U8) -> Group:
+    """Edits of whole rows of the dynamic relocation table. new: (n, bytes of a row)."""
+    return group("relocation", image.data, rows, image.rela[1][rows], new)
 
 
 def to_none(image: Image, rows: I64) -> Group:
     """Relocation rows become all zero: type NONE."""
-    zeros = np.zeros((len(rows), t.RELA.itemsize), np.uint8)
-    return group("relocation", image.data, rows, image.rela[1][rows], zeros)
+    return relocation_group(image, rows, np.zeros((len(rows), t.RELA.itemsize), np.uint8))
+
+
+def free_rows(image: Image) -> I64:
+    """All-zero rows of the dynamic relocation table, in file order: linkers reserve more than they fill."""
+    rows, _ = image.rela
+    return np.flatnonzero((rows["r_offset"] == 0) & (rows["r_info"] == 0) & (rows["r_addend"] == 0))
 
 
 def _lower_bound(image: Image, code: TableEnd, end: int, new_end: int) -> Group:
@@ -180,25 +180,21 @@ def _lower_bound(image: Image, code: TableEnd, end: int, new_end: int) -> Group:
     row = image.symbols.defined(INIT)
     where = f"{image.path}: {INIT}"
     if row is None:
-        raise PolicyError(
-            "the table cannot shrink", where, found="no such function", expected="its code, to lower the end"
-        )
+        raise PolicyError("the table cannot shrink", where, found="no such function",
+                          expected="its code, to lower the end")  # fmt: skip
     va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
     words = image.code(va, min(size, MAX_CODE) // 4)
     pairs = code.find(words, va, end)
     if len(pairs) != 1:  # of two, the other would still read up to the old end
-        raise PolicyError(
-            "the table cannot shrink", where, found=f"{len(pairs)} places that form its end {end:#x}",
-            expected="exactly one", todo="--records null or minus4, if this kernel accepts them",
-        )  # fmt: skip
+        raise PolicyError("the table cannot shrink", where, found=f"{len(pairs)} places that form its end {end:#x}",
+                          expected="exactly one",
+                          todo="--records null or minus4, if this kernel accepts them")  # fmt: skip
     new = code.change(words, va, pairs[0], new_end)
     if new is None:
-        raise PolicyError(
-            "the table cannot shrink so far", where, found=f"new end {new_end:#x} on another page than {end:#x}",
-            expected="a page register of its own in the code", todo="drop fewer records",
-        )  # fmt: skip
-    pair: AddressPair = pairs[0]
-    index = np.array([pair.first, pair.second], dtype=np.int64)
+        raise PolicyError("the table cannot shrink so far", where,
+                          found=f"new end {new_end:#x} on another page than {end:#x}",
+                          expected="a page register of its own in the code", todo="drop fewer records")  # fmt: skip
+    index = np.array([pairs[0].first, pairs[0].second], dtype=np.int64)
     return group("bound", image.data, index, image.pos_of_va(va) + 4 * index, as_bytes(new))
 
 
@@ -206,5 +202,5 @@ def _move_symbol(image: Image, new_end: int) -> Group:
     """The symbol follows the code, so that every reader of the file sees the same table as the kernel."""
     rows = image.symbols.rows_named(STOP)
     tab = int(np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)[0])
-    pos = int(image.shdr["sh_offset"][tab]) + t.SYM.itemsize * rows + 8
+    pos = int(image.shdr["sh_offset"][tab]) + t.SYM.itemsize * rows + VALUE
     return group("symbol", image.data, rows, pos, as_bytes(np.full(len(rows), new_end, dtype=np.uint64)))

@@ -1,19 +1,20 @@
 """Why a chosen site cannot be changed: one function per kind of obstacle, each adding reasons to a draft.
 
-The first reason against a site stands. A site with a reason is left out, or refuses the whole request.
+A site with a reason is left out, or refuses the whole request.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from ftpatch.arrays import I64, Mask
+from ftpatch.arrays import I64, distinct
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.relocations import Relocations, relocations_of, touched, touching
 from ftpatch.errors import PolicyError, ReachError
-from ftpatch.plan.ool_slots import Slots
 from ftpatch.plan.request import Draft
-from ftpatch.plan.routes import Routes, distances
+from ftpatch.plan.routes import Calls, distances
 from ftpatch.plan.targets import Target
 from ftpatch.sites.table import ENABLED, HALF, LEFTOVER, NULL, OUTSIDE, READY, SiteTable
 
@@ -38,10 +39,11 @@ def refuse_unless_skipped(draft: Draft) -> None:
     """
     if not draft.reasons or draft.request.skip_unpatchable:
         return
-    lines = [f"{_label(draft.sites, i)}: {reason}" for i, reason in sorted(draft.reasons.items())]
+    lines = [f"{_label(draft.scan.sites, i)}: {reason}" for i, reason in sorted(draft.reasons.items())]
     reach = all(reason.startswith(OUT_OF_REACH) for reason in draft.reasons.values())
+    n_chosen = int(draft.request.chosen.sum())
     raise (ReachError if reach else PolicyError)(
-        f"{len(draft.reasons)} of {int(draft.request.chosen.sum())} chosen sites cannot be patched", draft.image.path,
+        f"{len(draft.reasons)} of {n_chosen} chosen sites cannot be patched", draft.scan.image.path,
         found="; ".join(lines[:N_SAMPLES]) + ("; …" if len(lines) > N_SAMPLES else ""),
         expected="all of them, or nothing is written",
         todo="--skip-unpatchable patches the others", details=tuple(lines),
@@ -59,44 +61,35 @@ def _label(sites: SiteTable, index: int) -> str:
 
 def refuse_wrong_states(draft: Draft) -> None:
     """Sites whose state, or whose record's state, forbids a patch."""
-    sites, records, chosen = draft.sites, draft.records, draft.request.chosen
+    sites, records, chosen = draft.scan.sites, draft.scan.records, draft.request.chosen
     for i in np.flatnonzero(chosen & (sites.status != READY) & (sites.status != LEFTOVER)).tolist():
         draft.reasons[i] = WHY_NOT.get(int(sites.status[i]), OTHER)
-    if draft.arch.echoes and not records.in_sections:
+    if draft.scan.arch.echoes and not records.in_sections:
         # The kernel may read either of the two, so that a record must leave both.
-        odd = np.zeros(len(sites), dtype=bool)
         lone = (records.rela < 0) & (records.carrier == "mixed")
-        odd[: len(records)] = (records.word != records.value) | lone
-        for i in np.flatnonzero(chosen & odd).tolist():
-            draft.reasons.setdefault(i, "its record's word and relocation disagree")
+        odd = (records.word != records.value) | lone
+        draft.refuse(np.flatnonzero(chosen[: len(odd)] & odd), "its record's word and relocation disagree")
 
 
 def refuse_duplicate_records(draft: Draft) -> None:
     """Sites that another live record names too: that record would stay, or leave its site twice."""
-    for i in np.flatnonzero(draft.request.chosen & _shared(draft.sites)).tolist():
-        draft.reasons.setdefault(i, SHARED)
-
-
-def _shared(sites: SiteTable) -> Mask:
-    """Sites that several records name."""
-    known = np.flatnonzero((sites.sec >= 0) & (sites.row >= 0))
-    site, times = np.unique(sites.body_va[known], return_counts=True)
-    shared: Mask = np.isin(sites.body_va, site[times > 1]) & (sites.sec >= 0)
-    return shared
+    sites = draft.scan.sites
+    site_va, n_records = np.unique(sites.body_va[(sites.sec >= 0) & (sites.row >= 0)], return_counts=True)
+    shared = (sites.sec >= 0) & np.isin(sites.body_va, site_va[n_records > 1])
+    draft.refuse(np.flatnonzero(draft.request.chosen & shared), SHARED)
 
 
 def refuse_without_record(draft: Draft) -> None:
     """Sites that have no record to drop."""
-    lone = np.flatnonzero(draft.request.chosen & ((draft.sites.row < 0) | (draft.sites.status == NULL)))
-    draft.reasons.update(dict.fromkeys(lone.tolist(), NO_RECORD))
+    sites = draft.scan.sites
+    draft.refuse(np.flatnonzero(draft.request.chosen & ((sites.row < 0) | (sites.status == NULL))), NO_RECORD)
 
 
 def refuse_not_enabled(draft: Draft) -> None:
     """Sites that are not enabled; where the sites of a layout are calls in the file, those count as enabled."""
-    states = (ENABLED, HALF, *((READY,) if draft.shape.called else ()))
-    for i in np.flatnonzero(draft.request.chosen & ~np.isin(draft.sites.status, states)).tolist():
-        state = int(draft.sites.status[i])
-        draft.reasons[i] = NOT_ENABLED if state == READY else WHY_NOT.get(state, OTHER)
+    states, status = (ENABLED, HALF, *((READY,) if draft.shape.called else ())), draft.scan.sites.status
+    for i in np.flatnonzero(draft.request.chosen & ~np.isin(status, states)).tolist():
+        draft.reasons[i] = NOT_ENABLED if status[i] == READY else WHY_NOT.get(int(status[i]), OTHER)
 
 
 # -- what lies around a site -------------------------------------------------------------------------------------------
@@ -107,78 +100,75 @@ def refuse_overlaps(draft: Draft, with_literal: bool) -> None:
 
     with_literal: whether the pointer in front of a site is written, too.
     """
-    sites, shape = draft.sites, draft.shape
-    mine = np.zeros(len(sites), dtype=bool)
-    mine[draft.open()] = True
+    sites, shape = draft.scan.sites, draft.shape
+    changes = np.zeros(len(sites), dtype=bool)
+    changes[draft.open()] = True
     # A site that stays must find its words, too: the kernel looks at every record at boot.
-    index = np.flatnonzero(mine | ((sites.row >= 0) & np.isin(sites.status, (READY, ENABLED)) & ~draft.request.chosen))
+    stays = (sites.row >= 0) & np.isin(sites.status, (READY, ENABLED)) & ~draft.request.chosen
+    index = np.flatnonzero(changes | stays)
     start = sites.off[index] + sites.site[index]
-    end = start + 4 * len(shape.old)
+    end = start + shape.size
     if with_literal and shape.literal is not None:
-        start = np.where(mine[index], np.minimum(start, sites.off[index] + shape.literal), start)
+        start = np.where(changes[index], np.minimum(start, sites.off[index] + shape.literal), start)
     order = np.lexsort((start, sites.sec[index]))
-    near = (sites.sec[index][order][1:] == sites.sec[index][order][:-1]) & (start[order][1:] < end[order][:-1])
+    start, end, index = start[order], end[order], index[order]
+    near = (sites.sec[index[1:]] == sites.sec[index[:-1]]) & (start[1:] < end[:-1])
     for at in np.flatnonzero(near).tolist():
-        pair = index[order[at : at + 2]].tolist()
-        other = "another chosen site" if mine[pair].all() else "a site that stays"
-        draft.reasons |= {i: f"it shares words with {other}" for i in pair if mine[i]}
+        pair = index[at : at + 2].tolist()
+        other = "another chosen site" if changes[pair].all() else "a site that stays"
+        draft.reasons |= {i: f"it shares words with {other}" for i in pair if changes[i]}
 
 
 def refuse_full_literals(draft: Draft) -> None:
     """Sites whose eight bytes in front cannot take a pointer; none where the layout has no pointer there."""
-    literal, index = draft.shape.literal, draft.open()
+    literal, index, image, sites = draft.shape.literal, draft.open(), draft.scan.image, draft.scan.sites
     if literal is None or not len(index):
         return
-    image, sec, off = draft.image, draft.sites.sec[index], draft.sites.off[index] + literal
+    sec, off = sites.sec[index], sites.off[index] + literal
     full = ~draft.shape.old[0].matches(image.words(sec, off, 0, 2)).all(axis=1)
+    va = (sites.va[index].view(np.int64) + literal).view(np.uint64)
     if image.linked:
-        va = draft.sites.va[index] + np.uint64(literal)
         odd, moved = va % np.uint64(8) != 0, image.relocated(va, 8)
     else:
         odd = (off % 8 != 0) | (image.shdr["sh_addralign"][sec] % np.uint64(8) != 0)
-        moved = np.zeros(len(index), dtype=bool)
-        for one in np.unique(sec).tolist():
-            moved[sec == one] = touched(relocations_of(image, one), off[sec == one], 8)
+        parts = [some[touched(rows, sites.off[some] + literal, 8)] for some, rows in _by_section(draft, index)]
+        moved = np.isin(index, np.concatenate(parts))
     for bad, why in ((odd, "is not 8-byte aligned"), (moved, "has a relocation"), (full, "is not empty")):
         for at in np.flatnonzero(bad).tolist():
             place = f"{int(va[at]):#x}" if image.linked else f"{image.names[sec[at]]}+{int(off[at]):#x}"
-            draft.reasons.setdefault(int(index[at]), f"its ops literal at {place} {why}")
+            draft.refuse(index[at : at + 1], f"its ops literal at {place} {why}")
+
+
+def _by_section(draft: Draft, index: I64) -> Iterator[tuple[I64, Relocations]]:
+    """Sites of a module, section by section, with all that the loader will write into it."""
+    sec = draft.scan.sites.sec[index]
+    for number in distinct(sec).tolist():
+        yield index[sec == number], relocations_of(draft.scan.image, number)
 
 
 def refuse_relocated(draft: Draft) -> None:
     """Sites of a module with a relocation on their words, other than the call that the layout itself has."""
-    sites, shape, index = draft.sites, draft.shape, draft.open()
-    for sec in np.unique(sites.sec[index]).tolist():
-        mine = index[sites.sec[index] == sec]
-        rows = relocations_of(draft.image, sec)
-        start = sites.off[mine] + sites.site[mine]
+    scan, shape, modules = draft.scan, draft.shape, draft.scan.arch.modules
+    for index, rows in _by_section(draft, draft.open()):
+        start = scan.sites.off[index] + scan.sites.site[index]
         if not shape.called:
-            for i in mine[touched(rows, start, 4 * len(shape.old))].tolist():
-                draft.reasons[i] = "a relocation writes into its words"
-            continue
-        for i in mine[~_called(draft, rows, start)].tolist():
-            draft.reasons[i] = f"its call has no single relocation to {shape.called}"
-
-
-def _called(draft: Draft, rows: Relocations, start: I64) -> Mask:
-    """Whether nothing but one call of the layout's function is relocated at each site. start: offsets of the calls."""
-    assert draft.arch.modules is not None
-    right = np.isin(rows.symbol, draft.image.symbols.rows_named(draft.shape.called))
-    calls = rows.off[right & (rows.kind == draft.arch.modules.branch)]
-    return np.asarray((touching(rows, start, 4) == 1) & np.isin(start, calls))
+            draft.refuse(index[touched(rows, start, shape.size)], "a relocation writes into its words")
+        elif modules is not None:
+            called = np.isin(rows.symbol, scan.image.symbols.rows_named(shape.called))
+            calls = rows.off[called & (rows.kind == modules.branch)]
+            right = (touching(rows, start, 4) == 1) & np.isin(start, calls)
+            draft.refuse(index[~right], f"its call has no single relocation to {shape.called}")
 
 
 def refuse_other_relocations(draft: Draft) -> None:
     """Enabled sites of a module into which more relocations write than that of the call."""
-    sites, shape = draft.sites, draft.shape
-    placed = draft.request.chosen & (sites.sec >= 0)
-    for sec in np.unique(sites.sec[placed]).tolist():
-        mine = np.flatnonzero(placed & (sites.sec == sec))
-        rows, start = relocations_of(draft.image, sec), sites.off[mine] + sites.site[mine]
-        branch = start + 4 * (len(shape.new) - 1)
-        calls = np.searchsorted(rows.off, branch, side="right") - np.searchsorted(rows.off, branch)
-        for i in mine[touching(rows, start, 4 * len(shape.old)) > calls].tolist():
-            draft.reasons.setdefault(i, "a relocation beside that of its call writes into its words")
+    sites, shape = draft.scan.sites, draft.shape
+    for index, rows in _by_section(draft, np.flatnonzero(draft.request.chosen & (sites.sec >= 0))):
+        start = sites.off[index] + sites.site[index]
+        branch = start + shape.call_at
+        n_calls = np.searchsorted(rows.off, branch, side="right") - np.searchsorted(rows.off, branch)
+        more = touching(rows, start, shape.size) > n_calls
+        draft.refuse(index[more], "a relocation beside that of its call writes into its words")
 
 
 # -- when it runs, and how far its call reaches ------------------------------------------------------------------------
@@ -186,7 +176,7 @@ def refuse_other_relocations(draft: Draft) -> None:
 
 def refuse_sites_too_early(draft: Draft, target: Target, force: bool) -> None:
     """Sites that run before the boot CPU has the structure that the target reads."""
-    far, image, sites = draft.arch.far, draft.image, draft.sites
+    far, image, sites = draft.scan.arch.far, draft.scan.image, draft.scan.sites
     if far is None or (not target.own and target.entry.kernel_toc is None):
         return
     start, ready = image.symbols.value(far.start), image.symbols.value(far.ready)
@@ -199,29 +189,24 @@ def refuse_sites_too_early(draft: Draft, target: Target, force: bool) -> None:
         early |= walked
         if why:
             draft.remarks.append(f"what runs before the paca exists is not fully known: {why}")
-    at = np.array(sorted(early), dtype=np.uint64)
-    hits = np.flatnonzero(draft.request.chosen & (np.isin(sites.entry_va, at) | np.isin(sites.local_va, at)))
+    early_va = np.array(sorted(early), dtype=np.uint64)
+    runs_early = np.isin(sites.entry_va, early_va) | np.isin(sites.local_va, early_va)
+    index = np.flatnonzero(draft.request.chosen & runs_early)
     why = f"before {far.ready} is done, when {target.name} finds no paca"
-    if force and len(hits):
-        draft.remarks.append(f"forced: {len(hits)} sites run {why}")
-        return
-    for i in hits.tolist():
-        draft.reasons.setdefault(i, f"it runs {why} (--force-early overrides)")
+    if not force:
+        draft.refuse(index, f"it runs {why} (--force-early overrides)")
+    elif len(index):
+        draft.remarks.append(f"forced: {len(index)} sites run {why}")
 
 
-def refuse_out_of_reach(draft: Draft, target: Target, slots: Slots | None, routes: Routes) -> None:
+def refuse_out_of_reach(draft: Draft, target: Target, calls: Calls) -> None:
     """Sites whose branch, or whose stub's call, does not reach; with the distances to everything that was tried."""
-    index, arch = draft.open(), draft.arch
-    call_va = draft.sites.branch_va[index]
-    if slots is not None and arch.site_stub is not None:
-        for i in index[slots.va == 0].tolist():
-            draft.reasons[i] = f"{OUT_OF_REACH}: no free stub slot that its branch reaches"
-        call_va = slots.va + np.uint64(slots.literal + arch.site_stub.call_at)
-    distance = distances(call_va, routes.call_to)
-    for at in np.flatnonzero(~arch.call.reaches(distance)).tolist():
-        others = "".join(f", {int(stub.va) - int(call_va[at]):+#x} to {stub.name}" for stub in routes.tried)
-        draft.reasons.setdefault(
-            int(index[at]),
-            f"{OUT_OF_REACH}: {distance[at]:+#x} bytes to {target.name}{others}, "
-            f"a call spans {arch.call.low:+#x}..{arch.call.high:+#x}",
-        )
+    index, call = draft.open(), draft.scan.arch.call
+    if draft.shape.out_of_line:
+        draft.refuse(index[calls.slot == 0], f"{OUT_OF_REACH}: no free stub slot that its branch reaches")
+    distance = distances(calls.call_va, calls.call_to)
+    for at in np.flatnonzero(~call.reaches(distance)).tolist():
+        others = "".join(f", {stub.va - int(calls.call_va[at]):+#x} to {stub.name}" for stub in calls.tried)
+        span = f"a call spans {call.low:+#x}..{call.high:+#x}"
+        reason = f"{OUT_OF_REACH}: {distance[at]:+#x} bytes to {target.name}{others}, {span}"
+        draft.refuse(index[at : at + 1], reason)

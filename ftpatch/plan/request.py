@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftpatch.arch import Arch, Shape
+from ftpatch.arch import Shape
 from ftpatch.arrays import I64, Mask
-from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.sites.records import RecordTable
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import SiteTable
 
 if TYPE_CHECKING:
     from ftpatch.kernel.module import Kernel, Module
@@ -42,7 +39,7 @@ class EnableRequest:
     ops_via: str = "auto"  # auto, literal, thunk
     skip_unpatchable: bool = False  # leave out sites that cannot be patched, instead of refusing
     hook: str = ""  # modules: a C function that the sites call
-    stub: Stub | None = None  # modules: code of the user's that the sites call, and that may go on to target or hook
+    stub: Stub | None = None  # modules: the user's own code that the sites call; it may branch on to target or hook
     against: Against = Against()  # modules
 
 
@@ -71,26 +68,15 @@ class Draft:
     """A request on its way to a plan: the obstacles found so far."""
 
     scan: Scan
-    shape: Shape
+    shape: Shape  # the layout of the file's sites
     request: Request
     reasons: dict[int, str] = field(default_factory=dict)  # why a chosen site stays, by its index in the site table
     remarks: list[str] = field(default_factory=list)  # notes for the plan
 
-    @property
-    def image(self) -> Image:
-        return self.scan.image
-
-    @property
-    def arch(self) -> Arch:
-        return self.scan.arch
-
-    @property
-    def records(self) -> RecordTable:
-        return self.scan.records
-
-    @property
-    def sites(self) -> SiteTable:
-        return self.scan.sites
+    def refuse(self, index: I64, reason: str) -> None:
+        """Hold a reason against sites; the first one against a site stands."""
+        for site in index.tolist():
+            self.reasons.setdefault(site, reason)
 
     def open(self) -> I64:
         """Chosen sites without a reason against them."""
@@ -103,21 +89,20 @@ class Draft:
         Records of init text may not be the only ones to stay: when init memory is freed the kernel then frees its whole
         list, and reads through a null pointer as soon as somebody looks at it (seen in Debian's 6.1, 6.12 and 7.2).
         """
-        mask = np.zeros(len(self.records), dtype=bool)
+        records, sites = self.scan.records, self.scan.sites
+        mask = np.zeros(len(records), dtype=bool)
         if isinstance(self.request, EnableRequest) and self.request.records == "keep":
             return mask
-        row = self.sites.row[index]
+        row = sites.row[index]
         mask[row[row >= 0]] = True
-        if self.image.linked and mask.any():
-            stays = self.records.live & ~mask
-            init = in_init_text(self.image, self.sites.va)[: len(stays)]
-            if init[stays].all():
-                mask |= stays
+        stays = records.live & ~mask
+        if self.scan.image.linked and mask.any() and in_init_text(self.scan.image, sites.va[: len(mask)])[stays].all():
+            mask |= stays
         return mask
 
 
-def patchable_shape(scan: Scan) -> Shape:
-    """The layout of a file's sites, which can be changed on disk. Raises PolicyError or ShapeError where it cannot."""
+def new_draft(scan: Scan, request: Request) -> Draft:
+    """A draft for sites whose layout can be changed on disk. Raises PolicyError or ShapeError where it cannot."""
     shape = scan.sites.shape
     if shape is None:
         raise PolicyError("no patch site in this file", scan.image.path, found="no record table",
@@ -125,4 +110,4 @@ def patchable_shape(scan: Scan) -> Shape:
     if shape.refusal:
         raise ShapeError(f"layout {shape.name} cannot be enabled on disk", scan.image.path, found=shape.refusal,
                          expected="-fpatchable-function-entry")  # fmt: skip
-    return shape
+    return Draft(scan, shape, request)

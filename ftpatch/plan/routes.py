@@ -17,31 +17,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arch import FarCalls
-from ftpatch.arrays import I64, U32, U64, Mask
+from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
+from ftpatch.plan.edits import as_bytes
 from ftpatch.plan.targets import READ, Ops, Target
 from ftpatch.sites.scan import Scan
 
 AREA = 32  # bytes of a trampoline of the kernel's; it writes no more than the first twenty
 SEARCH = 1 << 16  # bytes of a gap that are searched for room
-
-
-@dataclass(frozen=True)
-class Slack:
-    """Relocation rows that may be filled."""
-
-    needed: bool  # whether the image moves at boot, so that every pointer wants a row
-    rows: I64
-
-
-def free_rows(image: Image) -> Slack:
-    """All-zero rows of the dynamic relocation table, in file order: linkers reserve more than they fill."""
-    rows, _ = image.rela
-    relocatable = bool(len(rows)) or bool((image.shdr["sh_type"] == t.SHT_RELR).any())
-    free = (rows["r_offset"] == 0) & (rows["r_info"] == 0) & (rows["r_addend"] == 0)
-    return Slack(relocatable, np.flatnonzero(free))
 
 
 @dataclass(frozen=True)
@@ -57,45 +42,25 @@ class SharedStub:
 
 
 @dataclass(frozen=True)
-class Routes:
-    """Where calls go, one row per call."""
+class Calls:
+    """The calls of a linked kernel's sites, in columns; all zero in a module, and where no call is made.
 
-    call_to: U64  # va that the call goes to: the target, or a shared stub
-    through: I64  # index in `stubs` of that stub; −1 for none
-    stubs: tuple[SharedStub, ...]
-    tried: tuple[SharedStub, ...] = ()  # every stub that there was to choose from
-
-
-def straight(target: Target, n: int) -> Routes:
-    """Every call goes to the target itself."""
-    return Routes(np.full(n, target.va, dtype=np.uint64), np.full(n, -1, dtype=np.int64), ())
-
-
-def by_thunk(scan: Scan, target: Target, ops: Ops, n: int) -> Routes:
-    """Every call goes through one thunk that loads the ops."""
-    stub = place_thunk(scan, target, ops)
-    return Routes(np.full(n, stub.va, dtype=np.uint64), np.zeros(n, dtype=np.int64), (stub,))
-
-
-def by_reach(scan: Scan, target: Target, call_va: U64, init: Mask) -> Routes:
-    """Straight where the branch reaches, else through the first far stub that does; else straight, out of reach.
-
-    init: which of the calls stand in init text, where the trampoline that is freed with it may be used.
+    site ── branch_to ──► [slot: the site's stub ── call_to ──►] [shared stub ──►] target
     """
-    arch, routes = scan.arch, straight(target, len(call_va))
-    beyond = ~arch.call.reaches(distances(call_va, routes.call_to))
-    if arch.far is None or not beyond.any():
-        return routes
-    tried = far_stubs(scan, arch.far, target)
-    for number, stub in enumerate(tried):
-        fits = beyond & (routes.through < 0) & arch.call.reaches(distances(call_va, np.uint64(stub.va)))
-        if stub.init_only:
-            fits &= init
-        routes.call_to[fits], routes.through[fits] = stub.va, number
-    used = np.unique(routes.through[routes.through >= 0])
-    renumber = np.searchsorted(used, np.maximum(routes.through, 0))
-    through = np.where(routes.through >= 0, renumber, -1)
-    return Routes(routes.call_to, through, tuple(tried[i] for i in used.tolist()), tuple(tried))
+
+    branch_to: U64  # va that the site's own branch goes to
+    call_va: U64  # va of the call that leads to the target: the site's branch, or the call in its stub
+    call_to: U64  # va that this call goes to: the target or a shared stub
+    slot: U64  # va of the slot of the site's own stub, its ops pointer included; 0 for none
+    through: I64  # index in `shared` of the stub that the call goes through; −1 for none
+    shared: tuple[SharedStub, ...] = ()  # stubs that several sites share
+    tried: tuple[SharedStub, ...] = ()  # every shared stub that there was to choose from
+
+
+def no_calls(n: int) -> Calls:
+    """The columns of n sites without a call that is known before loading."""
+    nothing = np.zeros(n, dtype=np.uint64)
+    return Calls(nothing, nothing, nothing, nothing, np.full(n, -1, dtype=np.int64))
 
 
 def distances(call_va: U64, call_to: U64 | np.uint64) -> I64:
@@ -104,7 +69,34 @@ def distances(call_va: U64, call_to: U64 | np.uint64) -> I64:
     return distance
 
 
-def place_thunk(scan: Scan, target: Target, ops: Ops) -> SharedStub:
+def by_thunk(scan: Scan, target: Target, ops: Ops, call_va: U64) -> Calls:
+    """Every site's call goes through one thunk that loads the ops."""
+    stub, n = _place_thunk(scan, target, ops), len(call_va)
+    call_to = np.full(n, stub.va, dtype=np.uint64)
+    return Calls(call_to, call_va, call_to, np.zeros(n, np.uint64), np.zeros(n, np.int64), (stub,))
+
+
+def by_reach(scan: Scan, target: Target, call_va: U64, init: Mask) -> Calls:
+    """Straight where the branch reaches, else through the first far stub that does; else straight, out of reach.
+
+    init: which of the calls stand in init text, where the trampoline that is freed with it may be used.
+    """
+    arch, n = scan.arch, len(call_va)
+    call_to, through = np.full(n, target.va, dtype=np.uint64), np.full(n, -1, dtype=np.int64)
+    beyond = ~arch.call.reaches(distances(call_va, call_to))
+    tried = far_stubs(scan, arch.far, target) if arch.far is not None and beyond.any() else []
+    for number, stub in enumerate(tried):
+        fits = beyond & (through < 0) & arch.call.reaches(distances(call_va, np.uint64(stub.va)))
+        if stub.init_only:
+            fits &= init
+        call_to[fits], through[fits] = stub.va, number
+    used = np.unique(through[through >= 0])
+    through = np.where(through >= 0, np.searchsorted(used, through), -1)
+    shared = tuple(tried[number] for number in used.tolist())
+    return Calls(call_to, call_va, call_to, np.zeros(n, np.uint64), through, shared, tuple(tried))
+
+
+def _place_thunk(scan: Scan, target: Target, ops: Ops) -> SharedStub:
     """The thunk for these ops: an earlier one of the same words, else in the free tail of the target's section.
 
     Raises PolicyError where there is no room.
@@ -121,10 +113,10 @@ def place_thunk(scan: Scan, target: Target, ops: Ops) -> SharedStub:
         if va & 0xFFF in {(offset - 4) & 0xFFF for offset in thunk.avoids}:
             continue
         words = thunk.words(va, ops.va, target.va, target.entry)
-        if va < free:
-            if np.array_equal(image.code(va, thunk.size // 4), words):
-                return SharedStub(va, words, True, "thunk", "an earlier patch put it there")
-        elif not image.relocated(np.array([va], np.uint64), thunk.size)[0]:
+        present = _is_present(image, va, _bytes_at(image, va, thunk.size), words)
+        if present:
+            return SharedStub(va, words, True, "thunk", "an earlier patch put it there")
+        if present is False and va >= free:
             return SharedStub(va, words, False, "thunk", "zero padding at the end of the text")
     raise PolicyError("no room for a thunk", image.path, found=f"{max(end - free, 0)} zero bytes at the text's end",
                       expected=f"at least {thunk.size}", todo="--ops-via literal")  # fmt: skip
@@ -139,56 +131,64 @@ def far_stubs(scan: Scan, far: FarCalls, target: Target) -> list[SharedStub]:
         return []
     stubs = _kernel_stubs(scan, far, toc, kernel_toc) if target.own else []
     words = far.stub(target.va, toc, kernel_toc)
-    for name, (start, end) in {"text tail": _tail(scan, target.va), "gap before init text": _gap(image)}.items():
-        stub = _own_stub(image, name, start, end, words, from_end=name != "text tail")
-        if stub:
-            stubs.append(stub)
-    return stubs
+    tail = _own_stub(image, "text tail", _tail(scan, target.va), words, from_end=False)
+    gap = _own_stub(image, "gap before init text", _gap(image), words, from_end=True)
+    return [*stubs, *(stub for stub in (tail, gap) if stub)]
 
 
 def _kernel_stubs(scan: Scan, far: FarCalls, toc: int, kernel_toc: int) -> list[SharedStub]:
     """The kernel's trampolines, with what it will write there itself: a jump to the last of its entries."""
     image, arch, stubs = scan.image, scan.arch, []
-    last, entry = [(name, at) for name in arch.entries if (at := image.symbols.value(name)) is not None][-1]
+    last, entry = [(name, va) for name in arch.entries if (va := image.symbols.value(name)) is not None][-1]
     if abs(entry - toc) >= far.reach:
         return []
     words = far.stub(entry, toc, kernel_toc)
+    why = f"the kernel's own, filled with the jump to {last} that it will write there itself"
     for number, name in enumerate(far.areas):
         va = image.symbols.value(name)
         if va is None:
             continue
-        there = image.code(va, far.size // 4)
-        present = np.array_equal(there, words)
-        if present or (
-            len(there) == len(words) and not there.any() and not image.relocated(np.array([va], np.uint64), far.size)[0]
-        ):
-            why = f"the kernel's own, filled with the jump to {last} that it will write there itself"
+        present = _is_present(image, va, image.code(va, len(words)).view(np.uint8), words)
+        if present is not None:
             stubs.append(SharedStub(va, words, present, name, why, init_only=number == 1))
     return stubs
 
 
-def _own_stub(image: Image, name: str, start: int, end: int, words: U32, from_end: bool) -> SharedStub | None:
+def _own_stub(image: Image, name: str, free_range: tuple[int, int], words: U32, from_end: bool) -> SharedStub | None:
     """A stub in a free range, or the same one that an earlier patch put there."""
-    size = (4 * len(words) + 15) & ~15
-    free = _first_zero(image, start, end)
-    last = (end - size) & ~15
+    size, (start, end) = (4 * len(words) + 15) & ~15, free_range
+    free, last = _first_zero(image, start, end), (end - size) & ~15
     backwards = range(last, max(start, last - SEARCH) - 1, -size)
-    for va in backwards if from_end else [*range(start, free, 16), free]:  # an earlier stub of ours lies before `free`
-        if va < start or va + size > end:
-            continue
-        pos = image.pos_of_va(va)
-        there = image.data[pos : pos + size].view("<u4") if not pos & 3 else image.data[:0].view("<u4")
-        present = np.array_equal(there[: len(words)], words)
-        if present or (len(there) and not there.any() and not image.relocated(np.array([va], np.uint64), size)[0]):
-            return SharedStub(va, words, present, name, "zero bytes that no symbol claims")
+    for va in backwards if from_end else [*range(start, free, 16), free]:  # an earlier patch's stub lies before `free`
+        if start <= va <= end - size:
+            present = _is_present(image, va, _bytes_at(image, va, size), words)
+            if present is not None:
+                return SharedStub(va, words, present, name, "zero bytes that no symbol claims")
     return None
+
+
+def _bytes_at(image: Image, va: int, size: int) -> U8:
+    """Bytes of the file at an address, gaps between sections included; fewer where it has no more."""
+    pos = image.pos_of_va(va)
+    return image.data[pos : pos + size] if pos >= 0 else image.data[:0]
+
+
+def _is_present(image: Image, va: int, held: U8, words: U32) -> bool | None:
+    """Whether a stub is there already; None where it cannot be: other bytes, too few, or a relocation writes there.
+
+    held: the bytes at va, as many as must be free.
+    """
+    code = as_bytes(words[None, :])[0]
+    if np.array_equal(held[: len(code)], code):
+        return True
+    free = len(held) >= len(code) and not held.any() and not image.relocated(np.array([va], np.uint64), len(held))[0]
+    return False if free else None
 
 
 def _tail(scan: Scan, inside: int) -> tuple[int, int]:
     """[start, end) of what no symbol claims at the end of the text section that holds `inside`, 16-byte aligned."""
-    image, arch = scan.image, scan.arch
+    image, arch, symbols = scan.image, scan.arch, scan.image.symbols
     sec = int(image.place(np.array([inside], dtype=np.uint64))[0][0])
-    symbols = image.symbols
     first = int(image.base[sec])
     end = first + int(image.shdr["sh_size"][sec])
     row = (symbols.shndx == sec) & (symbols.type != t.STT_SECTION)
@@ -196,9 +196,9 @@ def _tail(scan: Scan, inside: int) -> tuple[int, int]:
     within = (value >= np.uint64(first)) & (value < np.uint64(end))
     last = int((value + np.maximum(size, np.uint64(4)))[within].max()) if within.any() else first
     for name in arch.far.areas if arch.far else ():  # sizeless symbols of what the kernel fills at boot
-        area = image.symbols.value(name)
+        area = symbols.value(name)
         last = max(last, area + AREA) if area is not None and first <= area < end else last
-    limit, starts = image.symbols.value("_etext"), image.shdr["sh_addr"]
+    limit, starts = symbols.value("_etext"), image.shdr["sh_addr"]
     following = starts[(image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & (starts >= np.uint64(end))]
     free = limit is not None and first < limit and (not len(following) or limit <= int(following.min()))
     if limit is not None and free and image.pos_of_va(limit - 1) - image.pos_of_va(end - 1) == limit - end:
@@ -211,10 +211,9 @@ def _gap(image: Image) -> tuple[int, int]:
     end = image.symbols.value("__init_begin")
     if end is None:
         return 0, 0
-    flags = image.shdr["sh_flags"]
-    stop = image.shdr["sh_addr"] + image.shdr["sh_size"]
-    before = (flags & t.SHF_ALLOC != 0) & (image.shdr["sh_addr"] < np.uint64(end)) & (image.shdr["sh_size"] > 0)
-    start = int(stop[before].max()) if before.any() else end
+    shdr = image.shdr
+    before = (shdr["sh_flags"] & t.SHF_ALLOC != 0) & (shdr["sh_addr"] < np.uint64(end)) & (shdr["sh_size"] > 0)
+    start = int((shdr["sh_addr"] + shdr["sh_size"])[before].max()) if before.any() else end
     claimed = image.symbols.rows["st_value"]
     claimed = claimed[(claimed >= np.uint64(start)) & (claimed < np.uint64(end))]
     start = max(start, int(claimed.max()) + 16 if len(claimed) else 0)

@@ -18,8 +18,9 @@ from ftpatch.kernel.module_load import Check, preflight, reach
 from ftpatch.plan import notes, refusals
 from ftpatch.plan.module import build, callee
 from ftpatch.plan.module.records import CUT, KEPT, cut_records, edits_of
-from ftpatch.plan.plan import RECORD_OUTCOMES, Callee, Plan, PlanSummary, no_calls
-from ftpatch.plan.request import Against, Draft, EnableRequest, patchable_shape
+from ftpatch.plan.plan import RECORD_OUTCOMES, Callee, Plan, PlanSummary
+from ftpatch.plan.request import Against, Draft, EnableRequest, new_draft
+from ftpatch.plan.routes import no_calls
 from ftpatch.sites.scan import Scan
 
 HOOK_CONTEXT = (
@@ -30,7 +31,7 @@ HOOK_CONTEXT = (
 
 def plan_module_enable(scan: Scan, request: EnableRequest) -> Plan:
     """Decide everything. Raises a PlanError, or an UnsupportedError where the layout cannot be enabled at all."""
-    draft = Draft(scan, patchable_shape(scan), request)
+    draft = new_draft(scan, request)
     module = Module(scan)
     checks = _preflight(module, request.against)
     if refused := module_load.refusals(checks):
@@ -87,6 +88,6 @@ def _assemble(draft: Draft, request: EnableRequest, module: Module, wanted: Call
         stub_why=tuple(call.why for call in calls),
         record=tuple(left.tolist()), calls=no_calls(n), gone=gone, returned=index[:0],
         summary=PlanSummary(way, KEPT if way == "keep" else CUT, wanted.name, None, ops, "literal" if ops else "none"),
-        edits=edits_of(scan.image, editor), callee=wanted, notes=tuple(told) if n else (),
+        edits=edits_of(editor), callee=wanted, notes=tuple(told) if n else (),
         warnings=(*wanted.warnings, *notes.still_broken(scan, gone), *kept), forced_target=bool(wanted.warnings),
     )  # fmt: skip

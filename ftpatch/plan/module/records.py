@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import Arch
 from ftpatch.arrays import Mask
 from ftpatch.elf import tables as t
-from ftpatch.elf.editor import Editor, Patch
+from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
-from ftpatch.plan.edits import Edits, Group, group
+from ftpatch.plan.edits import Edits, group
 from ftpatch.plan.records_back import BY_JOURNAL
 from ftpatch.sites.records import SECTIONS, SLOT, RecordTable
 from ftpatch.sites.table import SiteTable
@@ -42,39 +41,40 @@ def cut_records(editor: Editor, records: RecordTable, gone: Mask) -> None:
             editor.cut_slots(sec, gone[rows], int(rows[0]))
 
 
-def return_record(editor: Editor, arch: Arch, sites: SiteTable, site: int) -> None:
+def section_symbol(image: Image, sec: int) -> int | None:
+    """Row of the symbol that stands for the start of a section."""
+    symbols = image.symbols
+    at_start = (symbols.type == t.STT_SECTION) & (symbols.shndx == sec) & (symbols.rows["st_value"] == 0)
+    rows = np.flatnonzero(at_start)
+    return int(rows[0]) if len(rows) else None
+
+
+def return_record(editor: Editor, sites: SiteTable, site: int) -> None:
     """A slot and its relocation behind the others of the first record section."""
     image, sec = editor.image, int(sites.sec[site])
-    home = next((one for one in image.sections_named(*SECTIONS) if image.has_bytes[one]), -1)
-    rows = np.flatnonzero(
-        (image.symbols.type == t.STT_SECTION) & (image.symbols.shndx == sec) & (image.symbols.rows["st_value"] == 0)
-    )
-    if home < 0 or not len(rows):
-        raise PolicyError("a record cannot return to this module", image.path,
-                          found="no record section" if home < 0 else f"no section symbol of {image.names[sec]}",
+    table = next((table for table in image.sections_named(*SECTIONS) if image.has_bytes[table]), None)
+    symbol = section_symbol(image, sec)
+    if table is None or symbol is None:
+        missing = "record section" if table is None else f"section symbol of {image.names[sec]}"
+        raise PolicyError("a record cannot return to this module", image.path, found=f"no {missing}",
                           todo=BY_JOURNAL)  # fmt: skip
-    slot = editor.append(home, bytes(SLOT))  # zero in the file: its relocation holds the value
-    editor.relocate(home, slot, arch.abs64, int(rows[0]), int(sites.off[site]))
+    slot = editor.append(table, bytes(SLOT))  # zero in the file: its relocation holds the value
+    editor.relocate(table, slot, image.arch.abs64, symbol, int(sites.off[site]))
 
 
-def edits_of(image: Image, editor: Editor) -> Edits:
+def edits_of(editor: Editor) -> Edits:
     """The editor's result as edits with their old bytes."""
     header, patches, tail = editor.finish()
-    groups: list[Group] = []
+    image, start = editor.image, editor.image.shdr["sh_offset"].tolist()
+    alike: dict[tuple[str, int], list[tuple[int, int, bytes]]] = {}  # (kind, width) → (owner, position, new bytes)
     for piece in header:
-        groups.append(_group(image, "header", [(0, piece.pos, piece.new)]))
-    kinds: dict[tuple[str, int], list[Patch]] = {}
+        alike.setdefault(("header", len(piece.new)), []).append((0, piece.pos, piece.new))
     for patch in patches:
-        kinds.setdefault((patch.kind, len(patch.new)), []).append(patch)
-    offset = image.shdr["sh_offset"].astype(np.int64)
-    for (kind, _), some in kinds.items():
-        rows = [(patch.owner, int(offset[patch.sec]) + patch.off, patch.new) for patch in some]
-        groups.append(_group(image, kind, rows))
+        row = (patch.owner, start[patch.sec] + patch.off, patch.new)
+        alike.setdefault((patch.kind, len(patch.new)), []).append(row)
+    groups = []
+    for (kind, width), rows in alike.items():
+        owners, pos, new = zip(*rows, strict=True)
+        new_bytes = np.frombuffer(b"".join(new), dtype=np.uint8).reshape(-1, width)
+        groups.append(group(kind, image.data, np.array(owners, np.int64), np.array(pos, np.int64), new_bytes))
     return Edits(groups, tail)
-
-
-def _group(image: Image, kind: str, rows: list[tuple[int, int, bytes]]) -> Group:
-    """A group from (owner, position, new bytes) rows of one width."""
-    new = np.frombuffer(b"".join(row[2] for row in rows), dtype=np.uint8).reshape(len(rows), -1)
-    ids, pos = (np.array([row[column] for row in rows], dtype=np.int64) for column in (0, 1))
-    return group(kind, image.data, ids, pos, new)
