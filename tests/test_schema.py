@@ -72,6 +72,7 @@ REJECTED: list[tuple[str, Callable[[Any], object]]] = [
     ("an address without 0x", lambda document: site(document).update(entry="ffff800080000000")),
     ("a short record", lambda document: site(document).update(record="0x12")),
     ("a word of nine digits", lambda document: site(document).update(words=["0x0d503201f"])),
+    ("a word of ten digits", lambda document: site(document).update(words=["0x00d503201f"])),
     ("a status that is none", lambda document: site(document).update(status="fine")),
     ("an action that is none", lambda document: site(document).update(action="burn")),
     ("an error without its code", lambda document: document.update(errors=[{"file": "a", "message": "b"}])),

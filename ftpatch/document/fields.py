@@ -28,6 +28,13 @@ class Register:
 
 
 @dataclass(frozen=True)
+class PatternRegister:
+    """A string of one of the forms that a register has: machines differ in it."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Range:
     """Limits of a number, or of a list's length."""
 
@@ -36,8 +43,7 @@ class Range:
 
 
 Hex = Annotated[str, Pattern("^0x[0-9a-f]+$")]
-# an instruction word as a number; where instructions are no words, all bytes of a site as they lie in the file
-Word = Annotated[str, Pattern("^0x([0-9a-f]{2})+$")]
+Word = Annotated[str, PatternRegister("word")]  # of the code of a site
 Sha256 = Annotated[str, Pattern("^[0-9a-f]{64}$")]
 HexBytes = Annotated[str, Pattern("^([0-9a-f]{2})*$")]
 Count = Annotated[int, Range(0)]

@@ -16,13 +16,6 @@ from ftpatch.sites.table import LEFTOVER, STATUSES
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject, SiteRow
 
-SITE_FIELDS = (
-    "row", "record", "section", "shndx", "function", "aliases", "entry", "local_entry", "site", "branch",
-    "offset", "pos", "words", "status", "listed_as",
-)  # fmt: skip
-WRITING_FIELDS = (
-    "action", "reason", "target", "distance", "new_words", "record_fate", "literal", "stub", "concurrency",
-)  # fmt: skip
 NULL_RECORD = "0x" + "0" * 16
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from ftpatch.arch import Arch, architectures
-from ftpatch.document.fields import Pattern, Range, Register, Values
+from ftpatch.document.fields import Pattern, PatternRegister, Range, Register, Values
 from ftpatch.document.types import Report, RestoredObject
 from ftpatch.sites.table import STATUSES
 
@@ -30,13 +30,19 @@ Schema = dict[str, Any]  # JSON Schema is no shape that Python's types can say
 
 
 def registers(machines: Sequence[Arch]) -> dict[str, list[str]]:
-    """The names that a `Register` field may hold."""
+    """The names that a `Register` field may hold, and the forms of a `PatternRegister` field."""
     layouts = [shape.name for arch in machines for shape in arch.shapes]
     return {
         "arch": [arch.name for arch in machines],
         "layout": [*dict.fromkeys(layouts), "none"],
         "status": list(STATUSES),
+        "word": list(dict.fromkeys(_word(arch.unit) for arch in machines)),
     }
+
+
+def _word(unit: int) -> str:
+    """The form of code: an instruction word as a number; where instructions are no words, bytes as they lie."""
+    return f"^0x[0-9a-f]{{{2 * unit}}}$" if unit > 1 else "^0x([0-9a-f]{2})+$"
 
 
 def schema(machines: Sequence[Arch] | None = None) -> Schema:
@@ -69,12 +75,14 @@ class _Maker:
     def of(self, hint: Any) -> Schema:
         """The schema of one type."""
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        if origin is typing.NotRequired:
+            return self.of(arguments[0])
         if origin is Annotated:
             return self._limited(arguments[0], arguments[1:])
         if origin is Literal:
             return {"enum": list(arguments)}
         if origin in (Union, types.UnionType):
-            return {"anyOf": [self.of(one) for one in arguments]}
+            return {"anyOf": [self.of(choice) for choice in arguments]}
         if origin in (list, Sequence):
             return {"type": "array", "items": self.of(arguments[0])}
         if origin is dict:
@@ -90,8 +98,10 @@ class _Maker:
     def of_object(self, hint: Any) -> Schema:
         """The schema of a TypedDict, in full."""
         fields = typing.get_type_hints(hint, include_extras=True)
-        made: Schema = {"type": "object", "required": [name for name, field in fields.items() if not _optional(field)]}
-        made["properties"] = {name: self.of(_present(field)) for name, field in fields.items()}
+        optional = set(hint.__optional_keys__)  # of types that are not total; NotRequired stands in the hint itself
+        optional |= {name for name, field in fields.items() if typing.get_origin(field) is typing.NotRequired}
+        made: Schema = {"type": "object", "required": [name for name in fields if name not in optional]}
+        made["properties"] = {name: self.of(field) for name, field in fields.items()}
         return {"description": hint.__doc__, **made} if hint.__doc__ else made
 
     def _limited(self, hint: Any, limits: Sequence[object]) -> Schema:
@@ -104,21 +114,14 @@ class _Maker:
                     made = {"enum": list(values)}
                 case Register(name):
                     made = {"enum": self.names[name]}
+                case PatternRegister(name):
+                    made = {**made, "pattern": "|".join(self.names[name])}
                 case Range(low, high):
                     keys = ("minItems", "maxItems") if made["type"] == "array" else ("minimum", "maximum")
                     made |= {key: n for key, n in zip(keys, (low, high), strict=True) if n is not None}
                 case str(text):
                     made = {**made, "description": text}
         return made
-
-
-def _optional(field: Any) -> bool:
-    return typing.get_origin(field) is typing.NotRequired
-
-
-def _present(field: Any) -> Any:
-    """The type of a key where it is there."""
-    return typing.get_args(field)[0] if _optional(field) else field
 
 
 def text() -> str:

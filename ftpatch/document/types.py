@@ -1,8 +1,8 @@
 """The JSON reports as types: every object that a report holds, key by key. The shipped schema is made from these.
 
-A key is `NotRequired` where only some verbs write it, or where an earlier release did not. What `Annotated` adds is for
-the schema: a sentence that describes the value, or a limit as in `document.fields`. Nothing here is needed at run time:
-other modules import it for type checking alone.
+A key is `NotRequired`, or its type not total, where only some verbs write it, or where an earlier release did not. What
+`Annotated` adds is for the schema: a sentence that describes the value, or a limit as in `document.fields`. Nothing
+here is needed at run time: other modules import it for type checking alone.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ class SummaryObject(TypedDict):
     by_section: Counts
     by_status: Counts
     without_record: NotRequired[Annotated[Count, "enabled sites that no record names: earlier patches"]]
-    with_skip: NotRequired[
-        Annotated[Count, "sites whose function starts with words that the layout leaves alone"]
-    ]  # fmt: skip
+    with_skip: NotRequired[Annotated[Count, "sites whose function starts with words that the layout leaves alone"]]
     boot: BootObject | None
     reach: ReachObject | None
 
@@ -90,25 +88,23 @@ class ScannedSite(TypedDict):
     ]
 
 
-class SiteChange(TypedDict):
+class SiteChange(TypedDict, total=False):
     """What a writing verb does with a site; explain fills in `concurrency` alone."""
 
-    action: NotRequired[Annotated[str, Values(("keep", "call", "call_via_stub", "restore", "drop", "redirect"))]]
-    reason: NotRequired[str | None]
-    target: NotRequired[str | None]
-    distance: NotRequired[
-        Annotated[int | None, "bytes from the call to where it goes; null where a loader decides it: for a module"]
+    action: Annotated[str, Values(("keep", "call", "call_via_stub", "restore", "drop", "redirect"))]
+    reason: str | None
+    target: str | None
+    distance: Annotated[
+        int | None, "bytes from the call to where it goes; null where a loader decides it: for a module"
     ]
-    new_words: NotRequired[list[Word]]
-    record_fate: NotRequired[Annotated[str, Values(("null", "minus4", "cut", "kept", "returned", "none"))]]
-    literal: NotRequired[str | None]
-    stub: NotRequired[
-        Annotated[
-            Hex | Annotated[str, Pattern("^.+\\+0x[0-9a-f]+$")] | None,
-            "what the call goes through: its address, or in a module .section+0x offset",
-        ]
+    new_words: list[Word]
+    record_fate: Annotated[str, Values(("null", "minus4", "cut", "kept", "returned", "none"))]
+    literal: str | None
+    stub: Annotated[
+        Hex | Annotated[str, Pattern("^.+\\+0x[0-9a-f]+$")] | None,
+        "what the call goes through: its address, or in a module .section+0x offset",
     ]
-    concurrency: NotRequired[EditKind | None]
+    concurrency: EditKind | None
 
 
 class SiteRow(ScannedSite, SiteChange):
@@ -125,49 +121,43 @@ class FileObject(TypedDict):
     kind: Kind
 
 
-class ImageObject(FileObject):
-    """One file of a report; which of the keys from `request` on there are depends on the verb."""
+class ScannedFile(FileObject):
+    """What a scan of a file shows."""
 
     layout: Annotated[str, Register("layout")]
     carrier: Annotated[str, Values(("word", "rela", "relr", "section", "mixed", "none"))]
     summary: SummaryObject
     sites: Sequence[SiteRow]
-    request: NotRequired[RequestObject]
-    notes: NotRequired[list[str]]
-    output: NotRequired[OutputObject | None]
-    size: NotRequired[
-        Annotated[int, Range(1), "bytes of the input's ELF file; edits from there on have an empty side"]
+
+
+class VerbObject(TypedDict, total=False):
+    """What single verbs add to an image."""
+
+    request: RequestObject
+    notes: list[str]
+    output: OutputObject | None
+    size: Annotated[int, Range(1), "bytes of the input's ELF file; edits from there on have an empty side"]
+    packing: Annotated[PackingObject | None, "how the input comes back byte for byte; null where nothing was written"]
+    edits: list[EditRow]
+    done: DoneObject
+    tree: Annotated[
+        str, "the directory that was scanned and has this file; sites are then empty unless --sites or a selector was "
+        "given",
     ]  # fmt: skip
-    packing: NotRequired[
-        Annotated[
-            PackingObject | None, "how the input comes back byte for byte; null where nothing was written"
-        ]
-    ]  # fmt: skip
-    edits: NotRequired[list[EditRow]]
-    done: NotRequired[DoneObject]
-    tree: NotRequired[
-        Annotated[
-            str,
-            "the directory that was scanned and has this file; sites are then empty unless --sites or a selector was "
-            "given",
-        ]
-    ]
-    findings: NotRequired[list[FindingRow]]
-    gate: NotRequired[Annotated[GateObject, "check: findings that are not shown"]]
-    proof: NotRequired[ProofObject]
-    compared: NotRequired[
-        Annotated[ComparedObject | None, "diff: the earlier file; null for a module that only one tree has"]
-    ]
-    asked: NotRequired[Annotated[str, "explain: the selector"]]
-    explained: NotRequired[list[ExplainedRow]]
-    others: NotRequired[Annotated[list[SymbolRow], "explain: symbols of the same name that have no site"]]
-    absent: NotRequired[AbsentObject]
-    oracle: NotRequired[
-        Annotated[
-            OracleObject | None,
-            "check --predict: what a boot will say and list; null where the kernel has no tracer",
-        ]
-    ]
+    findings: list[FindingRow]
+    gate: Annotated[GateObject, "check: findings that are not shown"]
+    proof: ProofObject
+    compared: Annotated[ComparedObject | None, "diff: the earlier file; null for a module that only one tree has"]
+    asked: Annotated[str, "explain: the selector"]
+    explained: list[ExplainedRow]
+    others: Annotated[list[SymbolRow], "explain: symbols of the same name that have no site"]
+    absent: AbsentObject
+    oracle: Annotated[OracleObject | None, "check --predict: what a boot will say and list; null where the kernel has "
+                      "no tracer"]  # fmt: skip
+
+
+class ImageObject(ScannedFile, VerbObject):
+    """One file of a report; which of the keys from `request` on there are depends on the verb."""
 
 
 class RestoredObject(FileObject):

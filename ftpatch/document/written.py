@@ -51,6 +51,4 @@ class UndoneObject(TypedDict):
     command: Annotated[str, Values(("enable", "disable", "drop")), "the verb that was undone"]
     edits: Count
     repacked: Annotated[bool, "the file had been compressed in another way since it was patched"]
-    same: Annotated[
-        bool, "the output is the very file that was patched; else its content, compressed as its name says"
-    ]  # fmt: skip
+    same: Annotated[bool, "the output is the very file that was patched; else its content, compressed as its name says"]
