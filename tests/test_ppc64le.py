@@ -16,7 +16,7 @@ from elfwriter import MINI as ARM64
 from elfwriter import parsed, written
 
 from ftpatch import api
-from ftpatch.arch import Entry
+from ftpatch.arch.parts import Entry
 from ftpatch.arch.ppc64le import BL, B, far_stub, read_entry, runs_before, site_stub, skips_zero
 from ftpatch.arrays import U32
 from ftpatch.cli import run

@@ -25,8 +25,9 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ftpatch.arch import Branch, ppc64le
+from ftpatch.arch import ppc64le
 from ftpatch.arch.arm64 import ADRP, BL, B, adrp, adrp_target
+from ftpatch.arch.shape import Branch
 from ftpatch.arrays import I64, U32, U64
 from ftpatch.cli import run
 from ftpatch.elf import tables

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +88,8 @@ def test_a_document_that_breaks_its_promise_is_rejected(scanned: Any, change: Ca
 
 def test_a_machine_that_is_registered_is_a_machine_of_the_schema(scanned: Any) -> None:
     machines = architectures()
-    shape = replace(machines[0].shapes[0], name="toy-layout")
-    toy = replace(machines[0], name="toy", shapes=(shape,))
+    shape = machines[0].shapes[0]._replace(name="toy-layout")
+    toy = machines[0]._replace(name="toy", shapes=(shape,))
     document = copy.deepcopy(scanned)
     document["images"][0].update(arch="toy", layout="toy-layout")
     jsonschema.validate(document, schema((*machines, toy)))

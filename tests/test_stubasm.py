@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ftpatch import api
-from ftpatch.arch import Code, Fixup, architectures
+from ftpatch.arch import architectures
+from ftpatch.arch.parts import Code, Fixup
 from ftpatch.cli import run
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image

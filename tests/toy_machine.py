@@ -10,7 +10,9 @@ with a call of `__entry__`, both in one file; some begin with a landing pad of t
 
 from __future__ import annotations
 
-from ftpatch.arch import ANY, Arch, Branch, Entry, Shape, Word
+from ftpatch.arch import Arch
+from ftpatch.arch.parts import Entry
+from ftpatch.arch.shape import ANY, Branch, Shape, Word
 from ftpatch.arrays import U32
 
 E_MACHINE = 0x7A7A

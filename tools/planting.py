@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch import MATCH_NONE
+from ftpatch.arch.shape import MATCH_NONE
 from ftpatch.arrays import Rows
 from ftpatch.elf import tables as t
 from ftpatch.sites.scan import Scan

@@ -8,76 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import reduce
 from importlib import import_module
-from typing import Literal
+from operator import or_
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ftpatch.arch.contract import Contract, unjudged
-from ftpatch.arch.parts import (
-    AddressPair,
-    Assembly,
-    Code,
-    Entry,
-    FarCalls,
-    Fixup,
-    FlatImage,
-    Loader,
-    LogLines,
-    Modules,
-    OpsThunk,
-    SiteStub,
-    TableEnd,
-)
-from ftpatch.arch.shape import (
-    ANY,
-    MATCH_HALF,
-    MATCH_NEW,
-    MATCH_NONE,
-    MATCH_OLD,
-    WINDOW_BEFORE,
-    WINDOW_SIZE,
-    Branch,
-    Shape,
-    Word,
-)
+from ftpatch.arch import parts
+from ftpatch.arch.contract import Read
+from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arrays import U8, U32, U64
 from ftpatch.errors import ArchError
-
-__all__ = [
-    "ANY",
-    "MATCH_HALF",
-    "MATCH_NEW",
-    "MATCH_NONE",
-    "MATCH_OLD",
-    "WINDOW_BEFORE",
-    "WINDOW_SIZE",
-    "AddressPair",
-    "Arch",
-    "Assembly",
-    "Branch",
-    "Code",
-    "Entry",
-    "FarCalls",
-    "Fixup",
-    "FlatImage",
-    "Loader",
-    "LogLines",
-    "Modules",
-    "OpsThunk",
-    "Shape",
-    "SiteStub",
-    "TableEnd",
-    "Word",
-    "arch_of",
-    "architectures",
-    "constants",
-    "register",
-    "registered",
-    "shape_named",
-    "support_table",
-]  # fmt: skip
 
 OWN = {183: "arm64", 21: "ppc64le"}  # e_machine → the module of this folder that ends in its `ARCH`
 _added: dict[str, Arch] = {}  # machines that were registered from outside, by name
@@ -92,90 +34,65 @@ _added: dict[str, Arch] = {}  # machines that were registered from outside, by n
 #                                compares_first, jumps, capstone, log, layout_options, skip_option, alternatives,
 #                                exchangeable and cache_line
 #   image                        boot
-#   enable, disable, drop        contract, keeps_contract, echoes; skips_zero and table_end, by which records may leave
+#   enable, disable, drop        contract, judge, echoes; skips_zero and table_end, by which records may leave
 #   one ops per site             ops_thunk, or site_stub where sites are out of line
 #   calls out of reach           far
 #   modules                      loader, modules; assembly for --stub-asm
 #   verify, emulation            an emulator in proof/
 
 
-@dataclass(frozen=True)
-class Arch:
+class Arch(NamedTuple):
     """One machine. Tiers as in the list above."""
 
     # -- scan, check, explain, diff
-    # as reports and messages call it
-    name: str
-    # number in the ELF header
-    e_machine: int
-    # the NOP that compilers leave: its word, or its bytes as one number, the first byte foremost
-    nop: int
-    # the branch by which a site calls
-    call: Branch
-    # layouts of its patch sites, the longest first
-    shapes: tuple[Shape, ...]
-    # relocation type of a base-relative pointer in a linked image
-    relative: int
-    # relocation type that every loader skips
-    none: int
-    # relocation type of a plain 64-bit pointer in ET_REL
-    abs64: int
-    # relocation type of a plain 32-bit value in ET_REL: debug sections refer to each other by it
-    abs32: int
-    # relocation types that fill eight bytes; all others fill four at most
-    wide: tuple[int, ...]
-    # symbols of the kernel's own trampolines, the default target first
-    entries: tuple[str, ...]
-    # what the kernel's own trampoline does, from its first instruction words
-    read_entry: Callable[[U32], Entry]
+    name: str  # as reports and messages call it
+    e_machine: int  # number in the ELF header
+    nop: int  # the NOP that compilers leave: its word, or its bytes as one number, the first byte foremost
+    call: Branch  # the branch by which a site calls
+    shapes: tuple[Shape, ...]  # layouts of its patch sites, the longest first
+    relative: int  # relocation type of a base-relative pointer in a linked image
+    none: int  # relocation type that every loader skips
+    abs64: int  # relocation type of a plain 64-bit pointer in ET_REL
+    abs32: int  # relocation type of a plain 32-bit value in ET_REL: debug sections refer to each other by it
+    wide: tuple[int, ...]  # relocation types that fill eight bytes; all others fill four at most
+    entries: tuple[str, ...]  # symbols of the kernel's own trampolines, the default target first
+    read_entry: Callable[[U32], parts.Entry]  # what the kernel's own trampoline does, from its first instruction words
     # st_other → bytes from a function's symbol to its local entry; None where functions have one entry only
     local_entry: Callable[[U8], U64] | None = None
-    # the module loader drops one dot in front of a symbol's name, and `.TOC.` is its own
-    dotted_names: bool = False
-    # bytes behind a symbol beyond which newer kernels call a record invalid; None: no limit
-    max_offset: int | None = None
-    # at boot its kernels compare the first word of a site alone, unless that site is a call
-    compares_first: bool = False
-    # mnemonics of direct jumps, and of the direct call behind them, for the names of where they go
-    jumps: tuple[str, ...] = ()
-    # names of capstone's constants: the architecture, then the flags of its mode; empty where it has none
-    capstone: tuple[str, ...] = ()
-    # how its kernels speak of ftrace in a log
-    log: LogLines = field(default_factory=LogLines)
+    dotted_names: bool = False  # the module loader drops one dot in front of a symbol's name, and `.TOC.` is its own
+    max_offset: int | None = None  # bytes behind a symbol beyond which newer kernels call a record invalid
+    compares_first: bool = False  # at boot its kernels compare a site's first word alone, unless that is a call
+    jumps: tuple[str, ...] = ()  # mnemonics of direct jumps, and of the direct call behind them
+    capstone: tuple[str, ...] = ()  # names of capstone's constants: the architecture, then the flags of its mode
+    log: parts.LogLines = parts.LogLines()  # how its kernels speak of ftrace in a log
     # instructions that may take each other's place while other processors execute them
     exchangeable: tuple[Word, ...] = ()
-    # bytes of a cache line on usual machines
-    cache_line: int = 64
+    cache_line: int = 64  # bytes of a cache line on usual machines
     # configuration options that decide the layout, the first that is set: (option, names of layouts)
     layout_options: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    # the option that puts what a layout skips in front of every site
-    skip_option: str = ""
+    skip_option: str = ""  # the option that puts what a layout skips in front of every site
     # .altinstructions, where each row tells the length of its code: (bytes of a row, where in it that stands)
     alternatives: tuple[int, int] | None = None
 
     # -- image
     # what boots: a flat image, or "elf" where firmware boots the ELF file itself; None: not known
-    boot: FlatImage | Literal["elf"] | None = None
+    boot: parts.FlatImage | Literal["elf"] | None = None
 
     # -- enable, disable, drop
-    # what a target must do, for people; empty where this tier is not reached
-    contract: str = ""
-    # whether a piece of code does that
-    keeps_contract: Contract = unjudged
-    # a slot's word repeats the addend of its relocation
-    echoes: bool = False
+    contract: str = ""  # what a target must do, for people; empty where this tier is not reached
+    judge: str = ""  # module whose `keeps_contract` tells whether a piece of code does that; not imported before
+    echoes: bool = False  # a slot's word repeats the addend of its relocation
     # whether the kernel's loop over the records, by its words, tests a value for 0 before it adjusts it
     skips_zero: Callable[[U32], bool] | None = None
-    # how the end of the record table is formed in code
-    table_end: TableEnd | None = None
-    ops_thunk: OpsThunk | None = None
-    site_stub: SiteStub | None = None
-    far: FarCalls | None = None
+    table_end: parts.TableEnd | None = None  # how the end of the record table is formed in code
+    ops_thunk: parts.OpsThunk | None = None  # how a shared stub brings the ops
+    site_stub: parts.SiteStub | None = None  # where every site calls from a stub of its own
+    far: parts.FarCalls | None = None  # how calls go farther than a branch reaches
 
     # -- modules
-    loader: Loader = field(default_factory=Loader)
-    modules: Modules | None = None
-    assembly: Assembly | None = None
+    loader: parts.Loader = parts.Loader()
+    modules: parts.Modules | None = None
+    assembly: parts.Assembly | None = None
 
     # -- verify, and the check of what the writing verbs write
     # module with the tables by which the proof reads code, `TABLES` (see proof_tables.py); not imported before
@@ -202,6 +119,19 @@ class Arch:
     def code_text(self, units: U32) -> str:
         """Units of code in hex, as they lie: words, or bytes."""
         return " ".join(f"{unit:0{2 * self.unit}x}" for unit in units.tolist())
+
+    def keeps_contract(
+        self, read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None
+    ) -> str:
+        """Why the code at `va` is no trampoline for a patch site, in line or out of line; empty where it is.
+
+        home: an address behind the site, where a path may end with the caller's return address back in its register;
+        target: a trampoline that is known to keep the contract, where a path may end with everything as at entry.
+        """
+        if not self.judge:
+            return "nothing here can tell what its code does"
+        reason: str = import_module(self.judge).keeps_contract(read, va, out_of_line, home, target)
+        return reason
 
     def shape(self, name: str) -> Shape | None:
         """The shape of that name, if this machine has it."""
@@ -232,15 +162,13 @@ def registered(arch: Arch) -> Iterator[Arch]:
 
 def constants(library: object, names: tuple[str, ...]) -> tuple[int, int]:
     """(architecture, mode) of a disassembler or assembler, from the names of its constants."""
-    mode = 0
-    for name in names[1:]:
-        mode |= int(getattr(library, name))
-    return int(getattr(library, names[0])), mode
+    values = [int(getattr(library, name)) for name in names]
+    return values[0], reduce(or_, values[1:], 0)
 
 
 def shape_named(arch: str, layout: str) -> Shape | None:
     """The shape that a report names; None for `none`."""
-    return next((one.shape(layout) for one in architectures() if one.name == arch), None)
+    return next((known.shape(layout) for known in architectures() if known.name == arch), None)
 
 
 def support_table() -> list[str]:

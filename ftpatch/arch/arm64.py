@@ -27,9 +27,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import AddressPair, Arch, Branch, Entry, FlatImage, LogLines, OpsThunk, Shape, TableEnd, Word
+from ftpatch.arch import Arch
 from ftpatch.arch.arm64_module import ASSEMBLY, LOADER, MODULES
-from ftpatch.arch.contract import judged_by
+from ftpatch.arch.parts import AddressPair, Entry, FlatImage, LogLines, OpsThunk, TableEnd
+from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arrays import U32
 
 NOP = Word(0xD503_201F, text="nop")
@@ -222,7 +223,7 @@ ARCH = Arch(
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,
     contract="x0-x8, x18-x29 and sp kept, x30 := x9, return to the old x30",
-    keeps_contract=judged_by("ftpatch.arch.arm64_contract"),
+    judge="ftpatch.arch.arm64_contract",
     ops_thunk=OpsThunk(thunk, 16, (1 << 32) - (1 << 12), ERRATUM_843419),
     table_end=TableEnd(find_pairs, set_pair),
     boot=FlatImage(56, b"ARM\x64", r"ARM\x64"),  # Documentation/arch/arm64/booting.rst

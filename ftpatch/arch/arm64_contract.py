@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ftpatch.arch.contract import NotShown, Read, judge
+from ftpatch.arch.contract import UNKNOWN, NotShown, Read, Value, judge, signed
 
-Value = tuple[str, int]  # ("reg", n): what register n held at entry; ("sp", n): entry sp + n; signed x30; ("?", 0)
-UNKNOWN: Value = ("?", 0)
+# Values: ("reg", n): what register n held at entry; ("sp", n): entry sp + n; signed x30; UNKNOWN
 ZR = SP = 31
 PRESERVED = (*range(9), *range(18, 30))
 SCRATCH = (*range(18), 30)  # what a call may change; x18 belongs to the platform and is left alone
@@ -58,14 +57,14 @@ def _branch(state: State, word: int, todo: list[State]) -> bool:
     """Step over one instruction; True where this path ends (soundly)."""
     va = state.va
     if word & 0xFC00_0000 == 0x1400_0000:  # b
-        state.va = va + _signed(word, 0, 26) * 4
+        state.va = va + signed(word, 26) * 4
     elif word & 0xFC00_0000 == 0x9400_0000 or word & 0xFFFF_FC1F == 0xD63F_0000:  # bl, blr
         _call(state)
     elif word & 0xFF00_0010 == 0x5400_0000 or word & 0x7E00_0000 == 0x3400_0000:  # b.cond, cbz, cbnz
-        todo.append(state.copy(va + _signed(word, 5, 19) * 4))
+        todo.append(state.copy(va + signed(word >> 5, 19) * 4))
         state.va += 4
     elif word & 0x7E00_0000 == 0x3600_0000:  # tbz, tbnz
-        todo.append(state.copy(va + _signed(word, 5, 14) * 4))
+        todo.append(state.copy(va + signed(word >> 5, 14) * 4))
         state.va += 4
     elif word & 0xFFFF_FC1F in (0xD61F_0000, 0xD65F_0000):  # br, ret
         _leave(state, word >> 5 & 31)
@@ -164,12 +163,12 @@ def _memory(state: State, word: int) -> None:
     """Loads and stores: pairs and single 64-bit registers at immediate offsets are followed exactly."""
     rt, rn, load = word & 31, word >> 5 & 31, bool(word >> 22 & 1)
     if word & 0xFE00_0000 == 0xA800_0000 and word >> 23 & 3:  # stp, ldp Xt1, Xt2
-        step = _signed(word, 15, 7) * 8
+        step = signed(word >> 15, 7) * 8
         _access(state, rn, step, ("off", "post", "off", "pre")[word >> 23 & 3], load, (rt, word >> 10 & 31))
     elif word & 0xFF80_0000 == 0xF900_0000:  # str, ldr Xt, [Xn, #imm]
         _access(state, rn, (word >> 10 & 0xFFF) * 8, "off", load, (rt,))
     elif word & 0xFFA0_0000 == 0xF800_0000 and word >> 10 & 3 != 2:  # stur, ldur, pre- and post-indexed
-        _access(state, rn, _signed(word, 12, 9), ("off", "post", "", "pre")[word >> 10 & 3], load, (rt,))
+        _access(state, rn, signed(word >> 12, 9), ("off", "post", "", "pre")[word >> 10 & 3], load, (rt,))
     elif word >> 24 & 0b111011 == 0b011000:  # ldr literal
         state.set(rt, UNKNOWN)
     elif rn == SP or state.base(rn)[0] == "sp":
@@ -197,8 +196,3 @@ def _access(state: State, rn: int, step: int, mode: str, load: bool, registers: 
             state.move_sp(at + step)
         else:
             state.set(rn, ("sp", at + step) if kind == "sp" else UNKNOWN)
-
-
-def _signed(word: int, shift: int, width: int) -> int:
-    value = word >> shift & (1 << width) - 1
-    return value - (1 << width) if value >> width - 1 else value

@@ -76,7 +76,7 @@ def stubs_for(info: U64, addend: I64, same_section: Mask) -> int:
 
 LOADER = Loader(
     calls=(R_AARCH64_JUMP26, R_AARCH64_CALL26),
-    count=stubs_for,
+    stubs_for=stubs_for,
     from_code_only=True,
     init_apart=True,
     always=(".plt", ".init.plt"),

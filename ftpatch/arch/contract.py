@@ -7,7 +7,6 @@ hold where a path leaves, is each machine's own. The answer errs on the side of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Protocol, TypeVar
 
 from ftpatch.arrays import U32
@@ -23,35 +22,8 @@ class Placed(Protocol):
 
 
 S = TypeVar("S", bound=Placed)
-
-
-class Contract(Protocol):
-    """Why the code at `va` is no trampoline for a patch site, in line or out of line; empty where it is.
-
-    home: an address behind the site, where a path may end with the caller's return address back in its register;
-    target: a trampoline that is known to keep the contract, where a path may end with everything as at entry.
-    """
-
-    def __call__(
-        self, read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None
-    ) -> str: ...
-
-
-def unjudged(read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None) -> str:
-    """For machines whose code nothing here can judge: never shown."""
-    return "nothing here can tell what its code does"
-
-
-def judged_by(module: str) -> Contract:
-    """The `keeps_contract` of a module, which is loaded when it is first asked: a scan judges no code."""
-
-    def keeps_contract(
-        read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None
-    ) -> str:
-        why: str = import_module(module).keeps_contract(read, va, out_of_line, home, target)
-        return why
-
-    return keeps_contract
+Value = tuple[str, int]  # what a register or stack slot holds, as each machine's walk spells it
+UNKNOWN: Value = ("?", 0)
 
 
 class NotShown(Exception):
@@ -86,3 +58,8 @@ def judge(
     except NotShown as reason:
         return str(reason)
     return ""
+
+
+def signed(value: int, width: int) -> int:
+    """The lowest `width` bits of a word as a number with a sign."""
+    return (value & (1 << width) - 1 ^ 1 << width - 1) - (1 << width - 1)

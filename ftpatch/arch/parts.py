@@ -1,60 +1,43 @@
-"""The parts of an `Arch`, one dataclass for each tier that a machine may reach."""
+"""The parts of an `Arch`, one tuple of names for each tier that a machine may reach."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ftpatch.arrays import I64, U32, U64, Mask
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What the kernel's own trampoline reads, as told from its first instructions."""
 
-    # whether it loads the ops pointer that stands in front of the function or stub
-    literal: bool
-    # number of the register that the pointer is loaded into
-    register: int = 0
-    # bytes from the trampoline's start to behind that load
-    resume: int = 0
-    # byte offset, in the ops, of a second pointer that it reads; 0: none
-    direct_call: int = 0
-    # byte offset, in the paca, of the kernel's TOC pointer; None where it reads none
-    kernel_toc: int | None = None
+    literal: bool  # whether it loads the ops pointer that stands in front of the function or stub
+    register: int = 0  # number of the register that the pointer is loaded into
+    resume: int = 0  # bytes from the trampoline's start to behind that load
+    direct_call: int = 0  # byte offset, in the ops, of a second pointer that it reads; 0: none
+    kernel_toc: int | None = None  # byte offset, in the paca, of the kernel's TOC pointer; None where it reads none
 
 
-@dataclass(frozen=True)
-class AddressPair:
+class AddressPair(NamedTuple):
     """Two instructions of one function that together form an address."""
 
-    # word indices in the function
-    first: int
-    second: int
-    # the register that the first one sets
-    register: int
-    # the address that the pair forms
-    value: int
-    # the first one's result serves the second alone, so that both may change
-    private: bool
+    first: int  # word index, in the function, of the instruction that sets a register
+    second: int  # of the one that adds to it
+    register: int  # the register's number
+    value: int  # the address that the pair forms
+    private: bool  # the first one's result serves the second alone, so that both may change
 
 
-@dataclass(frozen=True)
-class OpsThunk:
+class OpsThunk(NamedTuple):
     """A shared stub that loads the ops for all sites, where those have no pointers of their own."""
 
-    # words(va, ops, va of the trampoline, its Entry)
-    words: Callable[[int, int, int, Entry], U32]
-    # bytes
-    size: int
-    # bytes from the thunk within which the ops must lie
-    reach: int
-    # offsets in a 4 KiB page where its second word may not lie
-    avoids: tuple[int, ...]
+    words: Callable[[int, int, int, Entry], U32]  # words(va, ops, va of the trampoline, its Entry)
+    size: int  # bytes
+    reach: int  # bytes from the thunk within which the ops must lie
+    avoids: tuple[int, ...]  # offsets in a 4 KiB page where its second word may not lie
 
 
-@dataclass(frozen=True)
-class TableEnd:
+class TableEnd(NamedTuple):
     """How code forms the end of the record table, and how to change it."""
 
     # find(words of a function, its va, address) → the pairs that form that address
@@ -63,91 +46,64 @@ class TableEnd:
     change: Callable[[U32, int, AddressPair, int], U32 | None]
 
 
-@dataclass(frozen=True)
-class FarCalls:
+class FarCalls(NamedTuple):
     """Calls beyond the branch's reach, by shared stubs."""
 
-    # stub(target, TOC, place of the TOC in the paca) → words
-    stub: Callable[[int, int, int], U32]
-    # bytes of a stub
-    size: int
-    # bytes from the TOC within which a target must lie
-    reach: int
+    stub: Callable[[int, int, int], U32]  # stub(target, TOC, place of the TOC in the paca) → words
+    size: int  # bytes of a stub
+    reach: int  # bytes from the TOC within which a target must lie
     # symbols of the kernel's own trampolines, zero on disk, the second for init text; the kernel fills them with a
     # jump to its last entry
     areas: tuple[str, str]
-    # symbol of the TOC
-    toc: str
-    # the function where the walk for those that run before the paca exists starts, and the call that ends it
-    start: str
-    ready: str
-    # functions known to run before the paca exists
-    early: tuple[str, ...]
+    toc: str  # symbol of the TOC
+    start: str  # the function where the walk for those that run before the paca exists starts
+    ready: str  # the call that ends it
+    early: tuple[str, ...]  # functions known to run before the paca exists
     # the walk itself: (read, leads_to, va of start, va of ready) → (addresses of functions, why it is incomplete)
     runs_before: Callable[[Callable[[int, int], U32], Callable[[int], int], int, int], tuple[set[int], str]]
 
 
-@dataclass(frozen=True)
-class SiteStub:
+class SiteStub(NamedTuple):
     """A stub per site, in areas of slots that the kernel fills from their starts."""
 
-    # code(call distance, back distance) → words
-    code: Callable[[I64, I64], U32]
-    # bytes of ops pointer in front of the code, if the kernel reads one
-    literal: int
-    # bytes of the code
-    size: int
-    # byte offsets in the code: of the call, and of the branch back behind the site
-    call_at: int
-    back_at: int
-    # symbols of the areas, in the order in which the kernel fills them; of the one for init text
-    text: tuple[str, ...]
-    init: str
-    # the configuration option that sizes the first area
-    reserve_option: str
+    code: Callable[[I64, I64], U32]  # code(call distance, back distance) → words
+    literal: int  # bytes of ops pointer in front of the code, if the kernel reads one
+    size: int  # bytes of the code
+    call_at: int  # byte offset of the call in the code
+    back_at: int  # of the branch back behind the site
+    text: tuple[str, ...]  # symbols of the areas, in the order in which the kernel fills them
+    init: str  # of the one for init text
+    reserve_option: str  # the configuration option that sizes the first area
 
 
-@dataclass(frozen=True)
-class Fixup:
+class Fixup(NamedTuple):
     """A relocation that a piece of code needs."""
 
-    # byte offset in the code
-    off: int
-    # relocation type
-    kind: int
-    # which symbol: "hook", "toc", or a name
-    symbol: str
+    off: int  # byte offset in the code
+    kind: int  # relocation type
+    symbol: str  # which symbol: "hook", "toc", or a name
     addend: int = 0
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """A piece of code for a module."""
 
-    # data in front of it included
-    words: tuple[int, ...]
-    # byte offset of the first instruction
-    entry: int = 0
-    fixups: tuple[Fixup, ...] = ()
+    words: tuple[int, ...]  # data in front of it included
+    entry: int = 0  # byte offset of the first instruction
+    fixups: tuple[Fixup, ...] = ()  # its relocations
 
 
-@dataclass(frozen=True)
-class Modules:
+class Modules(NamedTuple):
     """How modules of this machine are patched: with relocations that their loader resolves."""
 
-    # relocation type of a call
-    branch: int
+    branch: int  # relocation type of a call
     # the sections, core and init, in which the loader puts its jumps to the kernel's entries, in the order of
     # `Arch.entries`; empty where it offers nothing that can be named, so that a trampoline is brought along
     trampolines: tuple[str, ...]
-    # bytes of one such jump
-    jump: int
-    # what an ops object made by a patch calls
-    ops_function: Code
-    # hook(shape is out of line) → a stub that calls a C function
-    hook: Callable[[bool], Code]
-    # the symbol that stands for the module's TOC
-    toc: str = ""
+    jump: int  # bytes of one such jump
+    ops_function: Code  # what an ops object made by a patch calls
+    hook: Callable[[bool], Code]  # hook(shape is out of line) → a stub that calls a C function
+    toc: str = ""  # the symbol that stands for the module's TOC
 
 
 def no_stubs(info: U64, addend: I64, same_section: Mask) -> int:
@@ -155,77 +111,51 @@ def no_stubs(info: U64, addend: I64, same_section: Mask) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Loader:
+class Loader(NamedTuple):
     """What a machine's module loader asks of a module, and the stubs that it adds to one."""
 
-    # relocation types of calls that may need a stub
-    calls: tuple[int, ...] = ()
-    # count(r_info, r_addend, whether the symbol is in the section itself) of one section's calls → stubs for them
-    count: Callable[[U64, I64, Mask], int] = no_stubs
-    # only calls from executable sections count
-    from_code_only: bool = False
-    # stubs for init text are in a section of their own
-    init_apart: bool = False
-    # sections without which it refuses a module
-    always: tuple[str, ...] = ()
-    # those that only kernels want that have such a string
-    traced: tuple[str, ...] = ()
-    # bytes of a stub
-    stub: int = 0
-    # stubs of its own for the function tracer
-    ftrace: int = 0
-    # bytes that it keeps per record where sites are out of line
-    slot: int = 0
+    calls: tuple[int, ...] = ()  # relocation types of calls that may need a stub
+    # stubs_for(r_info, r_addend, whether the symbol is in the section itself) of one section's calls → stubs for them
+    stubs_for: Callable[[U64, I64, Mask], int] = no_stubs
+    from_code_only: bool = False  # only calls from executable sections count
+    init_apart: bool = False  # stubs for init text are in a section of their own
+    always: tuple[str, ...] = ()  # sections without which it refuses a module
+    traced: tuple[str, ...] = ()  # those that only kernels want that have such a string
+    stub: int = 0  # bytes of a stub
+    ftrace: int = 0  # stubs of its own for the function tracer
+    slot: int = 0  # bytes that it keeps per record where sites are out of line
 
 
-@dataclass(frozen=True)
-class FlatImage:
+class FlatImage(NamedTuple):
     """A flat boot image: the loaded sections at their addresses, recognised by a magic in the first."""
 
-    # byte offset of the magic
-    at: int
-    magic: bytes
-    # the magic as documentation writes it
-    text: str
+    at: int  # byte offset of the magic
+    magic: bytes  # as it stands in the file
+    text: str  # the magic as documentation writes it
 
 
-@dataclass(frozen=True)
-class LogLines:
+class LogLines(NamedTuple):
     """How this machine's code in the kernel speaks of ftrace in a log."""
 
-    # text that only logs of this machine have, one of them tells the machine
-    signs: tuple[str, ...] = ()
-    # patterns with the groups place, expected, found: a line that compares two words
-    compared: tuple[str, ...] = ()
-    # (pattern, what it means)
-    remarks: tuple[tuple[str, str], ...] = ()
+    signs: tuple[str, ...] = ()  # text that only logs of this machine have, one of them tells the machine
+    compared: tuple[str, ...] = ()  # patterns with the groups place, expected, found: a line that compares two words
+    remarks: tuple[tuple[str, str], ...] = ()  # (pattern, what it means)
 
 
-@dataclass(frozen=True)
-class Assembly:
+class Assembly(NamedTuple):
     """How a user's stub is written for this machine, for the assembler keystone. Patterns are of module `re`."""
 
-    # names of keystone's constants: the architecture, then the flags of its mode
-    keystone: tuple[str, ...]
-    # what a comment looks like
-    comment: str
-    # words that are registers or other names of the machine, in lower case
-    registers: str
-    # branches, which name a place in their last operand
-    branches: str
-    # the direct branch and the direct call that may name a symbol
-    jump: str
-    call: str
-    # relocation type of that branch
-    jump_type: int
-    # other instructions that name a place in their last operand
-    leads: tuple[str, ...] = ()
-    # instructions that keystone does not know, as those that it does
-    hints: Mapping[str, str] = field(default_factory=dict)
+    keystone: tuple[str, ...]  # names of keystone's constants: the architecture, then the flags of its mode
+    comment: str  # what a comment looks like
+    registers: str  # words that are registers or other names of the machine, in lower case
+    branches: str  # branches, which name a place in their last operand
+    jump: str  # the direct branch that may name a symbol
+    call: str  # the direct call
+    jump_type: int  # relocation type of that branch
+    leads: tuple[str, ...] = ()  # other instructions that name a place in their last operand
+    hints: Mapping[str, str] = {}  # instructions that keystone does not know, as those that it does
     # what stands in front of a general register's number and is taken away; empty where registers have names
     number_prefix: str = ""
-    # general registers as written in operands, where they are numbers to the assembler
-    numbered: str = ""
+    numbered: str = ""  # general registers as written in operands, where they are numbers to the assembler
     # instructions that take a mask as two numbers, by how they begin: keystone hangs on those with one
     masked: str = ""

@@ -26,10 +26,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ftpatch.arch import Arch, Branch, Entry, FarCalls, Shape, SiteStub, Word
-from ftpatch.arch.contract import judged_by
+from ftpatch.arch import Arch
+from ftpatch.arch.parts import Entry, FarCalls, SiteStub
 from ftpatch.arch.ppc64le_log import LOG
 from ftpatch.arch.ppc64le_module import ASSEMBLY, LOADER, MODULES
+from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arrays import I64, U8, U32, U64
 
 NOP = Word(0x6000_0000, text="nop")
@@ -250,7 +251,7 @@ ARCH = Arch(
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,
     contract="r1-r10 kept, LR := r0, return to the old LR",
-    keeps_contract=judged_by("ftpatch.arch.ppc64le_contract"),
+    judge="ftpatch.arch.ppc64le_contract",
     skips_zero=skips_zero,
     local_entry=local_entry,
     far=FarCalls(

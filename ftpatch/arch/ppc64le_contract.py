@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ftpatch.arch.contract import NotShown, Read, judge
+from ftpatch.arch.contract import UNKNOWN, NotShown, Read, Value, judge, signed
 
-Value = tuple[str, int]  # ("reg", n) and ("lr", 0): what they held at entry; ("sp", n): entry r1 + n; ("?", 0)
-UNKNOWN: Value = ("?", 0)
+# Values: ("reg", n) and ("lr", 0): what they held at entry; ("sp", n): entry r1 + n; UNKNOWN
 OLD_LR: Value = ("lr", 0)
 PRESERVED = (*range(1, 11), *range(13, 32))
 SCRATCH = (0, *range(3, 13))
@@ -49,7 +48,7 @@ def _step(state: State, word: int, todo: list[State], out_of_line: bool) -> bool
         if word & 1:
             _call(state)
         else:
-            state.va = va + _signed(word & 0x03FF_FFFC, 26)
+            state.va = va + signed(word & 0x03FF_FFFC, 26)
         return False
     if opcode == 16:
         _conditional(state, word, todo)
@@ -81,7 +80,7 @@ def _conditional(state: State, word: int, todo: list[State]) -> None:
         raise NotShown(f"it executes {word:#010x} at {state.va:#x}")
     if not word >> 21 & 0b00100:  # it counts CTR down
         state.ctr = UNKNOWN
-    todo.append(state.copy(state.va + _signed(word & 0xFFFC, 16)))
+    todo.append(state.copy(state.va + signed(word & 0xFFFC, 16)))
 
 
 def _leave(state: State, to: Value, out_of_line: bool) -> None:
@@ -132,7 +131,7 @@ def _straight(state: State, word: int) -> None:
         _register(state, word)
     elif opcode == 14:  # addi, li
         kind, n = state.regs[ra] if ra else UNKNOWN
-        moved = ("sp", n + _signed(word & 0xFFFF, 16)) if kind == "sp" else UNKNOWN
+        moved = ("sp", n + signed(word & 0xFFFF, 16)) if kind == "sp" else UNKNOWN
         state.regs[rt] = state.regs[ra] if ra and word & 0xFFFF == 0 else moved
     elif opcode in (58, 62):  # ld, ldu, lwa; std, stdu
         _doubleword(state, word)
@@ -180,7 +179,7 @@ def _register(state: State, word: int) -> None:
 def _doubleword(state: State, word: int) -> None:
     opcode, rt, ra, form = word >> 26, word >> 21 & 31, word >> 16 & 31, word & 3
     kind, at = state.regs[ra] if ra else UNKNOWN
-    where = at + _signed(word & 0xFFFC, 16)
+    where = at + signed(word & 0xFFFC, 16)
     low = state.regs[1][1] if state.regs[1][0] == "sp" else 0
     if (form > 1 and opcode == 62) or (form == 1 and opcode == 62 and kind != "sp"):
         raise NotShown(f"it executes {word:#010x} at {state.va:#x}, which is not followed")
@@ -203,7 +202,3 @@ def _condition(state: State, number: int) -> None:
     """A condition register field is written; cr2, cr3 and cr4 belong to the caller."""
     if number in (2, 3, 4):
         raise NotShown(f"it changes cr{number}")
-
-
-def _signed(value: int, width: int) -> int:
-    return value - (1 << width) if value >> width - 1 else value

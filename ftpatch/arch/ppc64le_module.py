@@ -97,7 +97,7 @@ def stubs_for(info: U64, addend: I64, same_section: Mask) -> int:
 
 LOADER = Loader(
     calls=(R_PPC64_REL24,),
-    count=stubs_for,
+    stubs_for=stubs_for,
     always=(".stubs",),
     stub=40,  # sizeof(struct ppc64_stub_entry)
     ftrace=2,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from typing import NamedTuple
 
 from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U8, U32
@@ -20,8 +21,7 @@ BIT64 = (1 << 64) - 1
 # -- what a module's loader does ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Spot:
+class Spot(NamedTuple):
     """One relocation."""
 
     content: bytearray  # of the section
@@ -62,8 +62,7 @@ class Link:
         return self._made[target]
 
 
-@dataclass(frozen=True)
-class Stub:
+class Stub(NamedTuple):
     """A stub that the loader makes for a call that does not reach."""
 
     words: tuple[int, ...]
@@ -89,8 +88,7 @@ def relative32(link: Link, at: Spot) -> None:
 # -- code --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Thunk:
+class Thunk(NamedTuple):
     """A shared stub that brings the ops in a register and enters the kernel's entry behind its own load of them."""
 
     register: int
@@ -99,50 +97,35 @@ class Thunk:
     fault: str = ""  # why it must not be used, whatever it leads to
 
 
-@dataclass(frozen=True)
-class AddressPairs:
+class AddressPairs(NamedTuple):
     """The two instructions by which code forms an address, as it forms the end of the record table."""
 
     # (words, va of the first, address) → the word indices of every pair that forms this address
     find: Callable[[U32, int, int], list[tuple[int, int]]]
-    # (first word, second word, va of the first) → the address that they form
-    formed: Callable[[int, int, int], int]
+    formed: Callable[[int, int, int], int]  # (first word, second word, va of the first) → the address that they form
     # ((first, second) before, (first, second) after) → whether nothing but the address changed
     same_else: Callable[[tuple[int, int], tuple[int, int]], bool]
 
 
-@dataclass(frozen=True)
-class ProofTables:
+class ProofTables(NamedTuple):
     """One machine, as the proof reads it."""
 
     # words → (NONE, JUMP or CALL for each, bytes to where a direct branch goes)
     branches: Callable[[U32], tuple[U8, I64]]
-    # JUMP, CALL → capstone's mnemonic
-    mnemonics: Mapping[int, str]
+    mnemonics: Mapping[int, str]  # JUMP, CALL → capstone's mnemonic
     # every other instruction that a patch writes into a site or its stub, as capstone writes it
     texts: Mapping[int, str]
-    # what a call becomes that has no record any more
-    nop: int
-    # words that end a path: returns, and jumps to an address in a register
-    ends: tuple[int, ...]
-    # whether a word is a branch with a condition
-    conditional: Callable[[int], bool]
-    # whole functions that do nothing but return
-    returns: tuple[tuple[int, ...], ...]
-    # relocation type that fills in a distance of 64 bits
-    distance64: int
-    # module of ftpatch.proof.emulate that executes code of this machine
-    emulator: str
-    # relocation type → what it writes; others are left as they are
-    apply: Mapping[int, Apply]
-    # what the loader lays down for calls that do not reach
-    stub: Callable[[int, int, int | None], Stub]
-    # bytes of such a stub at most
-    stub_size: int
-    # va where modules lie in the emulator, and where the rest of the kernel begins
-    module_area: tuple[int, int]
-    # whether a module has a TOC of its own
-    module_toc: bool = False
+    nop: int  # what a call becomes that has no record any more
+    ends: tuple[int, ...]  # words that end a path: returns, and jumps to an address in a register
+    conditional: Callable[[int], bool]  # whether a word is a branch with a condition
+    returns: tuple[tuple[int, ...], ...]  # whole functions that do nothing but return
+    distance64: int  # relocation type that fills in a distance of 64 bits
+    emulator: str  # module of ftpatch.proof.emulate that executes code of this machine
+    apply: Mapping[int, Apply]  # relocation type → what it writes; others are left as they are
+    stub: Callable[[int, int, int | None], Stub]  # what the loader lays down for calls that do not reach
+    stub_size: int  # bytes of such a stub at most
+    module_area: tuple[int, int]  # va where modules lie in the emulator, and where the rest of the kernel begins
+    module_toc: bool = False  # whether a module has a TOC of its own
     # what a site's own stub out of line is: its first and third word, around a call, with a jump behind; its text
     site_stub: tuple[int, int, str] | None = None
     # (four words, va of the first) → the thunk that they are

@@ -8,7 +8,7 @@ where instructions have any length and lie at any address. Everything here works
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,42 +18,31 @@ MATCH_NONE, MATCH_OLD, MATCH_NEW, MATCH_HALF = 0, 1, 2, 3
 WINDOW_BEFORE, WINDOW_SIZE = 8, 32  # bytes around a record that shapes look at: from record − 8, 32 of them
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """One unit of code as the kernel tests for it: an instruction word, or a byte of an instruction."""
 
     bits: int
-    # which bits count
-    mask: int = 0xFFFF_FFFF
-    # the instruction, as assembly writes it
-    text: str = ""
+    mask: int = 0xFFFF_FFFF  # which bits count
+    text: str = ""  # the instruction, as assembly writes it
 
     def matches(self, words: U32) -> Mask:
         """Which words are this instruction."""
-        found: Mask = (words & np.uint32(self.mask)) == np.uint32(self.bits)
-        return found
+        return np.asarray((words & np.uint32(self.mask)) == np.uint32(self.bits))
 
 
 ANY = Word(0, 0)  # whatever stands there
 
 
-@dataclass(frozen=True)
-class Branch:
+class Branch(NamedTuple):
     """A direct branch: its distance stands in one field of the instruction."""
 
-    # the unit that tells it: the whole instruction word, or the first byte
-    word: Word
-    # bits of the distance field, and its lowest bit in the instruction as a little-endian number
-    width: int
-    lsb: int = 0
-    # bytes that one step of the field counts
-    scale: int = 4
-    # bytes of the instruction
-    size: int = 4
-    # bytes of a unit of code: of a word where every instruction is one, else 1
-    unit: int = 4
-    # bytes from the instruction's start to where the distance counts from
-    base: int = 0
+    word: Word  # the unit that tells it: the whole instruction word, or the first byte
+    width: int  # bits of the distance field
+    lsb: int = 0  # its lowest bit in the instruction as a little-endian number
+    scale: int = 4  # bytes that one step of the field counts
+    size: int = 4  # bytes of the instruction
+    unit: int = 4  # bytes of a unit of code: of a word where every instruction is one, else 1
+    base: int = 0  # bytes from the instruction's start to where the distance counts from
 
     @property
     def n_units(self) -> int:
@@ -72,8 +61,7 @@ class Branch:
     def reaches(self, distance: I64) -> Mask:
         """Whether each distance (target − branch, bytes) can be encoded."""
         in_range = (distance >= self.low) & (distance <= self.high)
-        found: Mask = in_range & ((distance - self.base) % self.scale == 0)
-        return found
+        return np.asarray(in_range & ((distance - self.base) % self.scale == 0))
 
     def encode(self, distance: I64) -> U32:
         """The instructions for distances that reach; a caller asks `reaches` first. One word
@@ -117,55 +105,47 @@ class Branch:
 
 def _are(words: U32, wanted: tuple[Word, ...]) -> Mask:
     """Which rows begin with these instructions. words: (n, at least len(wanted))."""
-    found = np.ones(len(words), dtype=bool)
+    equal = np.ones(len(words), dtype=bool)
     for i, word in enumerate(wanted):
-        found &= word.matches(words[:, i])
-    return found
+        equal &= word.matches(words[:, i])
+    return equal
 
 
-@dataclass(frozen=True)
-class Shape:
+def _are_any(words: U32, codes: tuple[tuple[Word, ...], ...]) -> Mask:
+    """Which rows begin with one of these sequences."""
+    equal = np.zeros(len(words), dtype=bool)
+    for code in codes:
+        equal |= _are(words, code)
+    return equal
+
+
+class Shape(NamedTuple):
     """How a compiler laid out one patch site, seen from its record. Code is counted in units: words, or bytes."""
 
     name: str
-    # bytes from the record to the function's local entry (`at_global`: to the global one)
-    entry: int
-    # units from the record to `old[0]`
-    start: int
-    # the units that enabling rewrites, and what they become; these end with `branch`
-    old: tuple[Word, ...]
-    new: tuple[Word, ...]
-    # goes to the target or to a stub of the site's own
-    branch: Branch
+    entry: int  # bytes from the record to the function's local entry (`at_global`: to the global one)
+    start: int  # units from the record to `old[0]`
+    old: tuple[Word, ...]  # the units that enabling rewrites
+    new: tuple[Word, ...]  # what they become; these end with `branch`
+    branch: Branch  # goes to the target or to a stub of the site's own
     # other code of the same length that compilers and build tools leave at a site, in the same image
     also: tuple[tuple[Word, ...], ...] = ()
-    # a unit that must stand right before the site
-    lead: Word | None = None
+    lead: Word | None = None  # a unit that must stand right before the site
     # alternatives of equal length for units that some functions have, and where those are, in units from the record.
     # Before the record (< 0) they lie between the entry and it; behind the record they push the site down
     skips: tuple[tuple[Word, ...], ...] = ()
     skip_at: int = 0
-    # the record belongs to the function's global entry
-    at_global: bool = False
-    # the site must be the local entry, wherever the record is
-    site_local: bool = False
-    # what the branch goes to in the file, where sites are calls already
-    called: str = ""
-    # the words of the site's own stub, the last of them a `branch` back behind the site
-    stub: tuple[Word, ...] = ()
-    # bytes from the record to an 8-byte ops pointer
-    literal: int | None = None
-    # what the kernel adds to a record before it looks at it, where that is a constant
-    adjust: int | None = None
-    # the record may lie deep inside its function
-    anywhere: bool = False
-    # why `enable` does not apply; empty where it does
-    refusal: str = ""
-    # the layout, and its extra units, for people
-    text: str = ""
-    skip_text: str = ""
-    # where in the kernel's or compiler's source this is seen
-    source: str = ""
+    at_global: bool = False  # the record belongs to the function's global entry
+    site_local: bool = False  # the site must be the local entry, wherever the record is
+    called: str = ""  # what the branch goes to in the file, where sites are calls already
+    stub: tuple[Word, ...] = ()  # the words of the site's own stub, the last of them a `branch` back behind the site
+    literal: int | None = None  # bytes from the record to an 8-byte ops pointer
+    adjust: int | None = None  # what the kernel adds to a record before it looks at it, where that is a constant
+    anywhere: bool = False  # the record may lie deep inside its function
+    refusal: str = ""  # why `enable` does not apply; empty where it does
+    text: str = ""  # the layout, for people
+    skip_text: str = ""  # its extra units
+    source: str = ""  # where in the kernel's or compiler's source this is seen
 
     @property
     def unit(self) -> int:
@@ -197,10 +177,7 @@ class Shape:
 
     def is_left(self, body: U32) -> Mask:
         """Which rows of code are what a compiler leaves at a site. body: as `body` gives it."""
-        found = _are(body, self.old)
-        for code in self.also:
-            found |= _are(body, code)
-        return found
+        return _are_any(body, (self.old, *self.also))
 
     @property
     def out_of_line(self) -> bool:
@@ -214,18 +191,13 @@ class Shape:
 
     def skipped(self, window: U32) -> Mask:
         """Which sites have the extra units. window: (n, …) units around each record, see `first`."""
-        found = np.zeros(len(window), dtype=bool)
-        first = self.skip_at - self.first
-        for words in self.skips:
-            found |= _are(window[:, first:], words)
-        return found
+        return _are_any(window[:, self.skip_at - self.first :], self.skips)
 
     def shift(self, window: U32) -> I64:
         """Units from `start` to the site's first one to rewrite, per site: not 0 behind extra units."""
-        found = np.zeros(len(window), dtype=np.int64)
-        if self.skips and self.skip_at >= 0:
-            found[self.skipped(window)] = self.skip_words
-        return found
+        if self.skip_at < 0 or not self.skips:
+            return np.zeros(len(window), dtype=np.int64)
+        return np.where(self.skipped(window), self.skip_words, 0)
 
     def site(self, window: U32) -> I64:
         """Bytes from the record to the first byte to rewrite, per site."""
@@ -244,29 +216,20 @@ class Shape:
         if not self.skips or self.skip_at < 0:
             return window[:, start : start + len(self.old)].copy()
         first = start + self.shift(window)
-        columns: U32 = np.take_along_axis(window, first[:, None] + np.arange(len(self.old)), axis=1)
-        return columns
+        return np.asarray(np.take_along_axis(window, first[:, None] + np.arange(len(self.old)), axis=1))
 
     def match(self, window: U32) -> U8:
         """MATCH_* per site, by the code alone."""
         body = self.body(window)
         old = self.is_left(body)
-        if self.lead is not None:
-            old &= self._led(window)
-        found = np.full(len(body), MATCH_NONE, dtype=np.uint8)
-        found[old] = MATCH_OLD
+        if self.lead is not None:  # in front of the site, or of the extra words before it
+            before = self.start - self.first - 1
+            far, near = window[:, before - self.skip_words], window[:, before]
+            old &= self.lead.matches(np.where(self.skipped(window), far, near))
+        match = np.where(old, MATCH_OLD, MATCH_NONE).astype(np.uint8)
         if self.refusal or self.new in (self.old, *self.also):  # where it goes tells, see sites/table.py
-            return found
-        new = _are(body, self.new)
+            return match
         if self.call_at:  # something is written in front of the call, as a running kernel leaves it
-            found[self.new[0].matches(body[:, 0]) & self.old[-1].matches(body[:, -1])] = MATCH_HALF
-        found[new] = MATCH_NEW
-        return found
-
-    def _led(self, window: U32) -> Mask:
-        """Whether `lead` stands in front of the site, or in front of the extra words before it."""
-        assert self.lead is not None
-        near, far = self.start - self.first - 1, self.start - self.first - 1 - self.skip_words
-        skipped = self.skipped(window)
-        found: Mask = np.where(skipped, self.lead.matches(window[:, far]), self.lead.matches(window[:, near]))
-        return found
+            match[self.new[0].matches(body[:, 0]) & self.old[-1].matches(body[:, -1])] = MATCH_HALF
+        match[_are(body, self.new)] = MATCH_NEW
+        return match

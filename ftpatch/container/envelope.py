@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import FlatImage, architectures
+from ftpatch.arch import architectures
+from ftpatch.arch.parts import FlatImage
 from ftpatch.arrays import U8
 from ftpatch.container.unpack import unpack
 from ftpatch.container.wrappings import MARKER, WRAPPINGS

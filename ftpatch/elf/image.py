@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ftpatch.arch import WINDOW_BEFORE, WINDOW_SIZE, Arch, arch_of
+from ftpatch.arch import Arch, arch_of
+from ftpatch.arch.shape import WINDOW_BEFORE, WINDOW_SIZE
 from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows
 from ftpatch.container import envelope
 from ftpatch.elf import tables as t

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Arch, Shape, architectures
+from ftpatch.arch import Arch, architectures
+from ftpatch.arch.shape import Shape
 from ftpatch.explanation.splat import Splat
 from ftpatch.kernel.boot import Bug, bugs_of
 from ftpatch.sites.scan import Scan

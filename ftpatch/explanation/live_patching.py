@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ftpatch.arch import Arch, Word
+from ftpatch.arch import Arch
+from ftpatch.arch.shape import Word
 
 LIVE = {
     "single": (True, "yes: one aligned word, and these instructions may be exchanged while others execute them; then "

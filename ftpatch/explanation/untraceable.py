@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
-from ftpatch.arch import MATCH_OLD, Shape
+from ftpatch.arch.shape import MATCH_OLD, Shape
 from ftpatch.arrays import I64, U8
 from ftpatch.elf import debug_names
 from ftpatch.elf import tables as t

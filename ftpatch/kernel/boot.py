@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Shape
+from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U32, U64, Mask, is_in
 from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import in_init_text

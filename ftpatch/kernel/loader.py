@@ -36,7 +36,7 @@ def stub_demand(image: Image) -> tuple[int, int]:
         known = symbol < len(image.symbols.rows)
         rows, symbol = rows[known], symbol[known]
         init = loader.init_apart and image.names[sec].startswith(".init")
-        found[init] += loader.count(rows["r_info"], rows["r_addend"], image.symbols.shndx[symbol] == sec)
+        found[init] += loader.stubs_for(rows["r_info"], rows["r_addend"], image.symbols.shndx[symbol] == sec)
     return found[0], found[1]
 
 

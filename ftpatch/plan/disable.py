@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import Shape
+from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor

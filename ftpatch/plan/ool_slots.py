@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Arch, SiteStub
+from ftpatch.arch import Arch
+from ftpatch.arch.parts import SiteStub
 from ftpatch.arrays import I64, U64, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch import Code
+from ftpatch.arch.parts import Code
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.plan.edits import Edits
 from ftpatch.plan.routes import Calls, distances

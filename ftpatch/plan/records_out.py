@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftpatch.arch import Shape, TableEnd, architectures
+from ftpatch.arch import architectures
+from ftpatch.arch.parts import TableEnd
+from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U8, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image

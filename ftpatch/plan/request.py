@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftpatch.arch import Shape
+from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, Mask
 from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.kernel.init_text import in_init_text

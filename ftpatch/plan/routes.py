@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import FarCalls
+from ftpatch.arch.parts import FarCalls
 from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image

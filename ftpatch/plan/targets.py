@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Entry
+from ftpatch.arch.parts import Entry
 from ftpatch.arrays import Mask, distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image

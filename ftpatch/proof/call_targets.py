@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftpatch.arch import Arch, Entry
+from ftpatch.arch import Arch
+from ftpatch.arch.parts import Entry
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.proof.case import Case

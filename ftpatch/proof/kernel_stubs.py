@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import SiteStub
+from ftpatch.arch.parts import SiteStub
 from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.arrays import I64, U32, Mask
 from ftpatch.elf import tables as t

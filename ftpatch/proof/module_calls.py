@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import Fixup
+from ftpatch.arch.parts import Fixup
 from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.arrays import U32
 from ftpatch.elf import tables as t

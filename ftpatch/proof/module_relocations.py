@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import Modules
+from ftpatch.arch.parts import Modules
 from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.proof.case import Case

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch import Shape
 from ftpatch.arch.proof_tables import tables_of
+from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.identity import linker_stubs

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.arch import Shape
+from ftpatch.arch.shape import Shape
 from ftpatch.elf.tables import STT_FUNC
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.objects import unrecorded

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.arch import MATCH_OLD
+from ftpatch.arch.shape import MATCH_OLD
 from ftpatch.arrays import I64
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.patchers import others

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftpatch.arch import MATCH_OLD, Shape
+from ftpatch.arch.shape import MATCH_OLD, Shape
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
 from ftpatch.rules import Found, check

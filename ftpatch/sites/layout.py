@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ftpatch.arch import WINDOW_BEFORE, Arch, Shape
+from ftpatch.arch import Arch
+from ftpatch.arch.shape import WINDOW_BEFORE, Shape
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, ShapeError

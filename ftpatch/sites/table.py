@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, Shape
+from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, distinct, first_of_each, is_in
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image

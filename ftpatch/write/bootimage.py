@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from ftpatch.arch import FlatImage, architectures
+from ftpatch.arch import architectures
+from ftpatch.arch.parts import FlatImage
 from ftpatch.arrays import I64, U8, U64, Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftpatch.arch import Arch, Code, Shape
+from ftpatch.arch import Arch
+from ftpatch.arch.parts import Code
+from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U32
 from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor

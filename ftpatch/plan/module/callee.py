@@ -10,7 +10,8 @@ Code is described once, with the relocations that it needs, and laid out by `bui
 
 from __future__ import annotations
 
-from ftpatch.arch import Code, Entry, Modules, Shape
+from ftpatch.arch.parts import Code, Entry, Modules
+from ftpatch.arch.shape import Shape
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, SelectionError

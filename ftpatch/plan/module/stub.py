@@ -11,7 +11,8 @@ import re
 
 import numpy as np
 
-from ftpatch.arch import Arch, Fixup
+from ftpatch.arch import Arch
+from ftpatch.arch.parts import Fixup
 from ftpatch.arrays import U32
 from ftpatch.errors import PolicyError
 from ftpatch.plan.stubasm import Stub

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Arch, Assembly, Code, Fixup, constants
+from ftpatch.arch import Arch, constants
+from ftpatch.arch.parts import Assembly, Code, Fixup
 from ftpatch.errors import InputError, UnsupportedError
 from ftpatch.plan.stubasm.text import (
     NAME,

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ftpatch.arch import Arch, Assembly, architectures
+from ftpatch.arch import Arch, architectures
+from ftpatch.arch.parts import Assembly
 from ftpatch.errors import InputError, UnsupportedError
 
 SITE, TARGET = "site", "target"
