@@ -18,7 +18,7 @@ MINI = Path(__file__).resolve().parents[1] / "testdata" / "mini"
 
 def named_vfs(case: Case) -> Iterator[Hit]:
     """Sites of functions whose names begin with vfs_read."""
-    table = case.the()
+    table = case.table
     for row in range(len(table)):
         if (table.name(row) or "").startswith("vfs_read"):
             yield Hit(f"row {row} is of the virtual file system", row)

@@ -113,7 +113,7 @@ def _add(path: str, result: CheckResult, document: Document) -> int:
 
     top = path if os.path.isdir(path) else None
     for file in result.files:
-        file.image["gate"] = {"known": file.known, "ignored": file.ignored}
+        file.image["gate"] = {"known": file.judged.known, "ignored": file.judged.ignored}
         file.image["findings"] = finding_rows(file.findings)
         if top is not None:
             file.image["tree"] = top
@@ -140,7 +140,7 @@ def _write_baseline(path: str, files: list[CheckedFile]) -> None:
     from ftpatch.write import contents, paths
     from ftpatch.write.files import whole_file
 
-    keys = [key for file in files for key in file.keys]
+    keys = [key for file in files for key in file.judged.keys]
     with whole_file(paths.report_path(path), 0o644, note) as new:
         contents.append(new.fd, render_baseline(keys, {file.where: file.live for file in files}))
         new.finish()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ftpatch.errors import printable
 from ftpatch.finding import Finding
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ANY = ("vmlinux", "module", "object", "program")  # kinds of files
 RELOCATABLE = ("module", "object")
+Find = Callable[["Case"], Iterable["Hit"]]
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Rule:
     todo: str = ""  # what to do about it
     source: str = ""  # where that is known from
     label: str = ""  # what text calls so many of it
-    kinds: tuple[str, ...] = ANY
-    needs: tuple[str, ...] = ("records", "table")
-    find: Callable[[Case], Iterable[Hit]] | None = None  # None for what `diff` and `verify` find in their own way
+    kinds: Sequence[str] = ANY
+    needs: Sequence[str] = ("records", "table")
+    find: Find | None = None  # None for what `diff` and `verify` find in their own way
     verb: str = "check"  # who asks it
 
     @property
@@ -45,43 +46,32 @@ class Rule:
 
     def applies(self, case: Case) -> bool:
         """Whether the case has what the rule looks at."""
-        return case.kind in self.kinds and all(_has(case, name) for name in self.needs)
+        present = (name not in case.unread and getattr(case, name) is not None for name in self.needs)
+        return case.kind in self.kinds and all(present)
 
 
-def _has(case: Case, name: str) -> bool:
-    value = getattr(case, name)
-    return value is not None and (name != "kconfig" or bool(value))  # a configuration without options is none
-
-
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A finding, and for one without a function the symbol in front of it: together they outlive a rebuild."""
 
     finding: Finding
-    after: str | None = None
+    after: str | None
 
 
 def check(case: Case, rules: Sequence[Rule]) -> list[Found]:
     """What the rules find in one file, in their order and the order of its rows."""
-    found = []
-    for rule in rules:
-        if rule.find is not None and rule.applies(case):
-            found += [_found(case, rule, hit) for hit in rule.find(case)]
-    return found
+    asked = [(rule, rule.find) for rule in rules if rule.find is not None and rule.applies(case)]
+    return [_found(case, rule, hit) for rule, find in asked for hit in find(case)]
 
 
 def _found(case: Case, rule: Rule, hit: Hit) -> Found:
-    function, row, section, offset, after = hit.function, hit.index, hit.section, hit.offset, None
-    table = case.sites
-    if hit.index is not None and table is not None:
-        sec, function = int(table.sec[hit.index]), function or table.name(hit.index)
-        row = int(table.row[hit.index]) if table.row[hit.index] >= 0 else None
+    table, index, after = case.table, hit.index, None
+    function, row, section, offset = hit.function, index, hit.section, hit.offset
+    if index is not None and "table" not in case.unread:
+        sec, function = int(table.sec[index]), function or table.name(index)
+        row = int(table.row[index]) if table.row[index] >= 0 else None
         if sec >= 0:
-            section, offset = case.image.names[sec], int(table.off[hit.index] + table.site[hit.index])
+            section, offset = case.image.names[sec], int(table.off[index] + table.site[index])
         if function is None and sec >= 0:
-            after = case.before_symbol(int(table.va[hit.index]))
-    message = printable(hit.text)
-    finding = Finding(
-        rule.id, rule.severity, message, case.image.path, function, row, section, offset, count=hit.count
-    )  # fmt: skip
-    return Found(finding, after)
+            after = case.before_symbol(int(table.va[index]))
+    place = (function, row, section, offset)
+    return Found(Finding(rule.id, rule.severity, printable(hit.text), case.image.path, *place, count=hit.count), after)

@@ -37,12 +37,14 @@ class CheckedFile:
 
     path: str
     image: ImageObject  # without findings
-    findings: tuple[Finding, ...]  # those that count
-    known: int  # that the baseline has
-    ignored: int  # by the configuration
-    keys: tuple[gate.Key, ...]  # of all that are not ignored: what a baseline would have
+    judged: gate.Judged
     live: int  # records
     where: str  # how a baseline names the file
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Those that count."""
+        return self.judged.left
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,8 @@ def _before(paths: Sequence[str], settings: Settings, top: str | None) -> Mappin
 def _judged(checked: Checked, settings: Settings, top: str | None) -> CheckedFile:
     assert checked.image is not None
     where = gate.object_name(checked.path, top)
-    found = [(one.finding, one.after) for one in checked.found]
-    judged = gate.judge(found, where, settings.config, settings.baseline)
-    return CheckedFile(
-        checked.path, checked.image, judged.left, judged.known, judged.ignored, judged.keys, checked.live, where
-    )  # fmt: skip
+    judged = gate.judge(checked.found, where, settings.config, settings.baseline)
+    return CheckedFile(checked.path, checked.image, judged, checked.live, where)
 
 
 def _result(files: Sequence[CheckedFile], settings: Settings) -> CheckResult:

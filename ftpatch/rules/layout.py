@@ -6,28 +6,26 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.arrays import Mask
 from ftpatch.elf import tables as t
 from ftpatch.errors import ShapeError
 from ftpatch.kernel.kallsyms import listed_as
 from ftpatch.rules import RELOCATABLE
 from ftpatch.rules.case import Case, Hit
-from ftpatch.rules.words import some
 from ftpatch.sites.table import LEFTOVER, OUTSIDE, UNEXPECTED
 
 EXIT = (".exit.text",)
+EXIT_BOUNDS = (("__exittext_begin", "__exittext_end"), ("_sexittext", "_eexittext"))
 UNTRACED = (".noinstr.text", ".entry.text", ".hyp.text", ".hyp.idmap.text", ".idmap.text", ".head.text")
 BOUNDS = (
     ("__noinstr_text_start", "__noinstr_text_end"), ("__entry_text_start", "__entry_text_end"),
     ("__hyp_text_start", "__hyp_text_end"), ("__hyp_idmap_text_start", "__hyp_idmap_text_end"),
     ("__idmap_text_start", "__idmap_text_end"),
 )  # fmt: skip
-EXIT_BOUNDS = (("__exittext_begin", "__exittext_end"), ("_sexittext", "_eexittext"))
 
 
 def dead_weak(case: Case) -> Iterator[Hit]:
     """Records of code that no symbol names any more."""
-    table, index = case.the(), case.live_with(LEFTOVER)
+    table, index = case.table, case.live_with(LEFTOVER)
     names = listed_as(case.image, table.branch_va[index])
     for site, name in zip(index.tolist(), names, strict=True):
         shown = f"the kernel lists it as {name}" if case.image.linked and name else "no symbol names it"
@@ -36,62 +34,58 @@ def dead_weak(case: Case) -> Iterator[Hit]:
 
 def outside_text(case: Case) -> Iterator[Hit]:
     """Live records that name no code."""
-    table, records = case.the(), case.slots()
-    for site in np.flatnonzero(records.live & (table.status[: len(records)] == OUTSIDE)).tolist():
-        sec = int(records.sec[site])
+    records = case.records
+    for row in np.flatnonzero(records.live & (case.table.status[: len(records)] == OUTSIDE)).tolist():
+        sec = int(records.sec[row])
         where = f"in {case.image.names[sec]}" if sec >= 0 else "in no section"
-        yield Hit(f"row {site} names {int(records.value[site]):#x} {where}, which is no code", site)
+        yield Hit(f"row {row} names {int(records.value[row]):#x} {where}, which is no code", row)
 
 
-def _within(case: Case, names: tuple[str, ...], bounds: tuple[tuple[str, str], ...]) -> Mask:
-    """Sites in sections of these names or between these symbols."""
-    table = case.the()
-    found = np.isin(table.sec, case.image.sections_named(*names))
+def _within(case: Case, names: tuple[str, ...], bounds: tuple[tuple[str, str], ...], what: str) -> Iterator[Hit]:
+    """Records of code in sections of these names or between these symbols."""
+    table, value = case.table, case.image.symbols.value
+    inside = np.isin(table.sec, case.image.sections_named(*names))
     for low, high in bounds if case.image.linked else ():
-        start = case.image.symbols.value(low)
-        if start is not None and (stop := case.image.symbols.value(high)) is not None:
-            found |= (table.va >= np.uint64(start)) & (table.va < np.uint64(stop))
-    return np.asarray(found & case.live)
+        start, stop = value(low), value(high)
+        if start is not None and stop is not None:
+            inside |= (table.va >= np.uint64(start)) & (table.va < np.uint64(stop))
+    for site in np.flatnonzero(inside & case.live).tolist():
+        yield Hit(f"row {table.row[site]} names {what}", site)
 
 
 def exit_text(case: Case) -> Iterator[Hit]:
     """Records in text that only runs at exit."""
-    for site in np.flatnonzero(_within(case, EXIT, EXIT_BOUNDS)).tolist():
-        yield Hit(f"row {case.the().row[site]} names exit text, which the kernel does not trace", site)
+    return _within(case, EXIT, EXIT_BOUNDS, "exit text, which the kernel does not trace")
 
 
 def notrace_section(case: Case) -> Iterator[Hit]:
     """Records in text where tracing must not happen."""
-    for site in np.flatnonzero(_within(case, UNTRACED, BOUNDS)).tolist():
-        yield Hit(f"row {case.the().row[site]} names code in a section that must not be traced", site)
+    return _within(case, UNTRACED, BOUNDS, "code in a section that must not be traced")
 
 
 def not_at_entry(case: Case) -> Iterator[Hit]:
     """Records inside a function, but not where its site is."""
-    table, odd = case.the(), case.live_with(UNEXPECTED)
-    odd = odd[~case.named[odd]]
-    odd = odd[case.image.functions.inside(table.va[odd])]
-    holder = case.image.functions.containing(table.va[odd])
-    for site, at in zip(odd.tolist(), holder.tolist(), strict=True):
-        name = case.image.symbols.name(int(case.image.functions.row[at])) if at >= 0 else "a function"
-        far = int(table.va[site]) - int(case.image.functions.va[at])
+    table, functions, odd = case.table, case.image.functions, case.live_with(UNEXPECTED)
+    odd = odd[~case.named[odd] & functions.inside(table.va[odd])]
+    for site, at in zip(odd.tolist(), functions.containing(table.va[odd]).tolist(), strict=True):
+        name = case.image.symbols.name(int(functions.row[at])) if at >= 0 else "a function"
+        far = int(table.va[site]) - int(functions.va[at])
         yield Hit(f"row {table.row[site]} names {name}+{far:#x}, which is not its entry", site, name)
 
 
 def mixed_layouts(case: Case) -> Iterator[Hit]:
     """Sites that another layout explains."""
-    shape = case.table.shape if case.table is not None else None
-    if shape is None and isinstance(case.trouble, ShapeError):
-        yield Hit(f"{case.trouble.what}: {case.trouble.found}")
+    shape, trouble = case.table.shape, case.trouble
+    if case.unread and isinstance(trouble, ShapeError):
+        yield Hit(f"{trouble.what}: {trouble.found}")
+    usual = shape.name if shape else ""
     for site, name in sorted(case.odd.items()):
-        assert shape is not None
-        text = f"row {site} is a site of layout {name} ({case.words(site)}), the others are {shape.name}"
-        yield Hit(text, site)
+        yield Hit(f"row {site} is a site of layout {name} ({case.words(site)}), the others are {usual}", site)
 
 
 def literal_misaligned(case: Case) -> Iterator[Hit]:
     """Ops pointers that do not lie on eight bytes."""
-    table, shape = case.the(), case.the().shape
+    table, shape = case.table, case.table.shape
     if shape is None or shape.literal is None:
         return
     for site in np.flatnonzero(case.live & ((table.off + shape.literal) % 8 != 0)).tolist():
@@ -100,79 +94,58 @@ def literal_misaligned(case: Case) -> Iterator[Hit]:
 
 def alignment_lost(case: Case) -> Iterator[Hit]:
     """Sections and functions with less alignment than the kernel was built for."""
-    table, shape, image = case.the(), case.the().shape, case.image
+    table, shape, image = case.table, case.table.shape, case.image
     wanted = case.kconfig.get("FUNCTION_ALIGNMENT", "")
     n = int(wanted) if wanted.isdigit() else 8 if shape is not None and shape.literal is not None else 0
     if n < 2:
         return
+    align = image.shdr["sh_addralign"]
     weak: list[int] = []
     if case.kind in RELOCATABLE:
         secs = np.unique(table.sec[case.live])
-        align = image.shdr["sh_addralign"][secs]
-        weak = secs[align < n].tolist()
-        for sec in weak:
-            count = int((table.sec == sec).sum())
-            text = (
-                f"section {image.names[sec]} is aligned to {int(image.shdr['sh_addralign'][sec])}, its sites want {n}"
-            )
-            yield Hit(text, section=image.names[sec], count=count)
-    if case.kconfig and wanted:
+        weak = secs[align[secs] < n].tolist()
+    for sec in weak:
+        text = f"section {image.names[sec]} is aligned to {align[sec]}, its sites want {n}"
+        yield Hit(text, section=image.names[sec], count=int((table.sec == sec).sum()))
+    if wanted:
         odd = case.live & case.named & ~np.isin(table.sec, weak) & (table.entry_va % np.uint64(n) != 0)
         if shape is not None and shape.literal is not None:
             odd &= (table.off + shape.literal) % 8 == 0  # the others are misaligned pointers
         for site in np.flatnonzero(odd).tolist():
-            far = int(table.entry_va[site]) % n
-            yield Hit(
-                f"{table.name(site)} starts {far} bytes behind a multiple of {n} (CONFIG_FUNCTION_ALIGNMENT)", site
-            )
+            text = f"{table.name(site)} starts {int(table.entry_va[site]) % n} bytes behind a multiple of {n}"
+            yield Hit(f"{text} (CONFIG_FUNCTION_ALIGNMENT)", site)
 
 
 def global_entry(case: Case) -> Iterator[Hit]:
     """Records at the global entry of a toolchain that puts them there."""
-    shape, index = case.the().shape, np.flatnonzero(case.live)
+    shape, index = case.table.shape, np.flatnonzero(case.live)
     if shape is not None and shape.at_global and not shape.refusal:
-        n = int(shape.skipped(case.the().window[index]).sum())
+        n = int(shape.skipped(case.table.window[index]).sum())
         yield Hit(f"{n} of {len(index)} records name the global entry, their sites are at the local one", count=n)
 
 
-def broken_prologue(case: Case) -> Iterator[Hit]:
+def toolchain_layout(case: Case) -> Iterator[Hit]:
     """Layouts that a compiler makes by mistake and no kernel can patch."""
-    shape, index = case.the().shape, np.flatnonzero(case.live)
+    shape, index = case.table.shape, np.flatnonzero(case.live)
     if shape is not None and shape.refusal and not shape.called:
         yield Hit(f"{len(index)} sites of layout {shape.name}: {shape.refusal}", count=len(index))
 
 
 def kcfi_prefix(case: Case) -> Iterator[Hit]:
     """Functions without a type hash where kCFI expects one."""
-    image, table, shape = case.image, case.the(), case.the().shape
+    image, table, shape = case.image, case.table, case.table.shape
     cfi = "y" in (case.kconfig.get("CFI_CLANG"), case.kconfig.get("CFI"))
     if shape is None or not (cfi or image.sections_named(".kcfi_traps") or b"\0__kcfi_typeid_" in image.symbols.strtab):
         return
     index = np.flatnonzero(case.live & case.named)
     if shape.literal is not None:
         if cfi and len(index):
-            yield Hit(f"{len(index)} sites have an ops pointer where kCFI has its hash: {some(case, index)}",
-                      count=len(index))  # fmt: skip
+            text = f"{len(index)} sites have an ops pointer where kCFI has its hash: {case.some(index)}"
+            yield Hit(text, count=len(index))
         return
     outer = image.symbols.bind[image.functions.row[table.func[index]]] == t.STB_GLOBAL
     index = index[outer]  # static functions have a hash only where their address is taken
-    sec, off = image.place(table.entry_va[index])
-    word = image.words(sec, off, -1, 1)[:, 0]
-    for site, hash_ in zip(index.tolist(), word.tolist(), strict=True):
-        if hash_ in (0, case.arch.nop):
-            yield Hit(f"{table.name(site)} has {hash_:#010x} in front of its entry, not a type hash", site)
-
-
-FINDS = {
-    "dead-weak": dead_weak,
-    "outside-text": outside_text,
-    "exit-text": exit_text,
-    "notrace-section": notrace_section,
-    "not-at-entry": not_at_entry,
-    "mixed-layouts": mixed_layouts,
-    "literal-misaligned": literal_misaligned,
-    "alignment-lost": alignment_lost,
-    "global-entry": global_entry,
-    "toolchain-layout": broken_prologue,
-    "kcfi-prefix": kcfi_prefix,
-}
+    words = image.words(*image.place(table.entry_va[index]), -1, 1)[:, 0]
+    for site, word in zip(index.tolist(), words.tolist(), strict=True):
+        if word in (0, case.arch.nop):
+            yield Hit(f"{table.name(site)} has {word:#010x} in front of its entry, not a type hash", site)

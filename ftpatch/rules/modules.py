@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from ftpatch.errors import EnvelopeError
 from ftpatch.rules.case import Case, Hit
 
-CORE = 1  # of the sections of the tracer, those that every kernel with one has
-
 
 def _asks(name: str) -> Callable[[Case], Iterator[Hit]]:
     """A rule that passes on what one check of `preflight` says against a load."""
@@ -16,14 +14,17 @@ def _asks(name: str) -> Callable[[Case], Iterator[Hit]]:
     def find(case: Case) -> Iterator[Hit]:
         from ftpatch.kernel import module_load
 
-        verdict: module_load.Check = getattr(module_load, name)(case.module, case.kernel)
-        if verdict.verdict == "refused":
-            yield Hit(verdict.text)
+        check: module_load.Check = getattr(module_load, name)(case.module, case.kernel)
+        if check.verdict == "refused":
+            yield Hit(check.text)
 
     return find
 
 
-def machine(case: Case) -> Iterator[Hit]:
+module_layout, module_vermagic, module_versions, module_symbols = map(_asks, ("layout", "magic", "versions", "symbols"))
+
+
+def module_machine(case: Case) -> Iterator[Hit]:
     """The kernel is another machine's."""
     kernel = case.context.kernel
     if kernel is not None and kernel.arch is not case.arch:
@@ -32,14 +33,12 @@ def machine(case: Case) -> Iterator[Hit]:
 
 def loader_section(case: Case) -> Iterator[Hit]:
     """Sections that the loader grows, and that are not there."""
-    records, image = case.slots(), case.image
-    loader = case.arch.loader
-    wanted = case.kernel.sections if case.kernel else (*loader.always, *loader.traced[:CORE])
-    n = int(records.live.sum())
-    if n:
-        for name in wanted:
-            if not image.sections_named(name):
-                yield Hit(f"no section {name}: the loader has nowhere to put the jumps of {n} sites", section=name)
+    loader, n = case.arch.loader, int(case.records.live.sum())
+    # without a kernel: those of the tracer that every kernel with one has
+    wanted = case.kernel.sections if case.kernel else (*loader.always, *loader.traced[:1])
+    for name in wanted if n else ():
+        if not case.image.sections_named(name):
+            yield Hit(f"no section {name}: the loader has nowhere to put the jumps of {n} sites", section=name)
 
 
 def signature_missing(case: Case) -> Iterator[Hit]:
@@ -57,26 +56,15 @@ def signature_stale(case: Case) -> Iterator[Hit]:
     from ftpatch.container.signature import parse
     from ftpatch.rules.signed import wrong_signature
 
-    if not case.image.trailer:
+    trailer = case.image.trailer
+    if not trailer:
         return
     try:
-        signature = parse(case.image.trailer)
+        signature = parse(trailer)
     except EnvelopeError as error:
         yield Hit(f"the appended signature cannot be read: {error.what}")
         return
     if not signature.digest:
-        yield Hit(f"the appended {len(case.image.trailer)} bytes are no signature that a kernel reads")
+        yield Hit(f"the appended {len(trailer)} bytes are no signature that a kernel reads")
     elif text := wrong_signature(case.image, signature, case.context.certificates):
         yield Hit(text)
-
-
-FINDS = {
-    "module-machine": machine,
-    "module-layout": _asks("layout"),
-    "module-vermagic": _asks("magic"),
-    "module-versions": _asks("versions"),
-    "module-symbols": _asks("symbols"),
-    "loader-section": loader_section,
-    "signature-missing": signature_missing,
-    "signature-stale": signature_stale,
-}

@@ -1,4 +1,6 @@
-"""The register of rules: all that any verb can name, their texts from register.toml, their functions from this room.
+"""The register of rules: all that any verb can name, with their texts from register.toml.
+
+The function of a rule of `check` is in one of MODULES and has the rule's name, with _ for each dash.
 
 A rule that is not of this package is added with `add`; from then on `check` asks it, lists it and reports it like any
 other.
@@ -6,21 +8,15 @@ other.
 
 from __future__ import annotations
 
-import importlib
 import tomllib
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ftpatch.rules import Rule
+from ftpatch.rules import Find, Rule
 
-if TYPE_CHECKING:
-    from ftpatch.rules.case import Case, Hit
-
-MODULES = ("table", "layout", "sites", "objects", "reach", "modules", "before")  # each has FINDS: rule → function
-LISTS = ("kinds", "needs")  # of a rule, lists in TOML
+MODULES = ("table", "layout", "sites", "objects", "reach", "modules", "before")  # of the functions
 
 _added: list[Rule] = []
 
@@ -47,34 +43,22 @@ def known_rules() -> tuple[str, ...]:
 
 def help_of(name: str) -> str:
     """What a finding of that rule means and what to do; "" where nobody knows the rule."""
-    return _helps().get(name) or next((rule.help for rule in _added if rule.id == name), "")
+    rules = (*(rule for table in _texts().values() for rule in table), *_added)
+    return next((rule.help for rule in rules if rule.id == name), "")
 
 
 @cache
-def _texts() -> dict[str, dict[str, Rule]]:
-    """Verb → name → rule, as the file has them: without their functions."""
+def _texts() -> dict[str, tuple[Rule, ...]]:
+    """Verb → rules, as the file has them: without their functions."""
     tree = tomllib.loads(Path(__file__).with_name("register.toml").read_text())
-    return {verb: {name: _rule(verb, name, row) for name, row in table.items()} for verb, table in tree.items()}
-
-
-def _rule(verb: str, name: str, row: Any) -> Rule:
-    lists = {key: tuple(row[key]) for key in LISTS if key in row}
-    return Rule(name, verb=verb, **(row | lists))
+    return {verb: tuple(Rule(name, verb=verb, **row) for name, row in table.items()) for verb, table in tree.items()}
 
 
 @cache
 def _shipped(verb: str) -> tuple[Rule, ...]:
-    finds = _finds() if verb == "check" else {}
-    return tuple(replace(rule, find=finds.get(name)) for name, rule in _texts()[verb].items())
-
-
-def _finds() -> dict[str, Callable[[Case], Iterable[Hit]]]:
-    found: dict[str, Callable[[Case], Iterable[Hit]]] = {}
-    for name in MODULES:
-        found |= importlib.import_module(f"ftpatch.rules.{name}").FINDS
-    return found
-
-
-@cache
-def _helps() -> dict[str, str]:
-    return {name: rule.help for table in _texts().values() for name, rule in table.items()}
+    if verb != "check":
+        return _texts()[verb]
+    functions: dict[str, Find] = {}
+    for module in MODULES:
+        functions |= vars(import_module(f"ftpatch.rules.{module}"))
+    return tuple(replace(rule, find=functions[rule.id.replace("-", "_")]) for rule in _texts()[verb])

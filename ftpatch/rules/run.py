@@ -88,9 +88,9 @@ def check_file(request: Request, path: str) -> Checked:
         context = replace(context, certificates=certificates_of(request.against))
     case = replace(case, context=context)
     found = check(case, [rule for rule in rules_for() if rule.id in request.rules])
-    found = with_lines(case, found) if request.lines else found
-    live = int(case.records.live.sum()) if case.records is not None else 0
-    return Checked(path, _image(case, request.full or request.sites, request.sites), tuple(found), live)
+    found = with_lines(case.image, found) if request.lines else found
+    image = _image(case, request.full or request.sites, request.sites)
+    return Checked(path, image, tuple(found), int(case.records.live.sum()))
 
 
 def check_files(request: Request, paths: Sequence[str]) -> list[Checked]:
@@ -116,15 +116,17 @@ def open_case(path: str, layout: str | None = None) -> Case:
         table, odd = longer_layout(scan) if layout is None else (scan.sites, {})
         return Case(scan.image, scan.records, table, odd=odd)
     except RecordError as error:
-        image = open_image(path)
-        return Case(image, None, None, error)
+        image, records = open_image(path), join([])
+        return Case(image, records, read_sites(image, records), ("records", "table"), error)
     except ShapeError as error:
         if layout:
             raise
         image = open_image(path)
         records = read_records(image)
         usual, odd = usual_layout(image, records)
-        return Case(image, records, usual, error, odd)
+        if usual is None:
+            return Case(image, records, read_sites(image, join([])), ("table",), error)
+        return Case(image, records, usual, (), error, odd)
 
 
 def usual_layout(image: Image, records: RecordTable) -> tuple[SiteTable | None, dict[int, str]]:
@@ -145,8 +147,9 @@ def longer_layout(scan: Scan) -> tuple[SiteTable, dict[int, str]]:
     a call behind mflr is also a call."""
     table, n = scan.sites, len(scan.records)
     shape, ready = table.shape, table.status[:n] == READY
-    for other in scan.arch.shapes if shape is not None and n else ():
-        assert shape is not None
+    if shape is None or not n:
+        return table, {}
+    for other in scan.arch.shapes:
         alike = (other.start, other.at_global, other.called) == (shape.start, shape.at_global, shape.called)
         if alike and not other.refusal and _strictness(other) > _strictness(shape):
             short = ready & (other.match(table.window[:n]) != MATCH_OLD)
@@ -161,27 +164,23 @@ def _strictness(shape: Shape) -> int:
     return len(shape.old) + (shape.lead is not None)
 
 
-def with_lines(case: Case, found: Sequence[Found]) -> list[Found]:
+def with_lines(image: Image, found: Sequence[Found]) -> list[Found]:
     """The findings with source file and line, where the file has debug information."""
     from ftpatch.elf.debug_lines import source_lines
 
-    places = []
-    for one in found:
-        secs = case.image.sections_named(one.finding.section) if one.finding.section else []
-        known = len(secs) == 1 and one.finding.offset is not None
-        places.append(int(case.image.base[secs[0]]) + (one.finding.offset or 0) if known else -1)
-    lines = iter(source_lines(case.image, [va for va in places if va >= 0]))
-    return [replace(one, finding=replace(one.finding, source=next(lines))) if va >= 0 else one
-            for one, va in zip(found, places, strict=True)]  # fmt: skip
+    places: dict[int, int] = {}  # va by finding
+    for number, (finding, _) in enumerate(found):
+        secs = image.sections_named(finding.section) if finding.section else []
+        if len(secs) == 1 and finding.offset is not None:
+            places[number] = int(image.base[secs[0]]) + finding.offset
+    lines = dict(zip(places, source_lines(image, list(places.values())), strict=True))
+    return [Found(replace(finding, source=lines.get(number)), after) for number, (finding, after) in enumerate(found)]
 
 
 def _image(case: Case, full: bool, sites: bool) -> ImageObject:
     """The IMAGE object; only with `full` those of its figures that cost something."""
     from ftpatch.document.rows import image_object
 
-    records, table = case.records, case.sites
-    if records is None or table is None:  # a table that cannot be read has no figures
-        records = join([])
-        table = read_sites(case.image, records)
+    records = join([]) if case.unread else case.records  # a table that cannot be read has no figures
     sha256 = case.image.sha256 if full else None
-    return image_object(Scan(case.image, records, table), None, sha256, with_sites=sites, brief=not full)
+    return image_object(Scan(case.image, records, case.table), None, sha256, with_sites=sites, brief=not full)

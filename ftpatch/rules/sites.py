@@ -1,4 +1,4 @@
-"""Rules about what stands at a site, and who else writes there."""
+"""Rules about the words of a site, and who else writes there."""
 
 from __future__ import annotations
 
@@ -15,52 +15,43 @@ from ftpatch.sites.table import ENABLED, HALF, LEFTOVER, READY, UNEXPECTED
 
 def unexpected_words(case: Case) -> Iterator[Hit]:
     """Sites of functions that hold neither the NOPs nor the call."""
-    table = case.the()
-    odd = case.live_with(UNEXPECTED)
+    table, odd = case.table, case.live_with(UNEXPECTED)
+    usual = table.shape.code_text if table.shape else "a site"
     for site in odd[case.named[odd]].tolist():
-        yield Hit(f"row {table.row[site]} has {case.words(site)}, not {_wanted(case)}", site)
+        yield Hit(f"row {table.row[site]} has {case.words(site)}, not {usual}", site)
 
 
 def record_without_nops(case: Case) -> Iterator[Hit]:
     """Records of code that is neither a site nor in a function."""
-    table = case.the()
-    odd = case.live_with(UNEXPECTED)
-    odd = odd[~case.named[odd]]
-    for site in odd[~case.image.functions.inside(table.va[odd])].tolist():
+    table, odd = case.table, case.live_with(UNEXPECTED)
+    for site in odd[~case.named[odd] & ~case.image.functions.inside(table.va[odd])].tolist():
         yield Hit(f"row {table.row[site]} names {table.place_text(site)}: {case.words(site)}, in no function", site)
-
-
-def _wanted(case: Case) -> str:
-    shape = case.the().shape
-    return shape.code_text if shape else "a site"
 
 
 def site_enabled(case: Case) -> Iterator[Hit]:
     """Sites that are calls already although their record is live."""
     for site in case.live_with(ENABLED).tolist():
-        yield Hit(
-            f"row {case.the().row[site]} is a call in the file ({case.words(site)}) and still has its record", site
-        )
+        row = case.table.row[site]
+        yield Hit(f"row {row} is a call in the file ({case.words(site)}) and still has its record", site)
 
 
 def site_half(case: Case) -> Iterator[Hit]:
     """Sites of which only the first word was rewritten."""
     for site in case.live_with(HALF).tolist():
-        yield Hit(f"row {case.the().row[site]} is half rewritten: {case.words(site)}", site)
+        yield Hit(f"row {case.table.row[site]} is half rewritten: {case.words(site)}", site)
 
 
 def without_record(case: Case) -> Iterator[Hit]:
     """Sites that an earlier patch enabled."""
-    table = case.the()
-    n = int((table.row < 0).sum())
-    if n:
-        first = int(np.argmax(table.row < 0))
-        yield Hit(f"{n} sites call without a record, the first is {table.name(first)}: an earlier patch", count=n)
+    sites = np.flatnonzero(case.table.row < 0).tolist()
+    if sites:
+        text = f"{len(sites)} sites call without a record, the first is {case.table.name(sites[0])}: an earlier patch"
+        yield Hit(text, count=len(sites))
 
 
 def literal_missing(case: Case) -> Iterator[Hit]:
     """Calls of an entry that loads an ops pointer which is not there."""
-    image, table, shape = case.image, case.the(), case.the().shape
+    image, table, shape = case.image, case.table, case.table.shape
     if shape is None or shape.literal is None or not (table.row < 0).any():
         return
     index = np.flatnonzero((table.row < 0) & (table.sec >= 0))
@@ -76,56 +67,38 @@ def literal_missing(case: Case) -> Iterator[Hit]:
 
 def not_atomic(case: Case) -> Iterator[Hit]:
     """Records whose words no single store replaces."""
-    table, records = case.the(), case.slots()
-    unit = case.arch.unit
-    odd = records.live & (table.sec[: len(records)] >= 0) & (table.off[: len(records)] % unit != 0)
-    for site in np.flatnonzero(odd).tolist():
-        yield Hit(
-            f"row {site} lies at {int(table.off[site]) % unit} mod {unit}: no store replaces its word at once", site
-        )
+    records, unit, n = case.records, case.arch.unit, len(case.records)
+    over = case.table.off[:n] % unit
+    for row in np.flatnonzero(records.live & (case.table.sec[:n] >= 0) & (over != 0)).tolist():
+        yield Hit(f"row {row} lies at {over[row]} mod {unit}: no store replaces its word at once", row)
 
 
 def site_shared(case: Case) -> Iterator[Hit]:
     """Sites with words that another part of the kernel rewrites."""
-    table, index = case.the(), case.live_with(READY, LEFTOVER)
-    if not len(index):
-        return
+    table, index = case.table, case.live_with(READY, LEFTOVER)
     low, high = table.body_va[index], table.branch_va[index] + np.uint64(case.arch.call.size)
-    for name, start, end in others(case.image):
+    for name, start, end in others(case.image) if len(index) else ():
+        if not len(start):
+            continue
         order = np.argsort(start, kind="stable")
-        start, end = start[order], np.maximum.accumulate(end[order]) if len(end) else end
+        start, end = start[order], np.maximum.accumulate(end[order])  # the furthest end of all that start before
         last = np.searchsorted(start, high) - 1
-        hit = (last >= 0) & (end[np.maximum(last, 0)] > low) if len(start) else np.zeros(len(low), dtype=bool)
-        for site in index[hit].tolist():
+        for site in index[(last >= 0) & (end[np.maximum(last, 0)] > low)].tolist():
             yield Hit(f"row {table.row[site]}: {name} rewrites words of this site too", site)
 
 
 def site_relocated(case: Case) -> Iterator[Hit]:
     """Sites with words that a loader writes."""
-    image, table, shape = case.image, case.the(), case.the().shape
+    image, table, shape = case.image, case.table, case.table.shape
     index = case.live_with(READY, LEFTOVER)
-    if shape is None or shape.called or not len(index):
+    if shape is None or shape.called or not len(index):  # a call that is in the file has its relocation
         return
-    size = shape.size
     if image.linked:
-        hit = image.relocated(table.body_va[index], size)
+        hit = image.relocated(table.body_va[index], shape.size)
     else:
         hit = np.zeros(len(index), dtype=bool)
         for sec in np.unique(table.sec[index]).tolist():
             mine = table.sec[index] == sec
-            hit[mine] = touched(relocations_of(image, sec), (table.off + table.site)[index[mine]], size)
+            hit[mine] = touched(relocations_of(image, sec), (table.off + table.site)[index[mine]], shape.size)
     for site in index[hit].tolist():
         yield Hit(f"row {table.row[site]}: a relocation writes into the words of this site", site)
-
-
-FINDS = {
-    "unexpected-words": unexpected_words,
-    "record-without-nops": record_without_nops,
-    "site-enabled": site_enabled,
-    "site-half": site_half,
-    "without-record": without_record,
-    "literal-missing": literal_missing,
-    "not-atomic": not_atomic,
-    "site-shared": site_shared,
-    "site-relocated": site_relocated,
-}
