@@ -66,11 +66,11 @@ def require_still_shown(image: Image, records: RecordTable, window: U32, va: U64
     """
     try:
         left = decide_shape(image, replace(records, sec=np.where(gone, -1, records.sec)), window, va)
-        found = left.name if left else "none"
+        shown = left.name if left else "none"
     except ShapeError as error:
-        left, found = None, error.what
+        left, shown = None, error.what
     if left is None or (left.old, left.new) != (shape.old, shape.new):
-        raise PolicyError("the records that stay would not show the layout of the sites", image.path, found=found,
+        raise PolicyError("the records that stay would not show the layout of the sites", image.path, found=shown,
                           expected=shape.name, todo="choose fewer sites, or --layout NAME forces it")  # fmt: skip
 
 
@@ -88,11 +88,11 @@ def _starts(image: Image, shape: Shape, words: U32, va: U64) -> Mask:
     if shape.anywhere:
         return image.functions.inside(va)
     low, high = at_entry(image, shape, words, va)
-    found: Mask = high > low
+    starts = np.asarray(high > low)
     if shape.site_local:
         site = va + shape.site(words).view(np.uint64)
-        found[found] = image.functions.local[low[found]] == site[found]
-    return found
+        starts[starts] = image.functions.local[low[starts]] == site[starts]
+    return starts
 
 
 def at_entry(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64]:

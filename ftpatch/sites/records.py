@@ -32,23 +32,15 @@ MINUS4 = np.uint64(0xFFFF_FFFF_FFFF_FFFC)  # becomes 0 when the kernel adds 4, a
 class RecordTable:
     """One row per slot, null or not, in the order of the file."""
 
-    # file position of the 8 bytes
-    slot: I64
-    # what is in the file there
-    word: U64
-    # row of the relocation that fills the slot; −1: none
-    rela: I64
-    # the packed table (RELR) moves the word
-    relr: Mask
-    # what the kernel reads there at load bias 0; in ET_REL the offset in section `sec`
-    value: U64
-    # the place that the value names; sec −1 where it names none
-    sec: I64
-    off: I64
-    # va of slot 0 in a vmlinux, else 0
-    start: int
-    # the slots are sections of their own, as in modules and objects
-    in_sections: bool = False
+    slot: I64  # file position of the 8 bytes
+    word: U64  # what is in the file there
+    rela: I64  # row of the relocation that fills the slot; −1: none
+    relr: Mask  # the packed table (RELR) moves the word
+    value: U64  # what the kernel reads there at load bias 0; in ET_REL the offset in section `sec`
+    sec: I64  # section of the place that the value names; −1 where it names none
+    off: I64  # byte offset of that place
+    start: int  # va of slot 0 in a vmlinux, else 0
+    in_sections: bool = False  # the slots are sections of their own, as in modules and objects
 
     def __len__(self) -> int:
         return len(self.slot)
@@ -74,12 +66,10 @@ class RecordTable:
 
     @cached_property
     def carrier(self) -> str:
-        """Where the live records' values live: word, rela, relr, section, mixed or none."""
-        if not self.live.any():
-            return (
-                "section" if self.in_sections and len(self) else "none" if not len(self) else self._carrier(self.null)
-            )
-        return "section" if self.in_sections else self._carrier(self.live)
+        """Where the values of live records, else of null ones, are kept: word, rela, relr, section, mixed or none."""
+        if self.in_sections or not len(self):
+            return "section" if len(self) else "none"
+        return self._carrier(self.live if self.live.any() else self.null)
 
     def _carrier(self, of: Mask) -> str:
         kinds = distinct(np.where(self.rela[of] >= 0, "rela", np.where(self.relr[of], "relr", "word")))
@@ -99,22 +89,14 @@ def read_records(image: Image) -> RecordTable:
     if (start is None) != (stop is None):
         missing = START if start is None else STOP
         raise RecordError(f"only one end of the record table is named: no symbol {missing}", image.path)
-    found = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
-    if not found:
-        if image.kind == "vmlinux":
-            _require_symbol_table(image)
-        return join([])
-    spans = [(int(image.base[sec]), int(image.base[sec]) + int(image.shdr["sh_size"][sec])) for sec in found]
-    return join([_from_span(image, *span) for span in spans])
-
-
-def _require_symbol_table(image: Image) -> None:
-    """Refuse a stripped kernel: without symbols neither the table nor a function can be found."""
-    if not len(image.symbols.rows):
+    secs = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
+    if not secs and image.kind == "vmlinux" and not len(image.symbols.rows):  # neither the table nor a function shows
         raise PolicyError(
             "no symbol table", image.path, found="a stripped ELF file", expected=".symtab",
             todo="use the vmlinux of the build tree or of the debug package (stripping debug info alone is fine)",
         )  # fmt: skip
+    spans = [(int(image.base[sec]), int(image.base[sec]) + int(image.shdr["sh_size"][sec])) for sec in secs]
+    return join([_from_span(image, *span) for span in spans])
 
 
 def _bound(image: Image, name: str) -> int | None:
@@ -129,18 +111,19 @@ def join(parts: list[RecordTable]) -> RecordTable:
     """Tables of several sections as one, rows in the order given."""
     if len(parts) == 1:
         return parts[0]
-    i64, u64 = np.zeros(0, np.int64), np.zeros(0, np.uint64)
-    return RecordTable(
-        slot=np.concatenate([i64, *(p.slot for p in parts)]),
-        word=np.concatenate([u64, *(p.word for p in parts)]),
-        rela=np.concatenate([i64, *(p.rela for p in parts)]),
-        relr=np.concatenate([np.zeros(0, bool), *(p.relr for p in parts)]),
-        value=np.concatenate([u64, *(p.value for p in parts)]),
-        sec=np.concatenate([i64, *(p.sec for p in parts)]),
-        off=np.concatenate([i64, *(p.off for p in parts)]),
-        start=0,
-        in_sections=any(p.in_sections for p in parts),
+    columns = (
+        ("slot", "i8"),
+        ("word", "u8"),
+        ("rela", "i8"),
+        ("relr", "?"),
+        ("value", "u8"),
+        ("sec", "i8"),
+        ("off", "i8"),
     )
+    joined = {
+        name: np.concatenate([np.zeros(0, dtype), *(getattr(part, name) for part in parts)]) for name, dtype in columns
+    }
+    return RecordTable(**joined, start=0, in_sections=any(part.in_sections for part in parts))
 
 
 def _from_span(image: Image, start: int, stop: int) -> RecordTable:
@@ -160,8 +143,7 @@ def _from_span(image: Image, start: int, stop: int) -> RecordTable:
     rela, value = _relative(image, start, stop, word, where)
     relr = np.zeros(n, dtype=bool)
     relr[_slots_of(image.relr_places(max(start - SLOT + 1, 0), stop), start, where)] = True
-    if bool((relr & (rela >= 0)).any()):
-        raise RecordError("a slot has two relocations", where, found=f"slot {int(np.argmax(relr & (rela >= 0)))}")
+    _require_once(np.concatenate([np.flatnonzero(relr), np.flatnonzero(rela >= 0)]), where)
     sec, off = image.place(value)
     return RecordTable(
         slot=first + SLOT * np.arange(n, dtype=np.int64),
@@ -188,10 +170,15 @@ def _slots_of(places: U64, start: int, where: str) -> I64:
     odd = np.flatnonzero(off % SLOT)
     if len(odd):
         raise RecordError("a relocation lies across two slots", where, found=f"{int(places[odd[0]]):#x}")
-    slot = off // SLOT
-    if len(slot) and np.bincount(slot).max() > 1:
-        raise RecordError("a slot has two relocations", where, found=f"slot {int(np.argmax(np.bincount(slot) > 1))}")
-    return slot
+    _require_once(off // SLOT, where)
+    return off // SLOT
+
+
+def _require_once(slots: I64, where: str) -> None:
+    """RecordError where a slot is relocated twice."""
+    twice = np.bincount(slots) > 1
+    if twice.any():
+        raise RecordError("a slot has two relocations", where, found=f"slot {int(np.argmax(twice))}")
 
 
 def _from_sections(image: Image) -> RecordTable:
@@ -216,8 +203,7 @@ def _from_section(image: Image, sec: int, tables: list[int]) -> RecordTable:
         number, slot = _slot_relocations(image.arch, rows, n, where)
         names = (rows["r_info"][number] >> 32).astype(np.int64)
         _require_symbols_of(image, names, slot, where)
-        if np.any(rela[slot] >= 0):
-            raise RecordError("a slot has two relocations", where, found=f"slot {int(slot[rela[slot] >= 0][0])}")
+        _require_once(np.concatenate([np.flatnonzero(rela >= 0), slot]), where)
         rela[slot], target[slot] = number, image.symbols.shndx[names]
         with np.errstate(over="ignore"):
             value[slot] = image.symbols.rows["st_value"][names] + rows["r_addend"][number].view(np.uint64)
@@ -239,10 +225,7 @@ def _slot_relocations(arch: Arch, rows: Rows, n: int, where: str) -> tuple[I64, 
     offset = rows["r_offset"][number].view(np.int64)
     if np.any(offset % SLOT) or np.any((offset < 0) | (offset >= n * SLOT)):
         raise RecordError("a record's relocation lies outside the section's slots", where)
-    slot = offset // SLOT
-    if len(slot) and np.bincount(slot).max() > 1:
-        raise RecordError("a slot has two relocations", where, found=f"slot {int(np.argmax(np.bincount(slot) > 1))}")
-    return number, slot
+    return number, offset // SLOT
 
 
 def _require_symbols_of(image: Image, names: I64, slot: I64, where: str) -> None:

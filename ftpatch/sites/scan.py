@@ -49,6 +49,5 @@ def require_text(image: Image) -> None:
         raise ElfError("no text at all", image.path, found="type information only (a headers package's vmlinux)",
                        expected="a kernel", todo="use the vmlinux of the debug package")  # fmt: skip
     if image.linked or not len(image.symbols.rows):
-        raise ElfError(
-            "no text at all", image.path, found="no executable section", expected="a kernel, module or object"
-        )
+        raise ElfError("no text at all", image.path, found="no executable section",
+                       expected="a kernel, module or object")  # fmt: skip

@@ -12,9 +12,11 @@ from __future__ import annotations
 import fnmatch
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from posixpath import basename
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,12 +29,11 @@ INVALID = "__ftrace_invalid_address__"
 MAX_LIST = 64 << 20  # bytes of an @file
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """The chosen sites, and what the user should be told about the choice."""
 
-    mask: Mask
-    notes: tuple[str, ...] = ()
+    mask: Mask  # per row of the site table
+    notes: tuple[str, ...] = ()  # lines for the user
 
 
 @dataclass
@@ -40,26 +41,22 @@ class _Names:
     """Names of the sites, decoded at most once."""
 
     table: SiteTable
-    notes: list[str] = field(default_factory=list)
-    many: bool = False
+    many: bool  # so many plain names are asked for that all are decoded
+    notes: list[str] = field(default_factory=list)  # lines for the user
 
     @cached_property
-    def all(self) -> list[tuple[str, I64]]:
-        """(name, site indices) for every function name of a site, aliases included."""
-        found: dict[str, list[int]] = {}
+    def all(self) -> dict[str, I64]:
+        """Site indices by function name, aliases included."""
+        sites: dict[str, list[int]] = {}
         rows, name = self.table.image.functions.row, self.table.image.symbols.name
         for index in np.flatnonzero(self.table.func < self.table.func_end):  # one name is one Python string
             for at in range(int(self.table.func[index]), int(self.table.func_end[index])):
-                found.setdefault(name(int(rows[at])), []).append(int(index))
-        return [(key, np.array(value, dtype=np.int64)) for key, value in found.items()]
-
-    @cached_property
-    def by_name(self) -> dict[str, I64]:
-        return dict(self.all)
+                sites.setdefault(name(int(rows[at])), []).append(int(index))
+        return {key: np.array(value, dtype=np.int64) for key, value in sites.items()}
 
     def exact(self, name: str) -> I64:
         if self.many:
-            return self.by_name.get(name, np.zeros(0, np.int64))
+            return self.all.get(name, np.zeros(0, np.int64))
         return self.of_symbols(self.table.image.symbols.rows_named(name))
 
     def of_symbols(self, rows: I64) -> I64:
@@ -88,24 +85,22 @@ def select(
         if name not in STATUSES:
             raise SelectionError("no such status", found=name, expected=", ".join(STATUSES))
     texts = expanded(func)
-    names = _Names(table)
-    names.many = sum(_is_plain(text.lstrip("!")) for text in texts) > FEW
+    names = _Names(table, many=sum(_is_plain(text.lstrip("!")) for text in texts) > FEW)
     chosen = _named(table, names, texts, missing)
     if not texts and not status:
         chosen = table.func < table.func_end if named else ~chosen
     wanted = [STATUSES.index(name) for name in status]
     if wanted and not texts:
         chosen = is_in(table.status, wanted)
-    elif [one for one in wanted if one != LEFTOVER]:
+    elif set(wanted) - {LEFTOVER}:
         chosen &= is_in(table.status, wanted)
     if LEFTOVER in wanted:
         chosen = chosen | (table.status == LEFTOVER)
     if section:
         chosen = chosen & _in_sections(table, section, missing)
     if missing is None and not chosen.any():
-        raise SelectionError(
-            "the selection is empty", table.image.path, found="no site matches all of --func, --status and --section"
-        )
+        raise SelectionError("the selection is empty", table.image.path,
+                             found="no site matches all of --func, --status and --section")  # fmt: skip
     return Selection(chosen, tuple(names.notes))
 
 
@@ -118,23 +113,15 @@ def _named(table: SiteTable, names: _Names, texts: Sequence[str], missing: set[s
     chosen = np.zeros(len(table), dtype=bool)
     if texts and all(text.startswith("!") for text in texts):
         chosen[:] = table.func < table.func_end
-    for text in texts:
-        if not text.startswith("!"):
-            chosen[_hits(table, names, text, missing)] = True
-    for text in texts:
-        if text.startswith("!"):
-            chosen[_hits(table, names, text[1:], missing)] = False
+    for text in sorted(texts, key=lambda text: text.startswith("!")):  # what is taken away comes last
+        selector = text.removeprefix("!")
+        hits = _matches(table, names, selector)
+        chosen[hits] = selector == text
+        if not len(hits):
+            if missing is None:
+                raise _nothing(table, selector)
+            missing.add(selector)
     return chosen
-
-
-def _hits(table: SiteTable, names: _Names, text: str, missing: set[str] | None) -> I64:
-    """Site indices of one positive selector; where there are none, it is missing or an error."""
-    hits = _matches(table, names, text)
-    if not len(hits):
-        if missing is None:
-            raise _nothing(table, text)
-        missing.add(text)
-    return hits
 
 
 def _expand(text: str) -> list[str]:
@@ -142,20 +129,18 @@ def _expand(text: str) -> list[str]:
     negative, body = (text[:1] == "!"), text.removeprefix("!")
     if not body.startswith("@"):
         return [text]
-    lines = _read_list(body[1:])
-    found = []
-    for line in lines:
-        line = line.split("#", 1)[0].strip()
-        words = line.split()
+    names = []
+    for line in _read_list(body[1:]):
+        words = line.split("#", 1)[0].split()
         if len(words) > 1 and re.fullmatch("[0-9a-f]{16}", words[0]):
             words = words[1:]  # available_filter_functions_addrs: the address is the running kernel's
         if len(words) > 1 and words[1].startswith("[") and words[1].endswith("]"):
             continue  # a module's function in a list that a running kernel printed
         if words and not words[0].startswith(INVALID):
-            found.append(("!" if negative else "") + words[0])
-    if not found:
+            names.append(("!" if negative else "") + words[0])
+    if not names:
         raise SelectionError("the list names no function of this file", body)
-    return found
+    return names
 
 
 def _read_list(name: str) -> list[str]:
@@ -188,8 +173,8 @@ def _matches(table: SiteTable, names: _Names, text: str) -> I64:
         hits = np.flatnonzero(table.row == int(text[4:]))
     elif re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", text):
         hits = _by_va(table, int(text, 16))
-    elif found := re.fullmatch(r"(.+)\+(0[xX][0-9a-fA-F]{1,16})", text):
-        hits = _by_offset(table, found[1], int(found[2], 16))
+    elif place := re.fullmatch(r"(.+)\+(0[xX][0-9a-fA-F]{1,16})", text):
+        hits = _by_offset(table, place[1], int(place[2], 16))
     elif any(char in text for char in "*?["):
         hits = _by_pattern(names, re.compile(fnmatch.translate(text)).match)
     elif "@" in text[1:]:
@@ -197,9 +182,8 @@ def _matches(table: SiteTable, names: _Names, text: str) -> I64:
     else:
         hits = names.exact(text)
         if len(hits) > 1:
-            names.notes.append(
-                f"{text} names {len(hits)} functions, all of them are taken (name@file.c tells them apart)"
-            )
+            which = "all of them are taken (name@file.c tells them apart)"
+            names.notes.append(f"{text} names {len(hits)} functions, {which}")
     return hits
 
 
@@ -210,27 +194,21 @@ def _compile(pattern: str) -> re.Pattern[str]:
         raise SelectionError("not a regular expression", f"/{pattern}/", found=str(error)) from None
 
 
-def _by_pattern(names: _Names, match: object) -> I64:
-    assert callable(match)
-    hits = [sites for name, sites in names.all if match(name)]
+def _by_pattern(names: _Names, match: Callable[[str], object]) -> I64:
+    hits = [sites for name, sites in names.all.items() if match(name)]
     return distinct(np.concatenate([np.zeros(0, np.int64), *hits]))
 
 
 def _by_va(table: SiteTable, va: int) -> I64:
     if not table.image.linked:
-        raise SelectionError(
-            "addresses have no meaning in an unlinked file", hex(va), todo="use .section+0xOFF or row:N"
-        )
-    wanted = np.uint64(va)
-    return np.flatnonzero(
-        (table.sec >= 0)
-        & ((table.va == wanted) | (table.entry_va == wanted) | (table.body_va == wanted) | (table.branch_va == wanted))
-    )
+        raise SelectionError("addresses have no meaning in an unlinked file", hex(va),
+                             todo="use .section+0xOFF or row:N")  # fmt: skip
+    columns = (table.va, table.entry_va, table.body_va, table.branch_va)
+    return np.flatnonzero((table.sec >= 0) & np.logical_or.reduce([column == np.uint64(va) for column in columns]))
 
 
 def _by_offset(table: SiteTable, section: str, off: int) -> I64:
-    secs = table.image.sections_named(section)
-    inside = is_in(table.sec, secs)
+    inside = is_in(table.sec, table.image.sections_named(section))
     start = np.minimum(table.off, table.off + (table.entry_va - table.va).view(np.int64))
     call = table.off + (table.branch_va - table.va).view(np.int64)
     return np.flatnonzero(inside & (start <= off) & (off <= call))
@@ -238,12 +216,9 @@ def _by_offset(table: SiteTable, section: str, off: int) -> I64:
 
 def _by_file(names: _Names, name: str, file: str) -> I64:
     symbols = names.table.image.symbols
-    rows = symbols.rows_named(name)
-    wanted = [
-        int(row)
-        for row in rows
-        if (found := symbols.file_of(int(row))) and found.rsplit("/", 1)[-1] == file.rsplit("/", 1)[-1]
-    ]
+    rows = symbols.rows_named(name).tolist()
+    files = [symbols.file_of(row) for row in rows]
+    wanted = [row for row, path in zip(rows, files, strict=True) if path and basename(path) == basename(file)]
     return names.of_symbols(np.array(wanted, dtype=np.int64))
 
 
@@ -254,15 +229,13 @@ def _in_sections(table: SiteTable, wanted: Sequence[str], missing: set[str] | No
                 missing.add(name)
                 continue
             raise SelectionError("no section of that name", table.image.path, found=name)
-    found: Mask = is_in(table.sec, table.image.sections_named(*wanted))
-    return found
+    return is_in(table.sec, table.image.sections_named(*wanted))
 
 
 def _nothing(table: SiteTable, text: str) -> SelectionError:
     """Why a selector matched nothing, as far as the symbol table can tell."""
     symbols = table.image.symbols
-    rows = symbols.rows_named(text) if _is_plain(text) else np.zeros(0, np.int64)
-    if len(rows):
+    if _is_plain(text) and len(symbols.rows_named(text)):
         return SelectionError(
             "the function has no patch site", text, found="a symbol without record", expected="a traceable function",
             todo="it is notrace, assembly, or was dropped from the table",

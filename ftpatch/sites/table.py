@@ -1,7 +1,6 @@
-"""From records to patch sites: where each one is, which function it belongs to, what stands there, in which state.
+"""From records to patch sites: where each one is, which function it belongs to, what code is there, in which state.
 
-Behind the rows of the table stand the sites known without a record, which earlier
-patches took out of it.
+Behind the rows of the record table come the sites known without a record, which earlier patches took out of it.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, Shape
+from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW_SIZE, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, distinct, first_of_each, is_in
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
@@ -30,24 +29,16 @@ class SiteTable:
     """One row per slot of the record table, in its order; then one per enabled site without a record."""
 
     image: Image
-    # the layout of all sites; None where there is no site to tell it
-    shape: Shape | None
-    # the layout's name where a user gave it
-    forced: str | None
-    # slot number; −1 without a record
-    row: I64
-    # place of the record, or where it would be; sec −1 for null slots
-    sec: I64
-    off: I64
-    # (n, …) units of code around the record, see `Shape.first`
-    window: U32
-    # span in `image.functions` of the symbols at the function's entry; equal: none
-    func: I64
-    func_end: I64
-    # index into STATUSES
-    status: U8
-    # bytes from the record to the first byte to rewrite
-    site: I64
+    shape: Shape | None  # the layout of all sites; None where there is no site to tell it
+    forced: str | None  # the layout's name where a user gave it
+    row: I64  # slot number; −1 without a record
+    sec: I64  # section of the record, or of where it would be; −1 for null slots
+    off: I64  # byte offset of that place
+    window: U32  # (n, …) units of code around the record, see `Shape.first`
+    func: I64  # index in `image.functions` of the first symbol at the function's entry
+    func_end: I64  # behind the last; equal to the first: none
+    status: U8  # index into STATUSES
+    site: I64  # bytes from the record to the first byte to rewrite
 
     def __len__(self) -> int:
         return len(self.row)
@@ -79,9 +70,9 @@ class SiteTable:
 
     def _of_function(self, column: U64) -> U64:
         named = self.func < self.func_end
-        found = self.va.copy()
-        found[named] = column[self.func[named]]
-        return found
+        va = self.va.copy()
+        va[named] = column[self.func[named]]
+        return va
 
     @cached_property
     def pos(self) -> I64:
@@ -143,14 +134,14 @@ def _all_without_records(image: Image, records: RecordTable, window: U32, va: U6
     of equal ones the longest; one with an ops pointer needs its NOPs, too: hooks leave them alone."""
     best = _with_records(image, records, None, None, window, va)
     calls = bool(image.sections_named(CALL_RECORDS))
-    for shape in (one for one in image.arch.shapes if bool(one.called) == calls):
+    for shape in (shape for shape in image.arch.shapes if bool(shape.called) == calls):
         known = _with_records(image, records, shape, None, window, va)
-        found = _without_records(image, known, shape)
-        if found is None or len(known) + len(found) <= len(best):
+        patched = _without_records(image, known, shape)
+        if patched is None or len(known) + len(patched) <= len(best):
             continue
-        front = image.words(found.sec, found.off + (shape.literal or 0), 0, 2)
+        front = image.words(patched.sec, patched.off + (shape.literal or 0), 0, 2)
         if shape.literal is None or shape.old[0].matches(front).all():
-            best = _append(known, found)
+            best = _append(known, patched)
     return best
 
 
@@ -159,8 +150,7 @@ def _with_records(
 ) -> SiteTable:
     n = len(records)
     status = np.full(n, UNEXPECTED, dtype=np.uint8)
-    func = func_end = np.zeros(n, dtype=np.int64)
-    site = np.zeros(n, dtype=np.int64)
+    func = func_end = site = np.zeros(n, dtype=np.int64)
     if shape is not None:
         match = _match(image, shape, window, va)
         func, func_end = _functions(image, shape, window, va)
@@ -170,15 +160,11 @@ def _with_records(
         status[named & (match == MATCH_HALF)] = HALF
         status[~named & ~image.functions.inside(va) & (match > 0)] = LEFTOVER
         site = shape.site(window)
-    in_code = (records.sec >= 0) & image.executable[np.maximum(records.sec, 0)]
-    status[~in_code] = OUTSIDE
+    status[(records.sec < 0) | ~image.executable[records.sec]] = OUTSIDE
     status[records.null] = NULL
     sec = np.where(records.null, -1, records.sec)
-    site[sec < 0] = 0
-    func_end = np.where(sec < 0, func, func_end)
-    return SiteTable(
-        image, shape, forced, np.arange(n, dtype=np.int64), sec, records.off, window, func, func_end, status, site
-    )
+    func_end, site = np.where(sec < 0, func, func_end), np.where(sec < 0, 0, site)
+    return SiteTable(image, shape, forced, np.arange(n), sec, records.off, window, func, func_end, status, site)
 
 
 def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
@@ -191,8 +177,8 @@ def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
         site = va + (shape.site(window) + shape.call_at).view(np.uint64)
         target = (site.view(np.int64) + shape.branch.distance(body)).view(np.uint64)
         if shape.called:
-            home = np.array(_homes(image, shape.called), dtype=np.uint64)
-            match[(match == MATCH_OLD) & shape.branch.ends(body) & ~is_in(target, home)] = MATCH_NEW
+            untouched = np.array(_addresses_of(image, shape.called), dtype=np.uint64)
+            match[(match == MATCH_OLD) & shape.branch.ends(body) & ~is_in(target, untouched)] = MATCH_NEW
         if shape.stub:
             match[(match == MATCH_NEW) & ~_is_stub(image, shape, target, site)] = MATCH_NONE
     return match
@@ -201,13 +187,12 @@ def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
 def _is_stub(image: Image, shape: Shape, va: U64, site: U64) -> Mask:
     """Whether at each va stands an out-of-line stub that leads back behind its site."""
     words = image.words(*image.place(va), 0, len(shape.stub))
-    found = np.logical_and.reduce([word.matches(words[:, i]) for i, word in enumerate(shape.stub)])
+    equal = np.logical_and.reduce([word.matches(words[:, i]) for i, word in enumerate(shape.stub)])
     last = va.view(np.int64) + shape.unit * len(shape.stub) - shape.branch.size
-    back: Mask = last + shape.branch.distance(words) == site.view(np.int64) + shape.branch.size
-    return np.asarray(found & back)
+    return np.asarray(equal & (last + shape.branch.distance(words) == site.view(np.int64) + shape.branch.size))
 
 
-def _homes(image: Image, name: str) -> list[int]:
+def _addresses_of(image: Image, name: str) -> list[int]:
     """Addresses of the function `name` and of a linker's branch stubs to it."""
     value = image.symbols.value(name)
     return [va for va in (value,) if va is not None] + [va for va, to in linker_stubs(image).items() if to == name]
@@ -232,24 +217,20 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
     first = first_of_each(entry)  # two names of one address may differ in their local entry
     entry = entry[first]
     sec, off = image.place(entry)
-    in_code = (sec >= 0) & image.executable[np.maximum(sec, 0)]
-    sec, off = np.where(in_code, sec, -1), off - shape.entry
+    sec, off = np.where((sec >= 0) & image.executable[sec], sec, -1), off - shape.entry
     off, window = _behind_skip(image, shape, sec, off)
     va = image.va(sec, off)
     site = shape.site(window)
     recorded = is_in(va + site.view(np.uint64), known.body_va[known.func < known.func_end])
-    found = (_match(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded
+    patched = (_match(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded
     if not image.linked:
-        found &= _calls_ours(image, shape, window, va)
-    if not found.any():
+        patched &= _calls_ours(image, shape, window, va)
+    if not patched.any():
         return None
-    low, high = functions.at(functions.va[first][found])
-    n = int(found.sum())
-    status = np.full(n, ENABLED, dtype=np.uint8)
-    row = np.full(n, -1, dtype=np.int64)
-    return SiteTable(
-        image, shape, known.forced, row, sec[found], off[found], window[found], low, high, status, site[found]
-    )
+    low, high = functions.at(functions.va[first][patched])
+    status, row = np.full(len(low), ENABLED, dtype=np.uint8), np.full(len(low), -1, dtype=np.int64)
+    sec, off, window, site = (column[patched] for column in (sec, off, window, site))
+    return SiteTable(image, shape, known.forced, row, sec, off, window, low, high, status, site)
 
 
 def _calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
@@ -257,24 +238,22 @@ def _calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
     branch = va + (shape.site(window) + shape.call_at).view(np.uint64)
     sec, off = image.place(branch)
     own = np.array([".ftpatch" in name for name in image.names], dtype=bool)  # stubs call each other, too
-    sec = np.where((sec >= 0) & own[np.maximum(sec, 0)], -1, sec)
-    found = np.zeros(len(sec), dtype=bool)
-    for one in distinct(sec[sec >= 0]).tolist():
-        rows = relocations_of(image, one)
-        ours = np.array([image.symbols.name(s).startswith(OURS) for s in rows.symbol.tolist()], dtype=bool)
-        found |= (sec == one) & is_in(off, rows.off[ours])
-    return found
+    calls = np.zeros(len(sec), dtype=bool)
+    for section in distinct(sec[(sec >= 0) & ~own[sec]]).tolist():
+        rows = relocations_of(image, section)
+        ours = np.array([image.symbols.name(row).startswith(OURS) for row in rows.symbol.tolist()], dtype=bool)
+        calls |= (sec == section) & is_in(off, rows.off[ours])
+    return calls
 
 
 def _behind_skip(image: Image, shape: Shape, sec: I64, off: I64) -> tuple[I64, U32]:
     """Places of records and their windows, from where they would be without the shape's extra words before them."""
-    window = image.window(sec, off)
     if shape.skip_at >= 0 or not shape.skips:
-        return off, window
-    skip = shape.unit * shape.skip_words
-    moved = image.window(sec, off + skip)
-    behind = shape.skipped(moved) & (sec >= 0)
-    return off + np.where(behind, skip, 0), np.where(behind[:, None], moved, window)
+        return off, image.window(sec, off)
+    n, skip = WINDOW_SIZE // shape.unit, shape.skip_words
+    wide = image.words(sec, off, shape.first, n + skip)
+    behind = shape.skipped(wide[:, skip:]) & (sec >= 0)
+    return off + np.where(behind, shape.unit * skip, 0), np.where(behind[:, None], wide[:, skip:], wide[:, :n])
 
 
 def _append(table: SiteTable, more: SiteTable | None) -> SiteTable:
