@@ -60,6 +60,21 @@ def test_every_module_has_a_room() -> None:
     assert sorted(one for one in FLOOR if one not in MODULES) == []
 
 
+def test_the_page_about_the_house_maps_every_room_in_its_order() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| ((?:`[a-z.]+/?` ?)+)\|", text.split("## The rooms")[1].split("##")[0], re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`([a-z]+)", row)]
+    # The last row holds the three that everybody imports and that import nothing.
+    assert named == [*[room for room in reversed(HOUSE[3:]) if room != "__main__"], "arrays", "finding", "errors"]
+
+
+def test_every_file_that_the_page_about_the_house_names_exists() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]+\.(?:py|toml))`", text))
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not ((PACKAGE / name).exists() or (ROOT / name).exists())] == []
+
+
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if name))
 def test_imports_go_one_way(name: str) -> None:
     own = [one.removeprefix("ftpatch.") for one in imports(MODULES[name]) if one.startswith("ftpatch.")]
