@@ -7,34 +7,12 @@ What is offered here are the journeys of `ftpatch.api`, which documents them: a 
 that they take and give. They are loaded when the first is asked for, so that importing the package costs nothing.
 """
 
+# ruff: noqa: F403, F405 - the names are those of api.__all__, which the type checker looks up
 from __future__ import annotations
 
 TYPE_CHECKING = False  # true for type checkers, which know it by name; typing itself would cost a start more than all
 if TYPE_CHECKING:
-    from ftpatch.api import (
-        BootImage,
-        CheckOptions,
-        Delivery,
-        RestoreRequest,
-        Scan,
-        Watch,
-        Written,
-        all_but,
-        by_selectors,
-        check,
-        check_settings,
-        diff,
-        disable,
-        drop,
-        enable,
-        explain,
-        explain_log,
-        image,
-        restore,
-        scan,
-        scan_tree,
-        verify,
-    )
+    from ftpatch.api import *
 
 __version__ = "0.1.0"
 __all__ = [

@@ -27,15 +27,9 @@ class FtpatchError(Exception):
     exit_code = 70
 
     def __init__(
-        self,
-        what: str,
-        where: str = "",
-        *,
-        found: str = "",
-        expected: str = "",
-        todo: str = "",
+        self, what: str, where: str = "", *, found: str = "", expected: str = "", todo: str = "",
         details: tuple[str, ...] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.what, self.where, self.found, self.expected, self.todo = what, where, found, expected, todo
         self.details = details  # one line for each of many culprits, where the sentence shows only the first
         super().__init__(self.sentence())
@@ -58,44 +52,36 @@ class InputError(FtpatchError):
     exit_code = 3
 
 
-class EnvelopeError(InputError):
-    pass
+class EnvelopeError(InputError): ...
 
 
-class ElfError(InputError):
-    pass
+class ElfError(InputError): ...
 
 
-class RecordError(InputError):
-    pass
+class RecordError(InputError): ...
 
 
 class UnsupportedError(FtpatchError):
     exit_code = 4
 
 
-class ArchError(UnsupportedError):
-    pass
+class ArchError(UnsupportedError): ...
 
 
-class ShapeError(UnsupportedError):
-    pass
+class ShapeError(UnsupportedError): ...
 
 
 class PlanError(FtpatchError):
     exit_code = 5
 
 
-class SelectionError(PlanError):
-    pass
+class SelectionError(PlanError): ...
 
 
-class ReachError(PlanError):
-    pass
+class ReachError(PlanError): ...
 
 
-class PolicyError(PlanError):
-    pass
+class PolicyError(PlanError): ...
 
 
 class UsageError(FtpatchError):

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import click
 
+from ftpatch import api
 from ftpatch.cli import emit
 from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, note, options, reports
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.finding import SEVERITIES
+from ftpatch.kernel.boot import oracle
 from ftpatch.report import Document, shows_more
 from ftpatch.report.files import check_reports
-from ftpatch.rules.files import CheckOptions
-from ftpatch.sites.scan import scan_file
-
-if TYPE_CHECKING:
-    from ftpatch.document.types import ImageObject
-    from ftpatch.rules.files import CheckedFile, CheckResult
+from ftpatch.report.findings import finding_rows
+from ftpatch.report.oracle import oracle_object
+from ftpatch.report.totals import totals
+from ftpatch.rules.files import CheckedFile, CheckOptions, CheckResult
+from ftpatch.rules.gate import render_baseline
+from ftpatch.rules.register import rules_for
+from ftpatch.write import contents, files, paths
 
 AGAINST_HELP = "The kernel that will load the modules; for a vmlinux, an earlier build of it."
 CONFIG_HELP = "Settings: fail-on, rules, severities, ignores with reasons, functions that must be traceable."
@@ -72,22 +74,19 @@ def command(run: CheckRun, asked: CheckOptions, reports: Reports) -> int:
 
     Exit code 1 if there is a finding at or above --fail-on that the baseline does not know, in every format.
     """
-    from ftpatch import api
-    from ftpatch.rules import register
-
     if run.list_rules:
-        for rule in register.rules_for():
+        for rule in rules_for():
             emit(f"{rule.id:<20} {rule.severity:<8} {rule.title}\n")
         return 0
-    files = run.files or ("vmlinux",)
+    names = run.files or ("vmlinux",)
     read = [path for path in (asked.against, asked.kconfig, asked.config, asked.baseline) if path]
     written = [f"json={run.write_baseline}"] if run.write_baseline else []
-    check_reports((*reports.report, *written), [*files, *read])
+    check_reports((*reports.report, *written), [*names, *read])
     settings = api.check_settings(replace(asked, full=shows_more(reports.formats)))
-    shown = [rule for rule in register.rules_for() if rule.id in settings.request.rules]
+    shown = [rule for rule in rules_for() if rule.id in settings.request.rules]
     document = Document("check", show_sites=asked.sites, rules=shown, fail_on=settings.fail_on)
     results, worst = [], 0
-    for path in dict.fromkeys(files):
+    for path in dict.fromkeys(names):
         try:
             results.append(api.check(path, settings, run.jobs, reports.watch()))
             worst = max(worst, _add(path, results[-1], document))
@@ -95,8 +94,9 @@ def command(run: CheckRun, asked: CheckOptions, reports: Reports) -> int:
             raise
         except FtpatchError as error:  # one bad file does not hide the others
             worst = max(worst, failed(document, path, error))
-    if run.predict:
-        _predict(document.images, asked.layout)
+    for image in document.images if run.predict else ():  # what the kernel will say of its sites at boot
+        if image["kind"] == "vmlinux":
+            image["oracle"] = oracle_object(oracle(api.scan(image["file"], asked.layout)))
     fails = any(result.failed for result in results) and not run.exit_zero and not run.write_baseline
     document.exit_code = max(worst, int(fails))
     reports.to_files(document)
@@ -108,9 +108,6 @@ def command(run: CheckRun, asked: CheckOptions, reports: Reports) -> int:
 
 def _add(path: str, result: CheckResult, document: Document) -> int:
     """Add what a file or tree gave; the worst exit code of its files that cannot be read."""
-    from ftpatch.report.findings import finding_rows
-    from ftpatch.report.totals import totals
-
     top = path if os.path.isdir(path) else None
     for file in result.files:
         file.image["gate"] = {"known": file.judged.known, "ignored": file.judged.ignored}
@@ -125,23 +122,9 @@ def _add(path: str, result: CheckResult, document: Document) -> int:
     return max(codes, default=0)
 
 
-def _predict(images: list[ImageObject], layout: str | None) -> None:
-    """Add what the kernel will say of its sites at boot, to every kernel that was checked."""
-    from ftpatch.kernel.boot import oracle
-    from ftpatch.report.oracle import oracle_object
-
-    for image in images:
-        if image["kind"] == "vmlinux":
-            image["oracle"] = oracle_object(oracle(scan_file(image["file"], layout)))
-
-
-def _write_baseline(path: str, files: list[CheckedFile]) -> None:
-    from ftpatch.rules.gate import render_baseline
-    from ftpatch.write import contents, paths
-    from ftpatch.write.files import whole_file
-
-    keys = [key for file in files for key in file.judged.keys]
-    with whole_file(paths.report_path(path), 0o644, note) as new:
-        contents.append(new.fd, render_baseline(keys, {file.where: file.live for file in files}))
+def _write_baseline(path: str, checked: list[CheckedFile]) -> None:
+    keys = [key for file in checked for key in file.judged.keys]
+    with files.whole_file(paths.report_path(path), 0o644, note) as new:
+        contents.append(new.fd, render_baseline(keys, {file.where: file.live for file in checked}))
         new.finish()
         new.publish()

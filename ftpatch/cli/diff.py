@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import click
 
+from ftpatch import api
 from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, options, reports
+from ftpatch.compare.changes import class_of
+from ftpatch.compare.diff import Compared, judged
+from ftpatch.document.types import ImageObject
+from ftpatch.finding import Finding
 from ftpatch.report import Document, shows_more
 from ftpatch.report.files import check_reports
-
-if TYPE_CHECKING:
-    from ftpatch.compare.diff import Compared
-    from ftpatch.document.types import ImageObject
-    from ftpatch.finding import Finding
+from ftpatch.report.findings import finding_rows
+from ftpatch.rules.register import rules_for
 
 CLASSES = ("layout", "module", "lost", "reach", "removed", "renamed", "gained", "added", "count")
 FAIL_HELP = "Exit 1 only for this kind of change; repeatable. Others are shown all the same."
@@ -46,11 +47,6 @@ def command(given: DiffOptions, reports: Reports) -> int:
 
     Exit code 1 if there is a difference; with --fail-on, if there is one of that kind.
     """
-    from ftpatch import api
-    from ftpatch.compare.changes import class_of
-    from ftpatch.compare.diff import judged
-    from ftpatch.rules.register import rules_for
-
     old, new, classes = given.old, given.new, given.fail_on
     check_reports(reports.report, [old, new])
     tree = new if os.path.isdir(new) else None
@@ -70,8 +66,6 @@ def command(given: DiffOptions, reports: Reports) -> int:
 
 def _image(pair: Compared, findings: Sequence[Finding], top: str | None) -> ImageObject:
     """The IMAGE object of the new file, or of the old one where that is gone, with what it was compared with."""
-    from ftpatch.report.findings import finding_rows
-
     shown = pair.new or pair.old
     assert shown is not None and shown.image is not None
     image, other = shown.image, pair.old.image if pair.new and pair.old else None

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ftpatch.cli.writing import writing_verb
-
-if TYPE_CHECKING:
-    from ftpatch.arrays import Mask
-    from ftpatch.cli.writing import WritingOptions
-    from ftpatch.plan.plan import Plan
-    from ftpatch.sites.scan import Scan
+from ftpatch import api
+from ftpatch.arrays import Mask
+from ftpatch.cli.writing import WritingOptions, writing_verb
+from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import DisableRequest
 
 
 @writing_verb("disable")
-def command(scan: Scan, chosen: Mask, shared: WritingOptions) -> Plan:
+def command(scan: api.Scan, chosen: Mask, shared: WritingOptions) -> Plan:
     """Give enabled sites the words back that the compiler left, and their records; all of them or none.
 
     Sites of -mprofile-kernel, which are calls in the file, become NOPs without a record."""
-    from ftpatch import api
-    from ftpatch.plan.request import DisableRequest
-
     return api.make_plan(scan, DisableRequest(chosen, shared.skip_unpatchable))

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-from ftpatch.cli.writing import by_options, records, writing_verb
+from ftpatch import api
+from ftpatch.arrays import Mask
+from ftpatch.cli.writing import WritingOptions, by_options, records, writing_verb
 from ftpatch.errors import UsageError
-
-if TYPE_CHECKING:
-    from ftpatch.arrays import Mask
-    from ftpatch.cli.writing import WritingOptions
-    from ftpatch.plan.plan import Plan
-    from ftpatch.sites.choice import Choose
-    from ftpatch.sites.scan import Scan
+from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import DropRequest
+from ftpatch.sites.choice import Choose
 
 
 def _choose(shared: WritingOptions, all_but: tuple[str, ...], records: str) -> Choose:
     """By the selectors, or by --all-but: every live record but those."""
-    from ftpatch import api
-
     if not all_but:
         return by_options(shared)
     if shared.func or shared.status or shared.section:
@@ -31,10 +25,7 @@ def _choose(shared: WritingOptions, all_but: tuple[str, ...], records: str) -> C
 @writing_verb("drop", _choose)
 @records("auto", "null", "minus4", "shrink")
 @click.option("--all-but", multiple=True, metavar="SEL", help="Drop every record but those of these; repeatable.")
-def command(scan: Scan, chosen: Mask, shared: WritingOptions, all_but: tuple[str, ...], records: str) -> Plan:
+def command(scan: api.Scan, chosen: Mask, shared: WritingOptions, all_but: tuple[str, ...], records: str) -> Plan:
     """Take the records of functions out of the kernel's table, all of them or none, without touching their code: they
     can then not be traced, probed through ftrace or live-patched. --status weak-leftover takes those of dead code."""
-    from ftpatch import api
-    from ftpatch.plan.request import DropRequest
-
     return api.make_plan(scan, DropRequest(chosen, records, shared.skip_unpatchable))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import click
 
-from ftpatch.cli.writing import records, writing_verb
-
-if TYPE_CHECKING:
-    from ftpatch.api import EnableOptions
-    from ftpatch.arrays import Mask
-    from ftpatch.cli.writing import WritingOptions
-    from ftpatch.plan.plan import Plan
-    from ftpatch.sites.scan import Scan
+from ftpatch import api
+from ftpatch.arrays import Mask
+from ftpatch.cli.writing import WritingOptions, records, writing_verb
+from ftpatch.plan.plan import Plan
 
 TARGET_HELP = "What the sites call (default: ftrace_caller)."
 HOOK_HELP = "Modules: the sites call this C function as hook(site, caller)."
@@ -36,9 +32,7 @@ WAYS = click.Choice(["auto", "literal", "thunk"])
 @click.option("--force-early", is_flag=True, help=FORCE_EARLY_HELP)
 @click.option("--ops", metavar="list|nop|SYMBOL", help=OPS_HELP)
 @click.option("--ops-via", default="auto", type=WAYS, show_default=True, help=OPS_VIA_HELP)
-def command(scan: Scan, chosen: Mask, shared: WritingOptions, **own: Unpack[EnableOptions]) -> Plan:
+def command(scan: api.Scan, chosen: Mask, shared: WritingOptions, **own: Unpack[api.EnableOptions]) -> Plan:
     """Enable the patch sites that the selectors choose, all of them or none."""
-    from ftpatch import api
-
     own["skip_unpatchable"] = shared.skip_unpatchable  # every writing verb has it
     return api.plan_enable(scan, chosen, shared.max_size, **own)

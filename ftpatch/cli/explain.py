@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 import click
 
+from ftpatch import api
 from ftpatch.cli import complain
 from ftpatch.cli.options import Reports, gathered, layout, options, reports
 from ftpatch.errors import InputError, UsageError
+from ftpatch.explanation.splat import MAX_SPLAT
 from ftpatch.report import Document, shows_more
+from ftpatch.report.explain import explanation_object, splat_image, splat_rows
 from ftpatch.report.files import check_reports
 
 AGAINST_HELP = "For a module: the vmlinux that will load it, or a module that it may call; repeatable."
@@ -42,9 +45,6 @@ def command(given: ExplainOptions, reports: Reports) -> int:
     FUNC may be any selector; every site that it names is explained. With --splat the arguments are [FILE]: the kernel
     or module that printed the message.
     """
-    from ftpatch import api
-    from ftpatch.report.explain import explanation_object, splat_image, splat_rows
-
     hashed = shows_more(reports.formats)
     n, n_names, log = len(given.arguments), int(given.splat is None), given.splat
     if not n_names <= n <= n_names + 1:
@@ -72,8 +72,6 @@ def command(given: ExplainOptions, reports: Reports) -> int:
 
 def _read(log: str) -> str:
     """The text of a log, as far as it is read."""
-    from ftpatch.explanation.splat import MAX_SPLAT
-
     try:
         if log == "-":
             if sys.stdin is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ftpatch import api
 from ftpatch.cli import emit
 from ftpatch.cli.options import note
 from ftpatch.errors import printable
@@ -15,8 +16,6 @@ from ftpatch.errors import printable
 def command(vmlinux: str, output: str) -> int:
     """Make what boots of VMLINUX: where its machine boots a flat Image, byte for byte the one that the kernel's own
     objcopy call makes; where firmware boots the ELF itself, that without its debug sections."""
-    from ftpatch import api
-
     made = api.image(vmlinux, output, api.Watch(note))
     elf = made.arch.boot == "elf"
     what = "firmware boots the ELF itself, here without debug sections" if elf else "a flat boot image"

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import click
 
+from ftpatch import api
 from ftpatch.cli.options import Reports, gathered, layout, max_size, options, reports
 from ftpatch.report import Document
 from ftpatch.report.files import check_reports
+from ftpatch.report.findings import proof_object
 
 REQUIRE_HELP = "That a patched site was not executed is a finding; repeatable."
 
@@ -41,9 +43,6 @@ def command(given: VerifyOptions, reports: Reports) -> int:
     Both files are read from zero. Every changed byte must belong to an edit of a legal kind, every new call must lead
     where a site may call, and the patched sites are executed in an emulator.
     """
-    from ftpatch import api
-    from ftpatch.report.findings import proof_object
-
     check_reports(reports.report, [path for path in (given.before, given.after, given.journal) if path])
     proof = api.verify(
         given.before, given.after, given.journal, deep=given.deep, layout=given.layout, max_size=given.max_size,

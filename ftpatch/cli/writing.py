@@ -6,21 +6,21 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING
 
 import click
 
+from ftpatch import api
+from ftpatch.arrays import Mask
 from ftpatch.cli.options import F, Reports, gathered, layout, max_size, note, options, reports, selectors
+from ftpatch.elf.image import Image
 from ftpatch.errors import UsageError
+from ftpatch.journal.read import read_journal
+from ftpatch.plan.plan import Plan
+from ftpatch.report import destinations
 from ftpatch.report.files import check_reports
-
-if TYPE_CHECKING:
-    from ftpatch.api import Delivery
-    from ftpatch.arrays import Mask
-    from ftpatch.elf.image import Image
-    from ftpatch.plan.plan import Plan
-    from ftpatch.sites.choice import Choose
-    from ftpatch.sites.scan import Scan
+from ftpatch.report.text.patch import N_SHOWN
+from ftpatch.sites.choice import Choose
+from ftpatch.write import paths
 
 output = [
     click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched)."),
@@ -72,11 +72,9 @@ def writing_verb(
         @options(selectors, reports, [layout], output)
         @wraps(decide)
         def command(shared: WritingOptions, reports: Reports, **own: object) -> int:
-            from ftpatch import api
-
             chosen_by = (choose or by_options)(shared, **own)
 
-            def plan(scan: Scan, chosen: Mask) -> Plan:
+            def plan(scan: api.Scan, chosen: Mask) -> Plan:
                 return decide(scan, chosen, shared, **own)
 
             written = api.patch(verb, shared.file, chosen_by, plan, _delivery(shared, reports))
@@ -98,18 +96,11 @@ def records(*ways: str) -> Callable[[F], F]:
 
 def by_options(shared: WritingOptions, **own: object) -> Choose:
     """The choice that the selectors of the command line make."""
-    from ftpatch import api
-
     return api.by_selectors(shared.func, shared.status, shared.section)
 
 
-def _delivery(shared: WritingOptions, reports: Reports) -> Delivery:
+def _delivery(shared: WritingOptions, reports: Reports) -> api.Delivery:
     """Where the results go. Raises UsageError where one would replace another file of this run."""
-    from ftpatch import api
-    from ftpatch.report import destinations
-    from ftpatch.report.text.patch import N_SHOWN
-    from ftpatch.write import paths
-
     if shared.in_place and shared.output:
         raise UsageError("--in-place and -o exclude each other")
     files, formats, journal = reports.report, reports.formats, ""
@@ -135,7 +126,5 @@ def _require_unused(journal: str, image: Image) -> None:
     One whose patch was never made, because a run was killed before, names the file as it is, and gives way. Raises
     UsageError for a journal in use, and what `read_journal` raises for a file of that name that is none.
     """
-    from ftpatch.journal.read import read_journal
-
     if os.path.lexists(journal) and read_journal(journal).sha256 != image.sha256:
         raise UsageError("there is a journal of an earlier patch", journal, todo="--report json=FILE names another one")

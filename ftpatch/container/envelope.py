@@ -19,8 +19,7 @@ import numpy as np
 from ftpatch.arch import architectures
 from ftpatch.arch.parts import FlatImage
 from ftpatch.arrays import U8
-from ftpatch.container.unpack import unpack
-from ftpatch.container.wrappings import MARKER, WRAPPINGS
+from ftpatch.container.wrappings import MARKER, WRAPPINGS, unpack
 from ftpatch.errors import InputError
 
 BUILD_VMLINUX = "give the uncompressed ELF vmlinux of the same build (Debian: the -dbg package)"
@@ -52,7 +51,7 @@ ZBOOT = Foreign(4, b"zimg", "an EFI zboot image (compressed kernel)", BUILD_VMLI
 FOREIGN = (
     Foreign(0x202, b"HdrS", "an x86 bzImage", "ftpatch reads {machines} kernels; give their ELF vmlinux"),
     Foreign(0x24, b"\x18\x28\x6f\x01", "a 32-bit ARM zImage", "ftpatch reads 64-bit kernels; give an ELF vmlinux"),
-    *(Foreign(0, one.magic, one.name, "unpack it once") for one in WRAPPINGS.values()),
+    *(Foreign(0, wrapping.magic, wrapping.name, "unpack it once") for wrapping in WRAPPINGS.values()),
     Foreign(0, b"BZh", "bzip2 data", "unpack it first"),
     Foreign(0, b"\x02\x21\x4c\x18", "lz4 data (a compressed kernel)", BUILD_VMLINUX),
     Foreign(0, b"\x04\x22\x4d\x18", "lz4 data", "unpack it first"),
@@ -84,40 +83,29 @@ def open_elf(path: str, max_size: int | None = None) -> Contents:
         if plain[:4] != b"\x7fELF":
             raise not_elf(path, bytes(plain[:1024]), wrapping)
     view = memoryview(plain).toreadonly()
-    n_elf = len(view) - _signature_size(view, path)
+    n_elf = len(view)
+    if view[-len(MARKER) :] == MARKER:
+        from ftpatch.container import signature  # loaded only for files that have one
+
+        n_elf -= signature.size_of(view, path)
     data = np.frombuffer(view, dtype=np.uint8)[:n_elf]
     return Contents(data, np.frombuffer(mapped, dtype=np.uint8), mode, wrapping, bytes(view[n_elf:]))
 
 
-def _signature_size(view: memoryview, path: str) -> int:
-    """Bytes of the appended signature; what reads it is loaded only for files that have one."""
-    if view[-len(MARKER) :] != MARKER:
-        return 0
-    from ftpatch.container import signature
-
-    return signature.size_of(view, path)
-
-
 def _mapped(path: str) -> tuple[mmap.mmap, int]:
-    """The bytes of a regular file, and its permission bits."""
+    """The bytes of a regular file, and its permission bits. It is opened without blocking: it might be a FIFO."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(path, "rb", 0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError("is not a regular file", path, todo="copy its content to a file first")
+            if status.st_size == 0:
+                raise InputError("is an empty file", path, expected="an ELF vmlinux, module or object")
+            return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), stat.S_IMODE(status.st_mode)
+    except IsADirectoryError:
+        raise InputError("is a directory", path, todo="name the vmlinux or module inside it") from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path) from None
-    try:
-        status = os.fstat(fd)
-        if stat.S_ISDIR(status.st_mode):
-            raise InputError("is a directory", path, todo="name the vmlinux or module inside it")
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError("is not a regular file", path, todo="copy its content to a file first")
-        if status.st_size == 0:
-            raise InputError("is an empty file", path, expected="an ELF vmlinux, module or object")
-        mapped = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path) from None
-    finally:
-        os.close(fd)
-    return mapped, stat.S_IMODE(status.st_mode)
 
 
 def not_elf(path: str, head: bytes, wrapping: str = "none") -> InputError:
@@ -125,13 +113,13 @@ def not_elf(path: str, head: bytes, wrapping: str = "none") -> InputError:
     inside = "" if wrapping == "none" else f" inside {WRAPPINGS[wrapping].name}"
     machines = architectures()
     flat = (
-        Foreign(one.boot.at, one.boot.magic, f"a raw {one.name} boot Image without symbols",
+        Foreign(arch.boot.at, arch.boot.magic, f"a raw {arch.name} boot Image without symbols",
                 BUILD_VMLINUX + "; ftpatch image makes a new Image")
-        for one in machines if isinstance(one.boot, FlatImage)
+        for arch in machines if isinstance(arch.boot, FlatImage)
     )  # fmt: skip
     for kind in (ZBOOT, *flat, *FOREIGN):
         if head[kind.pos : kind.pos + len(kind.magic)] == kind.magic:
-            todo = kind.todo.replace("{machines}", " and ".join(one.name for one in machines))
+            todo = kind.todo.replace("{machines}", " and ".join(arch.name for arch in machines))
             return InputError("not an ELF file", path, found=kind.name + inside, todo=todo)
-    found = f"first bytes {head[:8].hex(' ')}" if head else "nothing"
-    return InputError("not an ELF file", path, found=found + inside, expected="7f 45 4c 46", todo=BUILD_VMLINUX)
+    start = f"first bytes {head[:8].hex(' ')}" if head else "nothing"
+    return InputError("not an ELF file", path, found=start + inside, expected="7f 45 4c 46", todo=BUILD_VMLINUX)

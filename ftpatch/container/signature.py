@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STRUCT = struct.Struct(">BBBBB3xI")  # algo, hash, id_type, signer_len, key_id_len, sig_len
 FIXED = STRUCT.size + len(MARKER)
 PKEY_ID_PKCS7 = 2
+NOBODY = "", "", None  # digest, issuer and serial number, where a message does not say them
 
 SEQUENCE, SET, INTEGER, OCTETS, NULL, OID, CONTEXT_0 = 0x30, 0x31, 0x02, 0x04, 0x05, 0x06, 0xA0
 DATA, SIGNED_DATA, RSA_ENCRYPTION = "1.2.840.113549.1.7.1", "1.2.840.113549.1.7.2", "1.2.840.113549.1.1.1"
@@ -89,18 +90,15 @@ def parse(trailer: bytes) -> Signature:
     if signer_len + key_id_len + sig_len + FIXED != len(trailer):
         raise EnvelopeError("the appended signature's sizes contradict each other", found=f"{len(trailer)} bytes",
                             expected=str(signer_len + key_id_len + sig_len + FIXED))  # fmt: skip
-    second, third = signer_len, signer_len + key_id_len
-    pkcs7 = trailer[third:-FIXED]
-    digest, issuer, serial = _said(pkcs7) if id_type == PKEY_ID_PKCS7 else ("", "", None)
-    return Signature(
-        algo, hash_, id_type, trailer[:second], trailer[second:third], pkcs7, digest, issuer, serial
-    )  # fmt: skip
+    key_at, pkcs7_at = signer_len, signer_len + key_id_len
+    pkcs7 = trailer[pkcs7_at:-FIXED]
+    named = _signer_named(pkcs7) if id_type == PKEY_ID_PKCS7 else NOBODY
+    return Signature(algo, hash_, id_type, trailer[:key_at], trailer[key_at:pkcs7_at], pkcs7, *named)
 
 
 def usual_digest(trailer: bytes) -> str:
     """The digest to sign with anew: that of the signature that a file had, else sha256."""
-    found = parse(trailer).digest if trailer else ""
-    return found if found in DIGESTS else "sha256"
+    return (parse(trailer).digest if trailer else "") or "sha256"
 
 
 def sign(elf: bytes | bytearray | memoryview, key: str, cert: str, digest: str = "sha256") -> bytes:
@@ -154,20 +152,19 @@ def _private_key(path: str) -> PrivateKey:
     pin = os.environ.get("KBUILD_SIGN_PIN")
     try:
         try:
-            found = load_pem_private_key(content, None)
+            key = load_pem_private_key(content, None)
         except TypeError:  # how the package says that the key is encrypted
             if not pin:
                 raise PolicyError("the key is encrypted", path, todo="set KBUILD_SIGN_PIN to its passphrase") from None
-            found = load_pem_private_key(content, os.fsencode(pin))
+            key = load_pem_private_key(content, os.fsencode(pin))
     except ValueError:
-        raise InputError("no private key can be read from it", path,
-                         expected="a PEM file" if not pin else "a PEM file, and its passphrase in KBUILD_SIGN_PIN",
-                         ) from None  # fmt: skip
+        passphrase = ", and its passphrase in KBUILD_SIGN_PIN" if pin else ""
+        raise InputError("no private key can be read from it", path, expected=f"a PEM file{passphrase}") from None
     except UnsupportedAlgorithm:
-        found = None
-    if not isinstance(found, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        key = None
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise UnsupportedError("key type not supported", path, expected="an RSA or EC key")
-    return found
+    return key
 
 
 def _signer(private: PrivateKey, key: str, cert: str) -> tuple[bytes, bytes]:
@@ -178,9 +175,9 @@ def _signer(private: PrivateKey, key: str, cert: str) -> tuple[bytes, bytes]:
     content = _read(cert)
     try:
         load = x509.load_pem_x509_certificate if b"-----BEGIN" in content else x509.load_der_x509_certificate
-        found = load(content)
-        public = found.public_key()
-        parts = _elements(_only(SEQUENCE, found.tbs_certificate_bytes))
+        certificate = load(content)
+        public = certificate.public_key()
+        parts = _elements(_only(SEQUENCE, certificate.tbs_certificate_bytes))
         # A version in [0], where there is one, comes first (RFC 5280, 4.1).
         serial, _, issuer = [whole for tag, whole, _ in parts if tag != CONTEXT_0][:3]
     except (ValueError, UnsupportedAlgorithm):
@@ -252,18 +249,18 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 def _only(tag: int, data: bytes) -> bytes:
     """What is in the one element of the data."""
-    [(found, _, body)] = _elements(data)
-    if found != tag:
+    [(actual, _, body)] = _elements(data)
+    if actual != tag:
         raise ValueError("another DER tag")
     return body
 
 
-def _said(message: bytes) -> tuple[str, str, int | None]:
+def _signer_named(message: bytes) -> tuple[str, str, int | None]:
     """Digest, issuer and serial number by which a PKCS#7 message names its first signer."""
     try:
         (_, kind, _), (_, content, _) = _elements(_only(SEQUENCE, message))
         if kind != _oid(SIGNED_DATA):
-            return "", "", None
+            return NOBODY
         signed = list(_elements(_only(SEQUENCE, _only(CONTEXT_0, content))))
         _, signer, _ = next(_elements(signed[-1][2]))
         _, named, algorithm, *_ = _elements(_only(SEQUENCE, signer))
@@ -273,7 +270,7 @@ def _said(message: bytes) -> tuple[str, str, int | None]:
         (_, _, names), (_, _, serial) = _elements(named[2])
         return digest, _issuer(names), int.from_bytes(serial, signed=True)
     except (ValueError, StopIteration, IndexError):
-        return "", "", None
+        return NOBODY
 
 
 def _issuer(names: bytes) -> str:

@@ -51,11 +51,11 @@ def _header(n_packed: int, n_plain: int) -> bytes:
 
 def _number(value: int) -> bytes:
     """Seven bits per byte, the lowest first; the top bit says that more follow."""
-    found = []
+    digits = []
     while value > 127:
-        found.append(value & 127 | 128)
+        digits.append(value & 127 | 128)
         value >>= 7
-    return bytes([*found, value])
+    return bytes([*digits, value])
 
 
 def _crc(data: bytes | memoryview) -> bytes:

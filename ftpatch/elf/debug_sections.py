@@ -15,8 +15,7 @@ import numpy as np
 
 from ftpatch.arrays import U8
 from ftpatch.container.envelope import MAX_SIZE
-from ftpatch.container.unpack import DICTIONARIES
-from ftpatch.container.wrappings import zstandard_package
+from ftpatch.container.wrappings import DICTIONARIES, zstandard_package
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError

@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftpatch.arrays import Mask
-from ftpatch.container.envelope import Contents
-from ftpatch.container.pack import encoder_of
 from ftpatch.document.rows import image_object
 from ftpatch.elf.image import Image
-from ftpatch.plan.edits import Edits
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan
 from ftpatch.sites.table import SiteTable
 from ftpatch.write.deliver import Output
@@ -26,7 +23,7 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
 
     shown: only that many of the patched sites and of those that stay, and no edits: enough for a text report.
     """
-    scan = plan.scan
+    scan, summary = plan.scan, plan.summary
     chosen = plan.chosen if shown is None else _first(plan, shown)
     report = image_object(scan, chosen, sha256)
     at = {site: row for row, site in enumerate(plan.index.tolist())}  # row of the plan's columns, by site
@@ -34,10 +31,9 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
         {**site, **(_changed(plan, at[index]) if index in at else _left(plan, index))}
         for index, site in zip(np.flatnonzero(chosen).tolist(), report["sites"], strict=True)
     ]
-    summary = plan.summary
     report["request"] = {
-        "target": summary.target, "target_va": _address(summary.target_va), "ops": summary.ops,
-        "ops_via": summary.ops_via, "records": summary.records, "records_why": summary.records_why,
+        "target": summary.target, "target_va": None if summary.target_va is None else f"0x{summary.target_va:016x}",
+        "ops": summary.ops, "ops_via": summary.ops_via, "records": summary.records, "records_why": summary.records_why,
     }  # fmt: skip
     if plan.forced_target:
         report["request"]["forced_target"] = True
@@ -51,23 +47,25 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
     }  # fmt: skip
     report["size"] = len(scan.image.data)
     report["packing"] = _packing(scan.image, sha256) if output and sha256 else None  # it costs a compression
-    signed = output.trailer if output else b""
-    report["edits"] = edit_rows(plan.edits, scan.sites, scan.image.trailer, signed) if shown is None else []
+    report["edits"] = _edit_rows(plan, output.trailer if output else b"") if shown is None else []
     return report
 
 
 def _packing(image: Image, sha256: str) -> PackingObject:
     """How the input comes back byte for byte: what compresses it to the same bytes, or else these bytes themselves."""
+    if image.wrapping == "none":
+        return {"wrapping": "none", "encoder": "none", "plain_sha256": sha256}
     from base64 import b64encode
     from hashlib import sha256 as sha256_of
 
-    contents = Contents(image.data, image.raw, image.mode, image.wrapping, image.trailer)
-    packing: PackingObject = {"wrapping": image.wrapping, "encoder": encoder_of(contents), "plain_sha256": sha256}
-    if image.wrapping != "none":
-        plain = sha256_of(image.data.data)
-        plain.update(image.trailer)
-        packing["plain_sha256"] = plain.hexdigest()
-    if packing["encoder"] is None:
+    from ftpatch.container.pack import encoder_of
+
+    content = b"".join((image.data.data, image.trailer))
+    encoder = encoder_of(image.wrapping, content, image.raw.data)
+    packing: PackingObject = {
+        "wrapping": image.wrapping, "encoder": encoder, "plain_sha256": sha256_of(content).hexdigest(),
+    }  # fmt: skip
+    if encoder is None:
         packing["original"] = b64encode(image.raw.data).decode()
     return packing
 
@@ -80,24 +78,14 @@ def _first(plan: Plan, shown: int) -> Mask:
     return mask
 
 
-def _address(va: int | None) -> str | None:
-    return None if va is None else f"0x{va:016x}"
-
-
 def _changed(plan: Plan, at: int) -> SiteChange:
     """The fields of a site that changes. at: its row in the plan's columns."""
-    distance = plan.distance
     return {
-        "action": plan.action(at),
-        "reason": plan.stub_why[at] or None,
-        "target": plan.summary.target or None,
-        "distance": None if distance is None else int(distance[at]),
-        "new_words": [f"0x{word:08x}" for word in plan.new_words[at].tolist()],
-        "record_fate": plan.record[at],
-        "literal": plan.summary.literal,
-        "stub": plan.stub[at] or None,
-        "concurrency": plan.concurrency,
-    }
+        "action": plan.action(at), "reason": plan.stub_why[at] or None, "target": plan.summary.target or None,
+        "distance": None if plan.distance is None else int(plan.distance[at]),
+        "new_words": [f"0x{word:08x}" for word in plan.new_words[at].tolist()], "record_fate": plan.record[at],
+        "literal": plan.summary.literal, "stub": plan.stub[at] or None, "concurrency": plan.concurrency,
+    }  # fmt: skip
 
 
 def _left(plan: Plan, index: int) -> SiteChange:
@@ -111,21 +99,21 @@ def _left(plan: Plan, index: int) -> SiteChange:
     }  # fmt: skip
 
 
-def edit_rows(edits: Edits, sites: SiteTable, cut: bytes = b"", signed: bytes = b"") -> list[EditRow]:
-    """One object per edit, in file order; `owner` says whose bytes they are.
+def _edit_rows(plan: Plan, signature: bytes) -> list[EditRow]:
+    """One object per edit, in file order; `owner` says whose bytes they are. signature: the new one.
 
-    What exists only before (`cut`, an appended signature) or only after (the grown part, a new signature) has an empty
-    other side.
+    What exists only before (an appended signature) or only after (the grown part, a new signature) has an empty other
+    side.
     """
-    size = len(sites.image.data)
+    image, edits = plan.scan.image, plan.edits
+    size, end, cut = len(image.data), len(image.data) + len(edits.grown), image.trailer
     rows: list[EditRow] = [
-        {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, sites)}
+        {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, plan.scan.sites)}
         for pos, old, new, kind, number in edits
     ]
     rows += [{"pos": size, "old": cut.hex(), "new": "", "owner": "signature"}] if cut else []
     rows += [{"pos": piece.pos, "old": "", "new": piece.new.hex(), "owner": piece.owner} for piece in edits.tail]
-    end = size + len(edits.grown)
-    rows += [{"pos": end, "old": "", "new": signed.hex(), "owner": "signature"}] if signed else []
+    rows += [{"pos": end, "old": "", "new": signature.hex(), "owner": "signature"}] if signature else []
     return rows
 
 

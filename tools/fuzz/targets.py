@@ -341,7 +341,7 @@ def _undoable(real: bool = True) -> tuple[bytes, ...]:
 
 TARGETS = {
     "envelope": Target(
-        fuzz_envelope, seeds.packed_of, mutate.packed, ("container/envelope.py", "container/unpack.py"), 50
+        fuzz_envelope, seeds.packed_of, mutate.packed, ("container/envelope.py", "container/wrappings.py"), 50
     ),
     "headers": Target(fuzz_headers, seeds.all_elf, mutate.elf, ("elf/headers.py", "elf/image.py"), 120),
     "relr": Target(fuzz_relr, seeds.tables_of, mutate.plain, ("elf/tables.py",), 120),
