@@ -11,19 +11,17 @@ Code is described once, with the relocations that it needs, and laid out by `bui
 from __future__ import annotations
 
 from ftpatch.arch.parts import Code, Entry, Modules
-from ftpatch.arch.shape import Shape
-from ftpatch.elf import tables as t
+from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image
-from ftpatch.errors import PolicyError, SelectionError
+from ftpatch.errors import PolicyError
 from ftpatch.plan.module.records import require_way
 from ftpatch.plan.module.stub import not_shown, require_direct
 from ftpatch.plan.notes import NO_FILTER
 from ftpatch.plan.plan import Callee
-from ftpatch.plan.request import EnableRequest
+from ftpatch.plan.request import Draft, EnableRequest
 from ftpatch.plan.stubasm import Stub
 from ftpatch.plan.stubasm.text import SITE, TARGET
 from ftpatch.plan.targets import READ
-from ftpatch.sites.scan import Scan
 
 OPS_SIZE = 256  # bytes of a patch's ops object, unless the kernel is seen to read further
 AGAINST = "--against VMLINUX, the kernel that will load it"
@@ -34,38 +32,22 @@ KERNEL_BOUND = (
 NO_OPS = "the sites run ftrace_caller with an ops object of their own that does nothing: no tracer ever sees them"
 
 
-def resolve_callee(scan: Scan, shape: Shape, request: EnableRequest, kernel: Image | None) -> Callee:
+def resolve_callee(draft: Draft, request: EnableRequest, modules: Modules, kernel: Image | None) -> Callee:
     """What the request's sites will call. Raises PolicyError or SelectionError where that cannot be."""
-    assembly = scan.arch.assembly
-    assert scan.arch.modules is not None and assembly is not None
-    _check_options(request, scan.image.path)
-    if request.stub is None:
-        return _called(scan, shape, request, kernel)
-    goes_on = TARGET in request.stub.symbols
-    if not goes_on and (request.hook or request.target):
-        raise PolicyError("the stub never goes on to its target", request.stub.path,
-                          found=f"--{'hook' if request.hook else 'target'}, but no `target` in the assembly",
+    stub, hook, target = request.stub, request.hook, request.target
+    _check_options(request, draft.scan.image.path)
+    if stub is None:
+        return _without_stub(draft, request, modules, kernel)
+    to_target = TARGET in stub.symbols
+    if not to_target and (hook or target):
+        assembly = draft.scan.arch.assembly
+        assert assembly is not None  # the stub was read by it
+        raise PolicyError("the stub never goes on to its target", stub.path,
+                          found=f"--{'hook' if hook else 'target'}, but no `target` in the assembly",
                           expected=f"{assembly.jump} or {assembly.call} target",
                           todo="leave the option out")  # fmt: skip
-    target = _called(scan, shape, request, kernel) if goes_on and not request.hook else None
-    return _stub(scan, shape, request, request.stub, target)
-
-
-def _called(scan: Scan, shape: Shape, request: EnableRequest, kernel: Image | None) -> Callee:
-    """What the request's sites would call without a stub of the user's own."""
-    arch = scan.arch
-    assert arch.modules is not None
-    if request.hook:
-        return _hook(arch.modules, shape, request.hook)
-    name = request.target or arch.entries[0]
-    if name not in arch.entries:
-        raise PolicyError("not a target for a module's sites", f"--target {name}",
-                          expected=" or ".join(arch.entries),
-                          todo="--hook calls a C function, --stub-asm a stub of your own")  # fmt: skip
-    # A module cannot name the kernel's entry, which is not exported: it goes through the loader's jump, or knows where.
-    if arch.modules.trampolines:
-        return _jump(scan.image, arch.modules, shape, name, kernel)
-    return _own(scan.image, name, kernel)
+    entry = _without_stub(draft, request, modules, kernel) if to_target and not hook else None
+    return _stub(draft, request, stub, entry)
 
 
 def _check_options(request: EnableRequest, path: str) -> None:
@@ -81,15 +63,29 @@ def _check_options(request: EnableRequest, path: str) -> None:
         raise PolicyError("--target and --hook exclude each other", path)
 
 
-def _stub(scan: Scan, shape: Shape, request: EnableRequest, stub: Stub, target: Callee | None) -> Callee:
-    """A stub of the user's own, which may go on to a hook or, by `target`, to one of the kernel's entries."""
-    arch = scan.arch
+def _without_stub(draft: Draft, request: EnableRequest, modules: Modules, kernel: Image | None) -> Callee:
+    """What the request's sites would call without a user's stub: a hook, or one of the kernel's entries."""
+    if request.hook:
+        names = (("hook", request.hook), *((("toc", modules.toc),) if modules.toc else ()))
+        return Callee(f"hook {request.hook}", modules.hook(draft.shape.out_of_line), names=names)
+    entries = draft.scan.arch.entries
+    name = request.target or entries[0]
+    if name not in entries:
+        raise PolicyError("not a target for a module's sites", f"--target {name}", expected=" or ".join(entries),
+                          todo="--hook calls a C function, --stub-asm a stub of your own")  # fmt: skip
+    # A module cannot name the kernel's entry, which is not exported: it goes through the loader's jump, or knows where.
+    return _jump(draft, modules, name, kernel) if modules.trampolines else _own(draft.scan.image, name, kernel)
+
+
+def _stub(draft: Draft, request: EnableRequest, stub: Stub, target: Callee | None) -> Callee:
+    """A stub of the user's own, which may branch on to a hook or, by `target`, to one of the kernel's entries."""
+    arch, image = draft.scan.arch, draft.scan.image
     entry, ops_size = (target.name, target.ops_size) if target else ("", 0)
     known = {SITE, *([TARGET] if target else [])}
     names = {role: request.hook if role == TARGET else role for role in sorted(stub.symbols - known)}
-    inside = {role for role, name in names.items() if (existing_symbol(scan.image, name) or (0, 0))[1]}
-    require_direct(arch, stub, frozenset(names) - inside, entry, ops_size)
-    reason = not_shown(arch, stub, shape.out_of_line, entry)
+    outside = frozenset(role for role, name in names.items() if image.symbols.defined(name) is None)
+    require_direct(arch, stub, outside, entry, ops_size)
+    reason = not_shown(arch, stub, draft.shape.out_of_line, entry)
     if reason and not request.force_target:
         raise PolicyError("the stub does not behave as a trampoline for patch sites", stub.path, found=reason,
                           expected=arch.contract, todo="--force-target takes it nevertheless")  # fmt: skip
@@ -102,14 +98,9 @@ def _stub(scan: Scan, shape: Shape, request: EnableRequest, stub: Stub, target: 
     )  # fmt: skip
 
 
-def _hook(modules: Modules, shape: Shape, hook: str) -> Callee:
-    """A stub that keeps the contract of a site and calls a C function."""
-    names = (("hook", hook), *((("toc", modules.toc),) if modules.toc else ()))
-    return Callee(f"hook {hook}", modules.hook(shape.out_of_line), names=names)
-
-
-def _jump(image: Image, modules: Modules, shape: Shape, name: str, kernel: Image | None) -> Callee:
+def _jump(draft: Draft, modules: Modules, name: str, kernel: Image | None) -> Callee:
     """The loader's jump, whose section the module must have."""
+    image = draft.scan.image
     if not image.sections_named(modules.trampolines[0]):
         raise PolicyError("the module has no section for the loader's jump", image.path,
                           found=f"no {modules.trampolines[0]}", expected="a module linked with the kernel's module.lds",
@@ -121,63 +112,43 @@ def _jump(image: Image, modules: Modules, shape: Shape, name: str, kernel: Image
                           found="no kernel to look at" if kernel is None else f"no {name} in the kernel",
                           expected="a kernel with several entries",
                           todo=AGAINST if kernel is None else f"--target {image.arch.entries[0]}")  # fmt: skip
-    size, notes = 0, (NO_FILTER,)
-    if shape.literal is not None:
-        # Without a kernel to look at: room for the largest ops that any is known to read.
-        entry = _entry(kernel, name) if kernel is not None else Entry(True)
-        size, notes = max(OPS_SIZE, entry.direct_call + 8), (NO_OPS,)
-    return Callee(name, None, number * modules.jump, ops_size=size, notes=notes)
+    if draft.shape.literal is None:
+        return Callee(name, None, number * modules.jump, notes=(NO_FILTER,))
+    # Without a kernel to look at: room for the largest ops that any is known to read.
+    va = kernel.symbols.value(name) if kernel is not None else None
+    read_at = _entry(kernel, va).direct_call if kernel is not None and va is not None else 0
+    return Callee(name, None, number * modules.jump, ops_size=max(OPS_SIZE, read_at + 8), notes=(NO_OPS,))
 
 
 def _own(image: Image, name: str, kernel: Image | None) -> Callee:
     """A trampoline with constants that are read from the kernel."""
-    from ftpatch.elf.identity import build_id
-
     if kernel is None:
         raise PolicyError(f"{name} cannot be named in a module of this machine", image.path,
                           found="no kernel to take its address from", expected=AGAINST,
                           todo="--hook SYMBOL works without one")  # fmt: skip
     far, target = image.arch.far, kernel.symbols.value(name)
-    own, toc = kernel.symbols.value(image.arch.entries[0]), kernel.symbols.value(far.toc if far else "")
-    if far is None or target is None or own is None or toc is None:
+    toc = kernel.symbols.value(far.toc) if far else None
+    if far is None or target is None or toc is None or kernel.symbols.value(image.arch.entries[0]) is None:
         raise PolicyError(f"the kernel has no {name if target is None else 'TOC'}", kernel.path,
                           expected="a vmlinux with its symbols and a function tracer")  # fmt: skip
-    entry = _entry(kernel, name)
-    kernel_toc = entry.kernel_toc
-    if kernel_toc is None or abs(target - toc) >= far.reach:
-        raise PolicyError("the kernel's trampoline is not understood", kernel.path,
-                          found="no load of the kernel's TOC in it" if kernel_toc is None
-                          else "too far from the TOC")  # fmt: skip
-    words = far.stub(target, toc, kernel_toc)
+    entry = _entry(kernel, target)
+    if entry.kernel_toc is None or abs(target - toc) >= far.reach:
+        why = "no load of the kernel's TOC in it" if entry.kernel_toc is None else "too far from the TOC"
+        raise PolicyError("the kernel's trampoline is not understood", kernel.path, found=why)
+    words = far.stub(target, toc, entry.kernel_toc)
     size = max(OPS_SIZE, entry.direct_call + 8) if entry.literal else 0
     bound = KERNEL_BOUND.format(build_id=build_id(kernel) or "none")
     return Callee(name, Code(tuple(words.tolist())), ops_size=size, notes=(bound, NO_OPS if size else NO_FILTER))
 
 
-def _entry(kernel: Image, name: str) -> Entry:
-    """What the kernel's entry reads; an entry that only leads on is read where it leads."""
-    va = kernel.symbols.value(name)
-    return kernel.arch.read_entry(kernel.code(va, READ)) if va is not None else Entry(False)
+def _entry(kernel: Image, va: int) -> Entry:
+    """What the kernel's entry at va reads."""
+    return kernel.arch.read_entry(kernel.code(va, READ))
 
 
 def existing_symbol(image: Image, name: str) -> tuple[int, int] | None:
     """(row, section) of a symbol that the module has: its own definition before an undefined one; section 0 there."""
-    symbols = image.symbols
-    row = symbols.defined(name)
-    if row is None:
-        rows = symbols.rows_named(name)
-        return (int(rows[0]), 0) if len(rows) else None
-    return row, int(symbols.shndx[row])
-
-
-def require_usable(image: Image, row: int, name: str, init_only: bool, option: str, called: bool) -> None:
-    """Refuse a symbol of this module that is to be called and no function, or that is freed while it is still used."""
-    symbols, sec = image.symbols, int(image.symbols.shndx[row])
-    what, where = "hook" if option == "--hook" else "symbol", f"{option} {name}"
-    if called and (sec <= 0 or int(symbols.type[row]) not in (t.STT_FUNC, 0) or not image.executable[sec]):
-        raise SelectionError(f"the {what} is no function", where,
-                             found=f"symbol type {int(symbols.type[row])} in section {sec}",
-                             expected="code")  # fmt: skip
-    if 0 < sec < len(image.names) and image.names[sec].startswith(".init") and not init_only:
-        raise PolicyError(f"the {what} is init text, which is freed once the module runs", where,
-                          found="chosen sites outside init text", expected=f"a {what} that stays")  # fmt: skip
+    row, rows = image.symbols.defined(name), image.symbols.rows_named(name)
+    if row is not None:
+        return row, int(image.symbols.shndx[row])
+    return (int(rows[0]), 0) if len(rows) else None

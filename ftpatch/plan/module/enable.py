@@ -16,9 +16,10 @@ from ftpatch.kernel.modinfo import kernel_spelling
 from ftpatch.kernel.module import Module
 from ftpatch.kernel.module_load import Check, preflight, reach
 from ftpatch.plan import notes, refusals
-from ftpatch.plan.module import build, callee
+from ftpatch.plan.module.build import OPS, Builder
+from ftpatch.plan.module.callee import resolve_callee
 from ftpatch.plan.module.records import CUT, KEPT, cut_records, edits_of
-from ftpatch.plan.plan import RECORD_OUTCOMES, Callee, Plan, PlanSummary
+from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.request import Against, Draft, EnableRequest, new_draft
 from ftpatch.plan.routes import no_calls
 from ftpatch.sites.scan import Scan
@@ -31,15 +32,15 @@ HOOK_CONTEXT = (
 
 def plan_module_enable(scan: Scan, request: EnableRequest) -> Plan:
     """Decide everything. Raises a PlanError, or an UnsupportedError where the layout cannot be enabled at all."""
-    draft = new_draft(scan, request)
-    module = Module(scan)
+    draft, module, modules = new_draft(scan, request), Module(scan), scan.arch.modules
+    assert modules is not None  # other machines were refused
     checks = _preflight(module, request.against)
     if refused := module_load.refusals(checks):
         raise PolicyError("the kernel would not load this module, or crash in it", scan.image.path,
                           found="; ".join(check.text for check in refused),
                           todo="--against the kernel that the module was built for")  # fmt: skip
     kernel = request.against.kernel
-    wanted = callee.resolve_callee(scan, draft.shape, request, kernel.image if kernel else None)
+    wanted = resolve_callee(draft, request, modules, kernel.image if kernel else None)
     refusals.refuse_wrong_states(draft)
     refusals.refuse_duplicate_records(draft)
     refusals.refuse_relocated(draft)
@@ -49,45 +50,39 @@ def plan_module_enable(scan: Scan, request: EnableRequest) -> Plan:
     refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused for a single site.
-    return _assemble(draft, request, module, wanted, checks)
+    lines = [HOOK_CONTEXT] if request.hook and request.stub is None else []
+    lines += [check.text for check in checks if check.verdict == "warning"]
+    builder = Builder(Editor(scan.image), module, modules, wanted, request.against)
+    return _assemble(draft, request, builder, lines)
 
 
 def _preflight(module: Module, against: Against) -> tuple[Check, ...]:
     """What can be told of the module before it is loaded, with the kernel or without."""
     if against.kernel is None:
         return (reach(module),)
-    names = [kernel_spelling(other.info.first("name") or "") for other in against.others]
-    known = {name: read_exports(other.image) for name, other in zip(names, against.others, strict=True)}
+    known = {kernel_spelling(other.info.first("name") or ""): read_exports(other.image) for other in against.others}
     return preflight(module, against.kernel, known)
 
 
-def _assemble(draft: Draft, request: EnableRequest, module: Module, wanted: Callee, checks: tuple[Check, ...]) -> Plan:
-    index, scan = draft.open(), draft.scan
+def _assemble(draft: Draft, request: EnableRequest, builder: Builder, more_notes: list[str]) -> Plan:
+    """The plan, after its changes were made in the builder's editor."""
+    index, scan, wanted, editor = draft.open(), draft.scan, builder.callee, builder.editor
     gone, n = draft.gone(index), len(index)
     # The branch word has distance 0 in the file: its relocation holds the target.
     words = np.empty((n, len(draft.shape.new)), dtype=np.uint32)
     words[:] = [word.bits for word in draft.shape.new]
-    editor, told = Editor(scan.image), list(wanted.notes)
-    calls: tuple[build.Call, ...] = ()
-    if n:
-        builder = build.Builder(editor, module, draft.shape, wanted, request.against)
-        calls = builder.build(index, words)
-        told += builder.notes
-        cut_records(editor, scan.records, gone)
-    told += [HOOK_CONTEXT] if request.hook and request.stub is None else []
-    told += [check.text for check in checks if check.verdict == "warning"]
-    if gone.any():
-        told.insert(0, notes.LEAVES_LIST)
-    way = "keep" if request.records == "keep" else "shrink"
+    calls = builder.build(draft.shape, index, words) if n else ()
+    cut_records(editor, scan.records, gone)
+    lines = ([notes.LEAVES_LIST] if gone.any() else []) + [*wanted.notes, *builder.notes, *more_notes]
+    way, why = ("keep", KEPT) if request.records == "keep" else ("shrink", CUT)
     kept = (f"records are kept, {KEPT}",) if way == "keep" and n else ()
-    ops = build.OPS if wanted.ops_size else None
-    left = np.where(scan.sites.row[index] >= 0, RECORD_OUTCOMES[way], "none")
+    ops = OPS if wanted.ops_size else None
     return Plan(
         verb="enable", scan=scan, chosen=request.chosen, reasons=draft.reasons, index=index, new_words=words,
-        slot_values=np.zeros(0, np.uint64), stub=tuple(call.stub for call in calls),
-        stub_why=tuple(call.why for call in calls),
-        record=tuple(left.tolist()), calls=no_calls(n), gone=gone, returned=index[:0],
-        summary=PlanSummary(way, KEPT if way == "keep" else CUT, wanted.name, None, ops, "literal" if ops else "none"),
-        edits=edits_of(editor), callee=wanted, notes=tuple(told) if n else (),
+        stub=tuple(call.stub for call in calls), stub_why=tuple(call.why for call in calls),
+        record=tuple(np.where(scan.sites.row[index] >= 0, RECORD_OUTCOMES[way], "none").tolist()), calls=no_calls(n),
+        gone=gone, returned=index[:0], slot_values=scan.records.value[:0],
+        summary=PlanSummary(way, why, wanted.name, None, ops, "literal" if ops else "none"),
+        edits=edits_of(editor), callee=wanted, notes=tuple(lines) if n else (),
         warnings=(*wanted.warnings, *notes.still_broken(scan, gone), *kept), forced_target=bool(wanted.warnings),
     )  # fmt: skip
