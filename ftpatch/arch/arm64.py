@@ -39,6 +39,9 @@ BTI_C = Word(0xD503_245F, text="bti c")
 MOV_X9_X30 = Word(0xAA1E_03E9, text="mov x9, x30")
 BL = Branch(Word(0x9400_0000, 0xFC00_0000, "bl"), 26)
 B = Branch(Word(0x1400_0000, 0xFC00_0000, "b"), 26)
+B_COND = Branch(Word(0x5400_0000, 0xFF00_0010, "b.cond"), 19, lsb=5)
+CBZ = Branch(Word(0x3400_0000, 0x7E00_0000, "cbz, cbnz"), 19, lsb=5)
+TBZ = Branch(Word(0x3600_0000, 0x7E00_0000, "tbz, tbnz"), 14, lsb=5)
 ADRP = Word(0x9000_0000, 0x9F00_0000, "adrp")
 ADD_IMM = Word(0x9100_0000, 0xFFC0_0000, "add Xd, Xn, #imm12")
 AND_LR_7 = Word(0x927D_F3C0, 0xFFFF_FFE0, "and Xd, x30, #~7")
@@ -75,17 +78,13 @@ def read_entry(words: U32) -> Entry:
 
     Source: arch/arm64/kernel/entry-ftrace.S, SYM_CODE_START(ftrace_caller) (Linux 6.12).
     """
-    at = 1 if len(words) and ANY_BTI.matches(words[:1])[0] else 0
-    if len(words) < at + 2 or not AND_LR_7.matches(words[at : at + 1])[0]:
+    at = int(ANY_BTI.matches(words[:1]).any())
+    register = int(words[at]) & 31 if len(words) > at else 0
+    if words[at : at + 2].tolist() != [AND_LR_7.bits | register, LDUR_16.bits | register << 5 | register]:
         return Entry(literal=False)
-    register = int(words[at]) & 31
-    if int(words[at + 1]) != LDUR_16.bits | register << 5 | register:
-        return Entry(literal=False)
-    direct = 0
-    for word in words[at + 2 : at + READ_AHEAD]:
-        if LDR_UIMM.matches(np.array([word], dtype=np.uint32))[0] and int(word) >> 5 & 31 == register:
-            direct = (int(word) >> 10 & 0xFFF) * 8
-            break
+    behind = words[at + 2 : at + READ_AHEAD]
+    loads = behind[LDR_UIMM.matches(behind) & (behind >> np.uint32(5) & np.uint32(31) == np.uint32(register))].tolist()
+    direct = (loads[0] >> 10 & 0xFFF) * 8 if loads else 0
     return Entry(literal=True, register=register, resume=4 * (at + 2), direct_call=direct)
 
 
@@ -163,29 +162,21 @@ def _leaves(word: int) -> bool:
 
 def _branch_targets(words: U32) -> set[int]:
     """Word indices that direct branches of the function go to."""
-    index = np.arange(len(words))
-    found: set[int] = set()
-    for mask, bits, shift, width in (
-        (0xFC00_0000, 0x1400_0000, 0, 26),  # b
-        (0xFF00_0010, 0x5400_0000, 5, 19),  # b.cond
-        (0x7E00_0000, 0x3400_0000, 5, 19),  # cbz, cbnz
-        (0x7E00_0000, 0x3600_0000, 5, 14),  # tbz, tbnz
-    ):
-        hit = (words & np.uint32(mask)) == np.uint32(bits)
-        field = (words[hit] >> np.uint32(shift)).astype(np.int64) & ((1 << width) - 1)
-        sign = 1 << width - 1
-        found.update((index[hit] + ((field ^ sign) - sign)).tolist())
-    return found
+    targets: set[int] = set()
+    for branch in (B, B_COND, CBZ, TBZ):
+        offset, distance = branch.find(words)
+        targets.update(((offset + distance) // 4).tolist())
+    return targets
 
 
 def set_pair(words: U32, va: int, pair: AddressPair, value: int) -> U32 | None:
     """The pair's two words forming `value` instead; None where that needs another page and the ADRP is shared."""
-    one, two = int(words[pair.first]), int(words[pair.second])
+    page, add = int(words[pair.first]), int(words[pair.second])
     if value >> 12 != pair.value >> 12:
         if not pair.private:
             return None
-        one = adrp(va + 4 * pair.first, value, pair.register)
-    return np.array([one, two & ~(0xFFF << 10) | (value & 0xFFF) << 10], dtype=np.uint32)
+        page = adrp(va + 4 * pair.first, value, pair.register)
+    return np.array([page, add & ~(0xFFF << 10) | (value & 0xFFF) << 10], dtype=np.uint32)
 
 
 # Source: Arm ARM (DDI 0487) B2.2.5, concurrent modification and execution of instructions.

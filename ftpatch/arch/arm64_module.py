@@ -58,13 +58,7 @@ def hook(out_of_line: bool) -> Code:
     return HOOK
 
 
-MODULES = Modules(
-    branch=R_AARCH64_CALL26,
-    trampolines=TRAMPOLINES,
-    jump=12,
-    ops_function=OPS_FUNCTION,
-    hook=hook,
-)
+MODULES = Modules(R_AARCH64_CALL26, TRAMPOLINES, jump=12, ops_function=OPS_FUNCTION, hook=hook)
 
 
 def stubs_for(info: U64, addend: I64, same_section: Mask) -> int:
@@ -75,24 +69,16 @@ def stubs_for(info: U64, addend: I64, same_section: Mask) -> int:
 
 
 LOADER = Loader(
-    calls=(R_AARCH64_JUMP26, R_AARCH64_CALL26),
-    stubs_for=stubs_for,
-    from_code_only=True,
-    init_apart=True,
-    always=(".plt", ".init.plt"),
-    traced=TRAMPOLINES,
-    stub=12,
-)
+    calls=(R_AARCH64_JUMP26, R_AARCH64_CALL26), stubs_for=stubs_for, from_code_only=True, init_apart=True,
+    always=(".plt", ".init.plt"), traced=TRAMPOLINES, stub=12,
+)  # fmt: skip
 
 ASSEMBLY = Assembly(
     keystone=("KS_ARCH_ARM64", "KS_MODE_LITTLE_ENDIAN"),
     comment=r"//.*|^\s*#.*",
     registers=r"[wx]\d+|w?sp|[wx]zr|lr|fp|[lra]s[lr]|ror|[su]xt[bhwx]|eq|ne|cs|hs|cc|lo|mi|pl|v[sc]|hi|ls|g[et]|l[et]"
     r"|al|j?c|j|(?:ish|osh|nsh)(?:ld|st)?|sy|ld|st|p(?:ld|st)l[123](?:keep|strm)|nzcv|daif(?:set|clr)?|\w+_el[0-3]",
-    branches=r"b|bl|b\.\w+|cbn?z|tbn?z",
-    jump="b",
-    call="bl",
-    jump_type=R_AARCH64_JUMP26,
+    branches=r"b|bl|b\.\w+|cbn?z|tbn?z", jump="b", call="bl", jump_type=R_AARCH64_JUMP26,
     leads=("adr", "ldr", "ldrsw"),
     hints={
         "bti": "hint #32", "bti c": "hint #34", "bti j": "hint #36", "bti jc": "hint #38", "xpaclri": "hint #7",

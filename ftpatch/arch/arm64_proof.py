@@ -10,21 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ftpatch.arch.proof_tables import (
-    CALL,
-    JUMP,
-    NONE,
-    AddressPairs,
-    Apply,
-    Link,
-    ProofTables,
-    Spot,
-    Stub,
-    Thunk,
-    pointer64,
-    relative32,
-    relative64,
-)
+from ftpatch.arch import proof_tables as t
 from ftpatch.arrays import I64, U8, U32
 
 BTI_C, RET, RET_X9 = 0xD503_245F, 0xD65F_03C0, 0xD65F_0120
@@ -36,7 +22,7 @@ APART = 32  # words that may lie between the two instructions that form an addre
 def branches(words: U32) -> tuple[U8, I64]:
     """b and bl: six bits, then the distance in words."""
     wide = words.astype(np.int64)
-    kind = np.where(wide >> 26 == 0b000101, JUMP, np.where(wide >> 26 == 0b100101, CALL, NONE))
+    kind = np.where(wide >> 26 == 0b000101, t.JUMP, np.where(wide >> 26 == 0b100101, t.CALL, t.NONE))
     return kind.astype(np.uint8), (((wide & 0x03FF_FFFF) ^ 0x0200_0000) - 0x0200_0000) * 4
 
 
@@ -54,16 +40,16 @@ def formed(adrp: int, add: int, va: int) -> int:
 
 def find_pairs(words: U32, va: int, value: int) -> list[tuple[int, int]]:
     """Word indices of every ADRP and ADD that form an address."""
-    found = []
+    pairs = []
     for first in np.flatnonzero((words & np.uint32(ADRP[0])) == np.uint32(ADRP[1])).tolist():
         register = int(words[first]) & 31
         for second in range(first + 1, min(first + APART, len(words))):
             word = int(words[second])
             if word & ADD[0] == ADD[1] and word >> 5 & 31 == register:
                 if formed(int(words[first]), word, va + 4 * first) == value:
-                    found.append((first, second))
+                    pairs.append((first, second))
                 break
-    return found
+    return pairs
 
 
 def same_else(old: tuple[int, int], new: tuple[int, int]) -> bool:
@@ -71,32 +57,32 @@ def same_else(old: tuple[int, int], new: tuple[int, int]) -> bool:
     return not (old[0] ^ new[0]) & (ADRP[0] | 31) and not (old[1] ^ new[1]) & 0xFFC0_03FF
 
 
-def thunk(words: Sequence[int], va: int) -> Thunk | None:
+def thunk(words: Sequence[int], va: int) -> t.Thunk | None:
     """[bti c]; adrp xN, ops; add xN, xN, #lo12; b into the kernel's entry"""
     if len(words) < 4 or words[1] & ADRP[0] != ADRP[1]:
         return None
     n = words[1] & 31
     kind, distance = branches(np.array(words[3:], dtype=np.uint32))
-    if words[2] & ADD[0] != ADD[1] or words[2] & 31 != n or words[2] >> 5 & 31 != n or kind[0] != JUMP:
+    if words[2] & ADD[0] != ADD[1] or words[2] & 31 != n or words[2] >> 5 & 31 != n or kind[0] != t.JUMP:
         return None
     fault = "" if words[0] == BTI_C else "by a thunk without a landing pad (bti c)"
     fault = fault or ("by a thunk whose adrp an erratum may hit" if va + 4 & 0xFFF in ERRATUM_843419 else "")
-    return Thunk(n, formed(words[1], words[2], va + 4), va + 12 + int(distance[0]), fault)
+    return t.Thunk(n, formed(words[1], words[2], va + 4), va + 12 + int(distance[0]), fault)
 
 
 # -- the module loader -------------------------------------------------------------------------------------------------
 
 
-def stub(va: int, target: int, toc: int | None) -> Stub:
+def stub(va: int, target: int, toc: int | None) -> t.Stub:
     pages = (target >> 12) - (va >> 12)
-    return Stub((
+    return t.Stub((
         0x9000_0010 | (pages & 3) << 29 | (pages >> 2 & 0x7FFFF) << 5,  # adrp x16, target
         0x9100_0210 | (target & 0xFFF) << 10,                           # add  x16, x16, #lo12
         0xD61F_0200,                                                    # br   x16
     ))  # fmt: skip
 
 
-def _branch26(link: Link, at: Spot) -> None:
+def _branch26(link: t.Link, at: t.Spot) -> None:
     """bl, b: over a stub where the target is out of reach."""
     distance = at.value - at.va
     if not -(1 << 27) <= distance < 1 << 27:
@@ -104,33 +90,33 @@ def _branch26(link: Link, at: Spot) -> None:
     at.put(at.word() & 0xFC00_0000 | distance >> 2 & 0x03FF_FFFF)
 
 
-def _branch(shift: int, width: int) -> Apply:
-    def apply(link: Link, at: Spot) -> None:
+def _branch(shift: int, width: int) -> t.Apply:
+    def apply(link: t.Link, at: t.Spot) -> None:
         mask = (1 << width) - 1 << shift
         at.put(at.word() & ~mask | at.value - at.va >> 2 << shift & mask)
 
     return apply
 
 
-def _adr(page: int) -> Apply:
-    def apply(link: Link, at: Spot) -> None:
+def _adr(page: int) -> t.Apply:
+    def apply(link: t.Link, at: t.Spot) -> None:
         distance = (at.value >> page) - (at.va >> page)
         at.put(at.word() & 0x9F00_001F | (distance & 3) << 29 | (distance >> 2 & 0x7FFFF) << 5)
 
     return apply
 
 
-def _lo12(scale: int) -> Callable[[Link, Spot], None]:
-    def apply(link: Link, at: Spot) -> None:
+def _lo12(scale: int) -> Callable[[t.Link, t.Spot], None]:
+    def apply(link: t.Link, at: t.Spot) -> None:
         at.put(at.word() & ~(0xFFF << 10) | (at.value & 0xFFF) >> scale << 10)
 
     return apply
 
 
-APPLY: dict[int, Apply] = {
-    257: pointer64,  # R_AARCH64_ABS64
-    260: relative64,  # PREL64
-    261: relative32,  # PREL32
+APPLY: dict[int, t.Apply] = {
+    257: t.pointer64,  # R_AARCH64_ABS64
+    260: t.relative64,  # PREL64
+    261: t.relative32,  # PREL32
     274: _adr(0),  # ADR_PREL_LO21
     275: _adr(12),  # ADR_PREL_PG_HI21
     276: _adr(12),  # ADR_PREL_PG_HI21_NC
@@ -146,9 +132,9 @@ APPLY: dict[int, Apply] = {
     299: _lo12(4),  # LDST128_ABS_LO12_NC
 }
 
-TABLES = ProofTables(
+TABLES = t.ProofTables(
     branches=branches,
-    mnemonics={JUMP: "b", CALL: "bl"},
+    mnemonics={t.JUMP: "b", t.CALL: "bl"},
     texts={0xD503_201F: "nop", 0xAA1E_03E9: "mov x9, x30", BTI_C: "bti c"},
     nop=0xD503_201F,
     ends=(RET, RET_X9),
@@ -162,5 +148,5 @@ TABLES = ProofTables(
     # An ADRP reaches from one to the other, as in a kernel.
     module_area=(0xFFFF_8000_0100_0000, 0xFFFF_8000_4100_0000),
     thunk=thunk,
-    address_pairs=AddressPairs(find_pairs, formed, same_else),
+    address_pairs=t.AddressPairs(find_pairs, formed, same_else),
 )

@@ -108,17 +108,13 @@ def read_entry(words: U32) -> Entry:
     Source: arch/powerpc/kernel/trace/ftrace_entry.S ftrace_regs_entry (Linux 6.12, 7.2).
     """
     words = words[:READ_AHEAD]
-    toc = words[LD_R2_R13.matches(words)]
-    kernel_toc = int(toc[0]) & 0xFFFC if len(toc) else None
-    loads = np.flatnonzero(LD_M16_R11.matches(words))
-    if not len(loads):
+    kernel_toc = next((word & 0xFFFC for word in words[LD_R2_R13.matches(words)].tolist()), None)
+    loads = np.flatnonzero(LD_M16_R11.matches(words)).tolist()
+    if not loads:
         return Entry(literal=False, kernel_toc=kernel_toc)
-    register = int(words[loads[0]]) >> 21 & 31
-    direct = 0
-    for word in words[loads[0] + 1 : loads[0] + 4]:
-        if int(word) & 0xFC1F_0003 == 0xE800_0000 | register << 16:  # ld rX,D(register)
-            direct = int(word) & 0xFFFC
-            break
+    near = words[loads[0] : loads[0] + 4].tolist()
+    load = 0xE800_0000 | (near[0] >> 21 & 31) << 16  # ld rX,D(the register that the ops are in)
+    direct = next((word & 0xFFFC for word in near[1:] if word & 0xFC1F_0003 == load), 0)
     return Entry(literal=True, direct_call=direct, kernel_toc=kernel_toc)
 
 
@@ -131,9 +127,8 @@ def far_stub(target: int, toc: int, kernel_toc: int) -> U32:
     distance = target - toc
     if not -0x8000_8000 <= distance < 0x7FFF_8000:
         raise AssertionError("a trampoline out of the TOC's reach was to be written")
-    high, low = (distance + 0x8000 >> 16) & 0xFFFF, distance & 0xFFFF
-    words = [LD_R12_R13.bits | kernel_toc, 0x3D8C_0000 | high, 0x398C_0000 | low, MTCTR_R12.bits, BCTR.bits]
-    return np.array(words, dtype=np.uint32)
+    addis, addi = 0x3D8C_0000 | distance + 0x8000 >> 16 & 0xFFFF, 0x398C_0000 | distance & 0xFFFF  # r12,r12,…
+    return np.array([LD_R12_R13.bits | kernel_toc, addis, addi, MTCTR_R12.bits, BCTR.bits], dtype=np.uint32)
 
 
 def site_stub(call: I64, back: I64) -> U32:
@@ -175,15 +170,15 @@ def runs_before(
     read(va, n): up to n instruction words at va; leads_to(va): the function behind a linker's branch stub. Calls are
     followed into the callees; indirect ones cannot be. A call may go to the local entry of `stop`.
     """
-    found, todo, why = {start, stop}, [start, *([stop] if len(read(stop, 1)) else [])], ""
+    functions, todo, why = {start, stop}, [start, *([stop] if len(read(stop, 1)) else [])], ""
     while todo:
         calls, jumps, reason = _calls(read, leads_to, todo.pop(), stop)
         why = why or reason
-        todo += [va for va in calls if va not in found]
-        found |= calls | jumps
+        todo += [va for va in calls if va not in functions]
+        functions |= calls | jumps
         if len(todo) > MAX_FUNCTIONS:
-            return found, "too many functions"
-    return found, why
+            return functions, "too many functions"
+    return functions, why
 
 
 LOCAL_ENTRY = 8  # bytes from the global to the local entry of a TOC function
@@ -255,24 +250,13 @@ ARCH = Arch(
     skips_zero=skips_zero,
     local_entry=local_entry,
     far=FarCalls(
-        stub=far_stub,
-        size=20,
-        reach=0x7FFF_8000,
-        areas=("ftrace_tramp_text", "ftrace_tramp_init"),
-        toc=".TOC.",
-        start="early_setup",
-        ready="setup_paca",
-        early=("early_setup", "initialise_paca", "fixup_boot_paca"),
+        stub=far_stub, size=20, reach=0x7FFF_8000, areas=("ftrace_tramp_text", "ftrace_tramp_init"), toc=".TOC.",
+        start="early_setup", ready="setup_paca", early=("early_setup", "initialise_paca", "fixup_boot_paca"),
         runs_before=runs_before,
     ),
     site_stub=SiteStub(
-        code=site_stub,
-        literal=8,
-        size=16,
-        call_at=4,
-        back_at=12,
-        text=("ftrace_ool_stub_text", "ftrace_ool_stub_text_end"),
-        init="ftrace_ool_stub_inittext",
+        code=site_stub, literal=8, size=16, call_at=4, back_at=12,
+        text=("ftrace_ool_stub_text", "ftrace_ool_stub_text_end"), init="ftrace_ool_stub_inittext",
         reserve_option="PPC_FTRACE_OUT_OF_LINE_NUM_RESERVE",
     ),
     loader=LOADER,
@@ -282,10 +266,8 @@ ARCH = Arch(
     dotted_names=True,  # arch/powerpc/kernel/module_64.c dedotify()
     boot="elf",
     layout_options=(  # arch/powerpc/Makefile
-        ("PPC_FTRACE_OUT_OF_LINE", ("ool", "ool-global")),
-        ("ARCH_USING_PATCHABLE_FUNCTION_ENTRY", ("pfe2",)),
-        ("MPROFILE_KERNEL", ("mprofile",)),
-        ("DYNAMIC_FTRACE", ("mcount",)),
+        ("PPC_FTRACE_OUT_OF_LINE", ("ool", "ool-global")), ("ARCH_USING_PATCHABLE_FUNCTION_ENTRY", ("pfe2",)),
+        ("MPROFILE_KERNEL", ("mprofile",)), ("DYNAMIC_FTRACE", ("mcount",)),
     ),
     max_offset=16,  # FTRACE_MCOUNT_MAX_OFFSET
     jumps=("b", "bl"),
@@ -293,4 +275,4 @@ ARCH = Arch(
     log=LOG,
     exchangeable=(NOP, Word(0x4800_0000, 0xFC00_0000, "b, bl")),  # Power ISA 3.1, book II, 1.8
     cache_line=128,
-)
+)  # fmt: skip

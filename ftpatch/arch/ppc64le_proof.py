@@ -10,19 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ftpatch.arch.proof_tables import (
-    CALL,
-    JUMP,
-    NONE,
-    Apply,
-    Link,
-    ProofTables,
-    Spot,
-    Stub,
-    pointer64,
-    relative32,
-    relative64,
-)
+from ftpatch.arch import proof_tables as t
 from ftpatch.arrays import I64, U8, U32
 
 NOP, BLR, BCTR, LD_R2_24 = 0x6000_0000, 0x4E80_0020, 0x4E80_0420, 0xE841_0018
@@ -35,7 +23,7 @@ def branches(words: U32) -> tuple[U8, I64]:
     """b and bl: opcode 18, relative; the lowest bit tells a call."""
     wide = words.astype(np.int64)
     relative = (wide >> 26 == 18) & (wide & 2 == 0)
-    kind = np.where(relative, np.where(wide & 1, CALL, JUMP), NONE)
+    kind = np.where(relative, np.where(wide & 1, t.CALL, t.JUMP), t.NONE)
     return kind.astype(np.uint8), ((wide & 0x03FF_FFFC) ^ 0x0200_0000) - 0x0200_0000
 
 
@@ -61,10 +49,10 @@ def far(words: Sequence[int]) -> tuple[int, int] | None:
 # -- the module loader -------------------------------------------------------------------------------------------------
 
 
-def stub(va: int, target: int, toc: int | None) -> Stub:
+def stub(va: int, target: int, toc: int | None) -> t.Stub:
     """struct ppc64_stub_entry: seven words of code, a magic number, the function's address."""
     to = va - (toc or 0)
-    return Stub((
+    return t.Stub((
         0x3D62_0000 | to + 0x8000 >> 16 & 0xFFFF,  # addis r11,r2,va@ha
         0x396B_0000 | to & 0xFFFF,                 # addi  r11,r11,va@l
         0xF841_0018,                               # std   r2,24(r1)
@@ -75,7 +63,7 @@ def stub(va: int, target: int, toc: int | None) -> Stub:
     ), pointer=32)  # fmt: skip
 
 
-def _rel24(link: Link, at: Spot) -> None:
+def _rel24(link: t.Link, at: t.Spot) -> None:
     """bl, b: to the local entry within the module; over a stub to what is outside, with the TOC loaded again."""
     word, to = at.word(), at.value + at.local
     if at.outside:
@@ -85,10 +73,10 @@ def _rel24(link: Link, at: Spot) -> None:
     at.put(word & 0xFC00_0003 | to - at.va & 0x03FF_FFFC)
 
 
-def _half(of: str, toc: bool, ds: bool = False) -> Apply:
+def _half(of: str, toc: bool, ds: bool = False) -> t.Apply:
     """A 16-bit field: low, high or high adjusted; relative to the TOC or to the place."""
 
-    def apply(link: Link, at: Spot) -> None:
+    def apply(link: t.Link, at: t.Spot) -> None:
         value = at.value - (link.toc or 0) if toc else at.value - at.va
         part = {"lo": value, "hi": value >> 16, "ha": value + 0x8000 >> 16}[of] & 0xFFFF
         old = int.from_bytes(at.content[at.off : at.off + 2], "little")
@@ -97,16 +85,16 @@ def _half(of: str, toc: bool, ds: bool = False) -> Apply:
     return apply
 
 
-def _toc(link: Link, at: Spot) -> None:
+def _toc(link: t.Link, at: t.Spot) -> None:
     at.put(link.toc or 0, 8)
     link.pointers[at.va] = link.toc or 0
 
 
-APPLY: dict[int, Apply] = {
+APPLY: dict[int, t.Apply] = {
     10: _rel24,  # R_PPC64_REL24
-    26: relative32,  # REL32
-    38: pointer64,  # ADDR64
-    44: relative64,  # REL64
+    26: t.relative32,  # REL32
+    38: t.pointer64,  # ADDR64
+    44: t.relative64,  # REL64
     47: _half("lo", True),  # TOC16
     48: _half("lo", True),  # TOC16_LO
     49: _half("hi", True),  # TOC16_HI
@@ -119,9 +107,9 @@ APPLY: dict[int, Apply] = {
     252: _half("ha", False),  # REL16_HA
 }
 
-TABLES = ProofTables(
+TABLES = t.ProofTables(
     branches=branches,
-    mnemonics={JUMP: "b", CALL: "bl"},
+    mnemonics={t.JUMP: "b", t.CALL: "bl"},
     texts={NOP: "nop", MFLR_R0: "mflr r0", MTLR_R0: "mtlr r0"},
     nop=NOP,
     ends=(BLR, BCTR),
