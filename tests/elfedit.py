@@ -37,7 +37,9 @@ SYM: Layout = {
     "st_name": (0, "I"), "st_info": (4, "B"), "st_other": (5, "B"), "st_shndx": (6, "H"), "st_value": (8, "Q"),
     "st_size": (16, "Q"),
 }  # fmt: skip
-RELA: Layout = {"r_offset": (0, "Q"), "r_info": (8, "Q"), "r_addend": (16, "Q")}
+RELA: Layout = {
+    "r_offset": (0, "Q"), "r_info": (8, "Q"), "r_type": (8, "I"), "r_sym": (12, "I"), "r_addend": (16, "Q"),
+}  # fmt: skip
 WORD: Layout = {"word": (0, "Q")}
 SHDR_SIZE, PHDR_SIZE, SYM_SIZE, RELA_SIZE = 64, 56, 24, 24
 SHT_RELA, SHT_NOBITS, SHT_RELR, ALLOC = 4, 8, 19, 2
@@ -45,10 +47,10 @@ ABS64 = 257  # R_AARCH64_ABS64
 
 
 class Elf:
-    """The bytes of a fixture and where its tables are; every change is one field."""
+    """The bytes of a fixture or another file, and where its tables are; every change is one field."""
 
-    def __init__(self, name: str) -> None:
-        self.raw: bytearray = bytearray(original(name))
+    def __init__(self, name: str | Path) -> None:
+        self.raw: bytearray = bytearray(original(name) if isinstance(name, str) else name.read_bytes())
 
     # -- one field ---------------------------------------------------------------------------------------------
 
@@ -136,6 +138,11 @@ class Elf:
 
     def words(self, pos: int, *values: int) -> Elf:
         struct.pack_into(f"<{len(values)}Q", self.raw, pos, *values)
+        return self
+
+    def poke(self, section: str, off: int, content: bytes) -> Elf:
+        pos = self.of_sec(section, "sh_offset") + off
+        self.raw[pos : pos + len(content)] = content
         return self
 
     def fill(self, section: str, byte: bytes) -> Elf:

@@ -7,7 +7,6 @@ import lzma
 import os
 import random
 import re
-import struct
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from elfedit import SHDR, SYM
+from elfedit import Elf as Edited
 from elfwriter import ALLOC, ET_REL, EXEC, LOCAL, MINI, RELA, SECTION, Elf, as_code, parsed, rela, written
 from limits import limited
 from test_module import Export, kernel
@@ -35,52 +36,6 @@ MINI_PPC = MINI.parent / "mini-ppc64le"
 ARM64, PPC64LE = MINI / "mini.ko", MINI_PPC / "mini.ko"
 SECONDS = 5
 NOP, RET, ABS64 = 0xD503201F, 0xD65F03C0, 257
-
-SH = {"sh_name": (0, "<I"), "sh_type": (4, "<I"), "sh_flags": (8, "<Q"), "sh_addr": (16, "<Q"), "sh_offset": (24, "<Q"),
-      "sh_size": (32, "<Q"), "sh_link": (40, "<I"), "sh_info": (44, "<I"), "sh_addralign": (48, "<Q"),
-      "sh_entsize": (56, "<Q")}  # fmt: skip
-ST = {"st_name": (0, "<I"), "st_info": (4, "<B"), "st_shndx": (6, "<H"), "st_value": (8, "<Q"), "st_size": (16, "<Q")}
-
-
-class Module:
-    """The bytes of a module, one field changed at a time; sections by name."""
-
-    def __init__(self, path: Path = ARM64) -> None:
-        self.raw = bytearray(path.read_bytes())
-        elf = parsed(bytes(self.raw))
-        self.shoff, self.n = elf["e_shoff"], elf.num_sections()
-        self.index = {section.name: sec for sec, section in enumerate(elf.iter_sections())}
-        self.place = {section.name: (section["sh_offset"], section["sh_size"]) for section in elf.iter_sections()}
-        self.symbols = {one.name: row for row, one in enumerate(elf.get_section_by_name(".symtab").iter_symbols())}
-
-    def sh(self, name: str, **fields: int) -> Module:
-        for field, value in fields.items():
-            at, kind = SH[field]
-            struct.pack_into(kind, self.raw, self.shoff + 64 * self.index[name] + at, value)
-        return self
-
-    def st(self, name: str, **fields: int) -> Module:
-        for field, value in fields.items():
-            at, kind = ST[field]
-            struct.pack_into(kind, self.raw, self.place[".symtab"][0] + 24 * self.symbols[name] + at, value)
-        return self
-
-    def rela(self, table: str, row: int, *, off: int | None = None, symbol: int | None = None, kind: int | None = None,
-             addend: int | None = None) -> Module:  # fmt: skip
-        at = self.place[table][0] + 24 * row
-        for where, form, value in (0, "<Q", off), (8, "<I", kind), (12, "<I", symbol), (16, "<q", addend):
-            if value is not None:
-                struct.pack_into(form, self.raw, at + where, value)
-        return self
-
-    def put(self, name: str, at: int, new: bytes) -> Module:
-        pos = self.place[name][0] + at
-        self.raw[pos : pos + len(new)] = new
-        return self
-
-    def header(self, at: int, kind: str, value: int) -> Module:
-        struct.pack_into(kind, self.raw, at, value)
-        return self
 
 
 # -- one command -------------------------------------------------------------------------------------------------------
@@ -126,7 +81,7 @@ class Case:
     """A defect; what `scan` answers (code 0: it reads the file), and what `enable` does."""
 
     id: str
-    change: Callable[[Module], Module]
+    change: Callable[[Edited], Edited]
     scan: tuple[int, str]
     enable: tuple[int, str]
     options: tuple[str, ...] = CHOICE
@@ -146,15 +101,15 @@ def both(code: int, message: str) -> tuple[tuple[int, str], tuple[int, str]]:
 
 
 CASES = [
-    Case("a relocation names a symbol that is not there", lambda m: m.rela(".rela.text", 0, symbol=999), FINE,
+    Case("a relocation names a symbol that is not there", lambda m: m.rela(".rela.text", 0, r_sym=999), FINE,
          (3, "M: section 2 .text: a relocation names no symbol of this file: found symbol 999, expected less than 46")),
-    Case("one of another section does", lambda m: m.rela(".rela.exit.text", 0, symbol=1 << 31), FINE,
+    Case("one of another section does", lambda m: m.rela(".rela.exit.text", 0, r_sym=1 << 31), FINE,
          (3, "M: section 7 .rela.exit.text: a relocation names no symbol of this file: found symbol 2147483648, "
              "expected less than 46")),
-    Case("a record does", lambda m: m.rela(".rela__patchable_function_entries", 0, symbol=46),
+    Case("a record does", lambda m: m.rela(".rela__patchable_function_entries", 0, r_sym=46),
          *both(3, "M: section 14 __patchable_function_entries: a record's relocation names no symbol of this file: "
                   "found symbol 46, expected less than 46")),
-    Case("a record names an undefined symbol", lambda m: m.rela(".rela__patchable_function_entries", 1, symbol=42),
+    Case("a record names an undefined symbol", lambda m: m.rela(".rela__patchable_function_entries", 1, r_sym=42),
          *both(3, "M: section 14 __patchable_function_entries: a record names a symbol that is not defined here: found "
                   "slot 1")),
     Case("relocations that link to themselves", lambda m: m.sh(".rela.text", sh_link=3), FINE,
@@ -193,42 +148,43 @@ CASES = [
          (3, "M: section .rela.text is 287 bytes long, which is no multiple of its 24-byte rows")),
     Case("rows of another size", lambda m: m.sh(".rela.exit.text", sh_entsize=16), FINE,
          (3, "M: section .rela.exit.text: wrong sh_entsize: found 16, expected 24")),
-    Case("records behind the section's slots", lambda m: m.rela(".rela__patchable_function_entries", 5, off=0x30),
+    Case("records behind the section's slots", lambda m: m.rela(".rela__patchable_function_entries", 5, r_offset=0x30),
          *both(3, "M: section 14 __patchable_function_entries: a record's relocation lies outside the section's "
                   "slots")),
-    Case("two records in a slot", lambda m: m.rela(".rela__patchable_function_entries", 5, off=0),
+    Case("two records in a slot", lambda m: m.rela(".rela__patchable_function_entries", 5, r_offset=0),
          *both(3, "M: section 14 __patchable_function_entries: a slot has two relocations: found slot 0")),
-    Case("a record of another type", lambda m: m.rela(".rela__patchable_function_entries", 0, kind=260),
+    Case("a record of another type", lambda m: m.rela(".rela__patchable_function_entries", 0, r_type=260),
          *both(3, "M: section 14 __patchable_function_entries: a record has a relocation of another type: found type "
                   "260, expected type 257, a 64-bit address")),
-    Case("a record of data", lambda m: m.rela(".rela__patchable_function_entries", 1, symbol=8, addend=0), FINE,
+    Case("a record of data", lambda m: m.rela(".rela__patchable_function_entries", 1, r_sym=8, r_addend=0), FINE,
          (5, "mini_work: the function has no patch site: found a symbol without record, expected a traceable function "
              "– it is notrace, assembly, or was dropped from the table")),
-    Case("a record of data, by its row", lambda m: m.rela(".rela__patchable_function_entries", 1, symbol=8, addend=0),
+    Case("a record of data, by its row", lambda m: m.rela(".rela__patchable_function_entries", 1, r_sym=8, r_addend=0),
          FINE, (5, "M: 1 of 1 chosen sites cannot be patched: found unnamed site (row 1, .rodata+0x8): the record "
                    f"points outside the text of this file{ALL_OR_NONE}"), ("--func", "row:1")),
-    Case("a relocation on the site", lambda m: m.rela(".rela.text", 3, off=0x5C), FINE,
+    Case("a relocation on the site", lambda m: m.rela(".rela.text", 3, r_offset=0x5C), FINE,
          (5, f"{NONE}a relocation writes into its words{ALL_OR_NONE}")),
-    Case("a wide relocation that ends in the site", lambda m: m.rela(".rela.text", 3, off=0x52, kind=257), FINE,
+    Case("a wide relocation that ends in the site", lambda m: m.rela(".rela.text", 3, r_offset=0x52, r_type=257), FINE,
          (5, f"{NONE}a relocation writes into its words{ALL_OR_NONE}")),
-    Case("a narrow one that ends before it", lambda m: m.rela(".rela.text", 3, off=0x54, kind=275), FINE, FINE, HOOKED),
-    Case("a relocation on the ops literal", lambda m: m.rela(".rela.text", 3, off=0x54, kind=275), FINE,
+    Case("a narrow one that ends before it", lambda m: m.rela(".rela.text", 3, r_offset=0x54, r_type=275), FINE, FINE,
+         HOOKED),
+    Case("a relocation on the ops literal", lambda m: m.rela(".rela.text", 3, r_offset=0x54, r_type=275), FINE,
          (5, f"{NONE}its ops literal at .text+0x50 has a relocation{ALL_OR_NONE}")),
-    Case("something in the ops literal", lambda m: m.put(".text", 0x50, b"\0\0\0\0"), FINE,
+    Case("something in the ops literal", lambda m: m.poke(".text", 0x50, b"\0\0\0\0"), FINE,
          (5, f"{NONE}its ops literal at .text+0x50 is not empty{ALL_OR_NONE}")),
     Case("text that is not aligned", lambda m: m.sh(".text", sh_addralign=4), FINE,
          (5, f"{NONE}its ops literal at .text+0x50 is not 8-byte aligned{ALL_OR_NONE}")),
-    Case("a relocation beyond 2⁶³", lambda m: m.rela(".rela.text", 0, off=(1 << 64) - 8), FINE, FINE),
-    Case("relocations that do nothing, anywhere", lambda m: m.rela(".rela__patchable_function_entries", 2, kind=0,
-                                                                   off=0xFFFF_FFFF_FFFF), FINE, FINE),
+    Case("a relocation beyond 2⁶³", lambda m: m.rela(".rela.text", 0, r_offset=(1 << 64) - 8), FINE, FINE),
+    Case("relocations that do nothing, anywhere", lambda m: m.rela(".rela__patchable_function_entries", 2, r_type=0,
+                                                                   r_offset=0xFFFF_FFFF_FFFF), FINE, FINE),
     Case("no symbol table", lambda m: m.sh(".symtab", sh_type=1),
          *both(3, "M: section 14 __patchable_function_entries: a record's relocation names no symbol of this file: "
                   "found symbol 3, expected less than 0")),
-    Case("a symbol's name outside the strings", lambda m: m.st("state", st_name=0xE2), FINE,
+    Case("a symbol's name outside the strings", lambda m: m.sym("state", st_name=0xE2), FINE,
          (3, "M: .symtab: a symbol's name lies outside the string table: found symbol 25, expected less than 0xe2")),
-    Case("a symbol of a section that is not there", lambda m: m.st("state", st_shndx=23), FINE,
+    Case("a symbol of a section that is not there", lambda m: m.sym("state", st_shndx=23), FINE,
          (3, "M: .symtab: a symbol lies in no section of the file: found symbol 25, expected a section below 23")),
-    Case("a symbol of a wide number without a table", lambda m: m.st("state", st_shndx=0xFFFF),
+    Case("a symbol of a wide number without a table", lambda m: m.sym("state", st_shndx=0xFFFF),
          *both(3, "M: symbols use SHN_XINDEX but there is no SHT_SYMTAB_SHNDX table for them")),
     Case("an alignment of 2⁶³", lambda m: m.sh(".strtab", sh_addralign=1 << 63), FINE,
          (3, "M: section 21 .strtab must move, and cannot be aligned: found 0x8000000000000000, expected a power of "
@@ -236,19 +192,19 @@ CASES = [
     Case("an alignment of 3", lambda m: m.sh(".rela.text", sh_addralign=3), FINE,
          (3, "M: section 3 .rela.text must move, and cannot be aligned: found 0x3, expected a power of two up to "
              "0x10000")),
-    Case("65,535 sections", lambda m: m.header(60, "<H", 0xFFFF),
+    Case("65,535 sections", lambda m: m.ehdr(e_shnum=0xFFFF),
          *both(3, "M: section header table lies outside the file: found bytes 0xdc0..0x400d80, expected at most 0x1380 "
                   f"{OUTSIDE}")),
-    Case("2⁶⁰ sections", lambda m: m.header(60, "<H", 0).header(0xDC0 + 32, "<Q", 1 << 60),
+    Case("2⁶⁰ sections", lambda m: m.ehdr(e_shnum=0).put(SHDR, 0xDC0, "sh_size", 1 << 60),
          *both(3, "M: section header table lies outside the file: found bytes 0xdc0..0x40000000000000dc0, expected "
                   f"at most 0x1380 {OUTSIDE}")),
-    Case("no sections", lambda m: m.header(60, "<H", 0),
+    Case("no sections", lambda m: m.ehdr(e_shnum=0),
          *both(3, "M: e_shstrndx names no string table: found section 22 of 0")),
-    Case("names without an end", lambda m: m.put(".shstrtab", 0xDC, b"x"), FINE, FINE),
-    Case("ppc64le: a relocation on the site", lambda m: m.rela(".rela.text", 14, off=0x90), FINE,
+    Case("names without an end", lambda m: m.poke(".shstrtab", 0xDC, b"x"), FINE, FINE),
+    Case("ppc64le: a relocation on the site", lambda m: m.rela(".rela.text", 14, r_offset=0x90), FINE,
          (5, "M: 1 of 1 chosen sites cannot be patched: found mini_work (row 6, .text+0x90): a relocation writes into "
              f"its words{ALL_OR_NONE}"), HOOKED, PPC64LE),
-    Case("ppc64le: a pointer that ends in it", lambda m: m.rela(".rela.text", 14, off=0x8C, kind=38), FINE,
+    Case("ppc64le: a pointer that ends in it", lambda m: m.rela(".rela.text", 14, r_offset=0x8C, r_type=38), FINE,
          (5, "M: 1 of 1 chosen sites cannot be patched: found mini_work (row 6, .text+0x90): a relocation writes into "
              f"its words{ALL_OR_NONE}"), HOOKED, PPC64LE),
 ]  # fmt: skip
@@ -256,7 +212,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_a_defect_is_named_in_one_line(command: Command, case: Case) -> None:
-    content = case.change(Module(case.path)).raw
+    content = case.change(Edited(case.path)).raw
     assert command(content, "scan") == case.scan
     assert command(content, "enable", *case.options) == case.enable
 
@@ -264,7 +220,7 @@ def test_a_defect_is_named_in_one_line(command: Command, case: Case) -> None:
 def test_a_scan_of_a_patched_module_names_a_relocation_without_a_symbol(command: Command, tmp_path: Path) -> None:
     """Only there does a scan look who is called; it was an IndexError."""
     assert command(ARM64.read_bytes(), "enable", *HOOKED) == (0, "")
-    patched = Module(tmp_path / "out.ko").rela(".rela.text", 0, symbol=1000).raw
+    patched = Edited(tmp_path / "out.ko").rela(".rela.text", 0, r_sym=1000).raw
     message = "M: section 2 .text: a relocation names no symbol of this file: found symbol 1000, expected less than 47"
     assert command(patched, "enable", "--func", "mini_util", "--hook", "_printk") == (3, message)
     (tmp_path / "out.ko").unlink(missing_ok=True)
@@ -439,7 +395,7 @@ class Job:
 
     def head(self, name: str, field: str) -> int:
         elf = parsed(self.good)
-        return int(elf["e_shoff"]) + 64 * int(elf.get_section_index(name)) + SH[field][0]
+        return int(elf["e_shoff"]) + 64 * int(elf.get_section_index(name)) + SHDR[field][0]
 
     def row(self, table: str, number: int, at: int) -> int:
         """Position in a row of relocations, counted from the end where negative."""
@@ -449,7 +405,7 @@ class Job:
     def symbol(self, name: str, field: str) -> int:
         symbols = list(parsed(self.good).get_section_by_name(".symtab").iter_symbols())
         row = next(row for row, one in enumerate(symbols) if one.name == name)
-        return self.position(".symtab", 24 * row + ST[field][0])
+        return self.position(".symtab", 24 * row + SYM[field][0])
 
 
 def job(path: Path, *func: str, **request: Any) -> Job:
@@ -562,7 +518,7 @@ def test_what_following_cannot_find_is_names_sizes_and_gaps(tmp_path: Path, monk
                 continue
             if at >= elf["e_shoff"]:
                 field = (at - elf["e_shoff"]) % 64
-                missed.add(next(key for key, (low, _) in reversed(SH.items()) if low <= field))
+                missed.add(next(key for key, (low, _) in reversed(SHDR.items()) if low <= field))
                 continue
             if not made.good[at & ~3 : (at & ~3) + 4].strip(b"\0") and name == "ppc":
                 missed.add("a gap")  # between the code of a section and its stubs

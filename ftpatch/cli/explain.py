@@ -72,12 +72,10 @@ def command(given: ExplainOptions, reports: Reports) -> int:
 
 def _read(log: str) -> str:
     """The text of a log, as far as it is read."""
+    if log == "-" and sys.stdin is None:
+        raise InputError("the log cannot be read: there is no standard input", log)
     try:
-        if log == "-":
-            if sys.stdin is None:
-                raise InputError("the log cannot be read: there is no standard input", log)
-            return sys.stdin.buffer.read(MAX_SPLAT).decode("utf-8", "replace")
-        with open(log, "rb") as file:
-            return file.read(MAX_SPLAT).decode("utf-8", "replace")
+        with click.open_file(log, "rb") as file:
+            return str(file.read(MAX_SPLAT), "utf-8", "replace")
     except OSError as error:
         raise InputError("the log cannot be read", log, found=error.strerror or str(error)) from None

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from ftpatch.container import envelope
-from ftpatch.container.pack import wrap
+from ftpatch.container.pack import Buffer, wrap
 from ftpatch.container.wrappings import WRAPPINGS, wrapping_for
-from ftpatch.document.journal import Edit, Journal
+from ftpatch.document.journal import Journal
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ApplyError, FtpatchError, InputError, PlanError, UsageError
@@ -29,8 +27,6 @@ from ftpatch.journal.read import read_journal
 from ftpatch.trees import SILENT, Watch
 from ftpatch.write import contents, files, paths
 from ftpatch.write.system import Note
-
-Pieces = Sequence[memoryview]
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def restore(request: RestoreRequest, watch: Watch = SILENT) -> Restored:
     _ = image.arch  # what no machine here is for is refused before anything in it is judged
     repacked = _require_written_by(journal, image)
     elf = _reversed(journal, image)
-    content = [*elf, memoryview(journal.cut)] if journal.cut else elf
+    content = elf + journal.cut if journal.cut else elf
     if _sha256(content) != journal.plain_sha256:
         raise _unsound(journal, "bytes of another file")
     # Content that is right is packed: for the name, or as it was, and then byte for byte.
@@ -107,7 +103,7 @@ def _require_written_by(journal: Journal, image: Image) -> bool:
         return False
     data = image.data.data
     plain = image.wrapping == "none"
-    elf = image.sha256 if plain and not image.trailer else _sha256([data])
+    elf = image.sha256 if plain and not image.trailer else _sha256(data)
     if elf == journal.output.elf_sha256:
         if _added(journal, image):
             return True
@@ -115,7 +111,7 @@ def _require_written_by(journal: Journal, image: Image) -> bool:
                         found=f"a signature of {len(image.trailer)} bytes", expected="what the patch left",
                         todo="restore takes the file as the patch wrote it")  # fmt: skip
     # Somebody who restores twice, or gives the files in the wrong order, is told so.
-    whole = image.sha256 if plain else _sha256([data, memoryview(image.trailer)])
+    whole = image.sha256 if plain else _sha256(b"".join((data, image.trailer)))
     if journal.sha256 == image.sha256 or journal.plain_sha256 == whole:
         raise PlanError("is what the journal's patch started from", image.path, todo="there is nothing to undo")
     raise _another(journal, image, data)
@@ -138,23 +134,16 @@ def _another(journal: Journal, image: Image, data: memoryview) -> PlanError:
 # -- old bytes -------------------------------------------------------------------------------------------------
 
 
-def _reversed(journal: Journal, image: Image) -> list[memoryview]:
-    """The ELF file that was patched, in pieces: views of the patched one, and copies around edits."""
-    data, size = image.data.data, journal.size
+def _reversed(journal: Journal, image: Image) -> bytearray:
+    """The ELF file that was patched: a copy of the patched one, with every `old` where its `new` is."""
     if not _added(journal, image):
-        raise _unsound(journal, f"other bytes behind {size:#x}")
-    pieces, at = [], 0
-    for run in _runs(journal.edits):
-        start, end = run[0].pos, run[-1].pos + len(run[-1].old)
-        chunk = bytearray(data[start:end])
-        for pos, old, new, _ in run:
-            here = slice(pos - start, pos - start + len(new))
-            if chunk[here] != new:
-                raise _unsound(journal, f"other bytes at {pos:#x}")
-            chunk[here] = old
-        pieces += [data[at:start], memoryview(chunk)]
-        at = end
-    return [piece for piece in (*pieces, data[at:size]) if len(piece)]
+        raise _unsound(journal, f"other bytes behind {journal.size:#x}")
+    elf = bytearray(image.data[: journal.size].data)
+    for pos, old, new, _ in journal.edits:
+        if elf[pos : pos + len(new)] != new:
+            raise _unsound(journal, f"other bytes at {pos:#x}")
+        elf[pos : pos + len(new)] = old
+    return elf
 
 
 def _added(journal: Journal, image: Image) -> bool:
@@ -166,62 +155,46 @@ def _added(journal: Journal, image: Image) -> bool:
     return image.data[journal.size :].tobytes() + image.trailer == added
 
 
-def _runs(edits: list[Edit]) -> list[list[Edit]]:
-    """The edits, neighbours in one list where little lies between them."""
-    pos = np.array([edit.pos for edit in edits], dtype=np.int64)
-    cuts = [0, *(np.flatnonzero(np.diff(pos) > contents.GAP) + 1).tolist(), len(edits)]
-    return [edits[first:last] for first, last in pairwise(cuts) if first < last]
-
-
 def _unsound(journal: Journal, found: str) -> PlanError:
     return PlanError("the journal does not give back what was patched", journal.path, found=found,
                      expected="what its sha256 say", todo="the journal was changed since it was written")  # fmt: skip
 
 
-def _sha256(pieces: Pieces) -> str:
-    made = hashlib.sha256()
-    for piece in pieces:
-        made.update(piece)
-    return made.hexdigest()
+def _sha256(data: Buffer) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 # -- is this the file that was patched? --------------------------------------------------------------------------
 
 
-def _packed(journal: Journal, content: Pieces, wrapping: str, out: str) -> Pieces:
+def _packed(journal: Journal, content: bytearray, wrapping: str, out: str) -> Buffer:
     """The file to write. Raises PlanError where it is to be the very file that was patched, and is not."""
-    if wrapping == journal.wrapping == "none":
+    if wrapping != journal.wrapping:
+        return content if wrapping == "none" else wrap(wrapping, content)
+    if wrapping == "none":
         if journal.sha256 != journal.plain_sha256:
             raise _unsound(journal, "two sha256 of one file")
         return content
-    if wrapping != journal.wrapping:
-        return content if wrapping == "none" else [memoryview(wrap(wrapping, b"".join(content)))]
     if journal.encoder is None:
-        packed = memoryview(journal.original)
-        if _sha256([packed]) != journal.sha256:
+        if _sha256(journal.original) != journal.sha256:
             raise _unsound(journal, "another file as its original")
-        return [packed]
-    packed = memoryview(wrap(wrapping, b"".join(content), journal.encoder))
-    if _sha256([packed]) != journal.sha256:
-        name = WRAPPINGS[wrapping].name
-        raise PlanError(f"its {name} cannot be made again here", out,
+        return journal.original
+    packed = wrap(wrapping, content, journal.encoder)
+    if _sha256(packed) != journal.sha256:
+        raise PlanError(f"its {WRAPPINGS[wrapping].name} cannot be made again here", out,
                         found=f"other bytes from encoder {journal.encoder}", expected=f"sha256 {journal.sha256[:16]}…",
                         todo="the library has another version; -o OUT.ko gives the content uncompressed")  # fmt: skip
-    return [packed]
+    return packed
 
 
-def _write(done: Restored, packed: Pieces, max_size: int | None, note: Note) -> None:
+def _write(done: Restored, packed: Buffer, max_size: int | None, note: Note) -> None:
     """The file, checked before it gets its name."""
     path = os.path.realpath(done.path)
     with ExitStack() as stack:
         in_place = path == os.path.realpath(done.image.path)
         check = stack.enter_context(files.own_input(done.image, note)) if in_place else lambda: None
         new = stack.enter_context(files.whole_file(path, done.image.mode, note))
-        at, placed = 0, []
-        for piece in packed:
-            placed.append((at, np.frombuffer(piece, dtype=np.uint8)))
-            at += len(piece)
-        contents.write_pieces(new.fd, placed)
+        contents.write_pieces(new.fd, [(0, np.frombuffer(packed, dtype=np.uint8))])
 
         # From here on the result is only read.
         _check(done, new.readable, max_size)
@@ -234,9 +207,8 @@ def _check(done: Restored, written: str, max_size: int | None) -> None:
     """Refuse a written file that is not what it was to be, or does not hold what it was to hold."""
     try:
         result = envelope.open_elf(written, max_size)
-        content = [result.data.data, memoryview(result.trailer)]
-        as_meant = _sha256([result.raw.data]) == done.sha256
-        if as_meant and (result.wrapping == "none" or _sha256(content) == done.journal.plain_sha256):
+        content = b"" if result.wrapping == "none" else b"".join((result.data.data, result.trailer))
+        if _sha256(result.raw.data) == done.sha256 and (not content or _sha256(content) == done.journal.plain_sha256):
             return
         what = "other bytes"
     except FtpatchError as error:
@@ -244,7 +216,7 @@ def _check(done: Restored, written: str, max_size: int | None) -> None:
     # Whose fault is it? The journal's own copy, an input that somebody wrote to meanwhile, or this program.
     if done.same and done.journal.encoder is None:
         raise _unsound(done.journal, f"an original with {what}")
-    if _sha256([done.image.raw.data]) != done.image.sha256:
+    if _sha256(done.image.raw.data) != done.image.sha256:
         raise InputError("the input changed while it was read", done.image.path, todo="nothing was written; run again")
     raise ApplyError("self-check failed: the result is not what was patched", done.path, found=what,
                      todo="the output was not kept; please report this")  # fmt: skip
