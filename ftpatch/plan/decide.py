@@ -16,8 +16,6 @@ from ftpatch.sites.scan import Scan, scan_file
 if TYPE_CHECKING:
     from ftpatch.plan.stubasm import Stub
 
-FOR_MODULES = "--hook, --stub-asm and --against are for modules"
-
 
 def make_plan(scan: Scan, request: Request) -> Plan:
     """The plan for one scanned file: complete, or not made.
@@ -34,7 +32,7 @@ def make_plan(scan: Scan, request: Request) -> Plan:
         from ftpatch.plan.enable import plan_kernel_enable
 
         if request.hook or request.stub is not None:
-            raise UsageError(FOR_MODULES, scan.image.path, found="a vmlinux")
+            raise _for_modules(scan)
         return plan_kernel_enable(scan, request)
     if isinstance(request, DropRequest):
         from ftpatch.plan.drop import plan_drop
@@ -45,16 +43,18 @@ def make_plan(scan: Scan, request: Request) -> Plan:
     return plan_disable(scan, request)
 
 
+def _for_modules(scan: Scan) -> UsageError:
+    """The error of an option that only modules have, given for another file."""
+    return UsageError("--hook, --stub-asm and --against are for modules", scan.image.path, found="a vmlinux")
+
+
 def require_patchable(image: Image) -> None:
     """Refuse machines whose code nothing here can judge, and files that are neither a kernel nor a module."""
     arch = image.arch
-    if not arch.contract:
-        raise UnsupportedError(f"patching {arch.name} is not supported", image.path,
-                               expected=", ".join(one.name for one in architectures() if one.contract),
-                               todo="ftpatch scan, check, explain and diff read it")  # fmt: skip
-    if image.kind == "module" and arch.modules is None:
-        raise UnsupportedError(f"patching modules of {arch.name} is not supported", image.path,
-                               expected=", ".join(one.name for one in architectures() if one.modules),
+    if not arch.contract or (image.kind == "module" and arch.modules is None):
+        known = [other.name for other in architectures() if (other.modules if arch.contract else other.contract)]
+        raise UnsupportedError(f"patching {'modules of ' if arch.contract else ''}{arch.name} is not supported",
+                               image.path, expected=", ".join(known),
                                todo="ftpatch scan, check, explain and diff read it")  # fmt: skip
     if image.kind not in ("vmlinux", "module"):
         raise UnsupportedError(f"patching files of kind {image.kind} is not supported", image.path,
@@ -70,7 +70,7 @@ def read_against(scan: Scan, paths: Sequence[str], max_size: int | None = None) 
 
     require_patchable(scan.image)
     if paths and scan.image.kind == "vmlinux":
-        raise UsageError(FOR_MODULES, scan.image.path, found="a vmlinux")
+        raise _for_modules(scan)
     kernel, others = None, []
     for other in (scan_file(path, max_size=max_size) for path in paths):
         if other.arch is not scan.arch:
@@ -92,12 +92,11 @@ def plan_enable(
 ) -> Plan:  # fmt: skip
     """The plan that makes calls of the chosen sites. stub_asm, against: files; the rest as in EnableRequest."""
     stub = _read_stub(scan, stub_asm) if stub_asm is not None else None
-    request = EnableRequest(
+    return make_plan(scan, EnableRequest(
         chosen, target=target, force_target=force_target, force_early=force_early, records=records, ops=ops,
         ops_via=ops_via, skip_unpatchable=skip_unpatchable, hook=hook, stub=stub,
         against=read_against(scan, against, max_size),
-    )  # fmt: skip
-    return make_plan(scan, request)
+    ))  # fmt: skip
 
 
 def _read_stub(scan: Scan, path: str) -> Stub:
@@ -105,7 +104,7 @@ def _read_stub(scan: Scan, path: str) -> Stub:
     from ftpatch.plan import stubasm
 
     if scan.image.kind == "vmlinux":
-        raise UsageError(FOR_MODULES, scan.image.path, found="a vmlinux")
+        raise _for_modules(scan)
     try:
         with open(path, "rb") as file:
             data = file.read(stubasm.MAX_SOURCE + 1)

@@ -20,24 +20,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from ftpatch.arch import Arch, constants
 from ftpatch.arch.parts import Assembly, Code, Fixup
 from ftpatch.errors import InputError, UnsupportedError
-from ftpatch.plan.stubasm.text import (
-    NAME,
-    NUMBER,
-    SITE,
-    SIZES,
-    SUM,
-    TARGET,
-    TERM,
-    Source,
-    Statement,
-    add_up,
-    read,
-)
+from ftpatch.plan.stubasm.text import NAME, NUMBER, SITE, SIZES, SUM, TARGET, TERM, Source, Statement, read
 
 MAX_SOURCE, MAX_WORDS = 64 << 10, 4096
 TODO = "pip install keystone-engine, or use --hook SYMBOL where it has no wheel"
@@ -58,7 +44,7 @@ class Stub:
     @property
     def symbols(self) -> frozenset[str]:
         """Every symbol that it names."""
-        return frozenset(one.symbol for one in self.code.fixups)
+        return frozenset(fixup.symbol for fixup in self.code.fixups)
 
     def where(self, off: int) -> str:
         """File and line of the word at a byte offset."""
@@ -76,7 +62,7 @@ def assemble(data: bytes, path: str, arch: Arch) -> Stub:
         raise InputError("not UTF-8 text", path, found=f"byte {data[error.start]:#04x} at {error.start:#x}",
                          expected="assembly") from None  # fmt: skip
     source = read(text, path, arch)
-    code = [one.off for one in source.statements if one.name not in DATA]
+    code = [statement.off for statement in source.statements if statement.name not in DATA]
     if not code:
         raise InputError("no instruction in it", path, expected="a stub in assembly")
     if source.size > 4 * MAX_WORDS:
@@ -86,10 +72,10 @@ def assemble(data: bytes, path: str, arch: Arch) -> Stub:
     words: list[int] = []
     fixups: list[Fixup] = []
     lines: list[int] = []
-    for one in source.statements:
-        made = _data(source, one, fixups) if one.name in SIZES else [_word(source, one, fixups, assembler)]
-        words += made
-        lines += [one.line] * len(made)
+    for at in source.statements:
+        new = _data(source, at, fixups) if at.name in SIZES else [_word(source, at, fixups, assembler)]
+        words += new
+        lines += [at.line] * len(new)
     return Stub(path, Code(tuple(words), code[0], tuple(fixups)), tuple(lines))
 
 
@@ -98,57 +84,53 @@ def _data(source: Source, at: Statement, fixups: list[Fixup]) -> list[int]:
     size = SIZES[at.name]
     if not SUM.fullmatch(at.rest):
         raise source.refused(at.line, "no value", at.text, "a number, or .quad SYMBOL")
-    made = add_up(source, at, at.rest)
-    if made.places or made.symbols:
-        odd = at.off % 8 or (TARGET in made.symbols and made.value)
-        if size != 8 or made.places != 1 or len(made.symbols) != 1 or odd:
+    total = source.add_up(at, at.rest)
+    if total.places or total.symbols:
+        odd = at.off % 8 or (TARGET in total.symbols and total.value)
+        if size != 8 or total.places != 1 or len(total.symbols) != 1 or odd:
             raise source.refused(at.line, "no pointer", f"{at.text} at offset {at.off:#x}",
                                  ".quad SYMBOL at a multiple of 8", ".balign 8 in front of it")  # fmt: skip
-        fixups.append(Fixup(at.off, source.arch.abs64, made.symbols[0], made.value))
+        fixups.append(Fixup(at.off, source.arch.abs64, total.symbols[0], total.value))
         return [0, 0]
-    if not -(1 << 8 * size - 1) <= made.value < 1 << 8 * size:
+    if not -(1 << 8 * size - 1) <= total.value < 1 << 8 * size:
         raise source.refused(at.line, "a number that does not fit", at.text, f"{size} bytes")
-    words = [made.value >> 32 * i & 0xFFFF_FFFF for i in range(size // 4)]
+    words = [total.value >> 32 * i & 0xFFFF_FFFF for i in range(size // 4)]
     if at.name == ".inst":
-        _decoded(source, at, words[0], None)
+        _require_decoded(source, at, words[0], None)
     return words
 
 
 def _word(source: Source, at: Statement, fixups: list[Fixup], assembler: Callable[[str], bytes | str]) -> int:
     """The word of one instruction."""
-    branch = _branch(source, at, fixups)
-    text, aim = (f"{at.name} .+0", None) if branch else _operands(source, at)
-    text = source.assembly.hints.get(text.lower(), text)
-    made = assembler(text)
-    if isinstance(made, str) or len(made) != 4:
-        why = made if isinstance(made, str) else f"{len(made)} bytes"
+    text, place = (f"{at.name} .+0", None) if _branch(source, at, fixups) else _operands(source, at)
+    encoding = assembler(source.assembly.hints.get(text.lower(), text))
+    if isinstance(encoding, str) or len(encoding) != 4:
+        why = encoding if isinstance(encoding, str) else f"{len(encoding)} bytes"
         raise source.refused(at.line, "the assembler (keystone) does not take it", found=f"{at.text}: {why}",
                              expected="one instruction", todo=".inst gives an instruction as a number")  # fmt: skip
-    word = int.from_bytes(made, "little")
-    _decoded(source, at, word, aim)
+    word = int.from_bytes(encoding, "little")
+    _require_decoded(source, at, word, place)
     return word
 
 
 def _branch(source: Source, at: Statement, fixups: list[Fixup]) -> bool:
     """Whether the statement is a direct branch to a symbol, whose fixup is then noted."""
-    if at.name not in (source.assembly.jump, source.assembly.call) or not SUM.fullmatch(at.rest):
+    assembly, modules = source.assembly, source.arch.modules
+    total = source.add_up(at, at.rest) if at.name in (assembly.jump, assembly.call) and SUM.fullmatch(at.rest) else None
+    if total is None or not total.symbols:
         return False
-    made = add_up(source, at, at.rest)
-    if not made.symbols:
-        return False
-    symbol = made.symbols[0]
-    if made.places != 1 or len(made.symbols) != 1 or (made.value and symbol != SITE) or made.value % 4:
+    symbol = total.symbols[0]
+    if total.places != 1 or len(total.symbols) != 1 or (total.value and symbol != SITE) or total.value % 4:
         raise source.refused(at.line, "no place to branch to", found=at.text,
                              expected="a label, a symbol, or site+4")  # fmt: skip
-    modules = source.arch.modules
-    kind = modules.branch if modules and at.name == source.assembly.call else source.assembly.jump_type
-    fixups.append(Fixup(at.off, kind, symbol, made.value))
+    kind = modules.branch if modules and at.name == assembly.call else assembly.jump_type
+    fixups.append(Fixup(at.off, kind, symbol, total.value))
     return True
 
 
 def _operands(source: Source, at: Statement) -> tuple[str, int | None]:
     """The instruction as the assembler may see it, and the place that it names, if any."""
-    assembly, rest, aims = source.assembly, at.rest, list[int]()
+    assembly, rest, places = source.assembly, at.rest, list[int]()
     if assembly.number_prefix:  # registers are numbers
         rest = re.sub(assembly.number_prefix, "", rest)
     branches = bool(re.fullmatch(assembly.branches, at.name))
@@ -156,50 +138,50 @@ def _operands(source: Source, at: Statement) -> tuple[str, int | None]:
     _require_understood(source, at, rest, branches)
 
     def shown(match: re.Match[str]) -> str:
-        made, leads = add_up(source, at, match[0]), wants_place and match.end() == len(rest)
-        if made.plain:
+        total, is_place = source.add_up(at, match[0]), wants_place and match.end() == len(rest)
+        if total.plain:
             return match[0]
-        if made.symbols:
+        if total.symbols:
             named = f"{assembly.jump} and {assembly.call}, and .quad,"
             raise source.refused(at.line, f"only {named} may name a symbol", at.text,
-                                 f"{made.symbols[0]} to be a label, or a register of this machine")  # fmt: skip
+                                 f"{total.symbols[0]} to be a label, or a register of this machine")  # fmt: skip
         inverted = rest[: match.start()].rstrip().endswith("~")
-        if made.places != int(leads) or (leads and made.value % 4) or inverted or "*" in rest:
+        if total.places != int(is_place) or (is_place and total.value % 4) or inverted or "*" in rest:
             raise source.refused(at.line, "not a number and not a place to branch to", at.text,
                                  "a label as the last operand of a branch, or a distance of labels")  # fmt: skip
-        if not leads:
-            return str(made.value)
-        aims.append(made.value)
-        return f".{made.value - at.off:+d}"
+        if not is_place:
+            return str(total.value)
+        places.append(total.value)
+        return f".{total.value - at.off:+d}"
 
     text = SUM.sub(shown, rest)
-    if wants_place and not aims:
+    if wants_place and not places:
         raise source.refused(at.line, "no place to branch to", at.text, "a label")
-    return f"{at.name} {text}".strip(), aims[0] if aims else None
+    return f"{at.name} {text}".strip(), places[0] if places else None
 
 
 def _require_understood(source: Source, at: Statement, rest: str, branches: bool) -> None:
     """Refuse operands on which keystone is known to hang or to abort."""
-    understood = not rest or all(OPERAND.fullmatch(one.strip()) for one in rest.split(","))
-    large = any(int(one, 0) >> 64 for one in re.findall(rf"(?<![\w.$])(?:{NUMBER})", rest))
+    understood = not rest or all(OPERAND.fullmatch(operand.strip()) for operand in rest.split(","))
+    large = any(int(number, 0) >> 64 for number in re.findall(rf"(?<![\w.$])(?:{NUMBER})", rest))
     masked = source.assembly.masked
     mask = masked != "" and at.name.startswith(masked) and rest.count(",") != 4  # a mask that is one number
     if not understood or large or mask or rest.count("[") != rest.count("]") or (branches and "(" in rest):
         raise source.refused(at.line, "operands that are not understood", at.text, "registers, numbers and labels")
 
 
-def _decoded(source: Source, at: Statement, word: int, aim: int | None) -> None:
-    """Refuse a word that is no instruction to the second decoder, or one that goes elsewhere than was worked out."""
+def _require_decoded(source: Source, at: Statement, word: int, place: int | None) -> None:
+    """Refuse a word that is no instruction to the second decoder, or one that does not go to the offset `place`."""
     import capstone
 
-    data = np.array([word], dtype="<u4").tobytes()
-    found = list(capstone.Cs(*constants(capstone, source.arch.capstone)).disasm_lite(data, FAR + at.off))
-    if len(found) != 1:
+    engine = capstone.Cs(*constants(capstone, source.arch.capstone))
+    decoded = list(engine.disasm_lite(word.to_bytes(4, "little"), FAR + at.off))
+    if len(decoded) != 1:
         raise source.refused(at.line, "no instruction to the second decoder (capstone)",
                              found=f"{at.text}: {word:#010x}")  # fmt: skip
-    if aim is not None and not re.search(rf"\b{FAR + aim:#x}$", found[0][3]):
+    if place is not None and not re.search(rf"\b{FAR + place:#x}$", decoded[0][3]):
         raise source.refused(at.line, "two decoders do not agree on where it goes", found=at.text,
-                             expected=f"{aim - at.off:+#x}")  # fmt: skip
+                             expected=f"{place - at.off:+#x}")  # fmt: skip
 
 
 def _assembler(assembly: Assembly) -> Callable[[str], bytes | str]:
@@ -208,13 +190,12 @@ def _assembler(assembly: Assembly) -> Callable[[str], bytes | str]:
         import keystone
     except ImportError as error:
         raise UnsupportedError("--stub-asm needs the assembler keystone", found=str(error), todo=TODO) from None
-    made = keystone.Ks(*constants(keystone, assembly.keystone))
+    engine = keystone.Ks(*constants(keystone, assembly.keystone))
 
-    def one(text: str) -> bytes | str:
+    def encoded(text: str) -> bytes | str:
         try:
-            encoding, _ = made.asm(text)
+            return bytes(engine.asm(text)[0] or b"")
         except keystone.KsError as error:
             return str(error)
-        return bytes(encoding or b"")
 
-    return one
+    return encoded

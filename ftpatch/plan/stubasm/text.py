@@ -3,8 +3,8 @@ but the branches that may name a place."""
 
 from __future__ import annotations
 
+import bisect
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ftpatch.arch import Arch, architectures
@@ -37,6 +37,16 @@ class Statement:
         return f"{self.name} {self.rest}".strip()
 
 
+@dataclass(frozen=True)
+class Sum:
+    """What an operand adds up to."""
+
+    value: int
+    places: int  # labels and symbols added less those taken away: 0 for a distance, 1 for a place
+    symbols: tuple[str, ...]  # those that are not the file's own
+    plain: bool  # numbers and registers only
+
+
 @dataclass
 class Source:
     """A file whose statements have their places."""
@@ -51,52 +61,80 @@ class Source:
     size: int = 0  # bytes so far
 
     def refused(self, line: int, what: str, found: str = "", expected: str = "", todo: str = "") -> InputError:
+        """The error of a line that cannot be taken."""
         return InputError(what, f"{self.path}:{line}", found=found, expected=expected, todo=todo)
 
+    def is_register(self, name: str) -> bool:
+        """Whether the assembler knows that word; on some machines general registers are numbers by then."""
+        numbered, registers = self.assembly.numbered, self.assembly.registers
+        return bool(re.fullmatch(numbered, name) or re.fullmatch(registers, name.lower()))
 
-@dataclass(frozen=True)
-class Sum:
-    """What an operand adds up to."""
+    def add_up(self, at: Statement, text: str) -> Sum:
+        """The sum that an operand of a statement is."""
+        value, places, symbols, plain = 0, 0, [], True
+        for sign, term in PARTS.findall(text):
+            factor = -1 if sign == "-" else 1
+            if re.fullmatch(NUMBER, term):
+                value += factor * int(term, 0)
+            elif not self.is_register(term):
+                plain = False
+                off = self._offset(at, term)
+                places += factor if term not in self.constants else 0
+                value += factor * (off or 0)
+                if off is None:
+                    symbols.append(term if factor > 0 else f"-{term}")
+        return Sum(value, places, tuple(symbols), plain)
 
-    value: int
-    places: int  # labels and symbols added less those taken away: 0 for a distance, 1 for a place
-    symbols: tuple[str, ...]  # those that are not the file's own
-    plain: bool  # numbers and registers only
+    def _offset(self, at: Statement, term: str) -> int | None:
+        """The value of a constant, or the offset of a label; None for a symbol of elsewhere."""
+        if term in self.constants:
+            return self.constants[term]
+        if term in (".", "$"):
+            return at.off
+        if not term[0].isdigit():
+            return self.labels.get(term)
+        offsets = self.numbered.get(term[:-1], [])
+        behind = bisect.bisect_right(offsets, at.off)  # of the statement's own place the label is `b`
+        near = offsets[:behind][-1:] if term[-1] == "b" else offsets[behind:][:1]
+        if not near:
+            raise self.refused(at.line, "no such label", found=term)
+        return near[0]
+
+    def label(self, line: int, name: str) -> None:
+        """Put a label at the end of what was read so far."""
+        if name.isdigit():
+            self.numbered.setdefault(name, []).append(self.size)
+            return
+        taken = self.labels | self.constants
+        if name in (SITE, TARGET, ".", "$") or self.is_register(name) or name in taken:
+            raise self.refused(line, "the name is taken", found=f"label {name}", expected="a name of its own")
+        self.labels[name] = self.size
+
+    def append(self, line: int, name: str, rest: str) -> None:
+        """Put an instruction or a value there."""
+        self.statements.append(Statement(line, self.size, name, rest))
+        self.size += SIZES.get(name, 4)
 
 
 def read(text: str, path: str, arch: Arch) -> Source:
     """The file's statements and labels, each at its place."""
     if arch.assembly is None:
-        raise UnsupportedError(f"assembling stubs for {arch.name} is not supported", path,
-                               expected=", ".join(one.name for one in architectures() if one.assembly))  # fmt: skip
-    source = Source(path, arch, arch.assembly)
-    for line, rest in _lines(text, re.compile(arch.assembly.comment)):
-        while match := LABEL.match(rest):
-            _place(source, line, match[1])
-            rest = match[2]
-        if rest.strip():
-            _statement(source, line, rest.strip())
+        known = ", ".join(other.name for other in architectures() if other.assembly)
+        raise UnsupportedError(f"assembling stubs for {arch.name} is not supported", path, expected=known)
+    source, comment = Source(path, arch, arch.assembly), re.compile(arch.assembly.comment)
+    text = re.sub(r"/\*.*?\*/", lambda match: " " + "\n" * match[0].count("\n"), text, flags=re.DOTALL)
+    for number, line in enumerate(text.split("\n"), 1):
+        for rest in comment.sub("", line).split(";"):
+            while match := LABEL.match(rest):
+                source.label(number, match[1])
+                rest = match[2]
+            if rest.strip():
+                _statement(source, number, rest.strip())
     return source
 
 
-def _lines(text: str, comment: re.Pattern[str]) -> Iterator[tuple[int, str]]:
-    """(line number, statement) without comments."""
-    text = re.sub(r"/\*.*?\*/", lambda match: " " + "\n" * match[0].count("\n"), text, flags=re.DOTALL)
-    for number, line in enumerate(text.split("\n"), 1):
-        for part in comment.sub("", line).split(";"):
-            yield number, part
-
-
-def _place(source: Source, line: int, name: str) -> None:
-    if name.isdigit():
-        source.numbered.setdefault(name, []).append(source.size)
-        return
-    if name in (SITE, TARGET, ".", "$") or is_register(source, name) or name in source.labels | source.constants:
-        raise source.refused(line, "the name is taken", found=f"label {name}", expected="a name of its own")
-    source.labels[name] = source.size
-
-
 def _statement(source: Source, line: int, text: str) -> None:
+    """Read one instruction or directive."""
     match = STATEMENT.fullmatch(text)
     if match is None:
         raise source.refused(line, "no statement", found=text)
@@ -112,59 +150,12 @@ def _statement(source: Source, line: int, text: str) -> None:
         if rest not in ("4", "8"):
             raise source.refused(line, "no such alignment", found=text, expected=".balign 4 or .balign 8")
         while source.size % int(rest):
-            _append(source, line, ".inst", hex(source.arch.nop))
+            source.append(line, ".inst", hex(source.arch.nop))
     elif name in SIZES:
-        for one in rest.split(","):
-            _append(source, line, name, one.strip())
+        for value in rest.split(","):
+            source.append(line, name, value.strip())
     elif name.startswith("."):
         raise source.refused(line, "this directive is not supported", found=name,
                              expected=", ".join((*SIZES, ".balign", ".equ")))  # fmt: skip
     else:
-        _append(source, line, name, rest)
-
-
-def _append(source: Source, line: int, name: str, rest: str) -> None:
-    source.statements.append(Statement(line, source.size, name, rest))
-    source.size += SIZES.get(name, 4)
-
-
-def is_register(source: Source, name: str) -> bool:
-    """Whether the assembler knows that word; on some machines general registers are numbers by then."""
-    assembly = source.assembly
-    return bool(re.fullmatch(assembly.numbered, name) or re.fullmatch(assembly.registers, name.lower()))
-
-
-def add_up(source: Source, at: Statement, text: str) -> Sum:
-    value, places, symbols, plain = 0, 0, [], True
-    for sign, term in PARTS.findall(text):
-        factor = -1 if sign == "-" else 1
-        if re.fullmatch(NUMBER, term):
-            value += factor * int(term, 0)
-            continue
-        if is_register(source, term):
-            continue
-        plain = False
-        if term in source.constants:
-            value += factor * source.constants[term]
-            continue
-        place = _label(source, at, term)
-        places += factor
-        if place is None:
-            symbols.append(term if factor > 0 else f"-{term}")
-        else:
-            value += factor * place
-    return Sum(value, places, tuple(symbols), plain)
-
-
-def _label(source: Source, at: Statement, term: str) -> int | None:
-    """Offset of a label; None for a symbol of elsewhere."""
-    if term in (".", "$"):
-        return at.off
-    if not term[0].isdigit():
-        return source.labels.get(term)
-    known = source.numbered.get(term[:-1], [])
-    before, behind = [off for off in known if off <= at.off], [off for off in known if off > at.off]
-    found = before[-1:] if term[-1] == "b" else behind[:1]
-    if not found:
-        raise source.refused(at.line, "no such label", found=term)
-    return found[0]
+        source.append(line, name, rest)
