@@ -58,7 +58,7 @@ def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
     return Plan(
         verb="disable", scan=scan, chosen=request.chosen, reasons=draft.reasons, index=index, new_words=words,
         stub=("",) * n, stub_why=("",) * n, record=tuple(np.where(has_record, with_record, without).tolist()),
-        calls=no_calls(n), gone=gone, returned=returned, slot_values=out.values,
+        calls=no_calls(n), gone=gone, returned=returned,
         summary=PlanSummary(out.way, out.why), edits=edits, notes=tuple(lines) if n else (), warnings=out.warnings,
     )  # fmt: skip
 
@@ -82,7 +82,7 @@ def _kernel_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[
         nops = as_bytes(np.full((len(index), 2), scan.arch.nop, dtype=np.uint32))
         groups.append(group_at("literal", image, index, va, nops))
         unused = _rows_into(image, va, POINTER)
-    out = RecordEdits("return", records_back.RETURNED, scan.records.value)
+    out = RecordEdits("return", records_back.RETURNED)
     if shape.called:  # a NOP cannot have a record there
         out = records_out.take_out(scan, shape, gone, "auto")
         unused = np.concatenate([unused, out.freed])
@@ -127,7 +127,7 @@ def _module_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[
     for site in returned.tolist():
         module_records.return_record(editor, sites, site)
     way, why = ("shrink", module_records.CUT) if draft.shape.called else ("return", module_records.RETURNED)
-    return module_records.edits_of(editor), RecordEdits(way, why, scan.records.value[:0])
+    return module_records.edits_of(editor), RecordEdits(way, why)
 
 
 def _cut_calls(draft: Draft, editor: Editor, sec: int, index: I64) -> None:

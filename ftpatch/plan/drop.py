@@ -41,7 +41,7 @@ def plan_drop(scan: Scan, request: DropRequest) -> Plan:
     else:
         editor = Editor(scan.image)
         module_records.cut_records(editor, scan.records, gone)
-        out = RecordEdits("shrink", module_records.CUT, scan.records.value[:0])
+        out = RecordEdits("shrink", module_records.CUT)
         edits = module_records.edits_of(editor)
     more = int(gone.sum()) - n  # records that leave besides those of the sites
     lines = [WITHOUT_RECORD, *([f"{more} {notes.ONLY_INIT}"] if more else [])]
@@ -51,6 +51,6 @@ def plan_drop(scan: Scan, request: DropRequest) -> Plan:
         verb="drop", scan=scan, chosen=request.chosen, reasons=draft.reasons, index=index,
         new_words=np.zeros((n, 0), np.uint32), stub=("",) * n, stub_why=("",) * n,
         record=(RECORD_OUTCOMES[out.way],) * n, calls=no_calls(n), gone=gone, returned=index[:0],
-        slot_values=out.values, summary=PlanSummary(out.way, out.why), edits=edits,
+        summary=PlanSummary(out.way, out.why), edits=edits,
         notes=tuple(lines) if n else (), warnings=out.warnings,
     )  # fmt: skip

@@ -114,26 +114,20 @@ def _assemble(draft: Draft, goal: Goal, gone: Mask, calls: Calls, out: RecordEdi
     new_words = np.empty((len(index), len(draft.shape.new)), dtype=np.uint32)
     new_words[:, :-1] = [word.bits for word in draft.shape.new[:-1]]
     new_words[:, -1] = draft.shape.branch.encode(distances(sites.branch_va[index], calls.branch_to))
-    lines = notes.of_enable(goal, out.way, calls, int(gone.sum()) - int(recorded.sum()))
+    shared_va = np.array([*(stub.va for stub in calls.shared), 0], dtype=np.uint64)[calls.through]  # −1: none
+    notes_of_calls = notes.of_enable(goal, out.way, calls, int(gone.sum()) - int(recorded.sum()))
     kept = (records_out.KEPT,) if out.way == "keep" and recorded.any() else ()
     warned = (target.warning,) if target.warning else ()
     return Plan(
         verb="enable", scan=scan, chosen=draft.request.chosen, reasons=draft.reasons, index=index, new_words=new_words,
-        stub=_stub_places(calls),
+        stub=tuple(f"0x{va:016x}" if va else "" for va in np.where(calls.slot > 0, calls.slot, shared_va).tolist()),
         stub_why=tuple(calls.shared[at].why if at >= 0 else "" for at in calls.through.tolist()),
         record=tuple(np.where(recorded, RECORD_OUTCOMES[out.way], "none").tolist()), calls=calls, gone=gone,
-        returned=index[:0], slot_values=out.values,
+        returned=index[:0], notes=(*notes_of_calls, *draft.remarks),
         summary=PlanSummary(out.way, out.why, target.name, target.va, ops.name if ops else None, goal.via),
         edits=_edits(draft, goal, new_words, calls, out), ops_va=ops.va if ops else None,
-        notes=(*lines, *draft.remarks),
         warnings=(*out.warnings, *kept, *warned, *notes.still_broken(scan, gone)), forced_target=bool(warned),
     )  # fmt: skip
-
-
-def _stub_places(calls: Calls) -> tuple[str, ...]:
-    """Where each call's stub lies: its own, else the shared one."""
-    shared = np.array([*(stub.va for stub in calls.shared), 0], dtype=np.uint64)[calls.through]  # −1: none
-    return tuple(f"0x{va:016x}" if va else "" for va in np.where(calls.slot > 0, calls.slot, shared).tolist())
 
 
 # -- edits -------------------------------------------------------------------------------------------------------------

@@ -117,10 +117,9 @@ def boot_calls(image: Image, stub: SiteStub, n_text: int, n_init: int) -> tuple[
     for names, n in ((stub.text, n_text), ((stub.init,), n_init)):
         for name in names:
             area = _area(image, name, stub.size + literal)
-            used = min(n, area.n)
-            first = np.uint64(area.va + literal + stub.call_at)
-            calls.append(first + np.arange(used, dtype=np.uint64) * np.uint64(area.slot))
-            n -= used
+            slots = np.arange(min(n, area.n), dtype=np.uint64) * np.uint64(area.slot)
+            calls.append(slots + np.uint64(area.va + literal + stub.call_at))
+            n -= len(slots)
     call_va = np.concatenate(calls)
     return call_va, np.arange(len(call_va)) >= len(call_va) - len(calls[-1])
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from ftpatch.arch.parts import Code
-from ftpatch.arrays import I64, U32, U64, Mask
+from ftpatch.arrays import I64, U32, Mask
 from ftpatch.plan.edits import Edits
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.sites.scan import Scan
@@ -71,7 +69,6 @@ class Plan:
     calls: Calls  # (n,) rows: the calls of a linked kernel
     gone: Mask  # over the slots of the record table: those whose records leave
     returned: I64  # indices in the site table of the sites whose records come back
-    slot_values: U64  # what a kernel reads in each slot that is left, at load bias 0; empty in a module
     summary: PlanSummary
     edits: Edits
     ops_va: int | None = None  # va of the ftrace_ops that a kernel's sites serve
@@ -97,12 +94,3 @@ class Plan:
     def concurrency(self) -> str | None:
         """How many words of a site change, which decides whether a running kernel could be changed so."""
         return (None, "single", "pair")[self.new_words.shape[1]]
-
-    def live_places(self) -> tuple[I64, I64]:
-        """(section, offset) of all records that the kernel or loader will find, in no order."""
-        records, sites = self.scan.records, self.scan.sites
-        stays = records.live & ~self.gone
-        return (
-            np.concatenate([records.sec[stays], sites.sec[self.returned]]),
-            np.concatenate([records.off[stays], sites.off[self.returned]]),
-        )

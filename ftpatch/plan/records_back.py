@@ -46,9 +46,9 @@ def give_back(scan: Scan, added: U64, rows: I64) -> RecordEdits:
     unrelocated = changed & (records.rela < 0) & (carrier == "rela")
     groups = rewrite(scan, values, changed & ~unrelocated)
     if carrier != "rela":
-        return RecordEdits("return", RETURNED, values, groups, rows)
+        return RecordEdits("return", RETURNED, groups, rows)
     filled, rows = _with_relocations(scan, values, np.flatnonzero(unrelocated), rows)
-    return RecordEdits("return", RETURNED, values, (*groups, *filled), rows)
+    return RecordEdits("return", RETURNED, (*groups, *filled), rows)
 
 
 def _placed(records: RecordTable, added: U64) -> U64:

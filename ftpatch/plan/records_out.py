@@ -49,7 +49,6 @@ class RecordEdits:
 
     way: str  # null, minus4, shrink, keep, return
     why: str  # what in the file, or in the request, decided that
-    values: U64  # what the kernel then reads in each slot that is left, at load bias 0
     groups: tuple[Group, ...] = ()
     freed: I64 = field(default_factory=lambda: np.zeros(0, np.int64))  # relocation rows that nothing uses any more
     warnings: tuple[str, ...] = ()
@@ -61,7 +60,7 @@ def take_out(scan: Scan, shape: Shape, gone: Mask, way: str) -> RecordEdits:
     if way == "auto":
         way, why = _suitable_way(scan, shape)
     if way == "keep" or not gone.any():
-        return RecordEdits(way, why, scan.records.value)
+        return RecordEdits(way, why)
     return {"null": _null, "minus4": _minus4, "shrink": _shrink}[way](scan, shape, gone, why)
 
 
@@ -106,7 +105,7 @@ def _null(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
     # A relocation would make a zero the kernel's base address, which is no zero.
     nulled = (values == 0) & ~zero & (records.rela >= 0)
     groups = (*rewrite(scan, values, ~nulled), record_group(scan, np.flatnonzero(nulled), values))
-    return RecordEdits("null", why, values, groups, records.rela[nulled])
+    return RecordEdits("null", why, groups, records.rela[nulled])
 
 
 def _minus4(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
@@ -118,7 +117,7 @@ def _minus4(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
                        "R_*_RELATIVE or unrelocated slots")  # fmt: skip
     values, slots = np.where(gone, MINUS4, records.value), np.flatnonzero(gone)
     cut = records.rela[slots]  # a relocation that stayed would overwrite the −4
-    return RecordEdits("minus4", why, values, (record_group(scan, slots, values),), cut[cut >= 0])
+    return RecordEdits("minus4", why, (record_group(scan, slots, values),), cut[cut >= 0])
 
 
 def _shrink(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
@@ -130,10 +129,9 @@ def _shrink(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
     if arch.table_end is None:
         raise _refusal(image, "shrink", why, f"machine {arch.name}, whose ftrace_init is not read",
                        " or ".join(other.name for other in architectures() if other.table_end))  # fmt: skip
-    stays = records.value[~gone]
-    n, n_left = len(records), len(stays)
+    n, n_left = len(records), int((~gone).sum())
     new_end = records.start + SLOT * n_left
-    values = np.concatenate([stays, np.zeros(n - n_left, np.uint64)])
+    values = np.concatenate([records.value[~gone], np.zeros(n - n_left, np.uint64)])
     groups = (
         *rewrite(scan, values, np.arange(n) < n_left),
         record_group(scan, np.arange(n_left, n), values),  # their relocations go
@@ -141,7 +139,7 @@ def _shrink(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
         _move_symbol(image, new_end),
     )
     tail = records.rela[n_left:]
-    return RecordEdits("shrink", why, stays, groups, tail[tail >= 0], () if n_left else (NO_RECORD,))
+    return RecordEdits("shrink", why, groups, tail[tail >= 0], () if n_left else (NO_RECORD,))
 
 
 def record_group(scan: Scan, slots: I64, values: U64) -> Group:

@@ -7,6 +7,7 @@ On others firmware boots the ELF file itself; only debug information is left out
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +21,7 @@ from ftpatch.errors import ElfError, PolicyError, UnsupportedError
 
 Pieces = list[tuple[int, U8]]  # (position in the new file, bytes), ascending; gaps are zero
 REMOVED = (".note", ".note.gnu.build-id", ".comment")
-DEBUG = (".debug_", ".zdebug_", ".stab", ".gdb_index", ".line", ".gnu.debuglto_")
+DEBUG = re.compile(r"(\.rela?)?\.(debug_|zdebug_|stab|gdb_index|line|gnu\.debuglto_)")  # relocations for it, too
 MIN_SPAN = 64 << 20  # bytes that a small kernel may spread over
 
 
@@ -41,13 +42,11 @@ def flat_image(image: Image, boot: FlatImage) -> Pieces:
 
     Raises PolicyError where they do not start with a boot header, ElfError where they overlap or lie too far apart.
     """
-    head = image.shdr
-    loaded = (head["sh_flags"] & t.SHF_ALLOC != 0) & image.has_bytes & (head["sh_size"] > 0)
+    loaded = (image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & image.has_bytes & (image.shdr["sh_size"] > 0)
+    lma = load_addresses(image).tolist()
     secs = [sec for sec in np.flatnonzero(loaded).tolist() if image.names[sec] not in REMOVED]
-    lma = load_addresses(image)
-    secs.sort(key=lambda sec: int(lma[sec]))
-    first = int(lma[secs[0]])
-    pieces = [(int(lma[sec]) - first, image.content(sec)) for sec in secs]
+    secs.sort(key=lambda sec: lma[sec])
+    pieces = [(lma[sec] - lma[secs[0]], image.content(sec)) for sec in secs]
     for (pos, piece), (after, _) in pairwise(pieces):
         if pos + len(piece) > after:
             raise ElfError("sections overlap in the boot image", image.path, found=f"at {after:#x}")
@@ -61,12 +60,12 @@ def flat_image(image: Image, boot: FlatImage) -> Pieces:
 
 def load_addresses(image: Image) -> U64:
     """Physical load address of every section: by the segment that holds it, else its own address."""
-    lma = image.shdr["sh_addr"].copy()
+    va = image.shdr["sh_addr"]
+    lma: U64 = va.copy()
     for row in image.phdr[image.phdr["p_type"] == t.PT_LOAD]:
-        inside = (image.shdr["sh_addr"] >= row["p_vaddr"]) & (image.shdr["sh_addr"] - row["p_vaddr"] < row["p_memsz"])
-        lma[inside] = image.shdr["sh_addr"][inside] - row["p_vaddr"] + row["p_paddr"]
-    result: U64 = lma
-    return result
+        inside = (va >= row["p_vaddr"]) & (va - row["p_vaddr"] < row["p_memsz"])
+        lma[inside] = va[inside] - row["p_vaddr"] + row["p_paddr"]
+    return lma
 
 
 def without_debug(image: Image) -> Pieces:
@@ -75,20 +74,22 @@ def without_debug(image: Image) -> Pieces:
     What is loaded, and the program headers, stay where they are. Behind them the sections that are kept close up, with
     a new section header table. Symbols stay as they are, but for those of what is gone.
     """
-    debug = np.array([_is_debug(image, sec) for sec in range(len(image.shdr))])
+    head = image.shdr
+    alloc = head["sh_flags"] & t.SHF_ALLOC != 0
+    debug = ~alloc & np.array([DEBUG.match(name) is not None for name in image.names])
     if not debug.any():
         return [(0, image.data)]
     _require_no_other_users(image, debug)
     number = np.cumsum(~debug) - 1  # new index of every section that stays
-    alloc = (image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & image.has_bytes
-    loaded = int((image.shdr["sh_offset"] + image.shdr["sh_size"])[alloc].max(initial=t.EHDR.itemsize))
+    held = alloc & image.has_bytes
+    loaded = int((head["sh_offset"] + head["sh_size"])[held].max(initial=t.EHDR.itemsize))
     loads = image.phdr[image.phdr["p_type"] == t.PT_LOAD]
     loaded = min(int((loads["p_offset"] + loads["p_filesz"]).max(initial=loaded)), len(image.data))
     pieces: Pieces = [(0, np.array(image.data[:loaded]))]
-    shdr, end = image.shdr.copy(), loaded
-    for sec in np.flatnonzero(~debug & ~alloc & image.has_bytes).tolist():
+    shdr, end = head.copy(), loaded
+    for sec in np.flatnonzero(~debug & ~held & image.has_bytes).tolist():
         content = image.content(sec)
-        if image.shdr["sh_type"][sec] == t.SHT_SYMTAB:
+        if head["sh_type"][sec] == t.SHT_SYMTAB:
             content, shdr["sh_info"][sec] = _renumbered(image, debug, number)
         align = max(int(shdr["sh_addralign"][sec]), 1)
         end = (end + align - 1) // align * align
@@ -97,14 +98,9 @@ def without_debug(image: Image) -> Pieces:
         end += len(content)
     table = (end + 7) & ~7
     shdr["sh_link"] = np.where(shdr["sh_link"] < len(debug), number[np.minimum(shdr["sh_link"], len(debug) - 1)], 0)
-    _patch_header(pieces[0][1], table, int((~debug).sum()), int(number[int(image.ehdr["e_shstrndx"])]))
+    ehdr = pieces[0][1][: t.EHDR.itemsize].view(t.EHDR)
+    ehdr["e_shoff"], ehdr["e_shnum"], ehdr["e_shstrndx"] = table, (~debug).sum(), number[int(image.ehdr["e_shstrndx"])]
     return [*pieces, (table, np.ascontiguousarray(shdr[~debug]).view(np.uint8))]
-
-
-def _is_debug(image: Image, sec: int) -> bool:
-    """Debug information that is not loaded, or relocations for it."""
-    name = image.names[sec].removeprefix(".rela").removeprefix(".rel")
-    return name.startswith(DEBUG) and not int(image.shdr["sh_flags"][sec]) & t.SHF_ALLOC
 
 
 def _require_no_other_users(image: Image, debug: Mask) -> None:
@@ -127,8 +123,3 @@ def _renumbered(image: Image, debug: Mask, number: I64) -> tuple[U8, int]:
     tab = int(np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)[0])
     n_local = int(image.shdr["sh_info"][tab])
     return np.ascontiguousarray(rows[~gone]).view(np.uint8), n_local - int(gone[:n_local].sum())
-
-
-def _patch_header(start: U8, table: int, n: int, shstrndx: int) -> None:
-    head = start[: t.EHDR.itemsize].view(t.EHDR)
-    head["e_shoff"], head["e_shnum"], head["e_shstrndx"] = table, n, shstrndx

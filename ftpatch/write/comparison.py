@@ -24,16 +24,11 @@ def check_result(plan: Plan, after: Image) -> None:
 
     Nothing is executed here, and no second reader asked, as that would cost more than all else; `verify` does it.
     """
-    intent, checks = intent_of(plan), Checks(execute=False, deep=None)
-    proof = prove(plan.scan, after, plan.scan.sites.forced, intent=intent, checks=checks)
+    dropped = plan.scan.sites.pos[plan.index] if plan.verb == "drop" else np.zeros(0, np.int64)
+    intent = Intent(dropped, plan.summary.records == "keep", plan.forced_target)  # what the file alone does not tell
+    proof = prove(plan.scan, after, plan.scan.sites.forced, intent=intent, checks=Checks(execute=False, deep=None))
     require_bytes(plan, proof)
     require_planned(plan, proof)
-
-
-def intent_of(plan: Plan) -> Intent:
-    """What the plan wishes that the written file alone does not tell."""
-    dropped = plan.scan.sites.pos[plan.index] if plan.verb == "drop" else np.zeros(0, np.int64)
-    return Intent(dropped, plan.summary.records == "keep", plan.forced_target)
 
 
 def require_bytes(plan: Plan, proof: Proof) -> None:
@@ -44,11 +39,11 @@ def require_bytes(plan: Plan, proof: Proof) -> None:
         raise failed(proof.after, "the size", f"{len(after)} bytes, planned {len(before) + len(grown)}")
     if not np.array_equal(after[len(before) :], grown):
         raise failed(proof.after, "what was appended", "other bytes than planned")
-    if stray := uncovered(proof.runs, [(one.pos, one.new.shape[1]) for one in edits.groups]):
+    if stray := uncovered(proof.runs, [(part.pos, part.new.shape[1]) for part in edits.groups]):
         raise failed(proof.after, "a byte that no edit owns", f"a change at file position {stray[0][0]:#x}")
-    for one in edits.groups:
-        if not np.array_equal(after[one.pos[:, None] + np.arange(one.new.shape[1])], one.new):
-            raise failed(proof.after, f"the {one.kind} edits", "other bytes than planned")
+    for part in edits.groups:
+        if not np.array_equal(after[part.pos[:, None] + np.arange(part.new.shape[1])], part.new):
+            raise failed(proof.after, f"the {part.kind} edits", "other bytes than planned")
 
 
 def require_planned(plan: Plan, proof: Proof) -> None:
@@ -56,22 +51,18 @@ def require_planned(plan: Plan, proof: Proof) -> None:
     if proof.findings:
         more = f" (and {len(proof.findings) - 1} more findings)" if len(proof.findings) > 1 else ""
         first = proof.findings[0]
-        raise ApplyError(f"self-check failed on {first.rule}", proof.after.path, found=first.message + more,
-                         expected="nothing that verify finds",
-                         todo="the output was not kept; please report this")  # fmt: skip
-    sites, index = plan.scan.sites, plan.index
+        raise failed(proof.after, first.rule, first.message + more, "nothing that verify finds")
+    sites, index, back = plan.scan.sites, plan.index, plan.returned
     changed = np.sort(sites.pos[index]) if plan.new_words.shape[1] else np.zeros(0, np.int64)
-    if not np.array_equal(proof.changed, changed):
-        raise failed(proof.after, "the sites", f"{len(proof.changed)} that changed, planned {len(changed)}, or others")
-    if not np.array_equal(proof.gone, np.flatnonzero(plan.gone)):
-        raise failed(proof.after, "the records", f"{len(proof.gone)} that left, planned {int(plan.gone.sum())}, or "
-                     "others")  # fmt: skip
-    places = [np.stack(one, axis=1).tolist() for one in (proof.returned, (sites.sec[plan.returned],
-              sites.off[plan.returned]))]  # fmt: skip
-    if sorted(places[0]) != sorted(places[1]):
-        raise failed(
-            proof.after, "the records", f"{len(places[0])} that came back, planned {len(places[1])}, or others"
-        )
+    places = [sorted(zip(sec.tolist(), off.tolist(), strict=True)) for sec, off in
+              (proof.returned, (sites.sec[back], sites.off[back]))]  # fmt: skip
+    for noun, did, seen, planned in (
+        ("sites", "changed", proof.changed.tolist(), changed.tolist()),
+        ("records", "left", proof.gone.tolist(), np.flatnonzero(plan.gone).tolist()),
+        ("records", "came back", *places),
+    ):
+        if seen != planned:
+            raise failed(proof.after, f"the {noun}", f"{len(seen)} that {did}, planned {len(planned)}, or others")
     if plan.verb == "enable" and len(index):
         _require_calls(plan, proof)
 
@@ -91,8 +82,8 @@ def _require_calls(plan: Plan, proof: Proof) -> None:
         bad = np.flatnonzero(~np.array(right))
         shown = [", ".join(sorted(calls.names[row[at]])) or "nothing" for at in bad[:N_SHOWN]]
     if len(bad):
-        raise failed(proof.after, "the calls", f"{len(bad)} sites that call {'; '.join(shown)}, planned "
-                     f"{plan.summary.target}")  # fmt: skip
+        found = f"{len(bad)} sites that call {'; '.join(shown)}, planned {plan.summary.target}"
+        raise failed(proof.after, "the calls", found)
 
 
 def _targets(plan: Plan) -> U64:
@@ -111,7 +102,7 @@ def _names(callee: Callee) -> frozenset[str]:
     return frozenset(own | (_names(callee.target) if callee.target else frozenset()))
 
 
-def failed(after: Image, what: str, found: str) -> ApplyError:
+def failed(after: Image, what: str, found: str, expected: str = "what the plan says") -> ApplyError:
     """The error of a result that is not what was planned."""
-    return ApplyError(f"self-check failed on {what}", after.path, found=found, expected="what the plan says",
+    return ApplyError(f"self-check failed on {what}", after.path, found=found, expected=expected,
                       todo="the output was not kept; please report this")  # fmt: skip

@@ -76,7 +76,7 @@ def append(fd: int, piece: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def write_pieces(fd: int, pieces: Sequence[tuple[int, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]]) -> int:
+def write_pieces(fd: int, pieces: Sequence[tuple[int, U8]]) -> int:
     """Write pieces at their positions, ascending, into an empty descriptor, gaps zero; the file's size."""
     for pos, piece in pieces:
         _write_all(fd, np.ascontiguousarray(piece).data, pos)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from ftpatch.container import signature as signatures
+from ftpatch.container.pack import wrap
+from ftpatch.container.wrappings import wrapping_for
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ApplyError, FtpatchError, PolicyError
-
-if TYPE_CHECKING:
-    from ftpatch.plan.plan import Plan
+from ftpatch.plan.plan import Plan
+from ftpatch.write import comparison, contents, files
+from ftpatch.write.system import Note, on_stderr
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,12 @@ class Packing:
 
 @dataclass(frozen=True)
 class Output:
-    """The written file: where, its hash and that of the ELF file in it where a report needs them, its signature."""
+    """The written file."""
 
     path: str
-    sha256: str | None
-    elf_sha256: str | None = None
-    trailer: bytes = b""
+    sha256: str | None  # None where no report needs it
+    elf_sha256: str | None = None  # of the ELF file in it
+    trailer: bytes = b""  # the appended signature
 
 
 SIGNATURE_STRIPPED = (
@@ -42,14 +47,10 @@ SIGNED = "signed anew: a kernel that does not have this key loads the module as 
 def packing_for(
     image: Image, out: str, signature: str, sign: tuple[str, str] | None
 ) -> tuple[Packing, tuple[str, ...]]:
-    """How the result is packed, and what to tell of its signature. signature: `strip` or `refuse` one that is there;
-    sign: key and certificate for a new one. Raises PolicyError where one is there that may not be lost."""
-    from ftpatch.container.wrappings import wrapping_for
-
+    """How the result is packed, and notes on its signature. signature: `strip` or `refuse` one that is there; sign: key
+    and certificate for a new one. Raises PolicyError where one is there that may not be lost."""
     wrapping = wrapping_for(out, image.wrapping)
     if sign is not None:
-        from ftpatch.container import signature as signatures
-
         digest = signatures.usual_digest(image.trailer)
         return Packing(wrapping, lambda elf: signatures.sign(elf, *sign, digest)), (SIGNED,)
     if image.trailer and signature == "refuse":
@@ -60,36 +61,26 @@ def packing_for(
 
 
 def write_result(
-    plan: Plan,
-    out: str,
-    hashed: bool,
-    reports: Callable[[Output, str | None], AbstractContextManager[None]],
-    packing: Packing = Packing(),
-    note: Callable[[str], None] | None = None,
-) -> Output:
+    plan: Plan, out: str, hashed: bool, reports: Callable[[Output, str | None], AbstractContextManager[None]],
+    packing: Packing = Packing(), note: Note = on_stderr,
+) -> Output:  # fmt: skip
     """Write the plan's result to `out`, check it, and give it its name; `out` may be the input itself.
 
     reports(output, sha256 of the input) makes a context with the reports in place, as `files.named` does: the result
-    gets its name in it, and where that fails they are taken back. note: told what else happens to files; stderr by
-    default. Raises ApplyError where the check fails, and InputError where the system refuses or an input that is to be
-    replaced is not what was read any more; nothing is left behind in any such case.
+    gets its name in it, and where that fails they are taken back. note: given what else happens to files. Raises
+    ApplyError where the check fails, and InputError where the system refuses or an input that is to be replaced is not
+    what was read any more; nothing is left behind in any such case.
     """
-    import os
-
-    from ftpatch.write import files
-    from ftpatch.write.system import on_stderr
-
-    before = plan.scan
-    path, tell = os.path.realpath(out), note or on_stderr
+    before, path = plan.scan.image, os.path.realpath(out)
     with ExitStack() as stack:
-        in_place = path == os.path.realpath(before.image.path)
-        check = stack.enter_context(files.own_input(before.image, tell)) if in_place else lambda: None
-        new = stack.enter_context(files.whole_file(path, before.image.mode, tell))
-        trailer = _write(before.image, plan, new.fd, packing)
+        in_place = path == os.path.realpath(before.path)
+        check = stack.enter_context(files.own_input(before, note)) if in_place else lambda: None
+        new = stack.enter_context(files.whole_file(path, before.mode, note))
+        trailer = _write(before, plan, new.fd, packing)
 
         # From here on the result is only read.
         after = _proven(plan, new.readable, out, trailer)
-        old_hash, new_hash, elf_hash = _hashes(before.image, after) if hashed else (None, None, None)
+        old_hash, new_hash, elf_hash = _hashes(before, after) if hashed else (None, None, None)
         output = Output(out, new_hash, elf_hash, trailer)
         new.finish()
         with reports(output, old_hash):
@@ -100,22 +91,17 @@ def write_result(
 
 def _write(image: Image, plan: Plan, fd: int, packing: Packing) -> bytes:
     """The result, packed, into an empty descriptor; its signature."""
-    from ftpatch.container.pack import wrap
-    from ftpatch.write import contents
-
     if packing.wrapping == "none" and packing.sign is None:
         contents.write(image, plan.edits, fd)
         return b""
-    elf = contents.assembled(image, plan.edits)
-    trailer = packing.sign(bytes(elf)) if packing.sign else b""
-    contents.append(fd, wrap(packing.wrapping, bytes(elf) + trailer))
+    elf = bytes(contents.assembled(image, plan.edits))
+    trailer = packing.sign(elf) if packing.sign else b""
+    contents.append(fd, wrap(packing.wrapping, elf + trailer))
     return trailer
 
 
 def _proven(plan: Plan, written: str, out: str, trailer: bytes) -> Image:
     """The written file, which is to be `out`, read again from zero and found to be sound, and what the plan says."""
-    from ftpatch.write import comparison
-
     try:
         after = replace(open_image(written), path=out)
         if after.trailer != trailer:
@@ -131,10 +117,7 @@ def _proven(plan: Plan, written: str, out: str, trailer: bytes) -> Image:
 
 def _hashes(before: Image, after: Image) -> tuple[str, str, str]:
     """sha256 of both files, side by side as hashlib lets go of the interpreter; and of the ELF file in the second."""
-    import hashlib
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(2) as pool:
-        one, two = pool.map(lambda image: image.sha256, (before, after))
+        old, new = pool.map(lambda image: image.sha256, (before, after))
     plain = after.wrapping == "none" and not after.trailer
-    return one, two, two if plain else hashlib.sha256(after.data.data).hexdigest()
+    return old, new, new if plain else hashlib.sha256(after.data.data).hexdigest()

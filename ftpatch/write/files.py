@@ -11,7 +11,6 @@ along. The next run that writes OUT says so and removes it. Whatever goes wrong,
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -55,22 +54,21 @@ class NewFile:
     def publish(self) -> None:
         """Give it its name, in place of a file that has it. Raises InputError, and all is as it was."""
         with as_input_error(self.path), uninterrupted():
-            if not self.temporary and not self._link(self.path):
-                temporary = temporary_name(self.path)
-                if not self._link(temporary):
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))  # one of 2^64 names
-                self.temporary = temporary
+            if not self.temporary:
+                try:
+                    self._link(self.path)
+                except FileExistsError:  # link() replaces no file, rename() does
+                    temporary = temporary_name(self.path)
+                    self._link(temporary)
+                    self.temporary = temporary
             if self.temporary:
                 os.replace(self.temporary, self.path)
             self.temporary, self.published = "", True
 
-    def _link(self, name: str) -> bool:
-        """Name a nameless file; False where the name is taken."""
-        try:  # a directory descriptor, meaningless here, makes Python call linkat(), which can follow the symlink
-            os.link(by_descriptor(self.fd), name, src_dir_fd=self.fd, follow_symlinks=True)
-        except FileExistsError:
-            return False
-        return True
+    def _link(self, name: str) -> None:
+        """Name a nameless file."""
+        # A directory descriptor, meaningless here, makes Python call linkat(), which can follow the symlink.
+        os.link(by_descriptor(self.fd), name, src_dir_fd=self.fd, follow_symlinks=True)
 
     def drop(self) -> None:
         """Close it; a temporary name goes away."""
@@ -102,9 +100,9 @@ def whole_file(path: str, mode: int, note: Note = on_stderr) -> Iterator[NewFile
 def named(files: Sequence[NewFile]) -> Iterator[None]:
     """Finished files under their names, taken back if what follows fails; signals wait until then.
 
-    This is the order of a run's files: reports first, the output last and in one system call. For --in-place it must be
-    so, since the journal alone can undo the patch: killed in between, a run leaves a journal whose patch was not made,
-    which the sha256 of its output tells. With the output first, it would leave a patched kernel and no way back.
+    Reports first, the output last and in one system call. For --in-place it must be so, since the journal alone can
+    undo the patch: killed in between, a run leaves a journal whose patch was not made, which the sha256 of its output
+    shows. With the output first, it would leave a patched kernel and no way back.
     """
     with uninterrupted(), contextlib.ExitStack() as stack:
         for file in files:
@@ -127,10 +125,10 @@ def _revocable(file: NewFile) -> Iterator[None]:
     except BaseException:
         with contextlib.suppress(OSError, FtpatchError):
             # Somebody may have replaced it in turn: that file is not taken away.
-            ours = file.published and os.path.samestat(os.stat(file.path), os.fstat(file.fd))
-            if ours and was_absent:
+            is_new_file = file.published and os.path.samestat(os.stat(file.path), os.fstat(file.fd))
+            if is_new_file and was_absent:
                 os.unlink(file.path)
-            elif ours and old:
+            elif is_new_file and old:
                 with whole_file(file.path, stat.S_IMODE(os.fstat(old.fileno()).st_mode)) as back:
                     with open(back.fd, "wb", closefd=False) as copy:
                         shutil.copyfileobj(old, copy)
@@ -145,9 +143,9 @@ def _revocable(file: NewFile) -> Iterator[None]:
 def _create(path: str, mode: int) -> NewFile:
     """A new file, locked: nameless where the file system can, and else under a temporary name."""
     while True:
-        temporary = ""
+        temporary, flags = "", os.O_RDWR | os.O_CLOEXEC
         try:
-            fd = os.open(os.path.dirname(path), os.O_RDWR | os.O_CLOEXEC | os.O_TMPFILE, 0o600)
+            fd = os.open(os.path.dirname(path), flags | os.O_TMPFILE, 0o600)
         except OSError:
             fd = -1
         if fd >= 0 and not os.path.exists(by_descriptor(fd)):  # no /proc: it could not get a name
@@ -155,7 +153,7 @@ def _create(path: str, mode: int) -> NewFile:
             fd = -1
         if fd < 0:
             temporary = temporary_name(path)
-            fd = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            fd = os.open(temporary, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         new = NewFile(path, mode, fd, temporary)
         if lock(fd, fcntl.LOCK_EX) is not False and (not temporary or os.fstat(fd).st_nlink):
             return new
@@ -181,11 +179,10 @@ def own_input(image: Image, note: Note = on_stderr) -> Iterator[Callable[[], Non
 
         def check() -> None:  # by name: an editor may have put another file there since
             try:
-                now = os.stat(image.path)
+                if _identity(os.stat(image.path)) != _identity(first):
+                    raise _changed(image.path, "another file, size or time")
             except OSError as error:
                 raise _changed(image.path, error.strerror or str(error)) from None
-            if _identity(now) != _identity(first):
-                raise _changed(image.path, "another file, size or time")
 
         check()
         yield check
@@ -204,10 +201,7 @@ def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def _same_bytes(fd: int, raw: U8) -> bool:
-    done = 0
-    while done < len(raw):
-        piece = np.frombuffer(os.pread(fd, PIECE, done), np.uint8)
-        if not len(piece) or not np.array_equal(piece, raw[done : done + len(piece)]):
+    for start in range(0, len(raw), PIECE):  # a regular file: a read is short at its end alone
+        if not np.array_equal(np.frombuffer(os.pread(fd, PIECE, start), np.uint8), raw[start : start + PIECE]):
             return False
-        done += len(piece)
     return True

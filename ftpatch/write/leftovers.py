@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -30,17 +31,14 @@ def temporary_name(path: str) -> str:
 def sweep(path: str, note: Note = on_stderr) -> None:
     """Remove, and name, the temporaries of runs that were killed while they wrote `path`."""
     folder = os.path.dirname(path)
-    try:
+    with contextlib.suppress(OSError):  # no such folder, or one that may not be listed
         pattern = re.compile(re.escape(_stem(path)) + rf"[0-9a-f]{{{DIGITS}}}")
-        found = [name for name in os.listdir(folder) if pattern.fullmatch(name)]
-    except OSError:  # no such folder, or one that may not be listed
-        return
-    for name in sorted(found):
-        _remove(os.path.join(folder, name), note)
+        for name in sorted(name for name in os.listdir(folder) if pattern.fullmatch(name)):
+            _remove(os.path.join(folder, name), note)
 
 
 def _remove(leftover: str, note: Note) -> None:
-    """Remove a regular file of ours if nobody holds its lock: then its writer is gone."""
+    """Remove a regular file of this user if nobody holds its lock: then its writer is gone."""
     fd = -1
     try:
         status = os.lstat(leftover)

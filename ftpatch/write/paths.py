@@ -10,10 +10,9 @@ from ftpatch.errors import InputError, UsageError
 
 
 def output_path(source: str, out: str) -> str:
-    """Where `out` leads, symlinks followed. Raises UsageError where that is the input, or no place for a file, and
-    InputError where the system cannot tell."""
+    """Where `out` leads, symlinks followed. Raises UsageError where that is the input, or no place for a file."""
     real = _place(out, "output")
-    if os.path.exists(real) and os.path.exists(source) and os.path.samefile(real, source):
+    if _same_file(real, source):
         raise UsageError("the output is the input", out, todo="name another output, or use --in-place")
     if not os.path.isdir(os.path.dirname(real)):
         raise UsageError("the output's directory does not exist", out)
@@ -26,7 +25,7 @@ def report_path(path: str) -> str:
 
 
 def _place(path: str, what: str) -> str:
-    """Where a file of that name really lies, or would lie."""
+    """Where a file of that name really lies, or would lie. Raises InputError where the system cannot tell."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -51,11 +50,13 @@ def require_distinct(reports: Sequence[str], files: Sequence[str]) -> None:
     taken = {_real(file) for file in files}
     for path in reports:
         real = _real(path)
-        if real in taken or any(
-            os.path.exists(real) and os.path.exists(t) and os.path.samefile(real, t) for t in taken
-        ):
+        if real in taken or any(_same_file(real, other) for other in taken):
             raise UsageError("the report would replace another file of this run", path, todo="name another report file")
         taken.add(real)
+
+
+def _same_file(path: str, other: str) -> bool:
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def _real(path: str) -> str:

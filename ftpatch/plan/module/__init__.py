@@ -1,1 +1,1 @@
-"""Patching relocatable kernel modules: what their sites call, the edits, and the check of the result."""
+"""What `enable` adds to a module: what its sites call, with the symbols, relocations and sections for it."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftpatch.arch import Arch
 from ftpatch.arch.parts import Code, Modules
 from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U32
@@ -37,6 +36,7 @@ TEXT_FLAGS, DATA_FLAGS = t.SHF_ALLOC | t.SHF_EXECINSTR, t.SHF_ALLOC | t.SHF_WRIT
 CALL, STUBS, TAIL_TARGET = "ftpatch_call", "ftpatch_stubs", "ftpatch_target"
 OPS, OPS_FUNCTION = "ftpatch_ops", "ftpatch_ops_function"
 ALIGN = 16  # bytes, of new text
+WHAT = {"--hook": "hook", "--stub-asm": "symbol"}  # what messages call the symbol that an option gave
 Place = tuple[int, int]  # symbol row, addend
 
 
@@ -65,10 +65,6 @@ class Builder:
     _relocations: dict[int, Relocations] = field(default_factory=dict)  # section → what it had
 
     @property
-    def arch(self) -> Arch:
-        return self.module.arch
-
-    @property
     def sites(self) -> SiteTable:
         return self.module.table
 
@@ -93,9 +89,9 @@ class Builder:
         """All text of a module lies side by side; a branch must span it."""
         image = self.editor.image
         size = int(np.minimum(image.shdr["sh_size"], 1 << 40)[image.executable].sum())
-        if size >= self.arch.call.high // 2:
+        if size >= self.module.arch.call.high // 2:
             raise PolicyError("the module's text is too large for a branch to span", image.path, found=f"{size} bytes",
-                              expected=f"less than {self.arch.call.high // 2}")  # fmt: skip
+                              expected=f"less than {self.module.arch.call.high // 2}")  # fmt: skip
 
     def _code_symbols(self, index: I64, init_only: bool) -> dict[str, Place]:
         """Symbols for every name that the code uses. init_only: whether all sites `index` are init text."""
@@ -107,7 +103,7 @@ class Builder:
                 row, sec = existing
                 if sec and name != toc:
                     self._require_usable(row, f"{option} {name}", role not in self.callee.data, init_only)
-                    self._require_not_chosen(row, option, name, index)
+                    self._require_not_chosen(row, f"{option} {name}", index)
             elif name == toc:
                 row = self.editor.symbol(name, 0)  # the loader's own; nobody exports it
             else:
@@ -119,7 +115,7 @@ class Builder:
     def _require_usable(self, row: int, where: str, called: bool, init_only: bool) -> None:
         """Refuse a symbol of this module that is called and no function, or that is freed while it is still used."""
         image, symbols = self.editor.image, self.editor.image.symbols
-        what, sec, kind = _what(where), int(symbols.shndx[row]), int(symbols.type[row])
+        sec, kind, what = int(symbols.shndx[row]), int(symbols.type[row]), WHAT[where.split()[0]]
         if called and (sec <= 0 or kind not in (t.STT_FUNC, 0) or not image.executable[sec]):
             raise SelectionError(f"the {what} is no function", where, found=f"symbol type {kind} in section {sec}",
                                  expected="code")  # fmt: skip
@@ -127,12 +123,12 @@ class Builder:
             raise PolicyError(f"the {what} is init text, which is freed once the module runs", where,
                               found="chosen sites outside init text", expected=f"a {what} that stays")  # fmt: skip
 
-    def _require_not_chosen(self, row: int, option: str, name: str, index: I64) -> None:
+    def _require_not_chosen(self, row: int, where: str, index: I64) -> None:
         """Refuse a function that is itself among the chosen sites."""
-        symbols = self.editor.image.symbols
+        symbols, (option, _, name) = self.editor.image.symbols, where.partition(" ")
         va = self.editor.image.base[symbols.shndx[row]] + symbols.rows["st_value"][row]
         if np.any((self.sites.entry_va[index] == va) | (self.sites.local_va[index] == va)):
-            raise PolicyError(f"the {_what(option)} is itself among the chosen sites", f"{option} {name}",
+            raise PolicyError(f"the {WHAT[option]} is itself among the chosen sites", where,
                               found="a call that leads back to itself", expected="another function",
                               todo=f"--func '!{name}' leaves it out")  # fmt: skip
 
@@ -143,7 +139,7 @@ class Builder:
         function = editor.symbol(OPS_FUNCTION, text, 0, len(code), t.STT_FUNC)
         size = (self.callee.ops_size + 7) & ~7
         data = editor.section(DATA, t.SHT_PROGBITS, DATA_FLAGS, bytes(size), 8)
-        editor.relocate(data, 0, self.arch.abs64, function)
+        editor.relocate(data, 0, self.module.arch.abs64, function)
         return editor.symbol(OPS, data, 0, size, t.STT_OBJECT)
 
     def _region_calls(self, shape: Shape, init: bool, index: I64, places: dict[str, Place]) -> list[Call]:
@@ -206,7 +202,7 @@ class Builder:
 
     def _stubs(self, section: int, suffix: str, index: I64, calls: list[Call]) -> list[Call]:
         """One stub per site, which saves and restores the caller's return address around the site's call."""
-        editor, stub, branch, own_calls = self.editor, self.arch.site_stub, self.modules.branch, []
+        editor, stub, branch, own_calls = self.editor, self.module.arch.site_stub, self.modules.branch, []
         assert stub is not None  # the layout has stubs
         first, literal = self._align(section), stub.literal if self._ops else 0
         words = stub.code(np.zeros(1, np.int64), np.zeros(1, np.int64))[0].astype("<u4").tobytes()
@@ -214,11 +210,11 @@ class Builder:
         for site, call in zip(index.tolist(), calls, strict=True):  # a relocation or two per stub
             start = editor.append(section, bytes(literal) + words)
             if literal:
-                editor.relocate(section, start, self.arch.abs64, self._ops)
+                editor.relocate(section, start, self.module.arch.abs64, self._ops)
             start += literal
             editor.relocate(section, start + stub.call_at, branch, call.symbol, call.addend)
             place, addend = self._branch(site)
-            editor.relocate(section, start + stub.back_at, branch, place, addend + self.arch.call.size)
+            editor.relocate(section, start + stub.back_at, branch, place, addend + self.module.arch.call.size)
             where = f"{editor.names[section]}+{start:#x}"
             own_calls.append(Call(symbol, start - first, where, "a stub of the site's own"))
         return own_calls
@@ -241,7 +237,7 @@ class Builder:
         else:
             editor.relocate(sec, branch, self.modules.branch, call.symbol, call.addend)
         if self._ops and shape.literal is not None:
-            editor.relocate(sec, off + shape.literal, self.arch.abs64, self._ops)
+            editor.relocate(sec, off + shape.literal, self.module.arch.abs64, self._ops)
 
     def _retarget(self, sec: int, branch: int, call: Call) -> None:
         """The relocation that the site's call has already names another symbol."""
@@ -253,8 +249,3 @@ class Builder:
         row = self.editor.image.rows(table, t.RELA)[number].copy()
         row["r_info"], row["r_addend"] = call.symbol << 32 | int(old.kind[at]), call.addend
         self.editor.patch(table, number * t.RELA.itemsize, row.tobytes(), "relocation", number)
-
-
-def _what(option: str) -> str:
-    """What a message calls the symbol that an option gave."""
-    return "hook" if option.startswith("--hook") else "symbol"

@@ -81,7 +81,7 @@ def _assemble(draft: Draft, request: EnableRequest, builder: Builder, more_notes
         verb="enable", scan=scan, chosen=request.chosen, reasons=draft.reasons, index=index, new_words=words,
         stub=tuple(call.stub for call in calls), stub_why=tuple(call.why for call in calls),
         record=tuple(np.where(scan.sites.row[index] >= 0, RECORD_OUTCOMES[way], "none").tolist()), calls=no_calls(n),
-        gone=gone, returned=index[:0], slot_values=scan.records.value[:0],
+        gone=gone, returned=index[:0],
         summary=PlanSummary(way, why, wanted.name, None, ops, "literal" if ops else "none"),
         edits=edits_of(editor), callee=wanted, notes=tuple(lines) if n else (),
         warnings=(*wanted.warnings, *notes.still_broken(scan, gone), *kept), forced_target=bool(wanted.warnings),
