@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftpatch.arch import Arch
+from ftpatch.arch import Arch, Modules
 from ftpatch.arch.proof_tables import ProofTables, tables_of
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf.image import Image
@@ -48,15 +48,6 @@ NO_PLACES = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 NO_CALLS = SiteCalls(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
 
-@dataclass(frozen=True)
-class AccountedBytes:
-    """Bytes that may differ: where, how many from each position, and what they are."""
-
-    kind: str
-    pos: I64
-    width: int
-
-
 @dataclass
 class Case:
     """Two files that are held against each other, and what the checks collect on the way."""
@@ -66,7 +57,7 @@ class Case:
     after: Scan
     intent: Intent | None = None  # None: nobody says what was wished
     findings: list[Finding] = field(default_factory=list)
-    accounted: list[AccountedBytes] = field(default_factory=list)  # bytes that an edit of a legal kind explains
+    accounted: list[tuple[str, I64, int]] = field(default_factory=list)  # bytes that may differ: kind, where, how many
     kinds: Counter[str] = field(default_factory=Counter)  # how many edits of each kind
     calls: SiteCalls = NO_CALLS
     gone: I64 = field(default_factory=lambda: np.zeros(0, np.int64))  # rows of `before` whose records left
@@ -83,6 +74,12 @@ class Case:
     def tables(self) -> ProofTables:
         """The machine as the proof reads it."""
         return tables_of(self.arch)
+
+    @property
+    def modules(self) -> Modules:
+        """How modules of the machine are patched."""
+        assert self.arch.modules is not None, "a module of a machine whose modules are not patched"
+        return self.arch.modules
 
     @property
     def forced(self) -> bool:
@@ -109,24 +106,25 @@ class Case:
         """These bytes may differ."""
         places = np.asarray(pos, dtype=np.int64)
         if len(places) and width:
-            self.accounted.append(AccountedBytes(kind, places, width))
+            self.accounted.append((kind, places, width))
 
     def all_findings(self) -> tuple[Finding, ...]:
         """The findings by rule, in the order in which the rules were first broken; what was too much is one more."""
-        order = list(dict.fromkeys(one.rule for one in self.findings))
-        found = [one for rule in order for one in self.findings if one.rule == rule]
+        order = {rule: at for at, rule in enumerate(self._more)}
         path = self.after.image.path
         extra = [Finding(rule, "error", f"{n - MOST} more of this kind", path, count=n - MOST)
                  for rule, n in self._more.items() if n > MOST]  # fmt: skip
-        return tuple(found + extra)
+        return (*sorted(self.findings, key=lambda finding: order[finding.rule]), *extra)
+
+
+def section_of(image: Image, pos: int) -> int | None:
+    """The section whose bytes lie at a file position; None where there is none."""
+    start, size = image.shdr["sh_offset"].astype(np.int64), image.shdr["sh_size"].astype(np.int64)
+    inside: Mask = image.has_bytes & (start <= pos) & (pos < start + size)
+    return int(np.argmax(inside)) if inside.any() else None
 
 
 def section_at(image: Image, pos: int) -> tuple[str | None, int | None]:
-    """Name of the section whose bytes lie at a file position, and the offset in it; None where there is none."""
-    start = image.shdr["sh_offset"].astype(np.int64)
-    size = image.shdr["sh_size"].astype(np.int64)
-    inside: Mask = image.has_bytes & (start <= pos) & (pos < start + size)
-    if not inside.any():
-        return None, None
-    sec = int(np.argmax(inside))
-    return image.names[sec] or str(sec), pos - int(start[sec])
+    """Name of that section, and the offset in it; None where there is none."""
+    sec = section_of(image, pos)
+    return (None, None) if sec is None else (image.names[sec] or str(sec), pos - int(image.shdr["sh_offset"][sec]))

@@ -14,7 +14,7 @@ import numpy as np
 from ftpatch.arrays import I64, U8, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.proof.case import Case, section_at
+from ftpatch.proof.case import Case, section_at, section_of
 
 CHUNK = 8 << 20
 MAX_RUNS = 1 << 24  # a file that differs in more places is another file
@@ -55,14 +55,14 @@ def differences(before: U8, after: U8) -> Runs:
         if n > MAX_RUNS:
             ends[-1][-1] = size
             break
-    none = [np.zeros(0, np.int64)]
-    return Runs(np.concatenate(none + starts).astype(np.int64), np.concatenate(none + ends).astype(np.int64))
+    none = np.zeros(0, np.int64)
+    return Runs(np.concatenate([none, *starts]), np.concatenate([none, *ends]))
 
 
 def count_kinds(case: Case, runs: Runs) -> None:
     """How many edits of each kind were recognised."""
-    for one in case.accounted:
-        case.kinds[one.kind] += int(runs.touch(one.pos, one.width).sum())
+    for kind, pos, width in case.accounted:
+        case.kinds[kind] += int(runs.touch(pos, width).sum())
     for kind in [kind for kind, n in case.kinds.items() if not n]:
         del case.kinds[kind]
 
@@ -70,8 +70,8 @@ def count_kinds(case: Case, runs: Runs) -> None:
 def uncovered(runs: Runs, ranges: Sequence[tuple[I64, I64 | int]]) -> list[tuple[int, int]]:
     """The differences, or parts of them, that lie in none of the ranges: (positions, bytes from each)."""
     low, high = _merged(ranges)
-    at = np.searchsorted(low, runs.start, side="right") - 1
-    inside = (at >= 0) & (runs.end <= np.where(len(high), high[np.maximum(at, 0)] if len(high) else 0, 0))
+    at = np.searchsorted(low, runs.start, side="right")
+    inside = runs.end <= np.concatenate(([-1], high))[at]
     return [part for start, end in zip(runs.start[~inside].tolist(), runs.end[~inside].tolist(), strict=True)
             for part in _outside(start, end, low, high)]  # fmt: skip
 
@@ -79,7 +79,7 @@ def uncovered(runs: Runs, ranges: Sequence[tuple[I64, I64 | int]]) -> list[tuple
 def report_unexplained(case: Case, runs: Runs) -> None:
     """A finding for each difference, or group of near ones, that no edit of a legal kind explains."""
     left: list[tuple[int, int]] = []
-    for first, behind in uncovered(runs, [(one.pos, one.width) for one in case.accounted]):
+    for first, behind in uncovered(runs, [(pos, width) for _, pos, width in case.accounted]):
         if left and first - left[-1][1] <= NEAR:
             left[-1] = left[-1][0], behind
         else:
@@ -101,14 +101,15 @@ def place(image: Image, pos: int) -> str:
 
 def _merged(ranges: Sequence[tuple[I64, I64 | int]]) -> tuple[I64, I64]:
     """The ranges as disjoint [start, end), ascending; those that touch are one."""
-    none = [np.zeros(0, np.int64)]
-    start = np.concatenate(none + [pos for pos, _ in ranges])
-    end = np.concatenate(none + [pos + width for pos, width in ranges])
+    none = np.zeros(0, np.int64)
+    start = np.concatenate([none, *(pos for pos, _ in ranges)])
+    end = np.concatenate([none, *(pos + width for pos, width in ranges)])
+    if not len(start):
+        return none, none
     order = np.argsort(start, kind="stable")
-    start, end = start[order], np.maximum.accumulate(end[order]) if len(end) else end
-    first = np.flatnonzero(np.concatenate(([True], start[1:] > end[:-1]))) if len(start) else np.zeros(0, np.int64)
-    last = np.concatenate((first[1:] - 1, [len(end) - 1])).astype(np.int64) if len(start) else first
-    return start[first].astype(np.int64), end[last].astype(np.int64)
+    start, end = start[order], np.maximum.accumulate(end[order])
+    gap = start[1:] > end[:-1]  # no range reaches from before it to behind it
+    return start[np.append(True, gap)], end[np.append(gap, True)]
 
 
 def _outside(start: int, end: int, low: I64, high: I64) -> list[tuple[int, int]]:
@@ -127,11 +128,10 @@ def _outside(start: int, end: int, low: I64, high: I64) -> list[tuple[int, int]]
 def _rule(case: Case, pos: int) -> str:
     """Which rule a stray byte breaks: by what it lies in."""
     image, records = case.before.image, case.before.records
-    start, size = image.shdr["sh_offset"].astype(np.int64), image.shdr["sh_size"].astype(np.int64)
-    inside = image.has_bytes & (start <= pos) & (pos < start + size)
-    if not inside.any():
+    sec = section_of(image, pos)
+    if sec is None:
         heads = int(image.ehdr["e_shoff"])
         return "verify-section" if pos < 64 or heads <= pos < heads + image.shdr.nbytes else "verify-byte"
     if len(records) and not records.in_sections and records.slot[0] <= pos < records.slot[-1] + 8:
         return "verify-record"
-    return RULES.get(int(image.shdr["sh_type"][np.argmax(inside)]), "verify-byte")
+    return RULES.get(int(image.shdr["sh_type"][sec]), "verify-byte")

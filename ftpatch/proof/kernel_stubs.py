@@ -19,7 +19,7 @@ from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import init_text
 from ftpatch.proof.call_targets import READ
 from ftpatch.proof.case import Case
-from ftpatch.proof.decoders import both
+from ftpatch.proof.decoders import both, branches
 from ftpatch.proof.pairs import NEW, Pairs
 
 REACH = 1 << 25  # bytes of a ppc64 branch, either way
@@ -144,14 +144,18 @@ def _check_words(case: Case, pairs: Pairs, at: I64, words: U32, stub_va: I64, si
             found.call[i], found.distance[i] = stub_va[row] + 4, first.distance[row]
 
 
-def check_empty(case: Case, pairs: Pairs, slots: Slots, stubs: Stubs) -> None:
+def old_slots(case: Case, pairs: Pairs, slots: Slots) -> I64:
+    """va of the slots that the sites had in the first file; 0 where they had none."""
+    words = case.before.image.words(pairs.sec, pairs.branch_off, 0, 1)
+    stub = pairs.va(pairs.branch_off).view(np.int64) + branches(case.arch, words[:, 0])[1]
+    return np.where(pairs.old == NEW, stub - slots.literal, 0)
+
+
+def check_empty(case: Case, pairs: Pairs, slots: Slots, stubs: Stubs, old: I64) -> None:
     """The slots of sites that were enabled and are not any more, or elsewhere: empty again."""
     image = case.after.image
-    was = np.flatnonzero((pairs.old == NEW) & pairs.differs)
-    words = case.before.image.words(pairs.sec[was], pairs.branch_off[was], 0, 1)
-    slot = pairs.va(pairs.branch_off)[was].view(np.int64) + both(case.arch, words).distance - slots.literal
-    left = ~np.isin(slot, stubs.slot)
-    pos = image.pos(*image.place(slot[left].view(np.uint64)))
+    left = old[(pairs.old == NEW) & pairs.differs]
+    pos = image.pos(*image.place(left[~np.isin(left, stubs.slot)].view(np.uint64)))
     pos = pos[pos >= 0]
     empty = ~image.data[pos[:, None] + np.arange(slots.size)].any(axis=1)
     case.account_for("stub taken away", pos[empty], slots.size)

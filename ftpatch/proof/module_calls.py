@@ -1,4 +1,4 @@
-"""Where the sites of a patched module call, as its relocations say, and what stands there.
+"""Where the sites of a patched module call, as its relocations say, and what code is there.
 
 loader's jump       a symbol in `.text.ftrace_trampoline`, at one of the jumps
 stub of the site's  mflr; bl; mtlr; b ─► behind the site, where sites are out of line
@@ -15,19 +15,9 @@ from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
 from ftpatch.proof.case import Case, SiteCalls
 from ftpatch.proof.decoders import both, branches
+from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.emulate.loader import load_module
-from ftpatch.proof.module_code import (
-    OURS,
-    Branch,
-    Calls,
-    called_names,
-    far_target,
-    is_ours,
-    jump_of,
-    name_of,
-    tail_target,
-)
-from ftpatch.proof.module_expectations import expect_site
+from ftpatch.proof.module_code import OURS, Calls, Place
 from ftpatch.proof.pairs import NEW, Pairs
 from ftpatch.proof.sections import DATA, OPS_TEXT
 
@@ -53,174 +43,193 @@ def check_rest(case: Case) -> None:
 
 def check_calls(case: Case, pairs: Pairs) -> None:
     """Every enabled site of the second file: what it calls, its ops, and what is to be seen when it is executed."""
-    calls = Calls(case, pairs, load_module(case.after.image, case.arch))
+    calls = Calls(case, pairs, case.modules, load_module(case.after.image, case.arch))
     case.memory = calls.loaded.memory
     at = np.flatnonzero(pairs.new == NEW)
     seen = both(case.arch, pairs.words[at])
-    wanted = CALL if not pairs.shape.out_of_line else JUMP
+    wanted = JUMP if pairs.shape.out_of_line else CALL
     for row, i in enumerate(at.tolist()):  # a relocation or two per site
+        sec = int(pairs.sec[i])
+        to = calls.branch_at(sec, int(pairs.branch_off[i]))
         why = seen.why[row] or ("its branch is of another kind" if seen.kind[row] != wanted else "")
         if not why and not pairs.shape.called and seen.distance[row]:
             why = f"its branch goes {int(seen.distance[row]):+#x} bytes before the loader fills it, expected 0"
-        if why:
-            pairs.say("verify-branch", i, why)
+        if why or isinstance(to, str):
+            pairs.say("verify-branch", i, why or str(to))
         elif pairs.shape.out_of_line:
-            _check_stub(calls, i)
+            _check_stub(calls, i, to)
         else:
-            _check_inline(calls, i)
-    found = sorted(calls.found.items())
-    ops = np.array([of_site for _, (of_site, _) in found], dtype=np.uint64)
-    pos = pairs.pos[np.array([at for at, _ in found], dtype=np.int64)]
-    case.calls = SiteCalls(pos, np.zeros(len(pos), np.uint64), ops, tuple(names for _, (_, names) in found))
+            literal = pairs.shape.literal
+            _check_target(calls, i, to, sec, None if literal is None else int(pairs.record[i]) + literal)
+    ends = sorted(calls.ends.items())
+    pos = pairs.pos[np.array([i for i, _ in ends], dtype=np.int64)]
+    ops = np.array([of_site for _, (of_site, _) in ends], dtype=np.uint64)
+    case.calls = SiteCalls(pos, np.zeros(len(pos), np.uint64), ops, tuple(names for _, (_, names) in ends))
 
 
-def _check_inline(calls: Calls, at: int) -> None:
-    pairs = calls.pairs
-    sec = int(pairs.sec[at])
-    to = calls.branch_at(sec, int(pairs.branch_off[at]))
-    if isinstance(to, str):
-        pairs.say("verify-branch", at, to)
-        return
-    literal = int(pairs.record[at]) + pairs.shape.literal if pairs.shape.literal is not None else None
-    _check_target(calls, at, to, sec, literal)
-
-
-def _check_stub(calls: Calls, at: int) -> None:
+def _check_stub(calls: Calls, at: int, to: Place) -> None:
     """The stub of a site out of line."""
     pairs, image = calls.pairs, calls.image
-    sec, branch = int(pairs.sec[at]), int(pairs.branch_off[at])
-    to = calls.branch_at(sec, branch)
-    if isinstance(to, str) or not is_ours(calls, to, sec):
-        why = to if isinstance(to, str) else f"it goes to {name_of(calls, to)}, which is no stub"
-        pairs.say("verify-branch", at, why)
+    sec, resume = int(pairs.sec[at]), int(pairs.branch_off[at]) + 4
+    if not calls.is_ours(to, sec):
+        pairs.say("verify-branch", at, f"it goes to {calls.name_of(to)}, which is no stub")
         return
     words = calls.words(to.sec, to.off, 4)
     kinds, _ = branches(calls.case.arch, words)
     seen = both(calls.case.arch, words.reshape(2, 2))
     save, restore, text = calls.case.tables.site_stub or (0, 0, "")
     right = (int(words[0]), int(words[2])) == (save, restore) and (kinds[1], kinds[3]) == (CALL, JUMP)
+    inner, back = (calls.branch_at(to.sec, to.off + off) for off in (4, 12))
     if not right or any(seen.why) or seen.distance.any():
         shown = " ".join(f"{word:08x}" for word in words.tolist())
         pairs.say("verify-stub", at, f"its stub is {shown}, not {text}")
-        return
-    inner, back = calls.branch_at(to.sec, to.off + 4), calls.branch_at(to.sec, to.off + 12)
-    if isinstance(inner, str) or isinstance(back, str):
+    elif isinstance(inner, str) or isinstance(back, str):
         pairs.say("verify-stub", at, f"in its stub {inner if isinstance(inner, str) else back}")
-    elif (back.sec, back.off) != (sec, branch + 4):
+    elif (back.sec, back.off) != (sec, resume):
         pairs.say("verify-stub", at, f"its stub goes on at {image.names[back.sec]}+{back.off:#x}, expected "
-                  f"{image.names[sec]}+{branch + 4:#x}")  # fmt: skip
+                  f"{image.names[sec]}+{resume:#x}")  # fmt: skip
     else:
         _check_target(calls, at, inner, to.sec, to.off - 8)
 
 
-def _check_target(calls: Calls, at: int, to: Branch, sec: int, literal: int | None) -> None:
+def _check_target(calls: Calls, at: int, to: Place, sec: int, literal: int | None) -> None:
     """What a call in section `sec` arrives at, and the ops that it will find at offset `literal` of the site's section,
     or of the stub's, where the layout has such a thing."""
-    pairs = calls.pairs
-    jump = jump_of(calls, to, sec)
-    if jump is None and not is_ours(calls, to, sec):
-        pairs.say("verify-branch", at, f"it calls {name_of(calls, to)}, which is nothing that a site may call")
-        return
-    if jump is None and (why := _judge(calls, at, to)) and not calls.forced_code(to):
-        pairs.say("verify-stub", at, why)
-        return
+    pairs, key = calls.pairs, (to.sec, to.off)
+    if calls.jump_of(to, sec) is None:
+        if not calls.is_ours(to, sec):
+            pairs.say("verify-branch", at, f"it calls {calls.name_of(to)}, which is nothing that a site may call")
+            return
+        if key not in calls.judged:
+            calls.judged[key] = _judged(calls, at, to)
+        if calls.judged[key] and key not in calls.forced:
+            pairs.say("verify-stub", at, calls.judged[key])
+            return
     ops: int | None = None
     if literal is not None and _reads_ops(calls, to, sec):
         ops, why = _ops(calls, literal, calls.named_at(sec, literal, 8))
         if why:
             pairs.say("verify-literal", at, why)
             return
-    calls.found[at] = ops or 0, called_names(calls, to, jump)
-    if calls.forced_code(to):
-        calls.case.unclaimed.append(f"{pairs.name(at)}: what it calls was taken by force")
-    else:
-        expect_site(calls, at, to, jump, ops)
+    calls.ends[at] = ops or 0, calls.called_names(to, sec)
+    _expect_site(calls, at, to, sec, ops)
 
 
-def _reads_ops(calls: Calls, to: Branch, sec: int) -> bool:
+def _reads_ops(calls: Calls, to: Place, sec: int) -> bool:
     """Whether a call comes to an entry of the kernel's that reads an ops pointer, at once or in the end."""
     if calls.pairs.shape.literal is None and DATA not in calls.image.names:
         return False  # nothing is known of the kernel then but that the patch saw no need
-    return (
-        jump_of(calls, to, sec) is not None or far_target(calls, to) is not None or tail_target(calls, to) is not None
-    )
+    return calls.entry_va(to, sec) is not None or calls.tail_target(to) is not None
 
 
-def _judge(calls: Calls, at: int, to: Branch) -> str:
+def _judged(calls: Calls, at: int, to: Place) -> str:
     """Why code of the patch does not keep a site's contract; empty where it is shown to, or is known to."""
-    key = to.sec, to.off
-    if key not in calls.judged:
-        calls.judged[key] = _judged(calls, at, to)
-    return calls.judged[key]
-
-
-def _judged(calls: Calls, at: int, to: Branch) -> str:
     arch, shape, memory = calls.case.arch, calls.pairs.shape, calls.loaded.memory
-    modules = arch.modules
-    assert modules is not None
     if to.off % 8:
-        return f"it enters {name_of(calls, to)}, and code of a patch begins at multiples of eight"
-    if far_target(calls, to) is not None:
+        return f"it enters {calls.name_of(to)}, and code of a patch begins at multiples of eight"
+    if calls.far_target(to) is not None:
         calls.case.kinds["far stub"] += 1
         return ""
-    known = modules.hook(shape.out_of_line)
-    words = calls.words(to.sec, to.off, len(known.words) - known.entry // 4)
-    if tuple(words.tolist()) == known.words[known.entry // 4 :]:
+    hook = calls.modules.hook(shape.out_of_line)
+    expected = hook.words[hook.entry // 4 :]
+    words = calls.words(to.sec, to.off, len(expected)).tolist()
+    n_wrong = sum(word != other for word, other in zip(words, expected, strict=True))
+    if not n_wrong:
         calls.case.kinds["hook stub"] += 1
-        right = all(_fixed(calls, to, one, one.off - known.entry) for one in known.fixups)
+        right = all(_fixed(calls, to, fixup, fixup.off - hook.entry) for fixup in hook.fixups)
         return "" if right else "the hook's stub is not relocated as it must be"
-    n_wrong = sum(one != two for one, two in zip(words.tolist(), known.words[known.entry // 4 :], strict=True))
     if n_wrong <= NEARLY:
         return f"its stub is the one that calls a hook, but for {n_wrong} of its words"
 
     def read(va: int, n: int) -> U32:
         places = np.array([va + 4 * i & (1 << 64) - 1 for i in range(n)], dtype=np.uint64)
-        found, there = memory.words(places)
-        return found[: int(np.argmin(there))] if not there.all() else found
+        code, there = memory.words(places)
+        return code[: int(np.argmin(there))] if not there.all() else code
 
-    va, pairs = calls.loaded.va(to.sec, to.off), calls.pairs
-    home = calls.loaded.va(int(pairs.sec[at]), int(pairs.branch_off[at]) + 4)
-    last = tail_target(calls, to)
-    target = calls.loaded.va(last.sec, last.off) if last else None
-    reason = arch.keeps_contract(read, va, shape.out_of_line, home, target)
+    va, pairs, last = calls.loaded.va, calls.pairs, calls.tail_target(to)
+    resume = va(int(pairs.sec[at]), int(pairs.branch_off[at]) + 4)
+    target = va(last.sec, last.off) if last else None
+    reason = arch.keeps_contract(read, va(to.sec, to.off), shape.out_of_line, resume, target)
     calls.case.kinds["stub of another kind"] += 1
     if reason and calls.case.forced:
         calls.forced.add((to.sec, to.off))
     return f"its stub was not shown to keep a site's contract: {reason}" if reason else ""
 
 
-def _fixed(calls: Calls, to: Branch, fixup: Fixup, off: int) -> bool:
+def _fixed(calls: Calls, to: Place, fixup: Fixup, off: int) -> bool:
     """Whether the hook's stub has the relocation that it needs, and no other, at an offset from its entry."""
-    found = calls.named_at(to.sec, to.off + off, 8 if fixup.symbol == "toc" else 4)
-    if len(found) != 1 or (found[0][0], found[0][1]) != (to.off + off, fixup.kind):
+    rows = calls.named_at(to.sec, to.off + off, 8 if fixup.symbol == "toc" else 4)
+    if len(rows) != 1 or rows[0][:2] != (to.off + off, fixup.kind):
         return False
-    named, modules, symbols = found[0][3], calls.case.arch.modules, calls.image.symbols
+    named, symbols = rows[0][2], calls.image.symbols
     addend = named.off - int(symbols.rows["st_value"][named.symbol])
     name = symbols.name(named.symbol)
     if fixup.symbol == "toc":
-        return modules is not None and name == modules.toc and addend == fixup.addend
+        return name == calls.modules.toc and addend == fixup.addend
     function = int(symbols.type[named.symbol]) in (0, t.STT_FUNC) and calls.image.names[named.sec] not in OURS
     return addend == fixup.addend and bool(name) and function
 
 
-def _ops(calls: Calls, literal: int, found: list[tuple[int, int, int, Branch]]) -> tuple[int | None, str]:
+def _ops(calls: Calls, literal: int, rows: list[tuple[int, int, Place]]) -> tuple[int | None, str]:
     """(va of the ops object that a literal names, or None; why it cannot be one)."""
     case, image = calls.case, calls.image
-    if len(found) != 1 or (found[0][0], found[0][1]) != (literal, case.arch.abs64):
-        return None, f"its ops pointer at {literal:#x} has {len(found)} relocations, expected one to an ops object"
-    to = found[0][3]
+    if len(rows) != 1 or rows[0][:2] != (literal, case.arch.abs64):
+        return None, f"its ops pointer at {literal:#x} has {len(rows)} relocations, expected one to an ops object"
+    to = rows[0][2]
     if to.sec <= 0 or image.names[to.sec] != DATA:
-        return None, f"its ops pointer names {name_of(calls, to)}, expected an object in {DATA}"
+        return None, f"its ops pointer names {calls.name_of(to)}, expected an object in {DATA}"
     content = image.content(to.sec)[to.off :]
     inside = calls.named_at(to.sec, to.off, len(content))
     if len(content) < MIN_OPS or content.any():
         return None, f"its ops object has {len(content)} bytes, expected {MIN_OPS} zeros at the least"
-    if len(inside) != 1 or (inside[0][0], inside[0][1]) != (to.off, case.arch.abs64):
+    if len(inside) != 1 or inside[0][:2] != (to.off, case.arch.abs64):
         return None, f"{len(inside)} relocations write its ops object, expected one at its start"
-    function = inside[0][3]
-    right = any(
+    function = inside[0][2]
+    returns = any(
         tuple(calls.words(function.sec, function.off, len(words)).tolist()) == words for words in case.tables.returns
     )
-    if function.sec <= 0 or image.names[function.sec] != OPS_TEXT or not right:
-        return None, f"its ops call {name_of(calls, function)}, expected a function that returns"
+    if function.sec <= 0 or image.names[function.sec] != OPS_TEXT or not returns:
+        return None, f"its ops call {calls.name_of(function)}, expected a function that returns"
     return calls.loaded.va(to.sec, to.off), ""
+
+
+# -- what is to be seen when a site is executed ------------------------------------------------------------------------
+
+
+def _expect_site(calls: Calls, at: int, to: Place, sec: int, ops: int | None) -> None:
+    """Adds what one run of a site must show, or why it shows nothing."""
+    pairs, name, base = calls.pairs, calls.pairs.name(at), calls.loaded.base[int(calls.pairs.sec[at])]
+    resume = int(pairs.branch_off[at]) + 4
+    target, tail, why = _arrives(calls, to, sec, (int(pairs.sec[at]), resume))
+    if (to.sec, to.off) in calls.forced:
+        why = "what it calls was taken by force"
+    if why:
+        calls.case.unclaimed.append(f"{name}: {why}")
+    else:
+        entry = base + pairs.entry_off(at)
+        calls.case.expectations.append(SiteExpectation(name, entry, base + resume, target, ops, tail))
+
+
+def _arrives(calls: Calls, to: Place, sec: int, resume: tuple[int, int]) -> tuple[int, bool, str]:
+    """(where a call arrives, whether that is a C function, why one run cannot show it). resume: section, offset."""
+    if (va := calls.entry_va(to, sec)) is not None:
+        return va, False, ""
+    ways = calls.branches_of(to)
+    out = [place for _, place in ways if isinstance(place, Place) and (place.sec, place.off) != resume]
+    if any(map(calls.case.tables.conditional, calls.code(to).tolist())) or len(out) > 1 or _reads_data(calls, to):
+        return 0, False, "its stub has more than one way"
+    if not out:
+        return calls.loaded.va(*resume), False, ""
+    if (va := calls.entry_va(out[0], to.sec)) is not None:
+        return va, False, ""
+    if len(ways) == 1 and ways[0][0] == JUMP:
+        return 0, False, "its stub ends in a jump to a function"
+    called = calls.loaded.called(calls.image.symbols.name(out[0].symbol))
+    return called or 0, True, "" if called else "what its stub calls is not known"
+
+
+def _reads_data(calls: Calls, to: Place) -> bool:
+    """Whether the code has pointers to data, which the emulation does not keep."""
+    pointers = [place.sec for _, kind, place in calls.named_at(to.sec, to.off, calls.room(to))
+                if kind == calls.case.arch.abs64]  # fmt: skip
+    return any(sec and calls.image.names[sec] not in (DATA, *OURS) for sec in pointers)

@@ -1,4 +1,4 @@
-"""A patched module as its relocations tell it: what the branch at a place names, and what code stands there."""
+"""A patched module as its relocations tell it: what the branch at a place names, and which code is there."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftpatch.arch.proof_tables import CALL, JUMP
+from ftpatch.arch import Modules
+from ftpatch.arch.proof_tables import JUMP
 from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.relocations import Relocations
+from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.proof.case import Case
 from ftpatch.proof.decoders import branches
 from ftpatch.proof.emulate.loader import Loaded
-from ftpatch.proof.module_relocations import addend_of
-from ftpatch.proof.pairs import Pairs, rows_at, symbol_place
+from ftpatch.proof.pairs import Pairs
 from ftpatch.proof.sections import INIT_TEXT, TEXT
 
 OURS = (TEXT, INIT_TEXT)
@@ -23,8 +23,8 @@ MAX_CODE = 1 << 12  # bytes of one piece of code that are read
 
 
 @dataclass(frozen=True)
-class Branch:
-    """What a relocated branch names."""
+class Place:
+    """What a relocation names."""
 
     symbol: int  # row in the symbol table
     sec: int  # section of the place; 0: in another file
@@ -37,120 +37,114 @@ class Calls:
 
     case: Case
     pairs: Pairs
-    loaded: Loaded
-    _rows: dict[int, Relocations] = field(default_factory=dict)
-    judged: dict[tuple[int, int], str] = field(
-        default_factory=dict
-    )  # (section, offset) of code → what is wrong with it
+    modules: Modules
+    loaded: Loaded  # as the emulation has it
+    judged: dict[tuple[int, int], str] = field(default_factory=dict)  # (section, offset) of code → what is wrong there
     forced: set[tuple[int, int]] = field(default_factory=set)  # code that is wrong, and called on purpose
-    found: dict[int, tuple[int, frozenset[str]]] = field(default_factory=dict)  # pair → va of its ops, what is called
+    ends: dict[int, tuple[int, frozenset[str]]] = field(default_factory=dict)  # pair → va of its ops, what is called
+    _relocations: dict[int, Relocations] = field(default_factory=dict)  # of each section, read once
 
     @property
     def image(self) -> Image:
         return self.case.after.image
 
-    def named_at(self, sec: int, off: int, size: int) -> list[tuple[int, int, int, Branch]]:
-        """(offset, type, bytes, what it names) of every relocation that touches `size` bytes at a place."""
-        rows, found = rows_at(self.image, sec, self._rows), []
-        low, high = np.searchsorted(rows.off, off - 7), np.searchsorted(rows.off, off + size)
+    def named_at(self, sec: int, off: int, size: int) -> list[tuple[int, int, Place]]:
+        """(offset, type, what it names) of every relocation that touches `size` bytes at a place."""
+        if sec not in self._relocations:
+            self._relocations[sec] = relocations_of(self.image, sec)
+        rows, symbols, named = self._relocations[sec], self.image.symbols, []
+        low, high = np.searchsorted(rows.off, off - 7), np.searchsorted(rows.off, off + size)  # 8 bytes at most
         for at in range(int(low), int(high)):
             if int(rows.off[at] + rows.size[at]) > off:
-                symbol = int(rows.symbol[at])
-                home, value = symbol_place(self.image, symbol)
-                to = value + addend_of(self.case, int(rows.table[at]), int(rows.row[at]))
-                found.append((int(rows.off[at]), int(rows.kind[at]), int(rows.size[at]), Branch(symbol, home, to)))
-        return found
+                symbol, addends = int(rows.symbol[at]), self.image.rows(int(rows.table[at]), t.RELA)["r_addend"]
+                value = int(symbols.rows["st_value"][symbol]) + int(addends[rows.row[at]])
+                place = Place(symbol, max(int(symbols.shndx[symbol]), t.SHN_UNDEF), value)
+                named.append((int(rows.off[at]), int(rows.kind[at]), place))
+        return named
 
-    def forced_code(self, to: Branch) -> bool:
-        return (to.sec, to.off) in self.forced
-
-    def branch_at(self, sec: int, off: int) -> Branch | str:
+    def branch_at(self, sec: int, off: int) -> Place | str:
         """What the branch at a place goes to; or why that is not known."""
-        modules = self.case.arch.modules
-        assert modules is not None
-        found = self.named_at(sec, off, 4)
-        if len(found) != 1:
-            return f"{len(found)} relocations write its branch, expected one"
-        if found[0][0] != off or found[0][1] not in (modules.branch, *self.case.arch.loader.calls):
-            return f"its branch has a relocation of type {found[0][1]} at {found[0][0]:#x}, expected {modules.branch}"
-        return found[0][3]
+        named = self.named_at(sec, off, 4)
+        if len(named) != 1:
+            return f"{len(named)} relocations write its branch, expected one"
+        at, kind, to = named[0]
+        if at != off or kind not in (self.modules.branch, *self.case.arch.loader.calls):
+            return f"its branch has a relocation of type {kind} at {at:#x}, expected {self.modules.branch}"
+        return to
 
     def words(self, sec: int, off: int, n: int) -> U32:
         """Instruction words as the file has them."""
-        found: U32 = self.image.words(np.array([sec]), np.array([off]), 0, n)[0]
+        words: U32 = self.image.words(np.array([sec]), np.array([off]), 0, n)[0]
+        return words
+
+    def room(self, to: Place) -> int:
+        """Bytes from a place to its section's end, as far as code is read."""
+        return max(min(int(self.image.shdr["sh_size"][to.sec]) - to.off, MAX_CODE), 0)
+
+    def code(self, to: Place) -> U32:
+        """The words of a piece of code, up to the first that returns."""
+        words = self.words(to.sec, to.off, self.room(to) // 4)
+        ends = np.isin(words, self.case.tables.ends)
+        return words[: int(np.argmax(ends)) + 1] if ends.any() else words
+
+    def branches_of(self, to: Place) -> list[tuple[int, Place | str]]:
+        """(CALL or JUMP, what it goes to or why that is not known) per direct branch in code, to the first jump."""
+        kinds, found = branches(self.case.arch, self.code(to))[0], []
+        for number in np.flatnonzero(kinds).tolist():
+            found.append((int(kinds[number]), self.branch_at(to.sec, to.off + 4 * number)))
+            if kinds[number] == JUMP:
+                break
         return found
 
+    def jump_of(self, to: Place, sec: int) -> str | None:
+        """The kernel's entry to which a place is the loader's jump, for a call in `sec`: core or init text."""
+        modules, image = self.modules, self.image
+        if not modules.trampolines or to.sec <= 0:
+            return None
+        there = [name for name in modules.trampolines if image.sections_named(name)]
+        wanted = there[-1] if there and image.names[sec].startswith(".init") else modules.trampolines[0]
+        number, rest = divmod(to.off, modules.jump)
+        if image.names[to.sec] != wanted or rest or not 0 <= number < len(self.case.arch.entries):
+            return None
+        return self.case.arch.entries[number]
 
-def jump_of(calls: Calls, to: Branch, sec: int) -> int | None:
-    """Which of the loader's jumps a place is: in the section for core or for init text; None where it is none."""
-    modules, image = calls.case.arch.modules, calls.image
-    if modules is None or not modules.trampolines or to.sec <= 0:
-        return None
-    there = [name for name in modules.trampolines if image.sections_named(name)]
-    wanted = there[-1] if there and image.names[sec].startswith(".init") else modules.trampolines[0]
-    number, rest = divmod(to.off, modules.jump)
-    if image.names[to.sec] != wanted or rest or not 0 <= number < len(calls.case.arch.entries):
-        return None
-    return number
+    def far_target(self, to: Place) -> int | None:
+        """Where a far stub goes, with the kernel's TOC of the emulation; None where there is none."""
+        read, toc = self.case.tables.far, self.loaded.memory.kernel_toc
+        if read is None or to.sec <= 0 or toc is None:
+            return None
+        stub = read(self.words(to.sec, to.off, 5).tolist())
+        return toc + stub[1] if stub else None
 
+    def entry_va(self, to: Place, sec: int) -> int | None:
+        """va in the emulation of the kernel's entry to which a place is the loader's jump, or a far stub."""
+        jump = self.jump_of(to, sec)
+        return self.far_target(to) if jump is None else self.loaded.fakes[jump]
 
-def is_ours(calls: Calls, to: Branch, sec: int) -> bool:
-    """Whether a place is code of the patch that a call in `sec` may go to: init text is freed."""
-    names = calls.image.names
-    if to.sec < len(calls.case.before.image.shdr) and names[to.sec] not in OURS:
-        return False
-    return names[to.sec] == TEXT or (names[to.sec] == INIT_TEXT and names[sec].startswith(".init"))
+    def is_ours(self, to: Place, sec: int) -> bool:
+        """Whether a place is code of the patch that a call in `sec` may go to: init text is freed."""
+        names = self.image.names
+        if to.sec < len(self.case.before.image.shdr) and names[to.sec] not in OURS:
+            return False
+        return names[to.sec] == TEXT or (names[to.sec] == INIT_TEXT and names[sec].startswith(".init"))
 
+    def name_of(self, to: Place) -> str:
+        return f"{self.image.symbols.name(to.symbol)} ({self.image.names[to.sec] or 'undefined'}+{to.off:#x})"
 
-def name_of(calls: Calls, to: Branch) -> str:
-    symbols = calls.image.symbols
-    return f"{symbols.name(to.symbol)} ({calls.image.names[to.sec] or 'undefined'}+{to.off:#x})"
+    def tail_target(self, to: Place) -> Place | None:
+        """The entry of the kernel's, or the stub that leads there, to which code of the patch goes on."""
+        return next((place for _, place in self.branches_of(to)
+                     if isinstance(place, Place) and self.entry_va(place, to.sec) is not None), None)  # fmt: skip
 
-
-def far_target(calls: Calls, to: Branch) -> int | None:
-    """Where a far stub goes, with the kernel's TOC of the emulation; None where there is none."""
-    read, toc = calls.case.tables.far, calls.loaded.memory.kernel_toc
-    if read is None or to.sec <= 0 or toc is None:
-        return None
-    found = read([int(word) for word in calls.words(to.sec, to.off, 5)])
-    return toc + found[1] if found else None
-
-
-def branches_of(calls: Calls, to: Branch) -> list[int]:
-    """Offsets of the direct branches in code, from its start to its end."""
-    found = []
-    room = int(calls.image.shdr["sh_size"][to.sec]) - to.off
-    words = calls.words(to.sec, to.off, max(min(room, MAX_CODE) // 4, 0))
-    kinds, _ = branches(calls.case.arch, words)
-    for number, (word, kind) in enumerate(zip(words.tolist(), kinds.tolist(), strict=True)):
-        if kind in (CALL, JUMP):
-            found.append(to.off + 4 * number)
-        if word in calls.case.tables.ends or kind == JUMP:
-            break
-    return found
-
-
-def called_names(calls: Calls, to: Branch, jump: int | None) -> frozenset[str]:
-    """The symbols that a site's call leads to: the kernel's entry by the loader's jump, or what code of the patch
-    branches to, its own parts left out."""
-    entries, symbols, found = calls.case.arch.entries, calls.image.symbols, set()
-    if jump is not None:
-        return frozenset((entries[jump],))
-    for off in branches_of(calls, to):
-        one = calls.branch_at(to.sec, off)
-        if not isinstance(one, Branch):
-            continue
-        if (number := jump_of(calls, one, to.sec)) is not None:
-            found.add(entries[number])
-        elif calls.image.names[one.sec] not in OURS and symbols.type[one.symbol] != t.STT_SECTION:
-            found.add(symbols.name(one.symbol))
-    return frozenset(found)
-
-
-def tail_target(calls: Calls, to: Branch) -> Branch | None:
-    """The entry of the kernel's, or the stub that leads there, to which code of the patch goes on."""
-    for off in branches_of(calls, to):
-        one = calls.branch_at(to.sec, off)
-        if isinstance(one, Branch) and (jump_of(calls, one, to.sec) is not None or far_target(calls, one) is not None):
-            return one
-    return None
+    def called_names(self, to: Place, sec: int) -> frozenset[str]:
+        """The symbols that a site's call leads to: the kernel's entry by the loader's jump, or what code of the patch
+        branches to, its own parts left out."""
+        if (jump := self.jump_of(to, sec)) is not None:
+            return frozenset((jump,))
+        symbols, names = self.image.symbols, set()
+        for place in (place for _, place in self.branches_of(to) if isinstance(place, Place)):
+            if (jump := self.jump_of(place, to.sec)) is not None:
+                names.add(jump)
+            elif self.image.names[place.sec] not in OURS and symbols.type[place.symbol] != t.STT_SECTION:
+                names.add(symbols.name(place.symbol))
+        return frozenset(names)

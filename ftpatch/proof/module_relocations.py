@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
-from ftpatch.arch.parts import Modules
 from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.proof.case import Case
@@ -43,21 +44,12 @@ def _account_for_rows(case: Case, sec: int, n: int) -> None:
 
 
 def _check_table(case: Case, pairs: Pairs | None, sec: int, target: int, old: Rows, new: Rows) -> None:
-    modules = case.arch.modules
-    assert modules is not None
-    kind = old["r_info"] & TYPE
-    gone = np.zeros(len(old), dtype=bool)
-    if pairs is not None:
-        gone = _hits(pairs, pairs.disabled & (pairs.sec == target), case, modules, old["r_offset"], kind)
-    kept = old[~gone]
+    kept = old[~_of_sites(pairs, "disabled", target, old)]
     if len(new) < len(kept):
         case.say("verify-relocation", f"{case.after.image.names[sec]} has {len(new)} rows, at least {len(kept)} stay",
                  sec=sec)  # fmt: skip
         return
-    may = np.zeros(len(new), dtype=bool)
-    if pairs is not None:
-        mine = pairs.enabled & (pairs.sec == target)
-        may = _hits(pairs, mine, case, modules, new["r_offset"], new["r_info"] & TYPE)
+    may = _of_sites(pairs, "enabled", target, new)
     stay = new[: len(kept)]
     called = pairs is not None and bool(pairs.shape.called)
     same_place = (stay["r_offset"] == kept["r_offset"]) & ((stay["r_info"] & TYPE) == (kept["r_info"] & TYPE))
@@ -72,14 +64,17 @@ def _check_table(case: Case, pairs: Pairs | None, sec: int, target: int, old: Ro
     _account_for_rows(case, sec, min(len(old), len(new)))
 
 
-def _hits(pairs: Pairs, which: Mask, case: Case, modules: Modules, offset: Rows, kind: Rows) -> Mask:
-    """Which rows are the call or the ops pointer of a marked site."""
-    branch = pairs.branch_off[which].view(np.uint64)
-    found = np.isin(offset, branch) & (kind == modules.branch)
+def _of_sites(pairs: Pairs | None, change: Literal["enabled", "disabled"], target: int, rows: Rows) -> Mask:
+    """Which rows are the call or the ops pointer of a site in section `target` that changed so."""
+    if pairs is None:
+        return np.zeros(len(rows), dtype=bool)
+    which = (pairs.enabled if change == "enabled" else pairs.disabled) & (pairs.sec == target)
+    offset, kind, case = rows["r_offset"], rows["r_info"] & TYPE, pairs.case
+    hit = np.isin(offset, pairs.branch_off[which].view(np.uint64)) & (kind == case.modules.branch)
     if pairs.shape.literal is not None:
         literal = (pairs.record[which] + pairs.shape.literal).view(np.uint64)
-        found |= np.isin(offset, literal) & (kind == case.arch.abs64)
-    return np.asarray(found)
+        hit |= np.isin(offset, literal) & (kind == case.arch.abs64)
+    return np.asarray(hit)
 
 
 def _check_records(case: Case, sec: int, old: Rows, new: Rows) -> None:
@@ -94,23 +89,10 @@ def _check_records(case: Case, sec: int, old: Rows, new: Rows) -> None:
     _account_for_rows(case, sec, min(len(old), len(new)))
 
 
-def account_for_record_slots(case: Case) -> None:
-    """The words of record sections: what stood in some slot before, as slots close up."""
-    old, new = case.before.image, case.after.image
-    for sec in old.sections_named(*RECORD_SECTIONS):
-        if not old.has_bytes[sec] or old.shdr["sh_offset"][sec] != new.shdr["sh_offset"][sec]:
-            continue
-        words = [image.content(sec).tobytes() for image in (old, new)]
-        known = {words[0][at : at + 8] for at in range(0, len(words[0]), 8)}
-        right = [at for at in range(0, len(words[1]), 8) if words[1][at : at + 8] in known]
-        case.account_for("record", int(old.shdr["sh_offset"][sec]) + np.array(right, dtype=np.int64), 8)
-
-
 def _check_own(case: Case, sec: int, target: int, rows: Rows) -> None:
     """Relocations of what the patch brings along: of known types, inside their section."""
-    image, modules = case.after.image, case.arch.modules
-    assert modules is not None
-    code = {modules.branch, *case.arch.loader.calls, case.arch.abs64, case.tables.distance64}
+    image = case.after.image
+    code = {case.modules.branch, *case.arch.loader.calls, case.arch.abs64, case.tables.distance64}
     known = {TEXT: code, INIT_TEXT: code, DATA: {case.arch.abs64}}.get(image.names[target], set())
     size = int(image.shdr["sh_size"][target])
     for row, (info, off) in enumerate(zip(rows["r_info"].tolist(), rows["r_offset"].tolist(), strict=True)):
@@ -128,7 +110,3 @@ def _text(case: Case, row: Rows) -> str:
     name = symbols.name(symbol) if symbol < len(symbols.rows) else "?"
     return (f"offset {int(row['r_offset']):#x}, type {int(row['r_info']) & 0xFFFF_FFFF}, symbol {symbol} {name} "
             f"{int(row['r_addend']):+#x}")  # fmt: skip
-
-
-def addend_of(case: Case, table: int, row: int) -> int:
-    return int(case.after.image.rows(table, t.RELA)["r_addend"][row])

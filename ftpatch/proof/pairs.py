@@ -10,14 +10,13 @@ import numpy as np
 from ftpatch.arch.proof_tables import tables_of
 from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask
-from ftpatch.elf import tables as t
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
-from ftpatch.elf.relocations import Relocations, relocations_of
+from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.case import Case
 from ftpatch.proof.decoders import branches
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import LEFTOVER, NULL, OUTSIDE, SiteTable
+from ftpatch.sites.table import NULL, OUTSIDE, SiteTable
 
 OLD, NEW, RETIRED, OTHER = range(4)  # as compiled; a call of ours; a call that became a NOP; anything else
 
@@ -84,23 +83,13 @@ class Pairs:
 
     def entry_off(self, at: int) -> int:
         """Offset in its section of the local entry of the site's function; where it has no name, by the layout."""
-        table, row = (
-            (self.case.before.sites, int(self.before[at]))
-            if self.before[at] >= 0
-            else (self.case.after.sites, int(self.after[at]))
-        )
-        if table.func[row] >= table.func_end[row] or table.status[row] == LEFTOVER:
-            layout = self.shape
-            to_entry = int(layout.to_entry(table.window[row : row + 1])[0])
-            return int(self.off[at]) if layout.at_global else int(table.off[row]) + to_entry
-        image = table.image
-        symbol = int(image.functions.row[table.func[row]])
-        start = int(image.symbols.rows["st_value"][symbol]) - (
-            int(image.base[int(self.sec[at])]) if image.linked else 0
-        )
-        if self.case.arch.local_entry is not None:
-            start += int(self.case.arch.local_entry(image.symbols.rows["st_other"][symbol : symbol + 1])[0])
-        return start
+        side, row = (self.case.before, self.before[at]) if self.before[at] >= 0 else (self.case.after, self.after[at])
+        sites = side.sites
+        if sites.func[row] < sites.func_end[row]:
+            return int(sites.local_va[row] - side.image.base[self.sec[at]])
+        if self.shape.at_global:
+            return int(self.off[at])
+        return int(sites.off[row]) + int(self.shape.to_entry(sites.window[row : row + 1])[0])
 
 
 def pair_up(case: Case) -> Pairs | None:
@@ -165,15 +154,3 @@ def _calls_home(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> M
         right = np.isin(rows.symbol, image.symbols.rows_named(shape.called))
         found |= (sec == one) & np.isin(off + 4 * (words.shape[1] - 1), rows.off[right])
     return found
-
-
-def rows_at(image: Image, sec: int, places: dict[int, Relocations]) -> Relocations:
-    """The relocations of a section, read once."""
-    if sec not in places:
-        places[sec] = relocations_of(image, sec)
-    return places[sec]
-
-
-def symbol_place(image: Image, row: int) -> tuple[int, int]:
-    """(section, value) of a symbol of a relocatable file; section 0 where it is not defined."""
-    return max(int(image.symbols.shndx[row]), t.SHN_UNDEF), int(image.symbols.rows["st_value"][row])

@@ -16,14 +16,19 @@ from ftpatch.document.journal import Journal
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
 from ftpatch.finding import Finding
+from ftpatch.proof import kernel_calls, module_calls
 from ftpatch.proof.case import NO_CALLS, NO_PLACES, Case, Intent, SiteCalls
 from ftpatch.proof.changes import NO_RUNS, Runs, count_kinds, differences, report_unexplained
 from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
 from ftpatch.proof.journal import check_journal, intent_of
-from ftpatch.proof.kernel import check_kernel
 from ftpatch.proof.lief_check import NOT_INSTALLED, read_again
-from ftpatch.proof.module import check_module
+from ftpatch.proof.module_relocations import check_relocations
+from ftpatch.proof.pairs import pair_up
+from ftpatch.proof.record_table import account_for_slots, check_records
+from ftpatch.proof.sections import check_sections
+from ftpatch.proof.site_words import check_words
+from ftpatch.proof.table_end import check_end
 from ftpatch.proof.trailer import check_trailer
 from ftpatch.sites.records import read_records
 from ftpatch.sites.scan import Scan
@@ -134,19 +139,38 @@ def _unreadable(before: Scan, after: Image, error: FtpatchError) -> Proof:
 def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool | None) -> str:
     """All checks but the emulation; who read the files a second time."""
     before, after = case.before.image, case.after.image
-    if before.linked:
-        if len(before.data) != len(after.data):
-            case.say("verify-byte", f"the file has {len(after.data)} bytes, it had {len(before.data)}",
-                     pos=min(len(before.data), len(after.data)))  # fmt: skip
-        check_kernel(case, runs)
-    else:
-        check_module(case)
+    if before.linked and len(before.data) != len(after.data):
+        case.say("verify-byte", f"the file has {len(after.data)} bytes, it had {len(before.data)}",
+                 pos=min(len(before.data), len(after.data)))  # fmt: skip
+    if before.linked or check_sections(case):
+        _check_sites(case, runs)
     check_trailer(case, bool(len(runs.start)) or len(before.data) != len(after.data))
     report_unexplained(case, runs)
     count_kinds(case, runs)
     if journal is not None:
         check_journal(case, runs, journal)
     return read_again(case, deep)
+
+
+def _check_sites(case: Case, runs: Runs) -> None:
+    """The sites' words; what their calls lead to, with stubs and ops pointers; the record table; the relocations."""
+    pairs = case.pairs = pair_up(case)
+    ops: tuple[I64, I64] = (_no_rows(), _no_rows())
+    linked = case.before.image.linked
+    if pairs is not None:
+        check_words(case, pairs)
+        if linked:
+            ops = kernel_calls.check_calls(case, pairs, runs)
+        else:
+            module_calls.check_calls(case, pairs)
+    check_records(case, pairs)
+    account_for_slots(case)
+    if linked:
+        check_end(case)
+        kernel_calls.check_relocations(case, *ops)
+    else:
+        check_relocations(case, pairs)
+        module_calls.check_rest(case)
 
 
 def _emulated(case: Case, checks: Checks) -> Outcome:

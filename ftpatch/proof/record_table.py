@@ -13,7 +13,7 @@ from ftpatch.kernel.init_text import init_text
 from ftpatch.kernel.record_loop import tests_zero_first
 from ftpatch.proof.case import Case
 from ftpatch.proof.pairs import OLD, RETIRED, Pairs
-from ftpatch.sites.records import MINUS4, RecordTable
+from ftpatch.sites.records import MINUS4, SECTIONS, SLOT, RecordTable
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import LEFTOVER, READY
 
@@ -181,14 +181,22 @@ def _skips_zero(case: Case) -> bool:
 
 
 def account_for_slots(case: Case) -> None:
-    """The words of a linked file's record table may differ: where they are what the slot is worth, or cleared."""
-    old, new = case.before.records, case.after.records
+    """The words of a record table may differ: where they are what the slot is worth, or cleared; in a relocatable file
+    what stood in some slot before, as slots close up."""
+    old, new, images = case.before.records, case.after.records, (case.before.image, case.after.image)
+    for sec in images[0].sections_named(*SECTIONS) if not images[0].linked else ():
+        start = images[0].shdr["sh_offset"][sec]
+        if images[0].has_bytes[sec] and start == images[1].shdr["sh_offset"][sec]:
+            words = [content[: len(content) // SLOT * SLOT].view("<u8") for content in (
+                     image.content(sec) for image in images)]  # fmt: skip
+            right = np.flatnonzero(np.isin(words[1], words[0]))
+            case.account_for("record", int(start) + SLOT * right, SLOT)
     if not old.start or old.start != new.start:
         return
     slots = (old if len(old) >= len(new) else new).slot
-    word = np.ascontiguousarray(case.after.image.data[slots[:, None] + np.arange(8)]).view("<u8").reshape(-1)
+    word = np.ascontiguousarray(images[1].data[slots[:, None] + np.arange(SLOT)]).view("<u8").reshape(-1)
     empty = np.ones(len(slots), dtype=bool)  # slots whose word may be 0: behind the table's end, too
     empty[: len(new)] = new.null | (new.rela >= 0)
     right = empty & (word == 0)
     right[: len(new)] |= word[: len(new)] == new.value
-    case.account_for("record", slots[right], 8)
+    case.account_for("record", slots[right], SLOT)

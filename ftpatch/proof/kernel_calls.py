@@ -19,39 +19,29 @@ from ftpatch.proof.case import Case, SiteCalls
 from ftpatch.proof.changes import Runs
 from ftpatch.proof.decoders import both
 from ftpatch.proof.emulate.expectation import SiteExpectation
-from ftpatch.proof.kernel_stubs import Slots, Stubs, check_empty, check_stubs, free_before, slots_of
+from ftpatch.proof.kernel_stubs import Slots, Stubs, check_empty, check_stubs, free_before, old_slots, slots_of
 from ftpatch.proof.ops_pointers import TYPE, check_ops_pointers
-from ftpatch.proof.pairs import NEW, Pairs, pair_up
-from ftpatch.proof.record_table import account_for_slots, check_records
-from ftpatch.proof.site_words import check_words
-from ftpatch.proof.table_end import check_end
+from ftpatch.proof.pairs import NEW, Pairs
 from ftpatch.sites.records import SLOT
 
 
-def check_kernel(case: Case, runs: Runs) -> None:
-    """All that is to be said of two linked images, but for stray bytes."""
-    pairs = case.pairs = pair_up(case)
-    places: tuple[I64, I64] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
-    if pairs is not None:
-        check_words(case, pairs)
-        slots = slots_of(case) if pairs.shape.out_of_line else None
-        stubs = check_stubs(case, pairs, slots) if slots else None
-        targets = _check_calls(case, pairs, runs, stubs)
-        literal = _literal_places(pairs, slots, stubs)
-        old_literal = _old_places(case, pairs, slots) if slots else np.where(pairs.old == NEW, literal, 0)
-        ops = check_ops_pointers(case, pairs, targets, literal, "stub" if slots else "site")
-        if slots and stubs:
-            check_empty(case, pairs, slots, stubs)
-        places = old_literal[pairs.old == NEW], literal[pairs.new == NEW]
-        case.expect_later = partial(_expect_sites, case, pairs, targets, ops)
-        case.calls = _calls(pairs, targets, ops)
-    check_records(case, pairs)
-    account_for_slots(case)
-    check_end(case)
-    _check_relocations(case, *places)
+def check_calls(case: Case, pairs: Pairs, runs: Runs) -> tuple[I64, I64]:
+    """Every call, stub and ops pointer; va of the ops pointers that enabled sites of the first and second file have."""
+    slots = slots_of(case) if pairs.shape.out_of_line else None
+    stubs = check_stubs(case, pairs, slots) if slots else None
+    targets = _check_targets(case, pairs, runs, stubs)
+    literal = _literal_places(pairs, slots, stubs)
+    ops = check_ops_pointers(case, pairs, targets, literal, "stub" if slots else "site")
+    old_literal = literal
+    if slots and stubs:
+        old_literal = old_slots(case, pairs, slots)
+        check_empty(case, pairs, slots, stubs, old_literal)
+    case.expect_later = partial(_expect_sites, case, pairs, targets, ops)
+    case.calls = _calls(pairs, targets, ops)
+    return old_literal[pairs.old == NEW], literal[pairs.new == NEW]
 
 
-def _check_calls(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> dict[int, CallTarget]:
+def _check_targets(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> dict[int, CallTarget]:
     """Where each enabled site's call leads, by pair; findings for those that lead nowhere good."""
     if stubs is not None:
         at = np.flatnonzero(stubs.call)
@@ -122,16 +112,6 @@ def _literal_places(pairs: Pairs, slots: Slots | None, stubs: Stubs | None) -> I
     return pairs.va(pairs.record + pairs.shape.literal).view(np.int64)
 
 
-def _old_places(case: Case, pairs: Pairs, slots: Slots) -> I64:
-    """va of the slots that the sites had in the first file."""
-    words = case.before.image.words(pairs.sec, pairs.branch_off, 0, 1)
-    was = pairs.old == NEW
-    found = np.zeros(len(pairs), dtype=np.int64)
-    branch = pairs.va(pairs.branch_off)[was].view(np.int64)
-    found[was] = branch + both(case.arch, words[was]).distance - slots.literal
-    return found
-
-
 def _calls(pairs: Pairs, targets: dict[int, CallTarget], ops: dict[int, int]) -> SiteCalls:
     """Where the calls end that lead where a site may call."""
     at = sorted(targets)
@@ -155,7 +135,7 @@ def _expect_sites(case: Case, pairs: Pairs, targets: dict[int, CallTarget], ops:
         )
 
 
-def _check_relocations(case: Case, old_places: I64, new_places: I64) -> None:
+def check_relocations(case: Case, old_places: I64, new_places: I64) -> None:
     """Rows that changed: what they said and say must be about a record, or the ops pointer of an enabled site."""
     (old, pos), (new, new_pos) = case.before.image.rela, case.after.image.rela
     if not np.array_equal(pos, new_pos):
