@@ -130,6 +130,32 @@ def test_a_forced_target_is_accepted_with_the_journal_that_says_so(name: str, tm
     assert "was" in finding["message"] and "not shown to keep a site's contract" in finding["message"]
 
 
+def fatal(path: Path, out: Path) -> Path:
+    """A copy in which two functions have the name of one that never returns."""
+    content = path.read_bytes().replace(b"\0_printk\0", b"\0do_exit\0")
+    out.write_bytes(content.replace(b"\0ftrace_stub\0", b"\0do_exit\0\0\0\0\0"))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("mini.ko", ("--func", "mini_work", "--hook", "_printk")),
+     ("vmlinux-pfe2", ("--func", "row:13", "--target", "ftrace_stub", "--force-target"))],
+)  # fmt: skip
+def test_a_call_of_a_function_that_never_returns_is_an_error(
+    name: str, options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever asked for it: verify finds it, and enable refuses it."""
+    after, _ = enabled(ARM64 / name, tmp_path, *options)
+    before = fatal(ARM64 / name, tmp_path / name)
+    (finding,) = verify(before, fatal(after, tmp_path / "fatal"), code=1)["findings"]
+    assert finding["rule"] == "verify-branch"
+    assert finding["message"].endswith(" do_exit, which never returns")
+    arguments = ["enable", str(before), *options[:3], "do_exit", *options[4:], "-o", str(tmp_path / "refused")]
+    assert run(arguments) == 5
+    assert "never returns: found do_exit" in capsys.readouterr().err
+
+
 @needs_qemu
 @pytest.mark.parametrize(("arch", "stub"), [(ARM64, "arm64.S"), (PPC64LE, "ppc64le.S")])
 def test_a_stub_of_the_users_own_is_found_sound(arch: Path, stub: str, tmp_path: Path) -> None:

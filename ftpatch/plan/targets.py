@@ -17,6 +17,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.kernel.init_text import in_init_text
+from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.sites.scan import Scan
 
 OPS = {"list": "ftrace_list_ops", "nop": "ftrace_nop_ops"}
@@ -61,6 +62,9 @@ def resolve_target(scan: Scan, chosen: Mask, text: str, force: bool) -> Target:
     where = f"--target {text}"
     if not len(image.code(va, 1)):
         raise PolicyError("the target is no code of this file", where, found=f"{va:#x}")
+    rows = np.flatnonzero(image.symbols.rows["st_value"] == np.uint64(va)).tolist()
+    if fatal := sorted(NORETURN & {image.symbols.name(row) for row in rows}):
+        raise PolicyError("the target never returns", where, found=fatal[0], expected="code that returns to its site")
     # Its own site would be rewritten by ftrace, and a traced target would call itself.
     recorded = np.flatnonzero((sites.row >= 0) & (sites.sec >= 0) & (sites.entry_va == np.uint64(va)))
     if len(recorded):

@@ -16,6 +16,7 @@ from ftpatch.arch import Arch
 from ftpatch.arch.parts import Entry
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.proof.case import Case
 from ftpatch.sites.scan import Scan
 
@@ -90,6 +91,8 @@ class CallTargets:
             if not len(rows):
                 return CallTarget(va, name, entry, why="where no symbol stands")
             name = symbols.name(int(rows[0]))
+        if name in NORETURN:
+            return CallTarget(va, name, entry, why=f"{name}, which never returns")
         sites = self.side.sites
         if np.any((sites.row >= 0) & (sites.sec >= 0) & (sites.entry_va == np.uint64(va))):
             return CallTarget(va, name, entry, why="which is itself traced")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftpatch.arch import Arch, Modules
+from ftpatch.arch import Arch
+from ftpatch.arch.parts import Modules
 from ftpatch.arch.proof_tables import ProofTables, tables_of
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf.image import Image

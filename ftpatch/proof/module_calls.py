@@ -13,6 +13,7 @@ from ftpatch.arch.parts import Fixup
 from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
+from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.proof.case import Case, SiteCalls
 from ftpatch.proof.decoders import both, branches
 from ftpatch.proof.emulate.expectation import SiteExpectation
@@ -105,13 +106,17 @@ def _check_target(calls: Calls, at: int, to: Place, sec: int, literal: int | Non
         if calls.judged[key] and key not in calls.forced:
             pairs.say("verify-stub", at, calls.judged[key])
             return
+    names = calls.called_names(to, sec)
+    if fatal := sorted(names & NORETURN):
+        pairs.say("verify-branch", at, f"it calls {', '.join(fatal)}, which never returns")
+        return
     ops: int | None = None
     if literal is not None and _reads_ops(calls, to, sec):
         ops, why = _ops(calls, literal, calls.named_at(sec, literal, 8))
         if why:
             pairs.say("verify-literal", at, why)
             return
-    calls.ends[at] = ops or 0, calls.called_names(to, sec)
+    calls.ends[at] = ops or 0, names
     _expect_site(calls, at, to, sec, ops)
 
 

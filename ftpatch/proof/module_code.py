@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftpatch.arch import Modules
+from ftpatch.arch.parts import Modules
 from ftpatch.arch.proof_tables import JUMP
 from ftpatch.arrays import U32
 from ftpatch.elf import tables as t

@@ -14,6 +14,7 @@ from ftpatch.arch.parts import Code, Entry, Modules
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
+from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.plan.module.records import require_way
 from ftpatch.plan.module.stub import not_shown, require_direct
 from ftpatch.plan.notes import NO_FILTER
@@ -52,6 +53,9 @@ def resolve_callee(draft: Draft, request: EnableRequest, modules: Modules, kerne
 
 def _check_options(request: EnableRequest, path: str) -> None:
     """Refuse what only a vmlinux has."""
+    if fatal := sorted(NORETURN & {request.hook or "", *(request.stub.symbols if request.stub else ())}):
+        raise PolicyError("the sites would call a function that never returns", path, found=fatal[0],
+                          expected="one that returns")  # fmt: skip
     if request.ops not in (None, "nop"):
         raise PolicyError(f"--ops {request.ops} does not work in a module", path,
                           found="the kernel's own ftrace_ops are not exported", expected="--ops nop",
