@@ -9,6 +9,7 @@ import numpy as np
 from ftpatch.arch import Arch, constants
 from ftpatch.arch.proof_tables import tables_of
 from ftpatch.arrays import I64, U8, U32
+from ftpatch.elf.image import Image
 
 FAR = 1 << 40  # an address of no meaning, so that capstone's targets are distances
 
@@ -25,6 +26,12 @@ class Seen:
 def branches(arch: Arch, words: U32) -> tuple[U8, I64]:
     """(what each word is, bytes to where it goes), by its bits."""
     return tables_of(arch).branches(words)
+
+
+def branch_targets(image: Image, va: I64) -> I64:
+    """va where the direct branch at each va goes."""
+    words = image.words(*image.place(va.view(np.uint64)), 0, 1)[:, 0]
+    return va + branches(image.arch, words)[1]
 
 
 def both(arch: Arch, words: U32) -> Seen:

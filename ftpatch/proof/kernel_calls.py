@@ -17,9 +17,9 @@ from ftpatch.kernel.init_text import in_init_text
 from ftpatch.proof.call_targets import CallTarget, CallTargets
 from ftpatch.proof.case import Case, SiteCalls
 from ftpatch.proof.changes import Runs
-from ftpatch.proof.decoders import both
+from ftpatch.proof.decoders import both, branch_targets
 from ftpatch.proof.emulate.expectation import SiteExpectation
-from ftpatch.proof.kernel_stubs import Slots, Stubs, check_empty, check_stubs, free_before, old_slots, slots_of
+from ftpatch.proof.kernel_stubs import Stubs, check_stubs, free_before
 from ftpatch.proof.ops_pointers import TYPE, check_ops_pointers
 from ftpatch.proof.pairs import NEW, Pairs
 from ftpatch.sites.records import SLOT
@@ -27,52 +27,45 @@ from ftpatch.sites.records import SLOT
 
 def check_calls(case: Case, pairs: Pairs, runs: Runs) -> tuple[I64, I64]:
     """Every call, stub and ops pointer; va of the ops pointers that enabled sites of the first and second file have."""
-    slots = slots_of(case) if pairs.shape.out_of_line else None
-    stubs = check_stubs(case, pairs, slots) if slots else None
+    stubs = check_stubs(case, pairs)
     targets = _check_targets(case, pairs, runs, stubs)
-    literal = _literal_places(pairs, slots, stubs)
-    ops = check_ops_pointers(case, pairs, targets, literal, "stub" if slots else "site")
-    old_literal = literal
-    if slots and stubs:
-        old_literal = old_slots(case, pairs, slots)
-        check_empty(case, pairs, slots, stubs, old_literal)
+    places = np.zeros(len(pairs), dtype=np.int64)  # va of the ops pointer of each pair
+    if stubs is None and pairs.shape.literal is not None:
+        places = pairs.va(pairs.record + pairs.shape.literal).view(np.int64)
+    elif stubs is not None and stubs.literal:
+        places = stubs.slot
+    ops = check_ops_pointers(case, pairs, targets, places, stubs is not None)
     case.expect_later = partial(_expect_sites, case, pairs, targets, ops)
     case.calls = _calls(pairs, targets, ops)
-    return old_literal[pairs.old == NEW], literal[pairs.new == NEW]
+    return (places if stubs is None else stubs.old_slot)[pairs.old == NEW], places[pairs.new == NEW]
 
 
 def _check_targets(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> dict[int, CallTarget]:
     """Where each enabled site's call leads, by pair; findings for those that lead nowhere good."""
-    if stubs is not None:
-        at = np.flatnonzero(stubs.call)
-        call, distance, why = stubs.call[at], stubs.distance[at], ("",) * len(at)
-    else:
-        at = np.flatnonzero(pairs.new == NEW)
+    at = np.flatnonzero(pairs.new == NEW if stubs is None else stubs.target)
+    if stubs is None:
         seen = both(case.arch, pairs.words[at])
-        call, distance, why = pairs.va(pairs.branch_off)[at].view(np.int64), seen.distance, seen.why
-        why = tuple(one or ("" if kind == CALL else "its branch is no call") for one, kind in zip(why, seen.kind,
-                    strict=True))  # fmt: skip
-    targets, found = CallTargets(case, stubs is not None, case.after), {}
-    init = _init_only(case)
-    outside = ~in_init_text(case.after.image, pairs.va(pairs.off))[at]
-    where = (call + distance).view(np.uint64)
-    for i, va, text, stays in zip(at.tolist(), where.tolist(), why, outside.tolist(), strict=True):
-        target = found[i] = targets.at(va)
-        text = text or target.why or ("" if case.forced else target.doubt)
-        if not text and stays and target.shared is not None and target.shared[0] == init:
+        where = pairs.va(pairs.branch_off)[at].view(np.int64) + seen.distance
+        faults = [why or ("" if kind == CALL else "its branch is no call")
+                  for why, kind in zip(seen.why, seen.kind.tolist(), strict=True)]  # fmt: skip
+    else:
+        where, faults = stubs.target[at], [""] * len(at)
+    known, targets, far = CallTargets(case, stubs is not None, case.after), {}, case.arch.far
+    init = case.after.image.symbols.value(far.areas[1]) if far else None
+    stays = ~in_init_text(case.after.image, pairs.va(pairs.off))[at]
+    for row, (i, va) in enumerate(zip(at.tolist(), where.view(np.uint64).tolist(), strict=True)):
+        target = known.at(va)
+        text = faults[row] or target.why or ("" if case.forced else target.doubt)
+        if not text and stays[row] and target.shared is not None and target.shared[0] == init:
             text = "by a trampoline that is freed with init memory"
         if text:
             pairs.say("verify-branch", i, f"its call goes to {va:#x}, {text}")
-            del found[i]
-    shared = {target.shared for target in found.values() if target.shared}
+        else:
+            targets[i] = target
+    shared = {target.shared for target in targets.values() if target.shared}
     _check_shared(case, runs, shared)
-    _account_for_removed_stubs(case, pairs, shared)
-    return found
-
-
-def _init_only(case: Case) -> int | None:
-    far = case.arch.far
-    return case.after.image.symbols.value(far.areas[1]) if far else None
+    _account_for_removed_stubs(case, pairs, stubs, shared)
+    return targets
 
 
 def _check_shared(case: Case, runs: Runs, stubs: set[tuple[int, int]]) -> None:
@@ -86,30 +79,18 @@ def _check_shared(case: Case, runs: Runs, stubs: set[tuple[int, int]]) -> None:
             case.say("verify-stub", f"a shared stub of {size} bytes stands at {va:#x}, {why}", pos=pos)
 
 
-def _account_for_removed_stubs(case: Case, pairs: Pairs, used: set[tuple[int, int]]) -> None:
+def _account_for_removed_stubs(case: Case, pairs: Pairs, stubs: Stubs | None, used: set[tuple[int, int]]) -> None:
     """Shared stubs of sites that were enabled, where nothing goes through them any more and nothing is left of them."""
-    at, image = np.flatnonzero(pairs.disabled), case.before.image
-    words = image.words(pairs.sec[at], pairs.branch_off[at], 0, 1)
-    where = pairs.va(pairs.branch_off)[at].view(np.int64) + both(case.arch, words).distance
-    if pairs.shape.out_of_line:  # the stub's second word calls
-        where += 4
-        words = image.words(*image.place(where.view(np.uint64)), 0, 1)
-        where += both(case.arch, words).distance
-    targets = CallTargets(case, pairs.shape.out_of_line, case.before)
-    for va in np.unique(where).view(np.uint64).tolist():
-        stub = targets.at(va).shared
+    image = case.before.image
+    call = pairs.va(pairs.branch_off).view(np.int64)
+    if stubs is not None:  # the stub's second word calls
+        call = stubs.old_slot + stubs.literal + 4
+    known = CallTargets(case, stubs is not None, case.before)
+    for va in np.unique(branch_targets(image, call[pairs.disabled])).view(np.uint64).tolist():
+        stub = known.at(va).shared
         pos = image.pos_of_va(stub[0]) if stub else -1
         if stub and stub not in used and pos >= 0 and not case.after.image.data[pos : pos + stub[1]].any():
             case.account_for("stub taken away", [pos], stub[1])
-
-
-def _literal_places(pairs: Pairs, slots: Slots | None, stubs: Stubs | None) -> I64:
-    """va of the ops pointer of each pair; 0 where it has none."""
-    if slots is not None and stubs is not None:
-        return np.where((stubs.slot > 0) | (stubs.slot < -1), stubs.slot, 0) if slots.literal else 0 * stubs.slot
-    if pairs.shape.literal is None:
-        return np.zeros(len(pairs), dtype=np.int64)
-    return pairs.va(pairs.record + pairs.shape.literal).view(np.int64)
 
 
 def _calls(pairs: Pairs, targets: dict[int, CallTarget], ops: dict[int, int]) -> SiteCalls:

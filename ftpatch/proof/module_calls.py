@@ -15,12 +15,13 @@ from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
 from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.proof.case import Case, SiteCalls
-from ftpatch.proof.decoders import both, branches
+from ftpatch.proof.decoders import both
 from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.module_code import OURS, Calls, Place
 from ftpatch.proof.pairs import NEW, Pairs
 from ftpatch.proof.sections import DATA, OPS_TEXT
+from ftpatch.proof.site_words import stub_faults
 
 MIN_OPS = 216  # bytes of an ops object: the newest kernel reads direct_call at 208 (Linux 6.12)
 NEARLY = 3  # words in which a damaged stub may differ from the one that it was; a stub of another kind has others
@@ -75,15 +76,10 @@ def _check_stub(calls: Calls, at: int, to: Place) -> None:
     if not calls.is_ours(to, sec):
         pairs.say("verify-branch", at, f"it goes to {calls.name_of(to)}, which is no stub")
         return
-    words = calls.words(to.sec, to.off, 4)
-    kinds, _ = branches(calls.case.arch, words)
-    seen = both(calls.case.arch, words.reshape(2, 2))
-    save, restore, text = calls.case.tables.site_stub or (0, 0, "")
-    right = (int(words[0]), int(words[2])) == (save, restore) and (kinds[1], kinds[3]) == (CALL, JUMP)
+    (fault,), call, last = stub_faults(calls.case, calls.words(to.sec, to.off, 4)[None, :])
     inner, back = (calls.branch_at(to.sec, to.off + off) for off in (4, 12))
-    if not right or any(seen.why) or seen.distance.any():
-        shown = " ".join(f"{word:08x}" for word in words.tolist())
-        pairs.say("verify-stub", at, f"its stub is {shown}, not {text}")
+    if fault or call.any() or last.any():  # the loader fills in both distances
+        pairs.say("verify-stub", at, fault or "its stub's branches have distances before the loader fills them")
     elif isinstance(inner, str) or isinstance(back, str):
         pairs.say("verify-stub", at, f"in its stub {inner if isinstance(inner, str) else back}")
     elif (back.sec, back.off) != (sec, resume):

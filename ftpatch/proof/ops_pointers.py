@@ -26,10 +26,10 @@ class Words:
 
 
 def check_ops_pointers(
-    case: Case, pairs: Pairs, targets: dict[int, CallTarget], places: I64, of: str
+    case: Case, pairs: Pairs, targets: dict[int, CallTarget], places: I64, in_stubs: bool
 ) -> dict[int, int]:
-    """The ops of every enabled site whose target reads them, by pair. places: va per pair, 0 for none; of: whether
-    they stand beside sites or in stubs."""
+    """The ops of every enabled site whose target reads them, by pair. places: va per pair, 0 for none; in_stubs:
+    they are in stubs, and not beside the sites."""
     at = np.flatnonzero(places)
     image = case.after.image
     pos = image.pos(*image.place(places[at].view(np.uint64)))
@@ -42,7 +42,7 @@ def check_ops_pointers(
     packed = image.n_relocations(va, 8) - _n_rows(image, va)
     old, new = (_words(side.image, case, va, pos, packed) for side in (case.before, case.after))
     filled, ops = _moves(image), {}
-    empty = case.arch.nop * 0x1_0000_0001 if of == "site" else 0
+    empty = 0 if in_stubs else case.arch.nop * 0x1_0000_0001
     known = CallTargets(case, False, case.after)
     touched = (old.word != new.word) | (old.n != new.n) | (old.value != new.value)
     for row, i in enumerate(at.tolist()):

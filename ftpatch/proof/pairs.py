@@ -14,7 +14,7 @@ from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.case import Case
-from ftpatch.proof.decoders import branches
+from ftpatch.proof.decoders import branch_targets
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import NULL, OUTSIDE, SiteTable
 
@@ -145,9 +145,8 @@ def _calls_home(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> M
     if image.linked:
         home = [va for va, name in linker_stubs(image).items() if name == shape.called]
         value = image.symbols.value(shape.called)
-        _, distance = branches(image.arch, words[:, -1])
-        goes_to = (image.va(sec, off).view(np.int64) + 4 * (words.shape[1] - 1) + distance).view(np.uint64)
-        return np.isin(goes_to, np.array([*home, *([] if value is None else [value])], dtype=np.uint64))
+        goes_to = branch_targets(image, image.va(sec, off).view(np.int64) + 4 * (words.shape[1] - 1))
+        return np.isin(goes_to.view(np.uint64), np.array([*home, *([] if value is None else [value])], dtype=np.uint64))
     found = np.zeros(len(sec), dtype=bool)
     for one in np.unique(sec).tolist():
         rows = relocations_of(image, one)

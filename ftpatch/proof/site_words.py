@@ -1,10 +1,13 @@
-"""The words of patch sites, in kernels and modules alike: from which state to which they may go."""
+"""The words of patch sites, from which state to which they may go, and of their stubs; in kernels and modules alike."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ftpatch.arch.proof_tables import CALL, JUMP
+from ftpatch.arrays import I64, U32
 from ftpatch.proof.case import Case
+from ftpatch.proof.decoders import both
 from ftpatch.proof.pairs import NEW, OLD, OTHER, RETIRED, Pairs
 
 LEGAL = {
@@ -31,3 +34,18 @@ def check_words(case: Case, pairs: Pairs) -> None:
         old, new = (" ".join(f"{word:08x}" for word in words.tolist()) for words in (before, pairs.words[at]))
         wanted = ", ".join(f"{word.text or hex(word.bits)}" for word in pairs.shape.new)
         pairs.say("verify-site", at, f"{old} became {new}, expected {wanted}, or the compiler's words back")
+
+
+def stub_faults(case: Case, words: U32) -> tuple[list[str], I64, I64]:
+    """Why each row of four words is no stub of a site, empty where it is one; bytes that its call and its last branch
+    go. A stub keeps the return address, calls, puts it back, and goes on behind the site."""
+    save, restore, text = case.tables.site_stub or (0, 0, "")
+    call, back = both(case.arch, words[:, :2]), both(case.arch, words[:, 2:])
+    right = (words[:, 0] == save) & (words[:, 2] == restore) & (call.kind == CALL) & (back.kind == JUMP)
+    faults = [""] * len(words)
+    for row in range(len(words)):
+        why = call.why[row] or back.why[row]
+        if why or not right[row]:
+            shown = " ".join(f"{word:08x}" for word in words[row].tolist())
+            faults[row] = f"its stub is {shown}, not {text}" + (f": {why}" * bool(why))
+    return faults, call.distance, back.distance
