@@ -52,7 +52,7 @@ def resolve_callee(draft: Draft, request: EnableRequest, modules: Modules, kerne
 
 
 def _check_options(request: EnableRequest, path: str) -> None:
-    """Refuse what only a vmlinux has."""
+    """Refuse what only a vmlinux has, and what no site may call."""
     if fatal := sorted(NORETURN & {request.hook or "", *(request.stub.symbols if request.stub else ())}):
         raise PolicyError("the sites would call a function that never returns", path, found=fatal[0],
                           expected="one that returns")  # fmt: skip

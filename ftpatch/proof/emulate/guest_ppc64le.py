@@ -32,134 +32,51 @@ TRAP = 0x7FE0_0008
 SIGILL, SIGTRAP, SIGBUS, SIGSEGV = 4, 5, 7, 11
 SA_SIGINFO, SA_ONSTACK = 0x4, 0x0800_0000
 
+# Words, and what they are; labels end in a colon, notes stand behind a dash.
 PROGRAM = (
-    # start:
-    0x3FC0_1100,  # lis   r30,0x1100
-    0x3800_00B9,  # li    r0,185        sigaltstack(&ss, 0)
-    0x387E_0040,  # addi  r3,r30,0x40
-    0x3880_0000,  # li    r4,0
-    0x4400_0002,  # sc
-    0x3BA0_0004,  # li    r29,4         SIGILL
-    0x4800_0021,  # bl    one
-    0x3BA0_0005,  # li    r29,5
-    0x4800_0019,  # bl    one
-    0x3BA0_0007,  # li    r29,7
-    0x4800_0011,  # bl    one
-    0x3BA0_000B,  # li    r29,11
-    0x4800_0009,  # bl    one
+    0x3FC0_1100,  # start: lis r30,0x1100 – r30: the state
+    0x3800_00B9, 0x387E_0040, 0x3880_0000, 0x4400_0002,  # li r0,185; addi r3,r30,0x40; li r4,0; sc – sigaltstack(&ss)
+    0x3BA0_0004, 0x4800_0021, 0x3BA0_0005, 0x4800_0019,  # li r29,4; bl one; li r29,5; bl one – for SIGILL and SIGTRAP
+    0x3BA0_0007, 0x4800_0011, 0x3BA0_000B, 0x4800_0009,  # li r29,7; bl one; li r29,11; bl one – for SIGBUS and SIGSEGV
     0x7FE0_0008,  # trap
-    # one:
-    0x3800_00AD,  # li    r0,173        rt_sigaction(n, &act, 0, 8)
-    0x7FA3_EB78,  # mr    r3,r29
-    0x389E_0060,  # addi  r4,r30,0x60
-    0x38A0_0000,  # li    r5,0
-    0x38C0_0008,  # li    r6,8
-    0x4400_0002,  # sc
-    0x4E80_0020,  # blr
-    # handler:
-    0x3BE5_00E8,  # addi  r31,r5,232
-    0x3FC0_1100,  # lis   r30,0x1100
-    0xEBBE_0000,  # ld    r29,0(r30)    row
-    0xEB9E_0008,  # ld    r28,8(r30)    stage: 0 not started, 1 on the way, 2 on the way back
-    0xEB7E_0010,  # ld    r27,16(r30)   index
-    0xF87F_0158,  # std   r3,344(r31)   signal
-    0xFB7F_0160,  # std   r27,352(r31)
-    0xFB9F_0168,  # std   r28,360(r31)
-    0x3800_0004,  # li    r0,4          write(1, registers, 384)
-    0x3860_0001,  # li    r3,1
-    0x7FE4_FB78,  # mr    r4,r31
-    0x38A0_0180,  # li    r5,384
-    0x4400_0002,  # sc
-    0x3800_0004,  # li    r0,4          write(1, caller's frame, 128)
-    0x3860_0001,  # li    r3,1
-    0xE89E_0018,  # ld    r4,24(r30)
-    0x38A0_0080,  # li    r5,128
-    0x4400_0002,  # sc
-    0x2C3C_0001,  # cmpdi r28,1
-    0x4082_00B0,  # bne   next
-    0xE89D_0138,  # ld    r4,312(r29)   target
-    0xE8BF_0100,  # ld    r5,256(r31)   nip
-    0x7C24_2800,  # cmpd  r4,r5
-    0x4082_00A0,  # bne   next
-    0x3B80_0002,  # li    r28,2
-    0xFB9E_0008,  # std   r28,8(r30)
-    0xE89F_0120,  # ld    r4,288(r31)   LR
-    0xF89F_0100,  # std   r4,256(r31)
-    0xE8BD_0140,  # ld    r5,320(r29)   return point of an inline trampoline, 0 for none
-    0x7C24_2800,  # cmpd  r4,r5
-    0x4082_0014,  # bne   keep
-    0xE89F_0000,  # ld    r4,0(r31)     LR := r0
-    0xF89F_0120,  # std   r4,288(r31)
-    0xE89E_0080,  # ld    r4,128(r30)
-    0xF89F_0000,  # std   r4,0(r31)
-    # keep:
-    0xE97D_0148,  # ld    r11,328(r29)  mask
-    0x389E_0078,  # addi  r4,r30,0x78   junk - 8
-    0x38BF_FFF8,  # addi  r5,r31,-8
-    0x38C0_0028,  # li    r6,40
-    0x7CC9_03A6,  # mtctr r6
-    # mix:
-    0xE8E4_0009,  # ldu   r7,8(r4)
-    0xE905_0008,  # ld    r8,8(r5)
-    0x7169_0001,  # andi. r9,r11,1
-    0x4182_0008,  # beq   old
-    0x7CE8_3B78,  # mr    r8,r7
-    # old:
-    0xF905_0009,  # stdu  r8,8(r5)
-    0x796B_F842,  # srdi  r11,r11,1
-    0x4200_FFE4,  # bdnz  mix
-    0xE89F_0008,  # ld    r4,8(r31)     r1
-    0xE8BE_0020,  # ld    r5,32(r30)    lowest
-    0x7C24_2840,  # cmpld r4,r5
-    0x4180_002C,  # blt   done
-    0xE8BE_0018,  # ld    r5,24(r30)    entry r1
-    0x7C24_2840,  # cmpld r4,r5
-    0x4181_0020,  # bgt   done
-    0xF8E4_0008,  # std   r7,8(r4)
-    0xF8E4_0010,  # std   r7,16(r4)
-    0x38A4_FEF8,  # addi  r5,r4,-264
-    0x38C0_0020,  # li    r6,32
-    0x7CC9_03A6,  # mtctr r6
-    # dirty:
-    0xF8E5_0009,  # stdu  r7,8(r5)
-    0x4200_FFFC,  # bdnz  dirty
-    # done:
-    0x4E80_0020,  # blr
-    # next:
-    0x2C3C_0000,  # cmpdi r28,0
-    0x4182_0014,  # beq   launch
-    0x3B7B_0001,  # addi  r27,r27,1
-    0xFB7E_0010,  # std   r27,16(r30)
-    0x3BBD_0150,  # addi  r29,r29,336
-    0xFBBE_0000,  # std   r29,0(r30)
-    # launch:
-    0xE89E_0028,  # ld    r4,40(r30)    number of sites
-    0x7C3B_2000,  # cmpd  r27,r4
-    0x4182_0048,  # beq   exit
-    0x3B80_0001,  # li    r28,1
-    0xFB9E_0008,  # std   r28,8(r30)
-    0x389D_FFF8,  # addi  r4,r29,-8     r0-r31, nip
-    0x38BF_FFF8,  # addi  r5,r31,-8
-    0x38C0_0021,  # li    r6,33
-    0x7CC9_03A6,  # mtctr r6
-    # first:
-    0xE8E4_0009,  # ldu   r7,8(r4)
-    0xF8E5_0009,  # stdu  r7,8(r5)
-    0x4200_FFF8,  # bdnz  first
-    0x3884_0010,  # addi  r4,r4,16
-    0x38A5_0010,  # addi  r5,r5,16
-    0x38C0_0004,  # li    r6,4          ctr, lr, xer, cr
-    0x7CC9_03A6,  # mtctr r6
-    # second:
-    0xE8E4_0009,  # ldu   r7,8(r4)
-    0xF8E5_0009,  # stdu  r7,8(r5)
-    0x4200_FFF8,  # bdnz  second
-    0x4E80_0020,  # blr
-    # exit:
-    0x3800_00EA,  # li    r0,234        exit_group(0)
-    0x3860_0000,  # li    r3,0
-    0x4400_0002,  # sc
-)
+    0x3800_00AD, 0x7FA3_EB78, 0x389E_0060, 0x38A0_0000,  # one: li r0,173; mr r3,r29; addi r4,r30,0x60; li r5,0
+    0x38C0_0008, 0x4400_0002, 0x4E80_0020,  # li r6,8; sc; blr – rt_sigaction(r29, &act, 0, 8)
+    0x3BE5_00E8, 0x3FC0_1100,  # handler: addi r31,r5,232; lis r30,0x1100
+    0xEBBE_0000, 0xEB9E_0008, 0xEB7E_0010,  # ld r29,0(r30); ld r28,8(r30); ld r27,16(r30) – row, stage, index
+    0xF87F_0158, 0xFB7F_0160, 0xFB9F_0168,  # std r3,344(r31); std r27,352(r31); std r28,360(r31) – signal, index, stage
+    0x3800_0004, 0x3860_0001, 0x7FE4_FB78,  # li r0,4; li r3,1; mr r4,r31 – write(1, registers, 384)
+    0x38A0_0180, 0x4400_0002,  # li r5,384; sc
+    0x3800_0004, 0x3860_0001, 0xE89E_0018,  # li r0,4; li r3,1; ld r4,24(r30) – write(1, caller's frame, 128)
+    0x38A0_0080, 0x4400_0002,  # li r5,128; sc
+    0x2C3C_0001, 0x4082_00B0,  # cmpdi r28,1; bne next
+    0xE89D_0138, 0xE8BF_0100, 0x7C24_2800, 0x4082_00A0,  # ld r4,312(r29); ld r5,256(r31); cmpd r4,r5; bne next – target
+    0x3B80_0002, 0xFB9E_0008,  # li r28,2; std r28,8(r30) – stage 2
+    0xE89F_0120, 0xF89F_0100,  # ld r4,288(r31); std r4,256(r31) – go on at LR
+    0xE8BD_0140, 0x7C24_2800, 0x4082_0014,  # ld r5,320(r29); cmpd r4,r5; bne keep – back to an inline site?
+    0xE89F_0000, 0xF89F_0120,  # ld r4,0(r31); std r4,288(r31) – LR := r0
+    0xE89E_0080, 0xF89F_0000,  # ld r4,128(r30); std r4,0(r31) – r0 := junk
+    0xE97D_0148, 0x389E_0078, 0x38BF_FFF8,  # keep: ld r11,328(r29); addi r4,r30,0x78; addi r5,r31,-8 – mask, junk
+    0x38C0_0028, 0x7CC9_03A6,  # li r6,40; mtctr r6
+    0xE8E4_0009, 0xE905_0008, 0x7169_0001,  # mix: ldu r7,8(r4); ld r8,8(r5); andi. r9,r11,1
+    0x4182_0008, 0x7CE8_3B78,  # beq old; mr r8,r7 – junk where the mask says so
+    0xF905_0009, 0x796B_F842, 0x4200_FFE4,  # old: stdu r8,8(r5); srdi r11,r11,1; bdnz mix
+    0xE89F_0008, 0xE8BE_0020, 0x7C24_2840, 0x4180_002C,  # ld r4,8(r31); ld r5,32(r30); cmpld r4,r5; blt done
+    0xE8BE_0018, 0x7C24_2840, 0x4181_0020,  # ld r5,24(r30); cmpld r4,r5; bgt done
+    0xF8E4_0008, 0xF8E4_0010,  # std r7,8(r4); std r7,16(r4) – two words of the frame above
+    0x38A4_FEF8, 0x38C0_0020, 0x7CC9_03A6,  # addi r5,r4,-264; li r6,32; mtctr r6
+    0xF8E5_0009, 0x4200_FFFC,  # dirty: stdu r7,8(r5); bdnz dirty – what lies below r1
+    0x4E80_0020,  # done: blr
+    0x2C3C_0000, 0x4182_0014,  # next: cmpdi r28,0; beq launch
+    0x3B7B_0001, 0xFB7E_0010,  # addi r27,r27,1; std r27,16(r30)
+    0x3BBD_0150, 0xFBBE_0000,  # addi r29,r29,336; std r29,0(r30) – next index
+    0xE89E_0028, 0x7C3B_2000, 0x4182_0048,  # launch: ld r4,40(r30); cmpd r27,r4; beq exit – next row
+    0x3B80_0001, 0xFB9E_0008,  # li r28,1; std r28,8(r30)
+    0x389D_FFF8, 0x38BF_FFF8, 0x38C0_0021, 0x7CC9_03A6,  # addi r4,r29,-8; addi r5,r31,-8; li r6,33; mtctr r6 – stage 1
+    0xE8E4_0009, 0xF8E5_0009, 0x4200_FFF8,  # first: ldu r7,8(r4); stdu r7,8(r5); bdnz first
+    0x3884_0010, 0x38A5_0010, 0x38C0_0004, 0x7CC9_03A6,  # addi r4,r4,16; addi r5,r5,16; li r6,4; mtctr r6 – ctr to cr
+    0xE8E4_0009, 0xF8E5_0009, 0x4200_FFF8, 0x4E80_0020,  # second: ldu r7,8(r4); stdu r7,8(r5); bdnz second; blr
+    0x3800_00EA, 0x3860_0000, 0x4400_0002,  # exit: li r0,234; li r3,0; sc – exit_group(0)
+)  # fmt: skip
 HANDLER = CODE + 4 * 21
 
 
