@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftpatch.proof.emulate.check import FRAME, first_difference, line, wrong_ops
-from ftpatch.proof.emulate.expectation import Outcome, SiteExpectation
+from ftpatch.proof.emulate.expectation import FRAME, Outcome, SiteExpectation, first_difference, line, wrong_ops
 from ftpatch.proof.emulate.memory import Memory
 
 if TYPE_CHECKING:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arch import Arch
+from ftpatch.arch.parts import Modules
 from ftpatch.arch.proof_tables import Link, Spot, tables_of
+from ftpatch.arrays import U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
@@ -29,12 +31,22 @@ OURS, TOC = "ftpatch", ".toc"
 
 
 @dataclass(frozen=True)
+class SymbolValues:
+    """Where the symbols of a module are, by row."""
+
+    va: U64  # 0 for what is nowhere
+    local: U64  # bytes from there to the entry that calls within the module use
+    outside: Mask  # whether it lives in another file
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A module in the emulator's memory."""
 
     image: Image
     memory: Memory
     base: tuple[int, ...]  # va of every section; 0 for those that are not loaded
+    symbols: SymbolValues
     fakes: Mapping[str, int]  # va of every symbol of other files, and of the kernel's entries
 
     def va(self, sec: int, off: int) -> int:
@@ -44,47 +56,53 @@ class Loaded:
     def address_of(self, name: str) -> int | None:
         """Address of a symbol: where it is defined, else the one that stands for it; None if nobody names it."""
         row = self.image.symbols.defined(name)
-        return _address(self.image, self.base, row) if row is not None else self.fakes.get(name)
+        return int(self.symbols.va[row]) if row is not None else self.fakes.get(name)
 
     def called(self, name: str) -> int | None:
         """Where a call of the symbol from within the module arrives: the local entry of a function that has two."""
-        row, va = self.image.symbols.defined(name), self.address_of(name)
-        return va if row is None or va is None else va + _local(self.image, row)
+        row = self.image.symbols.defined(name)
+        return int(self.symbols.va[row] + self.symbols.local[row]) if row is not None else self.fakes.get(name)
 
 
 def load_module(image: Image, arch: Arch, kernel: Image | None = None) -> Loaded:
     """A relocatable file as it is loaded. kernel: the one whose TOC and entries a trampoline of its own goes to."""
-    assert not image.linked and arch.modules is not None
-    base, contents, free = _lay_out(image, arch)
-    toc = _own_toc(image, base, free) if tables_of(arch).module_toc else None
+    modules, tables = arch.modules, tables_of(arch)
+    assert not image.linked and modules is not None
+    base, contents, free = _lay_out(image, modules)
+    toc = _own_toc(image, base, free) if tables.module_toc else None
     fakes = _fakes(image, arch, kernel)
-    link = Link(free, toc, tables_of(arch).stub)
-    _fill_jumps(image, arch, base, contents, fakes)
-    for sec in (one for one in _relocated(image) if one in contents):
-        _apply(image, sec, base, contents[sec], fakes, link)
+    symbols = _symbol_values(image, base, fakes, toc)
+    for sec in (sec for sec in image.sections_named(*modules.trampolines) if sec in contents):
+        for number, name in enumerate(arch.entries):  # the loader's own jumps to the kernel's entries
+            at = number * modules.jump
+            jump = Link(base[sec] + at, None, tables.stub)
+            jump.stub(fakes[name])
+            contents[sec][at : at + modules.jump] = jump.stubs[: modules.jump]
+    link = Link(free, toc, tables.stub)
+    for sec in (sec for sec in _relocated(image) if sec in contents):
+        _apply(image, sec, (base[sec], contents[sec]), symbols, link)
     order = sorted(link.pointers)
     moved = Moved(np.array(order, dtype=np.uint64), np.array([link.pointers[at] for at in order], dtype=np.uint64),
                   np.zeros(0, np.uint64))  # fmt: skip
     runs = [(base[sec], bytes(content)) for sec, content in contents.items()] + [(free, bytes(link.stubs))]
     blocks = [Block(va, np.frombuffer(data, dtype=np.uint8)) for va, data in sorted(runs) if data]
     kernel_toc, toc_at = kernel_constants(kernel, arch) if kernel else (FAKE_TOC if arch.far else None, None)
-    memory = Memory(tuple(blocks), moved, True, kernel_toc, toc_at, toc, tables_of(arch).module_area[1])
-    return Loaded(image, memory, tuple(base), fakes)
+    memory = Memory(tuple(blocks), moved, True, kernel_toc, toc_at, toc, tables.module_area[1])
+    return Loaded(image, memory, tuple(base), symbols, fakes)
 
 
-def _lay_out(image: Image, arch: Arch) -> tuple[list[int], dict[int, bytearray], int]:
+def _lay_out(image: Image, modules: Modules) -> tuple[list[int], dict[int, bytearray], int]:
     """(va of every section, content of those that have one, where there is room for stubs)."""
-    modules = arch.modules
-    jumps = len(arch.entries) * modules.jump if modules else 0
+    jumps = len(image.arch.entries) * modules.jump
     member = np.flatnonzero((image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & (image.shdr["sh_size"] > 0)).tolist()
-    base, contents, at = [0] * len(image.shdr), {}, tables_of(arch).module_area[0]
+    base, contents, at = [0] * len(image.shdr), {}, tables_of(image.arch).module_area[0]
     free = 0
     for group in range(4):
-        for sec in (one for one in member if _group(image, arch, one) == group):
+        for sec in (one for one in member if _group(image, modules, one) == group):
             align = min(max(int(image.shdr["sh_addralign"][sec]), 16), GAP)
             at += -at % align
             base[sec] = at
-            if modules and image.names[sec] in modules.trampolines:
+            if image.names[sec] in modules.trampolines:
                 contents[sec] = bytearray(jumps)
             elif image.has_bytes[sec]:
                 contents[sec] = bytearray(image.content(sec).tobytes())
@@ -95,11 +113,10 @@ def _lay_out(image: Image, arch: Arch) -> tuple[list[int], dict[int, bytearray],
     return base, contents, free
 
 
-def _group(image: Image, arch: Arch, sec: int) -> int:
+def _group(image: Image, modules: Modules, sec: int) -> int:
     """0 core text, 1 init text, 2 core data, 3 init data; a jump of the loader's is text, whatever its flags."""
     name = image.names[sec]
-    code = bool(image.shdr["sh_flags"][sec] & t.SHF_EXECINSTR)
-    code |= arch.modules is not None and name in arch.modules.trampolines
+    code = bool(image.shdr["sh_flags"][sec] & t.SHF_EXECINSTR) or name in modules.trampolines
     return (0 if code else 2) + name.startswith(".init")
 
 
@@ -132,57 +149,30 @@ def _fakes(image: Image, arch: Arch, kernel: Image | None) -> dict[str, int]:
     return found
 
 
-def _fill_jumps(
-    image: Image, arch: Arch, base: list[int], contents: dict[int, bytearray], fakes: Mapping[str, int]
-) -> None:
-    """The loader's own jumps to the kernel's entries."""
-    modules = arch.modules
-    assert modules is not None
-    for sec in image.sections_named(*modules.trampolines):
-        if sec not in contents:
-            continue
-        for number, name in enumerate(arch.entries):
-            at = number * modules.jump
-            link = Link(base[sec] + at, None, tables_of(arch).stub)
-            link.stub(fakes[name])
-            contents[sec][at : at + modules.jump] = link.stubs[: modules.jump]
+def _symbol_values(image: Image, base: list[int], fakes: Mapping[str, int], toc: int | None) -> SymbolValues:
+    symbols, local_entry = image.symbols, image.arch.local_entry
+    va = symbols.rows["st_value"] + np.array(base, dtype=np.uint64)[np.maximum(symbols.shndx, 0)]
+    outside = np.asarray(symbols.shndx == t.SHN_UNDEF)
+    local = np.zeros(len(va), dtype=np.uint64)
+    if local_entry is not None:
+        two = ~outside & ((symbols.type == t.STT_FUNC) | (symbols.type == 0))
+        local[two] = local_entry(symbols.rows["st_other"][two])
+    for row in np.flatnonzero(outside).tolist():
+        name = symbols.name(row)
+        outside[row] = name != ".TOC." or toc is None  # the loader's own name for the TOC
+        va[row] = fakes.get(name, 0) if outside[row] else toc or 0
+    return SymbolValues(va, local, outside)
 
 
-def _apply(image: Image, sec: int, base: list[int], content: bytearray, fakes: Mapping[str, int], link: Link) -> None:
-    """Apply the relocations of one section."""
-    found, symbols = relocations_of(image, sec), image.symbols
-    addend = _addends(image, found.table.tolist(), found.row.tolist())
-    names: dict[int, tuple[int, int, bool]] = {}
-    for off, size, kind, row, more in zip(found.off.tolist(), found.size.tolist(), found.kind.tolist(),
-                                          found.symbol.tolist(), addend, strict=True):  # fmt: skip
-        apply = tables_of(image.arch).apply.get(kind)
-        if apply is None or not 0 <= off <= len(content) - size or row >= len(symbols.rows):
-            continue
-        if row not in names:
-            undefined = symbols.shndx[row] == t.SHN_UNDEF
-            name = symbols.name(row) if undefined else ""
-            if name == ".TOC." and link.toc is not None:
-                names[row] = link.toc, 0, False
-            elif undefined:
-                names[row] = fakes.get(name, 0), 0, True
-            else:
-                names[row] = _address(image, base, row), _local(image, row), False
-        va, local, outside = names[row]
-        apply(link, Spot(content, off, base[sec] + off, va + more & (1 << 64) - 1, local, outside))
-
-
-def _addends(image: Image, tables: list[int], rows: list[int]) -> list[int]:
-    parts = {table: image.rows(table, t.RELA)["r_addend"].tolist() for table in set(tables)}
-    return [parts[table][row] for table, row in zip(tables, rows, strict=True)]
-
-
-def _address(image: Image, base: tuple[int, ...] | list[int], row: int) -> int:
-    sec = int(image.symbols.shndx[row])
-    return (base[sec] if sec > 0 else 0) + int(image.symbols.rows["st_value"][row]) & (1 << 64) - 1
-
-
-def _local(image: Image, row: int) -> int:
-    """Bytes from a function's symbol to the entry that calls within the module use."""
-    if image.arch.local_entry is None or image.symbols.type[row] not in (t.STT_FUNC, 0):
-        return 0
-    return int(image.arch.local_entry(image.symbols.rows["st_other"][row : row + 1])[0])
+def _apply(image: Image, sec: int, place: tuple[int, bytearray], symbols: SymbolValues, link: Link) -> None:
+    """Apply the relocations of one section. place: its va and content."""
+    rows, known, (base, content) = relocations_of(image, sec), tables_of(image.arch).apply, place
+    addend = np.zeros(len(rows.off), dtype=np.int64)
+    for table in np.unique(rows.table).tolist():
+        of_table = rows.table == table
+        addend[of_table] = image.rows(table, t.RELA)["r_addend"][rows.row[of_table]]
+    value, local, outside = symbols.va[rows.symbol] + addend.view(np.uint64), symbols.local, symbols.outside
+    columns = (rows.off, rows.size, rows.kind, value, local[rows.symbol], outside[rows.symbol])
+    for off, size, kind, *of_symbol in zip(*(column.tolist() for column in columns), strict=True):
+        if kind in known and 0 <= off <= len(content) - size:
+            known[kind](link, Spot(content, off, base + off, *of_symbol))

@@ -18,11 +18,11 @@ from subprocess import SubprocessError
 
 import numpy as np
 
+from ftpatch.arch.proof_tables import BIT64
 from ftpatch.arrays import I64, U64
 from ftpatch.proof.emulate import guest_ppc64le as g
 from ftpatch.proof.emulate import qemu_sandbox
-from ftpatch.proof.emulate.check import BIT64, first_difference, line, wrong_ops
-from ftpatch.proof.emulate.expectation import Outcome, SiteExpectation
+from ftpatch.proof.emulate.expectation import Outcome, SiteExpectation, first_difference, line, wrong_ops
 from ftpatch.proof.emulate.memory import Memory
 from ftpatch.proof.emulate.reach_ppc64le import SYSTEM_CALL, code_words
 
