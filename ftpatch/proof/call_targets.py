@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftpatch.arch import Arch
 from ftpatch.arch.parts import Entry
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -54,10 +53,6 @@ class CallTargets:
     def image(self) -> Image:
         return self.side.image
 
-    @property
-    def arch(self) -> Arch:
-        return self.case.arch
-
     def at(self, va: int) -> CallTarget:
         """What stands at `va`."""
         if va not in self._known:
@@ -66,13 +61,13 @@ class CallTargets:
 
     def entries(self) -> dict[int, str]:
         """The kernel's own entries: va → name."""
-        found = {name: self.image.symbols.value(name) for name in self.arch.entries}
+        found = {name: self.image.symbols.value(name) for name in self.side.arch.entries}
         return {va: name for name, va in found.items() if va is not None}
 
     def _read(self, va: int) -> CallTarget:
         own = self.entries()
         if va in own:
-            return CallTarget(va, own[va], self.arch.read_entry(self.image.code(va, READ)))
+            return CallTarget(va, own[va], self.side.arch.read_entry(self.image.code(va, READ)))
         for read in (self._thunk, self._far):
             found = read(va, own)
             if found is not None:
@@ -84,7 +79,7 @@ class CallTargets:
         functions = self.image.functions
         low, high = functions.at(np.array([va], dtype=np.uint64))
         name = self.image.symbols.name(int(functions.row[low[0]])) if low[0] < high[0] else f"{va:#x}"
-        entry = self.arch.read_entry(self.image.code(va, READ))
+        entry = self.side.arch.read_entry(self.image.code(va, READ))
         if low[0] == high[0]:
             symbols = self.image.symbols  # code in assembly may have a name and no type
             rows = np.flatnonzero((symbols.rows["st_value"] == np.uint64(va)) & (symbols.shndx > 0))
@@ -96,7 +91,7 @@ class CallTargets:
         sites = self.side.sites
         if np.any((sites.row >= 0) & (sites.sec >= 0) & (sites.entry_va == np.uint64(va))):
             return CallTarget(va, name, entry, why="which is itself traced")
-        reason = self.arch.keeps_contract(self.image.code, va, self.out_of_line)
+        reason = self.side.arch.keeps_contract(self.image.code, va, self.out_of_line)
         doubt = f"which was not shown to keep a site's contract ({reason})" if reason else ""
         return CallTarget(va, name, entry, doubt=doubt)
 
@@ -104,7 +99,7 @@ class CallTargets:
         read = self.case.tables.thunk
         found = read(self.words(va, 4), va) if read else None
         for entry_va, name in own.items() if found else ():
-            entry = self.arch.read_entry(self.image.code(entry_va, READ))
+            entry = self.side.arch.read_entry(self.image.code(entry_va, READ))
             if found and entry.literal and found.target == entry_va + entry.resume:
                 right = found.register == entry.register
                 why = "" if right else f"by a thunk that loads x{found.register}, where {name} reads x{entry.register}"
@@ -113,19 +108,19 @@ class CallTargets:
         return None
 
     def _far(self, va: int, own: dict[int, str]) -> CallTarget | None:
-        far, read = self.arch.far, self.case.tables.far
+        far, read = self.side.arch.far, self.case.tables.far
         stub = read(self.words(va, 5)) if read else None
         if far is None or stub is None:
             return None
-        toc, first = self.image.symbols.value(far.toc), self.image.symbols.value(self.arch.entries[0])
+        toc, first = self.image.symbols.value(far.toc), self.image.symbols.value(self.side.arch.entries[0])
         if toc is None or first is None:
             return None
-        paca = self.arch.read_entry(self.image.code(first, READ)).kernel_toc
+        paca = self.side.arch.read_entry(self.image.code(first, READ)).kernel_toc
         target = toc + stub[1]
         found = self.at(target) if target in own else self._code(target)
         why = found.why or ("" if stub[0] == paca else f"by a stub that reads its TOC at {stub[0]}")
         areas = {self.image.symbols.value(name): name for name in far.areas}
-        if va in areas and target != max(own, key=lambda one: self.arch.entries.index(own[one])):
+        if va in areas and target != max(own, key=lambda one: self.side.arch.entries.index(own[one])):
             why = why or f"by {areas[va]}, which the kernel overwrites with a jump to its last entry"
         return CallTarget(target, found.name, found.entry, shared=(va, AREA), why=why, doubt=found.doubt)
 

@@ -31,7 +31,7 @@ class Runs:
     start: I64
     end: I64
 
-    def touch(self, pos: I64, width: int) -> Mask:
+    def touch(self, pos: I64, width: I64 | int) -> Mask:
         """Whether any of `width` bytes from each position differ."""
         after = np.searchsorted(self.end, pos, side="right")
         before = np.searchsorted(self.start, pos + width)

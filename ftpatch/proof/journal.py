@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64
 from ftpatch.document.journal import Edit, Journal
 from ftpatch.proof.case import Case, Intent
 from ftpatch.proof.changes import Runs, place, uncovered
@@ -19,12 +18,6 @@ def intent_of(journal: Journal) -> Intent:
     """What only a journal can say: which records left alone, whether others were kept, whether a target was forced."""
     dropped = [-1 if site.pos is None else site.pos for site in journal.sites if site.action in DROPS]
     return Intent(np.array(dropped, dtype=np.int64), journal.records == "keep", journal.forced_target)
-
-
-def _positions(journal: Journal, actions: tuple[str, ...]) -> I64:
-    """File positions of the sites with one of the actions, ascending."""
-    pos = [site.pos for site in journal.sites if site.action in actions and site.pos is not None]
-    return np.array(sorted(pos), dtype=np.int64)
 
 
 def check_journal(case: Case, runs: Runs, journal: Journal) -> None:
@@ -44,7 +37,8 @@ def check_journal(case: Case, runs: Runs, journal: Journal) -> None:
     calling = pairs.differs & (pairs.new == NEW)
     silent = pairs.disabled | (pairs.differs & (pairs.new == RETIRED))  # a compiler's own call may become a NOP, too
     for what, marked, actions in (("enabled", calling, CALLS), ("disabled", silent, RETURNS)):
-        in_journal = _positions(journal, actions)
+        in_journal = np.array([site.pos for site in journal.sites if site.action in actions and site.pos is not None],
+                              dtype=np.int64)  # fmt: skip
         for pos in np.setxor1d(in_journal, pairs.pos[marked]).tolist():
             who = "the journal, and not in the file" if pos in in_journal else "the file, and not in the journal"
             case.say("verify-journal", f"the site at {place(before, pos)} is {what} in {who}", pos=pos)
@@ -78,9 +72,8 @@ def _check_end(case: Case, journal: Journal) -> None:
 def _check_cover(case: Case, runs: Runs, edits: list[Edit]) -> None:
     """Every difference in an edit, every edit with a difference. The edits are in file order and share no byte."""
     low = np.array([edit.pos for edit in edits], dtype=np.int64)
-    high = low + np.array([len(edit.old) for edit in edits], dtype=np.int64)
-    for start, _ in uncovered(runs, [(low, high - low)]):
+    size = np.array([len(edit.old) for edit in edits], dtype=np.int64)
+    for start, _ in uncovered(runs, [(low, size)]):
         case.say("verify-journal", f"a difference at {place(case.before.image, start)} is in no edit", pos=start)
-    changed = np.searchsorted(runs.end, low, side="right") < np.searchsorted(runs.start, high)
-    for pos in low[~changed].tolist():
+    for pos in low[~runs.touch(low, size)].tolist():
         case.say("verify-journal", f"an edit at {place(case.before.image, pos)} changes nothing", pos=pos)

@@ -1,8 +1,4 @@
-"""Is every change of a linked kernel an edit of a legal kind, and right?
-
-The order is: the sites' words; what their calls lead to; the ops pointers beside them; the record table, with its end;
-the relocations of both. What is left over after that belongs to nobody.
-"""
+"""Where the calls of a linked kernel's sites end, the ops pointers that go with them, and the relocations."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from ftpatch.arch.proof_tables import CALL
-from ftpatch.arrays import I64, Mask, Rows
+from ftpatch.arrays import I64
 from ftpatch.elf import tables as t
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.proof.call_targets import CallTarget, CallTargets
@@ -129,13 +125,9 @@ def check_relocations(case: Case, old_places: I64, new_places: I64) -> None:
         start, end = np.uint64(records.start), np.uint64(records.start + SLOT * len(records))
         of_slot = (some["r_offset"] >= start) & (some["r_offset"] < end) & (some["r_offset"] % np.uint64(SLOT) == 0)
         ours = of_slot | np.isin(some["r_offset"], places[places != 0].view(np.uint64))
-        bad |= ~(_empty(some) | (ours & ((some["r_info"] & TYPE) == case.arch.relative)))
+        bad |= ~((some == np.zeros(1, some.dtype)) | (ours & ((some["r_info"] & TYPE) == case.arch.relative)))
     case.account_for("relocation", pos[rows], t.RELA.itemsize)
     for row in rows[bad].tolist():
         one, two = (f"r_offset {int(some['r_offset'][row]):#x}, r_info {int(some['r_info'][row]):#x}, "
                     f"r_addend {int(some['r_addend'][row]):#x}" for some in (old, new))  # fmt: skip
         case.say("verify-relocation", f"dynamic relocation {row}: {one} became {two}", row=row, pos=int(pos[row]))
-
-
-def _empty(rows: Rows) -> Mask:
-    return np.asarray((rows["r_offset"] == 0) & (rows["r_info"] == 0) & (rows["r_addend"] == 0))

@@ -13,7 +13,6 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.proof.case import Case
-from ftpatch.proof.decoders import branches
 from ftpatch.proof.emulate.loader import Loaded
 from ftpatch.proof.pairs import Pairs
 from ftpatch.proof.sections import INIT_TEXT, TEXT
@@ -89,7 +88,7 @@ class Calls:
 
     def branches_of(self, to: Place) -> list[tuple[int, Place | str]]:
         """(CALL or JUMP, what it goes to or why that is not known) per direct branch in code, to the first jump."""
-        kinds, found = branches(self.case.arch, self.code(to))[0], []
+        kinds, found = self.case.tables.branches(self.code(to))[0], []
         for number in np.flatnonzero(kinds).tolist():
             found.append((int(kinds[number]), self.branch_at(to.sec, to.off + 4 * number)))
             if kinds[number] == JUMP:

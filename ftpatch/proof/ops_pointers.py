@@ -11,6 +11,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.proof.call_targets import CallTarget, CallTargets
 from ftpatch.proof.case import Case
+from ftpatch.proof.emulate.memory import relative_pointers
 from ftpatch.proof.pairs import NEW, Pairs
 
 TYPE = np.uint64(0xFFFF_FFFF)  # of r_info: no kernel looks at the symbol of a RELATIVE relocation
@@ -47,6 +48,7 @@ def check_ops_pointers(
     touched = (old.word != new.word) | (old.n != new.n) | (old.value != new.value)
     for row, i in enumerate(at.tolist()):
         target = targets.get(i)
+        why = ""
         if pairs.new[i] == NEW and target is None:
             continue  # what is called is wrong, and is told
         if pairs.new[i] == NEW and target is not None and target.entry.literal and target.ops is None:
@@ -54,8 +56,6 @@ def check_ops_pointers(
             ops[i] = int(new.value[row])
         elif touched[row] and (int(new.word[row]) != empty or new.n[row]):
             why = f"{int(new.word[row]):#x}, relocated {int(new.n[row])} times, and nothing reads it"
-        else:
-            why = ""
         if why:
             pairs.say("verify-literal", i, f"its ops pointer at {int(places[i]) & (1 << 64) - 1:#x} is {why}")
     case.account_for("literal", pos[touched], 8)
@@ -85,12 +85,5 @@ def _n_rows(image: Image, va: U64) -> I64:
 
 def _words(image: Image, case: Case, places: U64, pos: I64, packed: I64) -> Words:
     word = np.ascontiguousarray(image.data[pos[:, None] + np.arange(8)]).view("<u8").reshape(-1).astype(np.uint64)
-    rows = image.rela[0]
-    rows = rows[(rows["r_info"] & TYPE) == case.arch.relative]
-    order = np.argsort(rows["r_offset"], kind="stable")
-    offset = rows["r_offset"][order]
-    near = np.minimum(np.searchsorted(offset, places), max(len(offset) - 1, 0))
-    hit = offset[near] == places if len(offset) else np.zeros(len(places), dtype=bool)
-    value = word.copy()
-    value[hit] = rows["r_addend"][order][near[hit]].view(np.uint64)
-    return Words(word, packed + _n_rows(image, places), value)
+    filled, value, _ = relative_pointers(image, case.arch).at(places)
+    return Words(word, packed + _n_rows(image, places), np.where(filled, value, word))

@@ -65,10 +65,9 @@ class Pairs:
 
     def name(self, at: int) -> str:
         """What people call the site."""
-        found = None
-        for table, row in ((self.case.before.sites, self.before[at]), (self.case.after.sites, self.after[at])):
-            found = found or (table.name(int(row)) if row >= 0 else None)
-        return found or f"{self.case.before.image.names[int(self.sec[at])]}+{int(self.off[at]):#x}"
+        tables = ((self.case.before.sites, int(self.before[at])), (self.case.after.sites, int(self.after[at])))
+        names = [name for table, row in tables if row >= 0 and (name := table.name(row))]
+        return names[0] if names else f"{self.case.before.image.names[int(self.sec[at])]}+{int(self.off[at]):#x}"
 
     def row(self, at: int) -> int | None:
         """The slot of its record in the first file."""

@@ -34,11 +34,8 @@ from ftpatch.sites.records import read_records
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import read_sites
 
+NO_ROWS = np.zeros(0, np.int64)
 RULES = {RecordError: "verify-record", ShapeError: "verify-site"}
-
-
-def _no_rows() -> I64:
-    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,9 @@ class Proof:
     live: tuple[int, int] = (0, 0)  # records before and after
     slots: tuple[int, int] = (0, 0)  # slots of the record table before and after
     runs: Runs = NO_RUNS  # where the files differ
-    changed: I64 = field(default_factory=_no_rows)  # file positions of the sites that changed, ascending
+    changed: I64 = field(default_factory=lambda: NO_ROWS)  # file positions of the sites that changed, ascending
     calls: SiteCalls = NO_CALLS  # what the enabled sites of the second file call
-    gone: I64 = field(default_factory=_no_rows)  # rows of the first file's records that left
+    gone: I64 = field(default_factory=lambda: NO_ROWS)  # rows of the first file's records that left
     returned: tuple[I64, I64] = NO_PLACES  # (section, offset) of the records that came back
     unclaimed: tuple[str, ...] = ()  # sites of which one execution shows nothing, and why
     notes: tuple[str, ...] = ()
@@ -107,7 +104,7 @@ def prove(
     runs = differences(first.data, after.data)
     reader = _check(case, runs, journal, checks.deep)
     outcome = _emulated(case, checks)
-    changed = case.pairs.pos[case.pairs.differs] if case.pairs is not None else _no_rows()
+    changed = case.pairs.pos[case.pairs.differs] if case.pairs is not None else NO_ROWS
     old, new = one.records, two.records
     return Proof(
         one, after, case.all_findings(), reader, outcome, dict(case.kinds), (int(old.live.sum()), int(new.live.sum())),
@@ -155,8 +152,7 @@ def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool | None) -
 def _check_sites(case: Case, runs: Runs) -> None:
     """The sites' words; what their calls lead to, with stubs and ops pointers; the record table; the relocations."""
     pairs = case.pairs = pair_up(case)
-    ops: tuple[I64, I64] = (_no_rows(), _no_rows())
-    linked = case.before.image.linked
+    ops, linked = NO_PLACES, case.before.image.linked
     if pairs is not None:
         check_words(case, pairs)
         if linked:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arrays import I64, Mask
-from ftpatch.kernel.init_text import init_text
+from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.record_loop import tests_zero_first
 from ftpatch.proof.case import Case
 from ftpatch.proof.pairs import OLD, RETIRED, Pairs
@@ -67,8 +67,8 @@ def _check_gone(case: Case, pairs: Pairs | None, rows: I64) -> None:
             case.say("verify-record", f"the record of slot {row} is not in the table any more", row=row)
         return
     at = _pair_of(pairs, pairs.before, rows)
-    alone = np.flatnonzero((at < 0) | ((pairs.new[np.maximum(at, 0)] == OLD) if len(pairs) else False))
-    alone = alone[(at[alone] < 0) | (pairs.old[at[alone]] == OLD)] if len(pairs) else alone
+    as_compiled = np.append((pairs.old == OLD) & (pairs.new == OLD), True)  # −1, no patch site, takes the last
+    alone = np.flatnonzero(as_compiled[at])
     last = not case.after.records.live.any()
     n_dropped = 0
     for i in alone.tolist():
@@ -84,18 +84,12 @@ def _check_gone(case: Case, pairs: Pairs | None, rows: I64) -> None:
 
 def _may_leave(case: Case, pairs: Pairs, row: int, pair: int, last: bool) -> bool:
     """Whether a record may leave though nothing calls from there. pair: −1 where it is no patch site."""
-    if pair >= 0 and last and _is_init(case, pairs, pair):
-        return True
+    image = case.after.image
+    if pair >= 0 and last and image.linked and in_init_text(image, pairs.va(pairs.off)[pair : pair + 1])[0]:
+        return True  # those of init text may not be the only ones to stay
     if case.intent is not None:
         return bool(np.isin(case.before.sites.pos[row], case.intent.dropped))
     return not pairs.enabled.any()
-
-
-def _is_init(case: Case, pairs: Pairs, pair: int) -> bool:
-    """Whether a site of a linked kernel is init text, whose records may not be the only ones to stay."""
-    image = case.after.image
-    low, high = init_text(image)
-    return image.linked and low <= int(pairs.va(pairs.off)[pair]) < high
 
 
 def _check_added(case: Case, pairs: Pairs | None, rows: I64) -> None:
@@ -174,10 +168,8 @@ def _check_nulls(case: Case) -> None:
 
 def _skips_zero(case: Case) -> bool:
     """Whether a kernel whose table had no zero skips one: a value that is not adjusted, or code that tests first."""
-    shape, image = case.before.sites.shape, case.before.image
-    if shape is not None and shape.adjust == 0:
-        return True
-    return tests_zero_first(image)
+    shape = case.before.sites.shape
+    return (shape is not None and shape.adjust == 0) or tests_zero_first(case.before.image)
 
 
 def account_for_slots(case: Case) -> None:

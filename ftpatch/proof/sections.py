@@ -24,7 +24,6 @@ GROWS = (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_RELA, t.SHT_SYMTAB_SHNDX)
 INFO_LINK = 0x40
 ALIGN = {DATA: 8}
 SYMBOLS = re.compile(r"ftpatch_((call|stubs|target)(_init)?|ops|ops_function|home_\d+|(ftrace\w*_caller)(_init)?)")
-E_SHOFF, E_SHNUM = (40, 8), (60, 2)
 
 
 def check_sections(case: Case) -> bool:
@@ -51,8 +50,8 @@ def _check_header(case: Case) -> None:
     for field in one.dtype.names or ():
         if field not in ("e_shoff", "e_shnum") and np.any(one[field] != two[field]):
             case.say("verify-section", f"ELF header: {field} was {one[field]}, is {two[field]}", pos=0)
-    case.account_for("header", [E_SHOFF[0]], E_SHOFF[1])
-    case.account_for("header", [E_SHNUM[0]], E_SHNUM[1])
+    case.account_for("header", [40], 8)  # e_shoff
+    case.account_for("header", [60], 2)  # e_shnum
 
 
 def _check_section(case: Case, sec: int) -> None:

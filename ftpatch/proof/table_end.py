@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import Image
 from ftpatch.proof.case import Case
 from ftpatch.sites.records import SLOT, STOP
 
@@ -41,8 +40,4 @@ def check_end(case: Case) -> None:
     same, made = address.same_else(old_pair, new_pair), address.formed(*new_pair, va + 4 * first)
     if not same or made != ends[1]:
         case.say("verify-record", f"{INIT} takes {made:#x} for the end of the record table, which is {ends[1]:#x}",
-                 function=INIT, pos=_pos(image, va, second))  # fmt: skip
-
-
-def _pos(image: Image, va: int, word: int) -> int:
-    return image.pos_of_va(va) + 4 * word
+                 function=INIT, pos=image.pos_of_va(va) + 4 * second)  # fmt: skip

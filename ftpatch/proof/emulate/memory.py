@@ -8,7 +8,7 @@ word in the file, and a pointer that nothing relocates is wrong as soon as the k
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -127,7 +127,7 @@ class Memory:
 def image_memory(image: Image, arch: Arch) -> Memory:
     """The memory of a linked image."""
     toc, paca = kernel_constants(image, arch)
-    moved = _moved(image, arch)
+    moved = replace(relative_pointers(image, arch), packed=np.sort(image.relr_places(0, (1 << 64) - 16)))
     return Memory(_blocks(image, arch), moved, bool(len(moved.filled) or len(moved.packed)), toc, paca)
 
 
@@ -168,10 +168,10 @@ def _around(there: list[Block], more: list[Block]) -> list[Block]:
     return sorted((block for block in found if len(block.data)), key=lambda one: one.va)
 
 
-def _moved(image: Image, arch: Arch) -> Moved:
-    """The pointers of a linked image that the boot relocates."""
+def relative_pointers(image: Image, arch: Arch) -> Moved:
+    """The pointers of a linked image that its relocation table fills."""
     rows = image.rela[0]
     rows = rows[(rows["r_info"] & np.uint64(0xFFFF_FFFF)) == arch.relative]
     rows = rows[np.argsort(rows["r_offset"], kind="stable")]
     filled, value = rows["r_offset"].astype(np.uint64), rows["r_addend"].astype(np.int64).view(np.uint64)
-    return Moved(filled, value, np.sort(image.relr_places(0, (1 << 64) - 16)))
+    return Moved(filled, value, NOTHING.packed)
