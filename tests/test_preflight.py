@@ -400,7 +400,7 @@ def test_a_module_longer_than_a_branch_is_refused(tmp_path: Path, size: int, ver
     module = module_of(ModuleFile().build(tmp_path))
     shdr = module.image.shdr.copy()
     shdr["sh_size"][1] = size
-    scan = replace(module.scan, image=replace(module.image, shdr=shdr))
+    scan = module.scan._replace(image=replace(module.image, shdr=shdr))
     found = reach(replace(module, scan=scan))
     assert (found.id, found.verdict) == ("reach", verdict)
     assert found.text == f"{min(size, 1 << 40)} bytes of code and 0 of stubs, a call reaches 128 MiB"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -41,8 +40,8 @@ def command(request: Request, reports: Reports, files: tuple[str, ...], show_sit
     if request.func:
         from ftpatch.sites.select import expanded
 
-        request = replace(request, func=tuple(expanded(request.func)))  # a list on stdin can be read once
-    request = replace(request, hashed=shows_more(formats), with_sites=show_sites or "csv" in formats)
+        request = request._replace(func=tuple(expanded(request.func)))  # a list on stdin can be read once
+    request = request._replace(hashed=shows_more(formats), with_sites=show_sites or "csv" in formats)
     document = Document("scan", show_sites=show_sites or request.selects, selected=request.selects)
     worst = 0
     for path in files:

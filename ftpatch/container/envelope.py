@@ -12,7 +12,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,7 @@ BUILD_VMLINUX = "give the uncompressed ELF vmlinux of the same build (Debian: th
 MAX_SIZE = 1 << 30  # bytes that a compressed file may unpack to; a vmlinux with debug information has 350 MB
 
 
-@dataclass(frozen=True)
-class Contents:
+class Contents(NamedTuple):
     """A file, and what is in it."""
 
     data: U8  # the ELF file alone
@@ -37,8 +36,7 @@ class Contents:
     trailer: bytes  # the signature behind the ELF file; b"" if there is none
 
 
-@dataclass(frozen=True)
-class Foreign:
+class Foreign(NamedTuple):
     """A recognisable file that is not ELF."""
 
     pos: int  # where its magic is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,7 @@ from ftpatch.kernel.init_text import in_init_text
 from ftpatch.sites.scan import Scan
 
 
-@dataclass(frozen=True)
-class Reach:
+class Reach(NamedTuple):
     """One element per call: as many as sites, or as stubs where the kernel calls from stubs."""
 
     target: str  # the kernel's default entry

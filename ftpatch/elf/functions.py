@@ -15,7 +15,7 @@ from ftpatch.elf.tables import Symbols
 MAX_NESTING = 64  # functions that overlap one address; compilers and linkers make two or three
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Functions:
     """Every defined function symbol of the image, sorted by address; equal ones keep kallsyms' order."""
 

@@ -32,7 +32,7 @@ MAX_SECTION = 1 << 40  # bytes that a section of a relocatable file may have, .b
 KERNEL_NAMES = ("start_kernel", "linux_banner", "__start_mcount_loc")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Image:
     """A parsed ELF file, and what is around it."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows, is_in
+from ftpatch.arrays import FEW, I64, U8, U32, U64, Mask, Rows, is_in
 from ftpatch.errors import ElfError
 
 EHDR = np.dtype(
@@ -82,7 +82,7 @@ def places_of(wanted: bytes, text: bytes) -> Iterator[int]:
         at = text.find(wanted, at + 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Symbols:
     """`.symtab` as rows, its string table, and the section of every symbol (SHN_XINDEX resolved)."""
 
@@ -115,7 +115,13 @@ class Symbols:
         if name in self._rows_known:
             return self._rows_known[name]
         starts = list(places_of(name.encode("utf-8", "surrogateescape") + b"\0", self.strtab))
-        self._rows_known[name] = rows = np.flatnonzero(is_in(self._st_name, starts))
+        if len(starts) <= FEW:
+            named = is_in(self._st_name, starts)
+        else:  # the end of many strings: faster than sorting
+            begins = np.zeros(len(self.strtab) + 1, dtype=bool)
+            begins[starts] = True
+            named = begins[np.minimum(self._st_name, len(self.strtab))]
+        self._rows_known[name] = rows = np.flatnonzero(named)
         return rows
 
     @cached_property

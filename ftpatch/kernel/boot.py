@@ -11,7 +11,7 @@ ftrace bug, looks at no other, and switches ftrace off for good: nothing can be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,7 @@ BTF_HEADER, BTF_STRUCT = np.dtype([("head", "<u8"), ("type_off", "<u4"), ("type_
                                    ("str_len", "<u4")]), 4  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Bug:
+class Bug(NamedTuple):
     """One ftrace bug that a boot would raise. Code is given in the numbers of `Arch.numbers`."""
 
     # index in the site table
@@ -61,8 +60,7 @@ class Bug:
         )
 
 
-@dataclass(frozen=True)
-class Oracle:
+class Oracle(NamedTuple):
     """What the kernel will print and list."""
 
     # entries that it says it allocates

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ftpatch.errors import UsageError
 
@@ -22,8 +22,7 @@ FORMATS = ("text", "json", "csv", "sarif", "junit", "ktap", "markdown", "github"
 BRIEF = ("text", "csv")  # formats that show no checksum, which costs a reading of the whole file
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """What the documents of one verb are about."""
 
     text: str  # the module of report.text that writes it for people

@@ -28,7 +28,7 @@ SLOT = 8
 MINUS4 = np.uint64(0xFFFF_FFFF_FFFF_FFFC)  # becomes 0 when the kernel adds 4, and is skipped then
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RecordTable:
     """One row per slot, null or not, in the order of the file."""
 

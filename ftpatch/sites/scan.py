@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ftpatch.arch import Arch
 from ftpatch.elf import tables as t
@@ -12,8 +12,7 @@ from ftpatch.sites.records import RecordTable, read_records
 from ftpatch.sites.table import SiteTable, read_sites
 
 
-@dataclass(frozen=True)
-class Scan:
+class Scan(NamedTuple):
     """Everything that is known of one file before anything is asked of it."""
 
     image: Image

@@ -24,7 +24,7 @@ STATUSES = ("ready", "enabled", "half", "null", "weak-leftover", "outside-text",
 READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED = range(7)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SiteTable:
     """One row per slot of the record table, in its order; then one per enabled site without a record."""
 
@@ -215,6 +215,8 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
         return None
     entry = functions.va if shape.at_global else functions.local
     first = first_of_each(entry)  # two names of one address may differ in their local entry
+    sound = (known.status == READY) | (known.status == ENABLED)  # their entries show no other site than theirs
+    first = first[~is_in(entry[first], (known.va + shape.to_entry(known.window).view(np.uint64))[sound])]
     entry = entry[first]
     sec, off = image.place(entry)
     sec, off = np.where((sec >= 0) & image.executable[sec], sec, -1), off - shape.entry
