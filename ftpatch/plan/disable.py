@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor
@@ -72,8 +71,10 @@ def _kernel_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[
     stub, no_rows = scan.arch.site_stub, np.zeros(0, np.int64)
     groups, slots, unused = [group("site", image.data, index, scan.sites.pos[index], as_bytes(words))], None, no_rows
     if len(index) and shape.out_of_line and stub is not None:
-        slots = _stub_slots(scan, shape, index)
-        size = stub.size + ool_slots.stub_literal(image)
+        # The slot of each site's stub: its branch leads behind the ops pointer in it.
+        literal, ahead = ool_slots.stub_literal(image), shape.branch.distance(scan.sites.body()[index])
+        slots = (scan.sites.branch_va[index].view(np.int64) + ahead - literal).view(np.uint64)
+        size = stub.size + literal
         groups.append(group_at("stub", image, index, slots, np.zeros((len(index), size), np.uint8)))
         unused = _rows_into(image, slots, size)
     elif len(index) and shape.literal is not None:
@@ -93,13 +94,6 @@ def _kernel_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[
         out = records_back.give_back(scan, scan.sites.va[returned], rows)
         unused = out.freed[np.isin(out.freed, unused)]  # the others were free before, and all zero
     return Edits([*groups, *out.groups, records_out.to_none(image, unused)]), out
-
-
-def _stub_slots(scan: Scan, shape: Shape, index: I64) -> U64:
-    """va of the slot that each enabled site's branch leads into."""
-    ahead = shape.branch.decode(scan.sites.body()[index, -1]) - ool_slots.stub_literal(scan.image)
-    slot_va: U64 = (scan.sites.branch_va[index].view(np.int64) + ahead).view(np.uint64)
-    return slot_va
 
 
 def _rows_into(image: Image, va: U64, size: int) -> I64:

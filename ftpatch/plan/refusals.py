@@ -16,7 +16,7 @@ from ftpatch.errors import PolicyError, ReachError
 from ftpatch.plan.request import Draft
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.plan.targets import Target
-from ftpatch.sites.table import ENABLED, HALF, LEFTOVER, NULL, OUTSIDE, READY, SiteTable
+from ftpatch.sites.table import ENABLED, HALF, LEFTOVER, NULL, OUTSIDE, READY
 
 WHY_NOT = {
     ENABLED: "already enabled",
@@ -25,9 +25,6 @@ WHY_NOT = {
     OUTSIDE: "the record points outside the text of this file",
 }
 OTHER = "unexpected words, or not at a function's entry"
-SHARED = "several records name this site"
-NO_RECORD = "it has no record"
-NOT_ENABLED = "not enabled"
 OUT_OF_REACH = "out of reach"
 N_SAMPLES = 3
 
@@ -39,7 +36,10 @@ def refuse_unless_skipped(draft: Draft) -> None:
     """
     if not draft.reasons or draft.request.skip_unpatchable:
         return
-    lines = [f"{_label(draft.scan.sites, i)}: {reason}" for i, reason in sorted(draft.reasons.items())]
+    sites, lines = draft.scan.sites, []
+    for i, reason in sorted(draft.reasons.items()):
+        row = f"row {int(sites.row[i])}" if sites.row[i] >= 0 else "no record"
+        lines.append(f"{sites.name(i) or 'unnamed site'} ({row}, {sites.place_text(i)}): {reason}")
     reach = all(reason.startswith(OUT_OF_REACH) for reason in draft.reasons.values())
     n_chosen = int(draft.request.chosen.sum())
     raise (ReachError if reach else PolicyError)(
@@ -48,12 +48,6 @@ def refuse_unless_skipped(draft: Draft) -> None:
         expected="all of them, or nothing is written",
         todo="--skip-unpatchable patches the others", details=tuple(lines),
     )  # fmt: skip
-
-
-def _label(sites: SiteTable, index: int) -> str:
-    row = int(sites.row[index])
-    place = sites.place_text(index)
-    return f"{sites.name(index) or 'unnamed site'} ({f'row {row}' if row >= 0 else 'no record'}, {place})"
 
 
 # -- the state of sites and records ------------------------------------------------------------------------------------
@@ -76,20 +70,21 @@ def refuse_duplicate_records(draft: Draft) -> None:
     sites = draft.scan.sites
     site_va, n_records = np.unique(sites.body_va[(sites.sec >= 0) & (sites.row >= 0)], return_counts=True)
     shared = (sites.sec >= 0) & np.isin(sites.body_va, site_va[n_records > 1])
-    draft.refuse(np.flatnonzero(draft.request.chosen & shared), SHARED)
+    draft.refuse(np.flatnonzero(draft.request.chosen & shared), "several records name this site")
 
 
 def refuse_without_record(draft: Draft) -> None:
     """Sites that have no record to drop."""
     sites = draft.scan.sites
-    draft.refuse(np.flatnonzero(draft.request.chosen & ((sites.row < 0) | (sites.status == NULL))), NO_RECORD)
+    lone = (sites.row < 0) | (sites.status == NULL)
+    draft.refuse(np.flatnonzero(draft.request.chosen & lone), "it has no record")
 
 
 def refuse_not_enabled(draft: Draft) -> None:
     """Sites that are not enabled; where the sites of a layout are calls in the file, those count as enabled."""
     states, status = (ENABLED, HALF, *((READY,) if draft.shape.called else ())), draft.scan.sites.status
     for i in np.flatnonzero(draft.request.chosen & ~np.isin(status, states)).tolist():
-        draft.reasons[i] = NOT_ENABLED if status[i] == READY else WHY_NOT.get(int(status[i]), OTHER)
+        draft.reasons[i] = "not enabled" if status[i] == READY else WHY_NOT.get(int(status[i]), OTHER)
 
 
 # -- what lies around a site -------------------------------------------------------------------------------------------
