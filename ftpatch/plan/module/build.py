@@ -36,7 +36,6 @@ TEXT_FLAGS, DATA_FLAGS = t.SHF_ALLOC | t.SHF_EXECINSTR, t.SHF_ALLOC | t.SHF_WRIT
 CALL, STUBS, TAIL_TARGET = "ftpatch_call", "ftpatch_stubs", "ftpatch_target"
 OPS, OPS_FUNCTION = "ftpatch_ops", "ftpatch_ops_function"
 ALIGN = 16  # bytes, of new text
-WHAT = {"--hook": "hook", "--stub-asm": "symbol"}  # what messages call the symbol that an option gave
 Place = tuple[int, int]  # symbol row, addend
 
 
@@ -102,8 +101,9 @@ class Builder:
             if existing is not None:
                 row, sec = existing
                 if sec and name != toc:
-                    self._require_usable(row, f"{option} {name}", role not in self.callee.data, init_only)
-                    self._require_not_chosen(row, f"{option} {name}", index)
+                    what = "hook" if option == "--hook" else "symbol"
+                    self._require_usable(row, what, f"{option} {name}", role not in self.callee.data, init_only)
+                    self._require_not_chosen(row, what, f"{option} {name}", index)
             elif name == toc:
                 row = self.editor.symbol(name, 0)  # the loader's own; nobody exports it
             else:
@@ -112,10 +112,10 @@ class Builder:
             places[role] = (row, 0)
         return places
 
-    def _require_usable(self, row: int, where: str, called: bool, init_only: bool) -> None:
+    def _require_usable(self, row: int, what: str, where: str, called: bool, init_only: bool) -> None:
         """Refuse a symbol of this module that is called and no function, or that is freed while it is still used."""
         image, symbols = self.editor.image, self.editor.image.symbols
-        sec, kind, what = int(symbols.shndx[row]), int(symbols.type[row]), WHAT[where.split()[0]]
+        sec, kind = int(symbols.shndx[row]), int(symbols.type[row])
         if called and (sec <= 0 or kind not in (t.STT_FUNC, 0) or not image.executable[sec]):
             raise SelectionError(f"the {what} is no function", where, found=f"symbol type {kind} in section {sec}",
                                  expected="code")  # fmt: skip
@@ -123,14 +123,14 @@ class Builder:
             raise PolicyError(f"the {what} is init text, which is freed once the module runs", where,
                               found="chosen sites outside init text", expected=f"a {what} that stays")  # fmt: skip
 
-    def _require_not_chosen(self, row: int, where: str, index: I64) -> None:
+    def _require_not_chosen(self, row: int, what: str, where: str, index: I64) -> None:
         """Refuse a function that is itself among the chosen sites."""
-        symbols, (option, _, name) = self.editor.image.symbols, where.partition(" ")
+        symbols = self.editor.image.symbols
         va = self.editor.image.base[symbols.shndx[row]] + symbols.rows["st_value"][row]
         if np.any((self.sites.entry_va[index] == va) | (self.sites.local_va[index] == va)):
-            raise PolicyError(f"the {WHAT[option]} is itself among the chosen sites", where,
+            raise PolicyError(f"the {what} is itself among the chosen sites", where,
                               found="a call that leads back to itself", expected="another function",
-                              todo=f"--func '!{name}' leaves it out")  # fmt: skip
+                              todo=f"--func '!{symbols.name(row)}' leaves it out")  # fmt: skip
 
     def _make_ops(self) -> int:
         """Symbol row of an ops object whose function returns at once."""
