@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -53,14 +54,10 @@ def _copy(image: Image, fd: int) -> None:
     with as_input_error(image.path, "cannot be read"):
         source = os.open(image.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        while done < size:
-            try:
-                n = os.copy_file_range(source, fd, min(COPY, size - done), done, done)
-            except OSError:  # EXDEV, ENOSYS, EINVAL: other file systems, old kernels; a full disk fails again below
-                n = 0
-            if n == 0:
-                break
-            done += n
+        # EXDEV, ENOSYS, EINVAL: other file systems, old kernels; a full disk fails again below.
+        with contextlib.suppress(OSError):
+            while done < size and (n := os.copy_file_range(source, fd, min(COPY, size - done), done, done)):
+                done += n
     finally:
         close(source)
     while done < size:  # what the kernel did not copy
