@@ -1,4 +1,4 @@
-"""Every way in which ftpatch says no, with the exit code that goes with it.
+"""Every refusal of ftpatch, with its exit code.
 
     FtpatchError
     ├ InputError (3)        the file is missing, unreadable, corrupt, or not what it claims to be
@@ -13,7 +13,7 @@
     │ ├ ReachError          a branch cannot span the distance
     │ └ PolicyError         possible, but not safe
     ├ UsageError (2)        options that contradict each other
-    └ ApplyError (70)       a result that failed its own check: our bug, and the result is not kept
+    └ ApplyError (70)       a result that failed its own check: a bug in ftpatch; the result is not kept
 
 A message is one line: what, where, found, expected – what to do. The parts stay readable as fields.
 """

@@ -49,7 +49,7 @@ class ModuleScan:
 
 @dataclass(frozen=True)
 class Watch:
-    """What is told to whom while a journey runs. By default nobody hears of it."""
+    """Functions that a journey calls while it runs; by default they do nothing."""
 
     note: Callable[[str], None] = lambda text: None  # remarks: a line each
     # the files of a tree before any of them is read; what this raises ends the journey
@@ -64,7 +64,7 @@ SILENT = Watch()
 
 
 class Packed(Sequence["SiteRow"]):
-    """The sites of one image as bytes, a tenth of the objects' size; unpacked whenever somebody looks."""
+    """The sites of one image as bytes, a tenth of the objects' size; unpacked at each use."""
 
     def __init__(self, sites: Sequence[SiteRow]) -> None:
         self._n, self._bytes = len(sites), pickle.dumps(list(sites), protocol=5)
@@ -73,14 +73,10 @@ class Packed(Sequence["SiteRow"]):
         return self._n
 
     def __iter__(self) -> Iterator[SiteRow]:
-        return iter(self._all())
+        return iter(pickle.loads(self._bytes))
 
     def __getitem__(self, index: Any) -> Any:
-        return self._all()[index]
-
-    def _all(self) -> list[SiteRow]:
-        sites: list[SiteRow] = pickle.loads(self._bytes)
-        return sites
+        return pickle.loads(self._bytes)[index]
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,10 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command = importlib.import_module(f"ftpatch.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"ftpatch.cli.{cmd_name}").command
         if not gc.isenabled():  # what is loaded stays: nothing looks through it again
             gc.freeze()
             gc.enable()
-        assert isinstance(command, click.Command)
         return command
 
 
@@ -65,7 +64,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line; its exit code. Unexpected exceptions are our bugs and pass through as 70."""
+    """Run one command line; its exit code. An unexpected exception is a bug in ftpatch: 70."""
     try:
         code = group.main(arguments, prog_name="ftpatch", standalone_mode=False)
         return int(code or 0)
@@ -88,7 +87,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _bug() -> int:
-    """Show what went wrong inside ftpatch, and how to tell us."""
+    """Show what went wrong inside ftpatch, and ask for a report."""
     import traceback
 
     traceback.print_exc()
@@ -118,11 +117,10 @@ def emit(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise InputError(f"the report cannot be written: {error.strerror}", "stdout") from None
+        if not isinstance(error, BrokenPipeError):
+            raise InputError(f"the report cannot be written: {error.strerror}", "stdout") from None
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

@@ -33,21 +33,6 @@ def _names(context: click.Context, option: click.Parameter, values: tuple[str, .
     return tuple(name.strip() for text in values for name in text.split(",") if name.strip())
 
 
-inputs = [
-    click.option("--against", metavar="VMLINUX", help=AGAINST_HELP),
-    click.option("--kconfig", metavar="FILE", help="The .config that the files should be of."),
-    click.option("--config", metavar="TOML", help=CONFIG_HELP),
-]
-gate_options = [
-    click.option("--fail-on", type=click.Choice(SEVERITIES[::-1]), help="Exit 1 from here on (default: error)."),
-    click.option("--exit-zero", is_flag=True, help="Findings do not change the exit code."),
-    click.option("--select", multiple=True, metavar="RULE", callback=_names, help=f"Ask {RULES_HELP}"),
-    click.option("--ignore", multiple=True, metavar="RULE", callback=_names, help=f"Leave out {RULES_HELP}"),
-    click.option("--baseline", metavar="FILE", help="Findings that are known: they are neither shown nor counted."),
-    click.option("--write-baseline", metavar="FILE", help="Write all findings there, and exit as if none was new."),
-]  # fmt: skip
-
-
 @dataclass(frozen=True)
 class CheckRun:
     """What is checked and written: what CheckOptions do not say."""
@@ -63,7 +48,16 @@ class CheckRun:
 @click.command("check")
 @gathered(CheckRun, CheckOptions, Reports)
 @click.argument("files", nargs=-1, metavar="[FILE|DIR]...")
-@options(inputs, gate_options, reports, [layout])
+@click.option("--against", metavar="VMLINUX", help=AGAINST_HELP)
+@click.option("--kconfig", metavar="FILE", help="The .config that the files should be of.")
+@click.option("--config", metavar="TOML", help=CONFIG_HELP)
+@click.option("--fail-on", type=click.Choice(SEVERITIES[::-1]), help="Exit 1 from here on (default: error).")
+@click.option("--exit-zero", is_flag=True, help="Findings do not change the exit code.")
+@click.option("--select", multiple=True, metavar="RULE", callback=_names, help=f"Ask {RULES_HELP}")
+@click.option("--ignore", multiple=True, metavar="RULE", callback=_names, help=f"Leave out {RULES_HELP}")
+@click.option("--baseline", metavar="FILE", help="Findings that are known: they are neither shown nor counted.")
+@click.option("--write-baseline", metavar="FILE", help="Write all findings there, and exit as if none was new.")
+@options(reports, [layout])
 @click.option("--lines", is_flag=True, help="Add source file and line, where a file has debug information.")
 @click.option("--sites", is_flag=True, help="Add every site to JSON.")
 @click.option("--predict", is_flag=True, help="Add what a kernel will say and list when it boots.")

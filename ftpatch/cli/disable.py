@@ -1,4 +1,4 @@
-"""`ftpatch disable`: the way back for chosen sites of a patched file, without its journal."""
+"""`ftpatch disable`: give chosen sites of a patched file their old words back, without its journal."""
 
 from __future__ import annotations
 

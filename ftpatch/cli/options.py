@@ -15,7 +15,7 @@ import click
 
 from ftpatch.cli import complain, emit, say
 from ftpatch.report import Document, destinations, format_names, renderer
-from ftpatch.report.files import check_reports, files_ready
+from ftpatch.report.files import blocks, check_reports, files_ready
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ErrorRow
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from ftpatch.trees import Watch
 
 F = TypeVar("F", bound=Callable[..., object])
-BLOCK = 1 << 16  # characters that are written to stdout at once
 SELECTOR_HELP = "name, glob, /regex/, !SEL, @file, 0xVA, .section+0xOFF, row:N or name@file.c; repeatable, joined."
 STATUS_HELP = "Narrow to a status; repeatable. weak-leftover adds the nameless sites of dead weak functions."
+MAX_SIZE_HELP = "What a packed file may unpack to (default: 1 GiB)."
 JOBS_HELP = "Worker processes for a tree (default: one per processor)."
 REPORT_HELP = "Also write a report to FILE; repeatable. json=FILE of a writing verb is its journal."
 
@@ -51,20 +51,12 @@ selectors = [
     click.option("--section", multiple=True, metavar="NAME", help="Narrow to a section; repeatable."),
 ]
 reports = [
-    click.option(
-        "--format",
-        "format_",
-        metavar=f"[{'|'.join(format_names())}]",
-        callback=_known_format,
-        default="text",
-        help="What goes to stdout.",
-    ),
+    click.option("--format", "format_", metavar=f"[{'|'.join(format_names())}]", callback=_known_format, default="text",
+                 help="What goes to stdout."),
     click.option("--report", "report", multiple=True, metavar="FORMAT=FILE", help=REPORT_HELP),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour on stdout."),
-]
-max_size = click.option(
-    "--max-size", type=int, metavar="BYTES", help="What a packed file may unpack to (default: 1 GiB)."
-)
+]  # fmt: skip
+max_size = click.option("--max-size", type=int, metavar="BYTES", help=MAX_SIZE_HELP)
 layout = click.option("--layout", metavar="NAME", help="Take this site layout instead of deciding by evidence.")
 jobs = click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help=JOBS_HELP)
 
@@ -129,13 +121,8 @@ class Reports:
         document.colored = self.color == "always" or (
             self.color == "auto" and sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         )
-        block = ""
-        for piece in renderer(self.format_)(document):
-            block += piece
-            if len(block) > BLOCK:  # a report of all sites has 40 MB, and `| head` ends it early
-                emit(block)
-                block = ""
-        emit(block)
+        for block in blocks(renderer(self.format_)(document)):
+            emit(block)
 
     def watch(self) -> Watch:
         """A command line that listens: remarks on stderr, a bar on a terminal, no report that replaces a module."""

@@ -10,7 +10,6 @@ from functools import wraps
 import click
 
 from ftpatch import api
-from ftpatch.arrays import Mask
 from ftpatch.cli.options import F, Reports, gathered, layout, max_size, note, options, reports, selectors
 from ftpatch.elf.image import Image
 from ftpatch.errors import UsageError
@@ -26,15 +25,12 @@ output = [
     click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched)."),
     click.option("--in-place", is_flag=True, help="Replace FILE itself, and write the journal FILE.ftpatch.json."),
     click.option("--dry-run", is_flag=True, help="Do everything but write."),
-    click.option(
-        "--signature", default="strip", type=click.Choice(["strip", "refuse"]), show_default=True,
-        help="What becomes of an appended signature, which any change makes void.",
-    ),
+    click.option("--signature", default="strip", type=click.Choice(["strip", "refuse"]), show_default=True,
+                 help="What becomes of an appended signature, which any change makes void."),
     click.option("--sign", nargs=2, metavar="KEY CERT", help="Sign the result as the kernel's sign-file does (PEM)."),
     max_size,
-    click.option(
-        "--skip-unpatchable", is_flag=True, help="Leave out chosen sites that cannot be changed, instead of refusing."
-    ),
+    click.option("--skip-unpatchable", is_flag=True,
+                 help="Leave out chosen sites that cannot be changed, instead of refusing."),
 ]  # fmt: skip
 
 
@@ -72,12 +68,10 @@ def writing_verb(
         @options(selectors, reports, [layout], output)
         @wraps(decide)
         def command(shared: WritingOptions, reports: Reports, **own: object) -> int:
-            chosen_by = (choose or by_options)(shared, **own)
-
-            def plan(scan: api.Scan, chosen: Mask) -> Plan:
-                return decide(scan, chosen, shared, **own)
-
-            written = api.patch(verb, shared.file, chosen_by, plan, _delivery(shared, reports))
+            written = api.patch(
+                verb, shared.file, (choose or by_options)(shared, **own),
+                lambda scan, chosen: decide(scan, chosen, shared, **own), _delivery(shared, reports),
+            )  # fmt: skip
             reports.to_stdout(written.document)
             return 0
 
@@ -88,10 +82,8 @@ def writing_verb(
 
 def records(*ways: str) -> Callable[[F], F]:
     """The option --records, with the ways that a verb knows."""
-    return click.option(
-        "--records", default="auto", type=click.Choice(ways), show_default=True,
-        help="How records leave the kernel's table.",
-    )  # fmt: skip
+    return click.option("--records", default="auto", type=click.Choice(ways), show_default=True,
+                        help="How records leave the kernel's table.")  # fmt: skip
 
 
 def by_options(shared: WritingOptions, **own: object) -> Choose:

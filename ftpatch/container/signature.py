@@ -116,12 +116,9 @@ def sign(elf: bytes | bytearray | memoryview, key: str, cert: str, digest: str =
         raise UnsupportedError("digest not supported", found=digest, expected=", ".join(DIGESTS))
     private = _private_key(key)
     issuer, serial = _signer(private, key, cert)
-    value = _signature(private, hashlib.new(digest.replace("-", "_"), elf).digest(), digest, key)
+    algorithm, value = _signature(private, hashlib.new(digest.replace("-", "_"), elf).digest(), digest, key)
     named = _der(SEQUENCE, _oid(DIGESTS[digest][0]))
-    signer = _der(
-        SEQUENCE, _der(INTEGER, b"\1"), _der(SEQUENCE, issuer, serial), named, _algorithm(private, digest),
-        _der(OCTETS, value),
-    )  # fmt: skip
+    signer = _der(SEQUENCE, _der(INTEGER, b"\1"), _der(SEQUENCE, issuer, serial), named, algorithm, _der(OCTETS, value))
     content = _der(SEQUENCE, _oid(DATA))
     signed = _der(SEQUENCE, _der(INTEGER, b"\1"), _der(SET, named), content, _der(SET, signer))
     message = _der(SEQUENCE, _oid(SIGNED_DATA), _der(CONTEXT_0, signed))
@@ -187,7 +184,8 @@ def _signer(private: PrivateKey, key: str, cert: str) -> tuple[bytes, bytes]:
     return issuer, serial
 
 
-def _signature(private: PrivateKey, hashed: bytes, digest: str, key: str) -> bytes:
+def _signature(private: PrivateKey, hashed: bytes, digest: str, key: str) -> tuple[bytes, bytes]:
+    """How the message names the way of signing, and the signature; RSA has a NULL parameter there, ECDSA has none."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -196,19 +194,11 @@ def _signature(private: PrivateKey, hashed: bytes, digest: str, key: str) -> byt
     kind = Prehashed(getattr(hashes, digest.upper().replace("-", "_"))())
     try:
         if isinstance(private, rsa.RSAPrivateKey):
-            return private.sign(hashed, padding.PKCS1v15(), kind)
-        return private.sign(hashed, ec.ECDSA(kind, deterministic_signing=True))
+            return _der(SEQUENCE, _oid(RSA_ENCRYPTION), _der(NULL)), private.sign(hashed, padding.PKCS1v15(), kind)
+        value = private.sign(hashed, ec.ECDSA(kind, deterministic_signing=True))
+        return _der(SEQUENCE, _oid(DIGESTS[digest][1])), value
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UnsupportedError(f"the key cannot sign with {digest}", key, found=str(error).rstrip(".")) from None
-
-
-def _algorithm(private: PrivateKey, digest: str) -> bytes:
-    """What the message calls the way of signing; RSA has a NULL parameter there, ECDSA has none."""
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    if isinstance(private, rsa.RSAPrivateKey):
-        return _der(SEQUENCE, _oid(RSA_ENCRYPTION), _der(NULL))
-    return _der(SEQUENCE, _oid(DIGESTS[digest][1]))
 
 
 # -- DER -------------------------------------------------------------------------------------------------------

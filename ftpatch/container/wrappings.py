@@ -59,32 +59,34 @@ def _unxz(packed: mmap, max_size: int, path: str) -> Unpacked:
     import lzma
 
     decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DICTIONARIES)
-    try:
-        return _drained(decoder, packed, max_size, lambda: b"")
-    except lzma.LZMAError as error:
-        raise DecodeError(error) from None
+    return _drained(decoder, packed, max_size, lambda: b"", lzma.LZMAError)
 
 
 def _gunzip(packed: mmap, max_size: int, path: str) -> Unpacked:
     import zlib
 
     decoder = zlib.decompressobj(wbits=31)
+    return _drained(decoder, packed, max_size, lambda: decoder.unconsumed_tail, zlib.error)
+
+
+def _drained(
+    decoder: Decoder, packed: mmap, max_size: int, left: Callable[[], bytes], refused: type[Exception]
+) -> Unpacked:
+    """All that a decoder gives, one byte more than `max_size` at most.
+
+    left(): input to be given again. refused: what the decoder raises for other data than its own.
+    """
     try:
-        return _drained(decoder, packed, max_size, lambda: decoder.unconsumed_tail)
-    except zlib.error as error:
-        raise DecodeError(error) from None
-
-
-def _drained(decoder: Decoder, packed: mmap, max_size: int, left: Callable[[], bytes]) -> Unpacked:
-    """All that a decoder gives, one byte more than `max_size` at most. left(): input to be given again."""
-    plain: bytes | bytearray = decoder.decompress(packed, min(PIECE, max_size + 1))
-    if not decoder.eof:
-        plain = bytearray(plain)  # it grows in place, so that there is never a second copy
+        plain: bytes | bytearray = decoder.decompress(packed, min(PIECE, max_size + 1))
+        if not decoder.eof:
+            plain = bytearray(plain)  # it grows in place, so that there is never a second copy
         while not decoder.eof and len(plain) <= max_size:
             piece = decoder.decompress(left(), min(PIECE, max_size + 1 - len(plain)))
             plain += piece
             if not piece:  # the input is at its end, and the stream is not
                 break
+    except refused as error:
+        raise DecodeError(error) from None
     return plain, decoder.eof, decoder.unused_data
 
 

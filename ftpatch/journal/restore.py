@@ -149,10 +149,7 @@ def _reversed(journal: Journal, image: Image) -> bytearray:
 def _added(journal: Journal, image: Image) -> bool:
     """Whether what follows the bytes of the old ELF file is what the patch appended, its signature included."""
     added = journal.appended + journal.signature
-    behind = len(image.data) - journal.size
-    if behind < 0 or behind + len(image.trailer) != len(added):
-        return False
-    return image.data[journal.size :].tobytes() + image.trailer == added
+    return len(image.data) >= journal.size and image.data[journal.size :].tobytes() + image.trailer == added
 
 
 def _unsound(journal: Journal, found: str) -> PlanError:
@@ -164,7 +161,7 @@ def _sha256(data: Buffer) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-# -- is this the file that was patched? --------------------------------------------------------------------------
+# -- the result --------------------------------------------------------------------------
 
 
 def _packed(journal: Journal, content: bytearray, wrapping: str, out: str) -> Buffer:
@@ -213,7 +210,7 @@ def _check(done: Restored, written: str, max_size: int | None) -> None:
         what = "other bytes"
     except FtpatchError as error:
         what = error.what
-    # Whose fault is it? The journal's own copy, an input that somebody wrote to meanwhile, or this program.
+    # Because of the journal's own copy, of an input that somebody wrote to meanwhile, or of this program.
     if done.same and done.journal.encoder is None:
         raise _unsound(done.journal, f"an original with {what}")
     if _sha256(done.image.raw.data) != done.image.sha256:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from ftpatch.report import Document, destinations, renderer
 
-N_PIECES = 4096  # of a report that are written at once: they are short, a system call for each would take longer
+BLOCK = 1 << 16  # characters that are written at once: pieces are short, and a reader like `head` may end it early
 
 
 def check_reports(reports: Sequence[str], files: Sequence[str]) -> None:
@@ -34,22 +34,23 @@ def files_ready(document: Document, reports: Sequence[str], note: Callable[[str]
         new_files = []
         for name, path in destinations(reports):
             new = stack.enter_context(files.whole_file(paths.report_path(path), 0o666 & ~_umask(), note))
-            for piece in _blocks(renderer(name)(document)):
-                contents.append(new.fd, piece.encode("utf-8", "backslashreplace"))
+            for block in blocks(renderer(name)(document)):
+                contents.append(new.fd, block.encode("utf-8", "backslashreplace"))
             new.finish()
             new_files.append(new)
         with files.named(new_files):
             yield
 
 
-def _blocks(pieces: Iterator[str]) -> Iterator[str]:
-    block: list[str] = []
+def blocks(pieces: Iterator[str]) -> Iterator[str]:
+    """The pieces of a report put together to blocks of some size."""
+    block = ""
     for piece in pieces:
-        block.append(piece)
-        if len(block) >= N_PIECES:
-            yield "".join(block)
-            block = []
-    yield "".join(block)
+        block += piece
+        if len(block) > BLOCK:
+            yield block
+            block = ""
+    yield block
 
 
 def _umask() -> int:
