@@ -104,7 +104,7 @@ def verify(
     before: str, after: str, journal: str | None = None, deep: bool = False, require_emulation: bool = False,
     **reading: Unpack[Reading],
 ) -> Proof:  # fmt: skip
-    """What became of the first file on the way to the second, told from both alone, and whether the journal says so.
+    """What became of the first file on the way to the second, by both alone, and whether the journal agrees.
 
     deep: have lief read a kernel a second time; require_emulation: that a patched site was not run is a finding.
     """
@@ -146,7 +146,7 @@ class Written:
 
 
 class EnableOptions(TypedDict, total=False):
-    """What `enable` may be told, all of it optional: see `plan.decide.plan_enable`."""
+    """The options of `enable`, none of them required: see `plan.decide.plan_enable`."""
 
     target: str
     hook: str

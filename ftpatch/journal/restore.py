@@ -110,7 +110,7 @@ def _require_written_by(journal: Journal, image: Image) -> bool:
         raise PlanError("signed or stripped since it was patched", image.path,
                         found=f"a signature of {len(image.trailer)} bytes", expected="what the patch left",
                         todo="restore takes the file as the patch wrote it")  # fmt: skip
-    # Somebody who restores twice, or gives the files in the wrong order, is told so.
+    # Restored twice, or the files in the wrong order.
     whole = image.sha256 if plain else _sha256(b"".join((data, image.trailer)))
     if journal.sha256 == image.sha256 or journal.plain_sha256 == whole:
         raise PlanError("is what the journal's patch started from", image.path, todo="there is nothing to undo")
