@@ -113,7 +113,7 @@ def verify(
 
     record = read_journal(journal) if journal else None
     first, second = scan(before, **reading), open_image(after, reading.get("max_size"))
-    return prove(first, second, reading.get("layout"), record, checks=Checks(True, require_emulation, deep))
+    return prove(first, second, record, checks=Checks(True, require_emulation, deep, reading.get("layout")))
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -51,9 +51,9 @@ def _earlier(case: Case, spans: list[Span]) -> set[Span]:
     """What earlier patches appended, their section headers included."""
     before, data = case.before.image, case.after.image.data
     start = len(before.data)
-    found: set[Span] = set()
+    spans_found: set[Span] = set()
     if len(before.shdr) < 2:
-        return found
+        return spans_found
     mark = before.shdr[:1].tobytes() + before.shdr[1:2].tobytes()[:16]  # of the second row what never changes
     tail = data[start:].tobytes()
     at = tail.find(mark)
@@ -62,9 +62,9 @@ def _earlier(case: Case, spans: list[Span]) -> set[Span]:
             break
         pos = start + at
         if not any(low <= pos < low + size for low, size, _ in spans) and pos % 8 == 0:
-            found |= _of_headers(case, pos, spans)
+            spans_found |= _of_headers(case, pos, spans)
         at = tail.find(mark, at + 1)
-    return found
+    return spans_found
 
 
 def _of_headers(case: Case, pos: int, spans: list[Span]) -> set[Span]:

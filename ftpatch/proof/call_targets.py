@@ -61,17 +61,17 @@ class CallTargets:
 
     def entries(self) -> dict[int, str]:
         """The kernel's own entries: va → name."""
-        found = {name: self.image.symbols.value(name) for name in self.side.arch.entries}
-        return {va: name for name, va in found.items() if va is not None}
+        values = {name: self.image.symbols.value(name) for name in self.side.arch.entries}
+        return {va: name for name, va in values.items() if va is not None}
 
     def _read(self, va: int) -> CallTarget:
         own = self.entries()
         if va in own:
             return CallTarget(va, own[va], self.side.arch.read_entry(self.image.code(va, READ)))
         for read in (self._thunk, self._far):
-            found = read(va, own)
-            if found is not None:
-                return found
+            target = read(va, own)
+            if target is not None:
+                return target
         return self._code(va)
 
     def _code(self, va: int) -> CallTarget:
@@ -97,14 +97,14 @@ class CallTargets:
 
     def _thunk(self, va: int, own: dict[int, str]) -> CallTarget | None:
         read = self.case.tables.thunk
-        found = read(self.words(va, 4), va) if read else None
-        for entry_va, name in own.items() if found else ():
+        thunk = read(self.words(va, 4), va) if read else None
+        for entry_va, name in own.items() if thunk else ():
             entry = self.side.arch.read_entry(self.image.code(entry_va, READ))
-            if found and entry.literal and found.target == entry_va + entry.resume:
-                right = found.register == entry.register
-                why = "" if right else f"by a thunk that loads x{found.register}, where {name} reads x{entry.register}"
-                return CallTarget(entry_va, name, entry, found.ops, found.target, (va, 16), why or found.fault or
-                           self.bad_ops(found.ops, entry))  # fmt: skip
+            if thunk and entry.literal and thunk.target == entry_va + entry.resume:
+                right = thunk.register == entry.register
+                why = "" if right else f"by a thunk that loads x{thunk.register}, where {name} reads x{entry.register}"
+                return CallTarget(entry_va, name, entry, thunk.ops, thunk.target, (va, 16), why or thunk.fault or
+                           self.bad_ops(thunk.ops, entry))  # fmt: skip
         return None
 
     def _far(self, va: int, own: dict[int, str]) -> CallTarget | None:
@@ -117,12 +117,12 @@ class CallTargets:
             return None
         paca = self.side.arch.read_entry(self.image.code(first, READ)).kernel_toc
         target = toc + stub[1]
-        found = self.at(target) if target in own else self._code(target)
-        why = found.why or ("" if stub[0] == paca else f"by a stub that reads its TOC at {stub[0]}")
+        end = self.at(target) if target in own else self._code(target)
+        why = end.why or ("" if stub[0] == paca else f"by a stub that reads its TOC at {stub[0]}")
         areas = {self.image.symbols.value(name): name for name in far.areas}
         if va in areas and target != max(own, key=lambda one: self.side.arch.entries.index(own[one])):
             why = why or f"by {areas[va]}, which the kernel overwrites with a jump to its last entry"
-        return CallTarget(target, found.name, found.entry, shared=(va, AREA), why=why, doubt=found.doubt)
+        return CallTarget(target, end.name, end.entry, shared=(va, AREA), why=why, doubt=end.doubt)
 
     def words(self, va: int, n: int) -> list[int]:
         """Words of the file at a va, in gaps between sections too; fewer where there is none."""

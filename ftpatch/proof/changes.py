@@ -45,10 +45,10 @@ def differences(before: U8, after: U8) -> Runs:
     """The runs of different bytes; where there are too many of them, the last one goes to the end of the file."""
     size, starts, ends, n = min(len(before), len(after)), [], [], 0
     for first in range(0, size, CHUNK):
-        one, two = before[first : min(first + CHUNK, size)], after[first : min(first + CHUNK, size)]
-        if np.array_equal(one, two):
+        old, new = before[first : min(first + CHUNK, size)], after[first : min(first + CHUNK, size)]
+        if np.array_equal(old, new):
             continue
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], one != two, [False])).astype(np.int8)))
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], old != new, [False])).astype(np.int8)))
         starts.append(first + edges[::2])
         ends.append(first + edges[1::2])
         n += len(edges) // 2
@@ -114,15 +114,15 @@ def _merged(ranges: Sequence[tuple[I64, I64 | int]]) -> tuple[I64, I64]:
 
 def _outside(start: int, end: int, low: I64, high: I64) -> list[tuple[int, int]]:
     """The parts of [start, end) that lie in no owned range."""
-    found, at = [], int(np.searchsorted(high, start, side="right"))
+    parts, at = [], int(np.searchsorted(high, start, side="right"))
     while start < end:
         if at >= len(low) or low[at] >= end:
-            found.append((start, end))
+            parts.append((start, end))
             break
         if low[at] > start:
-            found.append((start, int(low[at])))
+            parts.append((start, int(low[at])))
         start, at = max(start, int(high[at])), at + 1
-    return found
+    return parts
 
 
 def _rule(case: Case, pos: int) -> str:

@@ -45,8 +45,8 @@ def both(arch: Arch, words: U32) -> Seen:
     sound = np.array([text == texts.get(word) for text, word in zip(plain_text, plain.tolist(), strict=True)], bool)
     seen = _capstone(arch, last)
     own_kind, own_distance = (column.tolist() for column in branches(arch, last))
-    agree = [(one[0], one[2]) == (mnemonic[is_], far) for one, is_, far in zip(seen, own_kind, own_distance,
-             strict=True)]  # fmt: skip
+    agree = [(name, distance) == (mnemonic[own], own_far) for (name, _, distance), own, own_far in zip(
+             seen, own_kind, own_distance, strict=True)]  # fmt: skip
     of_plain = of_plain.reshape(words[:, :-1].shape)
     right = sound[of_plain].all(axis=1) & np.array(agree, dtype=bool)[of_last.reshape(-1)]
     why = [""] * len(words)
@@ -65,7 +65,7 @@ def _capstone(arch: Arch, words: U32) -> list[tuple[str, str, int]]:
 
     engine, direct = capstone.Cs(*constants(capstone, arch.capstone)), set(tables_of(arch).mnemonics.values())
     engine.skipdata = True  # a word that is no instruction is one step, too
-    found = []
+    rows = []
     for at, _, name, operands in engine.disasm_lite(words.astype("<u4").tobytes(), FAR):
-        found.append((name, operands, int(operands.removeprefix("#"), 0) - at if name in direct else 0))
-    return found
+        rows.append((name, operands, int(operands.removeprefix("#"), 0) - at if name in direct else 0))
+    return rows

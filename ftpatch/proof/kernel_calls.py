@@ -92,8 +92,8 @@ def _account_for_removed_stubs(case: Case, pairs: Pairs, stubs: Stubs | None, us
 def _calls(pairs: Pairs, targets: dict[int, CallTarget], ops: dict[int, int]) -> SiteCalls:
     """Where the calls end that lead where a site may call."""
     at = sorted(targets)
-    found = [(targets[i].target, targets[i].ops or ops.get(i, 0)) for i in at]  # Python objects, one per site already
-    target, ops_va = np.array(found, dtype=np.uint64).reshape(-1, 2).T
+    ends = [(targets[i].target, targets[i].ops or ops.get(i, 0)) for i in at]  # Python objects, one per site already
+    target, ops_va = np.array(ends, dtype=np.uint64).reshape(-1, 2).T
     return SiteCalls(pairs.pos[np.array(at, dtype=np.int64)], target, ops_va)
 
 
@@ -120,14 +120,14 @@ def check_relocations(case: Case, old_places: I64, new_places: I64) -> None:
         return
     rows = np.flatnonzero(old != new)
     bad = np.zeros(len(rows), dtype=bool)
-    for some, side, places in ((old[rows], case.before, old_places), (new[rows], case.after, new_places)):
+    for table, side, places in ((old[rows], case.before, old_places), (new[rows], case.after, new_places)):
         records = side.records
         start, end = np.uint64(records.start), np.uint64(records.start + SLOT * len(records))
-        of_slot = (some["r_offset"] >= start) & (some["r_offset"] < end) & (some["r_offset"] % np.uint64(SLOT) == 0)
-        ours = of_slot | np.isin(some["r_offset"], places[places != 0].view(np.uint64))
-        bad |= ~((some == np.zeros(1, some.dtype)) | (ours & ((some["r_info"] & TYPE) == case.arch.relative)))
+        of_slot = (table["r_offset"] >= start) & (table["r_offset"] < end) & (table["r_offset"] % np.uint64(SLOT) == 0)
+        ours = of_slot | np.isin(table["r_offset"], places[places != 0].view(np.uint64))
+        bad |= ~((table == np.zeros(1, table.dtype)) | (ours & ((table["r_info"] & TYPE) == case.arch.relative)))
     case.account_for("relocation", pos[rows], t.RELA.itemsize)
     for row in rows[bad].tolist():
-        one, two = (f"r_offset {int(some['r_offset'][row]):#x}, r_info {int(some['r_info'][row]):#x}, "
-                    f"r_addend {int(some['r_addend'][row]):#x}" for some in (old, new))  # fmt: skip
-        case.say("verify-relocation", f"dynamic relocation {row}: {one} became {two}", row=row, pos=int(pos[row]))
+        was, is_ = (f"r_offset {int(table['r_offset'][row]):#x}, r_info {int(table['r_info'][row]):#x}, "
+                    f"r_addend {int(table['r_addend'][row]):#x}" for table in (old, new))  # fmt: skip
+        case.say("verify-relocation", f"dynamic relocation {row}: {was} became {is_}", row=row, pos=int(pos[row]))

@@ -86,9 +86,9 @@ def _agree(
 
 def _kept(case: Case, sections: Rows, new_sections: Rows, symbols: Rows, new_symbols: Rows) -> None:
     """What must not change, by lief alone: sections but for place and size, symbols but for the record table's end."""
-    one, two = ([(row[0], *row[4:]) for row in rows] for rows in (sections, new_sections))
-    if two[: len(one)] != one:
-        at = next((i for i, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]), len(two))
+    was, is_ = ([(row[0], *row[4:]) for row in rows] for rows in (sections, new_sections))
+    if is_[: len(was)] != was:
+        at = next((i for i, pair in enumerate(zip(was, is_, strict=False)) if pair[0] != pair[1]), len(is_))
         case.say(RULE_SECTION, f"by lief, section {at} is not what it was")
     for at, (old, new) in enumerate(zip(symbols, new_symbols, strict=False)):
         if old != new and not (old[0] == STOP and (old[0], *old[2:]) == (new[0], *new[2:])):
@@ -99,8 +99,9 @@ def _kept(case: Case, sections: Rows, new_sections: Rows, symbols: Rows, new_sym
 
 def _sections(binary: Any) -> Rows:
     """(name, address, position, size, link, info, alignment, entry size, flags)"""
-    return [(_text(one.name), one.virtual_address, one.offset, one.size, one.link, one.information, one.alignment,
-             one.entry_size, int(one.flags)) for one in binary.sections]  # fmt: skip
+    return [(_text(section.name), section.virtual_address, section.offset, section.size, section.link,
+             section.information, section.alignment, section.entry_size, int(section.flags))
+            for section in binary.sections]  # fmt: skip
 
 
 def _own_sections(image: Image) -> Rows:
@@ -111,8 +112,8 @@ def _own_sections(image: Image) -> Rows:
 
 def _symbols(binary: Any) -> Rows:
     """(name, value, size, type, binding, section, other)"""
-    return [(_text(one.name), one.value, one.size, _number(one.type), _number(one.binding), one.shndx, one.other)
-            for one in binary.symtab_symbols]  # fmt: skip
+    return [(_text(symbol.name), symbol.value, symbol.size, _number(symbol.type), _number(symbol.binding), symbol.shndx,
+             symbol.other) for symbol in binary.symtab_symbols]  # fmt: skip
 
 
 def _own_symbols(image: Image) -> Rows:
@@ -125,19 +126,19 @@ def _own_symbols(image: Image) -> Rows:
 
 def _relocations(binary: Any) -> Rows:
     """(section, offset, type, symbol, addend), sorted."""
-    return sorted((_text(one.section.name) if one.has_section else "", one.address, _number(one.type) & TYPE, one.info,
-                   one.addend) for one in binary.relocations)  # fmt: skip
+    return sorted((_text(row.section.name) if row.has_section else "", row.address, _number(row.type) & TYPE, row.info,
+                   row.addend) for row in binary.relocations)  # fmt: skip
 
 
 def _own_relocations(image: Image) -> Rows:
-    found: Rows = []
+    own: Rows = []
     for sec in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
         rows, target = image.rows(sec, t.RELA), int(image.shdr["sh_info"][sec])
         name = _text(image.names[target]) if 0 < target < len(image.names) else ""
         info = rows["r_info"].tolist()
-        found += [(name, off, one & 0xFFFF_FFFF, one >> 32, addend) for off, one, addend in zip(
+        own += [(name, off, number & 0xFFFF_FFFF, number >> 32, addend) for off, number, addend in zip(
                   rows["r_offset"].tolist(), info, rows["r_addend"].tolist(), strict=True)]  # fmt: skip
-    return sorted(found)
+    return sorted(own)
 
 
 def _text(name: str | bytes) -> str:

@@ -88,12 +88,12 @@ class Calls:
 
     def branches_of(self, to: Place) -> list[tuple[int, Place | str]]:
         """(CALL or JUMP, what it goes to or why that is not known) per direct branch in code, to the first jump."""
-        kinds, found = self.case.tables.branches(self.code(to))[0], []
+        kinds, ways = self.case.tables.branches(self.code(to))[0], []
         for number in np.flatnonzero(kinds).tolist():
-            found.append((int(kinds[number]), self.branch_at(to.sec, to.off + 4 * number)))
+            ways.append((int(kinds[number]), self.branch_at(to.sec, to.off + 4 * number)))
             if kinds[number] == JUMP:
                 break
-        return found
+        return ways
 
     def jump_of(self, to: Place, sec: int) -> str | None:
         """The kernel's entry to which a place is the loader's jump, for a call in `sec`: core or init text."""

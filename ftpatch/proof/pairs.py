@@ -42,13 +42,13 @@ class Pairs:
 
     @cached_property
     def pos(self) -> I64:
-        found: I64 = self.case.before.image.pos(self.sec, self.off)
-        return found
+        pos: I64 = self.case.before.image.pos(self.sec, self.off)
+        return pos
 
     @cached_property
     def branch_off(self) -> I64:
-        found: I64 = self.off + 4 * (self.words.shape[1] - 1)
-        return found
+        off: I64 = self.off + 4 * (self.words.shape[1] - 1)
+        return off
 
     @cached_property
     def enabled(self) -> Mask:
@@ -96,19 +96,14 @@ def pair_up(case: Case) -> Pairs | None:
     shape = case.before.sites.shape or case.after.sites.shape
     if shape is None or shape.refusal:
         return None
-    sides = [_known(side.sites) for side in (case.before, case.after)]
-    sites = [side.sites for side in (case.before, case.after)]
-    places = [np.stack([one.sec[i], one.off[i] + one.site[i], one.off[i]], axis=1) for one, i in zip(sites, sides,
-              strict=True)]  # fmt: skip
-    both = np.concatenate(places)
-    key = both[:, 0] << 40 | both[:, 1]
-    unique, first = np.unique(key, return_index=True)
-    rows = []
-    for place, index in zip(places, sides, strict=True):
-        row = np.full(len(unique), -1, dtype=np.int64)
-        row[np.searchsorted(unique, place[:, 0] << 40 | place[:, 1])] = index
-        rows.append(row)
-    sec, off, record = both[first, 0], both[first, 1], both[first, 2]
+    tables = (case.before.sites, case.after.sites)
+    known = [_known(table) for table in tables]
+    places = np.concatenate([np.stack([table.sec[i], table.off[i] + table.site[i], table.off[i]], axis=1)
+                             for table, i in zip(tables, known, strict=True)])  # fmt: skip
+    _, first, pair = np.unique(places[:, 0] << 40 | places[:, 1], return_index=True, return_inverse=True)
+    rows = np.full((2, len(first)), -1, dtype=np.int64)
+    rows[0, pair[: len(known[0])]], rows[1, pair[len(known[0]) :]] = known
+    sec, off, record = places[first].T
     n, image = len(shape.new), case.after.image
     old, new = (side.image.words(sec, off, 0, n) for side in (case.before, case.after))
     states = [_states(side, shape, sec, off, words) for side, words in ((case.before, old), (case.after, new))]
@@ -122,33 +117,35 @@ def _known(table: SiteTable) -> I64:
     """The rows that are places in code."""
     size = table.image.shdr["sh_size"][np.maximum(table.sec, 0)].astype(np.int64)
     inside = (table.off >= 0) & (table.off < np.minimum(size, 1 << 40))
-    found: I64 = np.flatnonzero((table.sec >= 0) & inside & (table.status != NULL) & (table.status != OUTSIDE))
-    return found
+    rows: I64 = np.flatnonzero((table.sec >= 0) & inside & (table.status != NULL) & (table.status != OUTSIDE))
+    return rows
 
 
 def _states(side: Scan, shape: Shape, sec: I64, off: I64, words: U32) -> U8:
     image = side.image
-    found = np.full(len(words), OTHER, dtype=np.uint8)
+    states = np.full(len(words), OTHER, dtype=np.uint8)
     new = np.logical_and.reduce([word.matches(words[:, i]) for i, word in enumerate(shape.new)])
     old = np.logical_and.reduce([word.matches(words[:, i]) for i, word in enumerate(shape.old)])
-    found[old], found[new] = OLD, NEW
+    states[old], states[new] = OLD, NEW
     if shape.called:
-        at_home = _calls_home(image, shape, sec, off, words)
-        found[old] = np.where(at_home[old], OLD, NEW)
-        found[(words == tables_of(image.arch).nop).all(axis=1)] = RETIRED
-    return found
+        as_compiled = _calls_as_compiled(image, shape, sec, off, words)
+        states[old] = np.where(as_compiled[old], OLD, NEW)
+        states[(words == tables_of(image.arch).nop).all(axis=1)] = RETIRED
+    return states
 
 
-def _calls_home(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> Mask:
+def _calls_as_compiled(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> Mask:
     """Whether each site's call goes where the compiler let it go."""
     if image.linked:
-        home = [va for va, name in linker_stubs(image).items() if name == shape.called]
+        stubs = [va for va, name in linker_stubs(image).items() if name == shape.called]
         value = image.symbols.value(shape.called)
         goes_to = branch_targets(image, image.va(sec, off).view(np.int64) + 4 * (words.shape[1] - 1))
-        return np.isin(goes_to.view(np.uint64), np.array([*home, *([] if value is None else [value])], dtype=np.uint64))
-    found = np.zeros(len(sec), dtype=bool)
-    for one in np.unique(sec).tolist():
-        rows = relocations_of(image, one)
+        return np.isin(
+            goes_to.view(np.uint64), np.array([*stubs, *([] if value is None else [value])], dtype=np.uint64)
+        )
+    as_compiled = np.zeros(len(sec), dtype=bool)
+    for number in np.unique(sec).tolist():
+        rows = relocations_of(image, number)
         right = np.isin(rows.symbol, image.symbols.rows_named(shape.called))
-        found |= (sec == one) & np.isin(off + 4 * (words.shape[1] - 1), rows.off[right])
-    return found
+        as_compiled |= (sec == number) & np.isin(off + 4 * (words.shape[1] - 1), rows.off[right])
+    return as_compiled

@@ -45,6 +45,7 @@ class Checks:
     execute: bool = True  # run the patched sites in an emulator
     emulation_required: bool = False  # that something was not executed is a finding
     deep: bool | None = False  # have lief read a kernel, too, as it always does with modules; None: not even those
+    layout: str | None = None  # of both files; None: as they tell it
 
 
 @dataclass(frozen=True)
@@ -72,44 +73,43 @@ class Proof:
         """What belongs to a whole proof and was not done, and why."""
         n, why = len(self.calls.pos), self.outcome.skipped
         unseen = len(self.unclaimed)
-        found = [f"{n} site{'s' * (n != 1)} not executed: {why}"] if n and why else []
+        reasons = [f"{n} site{'s' * (n != 1)} not executed: {why}"] if n and why else []
         if unseen and not why:
-            found.append(f"{unseen} site{'s' * (unseen != 1)} not executed: one run does not show what they do")
+            reasons.append(f"{unseen} site{'s' * (unseen != 1)} not executed: one run does not show what they do")
         if not self.after.linked and NOT_INSTALLED in self.reader:
-            found.append(f"no second reader: {NOT_INSTALLED}")
-        return tuple(found)
+            reasons.append(f"no second reader: {NOT_INSTALLED}")
+        return tuple(reasons)
 
 
 def prove(
-    before: Scan, after: Image, layout: str | None = None, journal: Journal | None = None,
-    intent: Intent | None = None, checks: Checks = Checks(),
-) -> Proof:  # fmt: skip
+    before: Scan, after: Image, journal: Journal | None = None, intent: Intent | None = None, checks: Checks = Checks()
+) -> Proof:
     """Hold two files against each other. journal: of the run that made the second from the first; intent: what was
     wished, where no journal says it.
 
     Raises UsageError where they are not of one kind; what the readers say against the second is a finding.
     """
-    first = before.image
-    if (first.arch, first.kind) != (after.arch, after.kind):
+    image = before.image
+    if (image.arch, image.kind) != (after.arch, after.kind):
         raise UsageError("the two files are not of one kind", after.path, found=f"{after.kind} of {after.arch.name}",
-                         expected=f"{first.kind} of {first.arch.name}")  # fmt: skip
+                         expected=f"{image.kind} of {image.arch.name}")  # fmt: skip
     if not before.arch.proof:
-        raise UnsupportedError(f"verifying {before.arch.name} is not supported", first.path,
-                               expected=", ".join(one.name for one in architectures() if one.proof))  # fmt: skip
+        raise UnsupportedError(f"verifying {before.arch.name} is not supported", image.path,
+                               expected=", ".join(arch.name for arch in architectures() if arch.proof))  # fmt: skip
     try:
-        one, two = _both(before, after, layout)
+        before, second = _both(before, after, checks.layout)
     except FtpatchError as error:
         return _unreadable(before, after, error)
-    case = Case(before.arch, one, two, intent_of(journal) if journal is not None else intent)
-    runs = differences(first.data, after.data)
+    case = Case(before.arch, before, second, intent_of(journal) if journal is not None else intent)
+    runs = differences(image.data, after.data)
     reader = _check(case, runs, journal, checks.deep)
     outcome = _emulated(case, checks)
     changed = case.pairs.pos[case.pairs.differs] if case.pairs is not None else NO_ROWS
-    old, new = one.records, two.records
+    old, new = before.records, second.records
     return Proof(
-        one, after, case.all_findings(), reader, outcome, dict(case.kinds), (int(old.live.sum()), int(new.live.sum())),
-        (len(old), len(new)), runs, changed, case.calls, case.gone, case.returned, tuple(case.unclaimed),
-        tuple(case.notes),
+        before, after, case.all_findings(), reader, outcome, kinds=dict(case.kinds), runs=runs, changed=changed,
+        live=(int(old.live.sum()), int(new.live.sum())), slots=(len(old), len(new)), calls=case.calls, gone=case.gone,
+        returned=case.returned, unclaimed=tuple(case.unclaimed), notes=tuple(case.notes),
     )  # fmt: skip
 
 

@@ -46,10 +46,10 @@ def check_sections(case: Case) -> bool:
 
 
 def _check_header(case: Case) -> None:
-    one, two = case.before.image.ehdr, case.after.image.ehdr
-    for field in one.dtype.names or ():
-        if field not in ("e_shoff", "e_shnum") and np.any(one[field] != two[field]):
-            case.say("verify-section", f"ELF header: {field} was {one[field]}, is {two[field]}", pos=0)
+    old, new = case.before.image.ehdr, case.after.image.ehdr
+    for field in old.dtype.names or ():
+        if field not in ("e_shoff", "e_shnum") and np.any(old[field] != new[field]):
+            case.say("verify-section", f"ELF header: {field} was {old[field]}, is {new[field]}", pos=0)
     case.account_for("header", [40], 8)  # e_shoff
     case.account_for("header", [60], 2)  # e_shnum
 
@@ -148,7 +148,7 @@ def _room(case: Case, sec: int) -> int:
 
 
 def _used_symbols(image: Image) -> set[int]:
-    found: set[int] = set()
+    used: set[int] = set()
     for sec in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
-        found |= set((image.rows(sec, t.RELA)["r_info"] >> np.uint64(32)).tolist())
-    return found
+        used |= set((image.rows(sec, t.RELA)["r_info"] >> np.uint64(32)).tolist())
+    return used

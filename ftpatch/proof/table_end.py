@@ -29,13 +29,13 @@ def check_end(case: Case) -> None:
     n = int(min(image.symbols.rows["st_size"][row] // 4, MAX_WORDS)) if row is not None else 0
     before, after = (side.image.code(va, n) for side in (case.before, case.after))
     address = case.tables.address_pairs
-    found = address.find(before, va, ends[0]) if address else []
-    if address is None or len(found) != 1 or len(after) != len(before):
+    places = address.find(before, va, ends[0]) if address else []
+    if address is None or len(places) != 1 or len(after) != len(before):
         case.say("verify-record", f"the table's end moved from {ends[0]:#x} to {ends[1]:#x}, and {INIT} is not seen to "
-                 f"form it ({len(found)} places)")  # fmt: skip
+                 f"form it ({len(places)} places)")  # fmt: skip
         return
-    first, second = found[0]
-    case.account_for("end of the table", image.pos_of_va(va) + 4 * np.array(found[0], dtype=np.int64), 4)
+    first, second = places[0]
+    case.account_for("end of the table", image.pos_of_va(va) + 4 * np.array(places[0], dtype=np.int64), 4)
     old_pair, new_pair = ((int(words[first]), int(words[second])) for words in (before, after))
     same, made = address.same_else(old_pair, new_pair), address.formed(*new_pair, va + 4 * first)
     if not same or made != ends[1]:

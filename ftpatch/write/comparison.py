@@ -26,7 +26,8 @@ def check_result(plan: Plan, after: Image) -> None:
     """
     dropped = plan.scan.sites.pos[plan.index] if plan.verb == "drop" else np.zeros(0, np.int64)
     intent = Intent(dropped, plan.summary.records == "keep", plan.forced_target)  # what the file alone does not tell
-    proof = prove(plan.scan, after, plan.scan.sites.forced, intent=intent, checks=Checks(execute=False, deep=None))
+    checks = Checks(execute=False, deep=None, layout=plan.scan.sites.forced)
+    proof = prove(plan.scan, after, intent=intent, checks=checks)
     require_bytes(plan, proof)
     require_planned(plan, proof)
 

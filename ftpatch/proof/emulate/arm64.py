@@ -39,15 +39,15 @@ def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
     except ImportError:
         return Outcome(0, skipped="unicorn is not installed: pip install unicorn")
     machine = _Machine(unicorn, memory, seed)
-    found: dict[int, str] = {}
+    failures: dict[int, str] = {}
     places: list[int | None] = []
     for at, site in enumerate(sites):  # one run of the emulator per site
         failure, place = machine.execute(site)
         places.append(place)
         if failure:
-            found[at] = failure
-    found = wrong_ops(memory, sites, places) | found
-    return Outcome(len(sites), tuple(found[at] for at in sorted(found)))
+            failures[at] = failure
+    failures = wrong_ops(memory, sites, places) | failures
+    return Outcome(len(sites), tuple(failures[at] for at in sorted(failures)))
 
 
 class _Machine:
@@ -115,10 +115,10 @@ class _Machine:
             self.uc.emu_start(registers[PC], to, count=N_INSTRUCTIONS)
         except self.error as reason:
             stopped = f" ({reason})"
-        found: list[int] = list(self.uc.reg_read_batch(self.ids))
-        if found[PC] != to or stopped:
-            return found, line(site, f"never arrives at {where}", f"a stop at {found[PC]:#x}{stopped}", to)
-        return found, ""
+        stop: list[int] = list(self.uc.reg_read_batch(self.ids))
+        if stop[PC] != to or stopped:
+            return stop, line(site, f"never arrives at {where}", f"a stop at {stop[PC]:#x}{stopped}", to)
+        return stop, ""
 
     def _ops(self, site: SiteExpectation, there: list[int]) -> tuple[str, int | None]:
         """(why the ops are wrong, or empty; where they are read): in a register where the target is behind the load."""

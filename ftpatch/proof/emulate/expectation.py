@@ -40,11 +40,11 @@ def line(site: SiteExpectation, what: str, found: int | str, expected: int | str
     return printable(f"{site.name}: {what}: found {shown[0]}, expected {shown[1]}")
 
 
-def first_difference(found: Sequence[int], expected: Sequence[int], names: Iterable[tuple[int, str]]) -> str | None:
+def first_difference(registers: Sequence[int], expected: Sequence[int], names: Iterable[tuple[int, str]]) -> str | None:
     """The first register of `names` (index, name) that differs, as the end of a sentence."""
     for at, name in names:
-        if found[at] != expected[at]:
-            return f"{name}: found {found[at]:#x}, expected {expected[at]:#x}"
+        if registers[at] != expected[at]:
+            return f"{name}: found {registers[at]:#x}, expected {expected[at]:#x}"
     return None
 
 

@@ -98,7 +98,7 @@ def _lay_out(image: Image, modules: Modules) -> tuple[list[int], dict[int, bytea
     base, contents, at = [0] * len(image.shdr), {}, tables_of(image.arch).module_area[0]
     free = 0
     for group in range(4):
-        for sec in (one for one in member if _group(image, modules, one) == group):
+        for sec in (sec for sec in member if _group(image, modules, sec) == group):
             align = min(max(int(image.shdr["sh_addralign"][sec]), 16), GAP)
             at += -at % align
             base[sec] = at
@@ -142,11 +142,11 @@ def _fakes(image: Image, arch: Arch, kernel: Image | None) -> dict[str, int]:
     symbols = image.symbols
     rows = np.flatnonzero(symbols.shndx == t.SHN_UNDEF).tolist()[1:]
     names = dict.fromkeys([*arch.entries, *(symbols.name(row) for row in rows)])
-    found = {name: tables_of(arch).module_area[1] + APART * at for at, name in enumerate(names)}
+    fakes = {name: tables_of(arch).module_area[1] + APART * at for at, name in enumerate(names)}
     if kernel is not None and arch.far is not None:
         known = {name: kernel.symbols.value(name) for name in arch.entries}
-        found |= {name: va for name, va in known.items() if va is not None}
-    return found
+        fakes |= {name: va for name, va in known.items() if va is not None}
+    return fakes
 
 
 def _symbol_values(image: Image, base: list[int], fakes: Mapping[str, int], toc: int | None) -> SymbolValues:

@@ -88,39 +88,39 @@ class Memory:
 
     def page(self, va: int, size: int) -> bytes | None:
         """`size` bytes from `va` on with zeros where nothing is; None where there is nothing at all."""
-        found = np.zeros(size, dtype=np.uint8)
-        at, some = max(bisect_right(self._starts, va) - 1, 0), False
+        content = np.zeros(size, dtype=np.uint8)
+        at, filled = max(bisect_right(self._starts, va) - 1, 0), False
         for block in self.blocks[at:]:
             if block.va >= va + size:
                 break
             low, high = max(block.va, va), min(block.end, va + size)
             if low < high:
-                found[low - va : high - va], some = block.data[low - block.va : high - block.va], True
-        return found.tobytes() if some else None
+                content[low - va : high - va], filled = block.data[low - block.va : high - block.va], True
+        return content.tobytes() if filled else None
 
     def word(self, va: int) -> int | None:
         """The instruction word at `va`; None where there is none."""
-        found = self.read(va, 4) if va % 4 == 0 else b""
-        return int.from_bytes(found, "little") if len(found) == 4 else None
+        content = self.read(va, 4) if va % 4 == 0 else b""
+        return int.from_bytes(content, "little") if len(content) == 4 else None
 
     def words(self, places: U64) -> tuple[U32, Mask]:
         """The instruction words at places that are multiples of four, and whether there is any."""
-        found, present = np.zeros(len(places), dtype=np.uint32), np.zeros(len(places), dtype=bool)
+        word, present = np.zeros(len(places), dtype=np.uint32), np.zeros(len(places), dtype=bool)
         holder = np.searchsorted(np.array(self._starts, dtype=np.uint64), places, side="right") - 1
         for number in np.unique(holder[holder >= 0]).tolist():
             block = self.blocks[number]
             inside = np.flatnonzero((holder == number) & (places + np.uint64(4) <= np.uint64(block.end)))
             at = (places[inside] - np.uint64(block.va)).view(np.int64)
-            found[inside] = np.ascontiguousarray(block.data[at[:, None] + np.arange(4)]).view("<u4").reshape(-1)
+            word[inside] = np.ascontiguousarray(block.data[at[:, None] + np.arange(4)]).view("<u4").reshape(-1)
             present[inside] = True
-        return found, present
+        return word, present
 
     def pointers(self, places: U64) -> Pointers:
         """The 8-byte words at the places, as the loader leaves them."""
         raw = [self.read(va, 8) for va in places.tolist()]
-        word = np.array([int.from_bytes(one, "little") for one in raw], dtype=np.uint64)
+        word = np.array([int.from_bytes(content, "little") for content in raw], dtype=np.uint64)
         filled, value, n = self.moved.at(places)
-        present = np.array([len(one) == 8 for one in raw], dtype=bool)
+        present = np.array([len(content) == 8 for content in raw], dtype=bool)
         return Pointers(np.where(filled, value, word), n == (1 if self.moves else 0), present)
 
 
@@ -146,26 +146,26 @@ def _blocks(image: Image, arch: Arch) -> tuple[Block, ...]:
     segments = [(int(h["p_vaddr"]), int(h["p_offset"]), int(n)) for h, n in zip(heads, size, strict=True)]
     member = (image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & image.has_bytes & (image.shdr["sh_flags"] & t.SHF_TLS == 0)
     sections = [(int(h["sh_addr"]), int(h["sh_offset"]), int(h["sh_size"])) for h in image.shdr[member]]
-    found: list[Block] = []
-    for one in (segments, sections) if arch.boot == "elf" else (sections, segments):
-        found = _around(found, [Block(va, image.data[pos : pos + size]) for va, pos, size in one])
-    return tuple(found)
+    blocks: list[Block] = []
+    for runs in (segments, sections) if arch.boot == "elf" else (sections, segments):
+        blocks = _around(blocks, [Block(va, image.data[pos : pos + size]) for va, pos, size in runs])
+    return tuple(blocks)
 
 
 def _around(there: list[Block], more: list[Block]) -> list[Block]:
     """All the blocks in ascending order; of those that come second, only what is not there yet."""
-    found, starts, reached = list(there), [block.va for block in there], 0
+    blocks, starts, reached = list(there), [block.va for block in there], 0
     for block in sorted(more, key=lambda one: one.va):
         start = max(block.va, reached)
         at = max(bisect_right(starts, start) - 1, 0)
         while start < block.end:
             low = there[at].va if at < len(there) else block.end
             if low > start:
-                found.append(Block(start, block.data[start - block.va : min(low, block.end) - block.va]))
+                blocks.append(Block(start, block.data[start - block.va : min(low, block.end) - block.va]))
             start = max(start, there[at].end if at < len(there) else block.end)
             at += 1
         reached = max(reached, block.end)
-    return sorted((block for block in found if len(block.data)), key=lambda one: one.va)
+    return sorted((block for block in blocks if len(block.data)), key=lambda one: one.va)
 
 
 def relative_pointers(image: Image, arch: Arch) -> Moved:

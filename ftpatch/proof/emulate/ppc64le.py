@@ -1,4 +1,4 @@
-"""ppc64le in QEMU's user mode: one process runs all sites, by a little program of ours (`guest_ppc64le`).
+"""ppc64le in QEMU's user mode: one process runs all sites, by a small program (`guest_ppc64le`).
 
 Unicorn has no usable little-endian PPC64. User mode has no kernel addresses, so everything is moved down by one
 constant; branches and TOCs are relative, and pointers in the copied code are moved along.
@@ -27,7 +27,7 @@ from ftpatch.proof.emulate.memory import Memory
 from ftpatch.proof.emulate.reach_ppc64le import SYSTEM_CALL, code_words
 
 QEMU = "qemu-ppc64le"
-HOME = 1 << 32  # where the lowest 4 GiB of the file's addresses go
+LOWEST = 1 << 32  # the guest's address for the file's lowest one, down to 4 GiB
 SPAN = 1 << 38  # of addresses that can be laid out
 GAP = 1 << 20  # zero bytes that are loaded rather than a segment more
 KERNEL_LOSES = (11, 12, g.CTR)
@@ -44,28 +44,28 @@ def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
     """Execute every site; skipped where there is no QEMU."""
     if why := qemu_sandbox.why_not(QEMU):
         return Outcome(0, skipped=why)
-    low = min((min(one.entry, one.resume, one.target) for one in sites), default=0) & ~(HOME - 1)
-    found: dict[int, str] = {}
+    low = min((min(site.entry, site.resume, site.target) for site in sites), default=0) & ~(LOWEST - 1)
+    failures: dict[int, str] = {}
     places: list[int | None] = [None] * len(sites)
     near = []
     for at, site in enumerate(sites):
         if max(site.entry, site.resume, site.target) - low >= SPAN:
-            found[at] = line(site, "addresses too far apart", f"{low:#x} and {site.target:#x}", f"within {SPAN:#x}")
+            failures[at] = line(site, "addresses too far apart", f"{low:#x} and {site.target:#x}", f"within {SPAN:#x}")
         else:
             near.append(at)
     random = np.random.default_rng(seed)
     for batch in _apart(sites, near):
         try:
-            found |= _Batch(memory, sites, batch, low, random).run(places)
+            failures |= _Batch(memory, sites, batch, low, random).run(places)
         except (OSError, SubprocessError) as reason:
             return Outcome(0, skipped=f"{QEMU} cannot be started confined: {reason}")
-    found = wrong_ops(memory, sites, places) | found
-    return Outcome(len(sites), tuple(found[at] for at in sorted(found)))
+    failures = wrong_ops(memory, sites, places) | failures
+    return Outcome(len(sites), tuple(failures[at] for at in sorted(failures)))
 
 
 def _apart(sites: Sequence[SiteExpectation], index: list[int]) -> list[list[int]]:
     """The sites in batches, in none of which one's target lies in what another executes: a trap stands there."""
-    todo, found = index, []
+    todo, batches = index, []
     while todo:
         targets = np.unique(np.array([sites[at].target for at in todo], dtype=np.uint64))
         entry = np.array([sites[at].entry for at in todo], dtype=np.uint64)
@@ -73,21 +73,21 @@ def _apart(sites: Sequence[SiteExpectation], index: list[int]) -> list[list[int]
         own = np.array([sites[at].entry <= sites[at].target < sites[at].resume for at in todo])
         hit = np.searchsorted(targets, resume) - np.searchsorted(targets, entry) > own
         good = [at for at, bad in zip(todo, hit, strict=True) if not bad] or todo[:1]
-        found.append(good)
+        batches.append(good)
         taken = set(good)
         todo = [at for at in todo if at not in taken]
-    return found
+    return batches
 
 
 class _Batch:
-    """Sites of one process: indices into all sites; low: the address that goes to HOME."""
+    """Sites of one process: indices into all sites; low: the address that goes to LOWEST."""
 
     def __init__(
         self, memory: Memory, sites: Sequence[SiteExpectation], index: list[int], low: int, random: np.random.Generator
     ) -> None:
         self.memory, self.index, self.random = memory, index, random
         self.sites = [sites[at] for at in index]
-        self.down = HOME - low  # from an address of the file to the guest's
+        self.down = LOWEST - low  # from an address of the file to the guest's
         self.r1 = g.STACK + g.STACK_SIZE // 2 + 16 * int(random.integers(0, 256))
         self.rows = self._rows()
 
@@ -101,11 +101,13 @@ class _Batch:
         rows[:, 1], rows[:, 13], rows[:, g.XER] = self.r1, g.PACA, 0
         rows[:, g.LR] &= np.uint64(BIT64 ^ 3)
         rows[:, g.CR] &= np.uint64(0xFFFF_FFFF)
-        rows[:, g.NIP] = [self.moved(one.entry) for one in self.sites]
+        rows[:, g.NIP] = [self.moved(site.entry) for site in self.sites]
         # Where nothing is called, no address is the target's.
-        rows[:, g.TARGET] = [BIT64 if one.target == one.resume else self.moved(one.target) for one in self.sites]
-        rows[:, g.INLINE] = [0 if one.tail or not self._links(one) else self.moved(one.resume) for one in self.sites]
-        rows[:, g.MASK] = [self._loses(one) for one in self.sites]
+        rows[:, g.TARGET] = [BIT64 if site.target == site.resume else self.moved(site.target) for site in self.sites]
+        rows[:, g.INLINE] = [
+            0 if site.tail or not self._links(site) else self.moved(site.resume) for site in self.sites
+        ]
+        rows[:, g.MASK] = [self._loses(site) for site in self.sites]
         return rows
 
     def _loses(self, site: SiteExpectation) -> int:
@@ -135,17 +137,17 @@ class _Batch:
             records[:, g.LR] += up
         frame: Stop = list(np.frombuffer(stack, dtype="<u8")[(self.r1 - g.STACK) // 8 :][: g.N_FRAME].tolist())
         stops = _by_site(records[1:], len(self.sites))
-        found, late = {}, _first_without(stops)
+        failures, late = {}, _first_without(stops)
         for at, (site, start) in enumerate(zip(self.sites, self.rows.tolist(), strict=True)):
             mine = [records[row].tolist() for row in range(1 + stops[at], 1 + stops[at + 1])]
             ended = ran.stopped or "an end of the process"
             why = self._judge(site, start, mine, frame, ended if at <= late else f"{ended}, in an earlier site")
             if why:
-                found[self.index[at]] = why
+                failures[self.index[at]] = why
             elif site.ops is not None and site.target != site.resume:
                 places[self.index[at]] = mine[0][g.LR] - 16 & BIT64
             frame = mine[-1][g.FRAME :] if mine else frame
-        return found
+        return failures
 
     def _paca(self) -> bytes:
         """Nothing but the kernel's TOC; everywhere, where it is not known where."""
@@ -157,8 +159,8 @@ class _Batch:
 
     def _code(self) -> list[g.Segment]:
         """What may be executed of the file, with the traps, in a few segments."""
-        stops = set(chain.from_iterable((one.target, one.resume) for one in self.sites))
-        va, word = code_words(self.memory, (one.entry for one in self.sites), stops)
+        stops = set(chain.from_iterable((site.target, site.resume) for site in self.sites))
+        va, word = code_words(self.memory, (site.entry for site in self.sites), stops)
         traps = np.array(sorted(stops), dtype=np.uint64)
         page = np.unique(np.concatenate([va, traps]) // np.uint64(g.SEGMENT)).astype(np.int64)
         runs = np.split(page, np.flatnonzero(np.diff(page) > GAP // g.SEGMENT) + 1)
