@@ -442,4 +442,4 @@ def test_every_shipped_module_passes(kernel: Callable[[str], kernels.Kernel], tm
         n_crcs += len(module.versions)
     assert len(found) > 900
     assert bool(n_crcs) is bool(own.magic and own.magic.modversions)
-    assert np.all([module.table.shape is None or own.table.shape is not None for module in found])
+    assert np.all([module.scan.sites.shape is None or own.scan.sites.shape is not None for module in found])

@@ -1,4 +1,4 @@
-"""What a kernel will say of its record table when it boots, told from its file.
+"""What a kernel will do and say with its record table when it boots, by its file.
 
 `ftrace: allocating N entries in M pages` counts slots: kernels that print it before they read the table count all of
 them, newer ones print it behind that and leave out the null ones. Which of the two a kernel is stands in ftrace_init:
@@ -11,6 +11,7 @@ ftrace bug, looks at no other, and switches ftrace off for good: nothing can be 
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple
 
 import numpy as np
@@ -23,35 +24,27 @@ from ftpatch.kernel.kallsyms import printed_as
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import OUTSIDE, SiteTable
 
-INIT, READS, PRINTS = "ftrace_init", "ftrace_process_locs", ("_printk", "printk")
-MAX_CODE = 1 << 16  # bytes of ftrace_init that are read
+INIT, LOOP, PRINTS = "ftrace_init", "ftrace_process_locs", ("_printk", "printk")
+MAX_CODE = 1 << 20  # bytes of a function that are read
 PAGE = "empty_zero_page"  # an array of one page in every kernel of these machines
-RECORD, MEMBERS = "dyn_ftrace", ("ip", "flags")  # what the kernel allocates per entry
-BTF_HEADER, BTF_STRUCT = np.dtype([("head", "<u8"), ("type_off", "<u4"), ("type_len", "<u4"), ("str_off", "<u4"),
-                                   ("str_len", "<u4")]), 4  # fmt: skip
+RECORD, MEMBERS = "dyn_ftrace", ["ip", "flags"]  # what the kernel allocates per entry
+BTF_MAGIC, BTF_STRUCT = b"\x9f\xeb", 4
 
 
 class Bug(NamedTuple):
     """One ftrace bug that a boot would raise. Code is given in the numbers of `Arch.numbers`."""
 
-    # index in the site table
-    site: int
+    site: int  # index in the site table
     function: str
-    # bytes from the function's symbol to the call
-    offset: int
-    row: int
-    # section and offset of the site
-    place: str
-    # the call, which the kernel names
-    ip: int
-    # what is not as the kernel wants it: where, what it wants, what is there
-    va: int
-    expected: int
-    found: int
-    # what is at the call, which the kernel prints too
-    actual: int
-    # hex digits of one of these numbers
-    digits: int = 8
+    offset: int  # bytes from the function's symbol to the call
+    row: int  # slot of the record
+    place: str  # section and offset of the site
+    ip: int  # va of the call, which the kernel names
+    va: int  # of the first code that is not as the kernel wants it
+    expected: int  # what the kernel wants at `va`
+    found: int  # what the file has at `va`
+    actual: int  # what is at the call, which the kernel prints too
+    digits: int = 8  # hex digits of one of these numbers
 
     def __str__(self) -> str:
         return (
@@ -63,49 +56,51 @@ class Bug(NamedTuple):
 class Oracle(NamedTuple):
     """What the kernel will print and list."""
 
-    # entries that it says it allocates
-    allocating: int
-    # pages for them; None where page or record size are not in the file
-    pages: int | None
-    # lines of available_filter_functions, before and after init memory is freed; none where there is a bug
-    listed_before: tuple[str, ...]
-    listed_after: tuple[str, ...]
-    # every site that would raise one, in the order in which the kernel comes to them; it prints the first alone
-    bugs: tuple[Bug, ...]
+    allocating: int  # entries that it says it allocates
+    pages: int | None  # for them; None where page or record size are not in the file
+    listed_before: tuple[str, ...]  # lines of available_filter_functions; none where there is a bug
+    listed_after: tuple[str, ...]  # the same once init memory is freed
+    bugs: tuple[Bug, ...]  # in the order in which the kernel comes to them; it prints the first alone
 
 
 def at_boot(scan: Scan, live: Mask) -> dict[str, int] | None:
     """`allocating` and `listed`; None where the file is no kernel or has no record table. live: over the site table."""
-    image, records, table = scan.image, scan.records, scan.sites
-    if image.kind != "vmlinux" or not len(records):
+    n, table = _allocating(scan), scan.sites
+    if n is None:
         return None
-    counted = np.ones(len(records), dtype=bool) if counts_null_slots(image) else records.live
-    listed = live & (table.status != OUTSIDE) & ~in_init_text(image, table.va)
-    return {"allocating": int(counted.sum()), "listed": int(listed.sum())}
+    listed = live & (table.status != OUTSIDE) & ~in_init_text(scan.image, table.va)
+    return {"allocating": n, "listed": int(listed.sum())}
+
+
+def _allocating(scan: Scan) -> int | None:
+    if scan.image.kind != "vmlinux" or not len(scan.records):
+        return None
+    return len(scan.records) if counts_null_slots(scan.image) else int(scan.records.live.sum())
 
 
 def bugs_of(scan: Scan) -> tuple[Bug, ...]:
     """Every site of a kernel or module that would raise an ftrace bug where its records are read."""
-    table = scan.sites
-    shown = np.flatnonzero(scan.records.live & (table.status[: len(scan.records)] != OUTSIDE))
-    return tuple(_bugs(table, shown[np.argsort(table.va[shown], kind="stable")]))
+    return tuple(_bugs(scan.sites, _in_order(scan)))
 
 
 def oracle(scan: Scan) -> Oracle | None:
     """Everything that a boot of this kernel will show; None where the file is no kernel or has no record table."""
-    image, table = scan.image, scan.sites
-    live = np.zeros(len(table), dtype=bool)
-    live[: len(scan.records)] = scan.records.live
-    counts = at_boot(scan, live)
-    if counts is None:
+    n = _allocating(scan)
+    if n is None:
         return None
-    shown = np.flatnonzero(live & (table.status != OUTSIDE))
-    shown = shown[np.argsort(table.va[shown], kind="stable")]
-    bugs = tuple(_bugs(table, shown))
-    before = () if bugs else tuple(listed_names(table, shown))
-    init = in_init_text(image, table.va[shown]).tolist()
-    after = tuple(name for name, gone in zip(before, init, strict=False) if not gone)
-    return Oracle(counts["allocating"], pages_of(image, counts["allocating"]), before, after, bugs)
+    index = _in_order(scan)
+    bugs = tuple(_bugs(scan.sites, index))
+    before = () if bugs else tuple(listed_names(scan.sites, index))
+    freed = in_init_text(scan.image, scan.sites.va[index]).tolist()
+    after = tuple(name for name, gone in zip(before, freed, strict=False) if not gone)
+    return Oracle(n, pages_of(scan.image, n), before, after, bugs)
+
+
+def _in_order(scan: Scan) -> I64:
+    """Rows of the sites whose code the kernel looks at, as it sorts them."""
+    table, n = scan.sites, len(scan.records)
+    rows = np.flatnonzero(scan.records.live & (table.status[:n] != OUTSIDE))
+    return rows[np.argsort(table.va[rows], kind="stable")]
 
 
 def listed_names(table: SiteTable, index: I64) -> list[str]:
@@ -116,23 +111,41 @@ def listed_names(table: SiteTable, index: I64) -> list[str]:
     return [next(called) if name is None else name for name in names]
 
 
+# -- what the kernel's own code does -----------------------------------------------------------------------------------
+
+
+def tests_zero_first(image: Image) -> bool:
+    """Whether this kernel tests a record before it adjusts it, so that it passes over zeros; False where its code does
+    not say. Older kernels adjust first, and take a zero for an address a few bytes further.
+
+    Source: kernel/trace/ftrace.c ftrace_process_locs(), Linux commit 6eeca746fa5f ("ftrace: Test mcount_loc addr
+    before calling ftrace_call_addr()").
+    """
+    return image.arch.skips_zero is not None and bool(image.arch.skips_zero(_code_of(image, LOOP)[1]))
+
+
 def counts_null_slots(image: Image) -> bool:
-    """Whether the kernel prints the number of its records before it reads them; False where its code does not tell."""
-    row = image.symbols.defined(INIT)
-    if row is None:
-        return False
-    va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
-    at, distance = image.arch.call.find(image.code(va, min(size, MAX_CODE) // image.arch.unit))
+    """Whether the kernel prints the number of its records before it reads them; False where its code does not say."""
+    va, code = _code_of(image, INIT)
+    at, distance = image.arch.call.find(code)
     target = np.uint64(va) + (at + distance).view(np.uint64)
-    reads, prints = (is_in(target, _entries(image, names)) for names in ((READS,), PRINTS))
+    reads, prints = (is_in(target, _entries(image, names)) for names in ((LOOP,), PRINTS))
     return bool(reads.any()) and int(prints[: int(np.argmax(reads))].sum()) > 1
+
+
+def _code_of(image: Image, name: str) -> tuple[int, U32]:
+    """(va, code) of a function; none where it has no symbol."""
+    row = image.symbols.defined(name)
+    if row is None:
+        return 0, np.zeros(0, dtype=np.uint32)
+    va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
+    return va, image.code(va, min(size, MAX_CODE) // image.arch.unit)
 
 
 def _entries(image: Image, names: tuple[str, ...]) -> U64:
     """Both entries of the functions of these names."""
     functions = image.functions
-    rows = np.concatenate([image.symbols.rows_named(name) for name in names])
-    at = is_in(functions.row, rows)
+    at = is_in(functions.row, np.concatenate([image.symbols.rows_named(name) for name in names]))
     return np.concatenate([functions.va[at], functions.local[at]])
 
 
@@ -140,7 +153,7 @@ def _entries(image: Image, names: tuple[str, ...]) -> U64:
 
 
 def pages_of(image: Image, n: int) -> int | None:
-    """Pages that the kernel says it needs for n records; None where the file does not tell their size.
+    """Pages that the kernel says it needs for n records; None where the file does not give their size.
 
     Kernels that count before they read the table divide by the records that fit a page, newer ones by the bytes.
     Source: kernel/trace/ftrace.c ftrace_init(), ftrace_process_locs() (Linux 6.1, 6.12.107).
@@ -160,23 +173,18 @@ def record_size(image: Image) -> int | None:
     """
     for sec in image.sections_named(".BTF"):
         data = image.content(sec).tobytes()
-        if len(data) < 24 or data[:2] != b"\x9f\xeb":
+        if len(data) < 24 or data[:2] != BTF_MAGIC:
             continue
-        head = np.frombuffer(data[:24], BTF_HEADER)[0]
-        start = int.from_bytes(data[4:8], "little")
-        strings = data[start + int(head["str_off"]) : start + int(head["str_off"]) + int(head["str_len"])]
-        types = data[start + int(head["type_off"]) : start + int(head["type_off"]) + (int(head["type_len"]) & ~3)]
-        words = np.frombuffer(types, "<u4").astype(np.int64)
+        start, type_off, type_len, str_off, str_len = struct.unpack_from("<5I", data, 4)
+        strings, types = data[start + str_off :][:str_len], data[start + type_off :][: type_len & ~3]
+        words = np.frombuffer(types[: len(types) & ~3], "<u4").astype(np.int64)
         name = strings.find(b"\0" + RECORD.encode() + b"\0") + 1
         for at in np.flatnonzero(words[:-9] == name).tolist() if name else ():
-            members = [_string(strings, int(words[at + 3 + 3 * i])) for i in range(len(MEMBERS))]
-            if words[at + 1] >> 24 & 0x1F == BTF_STRUCT and tuple(members) == MEMBERS:
+            offsets = words[at + 3 : at + 9 : 3][: len(MEMBERS)].tolist()  # a member is name, type, place
+            members = [strings[off:].partition(b"\0")[0].decode("ascii", "replace") for off in offsets]
+            if words[at + 1] >> 24 & 0x1F == BTF_STRUCT and members == MEMBERS:
                 return int(words[at + 2])
     return None
-
-
-def _string(strings: bytes, off: int) -> str:
-    return strings[off : strings.find(b"\0", off)].decode("ascii", "replace") if off < len(strings) else ""
 
 
 # -- ftrace bugs ---------------------------------------------------------------------------------------------------
@@ -217,10 +225,9 @@ def _expected(image: Image, shape: Shape, body_va: U64, found: U32) -> U32:
     bits = np.array([word.bits for word in shape.old], dtype=np.uint32)
     call, n = image.arch.call, image.arch.call.n_units
     expected = np.broadcast_to(bits, found.shape).copy() if not shape.called or n == 1 else bits | found & ~mask
-    home = image.symbols.value(shape.called) if shape.called else None
-    if home is not None:
-        branch = body_va.view(np.int64) + shape.call_at
-        distance = np.uint64(home).astype(np.int64) - branch
+    target = image.symbols.value(shape.called) if shape.called else None
+    if target is not None:
+        distance = np.uint64(target).astype(np.int64) - (body_va.view(np.int64) + shape.call_at)
         near = call.reaches(distance)
         if shape.also:  # what is left need not be a call
             near &= shape.branch.ends(found)

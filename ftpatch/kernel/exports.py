@@ -17,6 +17,7 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,21 +29,15 @@ from ftpatch.kernel.modinfo import MAX_NAMES, MAX_SYMBOL, Names, find_names, sec
 
 TABLES = ("__ksymtab", "__ksymtab_gpl")
 FLAG_GPL_ONLY = 1
+STARTS_NAME = is_in(np.arange(256), list(b"._$" + string.ascii_letters.encode()))  # by byte
 MODULE_NAMESPACE = "module:"  # in front of a list of modules that may use the symbol
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """One of the formats of a row."""
 
-    # bytes of a field
-    width: int
-    # fields of a row: value, name, and in newer kernels namespace
-    fields: int
-
-    @property
-    def size(self) -> int:
-        return self.width * self.fields
+    width: int  # bytes of a field
+    fields: int  # of a row: value, name, and in newer kernels namespace
 
 
 # Those of 5.4 and later first: a table of theirs may look like one of the older ones' by chance, not the reverse.
@@ -54,17 +49,12 @@ class Export:
     """One exported symbol."""
 
     name: str
-    # of a linked file, else 0
-    va: int
-    # its place; sec −1 where no section holds it
-    sec: int
+    va: int  # of a linked file, else 0
+    sec: int  # −1 where no section holds it
     off: int
-    # modules under another licence may not use it
-    gpl_only: bool
-    # empty for none
-    namespace: str
-    # None where the kernel compares no versions
-    crc: int | None
+    gpl_only: bool  # modules under another licence may not use it
+    namespace: str  # empty for none
+    crc: int | None  # None where the kernel compares no versions
 
 
 @dataclass(frozen=True)
@@ -72,18 +62,13 @@ class Exports:
     """One row per exported symbol, the tables one behind the other."""
 
     image: Image
-    # of a linked file, else 0
-    va: U64
-    # its place; sec −1 where no section holds it
-    sec: I64
+    va: U64  # of a linked file, else 0
+    sec: I64  # −1 where no section holds it
     off: I64
-    # file positions of the strings; −1 for none
-    name: I64
-    namespace: I64
-    # modules under another licence may not use it
-    gpl_only: Mask
-    # the version, which counts where has_crc
-    crc: U32
+    name: I64  # file position of the string
+    namespace: I64  # file position of the string; −1 for none
+    gpl_only: Mask  # modules under another licence may not use it
+    crc: U32  # the version, which counts where has_crc
     has_crc: Mask
 
     def __len__(self) -> int:
@@ -99,9 +84,9 @@ class Exports:
         some = np.flatnonzero(self.namespace >= 0)
         some = some[self.image.data[self.namespace[some]] != 0]  # most rows share one empty string
         strings = strings_at(self.image.data, self.namespace[some], MAX_SYMBOL)
-        found = np.zeros(len(self), dtype=strings.dtype)
-        found[some] = strings
-        return found
+        names = np.zeros(len(self), dtype=strings.dtype)
+        names[some] = strings
+        return names
 
     @cached_property
     def _order(self) -> I64:
@@ -118,12 +103,11 @@ class Exports:
 
     def row(self, row: int) -> Export:
         """One row as a value."""
-        return Export(
-            bytes(self.names[row]).decode("utf-8", "backslashreplace"),
-            int(self.va[row]), int(self.sec[row]), int(self.off[row]), bool(self.gpl_only[row]),
-            bytes(self.namespaces[row]).decode("utf-8", "backslashreplace"),
-            int(self.crc[row]) if self.has_crc[row] else None,
-        )  # fmt: skip
+        name, namespace = (bytes(names[row]).decode("utf-8", "backslashreplace")
+                           for names in (self.names, self.namespaces))  # fmt: skip
+        crc = int(self.crc[row]) if self.has_crc[row] else None
+        place = int(self.va[row]), int(self.sec[row]), int(self.off[row])
+        return Export(name, *place, bool(self.gpl_only[row]), namespace, crc)
 
 
 def read_exports(image: Image) -> Exports:
@@ -131,24 +115,23 @@ def read_exports(image: Image) -> Exports:
 
     Raises ElfError where a table is in no known format, or contradicts those that belong to it.
     """
-    parts = [_table(image, name) for name in TABLES]
-    columns = ("va", "sec", "off", "name", "namespace", "gpl_only", "crc", "has_crc")
-    return Exports(image, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns})
+    plain, gpl = (_table(image, name) for name in TABLES)
+    return Exports(image, **{column: np.concatenate((plain[column], gpl[column])) for column in plain})
 
 
-def _table(image: Image, name: str) -> Exports:
-    """The rows of one table with its CRCs and flags."""
-    where = f"{image.path}: {name}"
+def _table(image: Image, name: str) -> dict[str, Rows]:
+    """The rows of one table with its CRCs and flags: the columns of Exports."""
+    where, gpl = f"{image.path}: {name}", name.endswith("_gpl")
     sec, off, size = _span(image, name)
-    field = _fields(image, sec, off, size, where)
-    n = len(field.name)
-    gpl = np.full(n, name.endswith("_gpl"))
-    flags = _words(image, "__kflagstab", n, "u1", where) if not name.endswith("_gpl") else None
-    if flags is not None:
-        gpl = flags & FLAG_GPL_ONLY != 0
+    columns = _columns(image, sec, off, size, where)
+    n = len(columns["name"])
+    flags = None if gpl else _words(image, "__kflagstab", n, "u1", where)
     crc = _words(image, name.replace("__ksymtab", "__kcrctab"), n, "<u4", where)
-    crc, known = (np.zeros(n, dtype=np.uint32), False) if crc is None else (crc, True)
-    return Exports(image, field.va, field.sec, field.off, field.name, field.namespace, gpl, crc, np.full(n, known))
+    return columns | {
+        "gpl_only": np.full(n, gpl) if flags is None else flags & FLAG_GPL_ONLY != 0,
+        "crc": np.zeros(n, dtype=np.uint32) if crc is None else crc,
+        "has_crc": np.full(n, crc is not None),
+    }
 
 
 def _span(image: Image, name: str) -> tuple[int, int, int]:
@@ -177,52 +160,39 @@ def _words(image: Image, name: str, n: int, dtype: str, where: str) -> U32 | Non
     return words.view(dtype).astype(np.uint32)
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """What the rows of one table point to."""
-
-    va: U64
-    sec: I64
-    off: I64
-    name: I64
-    namespace: I64
-
-
-def _fields(image: Image, sec: int, off: int, size: int, where: str) -> _Fields:
-    """The rows under the one format that makes sense of all of them; ElfError where none does."""
+def _columns(image: Image, sec: int, off: int, size: int, where: str) -> dict[str, Rows]:
+    """What the rows point to, under the one format that makes sense of all of them; ElfError where none does."""
     if not size:
         none = np.zeros(0, dtype=np.int64)
-        return _Fields(none.view(np.uint64), none, none, none, none)
+        return {"va": none.view(np.uint64), "sec": none, "off": none, "name": none, "namespace": none}
     for form in FORMATS:
-        if size % form.size or size // form.size > MAX_NAMES:
+        n, rest = divmod(size, form.width * form.fields)
+        if rest or n > MAX_NAMES:
             continue
-        found = (_linked if image.linked else _relocated)(image, form, sec, off, size)
-        fields = None if found is None else _checked(image, form, *found)
-        if fields is not None:
-            return fields
+        fields = (_linked if image.linked else _relocated)(image, form.width, sec, off, size)
+        columns = None if fields is None else _checked(image, form.fields, *fields)
+        if columns is not None:
+            return columns
     raise ElfError("the table of exports is in no known format", where, found=f"{size} bytes",
                    expected="rows of 12, 24, 8 or 16 bytes, each with a name")  # fmt: skip
 
 
-def _checked(image: Image, form: Format, sec: I64, off: I64, va: U64) -> _Fields | None:
-    """The rows, if every one has a name; arguments: place and va per field."""
+def _checked(image: Image, fields: int, sec: I64, off: I64, va: U64) -> dict[str, Rows] | None:
+    """The rows, if every one has a name; fields: of a row; the others are place and va per field."""
     pos = image.pos(sec, off)
     pos[image.executable[np.maximum(sec, 0)]] = -1
-    name = pos[1 :: form.fields]
+    name = pos[1::fields]
     if np.any(name < 0) or not np.all(STARTS_NAME[image.data[name]]):
         return None
-    namespace = pos[2 :: form.fields] if form.fields == 3 else np.full(len(name), -1, dtype=np.int64)
-    return _Fields(va[:: form.fields], sec[:: form.fields], off[:: form.fields], name, namespace)
+    namespace = pos[2::fields] if fields == 3 else np.full(len(name), -1, dtype=np.int64)
+    return {"va": va[::fields], "sec": sec[::fields], "off": off[::fields], "name": name, "namespace": namespace}
 
 
-STARTS_NAME = is_in(np.arange(256), list(b"._$" + string.ascii_letters.encode()))
-
-
-def _linked(image: Image, form: Format, sec: int, off: int, size: int) -> tuple[I64, I64, U64]:
+def _linked(image: Image, width: int, sec: int, off: int, size: int) -> tuple[I64, I64, U64]:
     """Place and va of what each field of a linked table points to; sec −1 and va 0 for null."""
     content = image.content(sec)[off : off + size]
     start = int(image.base[sec]) + off
-    if form.width == 4:
+    if width == 4:
         here = np.uint64(start) + 4 * np.arange(size // 4, dtype=np.uint64)
         distance = content.view("<i4").astype(np.int64)
         va = np.where(distance != 0, here + distance.view(np.uint64), np.uint64(0))
@@ -235,17 +205,17 @@ def _linked(image: Image, form: Format, sec: int, off: int, size: int) -> tuple[
     return *image.place(va), va
 
 
-def _relocated(image: Image, form: Format, sec: int, off: int, size: int) -> tuple[I64, I64, U64] | None:
+def _relocated(image: Image, width: int, sec: int, off: int, size: int) -> tuple[I64, I64, U64] | None:
     """Place of what each field of an ET_REL table points to, and zeros; None where a relocation fits no field."""
-    n, symbols = size // form.width, image.symbols
+    n, symbols = size // width, image.symbols
     target, at = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.int64)
     for rows in _relocations(image, sec):
         rows = rows[rows["r_info"] & 0xFFFF_FFFF != image.arch.none]
         row = (rows["r_info"] >> 32).astype(np.int64)
         place = rows["r_offset"].view(np.int64)
-        if np.any(place % form.width) or np.any((place < 0) | (place >= size)) or np.any(row >= len(symbols.rows)):
+        if np.any(place % width) or np.any((place < 0) | (place >= size)) or np.any(row >= len(symbols.rows)):
             return None
-        field = place // form.width
+        field = place // width
         target[field] = np.where(symbols.shndx[row] > 0, symbols.shndx[row], -1)
         at[field] = symbols.rows["st_value"][row].view(np.int64) + rows["r_addend"]
     return target, at, np.zeros(n, dtype=np.uint64)

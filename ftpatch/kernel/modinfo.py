@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,15 +34,13 @@ MAX_NAMES = 1 << 17  # rows of a table of names; kernels have some 10,000
 GPL = ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One string of `.modinfo`."""
 
     key: str
     value: str
-    # of `key=value` without its NUL, in bytes from the section's start
-    start: int
-    end: int
+    start: int  # of `key=value`, in bytes from the section's start
+    end: int  # of it without its NUL
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,8 @@ class Versions:
 
     names: Names
     crc: U64
-    # whether the module has a table of that kind at all, be it empty
-    basic: bool = False
-    extended: bool = False
+    basic: bool = False  # whether the module has a `__versions` at all, be it empty
+    extended: bool = False  # likewise the two sections for longer names
 
     def __len__(self) -> int:
         return len(self.crc)
@@ -119,13 +117,13 @@ def entries_of(content: bytes, where: str = "") -> tuple[Entry, ...]:
     """The strings in the bytes of a `.modinfo`; padding and strings without a key are passed over."""
     if len(content) > MAX_MODINFO:
         raise ElfError(".modinfo is too long", where, found=f"{len(content)} bytes", expected=f"at most {MAX_MODINFO}")
-    found, start = [], 0
+    entries, start = [], 0
     for string in content.split(b"\0"):  # a few hundred: aliases and parameters
         key, equals, value = string.decode("utf-8", "backslashreplace").partition("=")
         if equals and key:
-            found.append(Entry(key, value, start, start + len(string)))
+            entries.append(Entry(key, value, start, start + len(string)))
         start += len(string) + 1
-    return tuple(found)
+    return tuple(entries)
 
 
 def read_versions(image: Image) -> Versions:
@@ -184,8 +182,8 @@ def strings_at(data: U8, starts: I64, limit: int) -> Names:
     width = max(int(length.max()), 1)
     index = np.minimum((starts - low)[:, None] + np.arange(width), len(part) - 1)
     columns = np.where(np.arange(width) < length[:, None], part[index], np.uint8(0)).astype(np.uint8)
-    found: Names = columns.view(f"S{width}").reshape(n)
-    return found
+    strings: Names = columns.view(f"S{width}").reshape(n)
+    return strings
 
 
 def find_names(table: Names, order: I64, names: Names) -> I64:
@@ -227,22 +225,18 @@ def with_modinfo(content: bytes, depends: Sequence[str] | None = None, import_ns
     Every other byte stays; what is new stands at the end, a `depends=` in its old place.
     """
     entries = entries_of(content)
-    if depends is not None:
-        new = _string("depends", ",".join(depends))
-        old = next((entry for entry in entries if entry.key == "depends"), None)
-        content = content[: old.start] + new[:-1] + content[old.end :] if old else _ended(content) + new
     present = {entry.value for entry in entries if entry.key == "import_ns"}
-    added = [name for name in dict.fromkeys(import_ns) if name not in present]
-    return _ended(content) + b"".join(_string("import_ns", name) for name in added) if added else content
-
-
-def _string(key: str, value: str) -> bytes:
-    assert "\0" not in value
-    return f"{key}={value}".encode() + b"\0"
-
-
-def _ended(content: bytes) -> bytes:
-    return content if not content or content.endswith(b"\0") else content + b"\0"
+    added = [f"import_ns={name}" for name in dict.fromkeys(import_ns) if name not in present]
+    if depends is not None:
+        new = f"depends={','.join(depends)}"
+        old = next((entry for entry in entries if entry.key == "depends"), None)
+        if old:
+            content = content[: old.start] + new.encode() + content[old.end :]
+        else:
+            added.insert(0, new)
+    if added and content and not content.endswith(b"\0"):
+        content += b"\0"
+    return content + b"".join(string.encode() + b"\0" for string in added)
 
 
 def with_versions(content: bytes, added: Mapping[str, int]) -> bytes:

@@ -13,9 +13,7 @@ from ftpatch.elf.image import Image
 from ftpatch.kernel.exports import Exports, read_exports
 from ftpatch.kernel.loader import Vermagic, signatures_enforced, vermagic, wanted_sections
 from ftpatch.kernel.modinfo import ModInfo, Names, Versions, read_modinfo, read_versions, undefined_names
-from ftpatch.sites.records import RecordTable
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import SiteTable
 
 Providers = Mapping[str, Exports]  # by module name, in the kernel's spelling
 NOBODY: Providers = MappingProxyType({})
@@ -34,10 +32,6 @@ class Kernel:
     @property
     def arch(self) -> Arch:
         return self.scan.arch
-
-    @property
-    def table(self) -> SiteTable:
-        return self.scan.sites
 
     @cached_property
     def exports(self) -> Exports:
@@ -70,14 +64,6 @@ class Module:
     @property
     def arch(self) -> Arch:
         return self.scan.arch
-
-    @property
-    def records(self) -> RecordTable:
-        return self.scan.records
-
-    @property
-    def table(self) -> SiteTable:
-        return self.scan.sites
 
     @cached_property
     def info(self) -> ModInfo:

@@ -1,11 +1,11 @@
-"""What can be told before a module is loaded: would this kernel take it, and would it after sites were enabled?
+"""What is known before a module is loaded: would this kernel take it, and would it after sites were enabled?
 
 Every check looks at one thing, reads files only, and says in one line what it found, in numbers. Its verdict:
 
     ok        the loader has no reason here to refuse the module
     warning   it loads, with a word in the log or with something lost
     refused   the loader turns it away, or it would jump to the wrong place
-    unknown   the files do not tell, for example symbols of modules that were not given
+    unknown   the files do not say, for example symbols of modules that were not given
 
 Source: kernel/module/main.c, version.c, signing.c (Linux 6.1, 6.12, 7.2).
 """
@@ -13,8 +13,7 @@ Source: kernel/module/main.c, version.c, signing.c (Linux 6.1, 6.12, 7.2).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -28,13 +27,12 @@ from ftpatch.kernel.module import NOBODY, Kernel, Module, Providers
 Verdict = Literal["ok", "warning", "refused", "unknown"]
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding: a stable id, a verdict, and a line for people."""
+class Check(NamedTuple):
+    """One finding."""
 
-    id: str
+    id: str  # stable
     verdict: Verdict
-    text: str
+    text: str  # a line for people
 
 
 def preflight(module: Module, kernel: Kernel, providers: Providers = NOBODY) -> tuple[Check, ...]:
@@ -44,18 +42,10 @@ def preflight(module: Module, kernel: Kernel, providers: Providers = NOBODY) -> 
     """
     if module.arch is not kernel.arch:
         return (Check("machine", "refused", f"the module is for {module.arch.name}, the kernel {kernel.arch.name}"),)
-    checks = (
-        layout(module, kernel),
-        magic(module, kernel),
-        versions(module, kernel, providers),
-        symbols(module, kernel, providers),
-        signature(module, kernel),
-        sections(module, kernel),
-        stubs(module),
-        reach(module),
-        literals(module),
-    )
-    return tuple(replace(check, text=printable(check.text)) for check in checks)  # strings of files that anybody made
+    checks = [layout(module, kernel), magic(module, kernel)]
+    checks += [versions(module, kernel, providers), symbols(module, kernel, providers)]
+    checks += [signature(module, kernel), sections(module, kernel), stubs(module), reach(module), literals(module)]
+    return tuple(check._replace(text=printable(check.text)) for check in checks)  # strings of files that anybody made
 
 
 def refusals(checks: Sequence[Check]) -> tuple[Check, ...]:
@@ -65,8 +55,8 @@ def refusals(checks: Sequence[Check]) -> tuple[Check, ...]:
 
 def layout(module: Module, kernel: Kernel) -> Check:
     """Whether the kernel would find the module's sites laid out as its own."""
-    mine, own = module.table.shape, kernel.table.shape
-    n = int(module.records.live.sum())
+    mine, own = module.scan.sites.shape, kernel.scan.sites.shape
+    n = int(module.scan.records.live.sum())
     if mine is None or not n:
         return Check("layout", "ok", "the module has no sites")
     if own is None:
@@ -78,18 +68,18 @@ def layout(module: Module, kernel: Kernel) -> Check:
 
 def magic(module: Module, kernel: Kernel) -> Check:
     """Whether `vermagic=` is the kernel's. Source: check_modinfo(), same_magic()."""
-    found = module.info.first("vermagic")
-    if kernel.magic is None:
-        return Check("vermagic", "unknown", f"the kernel's is not known, the module's is '{found}'")
-    if found is None:
+    text, own = module.info.first("vermagic"), kernel.magic
+    if own is None:
+        return Check("vermagic", "unknown", f"the kernel's is not known, the module's is '{text}'")
+    if text is None:
         return Check("vermagic", "refused", "the module has none: it loads only by force")
-    loose = kernel.magic.modversions and module.versions.basic
-    mine = Vermagic(found)
-    if (mine.rest != kernel.magic.rest) if loose else (mine.text != kernel.magic.text):
-        return Check("vermagic", "refused", f"'{found}', the kernel's is '{kernel.magic.text}'")
-    if mine.release != kernel.magic.release:
-        return Check("vermagic", "warning", f"equal but for the release: {mine.release}, kernel {kernel.magic.release}")
-    return Check("vermagic", "ok", f"'{found}', as the kernel's")
+    mine = Vermagic(text)
+    loose = own.modversions and module.versions.basic  # the CRCs stand for the release
+    if (mine.rest != own.rest) if loose else (mine != own):
+        return Check("vermagic", "refused", f"'{text}', the kernel's is '{own.text}'")
+    if mine.release != own.release:
+        return Check("vermagic", "warning", f"equal but for the release: {mine.release}, kernel {own.release}")
+    return Check("vermagic", "ok", f"'{text}', as the kernel's")
 
 
 def _find(names: Names, sources: Sequence[Exports]) -> tuple[I64, I64]:
@@ -157,9 +147,8 @@ def symbols(module: Module, kernel: Kernel, providers: Providers = NOBODY) -> Ch
         rest = f", {len(names) - n} weak ones are missing" if n < len(names) else ""
         return Check("symbols", "ok", f"all {n} undefined symbols are exported{rest}")
     if not len(kernel.exports):
-        return Check(
-            "symbols", "unknown", f"{len(absent)} undefined symbols; the kernel's file has no table of exports"
-        )
+        text = f"{len(absent)} undefined symbols; the kernel's file has no table of exports"
+        return Check("symbols", "unknown", text)
     left = ",".join(name for name in module.info.depends if kernel_spelling(name) not in providers)
     if not left:
         return Check("symbols", "refused", f"{len(absent)} symbols that nothing exports: {_some(absent)}")
@@ -182,11 +171,10 @@ def may_import(info: ModInfo, namespace: str) -> bool:
 
 def signature(module: Module, kernel: Kernel) -> Check:
     """Whether the file is signed, which a changed one no longer can be. Source: module_sig_check()."""
-    trailer = module.image.trailer
     if kernel.enforced:
-        return Check(
-            "signature", "warning", "the kernel enforces signatures: sign the result with a key that it trusts"
-        )
+        text = "the kernel enforces signatures: sign the result with a key that it trusts"
+        return Check("signature", "warning", text)
+    trailer = module.image.trailer
     what = f"signed ({len(trailer)} bytes)" if trailer else "not signed"
     return Check("signature", "ok", f"{what}; a changed module is written without one, and taints the kernel")
 
@@ -208,11 +196,11 @@ def stubs(module: Module) -> Check:
 
 def reach(module: Module) -> Check:
     """Whether a call reaches its stub from everywhere: text, stubs and what lies between them."""
-    shape = module.table.shape
+    shape = module.scan.sites.shape
     branch = shape.branch if shape is not None else module.arch.call
     size = module.image.shdr["sh_size"][module.image.executable]
     code = int(np.minimum(size, np.uint64(1 << 40)).sum())  # a header may claim anything
-    added = stub_bytes(module.image, len(module.records), shape is not None and shape.out_of_line)
+    added = stub_bytes(module.image, len(module.scan.records), shape is not None and shape.out_of_line)
     far = branch.high - code - added
     text = f"{code} bytes of code and {added} of stubs, a call reaches {-branch.low >> 20} MiB"
     return Check("reach", "ok" if far >= 0 else "refused", text)
@@ -220,7 +208,7 @@ def reach(module: Module) -> Check:
 
 def literals(module: Module) -> Check:
     """Whether every ops pointer in front of a function is 8-byte aligned wherever the module lands."""
-    shape, table = module.table.shape, module.table
+    table, shape = module.scan.sites, module.scan.sites.shape
     if shape is None or shape.literal is None:
         return Check("literals", "ok", "no pointers in front of functions")
     used = np.flatnonzero(table.sec >= 0)

@@ -27,7 +27,7 @@ from ftpatch.arrays import I64, U8, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
-from ftpatch.kernel.record_loop import LOOP, tests_zero_first
+from ftpatch.kernel.boot import LOOP, tests_zero_first
 from ftpatch.plan.edits import Group, as_bytes, group
 from ftpatch.sites.records import MINUS4, SLOT, STOP
 from ftpatch.sites.scan import Scan

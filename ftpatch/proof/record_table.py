@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arrays import I64, Mask
+from ftpatch.kernel.boot import tests_zero_first
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.kernel.record_loop import tests_zero_first
 from ftpatch.proof.case import Case
 from ftpatch.proof.pairs import OLD, RETIRED, Pairs
 from ftpatch.sites.records import MINUS4, SECTIONS, SLOT, RecordTable

@@ -83,7 +83,7 @@ def check_file(request: Request, path: str) -> Checked:
     kernel = kernel_of(request.against) if request.against else None
     context = Context(kernel, None, (request.before or {}).get(path), request.kconfig or {}, request.must)
     if kernel is not None and case.kind == "vmlinux" and kernel.arch is case.arch:
-        context = replace(context, before=kernel.table, live_before=int((kernel.table.status != NULL).sum()))
+        context = replace(context, before=kernel.scan.sites, live_before=int((kernel.scan.sites.status != NULL).sum()))
     if request.against and case.image.trailer:
         context = replace(context, certificates=certificates_of(request.against))
     case = replace(case, context=context)

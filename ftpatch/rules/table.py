@@ -8,7 +8,7 @@ import numpy as np
 
 from ftpatch.arrays import I64
 from ftpatch.errors import RecordError
-from ftpatch.kernel.record_loop import tests_zero_first
+from ftpatch.kernel.boot import tests_zero_first
 from ftpatch.rules.case import Case, Hit
 
 FEW = 3  # records out of order that are no order of a linker
