@@ -57,7 +57,7 @@ def digest_files(layout: str | None, hashed: bool, paths: Sequence[str]) -> list
 
 
 def digest_file(layout: str | None, hashed: bool, path: str) -> Digest:
-    """The digest of one file."""
+    """The digest of one file, with the error where it cannot be read."""
     try:
         scan = scan_file(path, layout)
         image = image_object(scan, None, scan.image.sha256 if hashed else None, with_sites=False)
@@ -78,11 +78,11 @@ def functions(scan: Scan) -> dict[Key, tuple[Site, ...]]:
     names = [symbols.name(int(row)) for row in files.tolist()]
     secs = symbols.shndx[rows].tolist()
     table_rows, offsets = table.row.tolist(), (table.off + table.site).tolist()
-    found: dict[Key, tuple[Site, ...]] = {}
+    known: dict[Key, tuple[Site, ...]] = {}
     for i, row in enumerate(rows.tolist()):  # a function is a Python object from here on: 60,000 in a kernel
         key = (symbols.name(row), names[of_file[i]] if of_file[i] >= 0 else "")
         at = site[i]
         listed = table_rows[at] if at >= 0 and table_rows[at] >= 0 else None
-        one = Site(STATES[state[i]], listed, image.names[secs[i]], offsets[at] if at >= 0 else None)
-        found[key] = (*found.get(key, ()), one)
-    return found
+        function = Site(STATES[state[i]], listed, image.names[secs[i]], offsets[at] if at >= 0 else None)
+        known[key] = (*known.get(key, ()), function)
+    return known

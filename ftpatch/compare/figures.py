@@ -24,32 +24,22 @@ def layout_changes(old: ImageObject, new: ImageObject) -> Iterator[Finding]:
 
 def count_changes(old: ImageObject, new: ImageObject) -> Iterator[Finding]:
     """One finding per figure of the summary that changed; sections and statuses one by one."""
-    for what, before, after in _figures(old["summary"], new["summary"]):
+    for (what, before), (_, after) in zip(_figures(old["summary"]), _figures(new["summary"]), strict=True):
         for name in [*before, *(name for name in after if name not in before)]:
-            one, two = before.get(name, 0), after.get(name, 0)
-            if one != two:
+            n_old, n_new = before.get(name, 0), after.get(name, 0)
+            if n_old != n_new:
                 text = f"{what} {name}".lstrip()
-                yield change("diff-count", new["file"], f"{text}: {one} -> {two} ({two - one:+d})")
+                yield change("diff-count", new["file"], f"{text}: {n_old} -> {n_new} ({n_new - n_old:+d})")
 
 
-def _figures(old: SummaryObject, new: SummaryObject) -> Iterator[tuple[str, Mapping[str, int], Mapping[str, int]]]:
-    """(what is counted, the counts before, the counts now), by name."""
-    yield "", _totals(old), _totals(new)
-    yield "live records in", old["by_section"], new["by_section"]
-    yield "live records that are", old["by_status"], new["by_status"]
-    yield "at boot:", _boot(old), _boot(new)
-
-
-def _totals(summary: SummaryObject) -> dict[str, int]:
-    return {
-        "slots": summary["slots"], "null": summary["null"], "live": summary["live"],
-        "without record": summary["without_record"], "with skip": summary["with_skip"],
-    }  # fmt: skip
-
-
-def _boot(summary: SummaryObject) -> dict[str, int]:
+def _figures(summary: SummaryObject) -> list[tuple[str, Mapping[str, int]]]:
+    """(what is counted, the counts by name)."""
+    totals = {"slots": summary["slots"], "null": summary["null"], "live": summary["live"],
+              "without record": summary["without_record"], "with skip": summary["with_skip"]}  # fmt: skip
     boot = summary["boot"]
-    return {} if boot is None else {"allocating": boot["allocating"], "listed": boot["listed"]}
+    at_boot = {} if boot is None else {"allocating": boot["allocating"], "listed": boot["listed"]}
+    return [("", totals), ("live records in", summary["by_section"]), ("live records that are", summary["by_status"]),
+            ("at boot:", at_boot)]  # fmt: skip
 
 
 def reach_changes(old: ImageObject, new: ImageObject) -> Iterator[Finding]:
@@ -57,17 +47,15 @@ def reach_changes(old: ImageObject, new: ImageObject) -> Iterator[Finding]:
     before, after, path = old["summary"]["reach"], new["summary"]["reach"], new["file"]
     if before is None or after is None:
         return
-    for name, one, two in (
-        (after["target"], before["beyond"], after["beyond"]),
-        *((name, before["trampolines"].get(name, 0), n) for name, n in after["trampolines"].items()),
-    ):
-        if one != two:
-            yield change("diff-reach", path, f"sites beyond the reach of {name}: {one} -> {two} ({two - one:+d})",
-                           severity="warning" if two > one else "note")  # fmt: skip
-    one, two = before["headroom"], after["headroom"]
-    if one != two:
-        text = f"the text may grow by {_mib(one)} -> {_mib(two)} ({two - one:+d} bytes) until a site reaches nothing"
-        yield change("diff-reach", path, text, severity="error" if two < 0 <= one else "note")
+    trampolines = ((name, before["trampolines"].get(name, 0), n) for name, n in after["trampolines"].items())
+    for name, n_old, n_new in ((after["target"], before["beyond"], after["beyond"]), *trampolines):
+        if n_old != n_new:
+            text = f"sites beyond the reach of {name}: {n_old} -> {n_new} ({n_new - n_old:+d})"
+            yield change("diff-reach", path, text, "warning" if n_new > n_old else "note")
+    left, now = before["headroom"], after["headroom"]
+    if left != now:
+        text = f"the text may grow by {_mib(left)} -> {_mib(now)} ({now - left:+d} bytes) until a site reaches nothing"
+        yield change("diff-reach", path, text, "error" if now < 0 <= left else "note")
 
 
 def _mib(n: int) -> str:

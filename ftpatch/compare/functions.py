@@ -5,52 +5,58 @@ Functions are matched by name and source file; one that is alone with its name o
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ftpatch.compare.changes import change
 from ftpatch.compare.digest import Digest, Key, Site
 from ftpatch.explanation.untraceable import base_name, text_of
 from ftpatch.finding import Finding
 
+Functions = Mapping[Key, Sequence[Site]]
+Change = tuple[str, Key, str, int, Site | None]  # rule, function, message, how many functions, the first of them
+
 
 def function_changes(old: Digest, new: Digest) -> Iterator[Finding]:
     """What became of every function that a tracer could use on either side."""
-    pairs, gone, come = _match(old.functions, new.functions)
+    for rule, key, text, n, site in _changes(old.functions, new.functions):
+        finding = change(rule, new.path, text, function=key[0], count=n)
+        if site is not None:
+            finding = replace(finding, row=site.row, section=site.section, offset=site.offset)
+        yield finding
+
+
+def _changes(old: Functions, new: Functions) -> Iterator[Change]:
+    pairs, gone, come = _match(old, new)
     for before, after in pairs:
-        yield from _pair(new.path, after, old.functions[before], new.functions[after])
+        yield from _pair(after, old[before], new[after])
     renamed: set[Key] = set()
-    for before, after in _renamed(old.functions, new.functions, gone, come):
+    for before, after in _renamed(old, new, gone, come):
         renamed |= {before, after}
-        n, site = _traceable(old.functions[before]), _first(new.functions[after])
-        yield _site_change("diff-renamed", new.path, after, site, f"{before[0]} is {after[0]} now", n)
+        text = f"{before[0]} is {after[0]} now"
+        yield "diff-renamed", after, text, _traceable(old[before]), _first(new[after])
     for key in gone:
-        if key not in renamed and (n := _traceable(old.functions[key])):
-            yield change("diff-removed", new.path, f"{_named(key)} is gone{_times(n)}", function=key[0], count=n)
+        if key not in renamed and (n := _traceable(old[key])):
+            yield "diff-removed", key, f"{_named(key)} is gone{_times(n)}", n, None
     for key in come:
-        if key not in renamed and (n := _traceable(new.functions[key])):
-            yield _site_change("diff-added", new.path, key, _first(new.functions[key]),
-                                f"{_named(key)} is new and traceable{_times(n)}", n)  # fmt: skip
+        if key not in renamed and (n := _traceable(new[key])):
+            yield "diff-added", key, f"{_named(key)} is new and traceable{_times(n)}", n, _first(new[key])
 
 
-def _match(old: Mapping[Key, object], new: Mapping[Key, object]) -> tuple[list[tuple[Key, Key]], list[Key], list[Key]]:
+def _match(old: Functions, new: Functions) -> tuple[list[tuple[Key, Key]], list[Key], list[Key]]:
     """Pairs of keys that mean the same function, and those of either side that are left over."""
-    pairs = [(key, key) for key in old if key in new]
     gone, come = [key for key in old if key not in new], [key for key in new if key not in old]
-    by_name: defaultdict[str, tuple[list[Key], list[Key]]] = defaultdict(lambda: ([], []))
-    for side, keys in enumerate((gone, come)):
-        for key in keys:
-            by_name[key[0]][side].append(key)
+    n_gone, n_come = Counter(name for name, _ in gone), Counter(name for name, _ in come)
+    alone = {key[0]: key for key in come if n_come[key[0]] == 1}
     # one function of a name on each side is the same one, moved to another file
-    moved = [(before[0], after[0]) for before, after in by_name.values() if len(before) == len(after) == 1]
-    pairs += moved
-    left, right = {before for before, _ in moved}, {after for _, after in moved}
-    return pairs, [key for key in gone if key not in left], [key for key in come if key not in right]
+    moved = {key: alone[key[0]] for key in gone if n_gone[key[0]] == 1 and key[0] in alone}
+    pairs = [*((key, key) for key in old if key in new), *moved.items()]
+    taken = set(moved.values())
+    return pairs, [key for key in gone if key not in moved], [key for key in come if key not in taken]
 
 
-def _renamed(
-    old: Mapping[Key, tuple[Site, ...]], new: Mapping[Key, tuple[Site, ...]], gone: list[Key], come: list[Key]
-) -> Iterator[tuple[Key, Key]]:
+def _renamed(old: Functions, new: Functions, gone: list[Key], come: list[Key]) -> Iterator[tuple[Key, Key]]:
     """Pairs of what is left over that only the compiler's suffix tells apart, traceable on both sides."""
     waiting: defaultdict[Key, list[Key]] = defaultdict(list)
     for key in come:
@@ -62,29 +68,24 @@ def _renamed(
             yield key, same.pop(0)
 
 
-def _pair(path: str, key: Key, old: tuple[Site, ...], new: tuple[Site, ...]) -> Iterator[Finding]:
+def _pair(key: Key, old: Sequence[Site], new: Sequence[Site]) -> Iterator[Change]:
     """What became of the functions of one name and file that both builds have."""
-    before, after = _traceable(old), _traceable(new)
-    if after > before:
-        site = _first(new)
-        yield _site_change("diff-gained", path, key, site, f"{_named(key)} became traceable{_times(after - before)}",
-                            after - before)  # fmt: skip
-    elif after < before and len(new) > after:
+    n = _traceable(new) - _traceable(old)
+    if n > 0:
+        yield "diff-gained", key, f"{_named(key)} became traceable{_times(n)}", n, _first(new)
+    elif n < 0 and len(new) > _traceable(new):
         site = next(site for site in new if site.state != "traceable")
-        n = before - after
-        why = text_of(site.state, site.section)
-        yield _site_change("diff-lost", path, key, site, f"{_named(key)} is no longer traceable{_times(n)}: {why}", n)
-    elif after < before:
-        n = before - after
-        yield change("diff-removed", path, f"{n} of {len(old)} functions called {_named(key)} are gone",
-                       function=key[0], count=n)  # fmt: skip
+        text = f"{_named(key)} is no longer traceable{_times(-n)}: {text_of(site.state, site.section)}"
+        yield "diff-lost", key, text, -n, site
+    elif n < 0:
+        yield "diff-removed", key, f"{-n} of {len(old)} functions called {_named(key)} are gone", -n, None
 
 
-def _traceable(sites: tuple[Site, ...]) -> int:
+def _traceable(sites: Sequence[Site]) -> int:
     return sum(site.state == "traceable" for site in sites)
 
 
-def _first(sites: tuple[Site, ...]) -> Site:
+def _first(sites: Sequence[Site]) -> Site:
     return next(site for site in sites if site.state == "traceable")
 
 
@@ -94,8 +95,3 @@ def _named(key: Key) -> str:
 
 def _times(n: int) -> str:
     return f" ({n} functions)" if n > 1 else ""
-
-
-def _site_change(rule: str, path: str, key: Key, site: Site, message: str, count: int) -> Finding:
-    return change(rule, path, message, function=key[0], count=count, row=site.row, section=site.section,
-                    offset=site.offset)  # fmt: skip

@@ -65,7 +65,7 @@ class Builder:
 
     @property
     def sites(self) -> SiteTable:
-        return self.module.table
+        return self.module.scan.sites
 
     def build(self, shape: Shape, index: I64, words: U32) -> tuple[Call, ...]:
         """Make all that the sites `index` need and patch them with `words`; where each one's branch goes."""
