@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+QEMU_PPC64LE = "qemu-ppc64le"  # QEMU's user mode, which runs what Unicorn cannot
+
 
 @dataclass(frozen=True)
 class Host:

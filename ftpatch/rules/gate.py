@@ -91,15 +91,14 @@ def parse_config(data: bytes, where: str, rules: Sequence[str]) -> Config:
         tree = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError("not a configuration in TOML", where, found=str(error)) from None
-    _known(tree, ("check", "rules", "ignore", "must-be-traceable"), where)
-    part = _table(tree.get("check", {}), f"{where} [check]")
-    _known(part, ("fail-on", "select", "ignore"), f"{where} [check]")
+    _table(tree, ("check", "rules", "ignore", "must-be-traceable"), where)
+    part = _table(tree.get("check", {}), ("fail-on", "select", "ignore"), f"{where} [check]")
     fail_on = part.get("fail-on")
     severity = {}
-    for rule, table in _table(tree.get("rules", {}), f"{where} [rules]").items():
-        require_rules([rule], rules, f"{where} [rules.{rule}]")
-        _known(_table(table, f"{where} [rules.{rule}]"), ("severity",), f"{where} [rules.{rule}]")
-        severity[rule] = _severity(table.get("severity"), f"{where} [rules.{rule}] severity")
+    for rule, table in _table(tree.get("rules", {}), (), f"{where} [rules]").items():
+        here = f"{where} [rules.{rule}]"
+        require_rules([rule], rules, here)
+        severity[rule] = _severity(_table(table, ("severity",), here).get("severity"), f"{here} severity")
     return Config(
         None if fail_on is None else _severity(fail_on, f"{where} [check] fail-on"),
         require_rules(_strings(part.get("select", []), f"{where} select"), rules, f"{where} select"),
@@ -113,10 +112,10 @@ def parse_config(data: bytes, where: str, rules: Sequence[str]) -> Config:
 def _ignores(rows: Any, where: str, rules: Sequence[str]) -> tuple[Ignore, ...]:
     if not isinstance(rows, list):
         raise UsageError("ignore is a list of tables", where, expected="[[ignore]]")
-    found = []
+    ignores = []
     for number, row in enumerate(rows, 1):
         here = f"{where} [[ignore]] {number}"
-        _known(_table(row, here), ("rule", "reason", "function", "object"), here)
+        _table(row, ("rule", "reason", "function", "object"), here)
         if not all(isinstance(value, str) for value in row.values()):
             raise UsageError("the values of an ignore are strings", here)
         if not str(row.get("reason", "")).strip():
@@ -125,8 +124,8 @@ def _ignores(rows: Any, where: str, rules: Sequence[str]) -> tuple[Ignore, ...]:
             raise UsageError("an ignore needs a function or an object", here,
                              todo="[check] ignore leaves a rule out altogether")  # fmt: skip
         (rule,) = require_rules([row.get("rule", "")], rules, here)
-        found.append(Ignore(rule, row["reason"], row.get("function"), row.get("object")))
-    return tuple(found)
+        ignores.append(Ignore(rule, row["reason"], row.get("function"), row.get("object")))
+    return tuple(ignores)
 
 
 def require_rules(names: Iterable[str], rules: Sequence[str], where: str) -> tuple[str, ...]:
@@ -137,15 +136,13 @@ def require_rules(names: Iterable[str], rules: Sequence[str], where: str) -> tup
     return tuple(names)
 
 
-def _known(table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    for name in table:
-        if name not in names:
-            raise UsageError("unknown key", where, found=name, expected=", ".join(names))
-
-
-def _table(value: Any, where: str) -> Mapping[str, Any]:
+def _table(value: Any, names: Sequence[str], where: str) -> Mapping[str, Any]:
+    """The value, if it is a table with no other keys; no names: with any."""
     if not isinstance(value, dict):
         raise UsageError("not a table", where, found=type(value).__name__)
+    for name in value if names else ():
+        if name not in names:
+            raise UsageError("unknown key", where, found=name, expected=", ".join(names))
     return value
 
 
@@ -164,10 +161,10 @@ def _severity(value: Any, where: str) -> str:
 def parse_kconfig(data: bytes, where: str) -> dict[str, str]:
     """The options of a kernel's .config that are set, without their CONFIG_. Raises UsageError where it has none."""
     text = data.decode("utf-8", "replace")
-    found = {m[1]: m[2].strip('"') for m in re.finditer(r"^CONFIG_(\w+)=(.*)$", text, re.MULTILINE)}
-    if not found:
+    options = {m[1]: m[2].strip('"') for m in re.finditer(r"^CONFIG_(\w+)=(.*)$", text, re.MULTILINE)}
+    if not options:
         raise UsageError("no kernel configuration", where, found="no line CONFIG_…=…", expected="a .config")
-    return found
+    return options
 
 
 # -- the gate ----------------------------------------------------------------------------------------------------------

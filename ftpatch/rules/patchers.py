@@ -17,26 +17,20 @@ from ftpatch.arrays import U8, U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
-# name, section of a module, bounds in a kernel
-KEYS = ("a static key", "__jump_table", "__start___jump_table", "__stop___jump_table")
+# name, section of a module, bounds in a kernel; bytes of a row; where in it the length of the code is, −1: one call
+KEYS = ("a static key", "__jump_table", "__start___jump_table", "__stop___jump_table", 16, -1)
 ALTERNATIVES = ("an alternative", ".altinstructions", "__alt_instructions", "__alt_instructions_end")
-JUMP_ROW, NO_LENGTH = 16, -1  # a static key rewrites one instruction
 
 
 def others(image: Image) -> Iterator[tuple[str, U64, U64]]:
     """(who, first va, end va) of all code that each mechanism rewrites, in the order of its table."""
-    tables = [(*KEYS, JUMP_ROW, NO_LENGTH)]
+    tables = [KEYS]
     if image.arch.alternatives is not None:
         tables.append((*ALTERNATIVES, *image.arch.alternatives))
     for name, section, low, high, row, length in tables:
-        found = _linked(image, low, high, row) if image.linked else _relocated(image, section, row)
-        for start, rows in found:
-            size = (
-                rows[:, length].astype(np.uint64)
-                if length >= 0
-                else np.full(len(rows), image.arch.call.size, dtype=np.uint64)
-            )
-            yield name, start, start + size
+        for start, rows in _linked(image, low, high, row) if image.linked else _relocated(image, section, row):
+            size = rows[:, length] if length >= 0 else np.full(len(rows), image.arch.call.size)
+            yield name, start, start + size.astype(np.uint64)
 
 
 def _linked(image: Image, low: str, high: str, row: int) -> Iterator[tuple[U64, U8]]:
@@ -60,8 +54,8 @@ def _relocated(image: Image, section: str, row: int) -> Iterator[tuple[U64, U8]]
         for table in np.flatnonzero((kinds == t.SHT_RELA) & (targets == sec)).tolist():
             rela = image.rows(table, t.RELA)
             rela = rela[(rela["r_offset"] % np.uint64(row) == 0) & (rela["r_offset"] < np.uint64(rows.size))]
-            symbol = (rela["r_info"] >> np.uint64(32)).astype(np.int64)
-            rela, symbol = rela[symbol < len(image.symbols.rows)], symbol[symbol < len(image.symbols.rows)]
+            rela = rela[rela["r_info"] >> 32 < len(image.symbols.rows)]
+            symbol = rela["r_info"] >> 32
             place = image.symbols.shndx[symbol]
             off = image.symbols.rows["st_value"][symbol].view(np.int64) + rela["r_addend"]
             number = rela["r_offset"].view(np.int64) // row

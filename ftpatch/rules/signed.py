@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 LIST, SIZE = "system_certificate_list", "system_certificate_list_size"
-MAX_LIST, SEQUENCE, LONG = 1 << 20, 0x30, 0x82
+MAX_LIST = 1 << 20  # bytes
+SEQUENCE, OCTETS, LONG = 0x30, 0x04, 0x82  # DER: two tags, and how a length of two bytes begins
 
 
 def wrong_signature(image: Image, signature: Signature, known: tuple[Certificate, ...]) -> str:
@@ -33,22 +34,18 @@ def certificates(kernel: Image) -> tuple[Certificate, ...]:
     """The certificates that are built into a kernel, as far as they can be read."""
     from cryptography.x509 import load_der_x509_certificate
 
-    first, size_at = kernel.symbols.value(LIST), kernel.symbols.value(SIZE)
-    if (
-        first is None
-        or size_at is None
-        or (at := kernel.pos_of_va(size_at)) < 0
-        or (pos := kernel.pos_of_va(first)) < 0
-    ):
+    symbols = [kernel.symbols.value(name) for name in (LIST, SIZE)]
+    first, at = (-1 if va is None else kernel.pos_of_va(va) for va in symbols)
+    if min(first, at) < 0:
         return ()
-    size = int(kernel.data[at : at + 8].view("<u8")[0]) if at + 8 <= len(kernel.data) else 0
-    data, found = kernel.data[pos : pos + min(size, MAX_LIST)].tobytes(), []
+    size = int.from_bytes(kernel.data[at : at + 8].tobytes(), "little")
+    data, certificates = kernel.data[first : first + min(size, MAX_LIST)].tobytes(), []
     while len(data) > 4 and data[0] == SEQUENCE and data[1] == LONG:
         n = 4 + int.from_bytes(data[2:4], "big")
         with suppress(ValueError):  # the kernel skips what it cannot read, too
-            found.append(load_der_x509_certificate(data[:n]))
+            certificates.append(load_der_x509_certificate(data[:n]))
         data = data[n:]
-    return tuple(found)
+    return tuple(certificates)
 
 
 def _verifies(image: Image, signature: Signature, certificate: Certificate) -> bool:
@@ -73,10 +70,8 @@ def _last_sequence(message: bytes) -> bytes:
     """The SEQUENCE that ends a message and stands in an OCTET STRING of just its length."""
     view = np.frombuffer(message, dtype=np.uint8)
     for at in np.flatnonzero(view[:-2] == SEQUENCE)[::-1].tolist():
-        n = 2 + message[at + 1]
-        if at + n == len(message) and message[at + 1] < 0x80 and message[at - 2 : at] == bytes((4, n)):
-            return message[at:]
-        long = 3 + message[at + 2]
-        if message[at + 1] == 0x81 and at + long == len(message) and message[at - 3 : at] == bytes((4, 0x81, long)):
+        n, (first, second) = len(message) - at, message[at + 1 : at + 3]
+        short = first < 0x80 and n == 2 + first and message[:at].endswith(bytes((OCTETS, n)))
+        if short or (first == 0x81 and n == 3 + second and message[:at].endswith(bytes((OCTETS, 0x81, n & 0xFF)))):
             return message[at:]
     return b""

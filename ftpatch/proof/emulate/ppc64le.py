@@ -18,6 +18,7 @@ from subprocess import SubprocessError
 
 import numpy as np
 
+from ftpatch.arch import hosts
 from ftpatch.arch.proof_tables import BIT64
 from ftpatch.arrays import I64, U64
 from ftpatch.proof.emulate import guest_ppc64le as g
@@ -26,7 +27,7 @@ from ftpatch.proof.emulate.expectation import Outcome, SiteExpectation, first_di
 from ftpatch.proof.emulate.memory import Memory
 from ftpatch.proof.emulate.reach_ppc64le import SYSTEM_CALL, code_words
 
-QEMU = "qemu-ppc64le"
+QEMU = hosts.QEMU_PPC64LE
 LOWEST = 1 << 32  # the guest's address for the file's lowest one, down to 4 GiB
 SPAN = 1 << 38  # of addresses that can be laid out
 GAP = 1 << 20  # zero bytes that are loaded rather than a segment more
