@@ -22,7 +22,7 @@ Get = Callable[[str], kernels.Kernel]
 
 @pytest.mark.parametrize("name", DEAD_WEAK)
 def test_a_stock_kernel_has_dead_weak_records_and_nothing_else(name: str, kernel: Get) -> None:
-    found = check_file(Request(known_rules()), str(kernel(name).vmlinux)).found
+    found = check_file(Request(known_rules()), str(kernel(name).vmlinux)).findings
     rules = Counter(one.finding.rule for one in found)
     assert set(rules) <= {"dead-weak"}
     assert abs(rules["dead-weak"] - DEAD_WEAK[name]) <= DEAD_WEAK[name] // 20  # the archive moves on
@@ -37,7 +37,7 @@ def test_stock_modules_are_sound_for_their_kernel(name: str, kernel: Get) -> Non
     prepare(str(vmlinux))
     found = check_files(Request(known_rules(), against=str(vmlinux)), [*files[::STEP], *kvm])
     assert [one.path for one in found if one.error] == []
-    rules = {Path(one.path).name.partition(".")[0]: Counter(f.finding.rule for f in one.found) for one in found}
+    rules = {Path(one.path).name.partition(".")[0]: Counter(f.finding.rule for f in one.findings) for one in found}
     odd = {module: dict(counts) for module, counts in rules.items() if counts}
     assert odd in ({}, {"kvm": {"dead-weak": KVM}})
 

@@ -48,7 +48,7 @@ STOCK = {  # what is true of the fixtures as they were built
 def found_in(path: Path | str) -> dict[str, int]:
     """Findings by rule."""
     counts: dict[str, int] = {}
-    for one in check_file(Request(known_rules()), str(path)).found:
+    for one in check_file(Request(known_rules()), str(path)).findings:
         counts[one.finding.rule] = counts.get(one.finding.rule, 0) + 1
     return counts
 
@@ -84,7 +84,7 @@ def test_every_rule_has_a_planted_defect_and_a_full_entry() -> None:
 
 
 def test_messages_name_row_words_and_place() -> None:
-    found = check_file(Request(known_rules()), str(MINI / "mini/vmlinux-pfe2")).found
+    found = check_file(Request(known_rules()), str(MINI / "mini/vmlinux-pfe2")).findings
     assert next((one.finding.message, one.after) for one in found) == (
         "row 4 names the code of an overridden weak function; the kernel lists it as sys_getppid", "__se_sys_getppid",
     )  # fmt: skip
@@ -98,7 +98,7 @@ def test_a_site_with_a_strange_word_says_what_was_expected(tmp_path: Path) -> No
     file[at : at + 4] = b"\xc0\x03\x5f\xd6"
     path = tmp_path / "vmlinux"
     path.write_bytes(file)
-    (found,) = check_file(Request(("unexpected-words",)), str(path)).found
+    (found,) = check_file(Request(("unexpected-words",)), str(path)).findings
     assert found.finding.message == "row 0 has d65f03c0 d503201f, not nop; nop"
     assert (found.finding.function, found.finding.section, found.finding.offset) == ("one", ".text", 0x200)
     assert words_at(bytes(file), TEXT + 0x200, 1) == [0xD65F03C0]
@@ -113,7 +113,7 @@ def test_a_damaged_second_nop_does_not_turn_the_image_into_another_layout(tmp_pa
     for pos, new in plant.edits:
         file[pos : pos + len(new)] = new
     bench.path.write_bytes(file)
-    (found,) = check_file(Request(("mixed-layouts", "unexpected-words")), str(bench.path)).found
+    (found,) = check_file(Request(("mixed-layouts", "unexpected-words")), str(bench.path)).findings
     assert found.finding.message.endswith("is a site of layout ool (60000000 38600000), the others are pfe2")
 
 
@@ -129,7 +129,7 @@ def test_what_ftpatch_writes_has_no_errors(name: str, mini: Path, tmp_path: Path
 def test_the_earlier_build_tells_lost_records_and_a_collapse(mini: Path, tmp_path: Path) -> None:
     old = str(mini / "vmlinux-pfe2")
     checked = check_file(Request(("lost-record", "records-collapsed"), against=old), str(mini / "vmlinux-exec"))
-    assert checked.found == ()
+    assert checked.findings == ()
     case = open_case(str(mini / "vmlinux-pfe2"))
     case = replace(case, context=Context(live_before=1000))
     found = check(case, [rule for rule in rules_for() if rule.id == "records-collapsed"])
@@ -138,16 +138,16 @@ def test_the_earlier_build_tells_lost_records_and_a_collapse(mini: Path, tmp_pat
 
 def test_the_config_decides_which_layout_is_expected(mini: Path) -> None:
     request = Request(("config-mismatch",), kconfig={"DYNAMIC_FTRACE": "y", "DYNAMIC_FTRACE_WITH_CALL_OPS": "y"})
-    assert check_file(request, str(mini / "vmlinux-callops")).found == ()
-    (found,) = check_file(request, str(mini / "vmlinux-pfe2")).found
+    assert check_file(request, str(mini / "vmlinux-callops")).findings == ()
+    (found,) = check_file(request, str(mini / "vmlinux-pfe2")).findings
     assert found.finding.message == "DYNAMIC_FTRACE_WITH_CALL_OPS=y wants layout callops, 19 sites have pfe2"
-    (found,) = check_file(request, str(mini / "vmlinux-notrace")).found
+    (found,) = check_file(request, str(mini / "vmlinux-notrace")).findings
     assert found.finding.message.startswith("DYNAMIC_FTRACE=y, and none of ")
 
 
 def test_must_be_traceable_says_why_not(mini: Path) -> None:
     request = Request(("must-trace",), must=("vfs_read", "ftrace_caller", "no_such"))
-    found = check_file(request, str(mini / "vmlinux-pfe2")).found
+    found = check_file(request, str(mini / "vmlinux-pfe2")).findings
     assert [one.finding.message for one in found] == [
         "ftrace_caller must be traceable; it has no record", "no_such must be traceable; there is no such function",
     ]  # fmt: skip

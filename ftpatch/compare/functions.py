@@ -57,7 +57,7 @@ def _match(old: Functions, new: Functions) -> tuple[list[tuple[Key, Key]], list[
 
 
 def _renamed(old: Functions, new: Functions, gone: list[Key], come: list[Key]) -> Iterator[tuple[Key, Key]]:
-    """Pairs of what is left over that only the compiler's suffix tells apart, traceable on both sides."""
+    """Pairs of what is left over that differ in the compiler's suffix alone, traceable on both sides."""
     waiting: defaultdict[Key, list[Key]] = defaultdict(list)
     for key in come:
         if _traceable(new[key]):

@@ -9,7 +9,7 @@ from ftpatch.elf.image import Image
 
 
 def init_text(image: Image) -> tuple[int, int]:
-    """[start, end) of init text, as the kernel's is_kernel_inittext() tells; (0, 0) where no symbol does."""
+    """[start, end) of init text, as the kernel's is_kernel_inittext() has it; (0, 0) where no symbol says."""
     begin = image.symbols.value("_sinittext") or image.symbols.value("__init_begin")
     end = image.symbols.value("_einittext") or image.symbols.value("__init_end")
     return (0, 0) if begin is None or end is None else (begin, end)
@@ -18,5 +18,4 @@ def init_text(image: Image) -> tuple[int, int]:
 def in_init_text(image: Image, va: U64) -> Mask:
     """Which addresses are init text."""
     begin, end = init_text(image)
-    found: Mask = (va >= np.uint64(begin)) & (va < np.uint64(end))
-    return found
+    return np.asarray((va >= np.uint64(begin)) & (va < np.uint64(end)))

@@ -50,20 +50,20 @@ class Rule:
         return case.kind in self.kinds and all(present)
 
 
-class Found(NamedTuple):
+class KeyedFinding(NamedTuple):
     """A finding, and for one without a function the symbol in front of it: together they outlive a rebuild."""
 
     finding: Finding
     after: str | None
 
 
-def check(case: Case, rules: Sequence[Rule]) -> list[Found]:
+def check(case: Case, rules: Sequence[Rule]) -> list[KeyedFinding]:
     """What the rules find in one file, in their order and the order of its rows."""
     asked = [(rule, rule.find) for rule in rules if rule.find is not None and rule.applies(case)]
-    return [_found(case, rule, hit) for rule, find in asked for hit in find(case)]
+    return [_finding(case, rule, hit) for rule, find in asked for hit in find(case)]
 
 
-def _found(case: Case, rule: Rule, hit: Hit) -> Found:
+def _finding(case: Case, rule: Rule, hit: Hit) -> KeyedFinding:
     table, index, after = case.table, hit.index, None
     function, row, section, offset = hit.function, index, hit.section, hit.offset
     if index is not None and "table" not in case.unread:
@@ -73,5 +73,5 @@ def _found(case: Case, rule: Rule, hit: Hit) -> Found:
             section, offset = case.image.names[sec], int(table.off[index] + table.site[index])
         if function is None and sec >= 0:
             after = case.before_symbol(int(table.va[index]))
-    place = (function, row, section, offset)
-    return Found(Finding(rule.id, rule.severity, printable(hit.text), case.image.path, *place, count=hit.count), after)
+    text, place = printable(hit.text), (function, row, section, offset)
+    return KeyedFinding(Finding(rule.id, rule.severity, text, case.image.path, *place, count=hit.count), after)

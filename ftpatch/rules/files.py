@@ -120,12 +120,12 @@ def _tree(top: str, settings: Settings, jobs: int | None, watch: trees.Watch) ->
             prepare(settings.request.against)
         return partial(check_files, replace(settings.request, before=_before(listing.files, settings, top)))
 
-    listing, found = trees.over_tree(top, work, jobs, watch)
-    found.sort(key=lambda checked: os.fsencode(checked.path))
-    files = [_judged(one, settings, top) for one in found if one.error is None]
-    bad = [(one.path, one.error) for one in listing.errors if one.error is not None]
-    bad += [(one.path, one.error) for one in found if one.error is not None]
-    return replace(_result(files, settings), errors=tuple(bad), n_bad=len(found) - len(files))
+    listing, modules = trees.over_tree(top, work, jobs, watch)
+    modules.sort(key=lambda module: os.fsencode(module.path))
+    files = [_judged(module, settings, top) for module in modules if module.error is None]
+    bad = [(folder.path, folder.error) for folder in listing.errors if folder.error is not None]
+    bad += [(module.path, module.error) for module in modules if module.error is not None]
+    return replace(_result(files, settings), errors=tuple(bad), n_bad=len(modules) - len(files))
 
 
 def _before(paths: Sequence[str], settings: Settings, top: str | None) -> Mapping[str, int]:
@@ -137,9 +137,9 @@ def _before(paths: Sequence[str], settings: Settings, top: str | None) -> Mappin
 def _judged(checked: Checked, settings: Settings, top: str | None) -> CheckedFile:
     assert checked.image is not None
     where = gate.object_name(checked.path, top)
-    judged = gate.judge(checked.found, where, settings.config, settings.baseline)
+    judged = gate.judge(checked.findings, where, settings.config, settings.baseline)
     return CheckedFile(checked.path, checked.image, judged, checked.live, where)
 
 
 def _result(files: Sequence[CheckedFile], settings: Settings) -> CheckResult:
-    return CheckResult(tuple(files), failed=any(gate.fails(one.findings, settings.fail_on) for one in files))
+    return CheckResult(tuple(files), failed=any(gate.fails(file.findings, settings.fail_on) for file in files))

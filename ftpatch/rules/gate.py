@@ -147,7 +147,7 @@ def _table(value: Any, names: Sequence[str], where: str) -> Mapping[str, Any]:
 
 
 def _strings(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise UsageError("not a list of strings", where)
     return tuple(value)
 
@@ -190,7 +190,7 @@ def judge(findings: Sequence[tuple[Finding, str | None]], where: str, config: Co
     left, keys, known, ignored = [], [], 0, 0
     for finding, after in findings:
         finding = replace(finding, severity=config.severity.get(finding.rule, finding.severity))
-        if any(one.covers(finding, where) for one in config.ignores):
+        if any(ignore.covers(finding, where) for ignore in config.ignores):
             ignored += 1
             continue
         name = (finding.rule, finding.function or "", "" if finding.function else after or "")
@@ -205,7 +205,7 @@ def judge(findings: Sequence[tuple[Finding, str | None]], where: str, config: Co
 
 def fails(findings: Iterable[Finding], fail_on: str) -> bool:
     """Whether one of the findings is at or above a severity."""
-    return any(SEVERITIES.index(one.severity) >= SEVERITIES.index(fail_on) for one in findings)
+    return any(SEVERITIES.index(finding.severity) >= SEVERITIES.index(fail_on) for finding in findings)
 
 
 # -- the baseline ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 from ftpatch.arch.shape import MATCH_OLD, Shape
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
-from ftpatch.rules import Found, check
+from ftpatch.rules import KeyedFinding, check
 from ftpatch.rules.case import Case, Context
 from ftpatch.rules.register import rules_for
 from ftpatch.sites.records import RecordTable, join, read_records
@@ -47,7 +47,7 @@ class Checked:
 
     path: str
     image: ImageObject | None = None  # without findings
-    found: tuple[Found, ...] = ()
+    findings: tuple[KeyedFinding, ...] = ()
     live: int = 0  # records
     error: FtpatchError | None = None
 
@@ -87,30 +87,30 @@ def check_file(request: Request, path: str) -> Checked:
     if request.against and case.image.trailer:
         context = replace(context, certificates=certificates_of(request.against))
     case = replace(case, context=context)
-    found = check(case, [rule for rule in rules_for() if rule.id in request.rules])
-    found = with_lines(case.image, found) if request.lines else found
+    findings = check(case, [rule for rule in rules_for() if rule.id in request.rules])
+    findings = with_lines(case.image, findings) if request.lines else findings
     image = _image(case, request.full or request.sites, request.sites)
-    return Checked(path, image, tuple(found), int(case.records.live.sum()))
+    return Checked(path, image, tuple(findings), int(case.records.live.sum()))
 
 
 def check_files(request: Request, paths: Sequence[str]) -> list[Checked]:
     """The findings of some files; one that cannot be read gives its error."""
-    found = []
+    files = []
     for path in paths:
         try:
-            found.append(check_file(request, path))
+            files.append(check_file(request, path))
         except UsageError:
             raise
         except FtpatchError as error:
-            found.append(Checked(path, error=error))
+            files.append(Checked(path, error=error))
         except Exception as error:  # only to say where
             error.add_note(f"while checking {path}")
             raise
-    return found
+    return files
 
 
 def open_case(path: str, layout: str | None = None) -> Case:
-    """One file with all that can be read of it: a table that cannot be read is for the rules to tell."""
+    """One file with all that can be read of it: a table that cannot be read is for the rules to say."""
     try:
         scan = scan_file(path, layout)
         table, odd = longer_layout(scan) if layout is None else (scan.sites, {})
@@ -164,17 +164,18 @@ def _strictness(shape: Shape) -> int:
     return len(shape.old) + (shape.lead is not None)
 
 
-def with_lines(image: Image, found: Sequence[Found]) -> list[Found]:
+def with_lines(image: Image, findings: Sequence[KeyedFinding]) -> list[KeyedFinding]:
     """The findings with source file and line, where the file has debug information."""
     from ftpatch.elf.debug_lines import source_lines
 
     places: dict[int, int] = {}  # va by finding
-    for number, (finding, _) in enumerate(found):
+    for number, (finding, _) in enumerate(findings):
         secs = image.sections_named(finding.section) if finding.section else []
         if len(secs) == 1 and finding.offset is not None:
             places[number] = int(image.base[secs[0]]) + finding.offset
     lines = dict(zip(places, source_lines(image, list(places.values())), strict=True))
-    return [Found(replace(finding, source=lines.get(number)), after) for number, (finding, after) in enumerate(found)]
+    return [KeyedFinding(replace(finding, source=lines.get(number)), after)
+            for number, (finding, after) in enumerate(findings)]  # fmt: skip
 
 
 def _image(case: Case, full: bool, sites: bool) -> ImageObject:

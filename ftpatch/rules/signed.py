@@ -23,7 +23,7 @@ SEQUENCE, OCTETS, LONG = 0x30, 0x04, 0x82  # DER: two tags, and how a length of 
 
 
 def wrong_signature(image: Image, signature: Signature, known: tuple[Certificate, ...]) -> str:
-    """What is wrong with the signature of a module; empty where it is right, or no certificate can tell."""
+    """What is wrong with the signature of a module; empty where it is right, or no certificate can say."""
     for certificate in known:
         if certificate.serial_number == signature.serial and not _verifies(image, signature, certificate):
             return f"the signature ({signature.digest}, {signature.issuer}) is not of these bytes"
