@@ -79,8 +79,8 @@ class Versions:
 
     names: Names
     crc: U64
-    basic: bool = False  # whether the module has a `__versions` at all, be it empty
-    extended: bool = False  # likewise the two sections for longer names
+    basic: bool  # whether the module has a `__versions` at all, be it empty
+    extended: bool  # likewise the two sections for longer names
 
     def __len__(self) -> int:
         return len(self.crc)
@@ -92,11 +92,6 @@ class Versions:
     def rows(self, names: Names) -> I64:
         """First row of each name; −1 where it has none."""
         return find_names(self.names, self._order, names)
-
-    def crc_of(self, name: str) -> int | None:
-        """The version that the module was built against; None where it has no such row."""
-        row = int(self.rows(np.array([name.encode()]))[0])
-        return None if row < 0 else int(self.crc[row])
 
 
 def kernel_spelling(name: str) -> str:
