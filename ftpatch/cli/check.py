@@ -15,9 +15,7 @@ from ftpatch.finding import SEVERITIES
 from ftpatch.kernel.boot import oracle
 from ftpatch.report import Document, shows_more
 from ftpatch.report.files import check_reports
-from ftpatch.report.findings import finding_rows
-from ftpatch.report.oracle import oracle_object
-from ftpatch.report.totals import totals
+from ftpatch.report.objects import finding_rows, oracle_object, totals
 from ftpatch.rules.files import CheckedFile, CheckOptions, CheckResult
 from ftpatch.rules.gate import render_baseline
 from ftpatch.rules.register import rules_for

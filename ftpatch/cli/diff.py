@@ -16,7 +16,7 @@ from ftpatch.document.types import ImageObject
 from ftpatch.finding import Finding
 from ftpatch.report import Document, shows_more
 from ftpatch.report.files import check_reports
-from ftpatch.report.findings import finding_rows
+from ftpatch.report.objects import finding_rows
 from ftpatch.rules.register import rules_for
 
 CLASSES = ("layout", "module", "lost", "reach", "removed", "renamed", "gained", "added", "count")

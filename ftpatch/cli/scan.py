@@ -80,7 +80,7 @@ def _file(path: str, request: Request, with_sites: bool, document: Document) -> 
 def _tree(top: str, request: Request, modules: list[ModuleScan], document: Document) -> int:
     """Add all modules of a tree to the document, and their totals; the worst exit code of those that are bad."""
     from ftpatch import trees
-    from ftpatch.report.totals import totals
+    from ftpatch.report.objects import totals
 
     worst = 0
     for module in modules:

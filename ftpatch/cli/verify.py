@@ -10,7 +10,7 @@ from ftpatch import api
 from ftpatch.cli.options import Reports, gathered, layout, max_size, options, reports
 from ftpatch.report import Document
 from ftpatch.report.files import check_reports
-from ftpatch.report.findings import proof_object
+from ftpatch.report.objects import proof_object
 
 REQUIRE_HELP = "That a patched site was not executed is a finding; repeatable."
 

@@ -87,14 +87,21 @@ def severities_text(findings: Iterable[FindingRow]) -> str:
     return ", ".join(f"{n} {name}{'s' * (n != 1)}" for name, n in total.items() if n)
 
 
+def n_sites(findings: Iterable[FindingRow]) -> int:
+    """How many sites the findings stand for."""
+    return sum(finding["count"] for finding in findings)
+
+
+def place_of(finding: FindingRow) -> str:
+    """`.text+0x575328`, or the section alone; empty where it is not known."""
+    section, offset = finding["section"], finding["offset"]
+    return f"{section}+{offset}" if section and offset else section or ""
+
+
 def where(finding: FindingRow) -> str:
     """`vfs_read (row 14650, .text+0x575328, fs/read_write.c:550)`, as far as it is known; may be empty."""
-    row, section, offset = finding["row"], finding["section"], finding["offset"]
-    parts = [
-        f"row {row}" if row is not None else "",
-        f"{section}+{offset}" if section and offset else section or "",
-        finding["source"] or "",
-    ]
+    row = finding["row"]
+    parts = ["" if row is None else f"row {row}", place_of(finding), finding["source"] or ""]
     place = ", ".join(part for part in parts if part)
     function = finding["function"] or ""
     return clean(f"{function} ({place})" if function and place else function or place)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.results import SEVEREST_FIRST, severities_text
-from ftpatch.report.text.lines import bad_file, below, each_file, line, number, style_of
+from ftpatch.report.results import SEVEREST_FIRST, n_sites, place_of, severities_text
+from ftpatch.report.text.lines import below, files_and_trees, first_of, line, number, title
 
 if TYPE_CHECKING:
     from ftpatch.document.types import BugRow, FindingRow, GateObject, ImageObject, OracleObject, TreeObject
@@ -17,94 +17,71 @@ if TYPE_CHECKING:
     Placed = tuple[str, FindingRow]  # the file, and what was found in it
 
 N_FINDINGS, N_MODULES, N_BUGS = 3, 10, 10  # that are shown of each
-WIDTH = 110
+WIDTH, INDENT = 110, " " * 6
 WORD = 4  # bytes of an instruction word
 COLORS = {"error": "\x1b[31m", "warning": "\x1b[33m", "note": "\x1b[36m"}
 
 
 def render(document: Document) -> Iterator[str]:
     """Files that were named first, then trees."""
-
-    def one_file(image: ImageObject) -> Iterator[str]:
-        yield from _file(image, document.colored)
-        if oracle := image.get("oracle"):
-            yield from _oracle(oracle)
-
-    yield from each_file(document, one_file)
-    for i, tree in enumerate(document.trees):
-        yield "\n" if i or document.alone() else ""
-        yield from _tree(tree, document)
+    yield from files_and_trees(document, lambda image: _file(image, document), lambda tree: _tree(tree, document))
 
 
-def _file(image: ImageObject, colored: bool) -> Iterator[str]:
+def _file(image: ImageObject, document: Document) -> Iterator[str]:
     findings = image["findings"]
-    yield line("result", _result(findings, image["gate"]))
-    for rule, severity, placed in _by_rule([("", finding) for finding in findings]):
-        yield f"  {_tag(severity, colored)} {rule}: {number(_sites(placed), 'finding')}\n"
-        yield from (f"      {_place(finding)}{finding['message']}\n" for _, finding in placed[:N_FINDINGS])
-        if len(placed) > N_FINDINGS:
-            yield f"      … and {len(placed) - N_FINDINGS} more\n"
+    yield line("result", _result(findings, [image["gate"]]))
+    for headline, placed in _by_rule([("", finding) for finding in findings], document.colored):
+        yield f"{headline}\n"
+        yield from first_of([_text(finding) for _, finding in placed], N_FINDINGS, INDENT)
         yield _help(placed)
+    if oracle := image.get("oracle"):
+        yield from _oracle(oracle)
 
 
 def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
     """The modules of one tree: their sum, and by rule in which of them."""
-    top, style = tree["tree"], style_of(document)
-    images, errors = document.of_tree(top)
-    placed = [(image["file"], finding) for image in images for finding in image["findings"]]
-    gate: GateObject = {
-        "known": sum(image["gate"]["known"] for image in images),
-        "ignored": sum(image["gate"]["ignored"] for image in images),
-    }
-    yield f"{style[0]}{printable(top)}{style[1]}: {len(images) + len(errors)} modules\n"
-    yield line("result", _result([finding for _, finding in placed], gate))
-    for rule, severity, of_rule in _by_rule(placed):
-        files = list(dict.fromkeys(file for file, _ in of_rule))
-        found = number(_sites(of_rule), "finding")
-        yield f"  {_tag(severity, document.colored)} {rule}: {found} in {len(files)} modules\n"
-        for file in files[:N_MODULES]:
-            first, *others = [finding for name, finding in of_rule if name == file]
-            more = f" (and {len(others)} more)" if others else ""
-            yield f"      {printable(below(top, file))}: {_place(first)}{first['message']}{more}\n"
-        if len(files) > N_MODULES:
-            yield f"      … and {len(files) - N_MODULES} more modules\n"
+    images, errors = document.of_tree(tree["tree"])
+    placed = [(below(tree["tree"], image["file"]), finding) for image in images for finding in image["findings"]]
+    yield f"{title(tree['tree'], document)}: {len(images) + len(errors)} modules\n"
+    yield line("result", _result([finding for _, finding in placed], [image["gate"] for image in images]))
+    for headline, of_rule in _by_rule(placed, document.colored):
+        files: dict[str, list[str]] = {}
+        for file, finding in of_rule:
+            files.setdefault(file, []).append(_text(finding))
+        texts = [f"{printable(file)}: {found[0]}" + (f" (and {len(found) - 1} more)" if found[1:] else "")
+                 for file, found in files.items()]  # fmt: skip
+        yield f"{headline} in {len(files)} modules\n"
+        yield from first_of(texts, N_MODULES, INDENT, "more modules")
         yield _help(of_rule)
-    yield from map(bad_file, errors)
+    yield from (line("bad file", error["message"]) for error in errors)
 
 
-def _by_rule(findings: Sequence[Placed]) -> Iterator[tuple[str, str, list[Placed]]]:
-    """(rule, severity, its findings), the severest first, else in the order of the register."""
+def _by_rule(findings: Sequence[Placed], colored: bool) -> Iterator[tuple[str, list[Placed]]]:
+    """(headline, findings) of each rule, the severest first, else in the order of the register."""
     groups: dict[tuple[str, str], list[Placed]] = {}
     for file, finding in findings:
         groups.setdefault((finding["severity"], finding["rule"]), []).append((file, finding))
     for severity, rule in sorted(groups, key=lambda key: SEVEREST_FIRST.index(key[0])):
-        yield rule, severity, groups[severity, rule]
+        placed = groups[severity, rule]
+        tag = f"{COLORS[severity]}{severity}\x1b[0m" if colored else severity
+        yield f"  {tag} {rule}: {number(n_sites(finding for _, finding in placed), 'finding')}", placed
 
 
-def _place(finding: FindingRow) -> str:
-    """Function, place and line of a finding, as far as there are."""
-    section, offset = finding["section"], finding["offset"]
-    where = f"{section}+{offset}" if section and offset else section
-    parts = [part for part in (finding["function"], where, finding["source"]) if part]
-    return printable(", ".join(parts)) + ": " if parts else ""
+def _text(finding: FindingRow) -> str:
+    """A finding behind its function, place and line, as far as there are."""
+    parts = [part for part in (finding["function"], place_of(finding), finding["source"]) if part]
+    return (printable(", ".join(parts)) + ": " if parts else "") + finding["message"]
 
 
-def _result(findings: Sequence[FindingRow], gate: GateObject) -> str:
-    hidden = [f"{gate['known']} known"] * bool(gate["known"]) + [f"{gate['ignored']} ignored"] * bool(gate["ignored"])
+def _result(findings: Sequence[FindingRow], gates: Sequence[GateObject]) -> str:
+    known, ignored = sum(gate["known"] for gate in gates), sum(gate["ignored"] for gate in gates)
+    hidden = [f"{n} {what}" for n, what in ((known, "known"), (ignored, "ignored")) if n]
     return (severities_text(findings) or "nothing found") + (f" ({', '.join(hidden)})" if hidden else "")
-
-
-def _sites(placed: Sequence[Placed]) -> int:
-    return sum(finding["count"] for _, finding in placed)
 
 
 def _help(placed: Sequence[Placed]) -> str:
     text = placed[0][1]["help"]
-    return textwrap.fill(text, WIDTH, initial_indent="      ─ ", subsequent_indent="        ") + "\n"
-
-
-def _tag(severity: str, colored: bool) -> str:
-    return f"{COLORS[severity]}{severity}\x1b[0m" if colored else severity
+    return textwrap.fill(text, WIDTH, initial_indent=f"{INDENT}─ ", subsequent_indent=f"{INDENT}  ") + "\n"
 
 
 def _oracle(oracle: OracleObject) -> Iterator[str]:

@@ -8,69 +8,67 @@ from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import Style, bad_file, below, head, line, style_of
+from ftpatch.report.results import n_sites, place_of
+from ftpatch.report.text.lines import below, first_of, head, line, title
 from ftpatch.rules.register import rules_for
 
 if TYPE_CHECKING:
     from ftpatch.document.types import FindingRow, ImageObject
 
-N_SHOWN = 10
+N_SHOWN = 10  # findings of each kind
 NOTHING = "no difference for tracing"
 
 
 def render(document: Document) -> Iterator[str]:
     """The text of one `diff`."""
-    style, everything = style_of(document), document.show_sites
     for image in document.alone():
-        yield from head(image, style)
-        yield from _file(image, everything)
+        yield head(image, document)
+        yield from _file(image, document)
     for top in dict.fromkeys(image["tree"] for image in document.images if "tree" in image):
-        yield from _tree(top, document.of_tree(top)[0], style, everything)
+        yield from _tree(top, document)
     if not document.images:
         yield NOTHING + "\n"
-    yield from map(bad_file, document.errors)
+    yield from (line("bad file", error["message"]) for error in document.errors)
 
 
-def _file(image: ImageObject, everything: bool) -> Iterator[str]:
+def _file(image: ImageObject, document: Document) -> Iterator[str]:
     """One pair of files."""
     other, findings = image["compared"], image["findings"]
     if other:
         build = f", build-id {other['build_id']}" if other["build_id"] else ""
         yield line("before", printable(other["file"]) + build)
-        live = f"{other['summary']['live']} live records before, {image['summary']['live']} now"
-        yield line("records", live)
+        yield line("records", f"{other['summary']['live']} live records before, {image['summary']['live']} now")
     yield line("result", _sum(findings))
     for rule in dict.fromkeys(finding["rule"] for finding in findings):
-        mine = [finding for finding in findings if finding["rule"] == rule]
-        yield f"  {_labels()[rule]}: {sum(finding['count'] for finding in mine)}\n"
-        yield from _shown([printable(finding["message"] + _place(finding)) for finding in mine], everything)
+        of_rule = [finding for finding in findings if finding["rule"] == rule]
+        yield f"  {_labels()[rule]}: {n_sites(of_rule)}\n"
+        yield from _shown([finding["message"] + _place(finding) for finding in of_rule], document)
 
 
 def _place(finding: FindingRow) -> str:
-    return f" ({finding['section']}+{finding['offset']})" if finding["section"] and finding["offset"] else ""
+    return f" ({place_of(finding)})" if finding["section"] and finding["offset"] else ""
 
 
-def _tree(top: str, images: Sequence[ImageObject], style: Style, everything: bool) -> Iterator[str]:
+def _tree(top: str, document: Document) -> Iterator[str]:
     """One pair of trees: each kind of change, the worst first, with its modules."""
+    images, _ = document.of_tree(top)
     placed = [(image["file"], finding) for image in images for finding in image["findings"]]
-    yield f"{style[0]}{printable(top)}{style[1]}: {len(images)} modules changed\n"
+    yield f"{title(top, document)}: {len(images)} modules changed\n"
     yield line("result", _sum([finding for _, finding in placed]))
     for rule, label in _labels().items():
-        mine = [(file, finding) for file, finding in placed if finding["rule"] == rule]
-        if mine:
-            n, files = sum(finding["count"] for _, finding in mine), len({file for file, _ in mine})
-            yield f"  {label}: {n} in {files} modules\n"
-            named = not rule.startswith("diff-module")  # those name the module in their message
-            texts = [(f"{below(top, file)}: " if named else "") + finding["message"] for file, finding in mine]
-            yield from _shown([printable(text) for text in texts], everything)
+        of_rule = [(file, finding) for file, finding in placed if finding["rule"] == rule]
+        if of_rule:
+            n, n_files = n_sites(finding for _, finding in of_rule), len({file for file, _ in of_rule})
+            yield f"  {label}: {n} in {n_files} modules\n"
+            named = rule.startswith("diff-module")  # those name the module in their message
+            texts = [("" if named else f"{below(top, file)}: ") + finding["message"] for file, finding in of_rule]
+            yield from _shown(texts, document)
 
 
-def _shown(texts: Sequence[str], everything: bool) -> Iterator[str]:
+def _shown(texts: Sequence[str], document: Document) -> Iterator[str]:
     """The first few, or all."""
-    first = texts if everything else texts[:N_SHOWN]
-    yield from (f"    {text}\n" for text in first)
-    if len(texts) > len(first):
-        yield f"    … and {len(texts) - len(first)} more (--all)\n"
+    n = len(texts) if document.show_sites else N_SHOWN
+    yield from first_of([printable(text) for text in texts], n, "    ", "more (--all)")
 
 
 def _sum(findings: Sequence[FindingRow]) -> str:

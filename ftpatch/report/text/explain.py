@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ftpatch.arch import shape_named
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import Style, line, or_dash, style_of, wrapped
+from ftpatch.report.text.lines import layout_text, line, or_dash, title, wrapped
 
 if TYPE_CHECKING:
-    from ftpatch.document.explained import (
-        AbsentObject,
-        CodeBlock,
-        ExplainedRow,
-        SlotObject,
-        SplatRow,
-        SymbolRow,
-    )
+    from ftpatch.document import explained
     from ftpatch.document.types import ImageObject, SiteRow
 
 WIDEST = 44  # characters of an instruction, in the column of the listing
@@ -28,46 +20,42 @@ PHASES = {"init": "at boot or load", "on": "when it was to be traced", "off": "w
 
 def render(document: Document) -> Iterator[str]:
     """The text of one `explain`."""
-    style = style_of(document)
     for i, splat in enumerate(document.splats):
         yield "\n" if i else ""
-        yield from _splat(document.images[0] if document.images else None, splat, style)
+        yield from _splat(document.images[0] if document.images else None, splat, document)
     for image in document.images:
         if "absent" in image:
-            yield from _absent(image, image["absent"], style)
-        told = image.get("explained", ())
-        for i, (site, more) in enumerate(zip(image["sites"] if told else (), told, strict=True)):
+            yield from _absent(image, image["absent"], document)
+        for i, row in enumerate(image.get("explained", ())):
             yield "\n" if i else ""
-            yield from _site(image, site, more, style)
-        for symbol in image.get("others", ()):
-            yield f"not traceable: {_symbol(symbol)}\n"
+            yield from _site(image, image["sites"][i], row, document)
+        yield from (f"not traceable: {_symbol(symbol)}\n" for symbol in image.get("others", ()))
 
 
-def _site(image: ImageObject, site: SiteRow, told: ExplainedRow, style: Style) -> Iterator[str]:
+def _site(image: ImageObject, site: SiteRow, row: explained.ExplainedRow, document: Document) -> Iterator[str]:
     """One site of a file."""
-    file = told["symbols"][0]["file"] if told["symbols"] else None
-    name = printable(site["function"] or "(no name)") + (f"@{printable(file)}" if file else "")
-    yield f"{style[0]}{name}{style[1]}: {told['verdict']}\n"
+    file = row["symbols"][0]["file"] if row["symbols"] else None
+    name = (site["function"] or "(no name)") + (f"@{file}" if file else "")
+    yield f"{title(name, document)}: {row['verdict']}\n"
     yield line("file", f"{printable(image['file'])}, {image['arch']} {image['kind']}")
-    if told["source"]:
-        yield line("source", printable(told["source"]))
-    for one in told["symbols"]:
-        where = f" of {printable(one['file'])}" if one["file"] else ""
-        yield line("symbol", f"{printable(one['name'])}, {one['bind']}{where}, at {one['value']}, {one['size']} bytes")
+    if row["source"]:
+        yield line("source", printable(row["source"]))
+    for symbol in row["symbols"]:
+        whole = symbol["name"] + f", {symbol['bind']}" + (f" of {symbol['file']}" if symbol["file"] else "")
+        yield line("symbol", f"{printable(whole)}, at {symbol['value']}, {symbol['size']} bytes")
     if site["listed_as"]:
         yield line("listed as", printable(site["listed_as"]))
-    yield from _record(told["slot"], told["row"])
-    if told["place"]:
-        yield line("place", f"{printable(told['place'])}, file position {site['pos']}")
+    yield from _record(row["slot"], row["row"])
+    if row["place"]:
+        yield line("place", f"{printable(row['place'])}, file position {site['pos']}")
         yield line("addresses", f"entry {site['entry']}, site {site['site']}, call {site['branch']}")
-    shape = shape_named(image["arch"], image["layout"])
-    yield line("layout", f"{image['layout']}: {shape.text}" if shape else image["layout"])
-    for block in told["code"]:
+    yield line("layout", layout_text(image))
+    for block in row["code"]:
         yield from _listing(block)
-    yield from _patch(told)
+    yield from _patch(row)
 
 
-def _record(slot: SlotObject | None, row: int | None) -> Iterator[str]:
+def _record(slot: explained.SlotObject | None, row: int | None) -> Iterator[str]:
     if slot is None:
         yield line("record", "none names it")
         return
@@ -77,7 +65,7 @@ def _record(slot: SlotObject | None, row: int | None) -> Iterator[str]:
     yield line("", f"its value is {slot['carried']}{row_text}; the word there is {slot['word']}")
 
 
-def _listing(block: CodeBlock) -> Iterator[str]:
+def _listing(block: explained.CodeBlock) -> Iterator[str]:
     """Words as they are; behind an arrow as they would be."""
     if not block["words"]:
         return
@@ -91,43 +79,40 @@ def _listing(block: CodeBlock) -> Iterator[str]:
         yield (row + (f"   <- {word['at']}" if word["at"] else "")).rstrip() + "\n"
 
 
-def _patch(told: ExplainedRow) -> Iterator[str]:
-    patch, concurrency = told["patch"], told["concurrency"]
+def _patch(row: explained.ExplainedRow) -> Iterator[str]:
+    patch, concurrency = row["patch"], row["concurrency"]
     if patch is None or concurrency is None:
-        yield from wrapped("enable", f"refused: {told['refused']}")
+        yield from wrapped("enable", f"refused: {row['refused']}")
         return
     way = "" if patch["distance"] is None else f", {patch['distance']:+#x} bytes away"
     stub = f" through a stub at {patch['stub']}" if patch["stub"] else ""
-    yield line("enable", f"{patch['action']} {patch['target']}{stub}{way}" + (
-        f" ({patch['reason']})" if patch["reason"] else ""))  # fmt: skip
+    why = f" ({patch['reason']})" if patch["reason"] else ""
+    yield line("enable", f"{patch['action']} {patch['target']}{stub}{way}{why}")
     if patch["literal"]:
         yield line("ops", f"{patch['literal']} by {patch['ops_via']}")
     yield from wrapped("record", f"{patch['records']}: {patch['records_why']}")
     yield from wrapped("live", f"{concurrency['class']}: {concurrency['text']}")
-    for one in told["edits"]:
-        yield from wrapped("", f"{one['what']} {one['old']} -> {one['new']}: {one['class']}, {one['text']}")
+    for edit in row["edits"]:
+        yield from wrapped("", f"{edit['what']} {edit['old']} -> {edit['new']}: {edit['class']}, {edit['text']}")
 
 
-def _symbol(symbol: SymbolRow) -> str:
+def _symbol(symbol: explained.SymbolRow) -> str:
     file = f"@{symbol['file']}" if symbol["file"] else ""
     return f"{printable(symbol['name'] + file)} at {symbol['va']} in {printable(symbol['section'])}: {symbol['text']}"
 
 
-def _absent(image: ImageObject, absent: AbsentObject, style: Style) -> Iterator[str]:
+def _absent(image: ImageObject, absent: explained.AbsentObject, document: Document) -> Iterator[str]:
     """A name without a site."""
-    yield f"{style[0]}{printable(absent['function'])}{style[1]}: not traceable in {printable(image['file'])}\n"
+    yield f"{title(absent['function'], document)}: not traceable in {printable(image['file'])}\n"
     yield from wrapped("why", absent["text"])
-    yield from (line("symbol", _symbol(one)) for one in absent["symbols"])
-    for one in absent["renamed"]:
-        yield line("renamed", f"{printable(one['name'])}, {one['text']}")
-    inlined = absent["inlined"]
+    yield from (line("symbol", _symbol(symbol)) for symbol in absent["symbols"])
+    yield from (line("renamed", f"{printable(row['name'])}, {row['text']}") for row in absent["renamed"])
+    inlined, modules = absent["inlined"], absent["modules"]
     if inlined["units"]:
-        yield line(
-            "inlined", f"{inlined['copies']} copies, in {inlined['units']} source files that debug information lists"
-        )
+        files = f"{inlined['units']} source files that debug information lists"
+        yield line("inlined", f"{inlined['copies']} copies, in {files}")
     elif inlined["unreadable"] and not absent["symbols"]:
         yield line("inlined", f"unknown: {inlined['unreadable']}")
-    modules = absent["modules"]
     if modules is None:
         yield line("modules", "not searched (--modules DIR looks in a tree)")
     else:
@@ -136,14 +121,14 @@ def _absent(image: ImageObject, absent: AbsentObject, style: Style) -> Iterator[
         yield line("near", ", ".join(map(printable, absent["near"])))
 
 
-def _splat(image: ImageObject | None, splat: SplatRow, style: Style) -> Iterator[str]:
+def _splat(image: ImageObject | None, splat: explained.SplatRow, document: Document) -> Iterator[str]:
     """One message of a kernel."""
     name = f"{splat['function']}+{splat['offset']}" if splat["function"] else splat["ip"] or "an unnamed site"
     where = f" [{splat['module']}]" if splat["module"] else ""
     when = f", {PHASES[splat['phase']]}" if splat["phase"] else ""
-    yield f"{style[0]}{printable(name + where)}{style[1]}: ftrace {splat['what'] or 'complained'}{when}\n"
-    told = ", ".join(printable(text) for text in (splat["machine"], splat["release"]) if text)
-    yield line("kernel", told or "not told")
+    yield f"{title(name + where, document)}: ftrace {splat['what'] or 'complained'}{when}\n"
+    kernel = ", ".join(printable(text) for text in (splat["machine"], splat["release"]) if text)
+    yield line("kernel", kernel or "not told")
     at_call = splat["actual"] and f"{splat['actual']} at the call"
     for key, word in (("expected", splat["expected"]), ("found", splat["found"]), ("actual", at_call)):
         if word:
@@ -154,8 +139,7 @@ def _splat(image: ImageObject | None, splat: SplatRow, style: Style) -> Iterator
         words = " ".join(word[2:] for word in site["words"])
         yield line("site", f"row {or_dash(site['row'])}, {site['place']}, {site['status']}: {words}")
     if image is not None:
-        shape = shape_named(image["arch"], image["layout"])
-        yield line("layout", f"{image['layout']}: {shape.text}" if shape else image["layout"])
+        yield line("layout", layout_text(image))
     yield from wrapped("cause", splat["cause"] + (f" ({splat['rule']})" if splat["rule"] else ""))
     if splat["help"]:
         yield from wrapped("to do", splat["help"])

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ftpatch.arch import shape_named
 from ftpatch.errors import printable
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import ErrorRow, ImageObject
+    from ftpatch.document.types import ImageObject, TreeObject
     from ftpatch.report import Document
 
-WIDTH = 100
-Style = tuple[str, str]  # what is written in front of and behind a name
-BOLD, PLAIN = ("\x1b[1m", "\x1b[0m"), ("", "")
+WIDTH = 100  # characters of a text behind its key
+BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
 
-def style_of(document: Document) -> Style:
-    """How the names of files are set off: bold on a terminal."""
-    return BOLD if document.colored else PLAIN
+def title(name: str, document: Document) -> str:
+    """A name at the head of a paragraph: bold on a terminal."""
+    return f"{BOLD}{printable(name)}{PLAIN}" if document.colored else printable(name)
 
 
-def head(image: ImageObject, style: Style) -> Iterator[str]:
+def head(image: ImageObject, document: Document) -> str:
     """The first line of one file."""
-    yield f"{style[0]}{printable(image['file'])}{style[1]}: {image['arch']} {image['kind']}"
-    yield f", build-id {image['build_id']}\n" if image["build_id"] else "\n"
+    build = f", build-id {image['build_id']}" if image["build_id"] else ""
+    return f"{title(image['file'], document)}: {image['arch']} {image['kind']}{build}\n"
 
 
 def line(key: str, text: str) -> str:
@@ -39,8 +39,20 @@ def wrapped(key: str, text: str) -> Iterator[str]:
         yield line("" if i else key, part)
 
 
-def bad_file(error: ErrorRow) -> str:
-    return line("bad file", error["message"])
+def first_of(
+    texts: Sequence[str], n_shown: int, indent: str, more: str = "more", n: int | None = None
+) -> Iterator[str]:
+    """The first texts, a line each, and how many more there are. n: of all, where `texts` does not have them all."""
+    yield from (f"{indent}{text}\n" for text in texts[:n_shown])
+    rest = (len(texts) if n is None else n) - n_shown
+    if rest > 0:
+        yield f"{indent}… and {rest} {more}\n"
+
+
+def layout_text(image: ImageObject) -> str:
+    """The layout of the sites, in words where it is registered."""
+    shape = shape_named(image["arch"], image["layout"])
+    return f"{image['layout']}: {shape.text}" if shape else image["layout"]
 
 
 def number(n: int, what: str) -> str:
@@ -64,6 +76,15 @@ def below(top: str, file: str) -> str:
 def each_file(document: Document, body: Callable[[ImageObject], Iterator[str]]) -> Iterator[str]:
     """The files that were named one by one, each under its head."""
     for i, image in enumerate(document.alone()):
-        yield "\n" if i else ""
-        yield from head(image, style_of(document))
+        yield ("\n" if i else "") + head(image, document)
         yield from body(image)
+
+
+def files_and_trees(
+    document: Document, file: Callable[[ImageObject], Iterator[str]], tree: Callable[[TreeObject], Iterator[str]]
+) -> Iterator[str]:
+    """Files that were named one by one, then trees."""
+    yield from each_file(document, file)
+    for i, top in enumerate(document.trees):
+        yield "\n" if i or document.alone() else ""
+        yield from tree(top)

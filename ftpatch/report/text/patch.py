@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import each_file, line, or_dash
+from ftpatch.report.text.lines import each_file, first_of, line, or_dash
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject, SiteRow
@@ -25,37 +25,32 @@ def _patch(image: ImageObject, command: str) -> Iterator[str]:
     request, sites, done = image["request"], image["sites"], image["done"]
     patched = [site for site in sites if site["action"] != "keep"]
     kept = [site for site in sites if site["action"] == "keep"]
-    aim = f", calling {request['target']}" if request["target"] else ""
+    calling = f", calling {request['target']}" if request["target"] else ""
     left = f"; {done['left']} chosen ones left as they are" if kept else ""
-    yield line("sites", f"{done['patched']} {DONE[command]}{aim}{left}")
+    yield line("sites", f"{done['patched']} {DONE[command]}{calling}{left}")
     if patched and request["ops"]:
         yield line("ops", f"{request['ops']} by {request['ops_via']}")
     if patched:
         yield line("records", f"{request['records']}: {request['records_why']}")
-    yield from (_changed(site) for site in patched[:N_SHOWN])
-    if done["patched"] > N_SHOWN:
-        yield f"    … and {done['patched'] - N_SHOWN} more\n"
-    yield from (f"    {_site(site)}: left, {site['reason']}\n" for site in kept[:N_SHOWN])
-    if done["left"] > N_SHOWN:
-        yield f"    … and {done['left'] - N_SHOWN} more left\n"
-    what = (
-        f"{printable(image['output']['file'])} written and checked" if image["output"] else "nothing written (dry run)"
-    )
+    yield from first_of([_changed(site) for site in patched[:N_SHOWN]], N_SHOWN, "    ", n=done["patched"])
+    left_texts = [f"{_site(site)}: left, {site['reason']}" for site in kept[:N_SHOWN]]
+    yield from first_of(left_texts, N_SHOWN, "    ", "more left", done["left"])
+    output = image["output"]
+    what = f"{printable(output['file'])} written and checked" if output else "nothing written (dry run)"
     yield line("output", f"{what}; {done['edits']} edits, {done['bytes']} bytes")
     yield from (line("note", note) for note in image["notes"])
 
 
 def _site(site: SiteRow) -> str:
-    return (
-        f"{printable(site['function'] or 'unnamed')} (row {or_dash(site['row'])}, {site['section']}+{site['offset']})"
-    )
+    function = printable(site["function"] or "unnamed")
+    return f"{function} (row {or_dash(site['row'])}, {site['section']}+{site['offset']})"
 
 
 def _changed(site: SiteRow) -> str:
     new = " ".join(word[2:] for word in site["new_words"])
     if not new:
-        return f"    {_site(site)}: record {site['record_fate']}\n"
+        return f"{_site(site)}: record {site['record_fate']}"
     old = " ".join(word[2:] for word in site["words"][-len(site["new_words"]) :])
-    way = "" if site["distance"] is None else f", {site['distance']:+#x} bytes"
-    way = f", to {site['stub']}, by relocation" if site["stub"] and not way else way
-    return f"    {_site(site)}: {old} -> {new}{way}; record {site['record_fate']}\n"
+    way = f", to {site['stub']}, by relocation" if site["stub"] else ""
+    way = way if site["distance"] is None else f", {site['distance']:+#x} bytes"  # of a module a loader decides it
+    return f"{_site(site)}: {old} -> {new}{way}; record {site['record_fate']}"

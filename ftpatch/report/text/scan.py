@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ftpatch.arch import shape_named
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import each_file, head, line, mib, or_dash, style_of
+from ftpatch.report.text.lines import files_and_trees, head, line, mib, or_dash
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject, ReachObject, SiteRow, SummaryObject, TreeObject
@@ -31,23 +31,17 @@ def render(document: Document) -> Iterator[str]:
         if document.show_sites:
             yield from _sites(image["sites"])
 
-    yield from each_file(document, one_file)
-    for i, tree in enumerate(document.trees):
-        yield "\n" if i or document.alone() else ""
-        yield from _tree(tree, document)
+    yield from files_and_trees(document, one_file, lambda tree: _tree(tree, document))
 
 
 def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
     """Totals and table of one tree; with the sites, its modules one by one behind that."""
     from ftpatch.report.text.tree import text
 
-    style = style_of(document)
-    images, errors = document.of_tree(tree["tree"])
-    yield from text(tree, images, errors, style, document.selected)
-    for image in images if document.show_sites else ():
+    yield from text(tree, document)
+    for image in document.of_tree(tree["tree"])[0] if document.show_sites else ():
         if image["sites"]:
-            yield "\n"
-            yield from head(image, style)
+            yield "\n" + head(image, document)
             yield from _sites(image["sites"])
 
 

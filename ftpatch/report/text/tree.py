@@ -8,27 +8,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
-from ftpatch.report.text.lines import Style, below, line
+from ftpatch.report.text.lines import below, line, title
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ErrorRow, ImageObject, TreeObject
+    from ftpatch.report import Document
 
 N_NAMES = 12  # sections and the like that one line of text names
 
 
-def text(
-    tree: TreeObject, images: Sequence[ImageObject], errors: Sequence[ErrorRow], style: Style, chosen: bool
-) -> Iterator[str]:
-    """Totals and the table by module, bad files among the others; with `chosen`, of modules that have sites to show."""
+def text(tree: TreeObject, document: Document) -> Iterator[str]:
+    """Totals and the table by module, bad files among them; where sites were chosen, of modules that have some."""
+    images, errors = document.of_tree(tree["tree"])
     total = tree["totals"]
-    yield f"{style[0]}{printable(tree['tree'])}{style[1]}: {total['modules']} modules ({_counts(total['by_arch'])})\n"
+    yield f"{title(tree['tree'], document)}: {total['modules']} modules ({_counts(total['by_arch'])})\n"
     with_sites, without = total["with_sites"], total["without_sites"]
     yield line("sites", f"in {with_sites} modules, none in {without}; {total['bad']} bad files")
     yield line("records", f"{total['slots']} slots, {total['null']} null, {total['live']} live")
     counted = {"layouts": total["by_layout"], "sections": total["by_section"], "status": total["by_status"]}
     yield from (line(name, _counts(counts)) for name, counts in counted.items() if counts)
     usual = _usual(images)
-    shown = [image for image in images if image["sites"]] if chosen else images
+    shown = [image for image in images if image["sites"]] if document.selected else images
     rows = {image["file"]: _row(image, usual[image["arch"]]) for image in shown}
     rows |= {error["file"]: _bad(error) for error in errors}
     yield f"{'live':>6} {'null':>5}  {'layout':<12} module\n" if rows else ""
