@@ -126,7 +126,7 @@ def test_explain_tells_of_a_site_and_of_a_name_without_one() -> None:
     assert site["verdict"].startswith("traceable")
     assert site["patch"] is not None and site["patch"]["target"] == "ftrace_caller"
     absent = ftpatch.explain(FILE, "no_such_function")
-    assert absent.sites == [] and absent.absence is not None and absent.absence.text == "nothing of that name"
+    assert absent.sites == [] and absent.absence is not None and absent.absence["text"] == "nothing of that name"
 
 
 def test_explain_log_takes_a_message_apart() -> None:

@@ -13,12 +13,12 @@ from ftpatch.arrays import Mask
 from ftpatch.document.request import Request
 from ftpatch.errors import SelectionError
 from ftpatch.explanation.site import explain_sites
-from ftpatch.explanation.untraceable import Absence, Named, absence, named
+from ftpatch.explanation.untraceable import NOTHING, WITH_SITE, absence, symbols_named
 from ftpatch.sites.scan import Scan, scan_file
 from ftpatch.sites.select import select
 
 if TYPE_CHECKING:
-    from ftpatch.document.explained import ExplainedRow
+    from ftpatch.document.explained import AbsentObject, ExplainedRow, SymbolRow
     from ftpatch.explanation.diagnosis import Diagnosis
 
 N_SITES = 32  # that one run explains
@@ -32,8 +32,8 @@ class Explanation:
     func: str  # the selector
     chosen: Mask  # over the site table: the sites that are explained
     sites: list[ExplainedRow] = field(default_factory=list)  # one per chosen site
-    others: list[Named] = field(default_factory=list)  # symbols of the same name without a site
-    absence: Absence | None = None  # why nothing is chosen
+    others: list[SymbolRow] = field(default_factory=list)  # symbols of the same name without a site
+    absence: AbsentObject | None = None  # why nothing is chosen
     error: SelectionError | None = None  # what choosing said, where nothing knows the name
 
 
@@ -59,9 +59,9 @@ def explain_function(
     except SelectionError as error:
         if name is None:
             raise
-        why = absence(scan.image, scan.sites, name, _modules(name, modules) if modules else None)
+        absent = absence(scan.image, scan.sites, name, _modules(name, modules) if modules else None)
         nothing = np.zeros(len(scan.sites), dtype=bool)
-        return Explanation(scan, func, nothing, absence=why, error=None if why.known else error)
+        return Explanation(scan, func, nothing, absence=absent, error=error if absent["text"] == NOTHING else None)
     for text in selection.notes:
         watch.note(text.replace("are taken", "are explained"))
     index = np.flatnonzero(selection.mask)
@@ -69,7 +69,8 @@ def explain_function(
         watch.note(f"{len(index)} sites; the first {N_SITES} are explained")
         selection.mask[index[N_SITES:]] = False
     sites = explain_sites(scan, index[:N_SITES].tolist(), against)
-    others = [] if name is None else [one for one in named(scan.image, scan.sites, func) if not one.has_site]
+    symbols = [] if name is None else symbols_named(scan.image, scan.sites, func)
+    others = [symbol for symbol in symbols if symbol["state"] not in WITH_SITE]
     return Explanation(scan, func, selection.mask, sites, others)
 
 
@@ -79,10 +80,10 @@ def _name_of(func: str) -> str | None:
     return None if not name or any(char in func for char in "*?[/:+!") or func.startswith(("0x", "0X")) else name
 
 
-def _modules(name: str, top: str) -> tuple[str, ...]:
+def _modules(name: str, top: str) -> list[str]:
     """The modules of a tree that have a site of that name."""
-    found = trees.scan_tree(top, Request(func=(name,)))
-    return tuple(one.path for one in found if one.n_chosen)
+    results = trees.scan_tree(top, Request(func=(name,)))
+    return [result.path for result in results if result.n_chosen]
 
 
 def explain_log(text: str, path: str | None = None, layout: str | None = None) -> Diagnoses:

@@ -13,8 +13,6 @@ Source: Arm ARM (DDI 0487) B2.2.5, concurrent modification and execution of inst
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ftpatch.arch import Arch
 from ftpatch.arch.shape import Word
 
@@ -30,38 +28,16 @@ LIVE = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class EditClass:
-    """One edit: what it is, where, its bytes before and after as numbers, its class, and whether it could be live."""
-
-    what: str
-    va: int
-    old: int
-    new: int
-    kind: str
-
-    @property
-    def live(self) -> bool:
-        return LIVE[self.kind][0]
-
-    @property
-    def text(self) -> str:
-        return LIVE[self.kind][1]
+def of_word(arch: Arch, va: int, old: int, new: int) -> str:
+    """The class of one instruction word that changes."""
+    aligned = arch.unit > 1 and va % arch.unit == 0
+    single = aligned and all(any(_is(word, kind) for kind in arch.exchangeable) for word in (old, new))
+    return "single" if single else "boot-only"
 
 
-def of_word(arch: Arch, what: str, va: int, old: int, new: int) -> EditClass:
-    """The class of one instruction word."""
-    safe = (
-        arch.unit > 1
-        and va % arch.unit == 0
-        and all(any(_is(word, one) for one in arch.exchangeable) for word in (old, new))
-    )
-    return EditClass(what, va, old, new, "single" if safe else "boot-only")
-
-
-def of_literal(what: str, va: int, old: int, new: int) -> EditClass:
+def of_literal(va: int) -> str:
     """The class of eight bytes of data."""
-    return EditClass(what, va, old, new, "unsafe" if va % 8 else "literal")
+    return "unsafe" if va % 8 else "literal"
 
 
 def of_site(arch: Arch, va: int, words: int) -> str:

@@ -25,7 +25,7 @@ from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES, SiteTable
 
 if TYPE_CHECKING:
-    from ftpatch.document.explained import CodeBlock, EntrySymbol, ExplainedRow, SlotObject
+    from ftpatch.document.explained import CodeBlock, EditClassRow, EntrySymbol, ExplainedRow, SlotObject
 
 BEFORE, AFTER = 96, 8  # bytes that are shown in front of the call, at most, and behind it
 BINDS, CARRIED = {0: "local", 1: "global", 2: "weak"}, {
@@ -55,67 +55,59 @@ def explain_sites(scan: Scan, index: Sequence[int], against: Sequence[str] = ())
     placed = [site for site in index if sites.sec[site] >= 0]
     # all at once: debug information is slow to open
     lines = dict(zip(placed, source_lines(scan.image, [int(sites.entry_va[site]) for site in placed]), strict=True))
-    beside = _beside(scan, against)
+    beside: Against | FtpatchError
+    try:
+        beside = read_against(scan, against)
+    except FtpatchError as error:  # why the files cannot be read is then why enable refuses
+        beside = error
     return [_explain(scan, site, beside, lines.get(site)) for site in index]
 
 
-def _beside(scan: Scan, against: Sequence[str]) -> Against | FtpatchError:
-    """The files that a module will meet; or why they cannot be, which is then why enable refuses."""
-    try:
-        return read_against(scan, against)
-    except FtpatchError as error:
-        return error
-
-
 def _explain(scan: Scan, index: int, against: Against | FtpatchError, source: str | None) -> ExplainedRow:
-    """Everything about one site. source: the line of its function."""
+    """Everything about one site. against: the files that a module will meet; source: the line of its function."""
     image, sites = scan.image, scan.sites
     plan = _plan(scan, index, against)
-    refused = isinstance(plan, FtpatchError)
-    what: ExplainedRow = {
-        "row": int(sites.row[index]) if sites.row[index] >= 0 else None,
+    placed = bool(sites.sec[index] >= 0)
+    row, pos = int(sites.row[index]), int(sites.pos[index])
+    explained: ExplainedRow = {
+        "row": row if row >= 0 else None,
         "function": sites.name(index),
-        "symbols": symbols_at(image, sites, index),
+        "symbols": _symbols_at(image, sites, index),
         "source": source,
-        "slot": _slot(image, scan.records, int(sites.row[index])),
+        "slot": _slot(image, scan.records, row) if row >= 0 else None,
         "code": [_site_code(scan, index, plan)],
         "patch": None,
-        "refused": str(plan) if refused else None,
+        "refused": str(plan) if isinstance(plan, FtpatchError) else None,
         "edits": [],
         "concurrency": None,
-        "verdict": verdict(scan, index),
-        "place": sites.place_text(index) if sites.sec[index] >= 0 else None,
-        "pos": int(sites.pos[index]) if sites.sec[index] >= 0 and sites.pos[index] >= 0 else None,
+        "verdict": _verdict(scan, index),
+        "place": sites.place_text(index) if placed else None,
+        "pos": pos if placed and pos >= 0 else None,
         "status": STATUSES[sites.status[index]],
     }
     if not isinstance(plan, FtpatchError):
-        _add_patch(what, scan, index, plan)
-    return what
+        _add_patch(explained, scan, index, plan)
+    return explained
 
 
-def _add_patch(what: ExplainedRow, scan: Scan, index: int, plan: Plan) -> None:
+def _add_patch(explained: ExplainedRow, scan: Scan, index: int, plan: Plan) -> None:
     """What enable would do with the site, and whether it could do that on a running kernel."""
-    sites = scan.sites
-    what["code"] += _stub_code(scan, plan)
-    classes = classify(scan, index, plan)
-    whole = live_patching.of_site(scan.arch, int(sites.body_va[index]), plan.new_words.shape[1])
-    kind = whole or classes[-1].kind
+    explained["code"] += _stub_code(scan, plan)
+    explained["edits"] = edits = _edit_rows(scan, index, plan)
+    whole = live_patching.of_site(scan.arch, int(scan.sites.body_va[index]), plan.new_words.shape[1])
+    kind = whole or edits[-1]["class"]
     live, text = live_patching.LIVE[kind]
+    explained["concurrency"] = {"class": kind, "live": live, "text": text}
     summary, distance = plan.summary, plan.distance
-    what["patch"] = {
+    explained["patch"] = {
         "action": plan.action(0), "target": summary.target,
         "distance": None if distance is None else int(distance[0]), "stub": plan.stub[0] or None,
         "reason": plan.stub_why[0] or None, "literal": summary.literal, "ops_via": summary.ops_via,
         "records": summary.records, "records_why": summary.records_why,
     }  # fmt: skip
-    what["edits"] = [
-        {"what": one.what, "va": _hex(one.va), "old": f"0x{one.old:x}", "new": f"0x{one.new:x}", "class": one.kind,
-         "live": one.live, "text": one.text} for one in classes
-    ]  # fmt: skip
-    what["concurrency"] = {"class": kind, "live": live, "text": text}
 
 
-def verdict(scan: Scan, index: int) -> str:
+def _verdict(scan: Scan, index: int) -> str:
     """One sentence on whether the function can be traced."""
     sites = scan.sites
     status = STATUSES[sites.status[index]]
@@ -128,7 +120,7 @@ def verdict(scan: Scan, index: int) -> str:
     return text
 
 
-def symbols_at(image: Image, sites: SiteTable, index: int) -> list[EntrySymbol]:
+def _symbols_at(image: Image, sites: SiteTable, index: int) -> list[EntrySymbol]:
     """The symbols at the function's entry, the one that kallsyms prefers first."""
     symbols, functions = image.symbols, image.functions
     entry_symbols: list[EntrySymbol] = []
@@ -144,14 +136,11 @@ def symbols_at(image: Image, sites: SiteTable, index: int) -> list[EntrySymbol]:
     return entry_symbols
 
 
-def _slot(image: Image, records: RecordTable, row: int) -> SlotObject | None:
+def _slot(image: Image, records: RecordTable, row: int) -> SlotObject:
     """Where the record's value lives."""
-    if row < 0:
-        return None
-    carrier = "section" if records.in_sections else "rela" if records.rela[row] >= 0 else "relr"
-    carrier = "word" if carrier == "relr" and not records.relr[row] else carrier
     relocation = int(records.rela[row])
-    known = carrier == "rela"
+    in_rela = not records.in_sections and relocation >= 0
+    carrier = "section" if records.in_sections else "rela" if in_rela else "relr" if records.relr[row] else "word"
     return {
         "pos": int(records.slot[row]),
         "va": _hex(records.start + 8 * row) if records.start else None,
@@ -159,8 +148,8 @@ def _slot(image: Image, records: RecordTable, row: int) -> SlotObject | None:
         "value": _hex(int(records.value[row])),
         "carrier": carrier,
         "carried": CARRIED[carrier],
-        "relocation": relocation if known else None,
-        "relocation_pos": int(image.rela[1][relocation]) if known else None,
+        "relocation": relocation if in_rela else None,
+        "relocation_pos": int(image.rela[1][relocation]) if in_rela else None,
     }
 
 
@@ -215,24 +204,32 @@ def _stub_code(scan: Scan, plan: Plan) -> list[CodeBlock]:
     return stubs
 
 
-def classify(scan: Scan, index: int, plan: Plan) -> list[live_patching.EditClass]:
-    """The class of every edit of code and of its pointer, in the order in which a running kernel would make them."""
+def _edit_rows(scan: Scan, index: int, plan: Plan) -> list[EditClassRow]:
+    """Every edit of code and of its pointer, in the order in which a running kernel would make them."""
     sites, arch = scan.sites, scan.arch
     base = 0 if scan.image.linked else int(scan.image.base[int(sites.sec[index])])
-    classes = []
+    rows = []
     for group in plan.edits.groups:
         if group.kind == "literal" and len(group.pos):
             old, new = (int.from_bytes(side[0].tobytes(), "little") for side in (group.old, group.new))
-            va = (
-                int(plan.calls.slot[0])
-                or int(sites.va[index]) + (sites.shape.literal or 0 if sites.shape else 0) - base
-            )
-            classes.append(live_patching.of_literal("ops pointer", va, old, new))
-    old_words, va = sites.body()[index].tolist(), int(sites.body_va[index]) - base
-    for i, (old, new) in enumerate(zip(old_words, plan.new_words[0].tolist(), strict=True)):
-        what = "call" if i == len(old_words) - 1 else "word in front of the call"
-        classes.append(live_patching.of_word(arch, what, va + 4 * i, old, new))
-    return classes
+            in_code = int(sites.va[index]) + (sites.shape.literal or 0 if sites.shape else 0) - base
+            va = int(plan.calls.slot[0]) or in_code
+            rows.append(_edit_row("ops pointer", va, old, new, live_patching.of_literal(va)))
+    words = zip(sites.body()[index].tolist(), plan.new_words[0].tolist(), strict=True)
+    last = plan.new_words.shape[1] - 1
+    for i, (old, new) in enumerate(words):
+        va = int(sites.body_va[index]) - base + 4 * i
+        what = "call" if i == last else "word in front of the call"
+        rows.append(_edit_row(what, va, old, new, live_patching.of_word(arch, va, old, new)))
+    return rows
+
+
+def _edit_row(what: str, va: int, old: int, new: int, kind: str) -> EditClassRow:
+    live, text = live_patching.LIVE[kind]
+    return {
+        "what": what, "va": _hex(va), "old": f"0x{old:x}", "new": f"0x{new:x}", "class": kind, "live": live,
+        "text": text,
+    }  # fmt: skip
 
 
 def _hex(value: int) -> str:

@@ -8,8 +8,9 @@ without a function, what the compiler may have made of it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +21,12 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.sites.table import OUTSIDE, READY, SiteTable
 
+if TYPE_CHECKING:
+    from ftpatch.document.explained import AbsentObject, RenamedRow, SymbolRow
+
+NOTHING = "nothing of that name"
 STATES = ("traceable", "broken", "enabled", "unlisted", "siteless")
+WITH_SITE = ("traceable", "broken", "enabled")  # those that the site table has
 TRACEABLE, BROKEN, ENABLED, UNLISTED, SITELESS = range(5)
 TEXTS = {
     "traceable": "a live record names its site, which is as the kernel expects it",
@@ -45,30 +51,12 @@ CLONES = {
 N_NEAR, N_TRIED = 5, 60
 
 
-@dataclass(frozen=True)
-class Named:
-    """One symbol of a wanted name."""
-
-    name: str
-    file: str | None  # source file of a local symbol
-    section: str
-    va: int  # the symbol's value: in a module, the offset in its section
-    state: str  # of STATES; "" for what is no function
-    text: str  # why it is in that state
-
-    @property
-    def has_site(self) -> bool:
-        """Whether the site table has it."""
-        return self.state in ("traceable", "broken", "enabled")
-
-
 def states(image: Image, table: SiteTable) -> tuple[U8, I64]:
     """Per function of `image.functions`: its state, and its site in the table or −1."""
     n = len(image.functions.va)
     state, site = np.full(n, SITELESS, dtype=np.uint8), np.full(n, -1, dtype=np.int64)
     if table.shape is not None and n:
-        found = _site_words(image, table.shape)
-        state[found == MATCH_OLD] = UNLISTED
+        state[_site_words(image, table.shape) == MATCH_OLD] = UNLISTED
     named = np.flatnonzero(table.func < table.func_end)
     listed = (table.row >= 0) & (table.status != OUTSIDE)
     value = np.where(listed, np.where(table.status == READY, TRACEABLE, BROKEN), ENABLED).astype(np.uint8)
@@ -87,12 +75,12 @@ def _site_words(image: Image, shape: Shape) -> U8:
     if shape.anywhere:
         return np.zeros(len(sec), dtype=np.uint8)
     off = off - shape.entry
-    found = shape.match(image.window(sec, off))
+    match = shape.match(image.window(sec, off))
     if shape.skip_at < 0 and shape.skips:
         moved = image.window(sec, off + shape.unit * shape.skip_words)
-        found = np.where((found == 0) & shape.skipped(moved), shape.match(moved), found)
-    found[sec < 0] = 0
-    return np.asarray(found, dtype=np.uint8)
+        match = np.where((match == 0) & shape.skipped(moved), shape.match(moved), match)
+    match[sec < 0] = 0
+    return np.asarray(match, dtype=np.uint8)
 
 
 def text_of(state: str, section: str) -> str:
@@ -101,29 +89,28 @@ def text_of(state: str, section: str) -> str:
     return f"in {section}: {hint}" if state == "siteless" and hint else TEXTS[state]
 
 
-def named(image: Image, table: SiteTable, name: str) -> list[Named]:
+def symbols_named(image: Image, table: SiteTable, name: str) -> list[SymbolRow]:
     """Every defined symbol of that name, and why it is traceable or not."""
-    symbols, functions = image.symbols, image.functions
+    symbols = image.symbols
     state, _ = states(image, table)
-    at = {int(row): i for i, row in enumerate(functions.row.tolist())} if len(symbols.rows_named(name)) else {}
-    found = []
+    rows: list[SymbolRow] = []
     for row in symbols.rows_named(name).tolist():
-        sec = int(symbols.shndx[row])
-        kind = int(symbols.type[row])
+        sec, kind = int(symbols.shndx[row]), int(symbols.type[row])
         if kind in (t.STT_SECTION, t.STT_FILE) or sec == t.SHN_UNDEF:
             continue
         section = image.names[sec] if sec > 0 else "no section"
-        told = STATES[state[at[row]]] if row in at else ""
-        text = text_of(told, section) if told else _no_function(kind, section)
-        found.append(Named(name, symbols.file_of(row), section, int(symbols.rows["st_value"][row]), told, text))
-    return found
+        at = np.flatnonzero(image.functions.row == row)
+        known = STATES[state[at[0]]] if len(at) else ""
+        text = text_of(known, section) if known else _no_function(kind, section)
+        va = f"0x{int(symbols.rows['st_value'][row]):016x}"
+        rows.append({"name": name, "file": symbols.file_of(row), "section": section, "va": va, "state": known,
+                     "text": text})  # fmt: skip
+    return rows
 
 
 def _no_function(kind: int, section: str) -> str:
-    what = {0: "a label without type, as assembly makes them", t.STT_OBJECT: "data"}.get(
-        kind, f"a symbol of type {kind}"
-    )
-    return f"no function symbol but {what}, in {section}"
+    kinds = {0: "a label without type, as assembly makes them", t.STT_OBJECT: "data"}
+    return f"no function symbol but {kinds.get(kind, f'a symbol of type {kind}')}, in {section}"
 
 
 def imported(image: Image, name: str) -> bool:
@@ -132,20 +119,17 @@ def imported(image: Image, name: str) -> bool:
     return bool((image.symbols.shndx[rows] == t.SHN_UNDEF).any()) and name != ""
 
 
-def clones(image: Image, name: str) -> list[tuple[str, str]]:
-    """What the compiler made of a function: (symbol, what that is), in the order of the names."""
-    wanted, strtab, found = f"\0{name}.".encode(), image.symbols.strtab, set()
-    at = strtab.find(wanted)
+def clones(image: Image, name: str) -> list[RenamedRow]:
+    """What the compiler made of a function: symbols and what they are, in the order of the names."""
+    start, strtab, names = f"\0{name}.".encode(), image.symbols.strtab, set()
+    at = strtab.find(start)
     while at >= 0:
         end = strtab.find(b"\0", at + 1)
-        found.add(strtab[at + 1 : end if end >= 0 else None].decode("utf-8", "backslashreplace"))
-        at = strtab.find(wanted, at + 1)
-    named = []
-    for one in sorted(found):
-        kind = one.removeprefix(f"{name}.").partition(".")[0]
-        if kind in CLONES and len(image.symbols.rows_named(one)):
-            named.append((one, CLONES[kind]))
-    return named
+        names.add(strtab[at + 1 : end if end >= 0 else None].decode("utf-8", "backslashreplace"))
+        at = strtab.find(start, at + 1)
+    kinds = [(clone, clone.removeprefix(f"{name}.").partition(".")[0]) for clone in sorted(names)]
+    return [{"name": clone, "text": CLONES[kind]} for clone, kind in kinds
+            if kind in CLONES and len(image.symbols.rows_named(clone))]  # fmt: skip
 
 
 def base_name(name: str) -> str:
@@ -155,64 +139,57 @@ def base_name(name: str) -> str:
 
 def near(image: Image, name: str) -> list[str]:
     """Functions whose names are most like this one, best first."""
-    wanted = _pieces(name)
-    symbols, functions = image.symbols, image.functions
-    ranked: list[tuple[float, str]] = []
-    for row in functions.row.tolist():  # every name once: a fifth of a second for a kernel
-        other = symbols.name(row)
+    wanted, ranked = _pieces(name), set()
+    for other in map(image.symbols.name, image.functions.row.tolist()):  # a fifth of a second for a kernel
         shared = len(wanted & _pieces(other))
         if shared * 2 >= len(wanted):
-            ranked.append((shared - 0.3 * abs(len(other) - len(name)), other))
-    best = [other for _, other in sorted(set(ranked), key=lambda one: (-one[0], one[1]))[:N_TRIED]]
-    scored = [(SequenceMatcher(None, name, other).ratio(), other) for other in best]
-    return [other for score, other in sorted(scored, key=lambda one: (-one[0], one[1])) if score > 0.6][:N_NEAR]
+            ranked.add((0.3 * abs(len(other) - len(name)) - shared, other))
+    scored = [(-SequenceMatcher(None, name, other).ratio(), other) for _, other in sorted(ranked)[:N_TRIED]]
+    return [other for score, other in sorted(scored) if score < -0.6][:N_NEAR]
 
 
 def _pieces(name: str) -> set[str]:
     return {name[i : i + 3] for i in range(max(1, len(name) - 2))}
 
 
-@dataclass(frozen=True)
-class Absence:
-    """Why there is no site for a name: what else the file knows of it."""
-
-    name: str
-    symbols: tuple[Named, ...]  # of that very name
-    clones: tuple[tuple[str, str], ...]  # what the compiler made of it: symbol, and what that is
-    imported: bool  # used here, defined elsewhere
-    debug: debug_names.DebugMention
-    near: tuple[str, ...]  # names that are much like it
-    modules: tuple[str, ...] | None = None  # those of a tree that have it; None: no tree was searched
-
-    @property
-    def known(self) -> bool:
-        """Whether anything knows the name."""
-        return bool(self.symbols or self.clones or self.imported or self.debug.mentioned or self.modules)
-
-    @property
-    def text(self) -> str:
-        """The likeliest answer, in one sentence."""
-        copies = sum(one.copies for one in self.debug.functions)
-        if self.symbols:
-            return self.symbols[0].text
-        if self.clones:
-            return f"the compiler renamed it to {self.clones[0][0]}: {self.clones[0][1]}"
-        if self.modules:
-            return f"it is in {self.modules[0]}" + (f" and {len(self.modules) - 1} more" if self.modules[1:] else "")
-        if self.imported:
-            return "it is used here and defined elsewhere: in the kernel or in another module"
-        if any(one.inlined for one in self.debug.functions):
-            return f"inlined everywhere, {copies} times: no code of its own is left to trace"
-        if self.debug.functions:
-            return "no function symbol: debug information knows it as declared, so it was removed or is elsewhere"
-        if self.debug.mentioned:
-            return "no function symbol: debug information knows the name, but not as a function with code"
-        return "nothing of that name"
-
-
-def absence(image: Image, table: SiteTable, name: str, modules: tuple[str, ...] | None = None) -> Absence:
-    """What a file knows of a name that no site bears."""
-    symbols, made = tuple(named(image, table, name)), tuple(clones(image, name))
+def absence(image: Image, table: SiteTable, name: str, modules: Sequence[str] | None = None) -> AbsentObject:
+    """What a file knows of a name that no site bears. modules: of a tree, that have it; None: none was searched."""
+    symbols, renamed = symbols_named(image, table, name), clones(image, name)
     debug = debug_names.DebugMention("", False, ()) if symbols else debug_names.find(image, name)
-    lost = not (symbols or made or debug.functions or modules)
-    return Absence(name, symbols, made, imported(image, name), debug, tuple(near(image, name)) if lost else (), modules)
+    inlined = [function for function in debug.functions if function.inlined]
+    absent: AbsentObject = {
+        "function": name,
+        "text": "",
+        "symbols": symbols,
+        "renamed": renamed,
+        "inlined": {
+            "units": len(inlined), "copies": sum(function.copies for function in inlined),
+            "unreadable": debug.unreadable or None,
+        },
+        "imported": imported(image, name),
+        "modules": None if modules is None else list(modules),
+        "near": [] if symbols or renamed or debug.functions or modules else near(image, name),
+    }  # fmt: skip
+    absent["text"] = _likeliest(absent, debug)
+    return absent
+
+
+def _likeliest(absent: AbsentObject, debug: debug_names.DebugMention) -> str:
+    """The likeliest answer, in one sentence."""
+    if absent["symbols"]:
+        return absent["symbols"][0]["text"]
+    if absent["renamed"]:
+        return f"the compiler renamed it to {absent['renamed'][0]['name']}: {absent['renamed'][0]['text']}"
+    if absent["modules"]:
+        first, *others = absent["modules"]
+        return f"it is in {first}" + (f" and {len(others)} more" if others else "")
+    if absent["imported"]:
+        return "it is used here and defined elsewhere: in the kernel or in another module"
+    if absent["inlined"]["units"]:
+        copies = sum(function.copies for function in debug.functions)
+        return f"inlined everywhere, {copies} times: no code of its own is left to trace"
+    if debug.functions:
+        return "no function symbol: debug information knows it as declared, so it was removed or is elsewhere"
+    if debug.mentioned:
+        return "no function symbol: debug information knows the name, but not as a function with code"
+    return NOTHING

@@ -10,53 +10,25 @@ import numpy as np
 from ftpatch.document.rows import image_object
 from ftpatch.explanation.diagnosis import Diagnosis
 from ftpatch.explanation.function import Diagnoses, Explanation
-from ftpatch.explanation.untraceable import Absence, Named
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES
 
 if TYPE_CHECKING:
-    from ftpatch.document.explained import AbsentObject, SplatRow, SplatSite, SymbolRow
+    from ftpatch.document.explained import SplatRow, SplatSite
     from ftpatch.document.types import ImageObject
 
 
 def explanation_object(told: Explanation, hashed: bool) -> ImageObject:
     """The chosen sites, and beside each its explanation; or why there is no site of that name."""
     image = image_object(told.scan, told.chosen, told.scan.image.sha256 if hashed else None)
+    image["asked"] = told.func
     if told.absence is not None:
-        image["asked"], image["absent"] = told.absence.name, _absent(told.absence)
+        image["asked"], image["absent"] = told.absence["function"], told.absence
         return image
-    for site, more in zip(image["sites"], told.sites, strict=True):
-        concurrency = more["concurrency"]
-        site["concurrency"] = concurrency and concurrency["class"]
-    image["asked"], image["explained"], image["others"] = told.func, told.sites, _symbols(told.others)
+    for site, explained in zip(image["sites"], told.sites, strict=True):
+        site["concurrency"] = explained["concurrency"] and explained["concurrency"]["class"]
+    image["explained"], image["others"] = told.sites, told.others
     return image
-
-
-def _absent(absence: Absence) -> AbsentObject:
-    inlined = [function for function in absence.debug.functions if function.inlined]
-    return {
-        "function": absence.name,
-        "text": absence.text,
-        "symbols": _symbols(absence.symbols),
-        "renamed": [{"name": name, "text": text} for name, text in absence.clones],
-        "inlined": {
-            "units": len(inlined), "copies": sum(function.copies for function in inlined),
-            "unreadable": absence.debug.unreadable or None,
-        },
-        "imported": absence.imported,
-        "modules": None if absence.modules is None else list(absence.modules),
-        "near": list(absence.near),
-    }  # fmt: skip
-
-
-def _symbols(named: Sequence[Named]) -> list[SymbolRow]:
-    return [
-        {
-            "name": symbol.name, "file": symbol.file, "section": symbol.section, "va": f"0x{symbol.va:016x}",
-            "state": symbol.state, "text": symbol.text,
-        }
-        for symbol in named
-    ]  # fmt: skip
 
 
 def splat_image(scan: Scan, told: Sequence[Diagnosis], hashed: bool) -> ImageObject:
