@@ -27,15 +27,10 @@ def clean(value: object) -> str:
     return printable(str(value))
 
 
-def findings_of(image: ImageObject) -> list[FindingRow]:
-    """The findings of one image; none where the command looks for none."""
-    return image.get("findings") or []
-
-
 def every_finding(document: Document) -> Iterator[tuple[ImageObject, FindingRow]]:
-    """(image, finding) of the whole document."""
+    """(image, finding) of the whole document; a command that looks for none has none."""
     for image in document.images:
-        for finding in findings_of(image):
+        for finding in image.get("findings", ()):
             yield image, finding
 
 
@@ -59,24 +54,24 @@ def rules_of(document: Document) -> list[Rule]:
 
 def by_rule(image: ImageObject) -> dict[str, list[FindingRow]]:
     """The findings of one image by the name of their rule."""
-    found: dict[str, list[FindingRow]] = {}
-    for finding in findings_of(image):
-        found.setdefault(finding["rule"], []).append(finding)
-    return found
+    groups: dict[str, list[FindingRow]] = {}
+    for finding in image.get("findings", ()):
+        groups.setdefault(finding["rule"], []).append(finding)
+    return groups
 
 
-def fails(document: Document, finding: FindingRow) -> bool:
-    """Whether a finding is severe enough to fail the check."""
-    return SEVERITIES.index(severity_of(finding)) >= SEVERITIES.index(document.fail_on)
+def failing(document: Document, findings: Iterable[FindingRow]) -> list[FindingRow]:
+    """Those findings that are severe enough to fail the check."""
+    least = SEVERITIES.index(document.fail_on)
+    return [finding for finding in findings if SEVERITIES.index(severity_of(finding)) >= least]
 
 
 def exit_code(document: Document) -> int:
     """What the process ends with: the greatest code of all files, if the command does not say another."""
     if document.exit_code is not None:
         return document.exit_code
-    codes = [error["code"] for error in document.errors]
-    failed = any(fails(document, finding) for _, finding in every_finding(document))
-    return max([0, FOUND if failed else 0, *codes])
+    failed = failing(document, (finding for _, finding in every_finding(document)))
+    return max([FOUND if failed else 0, *(error["code"] for error in document.errors)])
 
 
 def severities_text(findings: Iterable[FindingRow]) -> str:

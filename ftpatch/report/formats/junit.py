@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ftpatch.report import Document
-from ftpatch.report.results import by_rule, clean, fails, rules_of, sentence, severity_of
+from ftpatch.report.results import by_rule, clean, failing, rules_of, sentence, severity_of
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ErrorRow, FindingRow, ImageObject
@@ -24,7 +24,7 @@ PROPERTIES = ("sha256", "build_id", "arch", "kind", "layout")
 
 def render(document: Document) -> Iterator[str]:
     """The whole document."""
-    rules = rules_of(document) if document.kind.checks else []
+    rules = rules_of(document)
     yield '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n'
     for i, image in enumerate(document.images):
         yield from _suite(document, rules, image, i)
@@ -35,32 +35,25 @@ def render(document: Document) -> Iterator[str]:
 
 def _suite(document: Document, rules: list[Rule], image: ImageObject, number: int) -> Iterator[str]:
     """One file: the rules that its command went by, passed or failed."""
-    found = by_rule(image)
-    failed = [rule.id for rule in rules if any(fails(document, finding) for finding in found.get(rule.id, []))]
-    yield _head(image["file"], number, len(rules), len(failed), 0)
-    yield "  <properties>\n"
-    for key, value in image.items():
-        if key in PROPERTIES and value:
-            yield f'   <property name="{key}" value="{_text(value)}"/>\n'
-    yield "  </properties>\n"
-    rest = []
+    file, findings = image["file"], by_rule(image)
+    worst = {rule.id: failing(document, findings.get(rule.id, [])) for rule in rules}
+    yield _head(file, number, len(rules), sum(1 for failed in worst.values() if failed), 0)
+    properties = {key: value for key, value in image.items() if key in PROPERTIES and value}
+    lines = [f'   <property name="{key}" value="{_text(value)}"/>\n' for key, value in properties.items()]
+    yield f"  <properties>\n{''.join(lines)}  </properties>\n"
+    passed = ""
     for rule in rules:
-        findings = found.get(rule.id, [])
-        yield _case(image["file"], rule.id)
-        if rule.id in failed:
-            worst = [finding for finding in findings if fails(document, finding)]
-            yield f'>\n   <failure type="{severity_of(worst[0])}" message="{_text(_few(worst))}">'
-            yield "".join(f"{_text(_line(finding))}\n" for finding in findings)
+        failed, texts = worst[rule.id], [_text(_line(finding)) for finding in findings.get(rule.id, [])]
+        if failed:
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            message = _text(sentence(failed[0]) + more)
+            yield f'{_case(file, rule.id)}>\n   <failure type="{severity_of(failed[0])}" message="{message}">'
+            yield "".join(f"{text}\n" for text in texts)
             yield f"{_text(rule.help)}</failure>\n  </testcase>\n"
         else:
-            yield "/>\n"
-            rest += findings
-    yield (
-        "  <system-out>"
-        + "".join(f"{_text(finding['rule'])}: {_text(_line(finding))}\n" for finding in rest)
-        + "</system-out>\n"
-    )
-    yield "  <system-err></system-err>\n </testsuite>\n"
+            yield f"{_case(file, rule.id)}/>\n"
+            passed += "".join(f"{_text(rule.id)}: {text}\n" for text in texts)
+    yield f"  <system-out>{passed}</system-out>\n  <system-err></system-err>\n </testsuite>\n"
 
 
 def _unreadable(error: ErrorRow, number: int) -> Iterator[str]:
@@ -79,11 +72,6 @@ def _head(file: str, number: int, tests: int, failures: int, errors: int) -> str
 
 def _case(file: str, rule: str) -> str:
     return f'  <testcase name="{_text(rule)}" classname="{_text(file)}" time="0"'
-
-
-def _few(findings: list[FindingRow]) -> str:
-    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-    return sentence(findings[0]) + more
 
 
 def _line(finding: FindingRow) -> str:

@@ -15,48 +15,48 @@ from ftpatch.report.results import (
     N_SHOWN,
     by_rule,
     clean,
-    fails,
+    failing,
+    n_sites,
     no_findings,
     rules_of,
     sentence,
     severity_of,
 )
+from ftpatch.report.text.lines import first_of
 
 if TYPE_CHECKING:
     from ftpatch.document.types import FindingRow
-    from ftpatch.rules import Rule
 
 
 def render(document: Document) -> Iterator[str]:
     """The whole document."""
-    rules = rules_of(document) if document.kind.checks else []
+    rules = rules_of(document)
     yield f"KTAP version 1\n1..{len(document.images) + len(document.errors)}\n"
     for number, image in enumerate(document.images, 1):
         if not document.kind.checks:
             yield f"ok {number} {_text(image['file'])} # SKIP {_text(no_findings(document.command))}\n"
             continue
-        failed = False
         if rules:
             yield f"  KTAP version 1\n  1..{len(rules)}\n"
-        found = by_rule(image)
+        findings = by_rule(image)
+        failed = {name for name, of_rule in findings.items() if failing(document, of_rule)}
         for subtest, rule in enumerate(rules, 1):
-            findings = found.get(rule.id, [])
-            bad = any(fails(document, finding) for finding in findings)
-            yield from _subtest(rule, findings, subtest, bad)
-            failed |= bad
-        yield f"{'not ok' if failed else 'ok'} {number} {_text(image['file'])}\n"
+            yield from _diagnosis(findings.get(rule.id, []))
+            n = n_sites(findings.get(rule.id, []))
+            yield f"  {_result(rule.id in failed)} {subtest} {_text(rule.id)}" + (f" # found {n}\n" if n else "\n")
+        yield f"{_result(bool(failed))} {number} {_text(image['file'])}\n"
     for number, error in enumerate(document.errors, len(document.images) + 1):
         yield f"not ok {number} {_text(error['file'])} # ERROR {_text(error['message'])}\n"
 
 
-def _subtest(rule: Rule, findings: list[FindingRow], number: int, failed: bool) -> Iterator[str]:
-    """Diagnostic lines, then the result."""
-    for finding in findings[:N_SHOWN]:
-        yield f"  # {severity_of(finding)}: {_text(sentence(finding))}\n"
-    if len(findings) > N_SHOWN:
-        yield f"  # and {len(findings) - N_SHOWN} more\n"
-    n = sum(finding["count"] for finding in findings)
-    yield f"  {'not ok' if failed else 'ok'} {number} {_text(rule.id)}" + (f" # found {n}\n" if n else "\n")
+def _diagnosis(findings: list[FindingRow]) -> Iterator[str]:
+    """The diagnostic lines of a subtest, which stand in front of its result."""
+    texts = [f"{severity_of(finding)}: {_text(sentence(finding))}" for finding in findings[:N_SHOWN]]
+    yield from first_of(texts, N_SHOWN, "  # ", n=len(findings))
+
+
+def _result(failed: bool) -> str:
+    return "not ok" if failed else "ok"
 
 
 def _text(value: object) -> str:

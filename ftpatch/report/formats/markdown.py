@@ -12,18 +12,10 @@ from typing import TYPE_CHECKING
 
 from ftpatch.finding import SEVERITIES
 from ftpatch.report import Document
-from ftpatch.report.results import (
-    clean,
-    every_finding,
-    no_findings,
-    rules_of,
-    severities_text,
-    severity_of,
-    where,
-)
+from ftpatch.report.results import clean, every_finding, no_findings, rules_of, severities_text, severity_of, where
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import ErrorRow, FindingRow, ImageObject
+    from ftpatch.document.types import FindingRow, ImageObject
 
 N_OPEN = 20
 ROOM = 40_000  # characters of the rows; each other list has a quarter of that
@@ -47,7 +39,8 @@ def render(document: Document) -> Iterator[str]:
         yield TABLE + "".join(rows[N_OPEN:n_rows]) + "\n</details>\n\n"
     if n_rows < len(rows):
         yield f"… and {len(rows) - n_rows} findings that have no room here.\n\n"
-    yield from _list("Files that could not be read", [_unreadable(error) for error in document.errors], False)
+    bad_files = [f"- {code(error['file'])}: {text(error['message'])}\n" for error in document.errors]
+    yield from _list("Files that could not be read", bad_files, False)
     named = {finding["rule"] for _, finding in findings}
     helps = [f"- {code(rule.id)}: {text(rule.help)}\n" for rule in rules_of(document) if rule.id in named and rule.help]
     yield from _list("What the rules say", helps, True)
@@ -56,8 +49,8 @@ def render(document: Document) -> Iterator[str]:
 def _headline(document: Document) -> str:
     if not document.kind.checks:
         return text(no_findings(document.command))
-    names = [code(image["file"]) for image in document.images[:1]]
-    files = names[0] if len(document.images) == 1 else f"{len(document.images)} files"
+    n = len(document.images)
+    files = code(document.images[0]["file"]) if n == 1 else f"{n} files"
     return f"{severities_text(finding for _, finding in every_finding(document)) or 'no findings'} in {files}"
 
 
@@ -66,10 +59,6 @@ def _row(image: ImageObject, finding: FindingRow, named: bool) -> str:
     n = finding["count"]
     count = f" ({n} sites)" if n > 1 else ""
     return f"| {severity_of(finding)} | {code(finding['rule'])} | {place} | {text(finding['message'])}{count} |\n"
-
-
-def _unreadable(error: ErrorRow) -> str:
-    return f"- {code(error['file'])}: {text(error['message'])}\n"
 
 
 def _list(title: str, items: list[str], folded: bool) -> Iterator[str]:
@@ -108,11 +97,9 @@ def text(value: object) -> str:
 
 def _escaped(line: str) -> str:
     """Every special sign as a character reference; behind those that call or link, an empty comment."""
-    found = SPECIAL.sub(lambda match: _reference(match[0]), line)
-    return re.sub(r"(?i)(www)\.", rf"\1{BREAK}.", found)
+    return re.sub(r"(?i)(www)\.", rf"\1{BREAK}.", SPECIAL.sub(_reference, line))
 
 
-def _reference(sign: str) -> str:
-    if not sign.isascii():
-        return sign
-    return f"&#{ord(sign)};" + (BREAK if sign in "@#:" else "")
+def _reference(match: re.Match[str]) -> str:
+    sign = match[0]
+    return f"&#{ord(sign)};{BREAK if sign in '@#:' else ''}" if sign.isascii() else sign

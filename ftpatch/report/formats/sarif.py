@@ -13,7 +13,6 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ftpatch import __version__
@@ -21,7 +20,7 @@ from ftpatch.report import Document
 from ftpatch.report.results import clean, every_finding, exit_code, rules_of, severity_of, source_of, usual_severity
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import ErrorRow, FindingRow, ImageObject
+    from ftpatch.document.types import FindingRow, ImageObject
     from ftpatch.rules import Rule
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -34,33 +33,28 @@ PACKED = (".xz", ".gz", ".zst")
 Object = dict[str, Any]
 
 
-@dataclass
-class Tables:
-    """What results refer to by index: the binaries, and the sections in them."""
-
-    artifacts: dict[str, Object] = field(default_factory=dict)
-    addresses: dict[tuple[str, str], Object] = field(default_factory=dict)
+Addresses = dict[tuple[str, str], Object]  # (file, section) → its entry in the table of addresses
 
 
 def render(document: Document) -> Iterator[str]:
     """The log file, with one run."""
-    tables = Tables({uri(image): _artifact(image) for image in document.images})
-    position = {name: i for i, name in enumerate(tables.artifacts)}
-    rules = rules_of(document)
+    artifacts = {path_uri(image["file"]): _artifact(image) for image in document.images}
+    position = {uri: i for i, uri in enumerate(artifacts)}
+    rules, addresses, seen = rules_of(document), Addresses(), Counter[str]()
     number = {rule.id: i for i, rule in enumerate(rules)}
-    seen: Counter[str] = Counter()
     results = []
     for image, finding in every_finding(document):
-        target = {"uri": uri(image), "index": position[uri(image)]}
+        uri = path_uri(image["file"])
+        target = {"uri": uri, "index": position[uri]}
         fingerprint = _fingerprint(image, finding, seen)
-        results.append(_result(finding, number[finding["rule"]], target, tables, fingerprint))
+        results.append(_result(finding, number[finding["rule"]], target, addresses, fingerprint))
     run = {
         "tool": {"driver": _driver(rules)},
         "automationDetails": {"id": f"ftpatch-{clean(document.command)}/"},
         "originalUriBaseIds": {ROOT: {"description": {"text": "The top of the kernel's source tree."}}},
         "invocations": [_invocation(document)],
-        "artifacts": list(tables.artifacts.values()),
-        "addresses": list(tables.addresses.values()),
+        "artifacts": list(artifacts.values()),
+        "addresses": list(addresses.values()),
         "results": results,
     }
     log = {"$schema": SCHEMA_URI, "version": "2.1.0", "runs": [run]}
@@ -68,13 +62,11 @@ def render(document: Document) -> Iterator[str]:
     yield "\n"
 
 
-def uri(image: ImageObject | ErrorRow) -> str:
-    """A file's path as a URI reference: what a path may hold and a URI may not is escaped, byte by byte."""
-    return path_uri(image["file"])
-
-
 def path_uri(path: str) -> str:
-    """See `uri`. A colon is escaped too: in front of the first slash it would end a scheme."""
+    """A file's path as a URI reference: what a path may hold and a URI may not is escaped, byte by byte.
+
+    A colon is escaped too: in front of the first slash it would end a scheme.
+    """
     try:
         octets = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -96,7 +88,7 @@ def _driver(rules: list[Rule]) -> Object:
 
 def _rule(rule: Rule) -> Object:
     title, text = _message(rule.title or rule.id), _message(rule.help or rule.title or rule.id)
-    found = {
+    row = {
         "id": clean(rule.id),
         "shortDescription": title,
         "fullDescription": text,
@@ -104,7 +96,7 @@ def _rule(rule: Rule) -> Object:
         "defaultConfiguration": {"level": usual_severity(rule.severity)},
     }
     link = re.search(r"https?://[\w./~%?=&#+-]+[\w/]", rule.source + " " + rule.help, re.ASCII)
-    return {**found, "helpUri": link[0]} if link else found
+    return {**row, "helpUri": link[0]} if link else row
 
 
 def _message(text: str) -> Object:
@@ -113,10 +105,12 @@ def _message(text: str) -> Object:
 
 
 def _artifact(image: ImageObject) -> Object:
-    found: Object = {"location": {"uri": uri(image)}, "roles": ["analysisTarget"]}
-    if image.get("sha256"):
-        found["hashes"] = {"sha-256": clean(image["sha256"])}
-    return {**found, "properties": {key: clean(value) for key, value in image.items() if key in PROPERTIES and value}}
+    return {
+        "location": {"uri": path_uri(image["file"])},
+        "roles": ["analysisTarget"],
+        **({"hashes": {"sha-256": clean(image["sha256"])}} if image.get("sha256") else {}),
+        "properties": {key: clean(value) for key, value in image.items() if key in PROPERTIES and value},
+    }
 
 
 def _invocation(document: Document) -> Object:
@@ -125,7 +119,7 @@ def _invocation(document: Document) -> Object:
             "descriptor": {"id": NOT_READ, "index": 0},
             "level": "error",
             "message": _message(error["message"]),
-            "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri(error)}}}],
+            "locations": [{"physicalLocation": {"artifactLocation": {"uri": path_uri(error["file"])}}}],
         }
         for error in document.errors
     ]
@@ -136,45 +130,46 @@ def _invocation(document: Document) -> Object:
     }
 
 
-def _result(finding: FindingRow, rule: int, target: Object, tables: Tables, fingerprint: str) -> Object:
+def _result(finding: FindingRow, rule: int, target: Object, addresses: Addresses, fingerprint: str) -> Object:
+    """What one finding says, and where: in the sources if they are known, and in the binary."""
     binary: Object = {"artifactLocation": target}
-    if address := _address(finding, target["uri"], tables):
+    if address := _address(finding, target["uri"], addresses):
         binary["address"] = address
-    found: Object = {
+    location: Object = {"physicalLocation": binary}
+    related: Object = {}
+    if source := source_of(finding):
+        base = {} if source[0].startswith("/") else {"uriBaseId": ROOT}
+        place = {"artifactLocation": {"uri": path_uri(source[0]), **base}, "region": {"startLine": source[1]}}
+        location, related = {"physicalLocation": place}, {"relatedLocations": [{"id": 0, "physicalLocation": binary}]}
+    if name := finding.get("function"):
+        location["logicalLocations"] = [{"name": clean(name), "kind": "function"}]
+    return {
         "ruleId": clean(finding["rule"]),
         "ruleIndex": rule,
         "level": severity_of(finding),
         "message": _message(finding["message"]),
         "analysisTarget": target,
-        "locations": [{"physicalLocation": binary}],
+        "locations": [location],
         "occurrenceCount": finding["count"],
         "partialFingerprints": {"ftpatch/v1": fingerprint},
+        **related,
     }
-    if source := source_of(finding):
-        base = {} if source[0].startswith("/") else {"uriBaseId": ROOT}
-        place = {"artifactLocation": {"uri": path_uri(source[0]), **base}, "region": {"startLine": source[1]}}
-        found["locations"] = [{"physicalLocation": place}]
-        found["relatedLocations"] = [{"id": 0, "physicalLocation": binary}]
-    if name := finding.get("function"):
-        found["locations"][0]["logicalLocations"] = [{"name": clean(name), "kind": "function"}]
-    return found
 
 
-def _address(finding: FindingRow, file: str, tables: Tables) -> Object | None:
-    """The place in the binary, as offset from its section."""
-    section, offset = finding.get("section"), finding.get("offset")
+def _address(finding: FindingRow, file: str, addresses: Addresses) -> Object | None:
+    """The place in the binary, as offset from its section, which gets an entry of its own."""
+    section, offset, function = finding["section"], finding["offset"], finding["function"]
     if not section or not offset:
         return None
-    key = (file, str(section))
-    whole = {"name": clean(section), "fullyQualifiedName": f"{file}!{clean(section)}", "kind": "section"}
-    tables.addresses.setdefault(key, {**whole, "index": len(tables.addresses)})
-    found = {
-        "fullyQualifiedName": f"{clean(section)}+{clean(offset)}",
+    name = clean(section)
+    whole = {"name": name, "fullyQualifiedName": f"{file}!{name}", "kind": "section", "index": len(addresses)}
+    return {
+        "fullyQualifiedName": f"{name}+{clean(offset)}",
         "kind": "instruction",
         "offsetFromParent": int(offset, 16),
-        "parentIndex": tables.addresses[key]["index"],
+        "parentIndex": addresses.setdefault((file, section), whole)["index"],
+        **({"name": clean(function)} if function else {}),
     }
-    return {**found, "name": clean(finding["function"])} if finding.get("function") else found
 
 
 def _fingerprint(image: ImageObject, finding: FindingRow, seen: Counter[str]) -> str:
