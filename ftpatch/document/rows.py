@@ -49,16 +49,16 @@ def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
         "site": table.body_va - base, "branch": table.branch_va - base,
     }  # fmt: skip
     texts = {key: [f"0x{value:016x}" for value in column[index].tolist()] for key, column in columns.items()}
-    rows, secs, status = table.row[index].tolist(), table.sec[index].tolist(), table.status[index].tolist()
+    slots, secs, status = table.row[index].tolist(), table.sec[index].tolist(), table.status[index].tolist()
     offsets, positions = (table.off + table.site)[index].tolist(), table.pos[index].tolist()
     nameless = index[(table.status[index] == LEFTOVER)]
     called = dict(zip(nameless.tolist(), listed_as(table.image, table.branch_va[nameless]), strict=True))
-    found: list[SiteRow] = []
+    rows: list[SiteRow] = []
     for i, site in enumerate(index.tolist()):  # a report is one Python object per site
         known = secs[i] >= 0
-        found.append(
+        rows.append(
             {
-                "row": rows[i] if rows[i] >= 0 else None,
+                "row": slots[i] if slots[i] >= 0 else None,
                 "record": texts["record"][i] if known else NULL_RECORD,
                 "section": table.image.names[secs[i]] if known else None,
                 "shndx": secs[i] if known else None,
@@ -75,4 +75,4 @@ def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
                 "listed_as": called.get(site),
             }
         )
-    return found
+    return rows

@@ -25,24 +25,23 @@ def code_rows(
     image: Image, va: int, size: int, edits: Edits | None, names: Mapping[int, str], literal: int | None = None
 ) -> list[WordRow]:
     """The code of `size` bytes from `va`. names: what places are called; literal: where eight bytes are a pointer."""
-    sec, off = image.place(np.array([va], dtype=np.uint64))
-    pos = int(image.pos(sec, off)[0]) if image.linked is False or sec[0] >= 0 else image.pos_of_va(va)
+    pos = image.pos_of_va(va)
     old = np.array(image.data[pos : pos + size] if pos >= 0 else [], dtype=np.uint8)
     new = old.copy()
     if edits is not None and len(old):
         _overlay(edits, pos, new)
-    base = 0 if image.linked else int(image.base[int(sec[0])])
+    base = 0 if image.linked else int(image.base[image.place(np.array([va], dtype=np.uint64))[0][0]])
     rows: list[WordRow] = []
     for start, end in _pieces(image, va, old.tobytes(), sorted(names)):
-        at, one, two = va + start, old[start:end].tobytes(), new[start:end].tobytes()
+        at, before, after = va + start, old[start:end].tobytes(), new[start:end].tobytes()
         data = literal is not None and literal <= at < literal + POINTER
+        text, new_text = ("pointer" if data else disassembled(image, at, code) for code in (before, after))
+        changed = before != after
         rows.append(
             {
-                "va": f"0x{at - base:016x}", "word": _number(image, one),
-                "new_word": _number(image, two) if one != two else None,
-                "text": "pointer" if data else disassembled(image, at, one),
-                "new_text": None if one == two else "pointer" if data else disassembled(image, at, two),
-                "at": names.get(at) or None,
+                "va": f"0x{at - base:016x}", "word": _number(image, before),
+                "new_word": _number(image, after) if changed else None,
+                "text": text, "new_text": new_text if changed else None, "at": names.get(at) or None,
             }
         )  # fmt: skip
     return rows
@@ -56,16 +55,13 @@ def _pieces(image: Image, va: int, code: bytes, marks: list[int]) -> Iterator[tu
         return
     while start < len(code):
         stop = next((mark - va for mark in marks if mark - va > start), len(code))
-        size = _length(image, va + start, code[start:]) if image.arch.capstone else MAX_ROW
+        size = MAX_ROW
+        if image.arch.capstone:
+            decoded = _decoded(image, va + start, code[start:])
+            size = decoded[1] if decoded else 1
         end = min(start + size, stop, len(code))
         yield start, end
         start = end
-
-
-def _length(image: Image, va: int, code: bytes) -> int:
-    """Bytes of the first instruction; 1 where there is none."""
-    decoded = _decoded(image, va, code)
-    return decoded[1] if decoded else 1
 
 
 def _decoded(image: Image, va: int, code: bytes) -> tuple[int, int, str, str] | None:
@@ -83,12 +79,12 @@ def _number(image: Image, code: bytes) -> str:
 
 def _overlay(edits: Edits, start: int, chunk: U8) -> None:
     """Put what the edits write into the bytes of the file from `start`."""
-    for one in edits.groups:
-        width = one.new.shape[1]
-        for at in np.flatnonzero((one.pos > start - width) & (one.pos < start + len(chunk))).tolist():
-            first = int(one.pos[at]) - start
+    for group in edits.groups:
+        width = group.new.shape[1]
+        for row in np.flatnonzero((group.pos > start - width) & (group.pos < start + len(chunk))).tolist():
+            first = int(group.pos[row]) - start
             low, high = max(first, 0), min(first + width, len(chunk))
-            chunk[low:high] = one.new[at][low - first : high - first]
+            chunk[low:high] = group.new[row][low - first : high - first]
 
 
 def disassembled(image: Image, va: int, code: bytes) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ftpatch.arch import Arch, architectures
 from ftpatch.arch.shape import Shape
+from ftpatch.arrays import is_in
 from ftpatch.explanation.splat import Splat
 from ftpatch.kernel.boot import Bug, bugs_of
 from ftpatch.sites.scan import Scan
@@ -64,16 +65,15 @@ CAUSES = {
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """index: the sites of the file that the message may mean; expected, found: words, with what is known of both the
-    message and the file; at: what `found` is, in words; foretold: the file shows that the kernel has to stop here."""
+    """What is known of one message, from its own words and, where there is one, from the file."""
 
     splat: Splat
-    index: tuple[int, ...]
-    expected: int | None
-    found: int | None
+    index: tuple[int, ...]  # sites of the file that the message may mean
+    expected: int | None  # the word that the kernel wants
+    found: int | None  # the word that it found instead
     cause: Cause
-    foretold: bool = False
-    notes: tuple[str, ...] = ()
+    foretold: bool = False  # the file shows that the kernel has to stop here
+    notes: tuple[str, ...] = ()  # where message and file agree or do not
 
 
 def diagnose(splat: Splat) -> Diagnosis:
@@ -94,11 +94,9 @@ def diagnose_in(splat: Splat, scan: Scan) -> Diagnosis:
     likely = [site for site in sites if site in bugs] or sites
     notes = _notes(splat, scan, sites, bugs)
     bug = bugs.get(likely[0]) if likely else None
-    cause = _by_case(splat)
-    if cause is None:
-        cause = _by_file(splat, table, bug) if sites else CAUSES["elsewhere"]
-        if splat.function is None and splat.ip is None:
-            cause = _by_words(splat)
+    unnamed = splat.function is None and splat.ip is None
+    by_site = _by_file(splat, table, bug) if sites else CAUSES["elsewhere"]
+    cause = _by_case(splat) or (_by_words(splat) if unnamed else by_site)
     expected, found = splat.expected, splat.found
     if bug is not None and splat.phase in ("init", ""):
         expected, found = bug.expected if expected is None else expected, bug.found if found is None else found
@@ -110,11 +108,17 @@ def _sites(splat: Splat, table: SiteTable) -> list[int]:
     if splat.function is None:
         return []
     rows = table.image.symbols.rows_named(splat.function)
-    at = np.flatnonzero(np.isin(table.image.functions.row, rows))
-    found = [i for one in at.tolist() for i in np.flatnonzero((table.func <= one) & (one < table.func_end)).tolist()]
-    found = sorted(set(found))
-    offset = (table.branch_va - table.entry_va).view(np.int64)
-    return [i for i in found if int(offset[i]) == splat.offset] or found
+    functions = np.flatnonzero(is_in(table.image.functions.row, rows)).tolist()
+    covered = np.zeros(len(table), dtype=bool)
+    for function in functions:
+        covered |= (table.func <= function) & (function < table.func_end)
+    sites: list[int] = np.flatnonzero(covered).tolist()
+    return [site for site in sites if _offset(table, site) == splat.offset] or sites
+
+
+def _offset(table: SiteTable, site: int) -> int:
+    """Bytes from the function's entry to the call."""
+    return int(table.branch_va[site]) - int(table.entry_va[site])
 
 
 def _notes(splat: Splat, scan: Scan, sites: list[int], bugs: dict[int, Bug]) -> tuple[str, ...]:
@@ -124,12 +128,11 @@ def _notes(splat: Splat, scan: Scan, sites: list[int], bugs: dict[int, Bug]) -> 
         notes.append(f"the message is from {splat.machine}, the file is for {arch.name}")
     if len(sites) > 1:
         notes.append(f"{len(sites)} functions of this file have that name; the kernel's message does not tell which")
-    exact = [i for i in sites if int(table.branch_va[i]) - int(table.entry_va[i]) == splat.offset]
+    exact = [site for site in sites if _offset(table, site) == splat.offset]
     if sites and not exact:
         notes.append("no call of this function is at that offset: another build, or another layout")
     words = arch.numbers(table.body()) if table.shape else table.body()
-    same = [i for i in exact if splat.actual is not None and words.shape[1] and int(words[i, -1]) == splat.actual]
-    if same:
+    if splat.actual is not None and words.shape[1] and splat.actual in words[exact, -1]:
         notes.append("the file holds the very word there that the kernel found")
     elif exact and splat.actual is not None:
         notes.append(f"the file holds another word there: {arch.text(int(words[exact[0], -1]))}")
@@ -186,4 +189,4 @@ def _is_call(number: int, shape: Shape) -> bool:
 
 def _arch(splat: Splat) -> Arch | None:
     """The machine that the message is from, where it tells."""
-    return next((one for one in architectures() if one.name == splat.machine), None)
+    return next((arch for arch in architectures() if arch.name == splat.machine), None)

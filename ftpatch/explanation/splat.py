@@ -15,7 +15,7 @@ Source: kernel/trace/ftrace.c ftrace_bug(), print_bug_type(); arch/arm64/kernel/
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ftpatch.arch import architectures
 from ftpatch.errors import InputError
@@ -26,10 +26,6 @@ HEAD = re.compile(r"-\[ ftrace bug \]-")
 CASE = re.compile(r"ftrace (failed to modify|faulted on modifying|faulted on writing|faulted on unknown error)")
 PLACE = re.compile(rf"\[<\(?(\w+)\)?>\] (?:([\w.$]+)\+0x({HEX}+)/0x({HEX}+)(?: \[([\w-]+)\])?|0x({HEX}+))")
 BYTES = re.compile(rf"\b(actual|expected):\s+((?:{HEX}{{2,8}}:){{3,}}{HEX}{{2,8}})")
-DOING = re.compile(
-    r"(Initializing ftrace call sites|Setting ftrace call site to NOP|Setting ftrace call site to call ftrace function"
-    r"|Updating ftrace call site to call a different ftrace function)"
-)
 FLAGS = re.compile(rf"ftrace record flags: ({HEX}+)")
 RELEASE = re.compile(r"\b(?:Not tainted|Tainted:[ A-Z]+?\(?)\s*(\d+\.\d+\S*)")
 PHASES = {
@@ -38,6 +34,7 @@ PHASES = {
     "Setting ftrace call site to call ftrace function": "on",
     "Updating ftrace call site to call a different ftrace function": "update",
 }
+DOING = re.compile("|".join(PHASES))
 OWN = ("ftrace", "patch-site", "magic for stub")  # one of these is in every line of the machine's code
 
 # What common code says beside or instead of that message, and what it means; each machine's own code: `Arch.log`.
@@ -68,24 +65,23 @@ def patterns() -> Patterns:
 
 @dataclass(frozen=True)
 class Splat:
-    """One message. phase: `init`, `off`, `on`, `update`, or "" if it is not told; words are host numbers; what: the
-    cause that the kernel itself names; remarks: (what the machine's code said, what that means)."""
+    """One message. Words are numbers as the machine has them."""
 
-    what: str = ""
+    what: str = ""  # the cause that the kernel itself names
     machine: str = ""
-    release: str = ""
+    release: str = ""  # of the kernel
     function: str | None = None
-    offset: int = 0
-    size: int = 0
+    offset: int = 0  # bytes from the function's entry to the call
+    size: int = 0  # bytes of the function
     module: str | None = None
-    ip: int | None = None
-    phase: str = ""
-    flags: int | None = None
-    actual: int | None = None
+    ip: int | None = None  # address of the call in the running kernel
+    phase: str = ""  # what ftrace was about to do: `init`, `off`, `on`, `update`; "" if it is not told
+    flags: int | None = None  # of the record
+    actual: int | None = None  # the word at the call
     expected: int | None = None
     found: int | None = None
     word_va: int | None = None  # where `found` stands, if the kernel says so
-    remarks: tuple[tuple[str, str], ...] = field(default=())
+    remarks: tuple[tuple[str, str], ...] = ()  # (what the machine's code said, what that means)
 
     @property
     def empty(self) -> bool:
@@ -95,24 +91,26 @@ class Splat:
 
 def parse(text: str) -> list[Splat]:
     """Every message in a log, in its order. Raises InputError where there is none."""
-    found: list[Splat] = []
+    splats: list[Splat] = []
     now, headed, known = Splat(), False, patterns()
     for line in text[:MAX_SPLAT].splitlines():
         begins = bool(HEAD.search(line)) if headed else False
         # the machine's line comes before its bug's head
         if begins or (headed and now.what and "ftrace-" in line and _comparison(line, known)):
-            found.append(now)
+            splats.append(now)
             now, headed = Splat(), False
         headed = headed or bool(HEAD.search(line)) or bool(CASE.search(line))
         now = _read(line, now, known)
-    found.append(now)
-    told = [one for one in found if not one.empty]
-    if not told:
+    splats.append(now)
+    # machine and release stand in other lines of the log, too
+    machine = next((splat.machine for splat in splats if splat.machine), "")
+    release = next((splat.release for splat in splats if splat.release), "")
+    messages = [replace(splat, machine=splat.machine or machine, release=splat.release or release)
+                for splat in splats if not splat.empty]  # fmt: skip
+    if not messages:
         raise InputError("no ftrace message in this text", found=f"{len(text.splitlines())} lines",
                          expected="`ftrace bug` or another message of ftrace")  # fmt: skip
-    machine = next((one.machine for one in found if one.machine), "")
-    release = next((one.release for one in found if one.release), "")
-    return [replace(one, machine=one.machine or machine, release=one.release or release) for one in told]
+    return messages
 
 
 def _comparison(line: str, known: Patterns) -> re.Match[str] | None:
@@ -134,7 +132,7 @@ def _read(line: str, now: Splat, known: Patterns) -> Splat:
         word = _word(hit[2])
         now = replace(now, actual=word) if hit[1] == "actual" else replace(now, expected=word)
     if hit := DOING.search(line):
-        now = replace(now, phase=PHASES[hit[1]])
+        now = replace(now, phase=PHASES[hit[0]])
     if hit := FLAGS.search(line):
         now = replace(now, flags=int(hit[1], 16))
     own = any(sign in line for sign in OWN)

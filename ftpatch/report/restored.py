@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ftpatch.elf.identity import build_id
 from ftpatch.errors import printable
 from ftpatch.journal.restore import Restored
+from ftpatch.report.text.lines import line
 
 if TYPE_CHECKING:
     from ftpatch.document.types import RestoredObject
@@ -35,8 +36,8 @@ def restored_text(done: Restored, dry_run: bool) -> Iterator[str]:
     journal = done.journal
     since = ", since then packed in another way" if done.repacked else ""
     yield f"{printable(done.image.path)}: {done.image.arch.name} {done.image.kind}\n"
-    yield f"  journal    {printable(journal.path)}: {journal.command}, {journal.n_edits} edits{since}\n"
+    yield line("journal", f"{printable(journal.path)}: {journal.command}, {journal.n_edits} edits{since}")
     what = "nothing written (dry run)" if dry_run else f"{printable(done.path)} written and checked"
     same = "byte for byte the file that was patched" if done.same else "the content of the file that was patched"
-    yield f"  output     {what}; {same}\n"
-    yield f"  sha256     {done.sha256}\n"
+    yield line("output", f"{what}; {same}")
+    yield line("sha256", done.sha256)

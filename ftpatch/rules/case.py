@@ -22,7 +22,7 @@ from ftpatch.sites.table import ENABLED, LEFTOVER, READY, SiteTable
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from ftpatch.document.reach import Reach
+    from ftpatch.document.summary import Reach
     from ftpatch.kernel.module import Kernel, Module
 
 N_SHOWN = 3  # of many names or sites
@@ -124,7 +124,7 @@ class Case:
     @cached_property
     def reach(self) -> Reach | None:
         """How far the calls of sound sites reach; None where there is nothing that they call."""
-        from ftpatch.document.reach import reach_of
+        from ftpatch.document.summary import reach_of
 
         return reach_of(Scan(self.image, self.records, self.table), self.sound)
 

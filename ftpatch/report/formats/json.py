@@ -18,20 +18,17 @@ def render(document: Document) -> Iterator[str]:
         yield ("," if i else "") + "\n{"
         for j, (key, value) in enumerate(image.items()):
             yield (",\n " if j else "") + json.dumps(key) + ": "
-            hidden = key == "sites" and "tree" in image and not document.show_sites
-            if key in LONG:
-                assert isinstance(value, Sequence)
-                yield from _array(() if hidden else value)
-            else:
+            if key not in LONG:
                 yield json.dumps(value)
+                continue
+            assert isinstance(value, Sequence)
+            hidden = key == "sites" and "tree" in image and not document.show_sites
+            yield from _array(() if hidden else value)
         yield "}"
     yield "]"
-    if document.trees:
-        yield ',\n"trees": ' + json.dumps(document.trees)
-    if document.splats:
-        yield ',\n"splats": ' + json.dumps(document.splats)
-    if document.errors:
-        yield ',\n"errors": ' + json.dumps(document.errors)
+    for name, rows in (("trees", document.trees), ("splats", document.splats), ("errors", document.errors)):
+        if rows:
+            yield f',\n"{name}": {json.dumps(rows)}'
     yield "}\n"
 
 

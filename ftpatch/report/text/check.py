@@ -48,8 +48,8 @@ def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
         files: dict[str, list[str]] = {}
         for file, finding in of_rule:
             files.setdefault(file, []).append(_text(finding))
-        texts = [f"{printable(file)}: {found[0]}" + (f" (and {len(found) - 1} more)" if found[1:] else "")
-                 for file, found in files.items()]  # fmt: skip
+        texts = [f"{printable(file)}: {messages[0]}" + (f" (and {len(messages) - 1} more)" if messages[1:] else "")
+                 for file, messages in files.items()]  # fmt: skip
         yield f"{headline} in {len(files)} modules\n"
         yield from first_of(texts, N_MODULES, INDENT, "more modules")
         yield _help(of_rule)
