@@ -14,7 +14,6 @@ Source: Arm ARM (DDI 0487) B2.2.5, concurrent modification and execution of inst
 from __future__ import annotations
 
 from ftpatch.arch import Arch
-from ftpatch.arch.shape import Word
 
 LIVE = {
     "single": (True, "yes: one aligned word, and these instructions may be exchanged while others execute them; then "
@@ -31,7 +30,8 @@ LIVE = {
 def of_word(arch: Arch, va: int, old: int, new: int) -> str:
     """The class of one instruction word that changes."""
     aligned = arch.unit > 1 and va % arch.unit == 0
-    single = aligned and all(any(_is(word, kind) for kind in arch.exchangeable) for word in (old, new))
+    known = (any(word & kind.mask == kind.bits for kind in arch.exchangeable) for word in (old, new))
+    single = aligned and all(known)
     return "single" if single else "boot-only"
 
 
@@ -46,7 +46,3 @@ def of_site(arch: Arch, va: int, words: int) -> str:
         return ""
     crosses = va // arch.cache_line != (va + arch.unit * words - 1) // arch.cache_line
     return "cross-line" if crosses else "pair"
-
-
-def _is(word: int, wanted: Word) -> bool:
-    return word & wanted.mask == wanted.bits

@@ -48,7 +48,8 @@ CLONES = {
     "part": "in parts, the rest inlined (.part)", "cold": "its unlikely part (.cold), which has no entry of its own",
     "lto_priv": "by link-time optimisation", "llvm": "by link-time optimisation", "localalias": "by an alias",
 }  # fmt: skip
-N_NEAR, N_TRIED = 5, 60
+NO_FUNCTIONS = {0: "a label without type, as assembly makes them", t.STT_OBJECT: "data"}
+N_NEAR, N_TRIED = 5, 60  # names that are shown; that are compared letter by letter
 
 
 def states(image: Image, table: SiteTable) -> tuple[U8, I64]:
@@ -101,22 +102,12 @@ def symbols_named(image: Image, table: SiteTable, name: str) -> list[SymbolRow]:
         section = image.names[sec] if sec > 0 else "no section"
         at = np.flatnonzero(image.functions.row == row)
         known = STATES[state[at[0]]] if len(at) else ""
-        text = text_of(known, section) if known else _no_function(kind, section)
+        what = NO_FUNCTIONS.get(kind, f"a symbol of type {kind}")
+        text = text_of(known, section) if known else f"no function symbol but {what}, in {section}"
         va = f"0x{int(symbols.rows['st_value'][row]):016x}"
         rows.append({"name": name, "file": symbols.file_of(row), "section": section, "va": va, "state": known,
                      "text": text})  # fmt: skip
     return rows
-
-
-def _no_function(kind: int, section: str) -> str:
-    kinds = {0: "a label without type, as assembly makes them", t.STT_OBJECT: "data"}
-    return f"no function symbol but {kinds.get(kind, f'a symbol of type {kind}')}, in {section}"
-
-
-def imported(image: Image, name: str) -> bool:
-    """Whether the file uses the name without defining it: it is in the kernel or another module."""
-    rows = image.symbols.rows_named(name)
-    return bool((image.symbols.shndx[rows] == t.SHN_UNDEF).any()) and name != ""
 
 
 def clones(image: Image, name: str) -> list[RenamedRow]:
@@ -157,6 +148,7 @@ def absence(image: Image, table: SiteTable, name: str, modules: Sequence[str] | 
     symbols, renamed = symbols_named(image, table, name), clones(image, name)
     debug = debug_names.DebugMention("", False, ()) if symbols else debug_names.find(image, name)
     inlined = [function for function in debug.functions if function.inlined]
+    used = bool((image.symbols.shndx[image.symbols.rows_named(name)] == t.SHN_UNDEF).any())  # and defined elsewhere
     absent: AbsentObject = {
         "function": name,
         "text": "",
@@ -166,7 +158,7 @@ def absence(image: Image, table: SiteTable, name: str, modules: Sequence[str] | 
             "units": len(inlined), "copies": sum(function.copies for function in inlined),
             "unreadable": debug.unreadable or None,
         },
-        "imported": imported(image, name),
+        "imported": used and name != "",
         "modules": None if modules is None else list(modules),
         "near": [] if symbols or renamed or debug.functions or modules else near(image, name),
     }  # fmt: skip

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ftpatch.document.types import BugRow, FindingRow, ImageObject, OracleObject, TotalsObject
     from ftpatch.elf.image import Image
     from ftpatch.finding import Finding
-    from ftpatch.kernel.boot import Bug, Oracle
+    from ftpatch.kernel.boot import Oracle
     from ftpatch.proof.prove import Proof
 
 SITES = ("site enabled", "site disabled", "site redirected", "record dropped alone")  # kinds of changes in a proof
@@ -73,20 +73,20 @@ def _elf(image: Image) -> str:
 
 
 def oracle_object(oracle: Oracle | None) -> OracleObject | None:
-    """The oracle of one kernel; None for a file that has none."""
+    """What a boot of a kernel will say and list; None for a file that has no oracle."""
     if oracle is None:
         return None
+    bugs: list[BugRow] = [
+        {
+            "function": bug.function, "offset": f"0x{bug.offset:x}", "row": bug.row, "place": bug.place,
+            "ip": f"0x{bug.ip:016x}", "va": f"0x{bug.va:016x}", "expected": f"0x{bug.expected:0{bug.digits}x}",
+            "found": f"0x{bug.found:0{bug.digits}x}", "actual": f"0x{bug.actual:0{bug.digits}x}", "text": str(bug),
+        }
+        for bug in oracle.bugs
+    ]  # fmt: skip
     return {
         "allocating": oracle.allocating, "pages": oracle.pages, "listed_before": list(oracle.listed_before),
-        "listed_after": list(oracle.listed_after), "bugs": [_bug(bug) for bug in oracle.bugs],
-    }  # fmt: skip
-
-
-def _bug(bug: Bug) -> BugRow:
-    return {
-        "function": bug.function, "offset": f"0x{bug.offset:x}", "row": bug.row, "place": bug.place,
-        "ip": f"0x{bug.ip:016x}", "va": f"0x{bug.va:016x}", "expected": f"0x{bug.expected:0{bug.digits}x}",
-        "found": f"0x{bug.found:0{bug.digits}x}", "actual": f"0x{bug.actual:0{bug.digits}x}", "text": str(bug),
+        "listed_after": list(oracle.listed_after), "bugs": bugs,
     }  # fmt: skip
 
 

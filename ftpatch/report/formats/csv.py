@@ -6,31 +6,23 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 
-from ftpatch.document.types import FindingRow, ImageObject, ScannedSite, SiteChange
-from ftpatch.report import Document, Kind
+from ftpatch.document.types import FindingRow, ScannedSite, SiteChange
+from ftpatch.report import Document
 
 
 def render(document: Document) -> Iterator[str]:
-    """Header and rows; columns are only ever appended."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, ["file", *_columns(document.kind)], lineterminator="\n", extrasaction="ignore")
+    """Header and rows; columns are the keys of the rows' types, and only ever appended."""
+    kind, buffer = document.kind, io.StringIO()
+    of_site = [*ScannedSite.__annotations__, *(SiteChange.__annotations__ if kind.changes else ())]
+    columns = list(FindingRow.__annotations__) if kind.table == "findings" else of_site
+    writer = csv.DictWriter(buffer, ["file", *columns], lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for image in document.images:
-        for row in _rows(document.kind, image):
+        rows: Sequence[Mapping[str, object]] = image["findings"] if kind.table == "findings" else image["sites"]
+        for row in rows:
             flat = {key: " ".join(value) if isinstance(value, list) else value for key, value in row.items()}
             writer.writerow({"file": image["file"], **flat})
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
-
-
-def _columns(kind: Kind) -> list[str]:
-    """The keys of the rows, in the order of their types."""
-    if kind.table == "findings":
-        return list(FindingRow.__annotations__)
-    return [*ScannedSite.__annotations__, *(SiteChange.__annotations__ if kind.changes else ())]
-
-
-def _rows(kind: Kind, image: ImageObject) -> Sequence[Mapping[str, object]]:
-    return image["findings"] if kind.table == "findings" else image["sites"]

@@ -116,18 +116,15 @@ def _artifact(image: ImageObject) -> Object:
 def _invocation(document: Document) -> Object:
     notifications = [
         {
-            "descriptor": {"id": NOT_READ, "index": 0},
-            "level": "error",
-            "message": _message(error["message"]),
+            "descriptor": {"id": NOT_READ, "index": 0}, "level": "error", "message": _message(error["message"]),
             "locations": [{"physicalLocation": {"artifactLocation": {"uri": path_uri(error["file"])}}}],
         }
         for error in document.errors
-    ]
+    ]  # fmt: skip
     return {
-        "executionSuccessful": not document.errors,
-        "exitCode": exit_code(document),
+        "executionSuccessful": not document.errors, "exitCode": exit_code(document),
         "toolExecutionNotifications": notifications,
-    }
+    }  # fmt: skip
 
 
 def _result(finding: FindingRow, rule: int, target: Object, addresses: Addresses, fingerprint: str) -> Object:

@@ -39,8 +39,8 @@ def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
     from ftpatch.report.text.tree import text
 
     yield from text(tree, document)
-    for image in document.of_tree(tree["tree"])[0] if document.show_sites else ():
-        if image["sites"]:
+    for image in document.of_tree(tree["tree"])[0]:
+        if document.show_sites and image["sites"]:
             yield "\n" + head(image, document)
             yield from _sites(image["sites"])
 

@@ -11,7 +11,7 @@ from ftpatch.errors import printable
 from ftpatch.report.text.lines import below, line, title
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import ErrorRow, ImageObject, TreeObject
+    from ftpatch.document.types import ImageObject, TreeObject
     from ftpatch.report import Document
 
 N_NAMES = 12  # sections and the like that one line of text names
@@ -30,7 +30,9 @@ def text(tree: TreeObject, document: Document) -> Iterator[str]:
     usual = _usual(images)
     shown = [image for image in images if image["sites"]] if document.selected else images
     rows = {image["file"]: _row(image, usual[image["arch"]]) for image in shown}
-    rows |= {error["file"]: _bad(error) for error in errors}
+    for error in errors:
+        message = error["message"].removeprefix(printable(error["file"]) + ": ")
+        rows[error["file"]] = f"{'-':>6} {'-':>5}  {'bad file':<12}", f"  ! {message}"
     yield f"{'live':>6} {'null':>5}  {'layout':<12} module\n" if rows else ""
     for file in sorted(rows, key=os.fsencode):
         figures, remark = rows[file]
@@ -58,8 +60,3 @@ def _row(image: ImageObject, usual: str) -> tuple[str, str]:
         remarks.append(f"layout {layout}, most have {usual}")
     figures = f"{summary['live']:>6} {summary['null']:>5}  {layout:<12}"
     return figures, f"  ! {', '.join(remarks)}" if remarks else ""
-
-
-def _bad(error: ErrorRow) -> tuple[str, str]:
-    message = error["message"].removeprefix(printable(error["file"]) + ": ")
-    return f"{'-':>6} {'-':>5}  {'bad file':<12}", f"  ! {message}"
