@@ -15,7 +15,7 @@ from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES, SiteTable
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import BootObject, ReachObject, SummaryObject
+    from ftpatch.document.types import ReachObject, SummaryObject
 
 
 def summary(scan: Scan, brief: bool = False) -> SummaryObject:
@@ -25,6 +25,7 @@ def summary(scan: Scan, brief: bool = False) -> SummaryObject:
     live = np.zeros(len(table), dtype=bool)
     live[: len(records)] = records.live
     per_status = np.bincount(table.status[live]).tolist()
+    boot = None if brief else at_boot(scan, live)
     return {
         "slots": len(records),
         "null": int(records.null.sum()),
@@ -33,7 +34,7 @@ def summary(scan: Scan, brief: bool = False) -> SummaryObject:
         "by_status": {STATUSES[state]: count for state, count in enumerate(per_status) if count},
         "without_record": int((table.row < 0).sum()),
         "with_skip": int(_with_skip(table, live).sum()),
-        "boot": None if brief else _boot(scan, live),
+        "boot": {"allocating": boot["allocating"], "listed": boot["listed"]} if boot else None,
         "reach": None if brief else _reach(scan, live),
     }
 
@@ -53,11 +54,6 @@ def _with_skip(table: SiteTable, live: Mask) -> Mask:
     if table.shape is None:
         return np.zeros(len(table), dtype=bool)
     return live & (table.sec >= 0) & table.shape.skipped(table.window)
-
-
-def _boot(scan: Scan, live: Mask) -> BootObject | None:
-    counts = at_boot(scan, live)
-    return None if counts is None else {"allocating": counts["allocating"], "listed": counts["listed"]}
 
 
 def _reach(scan: Scan, live: Mask) -> ReachObject | None:

@@ -24,11 +24,11 @@ ENABLED_TODO = "drop the record (ftpatch enable does unless told --records keep)
 
 @dataclass(frozen=True)
 class Cause:
-    """rule: the linter's name for it, "" where no file shows it; text: in words; todo: what to do."""
+    """What makes ftrace give up."""
 
-    rule: str
-    text: str
-    todo: str = ""
+    rule: str  # the linter's name for it; "" where no file shows it
+    text: str  # in words
+    todo: str = ""  # what to do
 
 
 CAUSES = {
@@ -132,10 +132,10 @@ def _notes(splat: Splat, scan: Scan, sites: list[int], bugs: dict[int, Bug]) -> 
     if sites and not exact:
         notes.append("no call of this function is at that offset: another build, or another layout")
     words = arch.numbers(table.body()) if table.shape else table.body()
-    if splat.actual is not None and words.shape[1] and splat.actual in words[exact, -1]:
-        notes.append("the file holds the very word there that the kernel found")
-    elif exact and splat.actual is not None:
-        notes.append(f"the file holds another word there: {arch.text(int(words[exact[0], -1]))}")
+    if splat.actual is not None and words[exact].size:  # a file without a layout has no words of sites
+        there = words[exact, -1].tolist()
+        notes.append("the file holds the very word there that the kernel found" if splat.actual in there
+                     else f"the file holds another word there: {arch.text(there[0])}")  # fmt: skip
     if exact and exact[0] not in bugs and splat.phase == "init":
         notes.append("in this file the site is as the compiler left it: it is not the file that booted")
     if splat.ip is not None and exact and table.image.linked and splat.ip != int(table.branch_va[exact[0]]):

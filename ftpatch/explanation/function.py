@@ -59,7 +59,9 @@ def explain_function(
     except SelectionError as error:
         if name is None:
             raise
-        absent = absence(scan.image, scan.sites, name, _modules(name, modules) if modules else None)
+        results = trees.scan_tree(modules, Request(func=(name,))) if modules else []
+        having = [result.path for result in results if result.n_chosen] if modules else None
+        absent = absence(scan.image, scan.sites, name, having)
         nothing = np.zeros(len(scan.sites), dtype=bool)
         return Explanation(scan, func, nothing, absence=absent, error=error if absent["text"] == NOTHING else None)
     for text in selection.notes:
@@ -78,12 +80,6 @@ def _name_of(func: str) -> str | None:
     """The function that a selector names; None where it is no plain name."""
     name = func.partition("@")[0]
     return None if not name or any(char in func for char in "*?[/:+!") or func.startswith(("0x", "0X")) else name
-
-
-def _modules(name: str, top: str) -> list[str]:
-    """The modules of a tree that have a site of that name."""
-    results = trees.scan_tree(top, Request(func=(name,)))
-    return [result.path for result in results if result.n_chosen]
 
 
 def explain_log(text: str, path: str | None = None, layout: str | None = None) -> Diagnoses:

@@ -111,10 +111,8 @@ def _verdict(scan: Scan, index: int) -> str:
     """One sentence on whether the function can be traced."""
     sites = scan.sites
     status = STATUSES[sites.status[index]]
-    text = VERDICTS[status]
     listed = bool(sites.row[index] >= 0)
-    if status in ("enabled", "half", "unexpected"):
-        text += ENDS[listed]
+    text = VERDICTS[status] + (ENDS[listed] if status in ("enabled", "half", "unexpected") else "")
     if listed and bool(in_init_text(scan.image, sites.va[index : index + 1])[0]):
         text += "; listed until init memory is freed at the end of boot"
     return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from ftpatch.finding import SEVERITIES
@@ -72,11 +73,7 @@ def _list(title: str, items: list[str], folded: bool) -> Iterator[str]:
 
 def _fitting(items: list[str], room: int) -> int:
     """How many of the items have room together."""
-    for n, item in enumerate(items):
-        room -= len(item)
-        if room < 0:
-            return n
-    return len(items)
+    return sum(total <= room for total in accumulate(map(len, items)))
 
 
 def code(value: object) -> str:
@@ -84,9 +81,8 @@ def code(value: object) -> str:
     name = clean(value)[:LONGEST]
     if not name.strip():
         return ""
-    if PLAIN.fullmatch(name) and name == name.strip():
-        return f"`{name}`"
-    return f"<code>{_escaped(name)}</code>"
+    plain = PLAIN.fullmatch(name) and name == name.strip()
+    return f"`{name}`" if plain else f"<code>{_escaped(name)}</code>"
 
 
 def text(value: object) -> str:
