@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject
 
 
-def explanation_object(told: Explanation, hashed: bool) -> ImageObject:
+def explanation_object(explanation: Explanation, hashed: bool) -> ImageObject:
     """The chosen sites, and beside each its explanation; or why there is no site of that name."""
-    image = image_object(told.scan, told.chosen, told.scan.image.sha256 if hashed else None)
-    image["asked"] = told.func
-    if told.absence is not None:
-        image["asked"], image["absent"] = told.absence["function"], told.absence
+    image = image_object(explanation.scan, explanation.chosen, explanation.scan.image.sha256 if hashed else None)
+    image["asked"] = explanation.func
+    if explanation.absence is not None:
+        image["asked"], image["absent"] = explanation.absence["function"], explanation.absence
         return image
-    for site, explained in zip(image["sites"], told.sites, strict=True):
+    for site, explained in zip(image["sites"], explanation.sites, strict=True):
         site["concurrency"] = explained["concurrency"] and explained["concurrency"]["class"]
-    image["explained"], image["others"] = told.sites, told.others
+    image["explained"], image["others"] = explanation.sites, explanation.others
     return image
 
 
-def splat_image(scan: Scan, told: Sequence[Diagnosis], hashed: bool) -> ImageObject:
+def splat_image(scan: Scan, diagnoses: Sequence[Diagnosis], hashed: bool) -> ImageObject:
     """The file that was given with a log, and the sites that its messages may mean."""
     chosen = np.zeros(len(scan.sites), dtype=bool)
-    chosen[[index for diagnosis in told for index in diagnosis.index]] = True
+    chosen[[index for diagnosis in diagnoses for index in diagnosis.index]] = True
     return image_object(scan, chosen, scan.image.sha256 if hashed else None)
 
 
