@@ -45,12 +45,9 @@ REMARKS = ((r"FAILED to allocate memory for functions", "there was no memory for
 class Patterns:
     """What to look for in a line, of all machines together, as the register has them now."""
 
-    # (text that only logs of a machine have, its name)
-    signs: tuple[tuple[str, str], ...]
-    # lines that compare two words; groups place, expected, found
-    compared: tuple[re.Pattern[str], ...]
-    # (pattern, what it means)
-    remarks: tuple[tuple[str, str], ...]
+    signs: tuple[tuple[str, str], ...]  # (text that only logs of a machine have, its name)
+    compared: tuple[re.Pattern[str], ...]  # lines that compare two words; groups place, expected, found
+    remarks: tuple[tuple[str, str], ...]  # (pattern, what it means)
 
 
 def patterns() -> Patterns:
@@ -83,20 +80,14 @@ class Splat:
     word_va: int | None = None  # where `found` stands, if the kernel says so
     remarks: tuple[tuple[str, str], ...] = ()  # (what the machine's code said, what that means)
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing of a bug was seen yet."""
-        return replace(self, machine="", release="") == Splat()
-
 
 def parse(text: str) -> list[Splat]:
     """Every message in a log, in its order. Raises InputError where there is none."""
     splats: list[Splat] = []
     now, headed, known = Splat(), False, patterns()
     for line in text[:MAX_SPLAT].splitlines():
-        begins = bool(HEAD.search(line)) if headed else False
         # the machine's line comes before its bug's head
-        if begins or (headed and now.what and "ftrace-" in line and _comparison(line, known)):
+        if headed and (HEAD.search(line) or (now.what and "ftrace-" in line and _comparison(line, known))):
             splats.append(now)
             now, headed = Splat(), False
         headed = headed or bool(HEAD.search(line)) or bool(CASE.search(line))
@@ -106,7 +97,7 @@ def parse(text: str) -> list[Splat]:
     machine = next((splat.machine for splat in splats if splat.machine), "")
     release = next((splat.release for splat in splats if splat.release), "")
     messages = [replace(splat, machine=splat.machine or machine, release=splat.release or release)
-                for splat in splats if not splat.empty]  # fmt: skip
+                for splat in splats if replace(splat, machine="", release="") != Splat()]  # fmt: skip
     if not messages:
         raise InputError("no ftrace message in this text", found=f"{len(text.splitlines())} lines",
                          expected="`ftrace bug` or another message of ftrace")  # fmt: skip

@@ -34,8 +34,7 @@ def render(document: Document) -> Iterator[str]:
         shown = commands if len(commands) <= LIMIT else commands[: LIMIT - 1]
         yield from shown
         if rest := len(commands) - len(shown):
-            plural = {"error": "errors", "warning": "warnings", "note": "notes"}[severity]
-            yield _command(COMMANDS[severity], {"title": "ftpatch"}, f"{rest} more {plural}: see the other reports")
+            yield _command(COMMANDS[severity], {"title": "ftpatch"}, f"{rest} more {severity}s: see the other reports")
 
 
 def _finding(command: str, image: ImageObject, finding: FindingRow) -> str:
