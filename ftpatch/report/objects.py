@@ -33,7 +33,7 @@ def finding_rows(findings: Sequence[Finding], with_pos: bool = False) -> list[Fi
         for finding in findings
     ]  # fmt: skip
     for row in rows if not with_pos else ():
-        del row["pos"]
+        del row["pos"]  # the interface has it in `verify` alone
     return rows
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ftpatch.document.types import FindingRow, ImageObject
 
 SEVEREST_FIRST = SEVERITIES[::-1]
-FOUND = 1  # exit code
+FOUND = 1  # exit code of a check that failed
 N_SHOWN = 10  # findings of one rule that a line format lists
 
 
@@ -48,6 +48,7 @@ def rules_of(document: Document) -> list[Rule]:
     rules = {rule.id: rule for rule in document.rules}
     for _, finding in every_finding(document):
         name = finding["rule"]
+        # a rule of somebody else's that a finding names and the register does not
         rules.setdefault(name, Rule(name, severity_of(finding), name, finding["help"]))
     return list(rules.values())
 
@@ -112,6 +113,7 @@ def sentence(finding: FindingRow) -> str:
 def source_of(finding: FindingRow) -> tuple[str, int] | None:
     """(file, line) of a finding whose place in the sources is known."""
     file, _, line = (finding["source"] or "").rpartition(":")
+    # isdigit alone takes the digits of every script
     return (file, int(line)) if file and line.isascii() and line.isdigit() and int(line) > 0 else None
 
 

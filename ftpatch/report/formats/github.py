@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ftpatch.document.types import FindingRow, ImageObject
 
 COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
-LIMIT = 10
+LIMIT = 10  # annotations of one severity that GitHub shows
 DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 PROPERTY = {**DATA, ":": "%3A", ",": "%2C"}
 

@@ -23,6 +23,7 @@ def render(document: Document) -> Iterator[str]:
                 yield encode(value)
                 continue
             assert isinstance(value, Sequence)
+            # a tree's sites were read for their figures alone
             hidden = key == "sites" and "tree" in image and not document.show_sites
             yield "["
             for k, row in enumerate(() if hidden else value):

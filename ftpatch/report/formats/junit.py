@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ftpatch.rules import Rule
 
 CLOCKLESS = 'timestamp="1970-01-01T00:00:00" hostname="localhost" time="0"'
+# keys of an image that say which file it was
 PROPERTIES = ("sha256", "build_id", "arch", "kind", "layout")
 
 

@@ -18,10 +18,11 @@ from ftpatch.report.results import clean, every_finding, no_findings, rules_of, 
 if TYPE_CHECKING:
     from ftpatch.document.types import FindingRow, ImageObject
 
-N_OPEN = 20
+N_OPEN = 20  # rows that are not folded away
 ROOM = 40_000  # characters of the rows; each other list has a quarter of that
 LONGEST = 300  # characters of one name or message
 TABLE = "| | rule | where | what |\n|---|---|---|---|\n"
+# what may stand between backticks, and what is no markup anywhere; the second: what may be some
 PLAIN = re.compile(r"[A-Za-z0-9_.+/,():@ =-]+", re.ASCII)
 SPECIAL = re.compile(r"[^A-Za-z0-9 .,;:=/()'\"?%+-]|:(?=/)", re.ASCII)
 BREAK = "<!-- -->"  # between a sign and the name behind it, so that nobody is called

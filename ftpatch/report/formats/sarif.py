@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ROOT = "%SRCROOT%"
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
-NOT_READ = "file-not-read"
+NOT_READ = "file-not-read"  # id of the notification about a bad file
 PROPERTIES = ("build_id", "arch", "kind", "layout")  # of a file, as far as they are known
+# a module's name in a fingerprint is the same however it is compressed
 PACKED = (".xz", ".gz", ".zst")
 
 Object = dict[str, Any]
@@ -70,7 +71,7 @@ def path_uri(path: str) -> str:
     try:
         octets = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        octets = path.encode("utf-8", "backslashreplace")
+        octets = path.encode("utf-8", "backslashreplace")  # half characters that no file name gives
     text = "".join(chr(octet) if octet in UNRESERVED else f"%{octet:02X}" for octet in octets)
     return f"file:///{text.lstrip('/')}" if text.startswith("/") else text
 

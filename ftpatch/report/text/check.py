@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Placed = tuple[str, FindingRow]  # the file, and what was found in it
 
 N_FINDINGS, N_MODULES, N_BUGS = 3, 10, 10  # that are shown of each
-WIDTH, INDENT = 110, " " * 6
+WIDTH, INDENT = 110, " " * 6  # of the help; in front of what stands below a rule
 WORD = 4  # bytes of an instruction word
 COLORS = {"error": "\x1b[31m", "warning": "\x1b[33m", "note": "\x1b[36m"}
 
@@ -80,7 +80,7 @@ def _result(findings: Sequence[FindingRow], gates: Sequence[GateObject]) -> str:
 
 
 def _help(placed: Sequence[Placed]) -> str:
-    text = placed[0][1]["help"]
+    text = placed[0][1]["help"]  # the same for all of a rule
     return textwrap.fill(text, WIDTH, initial_indent=f"{INDENT}─ ", subsequent_indent=f"{INDENT}  ") + "\n"
 
 

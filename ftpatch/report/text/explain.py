@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject, SiteRow
 
 WIDEST = 44  # characters of an instruction, in the column of the listing
+# what ftrace was about to do: of `Splat.phase`
 PHASES = {"init": "at boot or load", "on": "when it was to be traced", "off": "when tracing it ended",
           "update": "when its tracer changed"}  # fmt: skip
 
@@ -52,7 +53,7 @@ def _site(image: ImageObject, site: SiteRow, row: explained.ExplainedRow, docume
     yield line("layout", layout_text(image))
     for block in row["code"]:
         yield from _listing(block)
-    yield from _patch(row)
+    yield from _patch(row)  # last: what enable would do
 
 
 def _record(slot: explained.SlotObject | None, row: int | None) -> Iterator[str]:

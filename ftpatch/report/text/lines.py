@@ -70,7 +70,7 @@ def or_dash(value: int | None) -> str:
 
 def below(top: str, file: str) -> str:
     """The name of a file in its tree."""
-    return file.removeprefix(os.path.join(top, "")) or file
+    return file.removeprefix(os.path.join(top, "")) or file  # a folder that cannot be read may be the top itself
 
 
 def each_file(document: Document, body: Callable[[ImageObject], Iterator[str]]) -> Iterator[str]:

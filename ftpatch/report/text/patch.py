@@ -23,7 +23,7 @@ def render(document: Document) -> Iterator[str]:
 
 def _patch(image: ImageObject, command: str) -> Iterator[str]:
     request, sites, done = image["request"], image["sites"], image["done"]
-    patched = [site for site in sites if site["action"] != "keep"]
+    patched = [site for site in sites if site["action"] != "keep"]  # no more than text shows: see Delivery.shown
     kept = [site for site in sites if site["action"] == "keep"]
     calling = f", calling {request['target']}" if request["target"] else ""
     left = f"; {done['left']} chosen ones left as they are" if kept else ""

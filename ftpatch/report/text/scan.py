@@ -47,18 +47,18 @@ def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
     yield line("records", f"{total['slots']} slots, {total['null']} null, {total['live']} live")
     counted = {"layouts": total["by_layout"], "sections": total["by_section"], "status": total["by_status"]}
     yield from (line(name, _counts(counts)) for name, counts in counted.items() if counts)
-    usual = _usual(images)
+    usual = _usual(images)  # what differs from it is remarked
     shown = [image for image in images if image["sites"]] if document.selected else images
     rows = {image["file"]: _row(image, usual[image["arch"]]) for image in shown}
     for error in errors:
         message = error["message"].removeprefix(printable(error["file"]) + ": ")
         rows[error["file"]] = f"{'-':>6} {'-':>5}  {'bad file':<12}", f"  ! {message}"
     yield f"{'live':>6} {'null':>5}  {'layout':<12} module\n" if rows else ""
-    for file in sorted(rows, key=os.fsencode):
+    for file in sorted(rows, key=os.fsencode):  # a name need not be valid UTF-8
         figures, remark = rows[file]
         yield f"{figures} {printable(below(tree['tree'], file))}{remark}\n"
     for image in images:  # with the sites, the modules one by one behind that
-        if document.show_sites and image["sites"]:
+        if document.show_sites and image["sites"]:  # none where no selector matched
             yield "\n" + head(image, document)
             yield from _sites(image["sites"])
 
@@ -72,7 +72,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 def _usual(images: Sequence[ImageObject]) -> dict[str, str]:
     """The layout that most modules of a machine have, of those that have sites."""
     counts = Counter((image["layout"] != "none", image["arch"], image["layout"]) for image in images)
-    ranked = sorted(counts, key=lambda key: (key[0], counts[key], key[2]))
+    ranked = sorted(counts, key=lambda key: (key[0], counts[key], key[2]))  # the last one of a machine wins
     return {arch: name for _, arch, name in ranked}
 
 
