@@ -60,6 +60,15 @@ def test_every_module_has_a_room() -> None:
     assert sorted(one for one in FLOOR if one not in MODULES) == []
 
 
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    """Imports for type checkers count, too: two files that need each other to be understood are one idea."""
+    arrows = {name: {one.removeprefix("ftpatch.") for one in imports(path)} for name, path in MODULES.items() if name}
+    arrows = {name: {one for one in to if one in arrows and one != name} for name, to in arrows.items()}
+    while leaves := [name for name, to in arrows.items() if not to]:
+        arrows = {name: to.difference(leaves) for name, to in arrows.items() if name not in leaves}
+    assert sorted(arrows) == []
+
+
 def test_the_page_about_the_house_maps_every_room_in_its_order() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
     rows = re.findall(r"^\| ((?:`[a-z.]+/?` ?)+)\|", text.split("## The rooms")[1].split("##")[0], re.MULTILINE)

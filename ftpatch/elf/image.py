@@ -24,8 +24,7 @@ from ftpatch.container import envelope
 from ftpatch.elf import tables as t
 from ftpatch.elf.functions import Functions, functions_of
 from ftpatch.elf.headers import read_headers
-from ftpatch.elf.relocations import n_dynamic, rela_of, relr_of
-from ftpatch.elf.symbols import symbols_of
+from ftpatch.elf.image_tables import n_dynamic, rela_of, relr_of, symbols_of
 from ftpatch.errors import ElfError
 
 MAX_SECTION = 1 << 40  # bytes that a section of a relocatable file may have, .bss included; longer ones are cut

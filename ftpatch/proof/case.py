@@ -6,23 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.arch.parts import Modules
 from ftpatch.arch.proof_tables import ProofTables, tables_of
-from ftpatch.arrays import I64, U64, Mask
+from ftpatch.arch.shape import Shape
+from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.finding import Finding
 from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.emulate.memory import Memory
 from ftpatch.sites.scan import Scan
 
-if TYPE_CHECKING:
-    from ftpatch.proof.pairs import Pairs
-
+OLD, NEW, RETIRED, OTHER = range(4)  # as compiled; a call of ours; a call that became a NOP; anything else
 MOST = 1000  # findings of one rule that are kept one by one; the rest is a count
 
 
@@ -116,6 +114,76 @@ class Case:
         extra = [Finding(rule, "error", f"{n - MOST} more of this kind", path, count=n - MOST)
                  for rule, n in self._more.items() if n > MOST]  # fmt: skip
         return (*sorted(self.findings, key=lambda finding: order[finding.rule]), *extra)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One row per place, by file position."""
+
+    case: Case
+    shape: Shape
+    sec: I64  # section of the site
+    off: I64  # byte offset in it of the first word that enabling rewrites
+    record: I64  # byte offset in it that the site's record names
+    before: I64  # row in the first file's site table; −1 where there is none
+    after: I64  # row in the second file's; −1 where there is none
+    old: U8  # OLD, NEW, RETIRED or OTHER in the first file
+    new: U8  # the same in the second
+    words: U32  # (n, k) as they are in the second file
+    differs: Mask  # whether they were others in the first, or in a module called something else
+
+    def __len__(self) -> int:
+        return len(self.sec)
+
+    @cached_property
+    def pos(self) -> I64:
+        pos: I64 = self.case.before.image.pos(self.sec, self.off)
+        return pos
+
+    @cached_property
+    def branch_off(self) -> I64:
+        off: I64 = self.off + 4 * (self.words.shape[1] - 1)
+        return off
+
+    @cached_property
+    def enabled(self) -> Mask:
+        """Sites that call something of ours now and did not before."""
+        return np.asarray((self.old != NEW) & (self.new == NEW) & self.differs)
+
+    @cached_property
+    def disabled(self) -> Mask:
+        return np.asarray((self.old == NEW) & (self.new != NEW) & self.differs)
+
+    def va(self, off: I64) -> U64:
+        """va of places in the sites' sections, in the file that was patched."""
+        return self.case.after.image.va(self.sec, off)
+
+    def name(self, at: int) -> str:
+        """What people call the site."""
+        tables = ((self.case.before.sites, int(self.before[at])), (self.case.after.sites, int(self.after[at])))
+        names = [name for table, row in tables if row >= 0 and (name := table.name(row))]
+        return names[0] if names else f"{self.case.before.image.names[int(self.sec[at])]}+{int(self.off[at]):#x}"
+
+    def row(self, at: int) -> int | None:
+        """The slot of its record in the first file."""
+        row = self.case.before.sites.row[self.before[at]] if self.before[at] >= 0 else -1
+        return int(row) if row >= 0 else None
+
+    def say(self, rule: str, at: int, message: str) -> None:
+        """A finding at a site."""
+        name = self.name(at)
+        self.case.say(rule, f"{name}: {message}", function=name, row=self.row(at), sec=int(self.sec[at]),
+                      off=int(self.off[at]), pos=int(self.pos[at]))  # fmt: skip
+
+    def entry_off(self, at: int) -> int:
+        """Offset in its section of the local entry of the site's function; where it has no name, by the layout."""
+        side, row = (self.case.before, self.before[at]) if self.before[at] >= 0 else (self.case.after, self.after[at])
+        sites = side.sites
+        if sites.func[row] < sites.func_end[row]:
+            return int(sites.local_va[row] - side.image.base[self.sec[at]])
+        if self.shape.at_global:
+            return int(self.off[at])
+        return int(sites.off[row]) + int(self.shape.to_entry(sites.window[row : row + 1])[0])
 
 
 def section_of(image: Image, pos: int) -> int | None:

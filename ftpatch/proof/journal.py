@@ -7,9 +7,8 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.document.journal import Edit, Journal
-from ftpatch.proof.case import Case, Intent
+from ftpatch.proof.case import NEW, RETIRED, Case, Intent
 from ftpatch.proof.changes import Runs, place, uncovered
-from ftpatch.proof.pairs import NEW, RETIRED
 
 CALLS, RETURNS, DROPS = ("call", "call_via_stub", "redirect"), ("restore",), ("drop",)
 

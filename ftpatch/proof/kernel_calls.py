@@ -11,13 +11,12 @@ from ftpatch.arrays import I64
 from ftpatch.elf import tables as t
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.proof.call_targets import CallTarget, CallTargets
-from ftpatch.proof.case import Case, SiteCalls
+from ftpatch.proof.case import NEW, Case, Pairs, SiteCalls
 from ftpatch.proof.changes import Runs
 from ftpatch.proof.decoders import both, branch_targets
 from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.kernel_stubs import Stubs, check_stubs, free_before
 from ftpatch.proof.ops_pointers import TYPE, check_ops_pointers
-from ftpatch.proof.pairs import NEW, Pairs
 from ftpatch.sites.records import SLOT
 
 

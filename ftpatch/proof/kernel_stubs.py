@@ -19,9 +19,8 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import in_init_text, init_text
 from ftpatch.proof.call_targets import READ
-from ftpatch.proof.case import Case
+from ftpatch.proof.case import NEW, Case, Pairs
 from ftpatch.proof.decoders import both, branch_targets
-from ftpatch.proof.pairs import NEW, Pairs
 from ftpatch.proof.site_words import stub_faults
 
 REACH = 1 << 25  # bytes of a ppc64 branch, either way

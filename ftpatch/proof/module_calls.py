@@ -14,12 +14,11 @@ from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
 from ftpatch.kernel.noreturn import NORETURN
-from ftpatch.proof.case import Case, SiteCalls
+from ftpatch.proof.case import NEW, Case, Pairs, SiteCalls
 from ftpatch.proof.decoders import both
 from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.module_code import OURS, Calls, Place
-from ftpatch.proof.pairs import NEW, Pairs
 from ftpatch.proof.sections import DATA, OPS_TEXT
 from ftpatch.proof.site_words import stub_faults
 

@@ -12,9 +12,8 @@ from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
-from ftpatch.proof.case import Case
+from ftpatch.proof.case import Case, Pairs
 from ftpatch.proof.emulate.loader import Loaded
-from ftpatch.proof.pairs import Pairs
 from ftpatch.proof.sections import INIT_TEXT, TEXT
 
 OURS = (TEXT, INIT_TEXT)

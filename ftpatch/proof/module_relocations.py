@@ -8,8 +8,7 @@ import numpy as np
 
 from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
-from ftpatch.proof.case import Case
-from ftpatch.proof.pairs import Pairs
+from ftpatch.proof.case import Case, Pairs
 from ftpatch.proof.sections import DATA, INIT_TEXT, TEXT
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 

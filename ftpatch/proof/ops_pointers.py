@@ -10,9 +10,8 @@ from ftpatch.arrays import I64, U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.proof.call_targets import CallTarget, CallTargets
-from ftpatch.proof.case import Case
+from ftpatch.proof.case import NEW, Case, Pairs
 from ftpatch.proof.emulate.memory import relative_pointers
-from ftpatch.proof.pairs import NEW, Pairs
 
 TYPE = np.uint64(0xFFFF_FFFF)  # of r_info: no kernel looks at the symbol of a RELATIVE relocation
 

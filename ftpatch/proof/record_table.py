@@ -11,8 +11,7 @@ import numpy as np
 from ftpatch.arrays import I64, Mask
 from ftpatch.kernel.boot import tests_zero_first
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.proof.case import Case
-from ftpatch.proof.pairs import OLD, RETIRED, Pairs
+from ftpatch.proof.case import OLD, RETIRED, Case, Pairs
 from ftpatch.sites.records import MINUS4, SECTIONS, SLOT, RecordTable
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import LEFTOVER, READY

@@ -6,9 +6,8 @@ import numpy as np
 
 from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.arrays import I64, U32
-from ftpatch.proof.case import Case
+from ftpatch.proof.case import NEW, OLD, OTHER, RETIRED, Case, Pairs
 from ftpatch.proof.decoders import both
-from ftpatch.proof.pairs import NEW, OLD, OTHER, RETIRED, Pairs
 
 LEGAL = {
     (OLD, NEW): "site enabled",
