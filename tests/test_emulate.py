@@ -104,7 +104,7 @@ def proved_module(path: Path, layout: str, hook: str = "", kernel: Path | None =
     loaded = load_module(image, arch, open_image(str(kernel)) if kernel else None)
     sites = read_sites(image, read_records(image), layout)
     target = loaded.called(hook) if hook else loaded.fakes["ftrace_caller"]
-    ops = None if hook else loaded.address_of("ftpatch_ops")
+    ops = None if hook else loaded.called("ftpatch_ops")
     assert target is not None
     claims = []
     for at in np.flatnonzero(sites.status == ENABLED).tolist():

@@ -53,13 +53,11 @@ class Loaded:
         """Address of a place."""
         return self.base[sec] + off
 
-    def address_of(self, name: str) -> int | None:
-        """Address of a symbol: where it is defined, else the one that stands for it; None if nobody names it."""
-        row = self.image.symbols.defined(name)
-        return int(self.symbols.va[row]) if row is not None else self.fakes.get(name)
-
     def called(self, name: str) -> int | None:
-        """Where a call of the symbol from within the module arrives: the local entry of a function that has two."""
+        """Where a call of the symbol from within the module arrives: the local entry of a function that has two.
+
+        For data, its address; for what another file defines, the one that stands for it; None if nobody names it.
+        """
         row = self.image.symbols.defined(name)
         return int(self.symbols.va[row] + self.symbols.local[row]) if row is not None else self.fakes.get(name)
 
