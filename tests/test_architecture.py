@@ -18,8 +18,8 @@ PACKAGE = ROOT / "ftpatch"
 
 # The rooms, the ground first: a room uses those in front of it, and itself. docs/architecture.md draws this.
 HOUSE = [
-    "errors", "finding", "arrays", "arch", "container", "elf", "sites", "kernel", "plan", "document", "proof", "write",
-    "trees", "journal", "rules", "explanation", "compare", "report", "api", "cli", "__main__",
+    "errors", "finding", "arrays", "inputs", "arch", "container", "elf", "sites", "kernel", "plan", "document", "proof",
+    "write", "trees", "journal", "rules", "explanation", "compare", "report", "api", "cli", "__main__",
 ]  # fmt: skip
 FLOOR = {room: floor for floor, room in enumerate(HOUSE)}
 
@@ -152,6 +152,30 @@ def test_json_of_others_is_parsed_in_one_place() -> None:
              if isinstance(node, ast.Attribute) and node.attr in ("load", "loads") and isinstance(node.value, ast.Name)
              and node.value.id == "json"}  # fmt: skip
     assert users == {"document.json_input"}
+
+
+# Calls that open a file by its name.
+OPENERS = {"open", "open_file", "openat", "read_bytes", "read_text", "fromfile", "memmap", "loadtxt", "genfromtxt"}
+MAY_OPEN = {
+    "inputs",  # every file that is read
+    "cli",  # /dev/null, in place of a closed stream
+    "rules.register",  # a file of the package itself
+}
+
+
+def test_files_are_opened_in_one_place() -> None:
+    """Regular files only, with limits; write/ opens its destinations, and Draft.open() is of another kind."""
+    users = set()
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(ast.Name(called)) if called in OPENERS:
+                    users.add(name)
+                case ast.Call(ast.Attribute(ast.Name(owner), called)) if called in OPENERS and owner != "draft":
+                    users.add(name)
+                case ast.Call(ast.Attribute(ast.Call(), called)) if called in OPENERS:
+                    users.add(name)
+    assert {name for name in users if room(name) != "write"} == MAY_OPEN
 
 
 def loaded(*arguments: str) -> set[str]:

@@ -269,7 +269,7 @@ def test_directory_is_refused_where_one_file_is_wanted(tmp_path: Path, capsys: C
     """A scan takes it for a tree of modules: test_tree.py."""
     path = tmp_path / "linux-6.12"
     path.mkdir()
-    line = f"ftpatch: {path}: is a directory – name the vmlinux or module inside it\n"
+    line = f"ftpatch: {path}: is a directory, not a regular file – name the vmlinux or module inside it\n"
     assert enable(capsys, path) == (3, "", line)
 
 
@@ -611,7 +611,7 @@ def test_strange_words_on_the_command_line_are_refused_in_one_line(
 
 LISTS: list[tuple[str, Callable[[Path], object], int, str]] = [
     ("missing", lambda path: None, 3, "{path}: the list cannot be read: No such file or directory"),
-    ("directory", lambda path: path.mkdir(), 3, "{path}: the list cannot be read: Is a directory"),
+    ("directory", lambda path: path.mkdir(), 3, "{path}: the list is a directory, not a regular file – name a file"),
     ("empty", lambda path: path.touch(), 5, "@{path}: the list names no function of this file"),
     ("comments-only", lambda path: path.write_text("# vfs_read\n\n"), 5,
      "@{path}: the list names no function of this file"),

@@ -211,7 +211,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
     assert refusal(InputError, gone, cert) == f"{gone}: cannot be read: No such file or directory"
     assert refusal(InputError, key, gone) == f"{gone}: cannot be read: No such file or directory"
-    assert refusal(InputError, key, str(tmp_path)) == f"{tmp_path}: cannot be read: Is a directory"
+    assert refusal(InputError, key, str(tmp_path)) == f"{tmp_path}: is a directory, not a regular file – name a file"
 
 
 def armoured(name: bytes) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 
 import click
@@ -11,8 +10,9 @@ import click
 from ftpatch import api
 from ftpatch.cli import complain
 from ftpatch.cli.options import Reports, gathered, layout, options, reports
-from ftpatch.errors import InputError, UsageError
+from ftpatch.errors import UsageError
 from ftpatch.explanation.splat import MAX_SPLAT
+from ftpatch.inputs import read_input
 from ftpatch.report import Document, shows_more
 from ftpatch.report.explain import explanation_object, splat_image, splat_rows
 from ftpatch.report.files import check_reports
@@ -71,11 +71,5 @@ def command(given: ExplainOptions, reports: Reports) -> int:
 
 
 def _read(log: str) -> str:
-    """The text of a log, as far as it is read."""
-    if log == "-" and sys.stdin is None:
-        raise InputError("the log cannot be read: there is no standard input", log)
-    try:
-        with click.open_file(log, "rb") as file:
-            return str(file.read(MAX_SPLAT), "utf-8", "replace")
-    except OSError as error:
-        raise InputError("the log cannot be read", log, found=error.strerror or str(error)) from None
+    """The text of a log."""
+    return read_input(log, MAX_SPLAT, "the log").decode("utf-8", "replace")

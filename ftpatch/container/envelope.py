@@ -21,6 +21,7 @@ from ftpatch.arch.parts import FlatImage
 from ftpatch.arrays import U8
 from ftpatch.container.wrappings import MARKER, WRAPPINGS, unpack
 from ftpatch.errors import InputError
+from ftpatch.inputs import open_regular, unreadable
 
 BUILD_VMLINUX = "give the uncompressed ELF vmlinux of the same build (Debian: the -dbg package)"
 MAX_SIZE = 1 << 30  # bytes that a compressed file may unpack to; a vmlinux with debug information has 350 MB
@@ -91,19 +92,16 @@ def open_elf(path: str, max_size: int | None = None) -> Contents:
 
 
 def _mapped(path: str) -> tuple[mmap.mmap, int]:
-    """The bytes of a regular file, and its permission bits. It is opened without blocking: it might be a FIFO."""
+    """The bytes of a regular file, and its permission bits."""
+    fd, status = open_regular(path, inside="name the vmlinux or module inside it")
     try:
-        with open(path, "rb", 0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise InputError("is not a regular file", path, todo="copy its content to a file first")
-            if status.st_size == 0:
-                raise InputError("is an empty file", path, expected="an ELF vmlinux, module or object")
-            return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), stat.S_IMODE(status.st_mode)
-    except IsADirectoryError:
-        raise InputError("is a directory", path, todo="name the vmlinux or module inside it") from None
+        if status.st_size == 0:
+            raise InputError("is an empty file", path, expected="an ELF vmlinux, module or object")
+        return mmap.mmap(fd, 0, prot=mmap.PROT_READ), stat.S_IMODE(status.st_mode)
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path) from None
+        raise unreadable(error, path) from None
+    finally:
+        os.close(fd)
 
 
 def not_elf(path: str, head: bytes, wrapping: str = "none") -> InputError:

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING
 
 from ftpatch.container.wrappings import MARKER
 from ftpatch.errors import EnvelopeError, InputError, PolicyError, UnsupportedError, printable
+from ftpatch.inputs import read_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
     PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
+
+MAX_KEY = 1 << 20  # bytes of a file with a key or a certificate
 
 # struct module_signature; a kernel accepts nothing but zeros in all fields but id_type and sig_len.
 STRUCT = struct.Struct(">BBBBB3xI")  # algo, hash, id_type, signer_len, key_id_len, sig_len
@@ -128,17 +131,9 @@ def sign(elf: bytes | bytearray | memoryview, key: str, cert: str, digest: str =
 # -- keys ------------------------------------------------------------------------------------------------------
 
 
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path) from None
-
-
 def _private_key(path: str) -> PrivateKey:
     """The RSA or EC key in a PEM file."""
-    content = _read(path)
+    content = read_file(path, MAX_KEY)
     try:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -169,7 +164,7 @@ def _signer(private: PrivateKey, key: str, cert: str) -> tuple[bytes, bytes]:
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 
-    content = _read(cert)
+    content = read_file(cert, MAX_KEY)
     try:
         load = x509.load_pem_x509_certificate if b"-----BEGIN" in content else x509.load_der_x509_certificate
         certificate = load(content)

@@ -8,11 +8,9 @@ bounded by Python's recursion limit. What the value means is for the caller to c
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Container
 
-from ftpatch.errors import InputError
+from ftpatch.inputs import read_file
 
 MAX_SIZE = 512 << 20  # bytes of a file; a journal of 44,000 sites has 38 MB
 MAX_VALUES = 16 << 20  # values in it; that journal has 1.8 million
@@ -31,23 +29,7 @@ class NotJson(Exception):
 
 def load(path: str, keep: Container[str] | None = None) -> object:
     """The JSON value in a regular file. Raises InputError where it cannot be read, and NotJson as `parse` does."""
-    return parse(_bytes_of(path), keep)
-
-
-def _bytes_of(path: str) -> bytes:
-    """The bytes of a regular file, one more than MAX_SIZE at most.
-
-    Opened without blocking: a FIFO that nobody writes to would stop the run for ever.
-    """
-    try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise InputError("is not a regular file", path, todo="copy its content to a file first")
-            # read(n) sets n bytes aside before it reads the first, so n is no more than what is there.
-            return file.read(min(status.st_size, MAX_SIZE) + 1)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path) from None
+    return parse(read_file(path, MAX_SIZE), keep)
 
 
 def parse(data: bytes, keep: Container[str] | None = None) -> object:
@@ -55,8 +37,6 @@ def parse(data: bytes, keep: Container[str] | None = None) -> object:
 
     keep: names of the members that objects keep; the others are parsed and dropped at once. None keeps all.
     """
-    if len(data) > MAX_SIZE:
-        raise NotJson(f"more than {MAX_SIZE} bytes", "less")
     if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:  # each value but the first has one of these before it
         raise NotJson(f"more than {MAX_VALUES} values", "less")
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from ftpatch.arch import architectures
 from ftpatch.arrays import Mask
 from ftpatch.elf.image import Image
-from ftpatch.errors import InputError, UnsupportedError, UsageError
+from ftpatch.errors import UnsupportedError, UsageError
+from ftpatch.inputs import read_file
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import Against, DropRequest, EnableRequest, Request
 from ftpatch.sites.scan import Scan, scan_file
@@ -105,9 +106,4 @@ def _read_stub(scan: Scan, path: str) -> Stub:
 
     if scan.image.kind == "vmlinux":
         raise _for_modules(scan)
-    try:
-        with open(path, "rb") as file:
-            data = file.read(stubasm.MAX_SOURCE + 1)
-    except OSError as error:
-        raise InputError("cannot read the stub", path, found=error.strerror or str(error)) from error
-    return stubasm.assemble(data, path, scan.arch)
+    return stubasm.assemble(read_file(path, stubasm.MAX_SOURCE, "the stub"), path, scan.arch)

@@ -9,8 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ftpatch import trees
-from ftpatch.errors import FtpatchError, InputError
+from ftpatch.errors import FtpatchError
 from ftpatch.finding import Finding
+from ftpatch.inputs import read_file
 from ftpatch.rules import gate
 from ftpatch.rules.register import known_rules
 from ftpatch.rules.run import Checked, Request, check_file, check_files, kernel_of, prepare
@@ -78,27 +79,20 @@ def settings_for(options: CheckOptions) -> Settings:
     """The settings of one check. Raises UsageError for what is no rule or no such file, and what reading the vmlinux
     raises."""
     rules = known_rules()
-    config = gate.parse_config(_read(options.config), options.config, rules) if options.config else gate.Config()
+    config = (
+        gate.parse_config(read_file(options.config, MAX_TEXT), options.config, rules)
+        if options.config
+        else gate.Config()
+    )
     baseline = gate.read_baseline(options.baseline) if options.baseline else gate.Baseline()
     asked = gate.asked(rules, config, options.select, options.ignore)
-    kconfig = gate.parse_kconfig(_read(options.kconfig), options.kconfig) if options.kconfig else None
+    kconfig = gate.parse_kconfig(read_file(options.kconfig, MAX_TEXT), options.kconfig) if options.kconfig else None
     if options.against:
         kernel_of(options.against)
     request = Request(
         asked, options.layout, options.against, kconfig, config.must, options.lines, None, options.full, options.sites
     )
     return Settings(request, config, baseline, options.fail_on or config.fail_on or "error")
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_TEXT + 1)
-    except OSError as error:
-        raise InputError("cannot be read", path, found=error.strerror or str(error)) from None
-    if len(data) > MAX_TEXT:
-        raise InputError("too long", path, expected=f"at most {MAX_TEXT} bytes")
-    return data
 
 
 def check_path(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ftpatch.arrays import I64, Mask, distinct, is_in
-from ftpatch.errors import InputError, SelectionError
+from ftpatch.errors import SelectionError
+from ftpatch.inputs import read_input
 from ftpatch.sites.table import LEFTOVER, STATUSES, SiteTable
 
 FEW = 16  # plain names up to here are looked up one by one; more, through a dictionary of all names
@@ -144,19 +144,7 @@ def _expand(text: str) -> list[str]:
 
 
 def _read_list(name: str) -> list[str]:
-    try:
-        if name == "-" and sys.stdin is None:
-            raise InputError("the list cannot be read: there is no standard input", name)
-        if name == "-":
-            content = sys.stdin.buffer.read(MAX_LIST + 1)
-        else:
-            with open(name, "rb") as file:
-                content = file.read(MAX_LIST + 1)
-    except OSError as error:
-        raise InputError(f"the list cannot be read: {error.strerror}", name) from None
-    if len(content) > MAX_LIST:
-        raise InputError("the list is too long", name, expected=f"at most {MAX_LIST} bytes")
-    return content.decode("utf-8", "surrogateescape").splitlines()
+    return read_input(name, MAX_LIST, "the list").decode("utf-8", "surrogateescape").splitlines()
 
 
 def _is_plain(text: str) -> bool:

@@ -54,8 +54,6 @@ class Stub:
 def assemble(data: bytes, path: str, arch: Arch) -> Stub:
     """The stub in a file's bytes. Raises InputError at the first line that cannot be taken, UnsupportedError where the
     assembler is missing."""
-    if len(data) > MAX_SOURCE:
-        raise InputError("too large for a stub", path, found=f"{len(data)} bytes", expected=f"at most {MAX_SOURCE}")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
