@@ -98,8 +98,13 @@ class ExplainedRow(TypedDict):
 
 
 class RenamedRow(TypedDict):
+    """A function that the compiler made of the one that was asked for."""
+
     name: str
     text: str
+    whole: Annotated[bool, "it is the function itself; false for a part of it (.part, .cold)"]
+    rows: Annotated[list[int], "slots of the records that name its sites"]
+    traceable: Annotated[bool, "a live record names its site, which is as the kernel expects it"]
 
 
 class InlinedObject(TypedDict):

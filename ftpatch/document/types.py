@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, NotRequired, TypedDict
 
-from ftpatch.document.explained import AbsentObject, ExplainedRow, SplatRow, SymbolRow
+from ftpatch.document.explained import AbsentObject, ExplainedRow, RenamedRow, SplatRow, SymbolRow
 from ftpatch.document.fields import (
     Count,
     Counts,
@@ -152,6 +152,8 @@ class VerbObject(TypedDict, total=False):
     explained: list[ExplainedRow]
     others: Annotated[list[SymbolRow], "explain: symbols of the same name that have no site"]
     absent: AbsentObject
+    clones: Annotated[list[RenamedRow], "explain: what the compiler made of the function, besides `absent.renamed`"]
+    traceable_as: Annotated[list[str], "explain: names of the explained sites, where none has the name itself"]
     oracle: Annotated[OracleObject | None, "check --predict: what a boot will say and list; null where the kernel has "
                       "no tracer"]  # fmt: skip
 

@@ -13,12 +13,13 @@ from ftpatch.arrays import Mask
 from ftpatch.document.request import Request
 from ftpatch.errors import SelectionError
 from ftpatch.explanation.site import explain_sites
-from ftpatch.explanation.untraceable import NOTHING, WITH_SITE, absence, symbols_named
+from ftpatch.explanation.untraceable import NOTHING, WITH_SITE, absence, renamed, symbols_named
+from ftpatch.sites.clones import Clone, clones_of
 from ftpatch.sites.scan import Scan, scan_file
 from ftpatch.sites.select import select
 
 if TYPE_CHECKING:
-    from ftpatch.document.explained import AbsentObject, ExplainedRow, SymbolRow
+    from ftpatch.document.explained import AbsentObject, ExplainedRow, RenamedRow, SymbolRow
     from ftpatch.explanation.diagnosis import Diagnosis
 
 N_SITES = 32  # that one run explains
@@ -33,6 +34,8 @@ class Explanation:
     chosen: Mask  # over the site table: the sites that are explained
     sites: list[ExplainedRow] = field(default_factory=list)  # one per chosen site
     others: list[SymbolRow] = field(default_factory=list)  # symbols of the same name without a site
+    clones: list[RenamedRow] = field(default_factory=list)  # what the compiler made of the function
+    traceable_as: tuple[str, ...] = ()  # clones whose sites are explained, because no site has the name itself
     absence: AbsentObject | None = None  # why nothing is chosen
     error: SelectionError | None = None  # what choosing said, where nothing knows the name
 
@@ -54,16 +57,18 @@ def explain_function(
     SelectionError where the selector is no plain name and matches nothing.
     """
     name = _name_of(func)
+    clones = [] if name is None else clones_of(scan.sites, name)
     try:
         selection = select(scan.sites, [func])
     except SelectionError as error:
         if name is None:
             raise
-        results = trees.scan_tree(modules, Request(func=(name,))) if modules else []
-        having = [result.path for result in results if result.n_chosen] if modules else None
-        absent = absence(scan.image, scan.sites, name, having)
-        nothing = np.zeros(len(scan.sites), dtype=bool)
-        return Explanation(scan, func, nothing, absence=absent, error=error if absent["text"] == NOTHING else None)
+        taken_for = _standing_for(scan, func, name, clones)
+        if not taken_for:
+            return _explain_absence(scan, func, name, modules, error)
+        selection = select(scan.sites, [other + func.removeprefix(name) for other in taken_for])
+    else:
+        taken_for = ()
     for text in selection.notes:
         watch.note(text.replace("are taken", "are explained"))
     index = np.flatnonzero(selection.mask)
@@ -73,7 +78,29 @@ def explain_function(
     sites = explain_sites(scan, index[:N_SITES].tolist(), against)
     symbols = [] if name is None else symbols_named(scan.image, scan.sites, func)
     others = [symbol for symbol in symbols if symbol["state"] not in WITH_SITE]
-    return Explanation(scan, func, selection.mask, sites, others)
+    return Explanation(scan, func, selection.mask, sites, others, renamed(scan.sites, clones), taken_for)
+
+
+def _standing_for(scan: Scan, func: str, name: str, clones: list[Clone]) -> tuple[str, ...]:
+    """The clones that are traced in place of a function that the file does not have under its own name.
+
+    func: the name, and perhaps its source file.
+    """
+    if len(scan.image.symbols.rows_named(name)):
+        return ()
+    whole = [clone.name for clone in clones if clone.whole and clone.sites]
+    missing: set[str] = set()
+    select(scan.sites, [other + func.removeprefix(name) for other in whole], missing=missing)
+    return tuple(other for other in whole if other + func.removeprefix(name) not in missing)
+
+
+def _explain_absence(scan: Scan, func: str, name: str, modules: str | None, error: SelectionError) -> Explanation:
+    """Why no site has that name. error: what choosing it said."""
+    results = trees.scan_tree(modules, Request(func=(name,))) if modules else []
+    having = [result.path for result in results if result.n_chosen] if modules else None
+    absent = absence(scan.image, scan.sites, name, having)
+    nothing = np.zeros(len(scan.sites), dtype=bool)
+    return Explanation(scan, func, nothing, absence=absent, error=error if absent["text"] == NOTHING else None)
 
 
 def _name_of(func: str) -> str | None:

@@ -19,6 +19,7 @@ from ftpatch.arrays import I64, U8
 from ftpatch.elf import debug_names
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.sites.clones import Clone, clones_of
 from ftpatch.sites.table import OUTSIDE, READY, SiteTable
 
 if TYPE_CHECKING:
@@ -42,13 +43,8 @@ SECTIONS = (  # text that is never traced, and why
     (r"\.exit\.text", "exit functions have no records"),
     (r"\.text\.unlikely.*|\.ref\.text", ""),
 )  # fmt: skip
-CLONE = re.compile(r"\.(?:isra|constprop|part|cold|lto_priv|llvm|localalias)\b[.\w]*$")
-CLONES = {
-    "isra": "with other parameters (.isra)", "constprop": "for constant arguments (.constprop)",
-    "part": "in parts, the rest inlined (.part)", "cold": "its unlikely part (.cold), which has no entry of its own",
-    "lto_priv": "by link-time optimisation", "llvm": "by link-time optimisation", "localalias": "by an alias",
-}  # fmt: skip
 NO_FUNCTIONS = {0: "a label without type, as assembly makes them", t.STT_OBJECT: "data"}
+SITE_OF_CLONE = {True: "that is traceable", False: "that has no site as the kernel expects it"}
 N_NEAR, N_TRIED = 5, 60  # names that are shown; that are compared letter by letter
 
 
@@ -110,22 +106,19 @@ def symbols_named(image: Image, table: SiteTable, name: str) -> list[SymbolRow]:
     return rows
 
 
-def clones(image: Image, name: str) -> list[RenamedRow]:
-    """What the compiler made of a function: symbols and what they are, in the order of the names."""
-    start, strtab, names = f"\0{name}.".encode(), image.symbols.strtab, set()
-    at = strtab.find(start)
-    while at >= 0:
-        end = strtab.find(b"\0", at + 1)
-        names.add(strtab[at + 1 : end if end >= 0 else None].decode("utf-8", "backslashreplace"))
-        at = strtab.find(start, at + 1)
-    kinds = [(clone, clone.removeprefix(f"{name}.").partition(".")[0]) for clone in sorted(names)]
-    return [{"name": clone, "text": CLONES[kind]} for clone, kind in kinds
-            if kind in CLONES and len(image.symbols.rows_named(clone))]  # fmt: skip
+def renamed(table: SiteTable, clones: Sequence[Clone]) -> list[RenamedRow]:
+    """What the compiler made of a function, for reports."""
+    return [{"name": clone.name, "text": clone.text, "whole": clone.whole, "rows": _rows(table, clone),
+             "traceable": is_traceable(table, clone)} for clone in clones]  # fmt: skip
 
 
-def base_name(name: str) -> str:
-    """The name in the source, without what the compiler added."""
-    return CLONE.sub("", name)
+def _rows(table: SiteTable, clone: Clone) -> list[int]:
+    return [row for row in table.row[list(clone.sites)].tolist() if row >= 0]
+
+
+def is_traceable(table: SiteTable, clone: Clone) -> bool:
+    """Whether a live record names one of its sites, which is as the compiler left it."""
+    return any(table.row[site] >= 0 and table.status[site] == READY for site in clone.sites)
 
 
 def near(image: Image, name: str) -> list[str]:
@@ -145,7 +138,7 @@ def _pieces(name: str) -> set[str]:
 
 def absence(image: Image, table: SiteTable, name: str, modules: Sequence[str] | None = None) -> AbsentObject:
     """What a file knows of a name that no site bears. modules: of a tree, that have it; None: none was searched."""
-    symbols, renamed = symbols_named(image, table, name), clones(image, name)
+    symbols, clones = symbols_named(image, table, name), renamed(table, clones_of(table, name))
     debug = debug_names.DebugMention("", False, ()) if symbols else debug_names.find(image, name)
     inlined = [function for function in debug.functions if function.inlined]
     used = bool((image.symbols.shndx[image.symbols.rows_named(name)] == t.SHN_UNDEF).any())  # and defined elsewhere
@@ -153,14 +146,14 @@ def absence(image: Image, table: SiteTable, name: str, modules: Sequence[str] | 
         "function": name,
         "text": "",
         "symbols": symbols,
-        "renamed": renamed,
+        "renamed": clones,
         "inlined": {
             "units": len(inlined), "copies": sum(function.copies for function in inlined),
             "unreadable": debug.unreadable or None,
         },
         "imported": used and name != "",
         "modules": None if modules is None else list(modules),
-        "near": [] if symbols or renamed or debug.functions or modules else near(image, name),
+        "near": [] if symbols or clones or debug.functions or modules else near(image, name),
     }  # fmt: skip
     absent["text"] = _likeliest(absent, debug)
     return absent
@@ -171,7 +164,10 @@ def _likeliest(absent: AbsentObject, debug: debug_names.DebugMention) -> str:
     if absent["symbols"]:
         return absent["symbols"][0]["text"]
     if absent["renamed"]:
-        return f"the compiler renamed it to {absent['renamed'][0]['name']}: {absent['renamed'][0]['text']}"
+        clone = absent["renamed"][0]
+        if clone["whole"]:
+            return f"the compiler renamed it to {clone['name']}: {clone['text']}; {SITE_OF_CLONE[clone['traceable']]}"
+        return f"only {clone['name']} is left of it, {clone['text']}: not the function itself"
     if absent["modules"]:
         first, *others = absent["modules"]
         return f"it is in {first}" + (f" and {len(others)} more" if others else "")

@@ -28,6 +28,7 @@ def explanation_object(explanation: Explanation, hashed: bool) -> ImageObject:
     for site, explained in zip(image["sites"], explanation.sites, strict=True):
         site["concurrency"] = explained["concurrency"] and explained["concurrency"]["class"]
     image["explained"], image["others"] = explanation.sites, explanation.others
+    image["clones"], image["traceable_as"] = explanation.clones, list(explanation.traceable_as)
     return image
 
 

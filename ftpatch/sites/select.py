@@ -222,8 +222,14 @@ def _in_sections(table: SiteTable, wanted: Sequence[str], missing: set[str] | No
 
 def _nothing(table: SiteTable, text: str) -> SelectionError:
     """Why a selector matched nothing, as far as the symbol table can tell."""
+    from ftpatch.sites.clones import proposal
+
     symbols = table.image.symbols
-    if _is_plain(text) and len(symbols.rows_named(text)):
+    plain = _is_plain(text)
+    instead, todo = proposal(table, text) if plain or "@" in text[1:] else ("", "")
+    if instead:
+        return SelectionError("no patch site of that name", text, found=instead, todo=todo)
+    if plain and len(symbols.rows_named(text)):
         return SelectionError(
             "the function has no patch site", text, found="a symbol without record", expected="a traceable function",
             todo="it is notrace, assembly, or was dropped from the table",

@@ -27,10 +27,25 @@ def render(document: Document) -> Iterator[str]:
     for image in document.images:
         if "absent" in image:
             yield from _absent(image, image["absent"], document)
+        yield from _traceable_as(image, document)
         for i, row in enumerate(image.get("explained", ())):
             yield "\n" if i else ""
             yield from _site(image, image["sites"][i], row, document)
         yield from (f"not traceable: {_symbol(symbol)}\n" for symbol in image.get("others", ()))
+
+
+def _traceable_as(image: ImageObject, document: Document) -> Iterator[str]:
+    """The head of a function that has its sites under other names, or what else the compiler made of it."""
+    names, clones = image.get("traceable_as", []), image.get("clones", [])
+    if names:
+        now = any(clone["traceable"] for clone in clones if clone["name"] in names)
+        what = "traceable as" if now else "not traceable as it is; its code is that of"
+        yield f"{title(image.get('asked', ''), document)}: {what} {', '.join(map(printable, names))}\n"
+    for clone in clones:
+        state = "" if clone["name"] in names else ", traceable" if clone["traceable"] else ", not traceable"
+        yield from wrapped("compiled" if names else "also", f"{clone['name']}, {clone['text']}{state}")
+    if clones:
+        yield "\n"
 
 
 def _site(image: ImageObject, site: SiteRow, row: explained.ExplainedRow, document: Document) -> Iterator[str]:
@@ -107,7 +122,8 @@ def _absent(image: ImageObject, absent: explained.AbsentObject, document: Docume
     yield f"{title(absent['function'], document)}: not traceable in {printable(image['file'])}\n"
     yield from wrapped("why", absent["text"])
     yield from (line("symbol", _symbol(symbol)) for symbol in absent["symbols"])
-    yield from (line("renamed", f"{printable(row['name'])}, {row['text']}") for row in absent["renamed"])
+    for row in absent["renamed"]:
+        yield line("renamed", f"{printable(row['name'])}, {row['text']}" + ", traceable" * row["traceable"])
     inlined, modules = absent["inlined"], absent["modules"]
     if inlined["units"]:
         files = f"{inlined['units']} source files that debug information lists"
