@@ -40,7 +40,7 @@ STOCK = {  # what is true of the fixtures as they were built
     "mini-ppc64le/vmlinux-clang": {"dead-weak": 4, "global-entry": 1},
     "mini-ppc64le/vmlinux-gcc12": {"dead-weak": 4, "toolchain-layout": 1},
     "mini-ppc64le/vmlinux-nm": {"dead-weak": 4, "toolchain-layout": 1},
-    "mini-ppc64le/vmlinux-far": {"dead-weak": 4},
+    "mini-ppc64le/vmlinux-far": {"dead-weak": 4}, "mini-ppc64le/vmlinux-saved": {"dead-weak": 4},
     "mini-ppc64le/vmlinux-unreachable": {"dead-weak": 4, "out-of-reach": 1},
 }  # fmt: skip
 

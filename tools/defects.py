@@ -255,7 +255,8 @@ def enabled(subject: Subject, row: int) -> Plant | None:
         end, count = (image.symbols.value(f"ftrace_ool_stub_text_end{more}") or 0 for more in ("", "_count"))
         n = int(image.word_at(np.array([subject.pos(count)]))[0])
         stub = end + 24 * (n - 1) + 8
-        words = subject.scan.arch.site_stub.code(np.array([0]), np.array([site + 4 - stub - 12]))[0]  # type: ignore[union-attr]
+        ahead = (image.symbols.value("ftrace_caller") or 0) - stub - 4
+        words = subject.scan.arch.site_stub.code(np.array([ahead]), np.array([site + 4 - stub - 12]))[0]  # type: ignore[union-attr]
         call = shape.branch.encode(np.array([stub - site]))[0]
         return Plant([*subject.words(stub, *words.tolist()), *subject.words(site, int(call))])
     target = image.symbols.value("ftrace_caller") if subject.linked else site

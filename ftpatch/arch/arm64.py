@@ -47,6 +47,7 @@ ADD_IMM = Word(0x9100_0000, 0xFFC0_0000, "add Xd, Xn, #imm12")
 AND_LR_7 = Word(0x927D_F3C0, 0xFFFF_FFE0, "and Xd, x30, #~7")
 LDUR_16 = Word(0xF85F_0000, 0xFFFF_FC00, "ldur Xt, [Xn, #-16]")
 LDR_UIMM = Word(0xF940_0000, 0xFFC0_0000, "ldr Xt, [Xn, #imm]")
+THUNK = (BTI_C, ADRP, ADD_IMM, B.word)
 ERRATUM_843419 = (0xFF8, 0xFFC)  # page offsets where an ADRP may misbehave on Cortex-A53
 READ_AHEAD = 16  # words of ftrace_caller that are looked at for the ops load
 
@@ -95,6 +96,16 @@ def thunk(va: int, ops: int, entry_va: int, entry: Entry) -> U32:
     add = ADD_IMM.bits | (ops & 0xFFF) << 10 | n << 5 | n
     branch = B.encode(np.array([entry_va + entry.resume - (va + 12)], dtype=np.int64))[0]
     return np.array([BTI_C.bits, page, add, branch], dtype=np.uint32)
+
+
+def thunk_leads_to(words: U32, va: int) -> int | None:
+    """Where a stub of `thunk`'s words at `va` enters a trampoline; None where the words are no such stub."""
+    if len(words) < 4 or not all(word.matches(words[i : i + 1])[0] for i, word in enumerate(THUNK)):
+        return None
+    register = int(words[1]) & 31
+    if int(words[2]) & 0x3FF != register << 5 | register:
+        return None
+    return va + 12 + int(B.decode(words[3:4])[0])
 
 
 def adrp(va: int, target: int, register: int) -> int:
@@ -215,7 +226,7 @@ ARCH = Arch(
     read_entry=read_entry,
     contract="x0-x8, x18-x29 and sp kept, x30 := x9, return to the old x30",
     judge="ftpatch.arch.arm64_contract",
-    ops_thunk=OpsThunk(thunk, 16, (1 << 32) - (1 << 12), ERRATUM_843419),
+    ops_thunk=OpsThunk(thunk, 16, (1 << 32) - (1 << 12), ERRATUM_843419, thunk_leads_to),
     table_end=TableEnd(find_pairs, set_pair),
     boot=FlatImage(56, b"ARM\x64", r"ARM\x64"),  # Documentation/arch/arm64/booting.rst
     layout_options=(  # arch/arm64/Makefile

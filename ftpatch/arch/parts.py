@@ -35,6 +35,8 @@ class OpsThunk(NamedTuple):
     size: int  # bytes
     reach: int  # bytes from the thunk within which the ops must lie
     avoids: tuple[int, ...]  # offsets in a 4 KiB page where its second word may not lie
+    # leads_to(words at va, va) → where such a stub jumps to; None where they are none
+    leads_to: Callable[[U32, int], int | None]
 
 
 class TableEnd(NamedTuple):
@@ -61,6 +63,8 @@ class FarCalls(NamedTuple):
     early: tuple[str, ...]  # functions known to run before the paca exists
     # the walk itself: (read, leads_to, va of start, va of ready) → (addresses of functions, why it is incomplete)
     runs_before: Callable[[Callable[[int, int], U32], Callable[[int], int], int, int], tuple[set[int], str]]
+    # leads_to(words, TOC) → where such a stub jumps to; None where they are none
+    leads_to: Callable[[U32, int], int | None]
 
 
 class SiteStub(NamedTuple):

@@ -54,6 +54,10 @@ SETS_R2 = ((ADDIS_R2, ADDI_R2), (LIS_R2, ADDI_R2), (LD_R2_M8, ADD_R2))
 READ_AHEAD = 64  # words of ftrace_caller in which its constants are looked for
 
 STUB = (MFLR_R0, BL.word, MTLR_R0, B.word)
+FAR_STUB = (  # what a jump to a place relative to the kernel's TOC consists of
+    Word(0xE98D_0000, 0xFFFF_0003, "ld r12,X(r13)"), Word(0x3D8C_0000, 0xFFFF_0000, "addis r12,r12,X"),
+    Word(0x398C_0000, 0xFFFF_0000, "addi r12,r12,Y"), MTCTR_R12, BCTR,
+)  # fmt: skip
 
 SHAPES = (
     Shape(
@@ -129,6 +133,14 @@ def far_stub(target: int, toc: int, kernel_toc: int) -> U32:
         raise AssertionError("a trampoline out of the TOC's reach was to be written")
     addis, addi = 0x3D8C_0000 | distance + 0x8000 >> 16 & 0xFFFF, 0x398C_0000 | distance & 0xFFFF  # r12,r12,…
     return np.array([LD_R12_R13.bits | kernel_toc, addis, addi, MTCTR_R12.bits, BCTR.bits], dtype=np.uint32)
+
+
+def leads_to(words: U32, toc: int) -> int | None:
+    """Where a stub of `far_stub`'s words jumps to; None where the words are no such stub."""
+    if len(words) < len(FAR_STUB) or not all(word.matches(words[i : i + 1])[0] for i, word in enumerate(FAR_STUB)):
+        return None
+    high, low = ((int(word) & 0xFFFF ^ 0x8000) - 0x8000 for word in words[1:3])
+    return toc + (high << 16) + low & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def site_stub(call: I64, back: I64) -> U32:
@@ -252,7 +264,7 @@ ARCH = Arch(
     far=FarCalls(
         stub=far_stub, size=20, reach=0x7FFF_8000, areas=("ftrace_tramp_text", "ftrace_tramp_init"), toc=".TOC.",
         start="early_setup", ready="setup_paca", early=("early_setup", "initialise_paca", "fixup_boot_paca"),
-        runs_before=runs_before,
+        runs_before=runs_before, leads_to=leads_to,
     ),
     site_stub=SiteStub(
         code=site_stub, literal=8, size=16, call_at=4, back_at=12,

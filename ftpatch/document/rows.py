@@ -10,6 +10,7 @@ from ftpatch.arrays import Mask
 from ftpatch.document.summary import summary
 from ftpatch.elf.identity import build_id
 from ftpatch.kernel.kallsyms import listed_as
+from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import LEFTOVER, STATUSES
 
@@ -53,6 +54,7 @@ def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
     offsets, positions = (table.off + table.site)[index].tolist(), table.pos[index].tolist()
     nameless = index[(table.status[index] == LEFTOVER)]
     called = dict(zip(nameless.tolist(), listed_as(table.image, table.branch_va[nameless]), strict=True))
+    callees = callees_of(table)
     rows: list[SiteRow] = []
     for i, site in enumerate(index.tolist()):  # a report is one Python object per site
         known = secs[i] >= 0
@@ -75,4 +77,6 @@ def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
                 "listed_as": called.get(site),
             }
         )
+        if site in callees:
+            rows[-1]["calls"], rows[-1]["sure"] = callees[site]
     return rows

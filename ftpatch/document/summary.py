@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,8 +12,9 @@ from ftpatch.arrays import I64, U64, Mask
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.boot import at_boot
 from ftpatch.kernel.init_text import in_init_text
+from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import STATUSES, SiteTable
+from ftpatch.sites.table import ENABLED, STATUSES, SiteTable
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ReachObject, SummaryObject
@@ -26,17 +28,23 @@ def summary(scan: Scan, brief: bool = False) -> SummaryObject:
     live[: len(records)] = records.live
     per_status = np.bincount(table.status[live]).tolist()
     boot = None if brief else at_boot(scan, live)
-    return {
+    figures: SummaryObject = {
         "slots": len(records),
         "null": int(records.null.sum()),
         "live": int(records.live.sum()),
         "by_section": _by_section(table, live),
         "by_status": {STATUSES[state]: count for state, count in enumerate(per_status) if count},
-        "without_record": int((table.row < 0).sum()),
+        "without_record": int(((table.row < 0) & (table.status == ENABLED)).sum()),
         "with_skip": int(_with_skip(table, live).sum()),
         "boot": {"allocating": boot["allocating"], "listed": boot["listed"]} if boot else None,
         "reach": None if brief else _reach(scan, live),
     }
+    if figures["without_record"]:
+        figures["patched"] = [
+            {"calls": callee.name, "sites": n, "sure": callee.sure}
+            for callee, n in Counter(callees_of(table).values()).most_common()
+        ]
+    return figures
 
 
 def _by_section(table: SiteTable, live: Mask) -> dict[str, int]:

@@ -48,6 +48,17 @@ class ReachObject(TypedDict):
     headroom: NotRequired[int]
 
 
+class PatchedRow(TypedDict):
+    """Enabled sites without a record that call the same thing."""
+
+    calls: str
+    sites: Annotated[int, Range(1)]
+    sure: Annotated[
+        bool, "it is a tracer's entry, or a stub that only patches make; false where only the code that is called "
+        "speaks for it: it keeps the contract of a patch site",
+    ]  # fmt: skip
+
+
 class SummaryObject(TypedDict):
     slots: Count
     null: Count
@@ -55,6 +66,7 @@ class SummaryObject(TypedDict):
     by_section: Counts
     by_status: Counts
     without_record: NotRequired[Annotated[Count, "enabled sites that no record names: earlier patches"]]
+    patched: NotRequired[Annotated[list[PatchedRow], "those sites by what they call; absent where there are none"]]
     with_skip: NotRequired[Annotated[Count, "sites whose function starts with words that the layout leaves alone"]]
     boot: BootObject | None
     reach: ReachObject | None
@@ -109,6 +121,9 @@ class SiteChange(TypedDict, total=False):
 
 class SiteRow(ScannedSite, SiteChange):
     """One site of a report."""
+
+    calls: NotRequired[Annotated[str, "what an enabled site without a record leads to"]]
+    sure: NotRequired[Annotated[bool, "whether that shows that a patch made it, as in the summary's `patched`"]]
 
 
 class FileObject(TypedDict):

@@ -52,7 +52,7 @@ def states(image: Image, table: SiteTable) -> tuple[U8, I64]:
     """Per function of `image.functions`: its state, and its site in the table or −1."""
     n = len(image.functions.va)
     state, site = np.full(n, SITELESS, dtype=np.uint8), np.full(n, -1, dtype=np.int64)
-    if table.shape is not None and n:
+    if table.shape is not None and not table.shape.called and n:  # a call tells nothing: compilers make them, too
         state[_site_words(image, table.shape) == MATCH_OLD] = UNLISTED
     named = np.flatnonzero(table.func < table.func_end)
     listed = (table.row >= 0) & (table.status != OUTSIDE)

@@ -9,7 +9,7 @@ import numpy as np
 from ftpatch.elf.tables import STT_FUNC
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.objects import unrecorded
-from ftpatch.sites.table import READY, STATUSES
+from ftpatch.sites.table import ENABLED, READY, STATUSES
 
 MANY = 64  # functions of a module that are not all without sites by chance
 
@@ -17,7 +17,7 @@ MANY = 64  # functions of a module that are not all without sites by chance
 def records_collapsed(case: Case) -> Iterator[Hit]:
     """A table that lost most of its records, or all."""
     live, before, n = int(case.records.live.sum()), case.context.live_before, len(case.records)
-    calls = int((case.table.row < 0).sum())  # what ftpatch enabled has no record
+    calls = int(((case.table.row < 0) & (case.table.status == ENABLED)).sum())  # what ftpatch enabled has no record
     if before is not None and 2 * (live + calls) < before:
         yield Hit(f"{live} live records in {n} slots, {before} before", count=before - live)
     elif n and not live and not calls:

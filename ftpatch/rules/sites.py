@@ -8,8 +8,9 @@ import numpy as np
 
 from ftpatch.elf.relocations import relocations_of, touched
 from ftpatch.plan.targets import READ
-from ftpatch.rules.case import Case, Hit
+from ftpatch.rules.case import Case, Hit, first
 from ftpatch.rules.patchers import others
+from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.table import ENABLED, HALF, LEFTOVER, READY, UNEXPECTED
 
 
@@ -43,10 +44,15 @@ def site_half(case: Case) -> Iterator[Hit]:
 
 def without_record(case: Case) -> Iterator[Hit]:
     """Sites that an earlier patch enabled."""
-    sites = np.flatnonzero(case.table.row < 0).tolist()
-    if sites:
-        text = f"{len(sites)} sites call without a record, the first is {case.table.name(sites[0])}: an earlier patch"
-        yield Hit(text, count=len(sites))
+    callees = callees_of(case.table)
+    names = list(dict.fromkeys(callee.name for callee in callees.values()))
+    how_sure = "" if all(callee.sure for callee in callees.values()) else "likely "
+    if callees:
+        text = (
+            f"{len(callees)} sites call without a record, the first is {case.table.name(min(callees))}: "
+            f"{how_sure}an earlier patch (they call {first(names)})"
+        )
+        yield Hit(text, count=len(callees))
 
 
 def literal_missing(case: Case) -> Iterator[Hit]:
@@ -54,7 +60,7 @@ def literal_missing(case: Case) -> Iterator[Hit]:
     image, table, shape = case.image, case.table, case.table.shape
     if shape is None or shape.literal is None or not (table.row < 0).any():
         return
-    index = np.flatnonzero((table.row < 0) & (table.sec >= 0))
+    index = np.flatnonzero((table.row < 0) & (table.status == ENABLED))
     target = table.branch_va[index].view(np.int64) + shape.branch.distance(table.body()[index])
     entries = [image.symbols.value(name) for name in case.arch.entries]
     reads = [va for va in entries if va is not None and case.arch.read_entry(image.code(va, READ)).literal]

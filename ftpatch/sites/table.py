@@ -12,9 +12,9 @@ import numpy as np
 
 from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW_SIZE, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, distinct, first_of_each, is_in
-from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
+from ftpatch.sites.callees import addresses_of, called_from, is_stub, leading_to, tracers
 from ftpatch.sites.layout import at_entry, decide_shape, forced_shape
 from ftpatch.sites.records import RecordTable
 
@@ -177,25 +177,11 @@ def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
         site = va + (shape.site(window) + shape.call_at).view(np.uint64)
         target = (site.view(np.int64) + shape.branch.distance(body)).view(np.uint64)
         if shape.called:
-            untouched = np.array(_addresses_of(image, shape.called), dtype=np.uint64)
+            untouched = np.array(addresses_of(image, shape.called), dtype=np.uint64)
             match[(match == MATCH_OLD) & shape.branch.ends(body) & ~is_in(target, untouched)] = MATCH_NEW
         if shape.stub:
-            match[(match == MATCH_NEW) & ~_is_stub(image, shape, target, site)] = MATCH_NONE
+            match[(match == MATCH_NEW) & ~is_stub(image, shape, target, site)] = MATCH_NONE
     return match
-
-
-def _is_stub(image: Image, shape: Shape, va: U64, site: U64) -> Mask:
-    """Whether at each va stands an out-of-line stub that leads back behind its site."""
-    words = image.words(*image.place(va), 0, len(shape.stub))
-    equal = np.logical_and.reduce([word.matches(words[:, i]) for i, word in enumerate(shape.stub)])
-    last = va.view(np.int64) + shape.unit * len(shape.stub) - shape.branch.size
-    return np.asarray(equal & (last + shape.branch.distance(words) == site.view(np.int64) + shape.branch.size))
-
-
-def _addresses_of(image: Image, name: str) -> list[int]:
-    """Addresses of the function `name` and of a linker's branch stubs to it."""
-    value = image.symbols.value(name)
-    return [va for va in (value,) if va is not None] + [va for va, to in linker_stubs(image).items() if to == name]
 
 
 def _functions(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64]:
@@ -227,6 +213,10 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
     patched = (_match(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded
     if not image.linked:
         patched &= _calls_ours(image, shape, window, va)
+    elif patched.any():
+        body, branch = shape.body(window[patched]), (va + site.view(np.uint64))[patched] + np.uint64(shape.call_at)
+        called = called_from(image, shape, branch, shape.branch.distance(body))
+        patched[patched] = leading_to(called, tracers(image, shape, called))
     if not patched.any():
         return None
     low, high = functions.at(functions.va[first][patched])

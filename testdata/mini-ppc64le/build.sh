@@ -78,6 +78,7 @@ image() {
 	"${CROSS}gcc" -E -P -undef -x assembler-with-cpp $defs mini.lds -o "$d/mini.lds"
 	list="head.o setup.o paca.o b.o asm.o trace.o main.o entry-ftrace.o a.o btf.o"
 	case $defs in *PCREL*) list="$list pcrel.o" ;; esac
+	case $defs in *SAVED*) list="$list saved.o" ;; esac
 	case $defs in *OOL*)
 		(cd "$d" && "${CROSS}ld" -r -o all.o $list)
 		init=$(records "$d/all.o" | grep -c '^\.init\.text')
@@ -100,6 +101,15 @@ for f in main a b setup paca asm; do
 	"$PYTHON" recordmcount.py "$obj/vmlinux-mprofile/$f.o"
 done
 image vmlinux-mprofile "$D"
+
+# the same, and functions built with -Os, whose own prologue is a call
+D="$D -DSAVED"
+objects vmlinux-saved "$D" plain "-pg -mprofile-kernel"
+compile plain "-mcmodel=medium $D -Os -pg -mprofile-kernel" saved.c "$obj/vmlinux-saved/saved.o"
+for f in main a b setup paca asm saved; do
+	"$PYTHON" recordmcount.py "$obj/vmlinux-saved/$f.o"
+done
+image vmlinux-saved "$D"
 lf=--no-dynamic-linker
 
 D="-DPG"

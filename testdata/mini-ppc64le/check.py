@@ -162,6 +162,7 @@ class Elf:
 # layout, slots, leftovers, records in .init.text, ascending
 VMLINUX = {
     "vmlinux-mprofile": ("mprofile", 32, 4, 11, False),
+    "vmlinux-saved": ("mprofile", 34, 4, 11, False),
     "vmlinux-pfe2": ("pfe2", 34, 4, 11, True),
     "vmlinux-ool": ("ool", 32, 4, 11, True),
     "vmlinux-ool-noops": ("ool", 32, 4, 11, True),
@@ -175,6 +176,8 @@ VMLINUX = {
 CALL_OPS = ("vmlinux-ool", "vmlinux-clang")
 FAR = ("vmlinux-far", "vmlinux-unreachable")
 UNTRACED = (
+    "saved_untraced",
+    "saved_untraced_too",
     "tiny_notrace",
     "asm_nops",
     "notrace_helper",
@@ -326,7 +329,8 @@ def check_vmlinux(e, layout, slots, leftovers, ninit, ascending):
     ck(sorted(left)[0] == 16 and sorted(left)[1] > 16, "leftovers behind a symbol: %s" % left)
     ck(init == ninit, "records in .init.text: %d" % init)
     for s in funcs:
-        ck((s["value"] in recorded) != (s["name"] in UNTRACED), "record of " + s["name"])
+        untraced = s["name"] in UNTRACED or s["name"].startswith(("_savegpr0_", "_restgpr0_"))
+        ck((s["value"] in recorded) != untraced, "record of " + s["name"])
     ck(e.words(e.at("asm_nops"), 4) == [NOP] * 4, "asm_nops")
     expect = {"gcc12": {0, 16}, "nm": {0, 16}, "pg": {8}}.get(layout, {0, 8})
     ck(set(kinds) == expect | ({1} if e.name == "vmlinux-pfe2" else set()), "kinds of entries: %s" % kinds)

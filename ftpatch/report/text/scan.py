@@ -96,8 +96,7 @@ def _summary(summary: SummaryObject, image: ImageObject) -> Iterator[str]:
     for key, counts in (("sections", summary["by_section"]), ("status", summary["by_status"])):
         if counts:
             yield line(key, ", ".join(f"{name} {count}" for name, count in counts.items()))
-    if summary["without_record"]:
-        yield line("patched", f"{summary['without_record']} enabled without a record, by an earlier patch")
+    yield from _patched(summary)
     if reach := summary["reach"]:
         yield from _reach(reach)
     if boot := summary["boot"]:
@@ -109,6 +108,19 @@ def _summary(summary: SummaryObject, image: ImageObject) -> Iterator[str]:
                             "print an ftrace bug and switch ftrace off")  # fmt: skip
     elif image["kind"] == "vmlinux" and image["layout"] == "none":
         yield line("at boot", "no function tracer in this kernel (CONFIG_FUNCTION_TRACER is off)")
+
+
+def _patched(summary: SummaryObject) -> Iterator[str]:
+    """The sites that earlier patches enabled, and how sure it is that those made them."""
+    n, rows = summary["without_record"], summary.get("patched", [])
+    sure = {row["calls"]: row["sites"] for row in rows if row["sure"]}
+    unsure = {row["calls"]: row["sites"] for row in rows if not row["sure"]}
+    if n:
+        yield line("patched", f"{n} enabled without a record, {'' if sure else 'likely '}by an earlier patch")
+    if sure:
+        yield line("", f"sure: they call {_counts(sure)}")
+    if unsure:
+        yield line("", f"likely: they call {_counts(unsure)}, whose code keeps the contract of a patch site")
 
 
 def _reach(reach: ReachObject) -> Iterator[str]:

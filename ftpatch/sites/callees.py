@@ -1,0 +1,122 @@
+"""Where the calls of sites go: to a tracer's entry, to a stub that leads there, or to code that is none of both.
+
+A compiler calls at a function's entry, too, before it has saved the return address: gcc -Os on ppc64le begins functions
+with `mflr r0; bl _savegpr0_29`, and where it knows what a callee leaves alone (-fipa-ra) a return address may be parked
+in any register. Such a call looks like an enabled site. Only its callee tells: what a site calls returns to where the
+*caller* of the function is, and a helper or a function of C returns into the function itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ftpatch.arch.shape import Shape
+from ftpatch.arrays import I64, U64, Mask, is_in
+from ftpatch.elf.identity import linker_stubs
+from ftpatch.elf.image import Image
+
+# how the names of other code of the tracer begin; a plain `ftrace_` begins many functions of C
+TRACERS = ("ftrace_stub", "ftrace_graph_", "ftrace_tramp")
+READ = 8  # units of code that the longest stub of this program's has
+MAX_JUDGED = 64  # callees whose code is walked; a patch has one or two
+
+
+class Callee(NamedTuple):
+    """What the calls of enabled sites without a record lead to."""
+
+    name: str  # of its symbol, else its address
+    sure: bool  # a tracer's entry or a stub that only a patch makes; else its code alone speaks for it
+
+
+def is_stub(image: Image, shape: Shape, va: U64, site: U64) -> Mask:
+    """Whether at each va stands an out-of-line stub that leads back behind its site."""
+    words = image.words(*image.place(va), 0, len(shape.stub))
+    equal = np.logical_and.reduce([word.matches(words[:, i]) for i, word in enumerate(shape.stub)])
+    last = va.view(np.int64) + shape.unit * len(shape.stub) - shape.branch.size
+    return np.asarray(equal & (last + shape.branch.distance(words) == site.view(np.int64) + shape.branch.size))
+
+
+def addresses_of(image: Image, name: str) -> list[int]:
+    """Addresses of the function `name` and of a linker's branch stubs to it."""
+    value = image.symbols.value(name)
+    return [va for va in (value,) if va is not None] + [va for va, to in linker_stubs(image).items() if to == name]
+
+
+def called_from(image: Image, shape: Shape, branch: U64, distance: I64) -> U64:
+    """va that each enabled site of a linked file calls; out of line, what its stub calls.
+
+    branch: va of each site's own branch; distance: bytes that it spans.
+    """
+    to = (branch.view(np.int64) + distance).view(np.uint64)
+    stub = image.arch.site_stub
+    if not shape.out_of_line or stub is None:
+        return to
+    call = (to.view(np.int64) + stub.call_at).view(np.uint64)
+    ahead = image.arch.call.decode(image.words(*image.place(call), 0, 1)[:, 0])
+    return (call.view(np.int64) + ahead).view(np.uint64)
+
+
+def tracers(image: Image, shape: Shape, called: U64) -> dict[int, Callee]:
+    """Those of the addresses called that lead to a tracer, and to which one."""
+    distinct, n_calls = np.unique(called, return_counts=True)
+    most_called = distinct[np.argsort(-n_calls, kind="stable")].tolist()
+    own, through = _entries(image, shape), linker_stubs(image) if most_called else {}
+    known: dict[int, Callee] = {}
+    n_judged = 0
+    for va in most_called:
+        name = next((name for name in (*_names_at(image, va), through.get(va, "")) if _is_tracer(name, own)), None)
+        if name is None:
+            name = _behind_stub(image, va)
+        if name is not None:
+            known[va] = Callee(name, sure=True)
+        elif n_judged < MAX_JUDGED:
+            n_judged += 1
+            if not image.arch.keeps_contract(image.code, va, shape.out_of_line):
+                known[va] = Callee(next(_names_at(image, va), f"{va:#x}"), sure=False)
+    return known
+
+
+def _entries(image: Image, shape: Shape) -> tuple[str, ...]:
+    """Names of the kernel's own trampolines."""
+    return (*image.arch.entries, *(image.arch.far.areas if image.arch.far else ()), *filter(None, [shape.called]))
+
+
+def _is_tracer(name: str, own: tuple[str, ...]) -> bool:
+    return name in own or name.startswith(TRACERS)
+
+
+def _names_at(image: Image, va: int) -> Iterator[str]:
+    """Names of the symbols at an address."""
+    rows = np.flatnonzero(image.symbols.rows["st_value"] == np.uint64(va))
+    return (name for name in map(image.symbols.name, rows[image.symbols.shndx[rows] > 0].tolist()) if name)
+
+
+def _behind_stub(image: Image, va: int) -> str | None:
+    """What a stub that a patch made at `va` leads to; None where none stands there.
+
+    The words of such stubs are the kernel's own way to its tracer, which no compiler or linker makes.
+    """
+    arch, words = image.arch, image.code(va, READ)
+    if arch.ops_thunk is not None and (to := arch.ops_thunk.leads_to(words, va)) is not None:
+        return _name_of(image, to)
+    toc = image.symbols.value(arch.far.toc) if arch.far is not None else None
+    if arch.far is not None and toc is not None and (to := arch.far.leads_to(words, toc)) is not None:
+        return _name_of(image, to)
+    return None
+
+
+def _name_of(image: Image, va: int) -> str:
+    """The symbol at an address, else the function around it, else the address."""
+    name = next(_names_at(image, va), None)
+    if name is None:
+        inside = int(image.functions.containing(np.array([va], dtype=np.uint64))[0])
+        name = image.symbols.name(int(image.functions.row[inside])) if inside >= 0 else None
+    return name or f"{va:#x}"
+
+
+def leading_to(called: U64, known: dict[int, Callee]) -> Mask:
+    """Which calls go to one of these."""
+    return is_in(called, np.array(list(known), dtype=np.uint64))
