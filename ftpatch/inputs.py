@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 
-from ftpatch.errors import InputError
+from ftpatch.errors import InputError, UnsupportedError
 
 STDIN = "-"  # the name that stands for standard input, where a verb documents it
 PIECE = 1 << 16  # bytes that are asked for at once where the size is not known
@@ -95,6 +95,12 @@ def unreadable(error: OSError, path: str, what: str = "") -> InputError:
 def too_large(path: str, limit: int, what: str = "", found: str = "more") -> InputError:
     """The refusal of a file that has more bytes than its purpose needs."""
     return InputError(_about(what, "is too large"), path, found=found, expected=f"at most {limit} bytes")
+
+
+def beyond_limit(path: str, form: str, found: str, expected: str) -> UnsupportedError:
+    """The refusal of a file that has more of something than is read of its form (JSON, TOML)."""
+    return UnsupportedError(f"more than is read of {form}", path, found=found, expected=expected,
+                            todo="docs/limits.md has all limits")  # fmt: skip
 
 
 def _about(what: str, said: str) -> str:

@@ -21,13 +21,13 @@ def _too_long(signum: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def limited(seconds: float) -> Iterator[None]:
+def limited(seconds: float, space: int = SPACE) -> Iterator[None]:
     """A limit on the time of what runs inside, and on the address space that it takes beyond what is in use."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = signal.signal(signal.SIGALRM, _too_long)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    resource.setrlimit(resource.RLIMIT_AS, (now + SPACE, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (now + space, hard))
     try:
         yield
     finally:

@@ -154,6 +154,11 @@ def test_json_of_others_is_parsed_in_one_place() -> None:
     assert users == {"document.json_input"}
 
 
+def test_toml_of_others_is_parsed_in_one_place() -> None:
+    """With limits; the register of rules is a file of the package."""
+    assert users("tomllib") == {"document.toml_input", "rules.register"}
+
+
 # Calls that open a file by its name.
 OPENERS = {"open", "open_file", "openat", "read_bytes", "read_text", "fromfile", "memmap", "loadtxt", "genfromtxt"}
 MAY_OPEN = {

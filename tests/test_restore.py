@@ -403,8 +403,6 @@ def test_a_result_that_is_written_badly_is_not_kept(
     [
         ("", "Expecting value: line 1 column 1 (char 0), expected JSON"),
         ("\0", "Expecting value: line 1 column 1 (char 0), expected JSON"),
-        ("[" * 200000, "values inside values, without end, expected JSON"),
-        ('{"a":' * 200000, "values inside values, without end, expected JSON"),
         ("[]", "a list as the report, expected an object"),
         ("1e5", "100000.0 as the report, expected an object"),
         ("true", "True as the report, expected an object"),
@@ -416,7 +414,7 @@ def test_a_result_that_is_written_badly_is_not_kept(
         ('{"schema": true}', "True as its schema, expected a whole number"),
         ('{"schema": 1.0}', "1.0 as its schema, expected a whole number"),
         ('{"schema": 0}', "schema 0, expected schema 1"),
-        ('{"schema": -%s}' % ("9" * 99), f"schema -{'9' * 19}…, expected schema 1"),
+        ('{"schema": -9223372036854775808}', "schema -9223372036854775808, expected schema 1"),
         ('{"schema": 1}', "nothing as its command, expected a text"),
         ('{"schema": 1, "command": "scan"}', "the report of 'scan', expected that of enable, disable, drop"),
         ('{"schema": 1, "command": "enable"}', "nothing as its images, expected a list"),
@@ -465,7 +463,7 @@ POSITIONS = ", expected edits side by side in file order, and pieces behind the 
         (edit(0, pos=8, new="", old=""), f"edit 0: 0 bytes to 0 at 8{POSITIONS}"),
         (edit(0, pos=8, new="0000", old="00"), f"edit 0: 1 bytes to 2 at 8{POSITIONS}"),
         (edit(0, pos=20792, new="00", old="00"), f"edit 0: 1 bytes to 1 at 20792{POSITIONS}"),
-        (edit(0, pos=10**30, new="00", old="00"), f"edit 0: 1 bytes to 1 at 1{'0' * 19}…{POSITIONS}"),
+        (edit(0, pos=10**19, new="00", old="00"), f"edit 0: 1 bytes to 1 at 1{'0' * 19}{POSITIONS}"),
         (edit(0, pos=20793, new="00", old=""), f"edit 0: 0 bytes to 1 at 20793{POSITIONS}"),
         (edit(0, pos=8, new="", old="00"), f"edit 0: 1 bytes to 0 at 8{POSITIONS}"),
         (lambda image: image["edits"].insert(0, {"pos": 0, "old": "00" * 9999, "new": "00" * 9999}),
@@ -494,9 +492,7 @@ def test_an_encoder_that_is_not_known_is_not_supported(here: Path, capsys: pytes
     )
 
 
-def test_a_journal_that_cannot_be_read(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_journal_that_cannot_be_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo("pipe")
     Path("latin").write_bytes(b'{"a": "\xe9"}')
     assert refused(capsys, 3, "one", "gone", "-o", "back") == "gone: cannot be read: No such file or directory\n"
@@ -506,20 +502,25 @@ def test_a_journal_that_cannot_be_read(
     )
     assert "invalid continuation byte" in refused(capsys, 3, "one", "latin", "-o", "back")
     Path("long").write_text('{"schema": 1%s}' % ("0" * 5000))
-    assert "found a number of 5001 digits, expected JSON" in refused(capsys, 3, "one", "long", "-o", "back")
+    assert refused(capsys, 4, "one", "long", "-o", "back") == (
+        "long: more than is read of JSON: found a number of 5001 digits, expected a number that 64 bits hold – "
+        "docs/limits.md has all limits\n"
+    )
     with open("huge", "wb") as file:
         file.truncate(json_input.MAX_SIZE + 1)
-    monkeypatch.setattr(json_input, "MAX_SIZE", 1000)
     assert refused(capsys, 3, "one", "huge", "-o", "back") == (
-        f"huge: is too large: found {(512 << 20) + 1} bytes, expected at most 1000 bytes\n"
+        f"huge: is too large: found {(512 << 20) + 1} bytes, expected at most {512 << 20} bytes\n"
     )
 
 
 def test_a_journal_of_too_many_values_is_not_even_parsed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A list takes twenty times the memory that its two characters take in the file."""
-    Path("many").write_bytes(b"[" + b"[]," * (json_input.MAX_VALUES // 2) + b"[]]")
-    line = f"more than {json_input.MAX_VALUES} values, expected less"
-    assert refused(capsys, 3, "one", "many", "-o", "back") == f"many: {NOT}{line}{THEN}"
+    Path("many").write_bytes(b"[" + b"[]," * json_input.FREE_VALUES + b"[]]")
+    limit = json_input.FREE_VALUES + (3 * json_input.FREE_VALUES + 4) // json_input.BYTES_PER_VALUE
+    assert refused(capsys, 4, "one", "many", "-o", "back") == (
+        f"many: more than is read of JSON: found more values, expected at most {limit} – docs/limits.md has all "
+        "limits\n"
+    )
 
 
 # -- any change ------------------------------------------------------------------------------------------------

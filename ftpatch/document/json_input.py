@@ -1,8 +1,9 @@
 """JSON from files that anybody may have made: the only place that parses it, and within limits.
 
 What a parser could be made to do is bounded before it starts: the size of the file, the number of values (an empty
-list takes twenty times the memory of its two characters), the digits of a number (int() is quadratic). Nesting is
-bounded by Python's recursion limit. What the value means is for the caller to check.
+list takes twenty times the memory of its two characters), the digits of a number (int() is quadratic). Numbers are
+those that a program in another language can hold, too. Nesting is bounded by Python's own limit. What the value means
+is for the caller to check.
 """
 
 from __future__ import annotations
@@ -10,35 +11,40 @@ from __future__ import annotations
 import json
 from collections.abc import Container
 
-from ftpatch.inputs import read_file
+from ftpatch.inputs import beyond_limit, read_file
 
 MAX_SIZE = 512 << 20  # bytes of a file; a journal of 44,000 sites has 38 MB
-MAX_VALUES = 16 << 20  # values in it; that journal has 1.8 million
-MAX_DIGITS = 128  # characters of a whole number; 64 bits need 20, and a wrong one is still shown as it stands
+FREE_VALUES = 1 << 20  # values that a file of any size may have, and then one more for each
+BYTES_PER_VALUE = 12  # bytes of it; that journal has 1.8 million, 21 bytes each
+MAX_DEPTH = 1000  # values inside values, about: Python's recursion limit
+LEAST, MOST = -(1 << 63), (1 << 64) - 1  # whole numbers: what 64 bits hold, with a sign or without
+MAX_DIGITS = 20  # of a whole number within those
+INFINITE = float("inf")
 
 Object = dict[str, object]
 
 
 class NotJson(Exception):
-    """Bytes that are not JSON, or more of it than the limits allow; the caller says what they were taken for."""
+    """Bytes that are not JSON; the caller says what they were taken for."""
 
     def __init__(self, found: str, expected: str = "JSON") -> None:
         super().__init__(found)
         self.found, self.expected = found, expected
 
 
-def load(path: str, keep: Container[str] | None = None) -> object:
-    """The JSON value in a regular file. Raises InputError where it cannot be read, and NotJson as `parse` does."""
-    return parse(read_file(path, MAX_SIZE), keep)
+def load(path: str, keep: Container[str] | None = None, max_size: int = MAX_SIZE) -> object:
+    """The JSON value in a regular file. Raises InputError where it cannot be read, and what `parse` raises."""
+    return parse(read_file(path, max_size), path, keep)
 
 
-def parse(data: bytes, keep: Container[str] | None = None) -> object:
-    """The JSON value in the bytes. Raises NotJson for what is none, or is too large.
+def parse(data: bytes, where: str, keep: Container[str] | None = None) -> object:
+    """The JSON value in the bytes of a file. Raises NotJson for what is none, UnsupportedError beyond the limits.
 
     keep: names of the members that objects keep; the others are parsed and dropped at once. None keeps all.
     """
-    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:  # each value but the first has one of these before it
-        raise NotJson(f"more than {MAX_VALUES} values", "less")
+    limit = FREE_VALUES + len(data) // BYTES_PER_VALUE
+    if sum(map(data.count, (b",", b"[", b"{"))) > limit:  # each value but the first has one of these before it
+        raise beyond_limit(where, "JSON", "more values", f"at most {limit}")
 
     def object_of(pairs: list[tuple[str, object]]) -> Object:
         if len(dict(pairs)) != len(pairs):
@@ -47,19 +53,37 @@ def parse(data: bytes, keep: Container[str] | None = None) -> object:
 
     try:
         value: object = json.loads(
-            data.decode(), object_pairs_hook=object_of, parse_int=_whole_number, parse_constant=_constant
-        )
+            data.decode("utf-8-sig"), object_pairs_hook=object_of, parse_int=_whole_number, parse_float=_number,
+            parse_constant=_constant,
+        )  # fmt: skip
+    except _TooLarge as error:
+        raise beyond_limit(where, "JSON", str(error), "a number that 64 bits hold") from None
     except RecursionError:
-        raise NotJson("values inside values, without end") from None
+        raise beyond_limit(where, "JSON", "values nested deeper", f"at most {MAX_DEPTH}") from None
     except ValueError as error:  # the parser's and UTF-8's errors are of this class, and those raised here
         raise NotJson(str(error)[:120]) from None
     return value
 
 
+class _TooLarge(Exception):
+    """A number that no program in another language can hold."""
+
+
 def _whole_number(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"a number of {len(text)} digits")
-    return int(text)
+    n_digits = len(text) - text.startswith("-")
+    if n_digits > MAX_DIGITS:
+        raise _TooLarge(f"a number of {n_digits} digits")
+    value = int(text)
+    if not LEAST <= value <= MOST:
+        raise _TooLarge(text)
+    return value
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if abs(value) == INFINITE:
+        raise _TooLarge(text if len(text) <= MAX_DIGITS else f"a number of {len(text)} characters")
+    return value
 
 
 def _constant(name: str) -> object:

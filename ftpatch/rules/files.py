@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ftpatch import trees
+from ftpatch.document import toml_input
 from ftpatch.errors import FtpatchError
 from ftpatch.finding import Finding
 from ftpatch.inputs import read_file
@@ -19,7 +20,7 @@ from ftpatch.rules.run import Checked, Request, check_file, check_files, kernel_
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject
 
-MAX_TEXT = 1 << 26  # bytes of a configuration
+MAX_KCONFIG = 16 << 20  # bytes of a kernel's .config; that of a distribution has 300 KB
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,13 @@ def settings_for(options: CheckOptions) -> Settings:
     raises."""
     rules = known_rules()
     config = (
-        gate.parse_config(read_file(options.config, MAX_TEXT), options.config, rules)
+        gate.parse_config(read_file(options.config, toml_input.MAX_SIZE), options.config, rules)
         if options.config
         else gate.Config()
     )
     baseline = gate.read_baseline(options.baseline) if options.baseline else gate.Baseline()
     asked = gate.asked(rules, config, options.select, options.ignore)
-    kconfig = gate.parse_kconfig(read_file(options.kconfig, MAX_TEXT), options.kconfig) if options.kconfig else None
+    kconfig = gate.parse_kconfig(read_file(options.kconfig, MAX_KCONFIG), options.kconfig) if options.kconfig else None
     if options.against:
         kernel_of(options.against)
     request = Request(

@@ -21,18 +21,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ftpatch.document import json_input
+from ftpatch.document import json_input, toml_input
 from ftpatch.errors import UsageError
 from ftpatch.finding import SEVERITIES, Finding
 
 PACKED = (".xz", ".gz", ".zst")
+MAX_BASELINE = 128 << 20  # bytes; a finding has about a hundred
 KEY = ("rule", "object", "function", "after", "ordinal")
 Key = tuple[str, str, str, str, int]
 
@@ -86,10 +86,13 @@ class Judged:
 
 
 def parse_config(data: bytes, where: str, rules: Sequence[str]) -> Config:
-    """The configuration in the bytes of an ftpatch.toml. Raises UsageError for anything that is not known."""
+    """The configuration in the bytes of an ftpatch.toml.
+
+    Raises UsageError for anything that is not known, and UnsupportedError for more than the limits of TOML allow.
+    """
     try:
-        tree = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        tree = toml_input.parse(data, where)
+    except toml_input.NotToml as error:
         raise UsageError("not a configuration in TOML", where, found=str(error)) from None
     _table(tree, ("check", "rules", "ignore", "must-be-traceable"), where)
     part = _table(tree.get("check", {}), ("fail-on", "select", "ignore"), f"{where} [check]")
@@ -214,18 +217,19 @@ def fails(findings: Iterable[Finding], fail_on: str) -> bool:
 def read_baseline(path: str) -> Baseline:
     """The baseline in a file. Raises UsageError for what is none, and InputError for what cannot be read."""
     try:
-        tree = json_input.load(path)
+        tree = json_input.load(path, max_size=MAX_BASELINE)
     except json_input.NotJson as error:
         raise _not_a_baseline(path, error.found) from None
     if not isinstance(tree, dict):
         raise _not_a_baseline(path, "no object")
-    if tree.get("baseline") != 1:
-        raise UsageError("a baseline of another version", path, found=str(tree.get("baseline"))[:40], expected="1")
+    version = tree.get("baseline")
+    if type(version) is not int or version != 1:  # True and 1.0 are equal to 1
+        raise UsageError("a baseline of another version", path, found=str(version)[:40], expected="1")
     rows, records = tree.get("findings"), tree.get("records")
     if not isinstance(rows, list) or not isinstance(records, dict):
         raise _not_a_baseline(path, "no findings, or no records")
-    if not all(type(n) is int for n in records.values()):
-        raise _not_a_baseline(path, "records that are no whole number")
+    if not all(type(n) is int and n >= 0 for n in records.values()):
+        raise _not_a_baseline(path, "records that are no count")
     return Baseline(frozenset(_key(row, path) for row in rows), records)
 
 
