@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -182,3 +183,32 @@ class Elf:
 @cache
 def original(name: str) -> bytes:
     return ((MINI_PPC if name in (OOL, FAR) else MINI) / name).read_bytes()
+
+
+def without_symbols(content: bytes, gone: Callable[[str, int, int, bool], bool]) -> bytes:
+    """The file without the symbols that `gone` tells by name, st_info, section and whether a relocation needs them;
+    relocations name those that stay by their new numbers, as strip and objcopy do it. The first symbol stays."""
+    elf = Elf.__new__(Elf)
+    elf.raw = bytearray(content)
+    first, strings = elf.of_sec(".symtab", "sh_offset"), elf.of_sec(".strtab", "sh_offset")
+    tables: list[int] = []
+    for index in range(elf.n_sections()):
+        head = elf.header(index)
+        if elf.get(SHDR, head, "sh_type") == SHT_RELA and elf.get(SHDR, head, "sh_link") == elf.sec(".symtab"):
+            start = elf.get(SHDR, head, "sh_offset")
+            tables += range(start, start + elf.get(SHDR, head, "sh_size"), RELA_SIZE)
+    needed = {elf.get(RELA, at, "r_sym") for at in tables}
+    kept: list[bytes] = []
+    number: dict[int, int] = {}
+    for old, at in enumerate(elf.symbols()):
+        start = strings + elf.get(SYM, at, "st_name")
+        name = elf.raw[start : elf.raw.index(0, start)].decode()
+        if old and gone(name, elf.get(SYM, at, "st_info"), elf.get(SYM, at, "st_shndx"), old in needed):
+            continue
+        number[old] = len(kept)
+        kept.append(bytes(elf.raw[at : at + SYM_SIZE]))
+    for at in tables:
+        elf.put(RELA, at, "r_sym", number[elf.get(RELA, at, "r_sym")])
+    elf.raw[first : first + SYM_SIZE * len(kept)] = b"".join(kept)
+    n_local = sum(row[4] >> 4 == 0 for row in kept)
+    return bytes(elf.sh(".symtab", sh_size=SYM_SIZE * len(kept), sh_info=n_local).raw)

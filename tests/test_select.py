@@ -186,7 +186,8 @@ def test_unknown_status_and_section_are_named(table: SiteTable) -> None:
     with pytest.raises(SelectionError) as caught:
         select(table, ("*",), ("redy",))
     assert str(caught.value) == (
-        "no such status: found redy, expected ready, enabled, half, null, weak-leftover, outside-text, unexpected"
+        "no such status: found redy, expected ready, enabled, half, null, weak-leftover, outside-text, unexpected, "
+        "stripped, unnamed"
     )
     with pytest.raises(SelectionError) as caught:
         select(table, ("*",), (), (".txet",))

@@ -25,8 +25,22 @@ def lost(subject: Subject) -> tuple[str, ...]:
 
 
 def dead_weak(subject: Subject) -> Plant | None:
-    at = subject.function_symbol(subject.plain[0])
-    return Plant([(at + 4, bytes([subject.scan.image.data[at + 4] & 0xF0]))])
+    """A function that nothing refers to loses its symbol. A table that the build sorted has no such records."""
+    sites = [] if subject.arch == "arm64" and subject.scan.records.zeros_lead else subject.unused
+    return Plant(subject.no_function(sites[0])) if sites else None
+
+
+def symbols_stripped(subject: Subject) -> Plant | None:
+    """The symbol table of a module is none any more, nor are the tables of relocations."""
+    image = subject.scan.image
+    gone = [".symtab", *(name for name in image.names if name.startswith(".rela"))]
+    return None if subject.linked else Plant([edit for name in gone for edit in subject.header(name, 4, 0, 4)])
+
+
+def names_stripped(subject: Subject) -> Plant | None:
+    """A function that is called loses its symbol; of one in a table that the build sorted nobody has to call it."""
+    used = [site for site in subject.plain if site not in subject.unused]
+    return Plant(subject.no_function(used[0])) if used and subject.layout != "mcount" else None
 
 
 def outside_text(subject: Subject) -> Plant | None:

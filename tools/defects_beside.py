@@ -236,13 +236,15 @@ def signature_broken(subject: Subject) -> Plant | None:
 
 
 DEFECTS: dict[str, Make] = {
-    "dead-weak": d.dead_weak, "outside-text": d.outside_text, "exit-text": d.exit_text,
+    "dead-weak": d.dead_weak, "names-stripped": d.names_stripped, "outside-text": d.outside_text,
+    "exit-text": d.exit_text,
     "notrace-section": d.notrace_section, "not-at-entry": d.not_at_entry, "mixed-layouts": d.mixed_layouts,
     "literal-misaligned": d.literal_misaligned, "alignment-lost": d.alignment_lost, "global-entry": d.global_entry,
     "toolchain-layout": d.toolchain_layout, "table-ends": d.table_ends, "slot-relocation": d.slot_relocation,
     "slot-relocation/none": d.slot_bare, "word-ignored": d.word_ignored, "duplicate": d.duplicate,
     "unsorted": d.unsorted, "null-after-live": d.null_after_live, "null-not-skipped": d.null_not_skipped,
-    "record-lost": d.record_lost, "only-init": d.only_init, "unexpected-words": d.unexpected_words,
+    "record-lost": d.record_lost, "symbols-stripped": d.symbols_stripped, "only-init": d.only_init,
+    "unexpected-words": d.unexpected_words,
     "record-without-nops": d.record_without_nops, "site-enabled": d.site_enabled, "site-half": d.site_half,
     "literal-missing": d.literal_missing, "without-record": without_record, "not-atomic": d.not_atomic,
     "site-shared": site_shared, "site-relocated": site_relocated, "nops-without-record": nops_without_record,

@@ -12,6 +12,7 @@ import numpy as np
 from ftpatch.arch.shape import MATCH_NONE
 from ftpatch.arrays import Rows
 from ftpatch.elf import tables as t
+from ftpatch.sites.records import SECTIONS
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import READY
 
@@ -142,6 +143,38 @@ class Subject:
     def function_symbol(self, site: int) -> int:
         """Position of the symbol of the function of a site."""
         return self.symbol(int(self.scan.image.functions.row[self.function(site)]))
+
+    def no_function(self, site: int) -> Edits:
+        """The symbol of the function of a site as one of data."""
+        at = self.function_symbol(site)
+        return [(at + 4, bytes([int(self.scan.image.data[at + 4]) & 0xF0 | t.STT_OBJECT]))]
+
+    @cached_property
+    def unused(self) -> list[int]:
+        """Of `plain`, the sites of functions that no call, no pointer and no relocation names."""
+        image, arch, functions = self.scan.image, self.scan.arch, self.scan.image.functions
+        used = set(image.rela[0]["r_addend"].view(np.uint64).tolist()) if self.linked else set()
+        for sec in np.flatnonzero(image.executable).tolist():
+            code = image.code(int(image.base[sec]), int(image.shdr["sh_size"][sec]) // 4)
+            for branch in (arch.call, arch.jump):
+                assert branch is not None
+                at, distance = branch.find(code)
+                used |= set((image.base[sec] + (at + distance)[distance != 0].view(np.uint64)).tolist())
+        for table in np.flatnonzero((image.shdr["sh_type"] == t.SHT_RELA) & (not self.linked)).tolist():
+            rows = image.rows(table, t.RELA)
+            if image.names[int(image.shdr["sh_info"][table])] not in SECTIONS:
+                of = image.symbols.rows[(rows["r_info"] >> np.uint64(32)).astype(np.int64)]
+                start = image.base[of["st_shndx"] % len(image.shdr)] + of["st_value"]
+                used |= set((start + rows["r_addend"].view(np.uint64)).tolist())
+        words = image.data[: len(image.data) & ~7].view("<u8") if self.linked else np.zeros(0, np.uint64)
+        counts = dict(zip(*(part.tolist() for part in np.unique(words, return_counts=True)), strict=True))
+        index = [self.function(site) for site in self.plain]
+        return [
+            site
+            for site, at in zip(self.plain, index, strict=True)
+            if not {int(functions.va[at]), int(functions.local[at])} & used
+            and counts.get(int(functions.va[at]), 0) <= 2
+        ]  # in its record, and in its symbol
 
     def header(self, name: str, field_: int, value: int, size: int = 8) -> Edits:
         """A field of a section's header with another value."""

@@ -31,8 +31,8 @@ _added: dict[str, Arch] = {}  # machines that were registered from outside, by n
 #                                `unit` of `call` and of the shapes is 4 where every instruction is an aligned word, 1
 #                                where instructions have any length and lie at any address (tests/toy_machine.py).
 #                                Where its kernels have something of the kind: local_entry, dotted_names, max_offset,
-#                                compares_first, jumps, capstone, log, layout_options, skip_option, alternatives,
-#                                exchangeable and cache_line
+#                                compares_first, jump, global_entry, jumps, capstone, log, layout_options, skip_option,
+#                                alternatives, exchangeable and cache_line
 #   image                        boot
 #   enable, disable, drop        contract, judge, echoes; skips_zero and table_end, by which records may leave
 #   one ops per site             ops_thunk, or site_stub where sites are out of line
@@ -62,6 +62,9 @@ class Arch(NamedTuple):
     dotted_names: bool = False  # the module loader drops one dot in front of a symbol's name, and `.TOC.` is its own
     max_offset: int | None = None  # bytes behind a symbol beyond which newer kernels call a record invalid
     compares_first: bool = False  # at boot its kernels compare a site's first word alone, unless that is a call
+    jump: Branch | None = None  # the direct jump, by which a function may end in another
+    # what may stand between a function's global entry and its local one, each of equal length
+    global_entry: tuple[tuple[Word, ...], ...] = ()
     jumps: tuple[str, ...] = ()  # mnemonics of direct jumps, and of the direct call behind them
     capstone: tuple[str, ...] = ()  # names of capstone's constants: the architecture, then the flags of its mode
     log: parts.LogLines = parts.LogLines()  # how its kernels speak of ftrace in a log

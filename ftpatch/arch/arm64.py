@@ -236,6 +236,7 @@ ARCH = Arch(
     skip_option="ARM64_BTI_KERNEL",
     alternatives=(12, 10),  # arch/arm64/include/asm/alternative.h struct alt_instr
     compares_first=True,  # ftrace_init_nop() of Linux 6.12
+    jump=B,
     jumps=("b", "bl"),
     capstone=("CS_ARCH_ARM64", "CS_MODE_LITTLE_ENDIAN"),
     log=LOG,

@@ -282,6 +282,8 @@ ARCH = Arch(
         ("MPROFILE_KERNEL", ("mprofile",)), ("DYNAMIC_FTRACE", ("mcount",)),
     ),
     max_offset=16,  # FTRACE_MCOUNT_MAX_OFFSET
+    jump=B,
+    global_entry=SETS_R2,
     jumps=("b", "bl"),
     capstone=("CS_ARCH_PPC", "CS_MODE_64", "CS_MODE_LITTLE_ENDIAN"),
     log=LOG,

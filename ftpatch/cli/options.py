@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., object])
 SELECTOR_HELP = "name, glob, /regex/, !SEL, @file, 0xVA, .section+0xOFF, row:N or name@file.c; repeatable, joined."
-STATUS_HELP = "Narrow to a status; repeatable. weak-leftover adds the nameless sites of dead weak functions."
+STATUS_HELP = "Narrow to a status; repeatable. weak-leftover, stripped and unnamed add sites that have no name."
 MAX_SIZE_HELP = "What a packed file may unpack to (default: 1 GiB)."
 JOBS_HELP = "Worker processes for a tree (default: one per processor)."
 REPORT_HELP = "Also write a report to FILE; repeatable. json=FILE of a writing verb is its journal."

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftpatch.arrays import Mask
+from ftpatch.arrays import Mask, is_in
 from ftpatch.document.summary import summary
 from ftpatch.elf.identity import build_id
 from ftpatch.kernel.kallsyms import listed_as
 from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import LEFTOVER, STATUSES
+from ftpatch.sites.table import LEFTOVER, NAMELESS, STATUSES
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject, SiteRow
@@ -52,7 +52,9 @@ def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
     texts = {key: [f"0x{value:016x}" for value in column[index].tolist()] for key, column in columns.items()}
     slots, secs, status = table.row[index].tolist(), table.sec[index].tolist(), table.status[index].tolist()
     offsets, positions = (table.off + table.site)[index].tolist(), table.pos[index].tolist()
-    nameless = index[(table.status[index] == LEFTOVER)]
+    # a kernel's own kallsyms were made before its file was stripped
+    lost = {"vmlinux": (LEFTOVER,), "module": NAMELESS}.get(table.image.kind, ())
+    nameless = index[is_in(table.status[index], lost)]
     called = dict(zip(nameless.tolist(), listed_as(table.image, table.branch_va[nameless]), strict=True))
     callees = callees_of(table)
     rows: list[SiteRow] = []
@@ -74,7 +76,7 @@ def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
                 "pos": positions[i] if known and positions[i] >= 0 else None,
                 "words": table.words_text(site),
                 "status": STATUSES[status[i]],
-                "listed_as": called.get(site),
+                "listed_as": called.get(site) or None,
             }
         )
         if site in callees:

@@ -95,7 +95,9 @@ class ScannedSite(TypedDict):
     status: Annotated[str, Register("status")]
     listed_as: NotRequired[
         Annotated[
-            str | None, "what the kernel lists a nameless site as: a neighbour's name, or __ftrace_invalid_address__"
+            str | None,
+            "what the kernel lists a nameless site as: a neighbour's name, or __ftrace_invalid_address__; null where "
+            "the file does not tell",
         ]
     ]
 

@@ -38,6 +38,9 @@ VERDICTS = {
     "half": "half enabled: its first word is rewritten, the call is not there",
     "null": "an empty slot: the kernel skips it",
     "weak-leftover": "code of a dead weak function: it has no name, and nothing calls it",
+    "stripped": "traceable, but not by a name: the symbol of its function is stripped",
+    "unnamed": "traceable, but not by a name: the symbol of its function is stripped, or it is left of a dead weak "
+    "function; the file does not tell",
     "outside-text": "the record names no text",
     "unexpected": "the site holds neither what the compiler left nor a call",
 }

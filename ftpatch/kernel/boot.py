@@ -22,7 +22,7 @@ from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.kallsyms import printed_as
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import OUTSIDE, SiteTable
+from ftpatch.sites.table import OUTSIDE, STRIPPED, UNNAMED, SiteTable
 
 INIT, LOOP, PRINTS = "ftrace_init", "ftrace_process_locs", ("_printk", "printk")
 MAX_CODE = 1 << 20  # bytes of a function that are read
@@ -104,11 +104,14 @@ def _in_order(scan: Scan) -> I64:
 
 
 def listed_names(table: SiteTable, index: I64) -> list[str]:
-    """The lines of available_filter_functions for these sites."""
+    """The lines of available_filter_functions for these sites; for one whose name this file lost, its place."""
     names = [table.name(site) for site in index.tolist()]
     nameless = index[[name is None for name in names]]
-    called = iter(printed_as(table.image, table.branch_va[nameless]))
-    return [next(called) if name is None else name for name in names]
+    called = printed_as(table.image, table.branch_va[nameless])
+    lost = is_in(table.status[nameless], (STRIPPED, UNNAMED)).tolist()
+    listed = iter([table.place_text(site) if gone else name
+                   for site, gone, name in zip(nameless.tolist(), lost, called, strict=True)])  # fmt: skip
+    return [next(listed) if name is None else name for name in names]
 
 
 # -- what the kernel's own code does -----------------------------------------------------------------------------------

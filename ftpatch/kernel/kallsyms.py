@@ -17,7 +17,8 @@ INVALID = "__ftrace_invalid_address__"
 
 
 def listed_as(image: Image, va: U64) -> list[str]:
-    """The name under which available_filter_functions shows a record whose call is at each va; "" where none precedes.
+    """The name under which available_filter_functions shows a record whose call is at each va; "" where that is not
+    known.
 
     Decided by what is in the file: a kernel that marks far records as invalid holds the word it prints for them.
     """
@@ -37,17 +38,20 @@ def _nearest(image: Image, va: U64) -> list[tuple[str, int, bool]]:
     kept = (symbols.shndx > 0) & is_in(symbols.type, (0, t.STT_OBJECT, t.STT_FUNC))
     kept[kept] = image.executable[symbols.shndx[kept]]
     row = np.flatnonzero(kept)
-    row = row[np.argsort(symbols.rows["st_value"][row], kind="stable")]
     value = symbols.rows["st_value"][row]
-    marks = image.arch.max_offset is not None and _holds(image, INVALID)
+    if not image.linked:
+        value = value + image.base[symbols.shndx[row]]
+    row, value = row[np.argsort(value, kind="stable")], np.sort(value)
+    limit, marks = image.arch.max_offset, image.linked and _holds(image, INVALID)
     found = []
-    for site in va.tolist():  # a few hundred leftovers
+    for site, sec in zip(va.tolist(), image.place(va)[0].tolist(), strict=True):  # a few hundred leftovers
         at = int(np.searchsorted(value, np.uint64(site), side="right")) - 1
         while at >= 0 and _ignored(symbols.name(int(row[at]))):
             at -= 1
         off = site - int(value[at]) if at >= 0 else 0
-        far = marks and (at < 0 or off > (image.arch.max_offset or 0))
-        found.append((_best(symbols, row, value, at) if at >= 0 else "", off, far))
+        beyond = limit is not None and (at < 0 or off > limit)
+        known = image.linked or (symbols.shndx[row[at]] == sec and not beyond)
+        found.append((_best(symbols, row, value, at) if at >= 0 and known else "", off, beyond and marks))
     return found
 
 

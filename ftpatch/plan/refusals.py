@@ -16,7 +16,7 @@ from ftpatch.errors import PolicyError, ReachError
 from ftpatch.plan.request import Draft
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.plan.targets import Target
-from ftpatch.sites.table import ENABLED, HALF, LEFTOVER, NULL, OUTSIDE, READY
+from ftpatch.sites.table import ENABLED, HALF, NULL, OUTSIDE, READY, UNTOUCHED
 
 WHY_NOT = {
     ENABLED: "already enabled",
@@ -56,7 +56,7 @@ def refuse_unless_skipped(draft: Draft) -> None:
 def refuse_wrong_states(draft: Draft) -> None:
     """Sites whose state, or whose record's state, forbids a patch."""
     sites, records, chosen = draft.scan.sites, draft.scan.records, draft.request.chosen
-    for i in np.flatnonzero(chosen & (sites.status != READY) & (sites.status != LEFTOVER)).tolist():
+    for i in np.flatnonzero(chosen & ~np.isin(sites.status, UNTOUCHED)).tolist():
         draft.reasons[i] = WHY_NOT.get(int(sites.status[i]), OTHER)
     if draft.scan.arch.echoes and not records.in_sections:
         # The kernel may read either of the two, so that a record must leave both.

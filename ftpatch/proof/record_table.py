@@ -14,7 +14,7 @@ from ftpatch.kernel.init_text import in_init_text
 from ftpatch.proof.case import OLD, RETIRED, Case, Pairs
 from ftpatch.sites.records import MINUS4, SECTIONS, SLOT, RecordTable
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import LEFTOVER, READY
+from ftpatch.sites.table import UNTOUCHED
 
 
 def check_records(case: Case, pairs: Pairs | None) -> None:
@@ -97,7 +97,7 @@ def _check_added(case: Case, pairs: Pairs | None, rows: I64) -> None:
     at = _pair_of(pairs, pairs.after, rows) if pairs is not None else np.full(len(rows), -1)
     for row, pair in zip(rows.tolist(), at.tolist(), strict=True):
         value = f"{int(case.after.records.value[row]):#x}"
-        if pairs is None or pair < 0 or status[row] not in (READY, LEFTOVER):
+        if pairs is None or pair < 0 or status[row] not in UNTOUCHED:
             case.say("verify-record", f"slot {row} has a record for {value}, which is no patch site", row=row)
         elif pairs.new[pair] != OLD:
             pairs.say("verify-record", pair, f"slot {row} has a record for it, and it is no site as it was compiled")

@@ -17,7 +17,7 @@ from ftpatch.errors import FtpatchError
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.sites.records import RecordTable
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import ENABLED, LEFTOVER, READY, SiteTable
+from ftpatch.sites.table import ENABLED, UNTOUCHED, SiteTable
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -113,8 +113,8 @@ class Case:
 
     @cached_property
     def sound(self) -> I64:
-        """Rows of live records at sites: ready, enabled, or of a dead function."""
-        return self.live_with(READY, ENABLED, LEFTOVER)
+        """Rows of live records at sites: as the compiler left them, or enabled."""
+        return self.live_with(*UNTOUCHED, ENABLED)
 
     @cached_property
     def init(self) -> Mask:

@@ -11,7 +11,7 @@ from ftpatch.errors import ShapeError
 from ftpatch.kernel.kallsyms import listed_as
 from ftpatch.rules import RELOCATABLE
 from ftpatch.rules.case import Case, Hit
-from ftpatch.sites.table import LEFTOVER, OUTSIDE, UNEXPECTED
+from ftpatch.sites.table import LEFTOVER, OUTSIDE, STRIPPED, UNEXPECTED, UNNAMED
 
 EXIT = (".exit.text",)
 EXIT_BOUNDS = (("__exittext_begin", "__exittext_end"), ("_sexittext", "_eexittext"))
@@ -30,6 +30,18 @@ def dead_weak(case: Case) -> Iterator[Hit]:
     for site, name in zip(index.tolist(), names, strict=True):
         shown = f"the kernel lists it as {name}" if case.image.linked and name else "no symbol names it"
         yield Hit(f"row {table.row[site]} names the code of an overridden weak function; {shown}", site)
+
+
+def names_stripped(case: Case) -> Iterator[Hit]:
+    """Sites of functions whose symbols were taken out of the file, all in one."""
+    stripped, unnamed = len(case.live_with(STRIPPED)), len(case.live_with(UNNAMED))
+    head = f"{stripped or unnamed} of {int(case.live.sum())} sites have no name"
+    doubt = "stripped or left of weak functions, which the file does not tell"
+    if stripped:
+        more = f"; {unnamed} more are {doubt}" if unnamed else ""
+        yield Hit(f"{head}: the symbols of their functions are stripped{more}", count=stripped + unnamed)
+    elif unnamed:
+        yield Hit(f"{head}: {doubt}", count=unnamed)
 
 
 def outside_text(case: Case) -> Iterator[Hit]:

@@ -11,7 +11,7 @@ from ftpatch.plan.targets import READ
 from ftpatch.rules.case import Case, Hit, first
 from ftpatch.rules.patchers import others
 from ftpatch.sites.evidence import callees_of
-from ftpatch.sites.table import ENABLED, HALF, LEFTOVER, READY, UNEXPECTED
+from ftpatch.sites.table import ENABLED, HALF, UNEXPECTED, UNTOUCHED
 
 
 def unexpected_words(case: Case) -> Iterator[Hit]:
@@ -81,7 +81,7 @@ def not_atomic(case: Case) -> Iterator[Hit]:
 
 def site_shared(case: Case) -> Iterator[Hit]:
     """Sites with words that another part of the kernel rewrites."""
-    table, index = case.table, case.live_with(READY, LEFTOVER)
+    table, index = case.table, case.live_with(*UNTOUCHED)
     low, high = table.body_va[index], table.branch_va[index] + np.uint64(case.arch.call.size)
     for name, start, end in others(case.image) if len(index) else ():
         if not len(start):
@@ -96,7 +96,7 @@ def site_shared(case: Case) -> Iterator[Hit]:
 def site_relocated(case: Case) -> Iterator[Hit]:
     """Sites with words that a loader writes."""
     image, table, shape = case.image, case.table, case.table.shape
-    index = case.live_with(READY, LEFTOVER)
+    index = case.live_with(*UNTOUCHED)
     if shape is None or shape.called or not len(index):  # a call that is in the file has its relocation
         return
     if image.linked:

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.arrays import I64
 from ftpatch.errors import RecordError
 from ftpatch.kernel.boot import tests_zero_first
 from ftpatch.rules.case import Case, Hit
 
-FEW = 3  # records out of order that are no order of a linker
 # which rule reports a RecordError, by a part of its message; `table-ends` those that are not here
 REPORTED_BY = {
-    "names no symbol": "record-lost", "not defined here": "record-lost",
+    "its records name nothing": "symbols-stripped", "names no symbol": "record-lost", "not defined here": "record-lost",
     "two relocations": "slot-relocation", "across two slots": "slot-relocation",
     "another type": "slot-relocation", "outside the section's slots": "slot-relocation",
 }  # fmt: skip
@@ -68,28 +66,19 @@ def duplicate(case: Case) -> Iterator[Hit]:
 
 
 def _sorted_at_build(case: Case) -> bool:
-    """Whether the table was sorted by the build and will not be by the kernel: its configuration says so, or zeros
-    lead it and hardly a record is out of order (one in forty descends where the order is the linker's)."""
+    """Whether the table was sorted by the build and will not be by the kernel: its configuration says so, or it shows
+    that itself."""
     option = case.kconfig.get("BUILDTIME_MCOUNT_SORT")
-    records = case.records
     if option or "DYNAMIC_FTRACE" in case.kconfig:
         return option == "y"
-    if case.arch.max_offset is not None or not len(records) or not records.zero[0]:
-        return False  # ppc64 always sorts at boot
-    return len(_descents(case)) <= max(FEW, int(records.live.sum()) // 100)
-
-
-def _descents(case: Case) -> I64:
-    """Rows of live records that are less than the live one in front of them."""
-    rows = np.flatnonzero(case.records.live)
-    value = case.records.value[rows]
-    return rows[1:][value[1:] < value[:-1]]
+    # ppc64 always sorts at boot
+    return case.arch.max_offset is None and case.records.zeros_lead
 
 
 def unsorted(case: Case) -> Iterator[Hit]:
     """Records out of order in a table that the kernel takes as sorted."""
     records = case.records
-    for row in _descents(case).tolist() if _sorted_at_build(case) else ():
+    for row in records.descents.tolist() if _sorted_at_build(case) else ():
         value, last = int(records.value[row]), int(records.value[:row][records.live[:row]][-1])
         yield Hit(f"row {row} ({value:#x}) is less than the record in front of it ({last:#x})", row)
 
@@ -119,6 +108,11 @@ def record_lost(case: Case) -> Iterator[Hit]:
     yield from _unreadable(case, "record-lost")
     for row in np.flatnonzero(case.records.null).tolist() if not case.image.linked else ():
         yield Hit(f"row {row} has no relocation: its function is gone, the loader reads 0", row)
+
+
+def symbols_stripped(case: Case) -> Iterator[Hit]:
+    """A relocatable file without symbols, whose records name nothing."""
+    return _unreadable(case, "symbols-stripped")
 
 
 def only_init(case: Case) -> Iterator[Hit]:

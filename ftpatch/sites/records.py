@@ -25,6 +25,7 @@ from ftpatch.errors import PolicyError, RecordError
 START, STOP = "__start_mcount_loc", "__stop_mcount_loc"
 SECTIONS = ("__patchable_function_entries", "__mcount_loc")
 SLOT = 8
+FEW_DESCENTS = 3  # records out of order that are no order of a linker
 MINUS4 = np.uint64(0xFFFF_FFFF_FFFF_FFFC)  # becomes 0 when the kernel adds 4, and is skipped then
 
 
@@ -58,6 +59,21 @@ class RecordTable:
     @cached_property
     def live(self) -> Mask:
         return ~self.null
+
+    @cached_property
+    def descents(self) -> I64:
+        """Rows of live records that are less than the live one in front of them."""
+        rows = np.flatnonzero(self.live)
+        value = self.value[rows]
+        return rows[1:][value[1:] < value[:-1]]
+
+    @cached_property
+    def zeros_lead(self) -> bool:
+        """Whether the table shows that the build sorted it: zeros come first, and hardly a record is out of order (one
+        in forty descends where the order is the linker's)."""
+        if not len(self) or not self.zero[0]:
+            return False
+        return len(self.descents) <= max(FEW_DESCENTS, int(self.live.sum()) // 100)
 
     @cached_property
     def uniform(self) -> bool:
@@ -187,6 +203,11 @@ def _from_sections(image: Image) -> RecordTable:
     for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
         tables.setdefault(int(image.shdr["sh_info"][table]), []).append(table)
     secs = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
+    if secs and not len(image.symbols.rows):
+        raise RecordError(
+            "its records name nothing", image.path, found="no symbol table: all symbols and relocations are stripped",
+            expected=".symtab", todo="strip with --strip-debug alone (INSTALL_MOD_STRIP=1); no kernel loads the module",
+        )  # fmt: skip
     return join([_from_section(image, sec, tables.get(sec, [])) for sec in secs])
 
 

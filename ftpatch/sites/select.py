@@ -2,9 +2,9 @@
 
     name   glob (vfs_*)   /regex/   !SEL   @file   0xVA   .section+0xOFF   row:N   name@file.c
 
-Selectors are joined; `!` takes away, and only negative ones start from all named sites. Names never match leftovers of
-dead weak functions, which have none: `--status weak-leftover` adds those. Every other status, and every section,
-narrows what the names chose.
+Selectors are joined; `!` takes away, and only negative ones start from all named sites. Names never match sites without
+one, left of dead weak functions or stripped: `--status weak-leftover`, `stripped` or `unnamed` adds those. Every other
+status, and every section, narrows what the names chose.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from ftpatch.arrays import I64, Mask, distinct, is_in
 from ftpatch.errors import SelectionError
 from ftpatch.inputs import read_input
-from ftpatch.sites.table import LEFTOVER, STATUSES, SiteTable
+from ftpatch.sites.table import NAMELESS, STATUSES, STRIPPED, UNNAMED, SiteTable
 
 FEW = 16  # plain names up to here are looked up one by one; more, through a dictionary of all names
 INVALID = "__ftrace_invalid_address__"
@@ -92,10 +92,10 @@ def select(
     wanted = [STATUSES.index(name) for name in status]
     if wanted and not texts:
         chosen = is_in(table.status, wanted)
-    elif set(wanted) - {LEFTOVER}:
+    elif set(wanted) - set(NAMELESS):
         chosen &= is_in(table.status, wanted)
-    if LEFTOVER in wanted:
-        chosen = chosen | (table.status == LEFTOVER)
+    if nameless := set(wanted) & set(NAMELESS):
+        chosen = chosen | is_in(table.status, sorted(nameless))
     if section:
         chosen = chosen & _in_sections(table, section, missing)
     if missing is None and not chosen.any():
@@ -234,7 +234,8 @@ def _nothing(table: SiteTable, text: str) -> SelectionError:
             "the function has no patch site", text, found="a symbol without record", expected="a traceable function",
             todo="it is notrace, assembly, or was dropped from the table",
         )  # fmt: skip
-    return SelectionError(
-        "nothing of that name", text, found="no patch site", expected="a function, see ftpatch scan --sites",
-        todo="it may be inlined, renamed by the compiler (.isra, .constprop), or in a module",
-    )  # fmt: skip
+    todo = "it may be inlined, renamed by the compiler (.isra, .constprop), or in a module"
+    if n := int(is_in(table.status, (STRIPPED, UNNAMED)).sum()):
+        todo = f"{n} functions of this file have no name, which may be stripped: row:N or .section+0xOFF choose them"
+    return SelectionError("nothing of that name", text, found="no patch site",
+                          expected="a function, see ftpatch scan --sites", todo=todo)  # fmt: skip

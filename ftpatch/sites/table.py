@@ -14,14 +14,22 @@ from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, WIN
 from ftpatch.arrays import I64, U8, U32, U64, Mask, distinct, first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
+from ftpatch.elf.tables import STB_LOCAL
 from ftpatch.sites.callees import addresses_of, called_from, is_stub, leading_to, tracers
 from ftpatch.sites.layout import at_entry, decide_shape, forced_shape
+from ftpatch.sites.nameless import why_nameless
 from ftpatch.sites.records import RecordTable
 
 OURS = "ftpatch_"  # how the symbols begin that a patch adds to a module
 CALL_RECORDS = "__mcount_loc"  # the section that lists sites which are calls in the file
-STATUSES = ("ready", "enabled", "half", "null", "weak-leftover", "outside-text", "unexpected")
-READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED = range(7)
+STATUSES = (
+    "ready", "enabled", "half", "null", "weak-leftover", "outside-text", "unexpected", "stripped", "unnamed",
+)  # fmt: skip
+READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED, STRIPPED, UNNAMED = range(9)
+# sites as the compiler left them at the entry of no function symbol: left of an overridden weak function, its symbol
+# stripped, or one of the two
+NAMELESS = (LEFTOVER, STRIPPED, UNNAMED)
+UNTOUCHED = (READY, *NAMELESS)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,16 +163,26 @@ def _with_records(
         match = _match(image, shape, window, va)
         func, func_end = _functions(image, shape, window, va)
         named = func < func_end
-        status[named & (match == MATCH_OLD)] = READY
-        status[named & (match == MATCH_NEW)] = ENABLED
-        status[named & (match == MATCH_HALF)] = HALF
-        status[~named & ~image.functions.inside(va) & (match > 0)] = LEFTOVER
+        whole = named | ~image.functions.inside(va)  # what lies inside a function, but not at its entry, is no site
+        for state, matched in ((READY, MATCH_OLD), (ENABLED, MATCH_NEW), (HALF, MATCH_HALF)):
+            status[whole & (match == matched)] = state
         site = shape.site(window)
+        nameless = (status == READY) & ~named & (records.sec >= 0)
+        if nameless.any():
+            status[nameless] = _nameless(image, records, shape, window, va, nameless, func[named])
     status[(records.sec < 0) | ~image.executable[records.sec]] = OUTSIDE
     status[records.null] = NULL
     sec = np.where(records.null, -1, records.sec)
     func_end, site = np.where(sec < 0, func, func_end), np.where(sec < 0, 0, site)
     return SiteTable(image, shape, forced, np.arange(n), sec, records.off, window, func, func_end, status, site)
+
+
+def _nameless(image: Image, records: RecordTable, shape: Shape, window: U32, va: U64, nameless: Mask, func: I64) -> U8:
+    """The status of each nameless site. func: the functions of the other sites."""
+    static = image.symbols.bind[image.functions.row[func]] == STB_LOCAL
+    n_static, n_live = int(static.sum()), int(records.live.sum())
+    why = why_nameless(image, records, shape, va[nameless], window[nameless], n_static, n_live)
+    return np.array(NAMELESS, dtype=np.uint8)[why]
 
 
 def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
