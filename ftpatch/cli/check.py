@@ -14,7 +14,7 @@ from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.finding import SEVERITIES
 from ftpatch.kernel.boot import oracle
 from ftpatch.report import Document, shows_more
-from ftpatch.report.files import check_reports
+from ftpatch.report.files import REPORT_MODE, check_reports
 from ftpatch.report.objects import finding_rows, oracle_object, totals
 from ftpatch.rules.files import CheckedFile, CheckOptions, CheckResult
 from ftpatch.rules.gate import render_baseline
@@ -116,7 +116,8 @@ def _add(path: str, result: CheckResult, document: Document) -> int:
 
 def _write_baseline(path: str, checked: list[CheckedFile]) -> None:
     keys = [key for file in checked for key in file.judged.keys]
-    with files.whole_file(paths.report_path(path), 0o644, note) as new:
+    sources = [file.image["file"] for file in checked]
+    with files.whole_file(paths.report_path(path), REPORT_MODE, sources, note) as new:
         contents.append(new.fd, render_baseline(keys, {file.where: file.live for file in checked}))
         new.finish()
         new.publish()

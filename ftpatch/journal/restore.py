@@ -190,7 +190,7 @@ def _write(done: Restored, packed: Buffer, max_size: int | None, note: Note) -> 
     with ExitStack() as stack:
         in_place = path == os.path.realpath(done.image.path)
         check = stack.enter_context(files.own_input(done.image, note)) if in_place else lambda: None
-        new = stack.enter_context(files.whole_file(path, done.image.mode, note))
+        new = stack.enter_context(files.whole_file(path, done.image.mode, (done.image.path,), note))
         contents.write_pieces(new.fd, [(0, np.frombuffer(packed, dtype=np.uint8))])
 
         # From here on the result is only read.

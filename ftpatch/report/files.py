@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from ftpatch.report import Document, destinations, renderer
 
+REPORT_MODE = 0o666  # permission bits of a new report, less the umask and what its sources do not allow
 BLOCK = 1 << 16  # characters that are written at once: pieces are short, and a reader like `head` may end it early
 
 
@@ -31,9 +32,9 @@ def files_ready(document: Document, reports: Sequence[str], note: Callable[[str]
     from ftpatch.write import contents, files, paths
 
     with ExitStack() as stack:
-        new_files = []
+        new_files, sources = [], sorted(_sources(document))
         for name, path in destinations(reports):
-            new = stack.enter_context(files.whole_file(paths.report_path(path), 0o666 & ~_umask(), note))
+            new = stack.enter_context(files.whole_file(paths.report_path(path), REPORT_MODE, sources, note))
             for block in blocks(renderer(name)(document)):
                 contents.append(new.fd, block.encode("utf-8", "backslashreplace"))
             new.finish()
@@ -53,7 +54,9 @@ def blocks(pieces: Iterator[str]) -> Iterator[str]:
     yield block
 
 
-def _umask() -> int:
-    mask = os.umask(0)  # it can only be read by setting it
-    os.umask(mask)
-    return mask
+def _sources(document: Document) -> set[str]:
+    """The files that a document tells of: a report may hold pieces of each. An output that is to be replaced counts."""
+    sources = {image["file"] for image in document.images}
+    sources |= {other["file"] for image in document.images if (other := image.get("compared"))}
+    outputs = {output["file"] for image in document.images if (output := image.get("output"))}
+    return sources | set(filter(os.path.lexists, outputs))

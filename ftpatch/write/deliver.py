@@ -75,7 +75,7 @@ def write_result(
     with ExitStack() as stack:
         in_place = path == os.path.realpath(before.path)
         check = stack.enter_context(files.own_input(before, note)) if in_place else lambda: None
-        new = stack.enter_context(files.whole_file(path, before.mode, note))
+        new = stack.enter_context(files.whole_file(path, before.mode, (before.path,), note))
         trailer = _write(before, plan, new.fd, packing)
 
         # From here on the result is only read.

@@ -14,20 +14,19 @@ import contextlib
 import fcntl
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ftpatch.arrays import U8
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError, InputError
+from ftpatch.write import access
 from ftpatch.write.leftovers import sweep, temporary_name
 from ftpatch.write.system import Note, as_input_error, by_descriptor, close, lock, on_stderr, sync_folder, uninterrupted
 
 PIECE = 64 << 20  # bytes of an input that are compared at once
-PERMISSIONS = 0o777  # a set-id bit is its owner's to give: the result may have another owner
 
 
 @dataclass
@@ -35,21 +34,42 @@ class NewFile:
     """A file on its way to its name."""
 
     path: str  # where it goes; symlinks are followed already
-    mode: int  # permission bits for it
+    mode: int  # permission bits that are asked for, where it replaces no file
+    sources: tuple[str, ...]  # the files that it is made of: it is no more open than these
     fd: int  # open for writing, and locked: so nobody takes a temporary name for a leftover
     temporary: str = ""  # the name that it has meanwhile, "" if none
     published: bool = False  # whether it has its name
+    remarks: list[str] = field(default_factory=list)  # what to say of it once it has its name
 
     @property
     def readable(self) -> str:
         """A path by which this process can read it."""
         return self.temporary or by_descriptor(self.fd)
 
-    def finish(self) -> None:
-        """Nothing more is written: give it its mode, and have it on the disk."""
+    def finish(self, like: int | None = None) -> None:
+        """Nothing more is written: give it owner and mode, and have it on the disk.
+
+        like: an open file that it takes after, instead of the one that has its name.
+        """
         with as_input_error(self.path):
-            os.fchmod(self.fd, self.mode & PERMISSIONS)
+            replaced = like if like is not None else self.path if os.path.lexists(self.path) else None
+            wanted = access.access_for(self.fd, os.path.dirname(self.path), self.mode, replaced, self.sources)
+            lost = access.give(self.fd, wanted, replaced)
+            if replaced == self.path:
+                self._remark(lost)
             os.fsync(self.fd)
+
+    def _remark(self, lost: list[str]) -> None:
+        """Have it said what of the file that it replaces is lost, or stays under other names."""
+        status = os.stat(self.path)
+        if lost:
+            self.remarks.append(f"warning: {self.path}: not kept of the file it replaces: {', '.join(lost)}")
+        if status.st_nlink > 1 and not any(map(self._is, self.sources)):
+            self.remarks.append(other_names(self.path, status.st_nlink))
+
+    def _is(self, source: str) -> bool:
+        """Whether a source is the file that is replaced; then `own_input` tells of its other names."""
+        return os.path.exists(source) and os.path.samefile(self.path, source)
 
     def publish(self) -> None:
         """Give it its name, in place of a file that has it. Raises InputError, and all is as it was."""
@@ -78,17 +98,27 @@ class NewFile:
         close(self.fd)
 
 
+def other_names(path: str, n: int) -> str:
+    """What to say of a file that is replaced under one of its names."""
+    return f"{path}: had {n} names (hard links); the others keep the old bytes"
+
+
 @contextlib.contextmanager
-def whole_file(path: str, mode: int, note: Note = on_stderr) -> Iterator[NewFile]:
-    """A new file, which the caller writes, finishes and publishes; nothing stays of one that is not published."""
+def whole_file(path: str, mode: int, sources: Sequence[str] = (), note: Note = on_stderr) -> Iterator[NewFile]:
+    """A new file, which the caller writes, finishes and publishes; nothing stays of one that is not published.
+
+    mode, sources: as NewFile has them.
+    """
     sweep(path, note)
     new = None
     try:
         with as_input_error(path):
             with uninterrupted():  # a signal waits until `new` is known below
-                new = _create(path, mode)
+                new = _create(path, mode, tuple(sources))
             yield new
         if new.published:
+            for remark in new.remarks:
+                note(remark)
             with as_input_error(path, "written, but its directory cannot be flushed"):
                 sync_folder(os.path.dirname(path))
     finally:
@@ -129,10 +159,10 @@ def _revocable(file: NewFile) -> Iterator[None]:
             if is_new_file and was_absent:
                 os.unlink(file.path)
             elif is_new_file and old:
-                with whole_file(file.path, stat.S_IMODE(os.fstat(old.fileno()).st_mode)) as back:
+                with whole_file(file.path, 0o600) as back:
                     with open(back.fd, "wb", closefd=False) as copy:
                         shutil.copyfileobj(old, copy)
-                    back.finish()
+                    back.finish(like=old.fileno())
                     back.publish()
         raise
     finally:
@@ -140,7 +170,7 @@ def _revocable(file: NewFile) -> Iterator[None]:
             old.close()
 
 
-def _create(path: str, mode: int) -> NewFile:
+def _create(path: str, mode: int, sources: tuple[str, ...]) -> NewFile:
     """A new file, locked: nameless where the file system can, and else under a temporary name."""
     while True:
         temporary, flags = "", os.O_RDWR | os.O_CLOEXEC
@@ -154,7 +184,7 @@ def _create(path: str, mode: int) -> NewFile:
         if fd < 0:
             temporary = temporary_name(path)
             fd = os.open(temporary, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        new = NewFile(path, mode, fd, temporary)
+        new = NewFile(path, mode, sources, fd, temporary)
         if lock(fd, fcntl.LOCK_EX) is not False and (not temporary or os.fstat(fd).st_nlink):
             return new
         new.drop()  # another run took it for a leftover before it was locked
@@ -187,7 +217,7 @@ def own_input(image: Image, note: Note = on_stderr) -> Iterator[Callable[[], Non
         check()
         yield check
         if first.st_nlink > 1:
-            note(f"{image.path}: had {first.st_nlink} names (hard links); the others keep the old bytes")
+            note(other_names(image.path, first.st_nlink))
     finally:
         close(fd)
 
