@@ -350,6 +350,20 @@ def test_calls_of_mcount_name_another_symbol(tmp_path: Path, enable: Enable) -> 
     assert len(content(found.after, "__mcount_loc")) == len(content(found.before, "__mcount_loc")) - 8
 
 
+@pytest.mark.parametrize("chosen", ["vfs_read", "*"])
+def test_calls_of_mcount_that_become_nops_lose_their_relocations(chosen: str, tmp_path: Path) -> None:
+    """The proof knew a call that was redirected and restored, but none that the compiler left: `disable` of a module of
+    a -mprofile-kernel build ended in `self-check failed on verify-relocation … please report this`, exit code 70."""
+    module, out = ppc_module(tmp_path, "mprofile.o"), tmp_path / "out.ko"
+    assert run(["disable", str(module), "--func", chosen, "-o", str(out)]) == 0
+    assert run(["verify", str(module), str(out)]) == 0
+    old, new = (relocated(path.read_bytes(), ".rela.text") for path in (module, out))
+    gone = [row for row in old if row not in new]
+    assert {row.symbol for row in gone} == {"_mcount"} and len(old) - len(gone) == len(new)
+    records = [len(content(path.read_bytes(), "__mcount_loc")) // 8 for path in (module, out)]
+    assert records[0] - records[1] >= len(gone) >= 1
+
+
 @pytest.mark.parametrize(("at", "new"), [(8, struct.pack("<I", 11)), (12, struct.pack("<I", 1)), (0, b"\xff\xff")])
 def test_a_call_that_is_no_plain_call_of_mcount_is_refused(
     tmp_path: Path, refusal: Refusal, at: int, new: bytes

@@ -152,7 +152,8 @@ class Pairs:
 
     @cached_property
     def disabled(self) -> Mask:
-        return np.asarray((self.old == NEW) & (self.new != NEW) & self.differs)
+        """Sites that call nothing of ours any more, or nothing at all where the compiler left a call."""
+        return np.asarray((((self.old == NEW) & (self.new != NEW)) | (self.new == RETIRED)) & self.differs)
 
     def va(self, off: I64) -> U64:
         """va of places in the sites' sections, in the file that was patched."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.document.journal import Edit, Journal
-from ftpatch.proof.case import NEW, RETIRED, Case, Intent
+from ftpatch.proof.case import NEW, Case, Intent
 from ftpatch.proof.changes import Runs, place, uncovered
 
 CALLS, RETURNS, DROPS = ("call", "call_via_stub", "redirect"), ("restore",), ("drop",)
@@ -34,8 +34,7 @@ def check_journal(case: Case, runs: Runs, journal: Journal) -> None:
     if pairs is None:
         return
     calling = pairs.differs & (pairs.new == NEW)
-    silent = pairs.disabled | (pairs.differs & (pairs.new == RETIRED))  # a compiler's own call may become a NOP, too
-    for what, marked, actions in (("enabled", calling, CALLS), ("disabled", silent, RETURNS)):
+    for what, marked, actions in (("enabled", calling, CALLS), ("disabled", pairs.disabled, RETURNS)):
         in_journal = np.array([site.pos for site in journal.sites if site.action in actions and site.pos is not None],
                               dtype=np.int64)  # fmt: skip
         for pos in np.setxor1d(in_journal, pairs.pos[marked]).tolist():
