@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from elfedit import MINI, MINI_PPC, without_symbols
+from elfedit import MINI, MINI_PPC, Elf, without_symbols
 
 from ftpatch.cli import run
 
@@ -84,3 +84,156 @@ def test_a_stripped_name_is_no_weak_leftover(
     file: Path, gone: Gone, expected: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert statuses(written(tmp_path / file.name, file, gone), capsys) == expected
+
+
+HELP = "--strip-debug alone (INSTALL_MOD_STRIP=1)"
+STRIPPED = "2 of 6 sites have no name: the symbols of their functions are stripped"
+
+
+@pytest.fixture
+def stripped(tmp_path: Path) -> str:
+    return written(tmp_path / "s.ko", MINI / "mini.ko", unneeded)
+
+
+def said(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 0) -> str:
+    capsys.readouterr()
+    assert run(arguments) == code
+    out, err = capsys.readouterr()
+    return str(err if code > 1 else out)
+
+
+def findings(path: str, capsys: pytest.CaptureFixture[str], code: int = 0) -> list[tuple[str, str, int]]:
+    image = json.loads(said(["check", path, "--format", "json"], capsys, code))["images"][0]
+    assert all(HELP in row["help"] for row in image["findings"])
+    return [(row["rule"], row["message"], row["count"]) for row in image["findings"]]
+
+
+def test_one_finding_of_a_module_says_that_names_are_stripped(
+    stripped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert findings(stripped, capsys) == [("names-stripped", STRIPPED, 2)]
+    assert "__ftrace_invalid_address__" in said(["check", stripped], capsys)
+
+
+DOUBT = "stripped or left of weak functions, which the file does not tell"
+
+
+@pytest.mark.parametrize(
+    ("file", "gone", "messages"),
+    [
+        (MINI / "vmlinux-exec", discarded, {
+            "names-stripped": "4 of 19 sites have no name: the symbols of their functions are "
+            f"stripped; 3 more are {DOUBT}"
+        }),
+        (MINI / "pfe2.o", lambda name, *rest: unneeded(name, *rest) or name == "arch_hook_power", {
+            "names-stripped": "2 of 8 sites have no name: the symbols of their functions are "
+            f"stripped; 1 more are {DOUBT}"
+        }),
+        (MINI / "pfe2.o", only("arch_hook_power"), {
+            "dead-weak": "row 7 names the code of an overridden weak function; no symbol names it"
+        }),
+    ],
+)  # fmt: skip
+def test_what_the_file_does_not_tell_is_not_claimed(
+    file: Path, gone: Gone, messages: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / file.name, file, gone)
+    image = json.loads(said(["check", path, "--format", "json"], capsys))["images"][0]
+    assert {row["rule"]: row["message"] for row in image["findings"] if row["rule"] != "link-order"} == messages
+
+
+def test_a_module_without_any_symbol_is_named_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """strip -s takes the relocations along: every slot then looked empty, and every function gone."""
+    elf = Elf("mini.ko")
+    for name in [".symtab", *(name for name in elf.names() if name.startswith(".rela"))]:
+        elf.sh(name, sh_type=0)
+    path = tmp_path / "s.ko"
+    path.write_bytes(elf.raw)
+    assert said(["scan", str(path)], capsys, 3) == (
+        f"ftpatch: {path}: its records name nothing: found no symbol table: all symbols and relocations are stripped, "
+        "expected .symtab – strip with --strip-debug alone (INSTALL_MOD_STRIP=1); no kernel loads the module\n"
+    )
+    text = "its records name nothing: no symbol table: all symbols and relocations are stripped"
+    assert findings(str(path), capsys, 1) == [("symbols-stripped", text, 1)]
+
+
+def test_drop_never_takes_stripped_functions_as_leftovers(stripped: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(["drop", stripped, "--status", "weak-leftover", "--dry-run"], capsys, 5) == (
+        f"ftpatch: {stripped}: the selection is empty: found no site matches all of --func, --status and --section\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("selectors", "rows"),
+    [
+        (["--func", "row:0"], [0]), (["--func", ".text+0x8"], [0]), (["--func", ".init.text+0x58"], [4]),
+        (["--status", "stripped"], [0, 4]), (["--func", "mini_work", "--status", "stripped"], [0, 1, 4]),
+        (["--func", "*"], [1, 2, 3, 5]), (["--section", ".text", "--status", "stripped"], [0]),
+    ],
+)  # fmt: skip
+def test_nameless_sites_are_chosen_by_place_and_status(
+    selectors: list[str], rows: list[int], stripped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sites = json.loads(said(["scan", stripped, *selectors, "--format", "json"], capsys))["images"][0]["sites"]
+    assert [site["row"] for site in sites] == rows
+
+
+def test_a_stripped_name_matches_nothing_and_the_refusal_says_why(
+    stripped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = said(["drop", stripped, "--func", "mini_step"], capsys, 5)
+    assert text.endswith(
+        "2 functions of this file have no name, which may be stripped: row:N or .section+0xOFF choose them\n"
+    )
+    text = said(["explain", "row:0", stripped], capsys)
+    assert text.startswith("(no name): traceable, but not by a name: the symbol of its function is stripped\n")
+
+
+def test_stripped_sites_are_enabled_found_again_disabled_and_restored(
+    stripped: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a patch had enabled was looked for at symbols only: without one, nothing could disable it."""
+    out, back, journal, restored = (str(tmp_path / name) for name in ("out.ko", "back.ko", "j.json", "r.ko"))
+    said(["enable", stripped, "--status", "stripped", "--hook", "mini_util", "-o", out, "--report", f"json={journal}"],
+         capsys)  # fmt: skip
+    assert statuses(out, capsys) == {"ready": 4, "enabled": 2}
+    assert "every change is accounted for" in said(["verify", stripped, out, "--journal", journal], capsys)
+    shown = said(["explain", ".text+0x8", out], capsys)
+    assert shown.startswith("(no name): enabled on disk, without a record")
+    text = "2 sites call without a record, the first is .text+0x8: an earlier patch"
+    assert text in said(["check", out], capsys)
+    said(["disable", out, "--status", "enabled", "-o", back], capsys)
+    assert statuses(back, capsys) == {"ready": 4, "stripped": 2}
+    said(["restore", out, "--journal", journal, "-o", restored], capsys)
+    assert Path(restored).read_bytes() == Path(stripped).read_bytes()
+
+
+def test_all_sites_of_a_stripped_module_are_found_when_no_record_is_left(
+    stripped: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out.ko")
+    said(["enable", stripped, "--func", "*", "--status", "stripped", "--hook", "_printk", "-o", out], capsys)
+    assert statuses(out, capsys) == {"enabled": 6}
+
+
+def test_a_diff_with_a_stripped_file_does_not_say_that_functions_are_gone(
+    stripped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = str(MINI / "mini.ko")
+    for pair, rule, when in (((whole, stripped), "diff-removed", "now"), ((stripped, whole), "diff-added", "before")):
+        image = json.loads(said(["diff", *pair, "--format", "json"], capsys, 1))["images"][0]
+        assert [row["message"] for row in image["findings"] if row["rule"] in ("diff-removed", "diff-added")] == [
+            f"3 functions are known by name on one side only, and 2 sites have no name {when}: "
+            "which of them are the same the files do not tell"
+        ]
+        assert {row["rule"] for row in image["findings"]} == {rule, "diff-count"}
+
+
+def test_a_module_does_not_tell_what_a_kernel_calls_a_site_far_behind_a_symbol(
+    stripped: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A site of .init.text was listed under a function of .text: symbols of a module begin at 0 in each section."""
+    sites = json.loads(said(["scan", stripped, "--status", "stripped", "--format", "json"], capsys))["images"][0][
+        "sites"
+    ]
+    assert [site["listed_as"] for site in sites] == [None, "init_module"]

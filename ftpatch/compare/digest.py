@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ftpatch.arrays import is_in
 from ftpatch.document.rows import image_object
 from ftpatch.elf import tables as t
 from ftpatch.errors import FtpatchError
 from ftpatch.explanation.untraceable import STATES, states
 from ftpatch.sites.scan import Scan, scan_file
+from ftpatch.sites.table import STRIPPED, UNNAMED
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject
@@ -44,6 +46,7 @@ class Digest:
     image: ImageObject | None  # without sites; None where it could not be read
     functions: dict[Key, tuple[Site, ...]]  # those of one name and file in the order of their addresses
     error: FtpatchError | None = None  # why it could not be read
+    n_nameless: int = 0  # sites whose names are stripped, or may be
 
     @property
     def module(self) -> str:
@@ -63,7 +66,8 @@ def digest_file(layout: str | None, hashed: bool, path: str) -> Digest:
         image = image_object(scan, None, scan.image.sha256 if hashed else None, with_sites=False)
     except FtpatchError as error:
         return Digest(path, None, {}, error)
-    return Digest(path, image, functions(scan))
+    n_nameless = int(is_in(scan.sites.status, (STRIPPED, UNNAMED)).sum())
+    return Digest(path, image, functions(scan), n_nameless=n_nameless)
 
 
 def functions(scan: Scan) -> dict[Key, tuple[Site, ...]]:

@@ -21,11 +21,23 @@ Change = tuple[str, Key, str, int, Site | None]  # rule, function, message, how 
 
 def function_changes(old: Digest, new: Digest) -> Iterator[Finding]:
     """What became of every function that a tracer could use on either side."""
-    for rule, key, text, n, site in _changes(old.functions, new.functions):
-        finding = change(rule, new.path, text, function=key[0], count=n)
+    changes = list(_changes(old.functions, new.functions))
+    for rule, n_nameless, where in (("diff-removed", new.n_nameless, "now"), ("diff-added", old.n_nameless, "before")):
+        changes = _without_names(changes, rule, n_nameless, where) if n_nameless else changes
+    for rule, key, text, n, site in changes:
+        finding = change(rule, new.path, text, function=key[0] or None, count=n)
         if site is not None:
             finding = replace(finding, row=site.row, section=site.section, offset=site.offset)
         yield finding
+
+
+def _without_names(changes: Sequence[Change], rule: str, n_nameless: int, where: str) -> list[Change]:
+    """The changes with all of a rule in one: names that one side has and the other, whose names are stripped, lacks."""
+    n = sum(change[3] for change in changes if change[0] == rule)
+    others = [change for change in changes if change[0] != rule]
+    known = "their names are stripped" if n == n_nameless else "which of them are the same the files do not tell"
+    text = f"{n} functions are known by name on one side only, and {n_nameless} sites have no name {where}: {known}"
+    return [*others, (rule, ("", ""), text, n, None)] if n else others
 
 
 def _changes(old: Functions, new: Functions) -> Iterator[Change]:

@@ -120,7 +120,7 @@ def _edit_rows(plan: Plan, signature: bytes) -> list[EditRow]:
 def _owner(kind: str, number: int, sites: SiteTable) -> str:
     if kind in ("site", "stub", "literal"):
         row = int(sites.row[number])
-        return f"{kind} row:{row}" if row >= 0 else f"{kind} {sites.name(number)}"
+        return f"{kind} row:{row}" if row >= 0 else f"{kind} {sites.name(number) or sites.place_text(number)}"
     return {"record": f"record slot:{number}", "relocation": f"relocation row:{number}", "thunk": f"stub {number}",
             "bound": "end of the record table in ftrace_init", "symbol": f"symbol row:{number}",
             "header": "ELF header"}[kind]  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from ftpatch.elf.tables import STT_FUNC
 from ftpatch.rules.case import Case, Hit
 from ftpatch.rules.objects import unrecorded
-from ftpatch.sites.table import ENABLED, READY, STATUSES
+from ftpatch.sites.table import ENABLED, READY, STATUSES, STRIPPED, UNNAMED
 
 MANY = 64  # functions of a module that are not all without sites by chance
 
@@ -68,4 +68,6 @@ def must_trace(case: Case) -> Iterator[Hit]:
         sites = np.flatnonzero(((table.func[:, None] <= same) & (same < table.func_end[:, None])).any(axis=1))
         if not ready[sites].any():
             why = f"its site is {STATUSES[table.status[sites[0]]]}" if len(sites) else "it has no record"
-            yield Hit(f"{name} must be traceable; {why if len(same) else 'there is no such function'}", None, name)
+            stripped = np.isin(table.status, (STRIPPED, UNNAMED)).any()
+            absent = "nothing has that name, and names are stripped" if stripped else "there is no such function"
+            yield Hit(f"{name} must be traceable; {why if len(same) else absent}", None, name)

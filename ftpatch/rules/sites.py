@@ -49,7 +49,7 @@ def without_record(case: Case) -> Iterator[Hit]:
     how_sure = "" if all(callee.sure for callee in callees.values()) else "likely "
     if callees:
         text = (
-            f"{len(callees)} sites call without a record, the first is {case.table.name(min(callees))}: "
+            f"{len(callees)} sites call without a record, the first is {case.some(np.array([min(callees)]))}: "
             f"{how_sure}an earlier patch (they call {first(names)})"
         )
         yield Hit(text, count=len(callees))

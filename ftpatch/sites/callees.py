@@ -17,6 +17,7 @@ from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U64, Mask, is_in
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
+from ftpatch.elf.relocations import relocations_of
 
 # how the names of other code of the tracer begin; a plain `ftrace_` begins many functions of C
 TRACERS = ("ftrace_stub", "ftrace_graph_", "ftrace_tramp")
@@ -115,6 +116,18 @@ def _name_of(image: Image, va: int) -> str:
         inside = int(image.functions.containing(np.array([va], dtype=np.uint64))[0])
         name = image.symbols.name(int(image.functions.row[inside])) if inside >= 0 else None
     return name or f"{va:#x}"
+
+
+def relocated_calls(image: Image, prefix: str) -> U64:
+    """va of every place in the code of a relocatable file that is relocated to a symbol whose name begins so, but for
+    the code that a patch added: its stubs call each other, too."""
+    found = [np.zeros(0, np.uint64)]
+    for sec in np.flatnonzero(image.executable).tolist():
+        if ".ftpatch" not in image.names[sec]:
+            rows = relocations_of(image, sec)
+            ours = np.array([image.symbols.name(row).startswith(prefix) for row in rows.symbol.tolist()], dtype=bool)
+            found.append(image.base[sec] + rows.off[ours].view(np.uint64))
+    return np.concatenate(found)
 
 
 def leading_to(called: U64, known: dict[int, Callee]) -> Mask:

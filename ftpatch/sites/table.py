@@ -11,11 +11,10 @@ from functools import cached_property
 import numpy as np
 
 from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW_SIZE, Shape
-from ftpatch.arrays import I64, U8, U32, U64, Mask, distinct, first_of_each, is_in
+from ftpatch.arrays import I64, U8, U32, U64, Mask, first_of_each, is_in
 from ftpatch.elf.image import Image
-from ftpatch.elf.relocations import relocations_of
 from ftpatch.elf.tables import STB_LOCAL
-from ftpatch.sites.callees import addresses_of, called_from, is_stub, leading_to, tracers
+from ftpatch.sites.callees import addresses_of, called_from, is_stub, leading_to, relocated_calls, tracers
 from ftpatch.sites.layout import at_entry, decide_shape, forced_shape
 from ftpatch.sites.nameless import why_nameless
 from ftpatch.sites.records import RecordTable
@@ -129,7 +128,13 @@ def read_sites(image: Image, records: RecordTable, forced: str | None = None) ->
     if shape is None and _patched(image):
         return _all_without_records(image, records, window, va)
     known = _with_records(image, records, shape, forced, window, va)
-    return known if shape is None else _append(known, _without_records(image, known, shape))
+    return known if shape is None else _with_patched(image, known, shape)
+
+
+def _with_patched(image: Image, known: SiteTable, shape: Shape) -> SiteTable:
+    """The sites with records, and behind them those that an earlier patch took out of the table."""
+    known = _append(known, _without_records(image, known, shape))
+    return _append(known, _nameless_calls(image, known, shape))
 
 
 def _patched(image: Image) -> bool:
@@ -144,12 +149,13 @@ def _all_without_records(image: Image, records: RecordTable, window: U32, va: U6
     calls = bool(image.sections_named(CALL_RECORDS))
     for shape in (shape for shape in image.arch.shapes if bool(shape.called) == calls):
         known = _with_records(image, records, shape, None, window, va)
-        patched = _without_records(image, known, shape)
-        if patched is None or len(known) + len(patched) <= len(best):
+        whole = _with_patched(image, known, shape)
+        patched = np.arange(len(whole)) >= len(known)
+        if len(whole) == len(known) or len(whole) <= len(best):
             continue
-        front = image.words(patched.sec, patched.off + (shape.literal or 0), 0, 2)
+        front = image.words(whole.sec[patched], whole.off[patched] + (shape.literal or 0), 0, 2)
         if shape.literal is None or shape.old[0].matches(front).all():
-            best = _append(known, patched)
+            best = whole
     return best
 
 
@@ -245,15 +251,26 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
 
 def _calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
     """Whether the branch of each site of a relocatable file is relocated to a symbol that an earlier patch made."""
-    branch = va + (shape.site(window) + shape.call_at).view(np.uint64)
-    sec, off = image.place(branch)
-    own = np.array([".ftpatch" in name for name in image.names], dtype=bool)  # stubs call each other, too
-    calls = np.zeros(len(sec), dtype=bool)
-    for section in distinct(sec[(sec >= 0) & ~own[sec]]).tolist():
-        rows = relocations_of(image, section)
-        ours = np.array([image.symbols.name(row).startswith(OURS) for row in rows.symbol.tolist()], dtype=bool)
-        calls |= (sec == section) & is_in(off, rows.off[ours])
-    return calls
+    return is_in(va + (shape.site(window) + shape.call_at).view(np.uint64), relocated_calls(image, OURS))
+
+
+def _nameless_calls(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
+    """As `_without_records`, for functions of a relocatable file that have no symbol: its relocations show them."""
+    if shape.refusal or not _patched(image):
+        return None
+    at = relocated_calls(image, OURS)
+    at = at[~image.functions.inside(at) & ~is_in(at, known.branch_va)]
+    sec, off = image.place(at)
+    off = off - shape.call_at - shape.unit * shape.start
+    if shape.skips and shape.skip_at >= 0:
+        behind = shape.skipped(image.window(sec, off - shape.unit * shape.skip_words))
+        off = off - np.where(behind, shape.unit * shape.skip_words, 0)
+    window = image.window(sec, off)
+    whole = _match(image, shape, window, image.va(sec, off)) == MATCH_NEW
+    sec, off, window = sec[whole], off[whole], window[whole]
+    none, n = np.zeros(len(sec), dtype=np.int64), len(sec)
+    status = np.full(n, ENABLED, dtype=np.uint8)
+    return SiteTable(image, shape, known.forced, none - 1, sec, off, window, none, none, status, shape.site(window))
 
 
 def _behind_skip(image: Image, shape: Shape, sec: I64, off: I64) -> tuple[I64, U32]:
