@@ -12,7 +12,8 @@ from elfwriter import MINI
 from ftpatch import api
 from ftpatch.cli import run
 from ftpatch.errors import InputError
-from ftpatch.explanation.diagnosis import CAUSES, diagnose, diagnose_in
+from ftpatch.explanation.causes import CAUSES
+from ftpatch.explanation.diagnosis import diagnose, diagnose_in
 from ftpatch.explanation.splat import Splat, parse, patterns
 from ftpatch.rules.register import rules_for
 
@@ -41,14 +42,17 @@ def only(text: str) -> Splat:
     ("name", "expected"),
     [
         ("arm64-6.1", Splat("failed to modify", "arm64", "6.1.0-56-cloud-arm64", "__arm64_sys_getppid", 4, 0x40, None,
-                            0xFFFFB84A2A6B4564, "init", 0, 0x97FDE182)),
+                            0xFFFFB84A2A6B4564, "init", 0, bytes.fromhex("82e1fd97"), users=0,
+                            tramp=0xFFFFB84A2A62CB6C, warned=True)),
         ("arm64-6.12", Splat("failed to modify", "arm64", "6.12.117+deb13-cloud-arm64", "__arm64_sys_getppid", 4, 0x40,
-                             None, 0xFFFFC35C37CC8B2C, "init", 0, 0x97FD8F5B)),
+                             None, 0xFFFFC35C37CC8B2C, "init", 0, bytes.fromhex("5b8ffd97"), users=0,
+                             tramp=0xFFFFC35C37C2C898, warned=True)),
         ("ppc64le-6.1", Splat("failed to modify", "ppc64le", "6.1.0-50-powerpc64le", "sys_getppid", 12, 0x50, None,
-                              0xC00000000015DD8C, "init", 0, 0x4BF104E5, 0x4BF0ED11, 0x4BF104E5)),
+                              0xC00000000015DD8C, "init", 0, bytes.fromhex("e504f14b"), None, 0x4BF0ED11,
+                              0x4BF104E5, users=0, tramp=0xC00000000006E270, warned=True)),
         ("ppc64le-6.12", Splat("failed to modify", "ppc64le", "6.12.107+deb13-powerpc64le", "sys_getppid", 12, 0x50,
-                               None, 0xC000000000167E9C, "init", 0, 0x4BF06B4D, 0x60000000, 0x7C0802A6,
-                               0xC000000000167E98)),
+                               None, 0xC000000000167E9C, "init", 0, bytes.fromhex("4d6bf04b"), None, 0x60000000,
+                               0x7C0802A6, 0xC000000000167E98, users=0, tramp=0xC00000000006E9E8, warned=True)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -84,12 +88,18 @@ def test_two_messages_are_two_and_share_what_one_of_them_tells() -> None:
         name="vfs_read", offset=4, actual="1f:20:03:d5", phase="Setting ftrace call site to call ftrace function"
     ))  # fmt: skip
     assert (first.function, second.function) == ("__arm64_sys_getppid", "vfs_read")
-    assert (second.phase, second.actual, second.release) == ("on", 0xD503201F, "6.12.117+deb13-cloud-arm64")
+    assert (second.phase, second.actual, second.release) == (
+        "on",
+        bytes.fromhex("1f2003d5"),
+        "6.12.117+deb13-cloud-arm64",
+    )
 
 
 def test_bytes_with_their_sign_extended_and_a_hashed_address_are_read() -> None:
     text = "ftrace failed to modify\n[<(____ptrval____)>] f+0x4/0x8 [mod]\n actual:   ffffffe9:ffffffdb:11:97\n"
-    assert only(text) == Splat("failed to modify", function="f", offset=4, size=8, module="mod", actual=0x9711DBE9)
+    assert only(text) == Splat(
+        "failed to modify", function="f", offset=4, size=8, module="mod", actual=bytes.fromhex("e9db1197")
+    )
 
 
 def test_a_fault_names_an_address_and_no_function() -> None:
@@ -102,12 +112,12 @@ def test_a_fault_names_an_address_and_no_function() -> None:
     ("text", "cause"),
     [
         ("ftrace faulted on writing\n[<ffff800080000834>] f+0x4/0x8\n", "protected"),
-        ("ftrace faulted on modifying\n[<ffff800080000834>] f+0x4/0x8\n", "unreadable"),
+        ("ftrace faulted on modifying\n[<ffff800080000834>] f+0x4/0x8\n", "gone"),
         (BUG.format(name="f", offset=4, actual="1f:20:03:d5", phase=PHASE), "half"),
         (BUG.format(name="f", offset=4, actual="12:34:56:78", phase=PHASE), "other"),
         (BUG.format(name="f", offset=4, actual="5b:8f:fd:97", phase="Setting ftrace call site to NOP"), "moved"),
         ("ftrace-powerpc: 0xc000000000002000: expected (60000000) != found (48c0df40)\n", "enabled"),
-        ("ftrace-powerpc: 0xc000000000002000: expected (bl) != found (60000000)\n", "other"),
+        ("ftrace-powerpc: 0xc000000000002000: expected (bl) != found (60000000)\n", "off-already"),
         ("ftrace failed to modify\n", "unknown"),
     ],
 )
@@ -212,10 +222,11 @@ def test_the_command_reads_a_log_from_stdin_or_a_file_and_needs_no_kernel(
         "  kernel     ppc64le, 6.12.107+deb13-powerpc64le\n"
         "  expected   0x60000000\n"
         "  found      0x7c0802a6\n"
-        "  actual     0x4bf06b4d at the call\n"
-        "  cause      the site is enabled on disk and its record is still in the table (site-enabled)\n"
+        "  actual     0x4bf06b4d at the call: bl 0xc00000000006e9e8\n"
+        "  cause      likely: the site is enabled on disk and its record is still in the table (site-enabled)\n"
         "  to do      drop the record (ftpatch enable does unless told --records keep), or ftpatch disable "
         "restores the\n             NOPs\n"
+        "  note       the call there leads to where ftrace wants it to lead\n"
     )
 
 

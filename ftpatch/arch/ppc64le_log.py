@@ -18,8 +18,8 @@ LOG = LogLines(
         (r"No ftrace(?:_call)? trampoline\b", "the module has no stub to ftrace: it was loaded without .stubs room for "
          "it"),
         (r"Not expected bl: opcode is (\S+)", "the site is no call any more where -mprofile-kernel left one"),
-        (r"Unexpected call sequence at (\S+)", "a site that ftrace switched off holds something else than a NOP: other "
-         "code writes it, too"),
+        (r"Unexpected call sequence at ([^\s:]+)", "a site that ftrace is to switch on does not hold the NOP that it "
+         "expects there"),
         (r"Unexpected instruction (\S+) around bl _mcount", "in front of the call stands no mflr r0: the record does "
          "not name a site"),
         (r"bad magic for stub", "a call of a module does not lead to one of its loader's stubs: the site was changed "

@@ -55,6 +55,8 @@ def command(given: ExplainOptions, reports: Reports) -> int:
     error = None
     if log is not None:
         diagnoses = api.explain_log(_read(log), path if n or os.path.exists(path) else None, given.layout)
+        for text in diagnoses.notes:
+            reports.watch().note(text)
         document.splats += splat_rows(diagnoses)
         if diagnoses.scan is not None:
             document.images.append(splat_image(diagnoses.scan, diagnoses.told, hashed))

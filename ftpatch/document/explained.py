@@ -142,11 +142,29 @@ class SplatSite(TypedDict):
     pos: int
 
 
+class CauseRow(TypedDict):
+    """One cause that a message leaves open."""
+
+    text: str
+    rule: str | None
+    help: str
+    certainty: Annotated[str, Values(("certain", "likely", "possible"))]
+
+
+class FlagsObject(TypedDict):
+    """The flags of a record, as the kernel printed them."""
+
+    value: Hex
+    names: list[str]
+    users: Annotated[int | None, "tracers that the record says it has"]
+
+
 class SplatRow(TypedDict):
     """One message of ftrace, taken apart."""
 
     what: str | None
     machine: str | None
+    machine_by: Annotated[str | None, Values(("log", "bytes", "address", "file", None))]
     release: str | None
     function: str | None
     offset: Hex | None
@@ -156,10 +174,18 @@ class SplatRow(TypedDict):
     expected: Hex | None
     found: Hex | None
     actual: Hex | None
+    actual_text: Annotated[str | None, "the instruction at the call"]
+    actual_to: Annotated[Hex | None, "where that leads, if it is a call or jump"]
+    expected_text: Annotated[str | None, "the instruction that the kernel wanted, where it says so"]
+    flags: FlagsObject | None
+    tramp: Annotated[Hex | None, "where ftrace wanted the call to lead"]
+    tramps: Annotated[list[str], "trampolines of the record's tracers"]
     remarks: list[RemarkRow]
     sites: list[SplatSite]
     foretold: Annotated[bool, "the file shows that the kernel has to stop there"]
-    cause: str
+    cause: Annotated[str, "the first of `causes`"]
+    certainty: Annotated[str, Values(("certain", "likely", "possible"))]
     rule: str | None
     help: str
+    causes: Annotated[list[CauseRow], "the likeliest first"]
     notes: list[str]

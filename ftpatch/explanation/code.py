@@ -72,6 +72,14 @@ def _decoded(image: Image, va: int, code: bytes) -> tuple[int, int, str, str] | 
     return next(iter(engine.disasm_lite(code, va, 1)), None)
 
 
+def disassembly(machine: tuple[str, ...], code: bytes, va: int) -> str:
+    """All instructions of some code, on a machine that is named by capstone's constants; "" where it knows none."""
+    import capstone
+
+    engine = capstone.Cs(*constants(capstone, machine))
+    return "; ".join(f"{mnemonic} {operands}".strip() for _, _, mnemonic, operands in engine.disasm_lite(code, va))
+
+
 def _number(image: Image, code: bytes) -> str:
     """An instruction word as a number; bytes as they lie in the file."""
     return f"0x{int.from_bytes(code, 'little'):08x}" if image.arch.unit > 1 else f"0x{code.hex()}"

@@ -1,7 +1,8 @@
-"""What a splat means: the site that it names, in the file that booted if that is at hand, and the likeliest cause.
+"""What a splat means: the site that it names, in the file that booted if that is at hand, and the likeliest causes.
 
 KASLR moves every address, so the site is looked for by function and offset. With the file it can be said whether the
-kernel had to stop there: the same comparison that it makes is made over the file's words.
+kernel had to stop there: the same comparison that it makes is made over the file's words; and whether what the kernel
+found is what the file holds: then the file is the fault, else something changed the text in memory.
 """
 
 from __future__ import annotations
@@ -10,57 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch import Arch, architectures
-from ftpatch.arch.shape import Shape
 from ftpatch.arrays import is_in
+from ftpatch.explanation import evidence
+from ftpatch.explanation.causes import CAUSES, CERTAIN, LIKELY, POSSIBLE, Cause, Weighed, by_case, causes_of
+from ftpatch.explanation.machine import Origin, origin_of
 from ftpatch.explanation.splat import Splat
 from ftpatch.kernel.boot import Bug, bugs_of
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import ENABLED, HALF, UNEXPECTED, SiteTable
+from ftpatch.sites.table import ENABLED, HALF, READY, UNEXPECTED, SiteTable
 
-LOW = 0x1000  # addresses below are 0 and what a kernel added to it
-ENABLED_TODO = "drop the record (ftpatch enable does unless told --records keep), or ftpatch disable restores the NOPs"
-
-
-@dataclass(frozen=True)
-class Cause:
-    """What makes ftrace give up."""
-
-    rule: str  # the linter's name for it; "" where no file shows it
-    text: str  # in words
-    todo: str = ""  # what to do
-
-
-CAUSES = {
-    "null": Cause(
-        "null-not-skipped", "a slot of the record table is 0, and this kernel adds to a record before it tests it",
-        "write −4 with the relocation NONE, or cut the slot out (ftpatch drop does)",
-    ),
-    "unreadable": Cause("outside-text", "a record names an address that holds no kernel text", "ftpatch check FILE"),
-    "protected": Cause("", "the kernel could not write its own text: it is protected there, or the mapping failed"),
-    "enabled": Cause(
-        "site-enabled", "the site is enabled on disk and its record is still in the table", ENABLED_TODO,
-    ),
-    "half": Cause(
-        "site-half", "the first word of the site is rewritten on disk, in the form that a running kernel gives to a "
-        "site that is off; on disk all words have to be as compiled", "ftpatch disable restores them",
-    ),
-    "twice": Cause(
-        "duplicate", "two records name the site: the second finds what the first one made of it", "drop one of the two",
-    ),
-    "other": Cause(
-        "unexpected-words", "the site holds neither what the compiler left nor a call", "look at what wrote there",
-    ),
-    "moved": Cause(
-        "", "something else writes the site while the kernel runs (a live patch, BPF, a kprobe, another module), or it "
-        "was enabled on disk in a form that passes the test at boot: a call behind an untouched NOP",
-    ),
-    "strange": Cause("", "something changed the site in memory before ftrace came to it"),
-    "elsewhere": Cause(
-        "", "this file has no such site: it is not the file that booted, or the function is in a module",
-    ),
-    "unknown": Cause("", "the message alone does not tell; give the kernel or module that printed it"),
-}  # fmt: skip
+BY_STATUS = {ENABLED: "enabled", HALF: "half", UNEXPECTED: "other"}
 
 
 @dataclass(frozen=True)
@@ -68,42 +28,58 @@ class Diagnosis:
     """What is known of one message, from its own words and, where there is one, from the file."""
 
     splat: Splat
+    origin: Origin  # the machine, and what the bytes are
     index: tuple[int, ...]  # sites of the file that the message may mean
     expected: int | None  # the word that the kernel wants
     found: int | None  # the word that it found instead
-    cause: Cause
+    causes: tuple[Weighed, ...]  # the likeliest first
     foretold: bool = False  # the file shows that the kernel has to stop here
-    notes: tuple[str, ...] = ()  # where message and file agree or do not
+    notes: tuple[str, ...] = ()  # where message and file agree or do not, and what is missing
+
+    @property
+    def cause(self) -> Cause:
+        """The likeliest one."""
+        return self.causes[0].cause
+
+    @property
+    def certainty(self) -> str:
+        """How sure that is."""
+        return self.causes[0].certainty
 
 
 def diagnose(splat: Splat) -> Diagnosis:
     """The diagnosis without a file, by the words of the message alone."""
-    expected, found = splat.expected, splat.found
-    cause = _by_case(splat) or _by_words(splat)
-    arch = _arch(splat)
-    if arch is not None and arch.compares_first and found is None and splat.phase == "init":
+    origin = origin_of(splat)
+    expected, arch = splat.expected if splat.expected is not None else origin.wanted_number, origin.arch
+    if arch is not None and arch.compares_first and splat.found is None and splat.phase == "init" and splat.actual:
         expected = arch.nop  # such a kernel prints the call's word, which it does not compare
-    return Diagnosis(splat, (), expected, found, cause)
+    notes = (*evidence.about_message(splat, origin),)
+    return Diagnosis(splat, origin, (), expected, splat.found, causes_of(splat, origin), notes=notes)
 
 
-def diagnose_in(splat: Splat, scan: Scan) -> Diagnosis:
-    """The diagnosis with the file that booted, or the module that was loaded."""
-    table = scan.sites
-    bugs = {bug.site: bug for bug in bugs_of(scan)}
-    sites = _sites(splat, table)
+def diagnose_in(splat: Splat, scan: Scan, bugs: dict[int, Bug] | None = None) -> Diagnosis:
+    """The diagnosis with the file that booted, or the module that was loaded. bugs: `bugs_by_site`, where known."""
+    table, origin = scan.sites, origin_of(splat, scan.arch.name)
+    bugs = bugs_by_site(scan) if bugs is None else bugs
+    sites = sites_of(splat, table)
     likely = [site for site in sites if site in bugs] or sites
-    notes = _notes(splat, scan, sites, bugs)
     bug = bugs.get(likely[0]) if likely else None
-    unnamed = splat.function is None and splat.ip is None
-    by_site = _by_file(splat, table, bug) if sites else CAUSES["elsewhere"]
-    cause = _by_case(splat) or (_by_words(splat) if unnamed else by_site)
-    expected, found = splat.expected, splat.found
+    expected = splat.expected if splat.expected is not None else origin.wanted_number
+    found = splat.found
     if bug is not None and splat.phase in ("init", ""):
         expected, found = bug.expected if expected is None else expected, bug.found if found is None else found
-    return Diagnosis(splat, tuple(likely), expected, found, cause, bug is not None, notes)
+    fits = evidence.fits(splat, origin, scan)
+    notes = (*evidence.about_message(splat, origin), *fits.notes, *_notes(splat, origin, scan, sites, bugs))
+    causes = tuple(_weigh(splat, origin, scan, likely, bug, fits))
+    return Diagnosis(splat, origin, tuple(likely), expected, found, causes, bug is not None, notes)
 
 
-def _sites(splat: Splat, table: SiteTable) -> list[int]:
+def bugs_by_site(scan: Scan) -> dict[int, Bug]:
+    """What each site of a file would raise at boot."""
+    return {bug.site: bug for bug in bugs_of(scan)}
+
+
+def sites_of(splat: Splat, table: SiteTable) -> list[int]:
     """Sites of functions of that name whose call has the offset of the message; all of that name if none has it."""
     if splat.function is None:
         return []
@@ -113,33 +89,77 @@ def _sites(splat: Splat, table: SiteTable) -> list[int]:
     for function in functions:
         covered |= (table.func <= function) & (function < table.func_end)
     sites: list[int] = np.flatnonzero(covered).tolist()
-    return [site for site in sites if _offset(table, site) == splat.offset] or sites
+    return [site for site in sites if offset_of(table, site) == splat.offset] or sites
 
 
-def _offset(table: SiteTable, site: int) -> int:
+def offset_of(table: SiteTable, site: int) -> int:
     """Bytes from the function's entry to the call."""
     return int(table.branch_va[site]) - int(table.entry_va[site])
 
 
-def _notes(splat: Splat, scan: Scan, sites: list[int], bugs: dict[int, Bug]) -> tuple[str, ...]:
-    """Where message and file agree or do not."""
-    notes, arch, table = [], scan.arch, scan.sites
-    if splat.machine and splat.machine != arch.name:
-        notes.append(f"the message is from {splat.machine}, the file is for {arch.name}")
+# -- causes --------------------------------------------------------------------------------------------------------
+
+
+def _weigh(
+    splat: Splat, origin: Origin, scan: Scan, sites: list[int], bug: Bug | None, fits: evidence.Fit
+) -> list[Weighed]:
+    """The causes by message and file together. sites: those that are meant, likeliest first."""
+    alone = list(causes_of(splat, origin))
+    if fits.other_file:
+        return [Weighed(CAUSES["elsewhere"], CERTAIN), *_lowered(alone)]
+    case = by_case(splat)
+    if case or (splat.function is None and splat.ip is None):
+        return alone
+    table = scan.sites
+    if not sites:
+        known = splat.function is not None and len(scan.image.symbols.rows_named(splat.function)) > 0
+        return [Weighed(CAUSES["dropped" if known else "elsewhere"], LIKELY), *_lowered(alone)]
+    exact = offset_of(table, sites[0]) == splat.offset
+    same = evidence.same_words(splat, origin, scan, sites[0]) if exact else None
+    if bug is not None and splat.phase in ("init", ""):
+        by_file = Weighed(CAUSES[BY_STATUS.get(int(table.status[bug.site]), "twice")], CERTAIN if same else LIKELY)
+        return [by_file, *(one for one in _lowered(alone) if one.cause is not by_file.cause and not same)]
+    if same is False and int(table.status[sites[0]]) == READY:
+        return _changed_in_memory(splat, alone)
+    return alone
+
+
+def _changed_in_memory(splat: Splat, alone: list[Weighed]) -> list[Weighed]:
+    """The file holds the site as compiled, the kernel found something else: it came later, or the file is another."""
+    if splat.phase in ("on", "off", "update"):
+        return alone
+    strange = Weighed(CAUSES["strange"], POSSIBLE)
+    of_file = [one for one in alone if one.cause.rule not in ("", "unexpected-words")]  # of the file that booted
+    return [*of_file, strange] if of_file else [strange, *(one for one in _lowered(alone) if one.cause.rule == "")]
+
+
+def _lowered(causes: list[Weighed]) -> list[Weighed]:
+    """The causes of a message where something else is likelier; those that say nothing left out."""
+    return [Weighed(one.cause, POSSIBLE) for one in causes if one.cause is not CAUSES["unknown"]]
+
+
+# -- notes ---------------------------------------------------------------------------------------------------------
+
+
+def _notes(splat: Splat, origin: Origin, scan: Scan, sites: list[int], bugs: dict[int, Bug]) -> tuple[str, ...]:
+    """Where message and file agree or do not, about the site."""
+    notes, table = [], scan.sites
     if len(sites) > 1:
         notes.append(f"{len(sites)} functions of this file have that name; the kernel's message does not tell which")
-    exact = [site for site in sites if _offset(table, site) == splat.offset]
+    exact = [site for site in sites if offset_of(table, site) == splat.offset]
     if sites and not exact:
-        notes.append("no call of this function is at that offset: another build, or another layout")
-    words = arch.numbers(table.body()) if table.shape else table.body()
-    if splat.actual is not None and words[exact].size:  # a file without a layout has no words of sites
-        there = words[exact, -1].tolist()
-        notes.append("the file holds the very word there that the kernel found" if splat.actual in there
-                     else f"the file holds another word there: {arch.text(there[0])}")  # fmt: skip
+        notes.append(_no_such_offset(splat, table, sites[0]))
+    same = [evidence.same_words(splat, origin, scan, site) for site in exact]
+    if same and same[0] is not None:
+        there = evidence.number_at(scan, exact[0])
+        notes.append("the file holds the very word there that the kernel found" if True in same
+                     else f"the file holds another word there: {scan.arch.text(there or 0)}")  # fmt: skip
     if exact and exact[0] not in bugs and splat.phase == "init":
         notes.append("in this file the site is as the compiler left it: it is not the file that booted")
-    if splat.ip is not None and exact and table.image.linked and splat.ip != int(table.branch_va[exact[0]]):
-        notes.append(f"the kernel ran {splat.ip - int(table.branch_va[exact[0]]):+#x} bytes from where it was linked")
+    slide = evidence.slide(splat, scan, exact)
+    if slide:
+        notes.append(f"the kernel ran {slide:+#x} bytes from where it was linked")
+    notes += evidence.names_of_targets(splat, origin, scan, slide)
     if bugs and not set(sites) & set(bugs):
         notes.append(
             f"the file has {len(bugs)} other sites that would stop the kernel, {bugs[min(bugs)].function} first"
@@ -147,46 +167,8 @@ def _notes(splat: Splat, scan: Scan, sites: list[int], bugs: dict[int, Bug]) -> 
     return tuple(notes)
 
 
-def _by_case(splat: Splat) -> Cause | None:
-    """Causes that the kernel's own words settle."""
-    if splat.what == "faulted on writing":
-        return CAUSES["protected"]
-    if splat.what.startswith("faulted"):
-        return CAUSES["null" if splat.function is None and (splat.ip or 0) < LOW else "unreadable"]
-    return None
-
-
-def _by_file(splat: Splat, table: SiteTable, bug: Bug | None) -> Cause:
-    """What the site of the file shows. bug: what it would raise at boot."""
-    if bug is None:
-        by_words = _by_words(splat)
-        return by_words if by_words.rule not in ("", "unexpected-words") else CAUSES["strange"]
-    kinds = {ENABLED: "enabled", HALF: "half", UNEXPECTED: "other"}
-    return CAUSES[kinds.get(int(table.status[bug.site]), "twice")]
-
-
-def _by_words(splat: Splat) -> Cause:
-    """What the words of the message show, for a machine that they tell."""
-    arch = _arch(splat)
-    first, call = splat.found, splat.actual if splat.actual is not None else splat.found
-    if arch is None or call is None:
-        return CAUSES["unknown"]
-    if splat.phase in ("on", "off", "update"):
-        return CAUSES["moved"]
-    if any(_is_call(call, shape) for shape in arch.shapes if not shape.refusal):
-        return CAUSES["enabled"]
-    starts = {shape.new[0].bits for shape in arch.shapes if shape.call_at}
-    if call == arch.nop and (first in starts or (first is None and arch.compares_first)):
-        return CAUSES["half"]
-    return CAUSES["other"]
-
-
-def _is_call(number: int, shape: Shape) -> bool:
-    """Whether code, as a number of `Arch.numbers`, is the branch that enabling writes."""
-    first = number >> 8 * (shape.branch.size - shape.unit)
-    return first & shape.branch.word.mask == shape.branch.word.bits
-
-
-def _arch(splat: Splat) -> Arch | None:
-    """The machine that the message is from, where it tells."""
-    return next((arch for arch in architectures() if arch.name == splat.machine), None)
+def _no_such_offset(splat: Splat, table: SiteTable, site: int) -> str:
+    """The function's call is elsewhere: by how much tells what is wrong."""
+    by = offset_of(table, site) - splat.offset
+    return ("no call of this function is at that offset: another build, or another layout"
+            + (f" (this file has it {by:+#x} bytes from there)" if abs(by) <= evidence.NEAR else ""))  # fmt: skip

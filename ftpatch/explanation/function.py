@@ -46,6 +46,7 @@ class Diagnoses:
 
     told: list[Diagnosis]
     scan: Scan | None = None
+    notes: tuple[str, ...] = ()  # on the log as a whole
 
 
 def explain_function(
@@ -114,11 +115,12 @@ def explain_log(text: str, path: str | None = None, layout: str | None = None) -
 
     Raises InputError where there is none, and what reading the file raises.
     """
-    from ftpatch.explanation.diagnosis import diagnose, diagnose_in
-    from ftpatch.explanation.splat import parse
+    from ftpatch.explanation.diagnosis import bugs_by_site, diagnose, diagnose_in
+    from ftpatch.explanation.splat import parse_log
 
-    splats = parse(text)
+    splats, notes = parse_log(text)
     if path is None:
-        return Diagnoses([diagnose(splat) for splat in splats])
+        return Diagnoses([diagnose(splat) for splat in splats], notes=notes)
     scan = scan_file(path, layout)
-    return Diagnoses([diagnose_in(splat, scan) for splat in splats], scan)
+    bugs = bugs_by_site(scan)
+    return Diagnoses([diagnose_in(splat, scan, bugs) for splat in splats], scan, notes)

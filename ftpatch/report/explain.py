@@ -9,6 +9,7 @@ import numpy as np
 
 from ftpatch.document.rows import image_object
 from ftpatch.explanation.diagnosis import Diagnosis
+from ftpatch.explanation.evidence import flag_names
 from ftpatch.explanation.function import Diagnoses, Explanation
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES
@@ -45,27 +46,40 @@ def splat_rows(diagnoses: Diagnoses) -> list[SplatRow]:
 
 
 def _splat(diagnosis: Diagnosis, scan: Scan | None) -> SplatRow:
-    splat = diagnosis.splat
+    splat, origin = diagnosis.splat, diagnosis.origin
+    digits = 2 * len(splat.actual or b"1234")
     return {
         "what": splat.what or None,
-        "machine": splat.machine or None,
+        "machine": origin.name or None,
+        "machine_by": origin.by or None,
         "release": splat.release or None,
         "function": splat.function,
         "offset": f"0x{splat.offset:x}" if splat.function else None,
         "module": splat.module,
         "ip": _hex(splat.ip, 16),
         "phase": splat.phase or None,
-        "expected": _hex(diagnosis.expected, 8),
+        "expected": _hex(diagnosis.expected, digits if origin.wanted_number == diagnosis.expected else 8),
         "found": _hex(diagnosis.found, 8),
-        "actual": _hex(splat.actual, 8),
+        "actual": _hex(origin.number, digits),
+        "actual_text": origin.actual.text or None,
+        "actual_to": _hex(origin.actual.to, 16),
+        "expected_text": origin.wanted.text or None,
+        "flags": None if splat.flags is None else {
+            "value": f"0x{splat.flags:x}", "names": flag_names(splat.flags), "users": splat.users,
+        },
+        "tramp": _hex(splat.tramp, 16),
+        "tramps": list(splat.tramps),
         "remarks": [{"message": message, "text": text} for message, text in splat.remarks],
         "sites": [_site(scan, index) for index in diagnosis.index] if scan else [],
         "foretold": diagnosis.foretold,
         "cause": diagnosis.cause.text,
+        "certainty": diagnosis.certainty,
         "rule": diagnosis.cause.rule or None,
         "help": diagnosis.cause.todo,
+        "causes": [{"text": one.cause.text, "rule": one.cause.rule or None, "help": one.cause.todo,
+                    "certainty": one.certainty} for one in diagnosis.causes],
         "notes": list(diagnosis.notes),
-    }
+    }  # fmt: skip
 
 
 def _site(scan: Scan, index: int) -> SplatSite:

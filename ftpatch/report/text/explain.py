@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import layout_text, line, or_dash, title, wrapped
+from ftpatch.report.text.lines import layout_text, line, number, or_dash, title, wrapped
 
 if TYPE_CHECKING:
     from ftpatch.document import explained
@@ -17,6 +17,13 @@ WIDEST = 44  # characters of an instruction, in the column of the listing
 # what ftrace was about to do: of `Splat.phase`
 PHASES = {"init": "at boot or load", "on": "when it was to be traced", "off": "when tracing it ended",
           "update": "when its tracer changed"}  # fmt: skip
+BY = {
+    "log": "",
+    "bytes": " (by the bytes of the site)",
+    "address": " (by its address)",
+    "file": " (by the file)",
+    None: "",
+}
 
 
 def render(document: Document) -> Iterator[str]:
@@ -144,21 +151,37 @@ def _splat(image: ImageObject | None, splat: explained.SplatRow, document: Docum
     where = f" [{splat['module']}]" if splat["module"] else ""
     when = f", {PHASES[splat['phase']]}" if splat["phase"] else ""
     yield f"{title(name + where, document)}: ftrace {splat['what'] or 'complained'}{when}\n"
-    kernel = ", ".join(printable(text) for text in (splat["machine"], splat["release"]) if text)
+    machine = splat["machine"] and splat["machine"] + BY[splat["machine_by"]]
+    kernel = ", ".join(printable(text) for text in (machine, splat["release"]) if text)
     yield line("kernel", kernel or "not told")
-    at_call = splat["actual"] and f"{splat['actual']} at the call"
-    for key, word in (("expected", splat["expected"]), ("found", splat["found"]), ("actual", at_call)):
-        if word:
-            yield line(key, word)
+    yield from _words(splat)
     for remark in splat["remarks"]:
-        yield from wrapped("said", f"{printable(remark['message'])}: {remark['text']}")
+        yield from wrapped("said", f"{remark['message']}: {remark['text']}")
     for site in splat["sites"]:
         words = " ".join(word[2:] for word in site["words"])
         yield line("site", f"row {or_dash(site['row'])}, {site['place']}, {site['status']}: {words}")
     if image is not None:
         yield line("layout", layout_text(image))
-    yield from wrapped("cause", splat["cause"] + (f" ({splat['rule']})" if splat["rule"] else ""))
-    if splat["help"]:
-        yield from wrapped("to do", splat["help"])
+    for i, cause in enumerate(splat["causes"]):
+        text = cause["text"] + (f" ({cause['rule']})" if cause["rule"] else "")
+        yield from wrapped("or" if i else "cause", f"{cause['certainty']}: {text}")
+        if cause["help"]:
+            yield from wrapped("to do", cause["help"])
     for text in splat["notes"]:
         yield from wrapped("note", text)
+
+
+def _words(splat: explained.SplatRow) -> Iterator[str]:
+    """What the kernel wanted and found, and its record."""
+    texts = {"expected": splat["expected_text"], "actual": splat["actual_text"]}
+    at_call = splat["actual"] and f"{splat['actual']} at the call"
+    for key, word in (("expected", splat["expected"]), ("found", splat["found"]), ("actual", at_call)):
+        if word:
+            text = texts.get(key)
+            yield line(key, word + (f": {text}" if text else ""))
+    flags = splat["flags"]
+    if flags and (flags["names"] or flags["users"]):
+        users = [] if flags["users"] is None else [number(flags["users"], "tracer")]
+        yield from wrapped("record", f"flags {flags['value']}: {', '.join([*flags['names'], *users])}")
+    for tramp in splat["tramps"]:
+        yield line("tracer", printable(tramp))

@@ -1,0 +1,143 @@
+"""The lines of a log that may belong to a message of ftrace, in the order in which the kernel printed them.
+
+    dmesg  [    0.000000][    T0] ftrace failed to modify           journalctl  Aug 05 10:11:12 host kernel: ftrace …
+    netconsole  6,1234,5678,-,caller=T1;ftrace …                    pstore      Panic#2 Part1, the last part first
+
+What stands in front of a line is not taken off: the messages are looked for in it. Needed from there are only who
+printed it (the caller), and what tells the order: a sequence number, a time, a part of a dump. Lines are moved where
+these say so: lines of a network come in any order, and dumps, like `journalctl -r`, begin with what was last.
+Source: Documentation/networking/netconsole.rst, fs/pstore/platform.c pstore_dump(), kernel/printk/printk.c.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ftpatch.document.json_input import NotJson, parse
+
+MAX_LINE = 4096  # characters of a line that are looked at, from the first that may matter on
+MAX_LINES = 200_000  # lines that may matter, of one log
+BEFORE = 512  # characters in front of it: time, host, caller
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|#033\[[0-9;]*m|\^\[\[[0-9;]*m")
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+CALLER = re.compile(r"[\[,(](?:caller=)?\s*([TC]\d{1,9})[\]),;]")
+SEQUENCE = re.compile(r"^\D{0,64}?\d{1,3},(\d{1,18}),\d{1,18},[-c+]")  # level, sequence, microseconds, flag
+TIME = re.compile(r"\[\s*(\d{1,9}\.\d{6})\]")
+PART = re.compile(r"\b(?:Panic|Oops|Emergency|Restart|Reboot|Halt|Poweroff|Shutdown|Unknown|Oops\W*Panic)#(\d{1,6}) "
+                  r"Part(\d{1,6})\b")  # fmt: skip
+APART = {"sequence": 64.0, "time": 0.5}  # lines that are farther out of order are of another boot
+JOURNAL = '"MESSAGE"'
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line that may matter."""
+
+    text: str  # without escapes and control characters
+    following: str  # the line behind it in the log: a terminal may have wrapped this one
+    caller: str  # `T12`: a task, `C3`: a processor; "" where the line does not tell
+    order: tuple[str, float] | None  # ("sequence" or "time", its number), where the line has one
+    part: tuple[int, int] = (0, 0)  # of a dump: its number, and minus the part's: the greatest was printed first
+
+
+def lines_of(text: str, wanted: re.Pattern[str]) -> tuple[list[LogLine], bool]:
+    """The lines in which the pattern is found, in the kernel's order, and whether there were more than MAX_LINES."""
+    lines: list[LogLine] = []
+    part, end = (0, 0), 0
+    for hit in wanted.finditer(text):
+        if hit.start() < end:
+            continue
+        start = text.rfind("\n", end, hit.start()) + 1 or end
+        end = text.find("\n", hit.end())
+        end = len(text) if end < 0 else end
+        if len(lines) >= MAX_LINES:
+            return _in_order(lines), True
+        raw = text[max(start, hit.start() - BEFORE) : min(end, hit.start() + MAX_LINE)]
+        dump = PART.search(raw)
+        if dump:
+            part = int(dump[1]), -int(dump[2])
+        after = text.find("\n", end + 1)
+        following = text[end + 1 : min(after if after >= 0 else len(text), end + 1 + MAX_LINE)]
+        lines.append(replace(_line(raw, following), part=part))
+    return _in_order(lines), False
+
+
+def _line(raw: str, following: str) -> LogLine:
+    """One line of the log; following: the next."""
+    text = plain(raw)
+    caller, sequence, time = CALLER.search(text), SEQUENCE.search(text), TIME.search(text)
+    order = ("sequence", float(sequence[1])) if sequence else ("time", float(time[1])) if time else None
+    return LogLine(text, plain(following), caller[1] if caller else "", order)
+
+
+def plain(raw: str) -> str:
+    """A line without colours, control characters, and what a journal or a web page made of it."""
+    if JOURNAL in raw:
+        raw = _journal_message(raw)
+    if "\x1b" in raw or "#033[" in raw or "^[[" in raw:
+        raw = ESCAPES.sub("", raw)
+    if "&lt;" in raw or "&gt;" in raw:
+        raw = html.unescape(raw)
+    return CONTROLS.sub("", raw)
+
+
+def _journal_message(raw: str) -> str:
+    """The message of `journalctl -o json`, where it is a string or, with control characters in it, bytes."""
+    bytes_of = re.search(r'"MESSAGE"\s*:\s*\[((?:\s*\d{1,3}\s*,?)+)\]', raw)
+    if bytes_of:
+        numbers = [int(number) for number in re.findall(r"\d+", bytes_of[1])]
+        return bytes(number & 0xFF for number in numbers).decode("utf-8", "replace")
+    text = re.search(r'"MESSAGE"\s*:\s*("(?:[^"\\]|\\.)*")', raw)
+    try:
+        return str(parse(text[1].encode())) if text else raw
+    except NotJson:  # a string that no journal wrote is looked at as it is
+        return raw
+
+
+def _in_order(lines: list[LogLine]) -> list[LogLine]:
+    """The lines as the kernel printed them. Lines that tell no order stay behind the one in front of them."""
+    if any(line.part != (0, 0) for line in lines):
+        lines.sort(key=lambda line: line.part)
+    steps = [later - earlier for earlier, later in _steps(lines)]
+    if sum(step < 0 for step in steps) > sum(step > 0 for step in steps) + 1 and not any(
+        line.part[0] for line in lines
+    ):
+        lines.reverse()  # the newest first
+    return [line for boot in _boots(lines) for line in _sorted(boot)]
+
+
+def _steps(lines: Sequence[LogLine]) -> Iterator[tuple[float, float]]:
+    """The numbers of lines that follow one another, where both tell the order in the same way."""
+    before: tuple[str, float] | None = None
+    for line in lines:
+        if line.order and before and line.order[0] == before[0]:
+            yield before[1], line.order[1]
+        before = line.order or before
+
+
+def _boots(lines: Sequence[LogLine]) -> Iterator[list[LogLine]]:
+    """Runs of lines whose numbers are at most a little out of order: a new boot counts from 0 again."""
+    boot: list[LogLine] = []
+    highest: tuple[str, float] | None = None
+    for line in lines:
+        if line.order and highest and (
+            line.order[0] != highest[0] or line.order[1] < highest[1] - APART[highest[0]]
+        ):  # fmt: skip
+            yield boot
+            boot, highest = [], None
+        boot.append(line)
+        if line.order and (highest is None or line.order[1] > highest[1]):
+            highest = line.order
+    yield boot
+
+
+def _sorted(boot: list[LogLine]) -> list[LogLine]:
+    """Lines of one boot by their numbers."""
+    number, keyed = float("-inf"), []
+    for line in boot:
+        number = line.order[1] if line.order else number
+        keyed.append((number, line))
+    return [line for _, line in sorted(keyed, key=lambda pair: pair[0])]

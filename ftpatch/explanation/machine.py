@@ -1,0 +1,106 @@
+"""Which machine a message is from, and what the bytes that it prints are there.
+
+Other lines of the log tell (registers, a release); else how many bytes the kernel printed, at which address, and what
+instruction they are. Where more than one machine fits, none is named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ftpatch.arch import Arch, architectures
+from ftpatch.arch.site_bytes import (
+    UNKNOWN,
+    Machine,
+    Reading,
+    candidates,
+    family_of,
+    has_code_at,
+    machines_named,
+    number,
+    reading,
+)  # fmt: skip
+from ftpatch.explanation.splat import Splat
+
+NO_READING = Reading(UNKNOWN, "")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The machine of a message, and what its bytes are there."""
+
+    name: str = ""  # of the machine; "" where nothing tells it
+    by: str = ""  # `log`, `bytes`, `address`, `file`: what tells it
+    machine: Machine | None = None  # where its bytes can be read
+    actual: Reading = NO_READING  # at the call
+    wanted: Reading = NO_READING  # what the kernel wanted there, where it says so
+    number: int | None = None  # of the bytes at the call
+    wanted_number: int | None = None
+
+    @property
+    def arch(self) -> Arch | None:
+        """The machine as this program knows it, if it does."""
+        return next((arch for arch in architectures() if arch.name == self.name), None)
+
+
+def origin_of(splat: Splat, of_file: str = "") -> Origin:
+    """The machine of a message. of_file: the machine of a file that may have printed it, where nothing else tells."""
+    name, by, machine = _named(splat)
+    if not name and of_file:
+        fitting = machines_named(of_file, len(splat.actual) if splat.actual else None)
+        name, by, machine = (of_file, "file", fitting[0]) if fitting else (name, by, machine)
+    if machine is None or splat.actual is None:
+        arch = next((arch for arch in architectures() if arch.name == name), None)
+        plain = _plain_number(splat.actual, arch) if splat.actual and machine is None else None
+        return Origin(name, by, machine, number=plain)
+    wanted = splat.wanted
+    return Origin(
+        name, by, machine, _read(machine, splat.actual, splat.ip), _read(machine, wanted, splat.ip) if wanted
+        else NO_READING, number(machine, splat.actual), number(machine, wanted) if wanted else None,
+    )  # fmt: skip
+
+
+def _plain_number(code: bytes, arch: Arch | None) -> int:
+    """Bytes of a machine that is not known here as a number: a word, else the first byte foremost."""
+    words = arch.unit > 1 if arch else len(code) == 4
+    return int.from_bytes(code, "little" if words else "big")
+
+
+def _named(splat: Splat) -> tuple[str, str, Machine | None]:
+    """(name, by what, where its bytes can be read) of the machine."""
+    code = splat.actual
+    family = family_of(splat.machine)
+    if family:
+        return _member(splat, family)
+    if splat.machine:
+        fitting = machines_named(splat.machine, len(code) if code else None)
+        if fitting or not machines_named(splat.machine):  # else the log is of another machine than its other lines say
+            return splat.machine, "log", fitting[0] if fitting else None
+    for va in (splat.ip, None) if splat.ip else (None,):
+        found = list(candidates(code, va))
+        if len({machine.name for machine, _ in found}) == 1 and (code or va):
+            return found[0][0].name, "bytes" if code else "address", found[0][0]
+    sized = [machine for machine, _ in candidates(None, splat.ip) if code and len(code) in machine.sizes]
+    if len({machine.name for machine in sized}) == 1:  # bytes that mean nothing, but so many, at such an address
+        return sized[0].name, "bytes", sized[0]
+    return "", "", None
+
+
+def _member(splat: Splat, family: tuple[Machine, ...]) -> tuple[str, str, Machine | None]:
+    """Which machine of a family: by address and by the order in which the bytes mean something."""
+    code = splat.actual
+    members = [machine for machine in family if has_code_at(machine, splat.ip)] if splat.ip else list(family)
+    if code and any(code):
+        members = [machine for machine in members if reading(machine, code, splat.ip).kind != UNKNOWN] or members
+    machine = members[0] if members else family[0]
+    return machine.name, "log", machine if not code or len(code) in machine.sizes else None
+
+
+def _read(machine: Machine, code: bytes, va: int | None) -> Reading:
+    """What the bytes are, by the tables, else by the disassembler."""
+    told = reading(machine, code, va)
+    if told.kind == UNKNOWN and len(code) in machine.sizes and machine.capstone:
+        from ftpatch.explanation.code import disassembly
+
+        return Reading(UNKNOWN, disassembly(machine.capstone, code, va or 0))
+    return told
