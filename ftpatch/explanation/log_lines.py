@@ -92,7 +92,7 @@ def _journal_message(raw: str) -> str:
         return bytes(number & 0xFF for number in numbers).decode("utf-8", "replace")
     text = re.search(r'"MESSAGE"\s*:\s*("(?:[^"\\]|\\.)*")', raw)
     try:
-        return str(parse(text[1].encode())) if text else raw
+        return str(parse(text[1].encode(), "the log")) if text else raw
     except NotJson:  # a string that no journal wrote is looked at as it is
         return raw
 
