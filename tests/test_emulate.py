@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -12,6 +14,7 @@ import pytest
 from ftpatch.arch import Arch, arch_of
 from ftpatch.arch import arm64_module as arm_code
 from ftpatch.arch import ppc64le_module as ppc_code
+from ftpatch.cli import run
 from ftpatch.elf.image import Image, open_image
 from ftpatch.proof.emulate import Outcome, SiteExpectation, arm64, emulate, ppc64le, qemu_sandbox
 from ftpatch.proof.emulate import guest_ppc64le as guest
@@ -545,3 +548,21 @@ def test_a_guest_cannot_reach_out(number: int) -> None:
     words = np.array(system_call(number, 2, 0, 0), dtype="<u4").tobytes()
     ran = qemu_sandbox.run(ppc64le.QEMU, guest.elf([guest.Segment(guest.CODE, words, guest.READ | guest.EXECUTE)]), 20)
     assert ran == qemu_sandbox.Ran(b"", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "emulator"),
+    [("mini/vmlinux-callops", (), "unicorn"),
+     pytest.param("mini-ppc64le/mini.ko", ("--hook", "_printk"), "qemu-ppc64le", marks=needs_qemu)],
+)  # fmt: skip
+def test_an_emulator_without_memory_is_no_finding(
+    name: str, options: tuple[str, ...], emulator: str, tmp_path: Path
+) -> None:
+    """Under `ulimit -v` unicorn ended the process with a line of its own and exit code 1; and that QEMU ended with code
+    255 was told as sites that never arrive: eight findings against a sound file."""
+    path, out = MINI / name, tmp_path / "out.ko"
+    assert run(["enable", str(path), "--func", "*", "--skip-unpatchable", *options, "-o", str(out)]) == 0
+    command = f"ulimit -v 260000; exec {sys.executable} -m ftpatch verify {path} {out}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=MINI.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"not emulated: {emulator} cannot be started" in done.stdout.splitlines()[-1]

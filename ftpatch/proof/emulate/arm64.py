@@ -8,6 +8,7 @@ with the return address in x30.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 PAGE = 1 << 16  # bytes that are copied at once
 MAX_PAGES = 1 << 14  # 1 GiB: no honest code touches more
+TRANSLATED = 64 << 20  # bytes of translated code that unicorn keeps at a time
 N_INSTRUCTIONS = 1024  # from the entry to the target, and from there back
 STACK, STACK_SIZE = 0x7F00_0000_0000, 1 << 16  # in the lower half, where no kernel address is
 BELOW = 256  # bytes below the stack pointer that a C function overwrites
@@ -33,12 +35,15 @@ AND_LR_7, LDUR_16 = 0x927D_F3C0, 0xF85F_0000  # and Xn, x30, #~7; ldur Xn, [Xn, 
 
 
 def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
-    """Execute every site; skipped where unicorn is not installed."""
+    """Execute every site; skipped where unicorn is not installed, or has not enough memory."""
     try:
         import unicorn
     except ImportError:
         return Outcome(0, skipped="unicorn is not installed: pip install unicorn")
-    machine = _Machine(unicorn, memory, seed)
+    try:
+        machine = _Machine(unicorn, memory, seed)
+    except (OSError, MemoryError) as reason:
+        return Outcome(0, skipped=f"unicorn cannot be started in the memory that there is: {reason}")
     failures: dict[int, str] = {}
     places: list[int | None] = []
     for at, site in enumerate(sites):  # one run of the emulator per site
@@ -61,6 +66,9 @@ class _Machine:
         ordinary = [getattr(names, f"UC_ARM64_REG_X{n}") for n in range(31)]
         self.ids = [*ordinary, names.UC_ARM64_REG_SP, names.UC_ARM64_REG_PC]
         self.uc: unicorn.Uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
+        # Unicorn reserves 1 GiB for translated code otherwise, and ends the whole process where that cannot be had.
+        mmap.mmap(-1, 2 * TRANSLATED).close()  # raises OSError instead
+        self.uc.ctl_set_tcg_buffer_size(TRANSLATED)
         self.uc.mem_map(STACK, STACK_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
         self.uc.mem_write(STACK, self.random.bytes(STACK_SIZE))
         self.executable = unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC

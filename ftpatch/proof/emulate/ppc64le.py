@@ -59,7 +59,7 @@ def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
         try:
             failures |= _Batch(memory, sites, batch, low, random).run(places)
         except (OSError, SubprocessError) as reason:
-            return Outcome(0, skipped=f"{QEMU} cannot be started confined: {reason}")
+            return Outcome(0, skipped=f"{QEMU} cannot be started, confined and in the memory that there is: {reason}")
     failures = wrong_ops(memory, sites, places) | failures
     return Outcome(len(sites), tuple(failures[at] for at in sorted(failures)))
 
@@ -131,6 +131,8 @@ class _Batch:
         ran = qemu_sandbox.run(QEMU, program, SECONDS + PER_SITE * len(self.sites))
         size = 8 * g.N_RECORD
         records = np.frombuffer(ran.output[: len(ran.output) // size * size], dtype="<u8").reshape(-1, g.N_RECORD)
+        if not len(records):  # the program's own trap comes before any code of the file: QEMU itself did not start
+            raise SubprocessError(ran.stopped or "no output")
         up = np.uint64(-self.down & BIT64)
         records = records.copy()
         with np.errstate(over="ignore"):
