@@ -124,6 +124,11 @@ REFUSED = [
     ("bl foo+4", "f.S:1: no place to branch to: found bl foo+4, expected a label, a symbol, or site+4"),
     ("b 0x1000", "f.S:1: no place to branch to: found b 0x1000, expected a label"),
     ("b 1f", "f.S:1: no such label: found 1f"),
+    # Python refuses to read 5,000 digits as a number: that was a ValueError
+    ("nop; .long " + "9" * 5000, f"f.S:1: no value: found .long {'9' * 5000}, expected a number, or .quad SYMBOL"),
+    (".equ X, " + "9" * 5000, f"f.S:1: no constant: found .equ X, {'9' * 5000}, expected .equ NAME, NUMBER"),
+    ("mov x0, #" + "9" * 5000, f"f.S:1: operands that are not understood: found mov x0, #{'9' * 5000}, expected "
+     "registers, numbers and labels"),
     ("a: a: nop", "f.S:1: the name is taken: found label a, expected a name of its own"),
     ("site: nop", "f.S:1: the name is taken: found label site, expected a name of its own"),
     ("x0: nop", "f.S:1: the name is taken: found label x0, expected a name of its own"),

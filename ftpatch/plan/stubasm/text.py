@@ -12,7 +12,8 @@ from ftpatch.arch.parts import Assembly
 from ftpatch.errors import InputError, UnsupportedError
 
 SITE, TARGET = "site", "target"
-NUMBER = r"0[xX][0-9a-fA-F]+|(?:0|[1-9][0-9]*)(?![\w.])"
+# A word of 64 bits at most: longer ones are no number, but for the assembler to refuse.
+NUMBER = r"0[xX]0*[0-9a-fA-F]{1,16}(?![\w.])|(?:0|[1-9][0-9]{0,19})(?![\w.])"
 NAME = r"[A-Za-z_.$][\w.$]*"
 TERM = rf"(?:[0-9]+[bf]\b|{NUMBER}|{NAME})"
 SUM = re.compile(rf"-?\s*{TERM}(?:\s*[-+]\s*{TERM})*")
