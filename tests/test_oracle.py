@@ -11,6 +11,8 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from corrupt_cases import same_slot_twice
+from elfedit import Elf
 from elfwriter import MINI
 
 from ftpatch import api
@@ -108,6 +110,18 @@ def test_two_records_of_one_site_raise_a_bug_although_the_site_is_untouched(tmp_
     (tmp_path / "twice").write_bytes(data)
     (bug,) = foretold(tmp_path / "twice").bugs
     assert (bug.expected, bug.found) == (0xD503201F, 0xAA1E03E9)
+
+
+def test_what_allows_no_prediction_is_checked_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` finds that a slot has two relocations, where every other verb refuses the file; with --predict that
+    refusal was all that was said, exit code 3, and the findings were lost."""
+    path, elf = tmp_path / "vmlinux", Elf("vmlinux-pfe2")
+    same_slot_twice(0)(elf)
+    path.write_bytes(elf.raw)
+    assert run(["check", str(path), "--predict"]) == 1
+    out, err = capsys.readouterr()
+    assert "error slot-relocation: 1 finding" in out
+    assert err == f"ftpatch: {path}: no prediction of the boot: a slot has two relocations\n"
 
 
 def test_check_predicts_on_demand_in_text_and_json(
