@@ -2,6 +2,7 @@
 
     FtpatchError
     ├ InputError (3)        the file is missing, unreadable, corrupt, or not what it claims to be
+    │ ├ ChangedError        another program wrote to the file while it was read
     │ ├ EnvelopeError       what is around the ELF file: compression, the appended signature
     │ ├ ElfError            headers, sections, symbols or relocations contradict the file
     │ └ RecordError         the kernel's table of patch sites cannot be read
@@ -50,6 +51,9 @@ def printable(text: str) -> str:
 
 class InputError(FtpatchError):
     exit_code = 3
+
+
+class ChangedError(InputError): ...
 
 
 class EnvelopeError(InputError): ...

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import zstandard
 
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import debug_names
 from ftpatch.elf.debug_info import attempt
 from ftpatch.elf.debug_lines import source_lines
@@ -161,7 +161,7 @@ COMPRESSED = {
 def image_with(sections: dict[str, bytes], flags: int = 0) -> Image:
     """testdata/dwarf/gcc5 with other debug sections: these and no more. flags: of all of them."""
     image = open_image(str(DWARF / "gcc5"))
-    shdr, names, data = image.shdr.copy(), list(image.names), bytes(image.data)
+    shdr, names, data = image.shdr.copy(), list(image.names), image.data.tobytes()
     free = [sec for sec, name in enumerate(names) if name.startswith(".debug")]
     free += [sec for sec, name in enumerate(names) if name in (".comment", ".ARM.attributes")]
     for sec in free:
@@ -171,7 +171,7 @@ def image_with(sections: dict[str, bytes], flags: int = 0) -> Image:
         shdr["sh_offset"][sec], shdr["sh_size"][sec], shdr["sh_flags"][sec] = len(data), len(content), flags
         data += content
     assert len(sections) <= len(free)
-    octets = np.frombuffer(data, np.uint8)
+    octets = FileBytes.of(data)
     return replace(image, data=octets, raw=octets, shdr=shdr, names=tuple(names))
 
 
@@ -256,6 +256,6 @@ def test_references_to_a_name_without_measure_are_bounded() -> None:
 
 def test_a_step_too_many_is_refused() -> None:
     steps = Steps(2)
-    stream = Stream(memoryview(b"abc"), steps)
+    stream = Stream(FileBytes.of(b"abc"), steps)
     assert (stream.read(2), stream.tell()) == (b"ab", 2)
     assert attempt(lambda: stream.read(1), b"refused") == b"refused"

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftpatch import api
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf.debug_lines import relative, source_lines
 from ftpatch.elf.image import Image, open_image
 from tools import kernels
@@ -112,7 +113,7 @@ def test_damaged_debug_information_gives_no_line_and_no_exception(data: st.DataO
     )
     image = open_image(str(DWARF / name))
     vas = image.functions.va.tolist()
-    octets = np.array(image.data)
+    octets = np.array(image.data[:])
     debug = [sec for sec, title in enumerate(image.names) if title.startswith((".debug", ".rela.debug"))]
     for _ in range(data.draw(st.integers(1, 8))):
         sec = data.draw(st.sampled_from(debug))
@@ -120,7 +121,16 @@ def test_damaged_debug_information_gives_no_line_and_no_exception(data: st.DataO
         pos = int(image.shdr["sh_offset"][sec]) + data.draw(st.integers(0, size - 1))
         octets[pos] = data.draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]) | st.integers(0, 255))
     broken = Image(
-        image.path, octets, octets, image.mode, image.wrapping, b"", image.ehdr, image.shdr, image.phdr, image.names
+        image.path,
+        FileBytes.of(octets),
+        FileBytes.of(octets),
+        image.mode,
+        image.wrapping,
+        b"",
+        image.ehdr,
+        image.shdr,
+        image.phdr,
+        image.names,
     )
     found = source_lines(broken, vas)
     assert len(found) == len(vas)

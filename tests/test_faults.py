@@ -33,6 +33,7 @@ from elfwriter import MINI
 
 from ftpatch import cli
 from ftpatch.cli import run
+from ftpatch.container import file_bytes
 from ftpatch.elf.image import Image
 from ftpatch.plan.edits import Edits
 from ftpatch.write import contents as write_contents
@@ -92,7 +93,8 @@ _results: dict[str, dict[str, bytes]] = {}
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, which is also the current directory."""
+    """An empty folder, which is also the current directory; files are read as large ones are."""
+    monkeypatch.setattr(file_bytes, "WHOLE", 0)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -30,6 +30,7 @@ from ftpatch.arch.arm64 import ADRP, BL, B, adrp, adrp_target
 from ftpatch.arch.shape import Branch
 from ftpatch.arrays import I64, U32, U64
 from ftpatch.cli import run
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables
 from ftpatch.elf.tables import relr_places
 from ftpatch.errors import ElfError
@@ -343,7 +344,7 @@ def disjoint(draw: st.DrawFn) -> list[tuple[int, bytes]]:
 
 def as_edits(data: bytes, wanted: list[tuple[int, bytes]], order: list[int]) -> Edits:
     """One group per width, rows in any order."""
-    rows, parts = np.frombuffer(data, np.uint8), []
+    rows, parts = FileBytes.of(data), []
     for width in (4, 8, 16, 24):
         chosen = [i for i in order if len(wanted[i][1]) == width]
         new = np.array([list(wanted[i][1]) for i in chosen], np.uint8).reshape(len(chosen), width)
@@ -414,7 +415,7 @@ def test_edit_over_other_bytes_than_planned_is_noticed(
 @given(pos=st.integers(0, 100), width=st.sampled_from([4, 8]), off=st.integers(-7, 7), far=st.integers(200, 300))
 def test_edits_raise_exactly_when_two_share_a_byte(pos: int, width: int, off: int, far: int) -> None:
     assume(pos + off >= 0)
-    data = np.zeros(SIZE, np.uint8)
+    data = FileBytes.of(bytes(SIZE))
     one = group("site", data, i64(0, 1), i64(pos, far), np.ones((2, width), np.uint8))
     two = group("record", data, i64(0), i64(pos + off), np.ones((1, 8), np.uint8))
     if pos < pos + off + 8 and pos + off < pos + width:

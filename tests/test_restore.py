@@ -388,7 +388,7 @@ def test_an_original_that_holds_something_else_is_refused(here: Path, capsys: py
 def test_a_result_that_is_written_badly_is_not_kept(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents, "write_pieces", lambda fd, pieces: os.pwrite(fd, VMLINUX.read_bytes()[:-1], 0))
+    monkeypatch.setattr(contents, "write", lambda image, edits, fd: os.pwrite(fd, VMLINUX.read_bytes()[:-1], 0))
     assert refused(capsys, 70, "one", "J1", "-o", "back") == (
         "back: self-check failed: the result is not what was patched: found other bytes – the output was not kept; "
         "please report this\n"

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.container.signature import DIGESTS, parse, sign, size_of, usual_digest
 from ftpatch.container.wrappings import MARKER
 from ftpatch.errors import EnvelopeError, FtpatchError, InputError, PolicyError, UnsupportedError
@@ -153,7 +154,7 @@ def test_trailer_ends_as_the_kernel_wants_it(tmp_path: Path) -> None:
     made = sign(ELF, *files(tmp_path, rsa_key()))
     n = len(made) - 40
     assert made[n:] == bytes([0, 0, 2, 0, 0, 0, 0, 0, *n.to_bytes(4, "big")]) + MARKER
-    assert size_of(memoryview(ELF + made)) == len(made)
+    assert size_of(FileBytes.of(ELF + made)) == len(made)
 
 
 # -- encrypted keys --------------------------------------------------------------------------------------------

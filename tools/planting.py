@@ -147,7 +147,7 @@ class Subject:
     def no_function(self, site: int) -> Edits:
         """The symbol of the function of a site as one of data."""
         at = self.function_symbol(site)
-        return [(at + 4, bytes([int(self.scan.image.data[at + 4]) & 0xF0 | t.STT_OBJECT]))]
+        return [(at + 4, bytes([int(self.scan.image.data[at + 4 : at + 5][0]) & 0xF0 | t.STT_OBJECT]))]
 
     @cached_property
     def unused(self) -> list[int]:

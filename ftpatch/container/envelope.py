@@ -9,29 +9,27 @@ format allows there are passed over.
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 from typing import NamedTuple
 
-import numpy as np
-
 from ftpatch.arch import architectures
 from ftpatch.arch.parts import FlatImage
-from ftpatch.arrays import U8
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.container.wrappings import MARKER, WRAPPINGS, unpack
 from ftpatch.errors import InputError
-from ftpatch.inputs import open_regular, unreadable
+from ftpatch.inputs import open_regular
 
 BUILD_VMLINUX = "give the uncompressed ELF vmlinux of the same build (Debian: the -dbg package)"
+ELF_MAGIC = b"\x7fELF"
 MAX_SIZE = 1 << 30  # bytes that a compressed file may unpack to; a vmlinux with debug information has 350 MB
 
 
 class Contents(NamedTuple):
     """A file, and what is in it."""
 
-    data: U8  # the ELF file alone
-    raw: U8  # the whole file as it is on disk
+    data: FileBytes  # the ELF file alone
+    raw: FileBytes  # the whole file as it is on disk
     mode: int  # its permission bits
     wrapping: str  # how it is compressed: a key of WRAPPINGS, or "none"
     trailer: bytes  # the signature behind the ELF file; b"" if there is none
@@ -65,43 +63,36 @@ FOREIGN = (
 
 
 def open_elf(path: str, max_size: int | None = None) -> Contents:
-    """The ELF file in a file, read-only: mapped where it is not compressed.
+    """The ELF file in a file, read-only: read when it is asked for where it is not compressed.
 
     Raises InputError for everything that is not a regular file with an ELF file in it, EnvelopeError for what cannot
     be unpacked to at most max_size bytes (None: MAX_SIZE), and for a signature that contradicts the file.
     """
-    mapped, mode = _mapped(path)
-    wrapping = "none"
-    plain: mmap.mmap | bytes | bytearray = mapped
-    if mapped[:4] != b"\x7fELF":
-        head = mapped[:1024]
+    raw, mode = _opened(path)
+    wrapping, plain = "none", raw
+    if raw[:4].tobytes() != ELF_MAGIC:
+        head = raw[:1024].tobytes()
         wrapping = next((key for key, kind in WRAPPINGS.items() if head.startswith(kind.magic)), "none")
         if wrapping == "none":
             raise not_elf(path, head)
-        plain = unpack(wrapping, mapped, path, MAX_SIZE if max_size is None else max_size)
-        if plain[:4] != b"\x7fELF":
-            raise not_elf(path, bytes(plain[:1024]), wrapping)
-    view = memoryview(plain).toreadonly()
-    n_elf = len(view)
-    if view[-len(MARKER) :] == MARKER:
+        plain = FileBytes.of(unpack(wrapping, raw.tobytes(), path, MAX_SIZE if max_size is None else max_size))
+        if plain[:4].tobytes() != ELF_MAGIC:
+            raise not_elf(path, plain[:1024].tobytes(), wrapping)
+    n_elf = len(plain)
+    if plain[-len(MARKER) :].tobytes() == MARKER:
         from ftpatch.container import signature  # loaded only for files that have one
 
-        n_elf -= signature.size_of(view, path)
-    data = np.frombuffer(view, dtype=np.uint8)[:n_elf]
-    return Contents(data, np.frombuffer(mapped, dtype=np.uint8), mode, wrapping, bytes(view[n_elf:]))
+        n_elf -= signature.size_of(plain, path)
+    return Contents(plain.part(0, n_elf), raw, mode, wrapping, plain[n_elf:].tobytes())
 
 
-def _mapped(path: str) -> tuple[mmap.mmap, int]:
+def _opened(path: str) -> tuple[FileBytes, int]:
     """The bytes of a regular file, and its permission bits."""
     fd, status = open_regular(path, inside="name the vmlinux or module inside it")
-    try:
-        if status.st_size == 0:
-            raise InputError("is an empty file", path, expected="an ELF vmlinux, module or object")
-        return mmap.mmap(fd, 0, prot=mmap.PROT_READ), stat.S_IMODE(status.st_mode)
-    except OSError as error:
-        raise unreadable(error, path) from None
-    finally:
+    if status.st_size == 0:
         os.close(fd)
+        raise InputError("is an empty file", path, expected="an ELF vmlinux, module or object")
+    return FileBytes.of_file(path, fd, status), stat.S_IMODE(status.st_mode)
 
 
 def not_elf(path: str, head: bytes, wrapping: str = "none") -> InputError:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.container.wrappings import MARKER
 from ftpatch.errors import EnvelopeError, InputError, PolicyError, UnsupportedError, printable
 from ftpatch.inputs import read_file
@@ -69,16 +70,17 @@ class Signature:
     serial: int | None = None
 
 
-def size_of(data: memoryview, path: str = "") -> int:
+def size_of(data: FileBytes, path: str = "") -> int:
     """Bytes of the signature at the end of a file; 0 where it does not end in the marker, as the kernel decides.
 
     Raises EnvelopeError where the sizes do not fit in the file.
     """
-    if data[-len(MARKER) :] != MARKER:
+    end = data[-FIXED:].tobytes()
+    if not end.endswith(MARKER):
         return 0
     size = FIXED
-    if len(data) >= FIXED:
-        size += sum(STRUCT.unpack(data[-FIXED : -len(MARKER)])[3:])
+    if len(end) == FIXED:
+        size += sum(STRUCT.unpack(end[: -len(MARKER)])[3:])
     if size >= len(data):
         raise EnvelopeError("the appended signature does not fit in the file", path, found=f"{size} bytes",
                             expected=f"fewer than {len(data)}", todo="the file is corrupt")  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from mmap import mmap
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
@@ -23,10 +22,10 @@ class Decoder(Protocol):
     @property
     def unused_data(self) -> bytes: ...
 
-    def decompress(self, data: bytes | mmap, max_length: int, /) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
-def unpack(wrapping: str, packed: mmap, path: str, max_size: int) -> bytes | bytearray:
+def unpack(wrapping: str, packed: bytes, path: str, max_size: int) -> bytes | bytearray:
     """The one stream in a file, unpacked."""
     name = WRAPPINGS[wrapping].name
     try:
@@ -55,14 +54,14 @@ class DecodeError(Exception):
 Unpacked = tuple[bytes | bytearray, bool, bytes]  # the content, whether it is whole, and what is behind the stream
 
 
-def _unxz(packed: mmap, max_size: int, path: str) -> Unpacked:
+def _unxz(packed: bytes, max_size: int, path: str) -> Unpacked:
     import lzma
 
     decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DICTIONARIES)
     return _drained(decoder, packed, max_size, lambda: b"", lzma.LZMAError)
 
 
-def _gunzip(packed: mmap, max_size: int, path: str) -> Unpacked:
+def _gunzip(packed: bytes, max_size: int, path: str) -> Unpacked:
     import zlib
 
     decoder = zlib.decompressobj(wbits=31)
@@ -70,7 +69,7 @@ def _gunzip(packed: mmap, max_size: int, path: str) -> Unpacked:
 
 
 def _drained(
-    decoder: Decoder, packed: mmap, max_size: int, left: Callable[[], bytes], refused: type[Exception]
+    decoder: Decoder, packed: bytes, max_size: int, left: Callable[[], bytes], refused: type[Exception]
 ) -> Unpacked:
     """All that a decoder gives, one byte more than `max_size` at most.
 
@@ -90,7 +89,7 @@ def _drained(
     return plain, decoder.eof, decoder.unused_data
 
 
-def _unzstd(packed: mmap, max_size: int, path: str) -> Unpacked:
+def _unzstd(packed: bytes, max_size: int, path: str) -> Unpacked:
     """As the others; the input is given in pieces, since the output of a call cannot be limited.
 
     A block of 128 KiB takes four bytes at least, so one piece gives 8 MiB at most.
@@ -112,7 +111,7 @@ class Wrapping(NamedTuple):
 
     magic: bytes  # the first bytes of such a file
     name: str  # for messages
-    unpack: Callable[[mmap, int, str], Unpacked]  # from a file, the most bytes that it may give, and its name
+    unpack: Callable[[bytes, int, str], Unpacked]  # from a file, the most bytes that it may give, and its name
 
 
 WRAPPINGS = {

@@ -41,11 +41,11 @@ from elftools.dwarf.lineprogram import LineProgram
 from elftools.dwarf.ranges import BaseAddressEntry
 from elftools.dwarf.structs import DWARFStructs
 
-from ftpatch.arrays import U8
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf.debug_sections import NOTHING, section_content
 from ftpatch.elf.debug_stream import Steps, Stream, as_file
 from ftpatch.elf.image import Image
-from ftpatch.errors import ElfError, FtpatchError
+from ftpatch.errors import ChangedError, ElfError, FtpatchError
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -78,6 +78,8 @@ def attempt(read: Callable[[], T], otherwise: D) -> T | D:
     """What `read` returns, or `otherwise` where the debug information is damaged or of an unknown kind."""
     try:
         return read()
+    except ChangedError:  # says nothing of the debug information
+        raise
     except REFUSALS:
         return otherwise
 
@@ -130,7 +132,8 @@ class _Info(DWARFInfo):
 
     def get_abbrev_table(self, offset: int) -> AbbrevTable:
         if offset not in self._abbrevtable_cache:
-            table = self.debug.section("debug_abbrev").data[: offset + MAX_ABBREVS]
+            section = self.debug.section("debug_abbrev")
+            table = section.part(0, min(offset + MAX_ABBREVS, len(section)))
             declarations = _Declarations(self.structs, Stream(table, self.debug.steps), offset, self.debug.declarations)
             self._abbrevtable_cache[offset] = declarations
         return self._abbrevtable_cache[offset]
@@ -149,11 +152,11 @@ class DebugInfo:
         self.declarations: dict[bytes, Container] = {}  # see _Declarations
         self._sections: dict[str, DebugSectionDescriptor | None] = {f"{name}_sec": None for name in OTHERS}
         for name, content in self._content.items():
-            stream = as_file(Stream(content.data, self.steps))
+            stream = as_file(Stream(content, self.steps))
             descriptor = DebugSectionDescriptor(stream, f".{name}", None, len(content), 0)
             self._sections[f"{name}_sec"] = descriptor if len(content) else None
 
-    def section(self, name: str) -> U8:
+    def section(self, name: str) -> FileBytes:
         """The bytes of one of SECTIONS; none where the file lacks it, or where it cannot be unpacked."""
         return self._content[name]
 
@@ -173,7 +176,7 @@ class DebugInfo:
     def extents(self) -> list[Span]:
         """[first byte, end) of every unit in .debug_info, up to the first that contradicts the section."""
         spans: list[Span] = []
-        at, info = 0, self.section("debug_info").data
+        at, info = 0, self.section("debug_info")
         while at + 12 <= len(info) and len(spans) < MAX_UNITS:
             end = _extent(info, at)[0]
             if not at < end <= len(info):
@@ -187,12 +190,13 @@ class DebugInfo:
         return attempt(lambda: Unit(self, pos), None)
 
 
-def _extent(info: memoryview, pos: int) -> tuple[int, int]:
+def _extent(info: FileBytes, pos: int) -> tuple[int, int]:
     """Where the unit at `pos` ends, and where its version stands."""
-    length = struct.unpack_from("<I", info, pos)[0]
+    head = info.peek(pos, pos + 12)
+    length = struct.unpack_from("<I", head)[0]
     if length < 0xFFFF_FFF0:
         return pos + 4 + length, pos + 4
-    return (pos + 12 + struct.unpack_from("<Q", info, pos + 4)[0], pos + 12) if length == DWARF64 else (0, 0)
+    return (pos + 12 + struct.unpack_from("<Q", head, 4)[0], pos + 12) if length == DWARF64 else (0, 0)
 
 
 class Unit:
@@ -202,12 +206,13 @@ class Unit:
     """
 
     def __init__(self, debug: DebugInfo, pos: int) -> None:
-        info = debug.section("debug_info").data
+        info = debug.section("debug_info")
         self.pos = pos
         self.end, at = _extent(info, pos)
-        version = struct.unpack_from("<H", info, at)[0]
-        behind = at + 2 + (8 if at == pos + 12 else 4)  # before DWARF 5 an offset stands in front of the address size
-        kind, address_size = (info[at + 2], info[at + 3]) if version >= 5 else (DW_UT_COMPILE, info[behind])
+        head = info.peek(at, at + 12)
+        version = struct.unpack_from("<H", head)[0]
+        behind = 2 + (8 if at == pos + 12 else 4)  # before DWARF 5 an offset stands in front of the address size
+        kind, address_size = (head[2], head[3]) if version >= 5 else (DW_UT_COMPILE, head[behind])
         if not (at < self.end <= len(info) and 2 <= version <= 5 and address_size == 8):
             raise ElfError("a unit's header cannot be read", found=f"version {version}, address size {address_size}")
         if kind not in (DW_UT_COMPILE, DW_UT_PARTIAL, DW_UT_SKELETON):
@@ -262,9 +267,9 @@ class Unit:
         where = self._unit.get_top_DIE().attributes.get("DW_AT_stmt_list")
         if where is None:
             return None
-        line = self._debug.section("debug_line").data
+        line = self._debug.section("debug_line")
         end, at = _extent(line, where.value)
-        version = struct.unpack_from("<H", line, at)[0]
+        version = struct.unpack_from("<H", line.peek(at, at + 2))[0]
         if not (at < end <= len(line) and 2 <= version <= 5) or end - at > MAX_PROGRAM:
             raise ElfError("a line program cannot be read", found=f"version {version}, {end - at} bytes")
         if version == 5:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ftpatch.arrays import U8, is_in
+from ftpatch.arrays import is_in
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import places_of
 
@@ -68,9 +69,9 @@ def find(image: Image, name: str) -> DebugMention:
     return DebugMention("", bool(hits), functions)
 
 
-def _strings(strings: U8, name: str) -> list[int]:
+def _strings(strings: FileBytes, name: str) -> list[int]:
     """Where the name is a string, or else where it ends one: linkers merge tails, so that any of these may be it."""
-    data, wanted = strings.tobytes(), name.encode() + b"\0"
+    data, wanted = strings.peek(0, len(strings)), name.encode() + b"\0"
     places: list[int] = []
     for at in islice(places_of(wanted, data), MAX_NAMES):
         if at == 0 or data[at - 1] == 0:
@@ -79,14 +80,14 @@ def _strings(strings: U8, name: str) -> list[int]:
     return places
 
 
-def _references(info: U8, offsets: list[int]) -> Iterator[int]:
+def _references(info: FileBytes, offsets: list[int]) -> Iterator[int]:
     """Positions of 4-byte references to these offsets. One is searched as bytes; for many, their low halves are looked
     up, which costs the same for any number of them."""
     needle = offsets[0].to_bytes(4, "little") if offsets else b""
     wanted, low = np.array(offsets, dtype=np.uint32), np.zeros(1 << 16, dtype=bool)
     low[wanted & 0xFFFF] = True
     for start in range(0, len(info) if offsets else 0, CHUNK):
-        piece = info[start : start + CHUNK + 3].tobytes()
+        piece = info.peek(start, start + CHUNK + 3)
         if len(offsets) == 1:
             yield from (start + at for at in places_of(needle, piece))
             continue
@@ -106,7 +107,7 @@ def _subprograms(debug: DebugInfo, hits: list[int]) -> Iterator[Subprogram]:
         if not start < pos < end:
             continue
         if unit is None or unit.pos != start:
-            unit, data = debug.unit(start), debug.section("debug_info")[start:end].tobytes()
+            unit, data = debug.unit(start), debug.section("debug_info").peek(start, end)
         entry = _entry_with(unit, data, pos, NAMED_FUNCTION) if unit else None
         if unit and entry is not None:
             debug.steps.take(len(data) // BYTES_PER_STEP)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ftpatch.arrays import U8
 from ftpatch.container.envelope import MAX_SIZE
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.container.wrappings import DICTIONARIES, zstandard_package
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -23,16 +24,16 @@ from ftpatch.errors import ElfError
 MAX_RATIO = 100  # zlib reaches 1,032; debug sections of kernels are packed three to six times
 ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD = 1, 2
 CHDR = struct.Struct("<IIQQ")  # ch_type, ch_reserved, ch_size, ch_addralign
-NOTHING = np.zeros(0, np.uint8)
+NOTHING = FileBytes.of(b"")
 
 
-def section_content(image: Image, name: str) -> U8:
+def section_content(image: Image, name: str) -> FileBytes:
     """Bytes of a debug section as a linker would leave them; none where there is no such section."""
     for sec in image.sections_named(name)[:1]:
-        content = image.content(sec)
+        content = image.part(sec)
         if int(image.shdr["sh_flags"][sec]) & t.SHF_COMPRESSED:
-            content = _unpacked(content)
-        return content if image.linked else _relocated(image, sec, content)
+            content = FileBytes.of(_unpacked(content[:]))
+        return content if image.linked else FileBytes.of(_relocated(image, sec, content[:]))
     return NOTHING
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from typing import IO, cast
 
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 from ftpatch.errors import ElfError
 
+WINDOW = 1 << 13  # bytes that are taken from the section at once
 MAX_LEB = 64  # one-byte reads in a row with the top bit set; an array of sixteen bytes (DW_FORM_data16) is read so, too
 
 
@@ -31,16 +33,17 @@ class Steps:
 class Stream:
     """A section as a file that pyelftools reads from: without a copy, and counting its steps."""
 
-    __slots__ = ("_at", "_data", "_run", "_steps")
+    __slots__ = ("_at", "_data", "_run", "_start", "_steps", "_window")
 
-    def __init__(self, data: memoryview, steps: Steps) -> None:
+    def __init__(self, data: FileBytes, steps: Steps) -> None:
         self._data, self._steps = data, steps
+        self._window, self._start = b"", 0  # bytes of the section around those that were read last, and where they are
         self._at = 0
         self._run = 0  # bytes of an unfinished LEB128 number, as far as can be told from here
 
     def read(self, size: int) -> bytes:
         self._steps.take(1)
-        piece = bytes(self._data[self._at : self._at + size])
+        piece = self._bytes(size)
         self._at += len(piece)
         self._run = self._run + 1 if size == 1 and piece >= b"\x80" else 0
         if self._run > MAX_LEB:
@@ -55,8 +58,16 @@ class Stream:
 
     def ahead(self, end: bytes) -> bytes:
         """The next bytes up to the first `end`, which belongs to them, without reading them."""
-        piece = bytes(self._data[self._at : self._at + t.MAX_NAME])
+        piece = self._bytes(t.MAX_NAME)
         return piece[: piece.find(end) + len(end)]
+
+    def _bytes(self, size: int) -> bytes:
+        """Bytes from the position on, as far as the section has them."""
+        at = self._at - self._start
+        if at < 0 or at + size > len(self._window):
+            self._start, at = self._at, 0
+            self._window = self._data.peek(self._start, self._start + max(size, WINDOW))
+        return self._window[at : at + size]
 
     def tell(self) -> int:
         self._steps.take(1)  # pyelftools asks for the position of an attribute that takes no bytes

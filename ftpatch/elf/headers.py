@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import U8, Rows, is_in
+from ftpatch.arrays import Rows, is_in
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 from ftpatch.errors import ArchError, ElfError
 
@@ -13,7 +14,7 @@ TABLES = (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_RELA, t.SHT_SYMTAB_SHNDX)
 MAX_NAMES = 1 << 24  # bytes of section names, beyond what the name table can account for
 
 
-def read_headers(path: str, data: U8) -> tuple[Rows, Rows, Rows, tuple[str, ...]]:
+def read_headers(path: str, data: FileBytes) -> tuple[Rows, Rows, Rows, tuple[str, ...]]:
     """ELF header, section headers, program headers and section names of the file `data`; `path` is for messages.
 
     Raises ArchError for 32-bit and big-endian files, ElfError for headers that contradict the file.
@@ -37,7 +38,7 @@ def read_headers(path: str, data: U8) -> tuple[Rows, Rows, Rows, tuple[str, ...]
     return ehdr, shdr, phdr, names
 
 
-def _section_headers(path: str, data: U8, ehdr: Rows) -> Rows:
+def _section_headers(path: str, data: FileBytes, ehdr: Rows) -> Rows:
     shoff, n = int(ehdr["e_shoff"]), int(ehdr["e_shnum"])
     if shoff == 0:
         raise ElfError("no section headers", path, todo="give the vmlinux that the build produced, sections kept")
@@ -48,7 +49,7 @@ def _section_headers(path: str, data: U8, ehdr: Rows) -> Rows:
     return t.rows_of(data, shoff, n * t.SHDR.itemsize, t.SHDR, f"{path}: section header table")
 
 
-def _program_headers(path: str, data: U8, ehdr: Rows, shdr: Rows) -> Rows:
+def _program_headers(path: str, data: FileBytes, ehdr: Rows, shdr: Rows) -> Rows:
     n = int(ehdr["e_phnum"])
     if n == 0xFFFF and len(shdr):
         n = int(shdr["sh_info"][0])
@@ -57,7 +58,7 @@ def _program_headers(path: str, data: U8, ehdr: Rows, shdr: Rows) -> Rows:
     return t.rows_of(data, int(ehdr["e_phoff"]), n * t.PHDR.itemsize, t.PHDR, f"{path}: program header table")
 
 
-def _section_names(path: str, data: U8, ehdr: Rows, shdr: Rows) -> tuple[str, ...]:
+def _section_names(path: str, data: FileBytes, ehdr: Rows, shdr: Rows) -> tuple[str, ...]:
     index = int(ehdr["e_shstrndx"])
     if index == t.SHN_XINDEX and len(shdr):
         index = int(shdr["sh_link"][0])

@@ -21,6 +21,7 @@ from ftpatch.arch import Arch, arch_of
 from ftpatch.arch.shape import WINDOW_BEFORE, WINDOW_SIZE
 from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows
 from ftpatch.container import envelope
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 from ftpatch.elf.functions import Functions, functions_of
 from ftpatch.elf.headers import read_headers
@@ -36,8 +37,8 @@ class Image:
     """A parsed ELF file, and what is around it."""
 
     path: str
-    data: U8  # the ELF file alone as read-only bytes, usually a memory map
-    raw: U8  # the file as it is on disk, compressed or signed
+    data: FileBytes  # the ELF file alone
+    raw: FileBytes  # the file as it is on disk, compressed or signed
     mode: int  # permission bits
     wrapping: str  # how the file is compressed, or "none"
     trailer: bytes  # the signature behind the ELF file, with all that tells it
@@ -74,6 +75,14 @@ class Image:
         if self.shdr["sh_type"][sec] == t.SHT_NOBITS:
             return self.data[:0]
         return t.cut(self.data, int(self.shdr["sh_offset"][sec]), int(self.shdr["sh_size"][sec]), self.names[sec])
+
+    def part(self, sec: int) -> FileBytes:
+        """As `content`, without reading it: debug sections have hundreds of megabytes."""
+        if self.shdr["sh_type"][sec] == t.SHT_NOBITS:
+            return self.data.part(0, 0)
+        start, size = int(self.shdr["sh_offset"][sec]), int(self.shdr["sh_size"][sec])
+        t.require_inside(self.data, start, size, self.names[sec])
+        return self.data.part(start, size)
 
     @cached_property
     def has_bytes(self) -> Mask:
@@ -160,7 +169,7 @@ class Image:
         high = low + self._sh_size[sec]
         words = np.zeros((len(sec), n), dtype=np.uint32)
         whole = (pos >= 0) & (start >= low) & (start + 4 * n <= high) & (start & 3 == 0)
-        words[whole] = self._aligned_words[(start[whole] >> 2)[:, None] + np.arange(n)]
+        words[whole] = self.data.words(start[whole], n)
         rest = np.flatnonzero(~whole & (pos >= 0))  # at a section's edge, or misaligned: a handful
         for column in range(n if len(rest) else 0):
             at = start[rest] + 4 * column
@@ -184,12 +193,8 @@ class Image:
     def word_at(self, pos: I64) -> U32:
         """The 32-bit words at file positions that are known to lie in the file."""
         if not np.any(pos & 3):
-            return np.asarray(self._aligned_words[pos >> 2])
-        return np.ascontiguousarray(self.data[pos[:, None] + np.arange(4)]).view("<u4").reshape(-1)
-
-    @cached_property
-    def _aligned_words(self) -> U32:
-        return self.data[: len(self.data) & ~3].view("<u4")
+            return self.data.words(pos)[:, 0]
+        return self.data.rows(pos, 4).view("<u4").reshape(-1)
 
     def code(self, va: int, n: int) -> U32:
         """Up to n units of code from `va` to the end of its executable section; empty elsewhere."""
@@ -252,9 +257,7 @@ class Image:
     @cached_property
     def sha256(self) -> str:
         """sha256 of the whole file as it is on disk."""
-        import hashlib
-
-        return hashlib.sha256(self.raw.data).hexdigest()
+        return self.raw.sha256()
 
 
 def open_image(path: str, max_size: int | None = None) -> Image:

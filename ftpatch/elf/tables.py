@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ftpatch.arrays import FEW, I64, U8, U32, U64, Mask, Rows, is_in
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.errors import ElfError
 
 EHDR = np.dtype(
@@ -59,15 +60,20 @@ LAST_VA = (1 << 64) - 1
 MAX_NAME = 4096  # bytes of a name that are read: bounds what a hostile string table can cost
 
 
-def cut(data: U8, pos: int, size: int, what: str) -> U8:
+def cut(data: FileBytes, pos: int, size: int, what: str) -> U8:
     """The bytes [pos, pos+size) of the file; an ElfError names `what` where the file is shorter."""
-    if pos < 0 or size < 0 or pos + size > len(data):
-        raise ElfError(f"{what} lies outside the file", found=f"bytes {pos:#x}..{pos + size:#x}",
-                       expected=f"at most {len(data):#x}", todo="the file is truncated or corrupt")  # fmt: skip
+    require_inside(data, pos, size, what)
     return data[pos : pos + size]
 
 
-def rows_of(data: U8, pos: int, size: int, dtype: np.dtype[Any], what: str) -> Rows:
+def require_inside(data: FileBytes, pos: int, size: int, what: str) -> None:
+    """Raise an ElfError that names `what` where [pos, pos+size) is not in the file."""
+    if pos < 0 or size < 0 or pos + size > len(data):
+        raise ElfError(f"{what} lies outside the file", found=f"bytes {pos:#x}..{pos + size:#x}",
+                       expected=f"at most {len(data):#x}", todo="the file is truncated or corrupt")  # fmt: skip
+
+
+def rows_of(data: FileBytes, pos: int, size: int, dtype: np.dtype[Any], what: str) -> Rows:
     """`size` bytes at file position `pos` as rows of `dtype`, without copying."""
     if size % dtype.itemsize:
         raise ElfError(f"{what} is {size} bytes long, which is no multiple of its {dtype.itemsize}-byte rows")

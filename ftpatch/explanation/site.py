@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftpatch.elf.image import Image
-from ftpatch.errors import FtpatchError
+from ftpatch.errors import ChangedError, FtpatchError
 from ftpatch.explanation import live_patching
 from ftpatch.explanation.code import code_rows
 from ftpatch.explanation.untraceable import TEXTS
@@ -61,6 +61,8 @@ def explain_sites(scan: Scan, index: Sequence[int], against: Sequence[str] = ())
     beside: Against | FtpatchError
     try:
         beside = read_against(scan, against)
+    except ChangedError:
+        raise
     except FtpatchError as error:  # why the files cannot be read is then why enable refuses
         beside = error
     return [_explain(scan, site, beside, lines.get(site)) for site in index]
@@ -162,6 +164,8 @@ def _plan(scan: Scan, index: int, against: Against | FtpatchError) -> Plan | Ftp
     chosen[index] = True
     try:
         return make_plan(scan, EnableRequest(chosen, against=against))
+    except ChangedError:  # not a reason of enable alone
+        raise
     except FtpatchError as error:
         return error
 

@@ -60,13 +60,13 @@ def _packing(image: Image, sha256: str) -> PackingObject:
 
     from ftpatch.container.pack import encoder_of
 
-    content = b"".join((image.data.data, image.trailer))
-    encoder = encoder_of(image.wrapping, content, image.raw.data)
+    content = image.data.tobytes() + image.trailer
+    encoder = encoder_of(image.wrapping, content, image.raw[:].data)
     packing: PackingObject = {
         "wrapping": image.wrapping, "encoder": encoder, "plain_sha256": sha256_of(content).hexdigest(),
     }  # fmt: skip
     if encoder is None:
-        packing["original"] = b64encode(image.raw.data).decode()
+        packing["original"] = b64encode(image.raw[:].data).decode()
     return packing
 
 

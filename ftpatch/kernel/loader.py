@@ -110,4 +110,4 @@ def signatures_enforced(image: Image) -> bool | None:
     if row is None or int(image.symbols.rows["st_size"][row]) != 1:
         return None
     pos = image.pos_of_va(int(image.symbols.rows["st_value"][row]))
-    return bool(image.data[pos]) if pos >= 0 else False
+    return bool(image.data[pos : pos + 1].any()) if pos >= 0 else False

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftpatch.arrays import I64, U8, U64, Mask
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError, PolicyError
@@ -163,7 +164,7 @@ def section_of(image: Image, name: str) -> int:
     return -1
 
 
-def strings_at(data: U8, starts: I64, limit: int) -> Names:
+def strings_at(data: U8 | FileBytes, starts: I64, limit: int) -> Names:
     """The strings that start at each position of `data`, to their NUL or `limit` bytes; all positions lie inside."""
     n = len(starts)
     if not n:

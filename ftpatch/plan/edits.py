@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arrays import I64, U8, U64
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf.editor import Placed
 from ftpatch.elf.image import Image
 
@@ -30,13 +31,13 @@ class Group:
     new: U8  # (n, width) bytes after
 
 
-def group(kind: str, data: U8, ids: I64, pos: I64, new: U8) -> Group:
+def group(kind: str, data: FileBytes, ids: I64, pos: I64, new: U8) -> Group:
     """A group that takes the old bytes from the file and leaves out what would not change.
 
     new: (n, width) bytes. Positions must lie in the file.
     """
     assert kind in LEGAL, kind
-    old = data[pos[:, None] + np.arange(new.shape[1])]
+    old = data.rows(pos, new.shape[1])
     differs = (old != new).any(axis=1)
     return Group(kind, ids[differs], pos[differs], old[differs], new[differs])
 

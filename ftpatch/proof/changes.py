@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arrays import I64, U8, Mask
+from ftpatch.arrays import I64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.proof.case import Case, section_at, section_of
 
-CHUNK = 8 << 20
+PIECE = 1 << 20  # bytes that are compared at once
 MAX_RUNS = 1 << 24  # a file that differs in more places is another file
 SHOWN = 16  # bytes of a difference that are shown
 NEAR = 8  # bytes of equality within which two differences are told as one
@@ -41,13 +41,14 @@ class Runs:
 NO_RUNS = Runs(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def differences(before: U8, after: U8) -> Runs:
+def differences(before: Image, after: Image) -> Runs:
     """The runs of different bytes; where there are too many of them, the last one goes to the end of the file."""
-    size, starts, ends, n = min(len(before), len(after)), [], [], 0
-    for first in range(0, size, CHUNK):
-        old, new = before[first : min(first + CHUNK, size)], after[first : min(first + CHUNK, size)]
+    size, starts, ends, n = min(len(before.data), len(after.data)), [], [], 0
+    pieces = (image.data.pieces(0, size, PIECE) for image in (before, after))
+    for at, (old, new) in enumerate(zip(*pieces, strict=True)):
         if np.array_equal(old, new):
             continue
+        first = at * PIECE
         edges = np.flatnonzero(np.diff(np.concatenate(([False], old != new, [False])).astype(np.int8)))
         starts.append(first + edges[::2])
         ends.append(first + edges[1::2])

@@ -118,7 +118,7 @@ def _check_empty(case: Case, pairs: Pairs, stubs: Stubs) -> None:
     left = stubs.old_slot[(pairs.old == NEW) & pairs.differs]
     pos = image.pos(*image.place(left[~np.isin(left, stubs.slot)].view(np.uint64)))
     pos = pos[pos >= 0]
-    empty = ~image.data[pos[:, None] + np.arange(16 + stubs.literal)].any(axis=1)
+    empty = ~image.data.rows(pos, 16 + stubs.literal).any(axis=1)
     case.account_for("stub taken away", pos[empty], 16 + stubs.literal)
 
 

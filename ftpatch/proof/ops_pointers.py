@@ -83,6 +83,6 @@ def _n_rows(image: Image, va: U64) -> I64:
 
 
 def _words(image: Image, case: Case, places: U64, pos: I64, packed: I64) -> Words:
-    word = np.ascontiguousarray(image.data[pos[:, None] + np.arange(8)]).view("<u8").reshape(-1).astype(np.uint64)
+    word = image.data.rows(pos, 8).view("<u8").reshape(-1).astype(np.uint64)
     filled, value, _ = relative_pointers(image, case.arch).at(places)
     return Words(word, packed + _n_rows(image, places), np.where(filled, value, word))

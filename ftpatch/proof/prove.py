@@ -14,7 +14,7 @@ from ftpatch.arch import architectures
 from ftpatch.arrays import I64
 from ftpatch.document.journal import Journal
 from ftpatch.elf.image import Image
-from ftpatch.errors import FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
+from ftpatch.errors import ChangedError, FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
 from ftpatch.finding import Finding
 from ftpatch.proof import kernel_calls, module_calls
 from ftpatch.proof.case import NO_CALLS, NO_PLACES, Case, Intent, SiteCalls
@@ -98,10 +98,12 @@ def prove(
                                expected=", ".join(arch.name for arch in architectures() if arch.proof))  # fmt: skip
     try:
         before, second = _both(before, after, checks.layout)
+    except ChangedError:  # nothing is known of the file
+        raise
     except FtpatchError as error:
         return _unreadable(before, after, error)
     case = Case(before.arch, before, second, intent_of(journal) if journal is not None else intent)
-    runs = differences(image.data, after.data)
+    runs = differences(image, after)
     reader = _check(case, runs, journal, checks.deep)
     outcome = _emulated(case, checks)
     changed = case.pairs.pos[case.pairs.differs] if case.pairs is not None else NO_ROWS

@@ -185,7 +185,7 @@ def account_for_slots(case: Case) -> None:
     if not old.start or old.start != new.start:
         return
     slots = (old if len(old) >= len(new) else new).slot
-    word = np.ascontiguousarray(images[1].data[slots[:, None] + np.arange(SLOT)]).view("<u8").reshape(-1)
+    word = images[1].data.rows(slots, SLOT).view("<u8").reshape(-1)
     empty = np.ones(len(slots), dtype=bool)  # slots whose word may be 0: behind the table's end, too
     empty[: len(new)] = new.null | (new.rela >= 0)
     right = empty & (word == 0)

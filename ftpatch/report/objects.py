@@ -66,10 +66,9 @@ def proof_object(proof: Proof, hashed: bool, journal: str | None) -> ImageObject
 
 
 def _elf(image: Image) -> str:
-    import hashlib
 
     plain = image.wrapping == "none" and not image.trailer
-    return image.sha256 if plain else hashlib.sha256(image.data.data).hexdigest()
+    return image.sha256 if plain else image.data.sha256()
 
 
 def oracle_object(oracle: Oracle | None) -> OracleObject | None:

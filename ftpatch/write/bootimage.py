@@ -78,7 +78,7 @@ def without_debug(image: Image) -> Pieces:
     alloc = head["sh_flags"] & t.SHF_ALLOC != 0
     debug = ~alloc & np.array([DEBUG.match(name) is not None for name in image.names])
     if not debug.any():
-        return [(0, image.data)]
+        return [(0, image.data[:])]
     _require_no_other_users(image, debug)
     number = np.cumsum(~debug) - 1  # new index of every section that stays
     held = alloc & image.has_bytes

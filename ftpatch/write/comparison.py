@@ -43,7 +43,7 @@ def require_bytes(plan: Plan, proof: Proof) -> None:
     if stray := uncovered(proof.runs, [(part.pos, part.new.shape[1]) for part in edits.groups]):
         raise failed(proof.after, "a byte that no edit owns", f"a change at file position {stray[0][0]:#x}")
     for part in edits.groups:
-        if not np.array_equal(after[part.pos[:, None] + np.arange(part.new.shape[1])], part.new):
+        if not np.array_equal(after.rows(part.pos, part.new.shape[1]), part.new):
             raise failed(proof.after, f"the {part.kind} edits", "other bytes than planned")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from ftpatch.arrays import U8
 from ftpatch.elf.image import Image
 from ftpatch.errors import InputError
 from ftpatch.plan.edits import Edits
-from ftpatch.write.system import as_input_error, close
 
 COPY = 64 << 20  # bytes per copy call: a signal is handled between two of these
 GAP = 1 << 14  # edits closer than this are written in one piece: a system call costs more than copying that many bytes
@@ -25,45 +24,52 @@ def write(image: Image, edits: Edits, fd: int) -> None:
     """
     _copy(image, fd)
     for start, end in edits.runs(GAP):
-        chunk = np.array(image.data[start:end])
-        _patch(image, edits, start, chunk)
-        _write_all(fd, chunk.data, start)
+        _write_all(fd, _patched(image, edits, start, end).data, start)
     if edits.tail:
         _write_all(fd, memoryview(edits.grown), len(image.data))
 
 
 def assembled(image: Image, edits: Edits) -> bytearray:
     """The whole ELF file with the edits in place, in memory."""
-    result = bytearray(image.data)
-    _patch(image, edits, 0, np.frombuffer(result, dtype=np.uint8))
-    return result + edits.grown
+    result = bytearray()
+    for piece in pieces(image, edits):
+        result += piece
+    return result
 
 
-def _patch(image: Image, edits: Edits, start: int, chunk: U8) -> None:
+def pieces(image: Image, edits: Edits) -> Iterator[memoryview]:
+    """The whole ELF file with the edits in place, each piece only until the next is asked for."""
+    done = 0
+    for start, end in edits.runs(GAP):
+        yield from (piece.data for piece in image.data.pieces(done, start))
+        yield _patched(image, edits, start, end).data
+        done = end
+    yield from (piece.data for piece in image.data.pieces(done))
+    yield memoryview(edits.grown)
+
+
+def _patched(image: Image, edits: Edits, start: int, end: int) -> U8:
+    """A range of the file with the edits in place."""
+    chunk = np.array(image.data[start:end])
     if not edits.patch(start, chunk):
         raise InputError("the input changed while it was read", image.path, found=f"other bytes near {start:#x}",
                          todo="nothing was written; run again on a file that nobody writes")  # fmt: skip
+    return chunk
 
 
 def _copy(image: Image, fd: int) -> None:
-    """Copy by the kernel where the file systems can, else by hand; what is compressed on disk by hand alone."""
-    size, done = len(image.data), 0
-    if image.wrapping != "none":
-        _write_all(fd, image.data.data, 0)
-        return
-    with as_input_error(image.path, "cannot be read"):
-        source = os.open(image.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        # EXDEV, ENOSYS, EINVAL: other file systems, old kernels; a full disk fails again below.
-        with contextlib.suppress(OSError):
-            while done < size and (n := os.copy_file_range(source, fd, min(COPY, size - done), done, done)):
-                done += n
-    finally:
-        close(source)
-    while done < size:  # what the kernel did not copy
-        piece = image.data[done : done + COPY]
-        _write_all(fd, np.ascontiguousarray(piece).data, done)
+    """Copy by the kernel where the file systems can, else by hand; what is in memory by hand alone."""
+    size, done, source = len(image.data), 0, image.data.descriptor()
+    # EXDEV, ENOSYS, EINVAL: other file systems, old kernels; a full disk fails again below.
+    with contextlib.suppress(OSError):
+        while source is not None and done < size:
+            if not (n := os.copy_file_range(source, fd, min(COPY, size - done), done, done)):
+                break
+            done += n
+    for piece in image.data.pieces(done):  # what the kernel did not copy
+        _write_all(fd, piece.data, done)
         done += len(piece)
+    image.data.require_unchanged()
 
 
 def append(fd: int, piece: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from ftpatch.container import signature as signatures
 from ftpatch.container.pack import wrap
 from ftpatch.container.wrappings import wrapping_for
 from ftpatch.elf.image import Image, open_image
-from ftpatch.errors import ApplyError, FtpatchError, PolicyError
+from ftpatch.errors import ApplyError, ChangedError, FtpatchError, PolicyError
 from ftpatch.plan.plan import Plan
 from ftpatch.write import comparison, contents, files
 from ftpatch.write.system import Note, on_stderr
@@ -107,7 +106,7 @@ def _proven(plan: Plan, written: str, out: str, trailer: bytes) -> Image:
         if after.trailer != trailer:
             raise comparison.failed(after, "the appended signature", f"{len(after.trailer)} bytes")
         comparison.check_result(plan, after)
-    except ApplyError:
+    except (ApplyError, ChangedError):  # the latter of the input
         raise
     except FtpatchError as error:
         raise ApplyError("self-check failed: the result cannot be read back", plan.scan.image.path, found=error.what,
@@ -120,4 +119,4 @@ def _hashes(before: Image, after: Image) -> tuple[str, str, str]:
     with ThreadPoolExecutor(2) as pool:
         old, new = pool.map(lambda image: image.sha256, (before, after))
     plain = after.wrapping == "none" and not after.trailer
-    return old, new, new if plain else hashlib.sha256(after.data.data).hexdigest()
+    return old, new, new if plain else after.data.sha256()

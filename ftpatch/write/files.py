@@ -17,16 +17,12 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from ftpatch.arrays import U8
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError, InputError
 from ftpatch.write import access
 from ftpatch.write.leftovers import sweep, temporary_name
 from ftpatch.write.system import Note, as_input_error, by_descriptor, close, lock, on_stderr, sync_folder, uninterrupted
-
-PIECE = 64 << 20  # bytes of an input that are compared at once
 
 
 @dataclass
@@ -230,8 +226,10 @@ def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _same_bytes(fd: int, raw: U8) -> bool:
-    for start in range(0, len(raw), PIECE):  # a regular file: a read is short at its end alone
-        if not np.array_equal(np.frombuffer(os.pread(fd, PIECE, start), np.uint8), raw[start : start + PIECE]):
+def _same_bytes(fd: int, raw: FileBytes) -> bool:
+    start = 0
+    for piece in raw.pieces():  # a regular file: a read is short at its end alone
+        if os.pread(fd, len(piece), start) != piece.data:
             return False
+        start += len(piece)
     return True

@@ -61,7 +61,7 @@ def modules_of(real: bool = True) -> tuple[bytes, ...]:
     found = [path.read_bytes() for folder in FOLDERS for path in sorted(folder.glob("*.ko"))]
     for path in sorted(kernels.cache_directory().glob(f"kernels/*/{REAL}")) if real else ():
         contents = envelope.open_elf(str(path))
-        found.append(bytes(contents.data))
+        found.append(contents.data.tobytes())
     return tuple(found)
 
 

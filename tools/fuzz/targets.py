@@ -21,6 +21,7 @@ import numpy as np
 
 from ftpatch import api
 from ftpatch.container import envelope, signature
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.document.rows import image_object
 from ftpatch.elf import identity
 from ftpatch.elf import tables as t
@@ -64,11 +65,11 @@ def named(data: bytes) -> Iterator[str]:
 
 def image_of(data: bytes, seen: Seen) -> Image:
     """The bytes as an uncompressed image, without a file."""
-    raw = np.frombuffer(data, dtype=np.uint8)
-    n = len(raw) - signature.size_of(memoryview(data))
-    headers = read_headers("fuzz", raw[:n])
+    raw = FileBytes.of(data)
+    elf = raw.part(0, len(raw) - signature.size_of(raw))
+    headers = read_headers("fuzz", elf)
     seen.deep = True
-    return Image("fuzz", raw[:n], raw, 0o644, "none", data[n:], *headers)
+    return Image("fuzz", elf, raw, 0o644, "none", data[len(elf) :], *headers)
 
 
 def scanned(path: str, seen: Seen) -> Scan:
@@ -235,7 +236,7 @@ def fuzz_metadata(data: bytes, seen: Seen) -> None:
 
 
 def fuzz_signature(data: bytes, seen: Seen) -> None:
-    size = signature.size_of(memoryview(b"\x7fELF" + data))
+    size = signature.size_of(FileBytes.of(b"\x7fELF" + data))
     assert 0 <= size < len(data) + 4, "a signature that is longer than the file"
     found = signature.parse(data)
     seen.deep = True

@@ -81,7 +81,7 @@ class Victim:
 
     def flip(self, pos: int, mask: int = 1) -> Damage:
         """One byte with bits changed."""
-        return Damage([(pos, bytes([self.after.data[pos] ^ mask]))])
+        return Damage([(pos, bytes([self.read(pos, 1)[0] ^ mask]))])
 
     def put(self, pos: int, value: int, size: int = 4) -> tuple[int, bytes]:
         return pos, (value & (1 << 8 * size) - 1).to_bytes(size, "little")
