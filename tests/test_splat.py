@@ -14,7 +14,8 @@ from ftpatch.cli import run
 from ftpatch.errors import InputError
 from ftpatch.explanation.causes import CAUSES
 from ftpatch.explanation.diagnosis import diagnose, diagnose_in
-from ftpatch.explanation.splat import Splat, parse, patterns
+from ftpatch.explanation.message import Splat, patterns
+from ftpatch.explanation.splat import parse
 from ftpatch.rules.register import rules_for
 
 SPLATS = Path(__file__).parent.parent / "testdata" / "splats"

@@ -45,7 +45,8 @@ class Machine(NamedTuple):
     order: Literal["little", "big"]  # of the bytes in an instruction word
     known: tuple[Known, ...]  # the first that fits holds
     addresses: tuple[tuple[int, int], ...]  # [first, end) where its kernels and their modules lie
-    signs: tuple[str, ...] = ()  # patterns (module `re`) that only logs of this machine have
+    # (text, pattern of module `re` in a line that has that text) that only logs of this machine have
+    signs: tuple[tuple[str, str], ...] = ()
     capstone: tuple[str, ...] = ()  # names of capstone's constants, for what is not `known`
     family: str = ""  # machines of one family print the same lines, and signs in a log may mean any of them
     pair: bool = False  # eight bytes are two words, the first in the upper half of the number
@@ -173,30 +174,38 @@ ARM = (
 HIGH32 = ((0x8000_0000, 1 << 32),)
 MACHINES = (
     Machine("arm64", (4,), "little", ARM64, ((0xFFF0 << 48, KERNEL64),),
-            (r"\bpstate ?: [0-9a-f]{8}", r"\bESR = 0x", r"-aarch64\b", r"\baarch64\b", r"[-.]arm64\b"),
+            (("pstate", r"\bpstate ?: [0-9a-f]{8}"), ("ESR = ", r"\bESR = 0x"), ("aarch64", r"\baarch64\b"),
+             ("arm64", r"[-.]arm64\b")),
             ("CS_ARCH_ARM64",)),
     Machine("ppc64le", (4,), "little", POWER, ((0xC << 60, 0xE << 60),),
-            (r"\bMSR: .*\bSF\b.*\bLE\b", r"powerpc64le\b", r"\bppc64le\b", r"\bppc64el\b"),
+            (("MSR:", r"\bMSR: .*\bSF\b.*\bLE\b"), ("powerpc64le", "powerpc64le"), ("ppc64le", r"\bppc64le\b"),
+             ("ppc64el", r"\bppc64el\b")),
             ("CS_ARCH_PPC", "CS_MODE_64", "CS_MODE_LITTLE_ENDIAN"), "power"),
     Machine("ppc64", (4,), "big", POWER, ((0xC << 60, 0xE << 60),),
-            (r"\bMSR: .*<(?=[^>]*\bSF\b)(?![^>]*\bLE\b)[^>]*>", r"\bppc64\b"),
+            (("MSR:", r"\bMSR: .*<(?=[^>]*\bSF\b)(?![^>]*\bLE\b)[^>]*>"), ("ppc64", r"\bppc64\b")),
             ("CS_ARCH_PPC", "CS_MODE_64", "CS_MODE_BIG_ENDIAN"), "power"),
-    Machine("ppc32", (4,), "big", POWER, HIGH32, (r"\bMSR: .*<(?![^>]*\bSF\b)[^>]*>",),
+    Machine("ppc32", (4,), "big", POWER, HIGH32, (("MSR:", r"\bMSR: .*<(?![^>]*\bSF\b)[^>]*>"),),
             ("CS_ARCH_PPC", "CS_MODE_32", "CS_MODE_BIG_ENDIAN"), "power"),
     Machine("x86-64", (5,), "big", X86, ((KERNEL64, ENDS),),
-            (r"\bRIP: 00[0-9a-f]{2}:", r"\bRIP  ?\[?<", r"\bRAX: [0-9a-f]{16}", r"\bx86_64\b", r"[-.]amd64\b"),
+            (("RIP", r"\bRIP: 00[0-9a-f]{2}:"), ("RIP", r"\bRIP  ?\[?<"), ("RAX:", r"\bRAX: [0-9a-f]{16}"),
+             ("x86_64", r"\bx86_64\b"), ("amd64", r"[-.]amd64\b")),
             ("CS_ARCH_X86", "CS_MODE_64")),
-    Machine("x86 32-bit", (5,), "big", X86, HIGH32, (r"\bEIP: ", r"\bi[3-6]86\b"), ("CS_ARCH_X86", "CS_MODE_32")),
-    Machine("s390", (6,), "big", S390, ((0x1_0000, 1 << 53),), (r"\bKrnl (?:PSW|GPRS|Code)\b", r"\bs390x?\b"),
+    Machine("x86 32-bit", (5,), "big", X86, HIGH32, (("EIP: ", r"\bEIP: "), ("i686", r"\bi686\b")),
+            ("CS_ARCH_X86", "CS_MODE_32")),
+    Machine("s390", (6,), "big", S390, ((0x1_0000, 1 << 53),),
+            (("Krnl ", r"\bKrnl (?:PSW|GPRS|Code)\b"), ("s390", r"\bs390x?\b")),
             ("CS_ARCH_SYSZ", "CS_MODE_BIG_ENDIAN")),
     Machine("riscv", (8,), "little", RISCV, ((0xFFFF_FFD0 << 32, ENDS),),
-            (r"\bepc ?: [0-9a-f]{8}", r"\bepc ?: \w+\+0x", r"\briscv(?:64)?\b"), ("CS_ARCH_RISCV", "CS_MODE_RISCV64"),
+            (("epc", r"\bepc ?: [0-9a-f]{8}"), ("epc", r"\bepc ?: \w+\+0x"), ("riscv", r"\briscv(?:64)?\b")),
+            ("CS_ARCH_RISCV", "CS_MODE_RISCV64"),
             pair=True),
     Machine("riscv", (4,), "little", RISCV_WORD, ((0xFFFF_FFD0 << 32, ENDS),), (),
             ("CS_ARCH_RISCV", "CS_MODE_RISCV64")),
     Machine("loongarch", (4,), "little", LOONGARCH, ((0x9 << 60, 0xA << 60),),
-            (r"\bERA: [0-9a-f]{16}", r"\bESTAT: [0-9a-f]{8}", r"\bloongarch(?:64)?\b")),
-    Machine("arm 32-bit", (4,), "little", ARM, HIGH32, (r"\bPC is at \w", r"\barmv7l?\b", r"\bunwind_backtrace\b"),
+            (("ERA: ", r"\bERA: [0-9a-f]{16}"), ("ESTAT: ", r"\bESTAT: [0-9a-f]{8}"),
+             ("loongarch", r"\bloongarch(?:64)?\b"))),
+    Machine("arm 32-bit", (4,), "little", ARM, HIGH32, (("PC is at ", r"\bPC is at \w"), ("armv7", r"\barmv7l?\b"),
+             ("unwind_back", "unwind_backtrace")),
             ("CS_ARCH_ARM", "CS_MODE_ARM")),
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from ftpatch.arch import Arch
 from ftpatch.arch import site_bytes as b
 from ftpatch.arch.shape import Shape
 from ftpatch.explanation.machine import Origin
-from ftpatch.explanation.splat import Splat
+from ftpatch.explanation.message import Splat
 
 CERTAIN, LIKELY, POSSIBLE = "certain", "likely", "possible"
 LOW = 0x1000  # addresses below are 0 and what a kernel added to it

@@ -15,7 +15,7 @@ from ftpatch.arrays import is_in
 from ftpatch.explanation import evidence
 from ftpatch.explanation.causes import CAUSES, CERTAIN, LIKELY, POSSIBLE, Cause, Weighed, by_case, causes_of
 from ftpatch.explanation.machine import Origin, origin_of
-from ftpatch.explanation.splat import Splat
+from ftpatch.explanation.message import Splat
 from ftpatch.kernel.boot import Bug, bugs_of
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, HALF, READY, UNEXPECTED, SiteTable

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ftpatch.arch.site_bytes import CALL, JUMP, machines_named
 from ftpatch.explanation.code import name_at
 from ftpatch.explanation.machine import Origin
-from ftpatch.explanation.splat import Splat
+from ftpatch.explanation.message import Splat
 from ftpatch.kernel.modinfo import kernel_spelling, read_modinfo
 from ftpatch.sites.scan import Scan
 

@@ -20,9 +20,11 @@ from ftpatch.document.json_input import NotJson, parse
 
 MAX_LINE = 4096  # characters of a line that are looked at, from the first that may matter on
 MAX_LINES = 200_000  # lines that may matter, of one log
+MAX_START = 1 << 16  # characters in which the start of a line is looked for
 BEFORE = 512  # characters in front of it: time, host, caller
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|#033\[[0-9;]*m|\^\[\[[0-9;]*m")
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+COUNT = re.compile(r"\(\d{1,9}\)")
 CALLER = re.compile(r"[\[,(](?:caller=)?\s*([TC]\d{1,9})[\]),;]")
 SEQUENCE = re.compile(r"^\D{0,64}?\d{1,3},(\d{1,18}),\d{1,18},[-c+]")  # level, sequence, microseconds, flag
 TIME = re.compile(r"\[\s*(\d{1,9}\.\d{6})\]")
@@ -43,26 +45,47 @@ class LogLine:
     part: tuple[int, int] = (0, 0)  # of a dump: its number, and minus the part's: the greatest was printed first
 
 
-def lines_of(text: str, wanted: re.Pattern[str]) -> tuple[list[LogLine], bool]:
-    """The lines in which the pattern is found, in the kernel's order, and whether there were more than MAX_LINES."""
+def lines_of(text: str, wanted: Sequence[str]) -> tuple[list[LogLine], bool]:
+    """The lines that have one of the texts, or a number in parentheses, in the kernel's order; and whether there were
+    more than MAX_LINES with one of them."""
     lines: list[LogLine] = []
-    part, end = (0, 0), 0
-    for hit in wanted.finditer(text):
-        if hit.start() < end:
-            continue
-        start = text.rfind("\n", end, hit.start()) + 1 or end
-        end = text.find("\n", hit.end())
+    part, more, places = (0, 0), False, dict[int, int]()
+    for needle in wanted:
+        more |= _find(text, needle, places)
+    more |= _find_counts(text, places)
+    for start in sorted(places)[:MAX_LINES]:
+        hit, end = places[start], text.find("\n", places[start])
         end = len(text) if end < 0 else end
-        if len(lines) >= MAX_LINES:
-            return _in_order(lines), True
-        raw = text[max(start, hit.start() - BEFORE) : min(end, hit.start() + MAX_LINE)]
+        raw = text[max(start, hit - BEFORE) : min(end, hit + MAX_LINE)]
         dump = PART.search(raw)
         if dump:
             part = int(dump[1]), -int(dump[2])
-        after = text.find("\n", end + 1)
-        following = text[end + 1 : min(after if after >= 0 else len(text), end + 1 + MAX_LINE)]
+        after = text.find("\n", end + 1, end + 1 + MAX_LINE)
+        following = text[end + 1 : after if after >= 0 else end + 1 + MAX_LINE]
         lines.append(replace(_line(raw, following), part=part))
-    return _in_order(lines), False
+    return _in_order(lines), more or len(places) > MAX_LINES
+
+
+def _find(text: str, needle: str, places: dict[int, int]) -> bool:
+    """Put where lines with the needle start, and where in them it is, into `places`; whether there are too many."""
+    at, n = text.find(needle), 0
+    while at >= 0 and n < MAX_LINES:
+        start = text.rfind("\n", max(0, at - MAX_START), at) + 1 or max(0, at - MAX_START)
+        places[start] = min(at, places.get(start, at))
+        at = text.find("\n", at)
+        at, n = text.find(needle, at) if at >= 0 else -1, n + 1
+    return at >= 0
+
+
+def _find_counts(text: str, places: dict[int, int]) -> bool:
+    """As `_find`, of lines that have nothing but a number in parentheses behind what any line has in front."""
+    for n, hit in enumerate(COUNT.finditer(text)):
+        if n >= MAX_LINES:
+            return True
+        at = hit.start()
+        start = text.rfind("\n", max(0, at - MAX_START), at) + 1 or max(0, at - MAX_START)
+        places[start] = min(at, places.get(start, at))
+    return False
 
 
 def _line(raw: str, following: str) -> LogLine:
@@ -119,13 +142,15 @@ def _steps(lines: Sequence[LogLine]) -> Iterator[tuple[float, float]]:
 
 
 def _boots(lines: Sequence[LogLine]) -> Iterator[list[LogLine]]:
-    """Runs of lines whose numbers are at most a little out of order: a new boot counts from 0 again."""
+    """Runs of lines whose numbers are at most a little out of order: a new boot counts from 0 again, and each dump
+    repeats what the one before had."""
     boot: list[LogLine] = []
     highest: tuple[str, float] | None = None
     for line in lines:
-        if line.order and highest and (
+        early = line.order and highest and (
             line.order[0] != highest[0] or line.order[1] < highest[1] - APART[highest[0]]
-        ):  # fmt: skip
+        )  # fmt: skip
+        if early or (boot and boot[-1].part[0] != line.part[0]):
             yield boot
             boot, highest = [], None
         boot.append(line)

@@ -20,7 +20,7 @@ from ftpatch.arch.site_bytes import (
     number,
     reading,
 )  # fmt: skip
-from ftpatch.explanation.splat import Splat
+from ftpatch.explanation.message import Splat
 
 NO_READING = Reading(UNKNOWN, "")
 
