@@ -1,5 +1,10 @@
 """`python -m ftpatch` is the same program as the `ftpatch` script."""
 
-from ftpatch.cli import main
+from ftpatch import signals
 
-main()
+signals.catch()  # before anything else is loaded: from here on, Ctrl-C prints no traceback
+
+from ftpatch.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()

@@ -23,14 +23,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ftpatch.document.request import Request as Request
 from ftpatch.document.rows import image_object
 from ftpatch.errors import FtpatchError, InputError, SelectionError
+from ftpatch.signals import leave_to_parent, undone
 from ftpatch.sites.scan import scan_file
 
 if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
+
     from ftpatch.document.types import ImageObject, SiteRow
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 CHUNK = 16  # files that a worker takes at once, at most
-ENDING = (signal.SIGINT, signal.SIGTERM)
 Result = TypeVar("Result")
 ALONE = 64  # files up to which starting workers costs more than they save
 
@@ -156,36 +158,55 @@ def _side_by_side(
     advance: Callable[[int], object],
 ) -> list[Result]:  # fmt: skip
     """The chunks' results, from `jobs` processes. Whatever ends this early ends the workers too."""
-    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
     # fork: no thread runs yet, and a worker has everything loaded
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=_start_worker)
-    results: list[Result] = []
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the workers know what to do with them
+    with undone(_kill_workers):
         try:
-            futures = {pool.submit(work, paths): len(paths) for paths in chunks}
+            return _results_of(pool, chunks, work, advance)
+        except BrokenProcessPool:
+            raise FtpatchError("a worker process died", todo="out of memory? --jobs 1 needs the least") from None
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        for future in as_completed(futures):
-            results += future.result()
-            advance(futures[future])
-    except BrokenProcessPool:
-        raise FtpatchError("a worker process died", todo="out of memory? --jobs 1 needs the least") from None
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _results_of(
+    pool: ProcessPoolExecutor, chunks: list[tuple[str, ...]], work: Callable[[Sequence[str]], list[Result]],
+    advance: Callable[[int], object],
+) -> list[Result]:  # fmt: skip
+    """What the workers of a pool, which are not started yet, give for each chunk."""
+    from concurrent.futures import as_completed
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:  # signals wait until the workers know what to do with them
+        futures = {pool.submit(work, paths): len(paths) for paths in chunks}
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    results: list[Result] = []
+    for future in as_completed(futures):
+        results += future.result()
+        advance(futures[future])
     return results
+
+
+def _kill_workers() -> None:
+    """End all workers, now: they only read."""
+    from multiprocessing import active_children
+
+    for worker in active_children():
+        worker.kill()
+        worker.join()
 
 
 def _start_worker() -> None:
     """A worker leaves Ctrl-C to its parent, ends at SIGTERM, and never outlives its parent."""
     from multiprocessing import parent_process
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    leave_to_parent()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     parent = parent_process()
     assert parent is not None
 

@@ -31,7 +31,7 @@ from typing import Any
 import pytest
 from elfwriter import MINI
 
-from ftpatch import cli
+from ftpatch import cli, signals
 from ftpatch.cli import run
 from ftpatch.container import file_bytes
 from ftpatch.elf.image import Image
@@ -317,54 +317,52 @@ def environment() -> dict[str, str]:
 # -- signals -------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def handlers() -> Iterator[None]:
-    """This process's signal handlers are as before when it ends."""
-    before = {signum: signal.getsignal(signum) for signum in cli.ENDING}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+def main(
+    arguments: tuple[str, ...], act: Callable[[int, str, tuple[Any, ...]], None], nameless: bool = True,
+    behind: bool = False, ignored: int = 0,
+) -> int:  # fmt: skip
+    """The exit code of the program's `main`, signal handlers and all, in a child whose system calls meet `act`."""
 
+    def work() -> int:
+        for signum in signals.ENDING:
+            signal.signal(signum, signal.SIG_IGN if signum == ignored else signal.SIG_DFL)
+        sys.argv = ["ftpatch", *arguments]
+        Faults(act, nameless, behind).install()
+        try:
+            cli.main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        raise AssertionError
 
-def main(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> int:
-    """The program's `main`, signal handlers and all; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["ftpatch", *arguments])
-    with handlers(), pytest.raises(SystemExit) as ended:
-        for signum in cli.ENDING:
-            signal.signal(signum, signal.SIG_DFL)
-        cli.main()
-    return int(ended.value.code or 0)
+    return os.waitstatus_to_exitcode(child(work))
 
 
 @NAMELESS
 @SOME
 def test_a_signal_before_and_behind_every_call_leaves_no_temporary_and_no_half_of_a_run(
-    name: str, nameless: bool, here: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, nameless: bool, here: Path
 ) -> None:
     case = CASES[name]
     result(name, here)
-    n, calls = 0, 1
-    while (n := n + 1) <= calls:
+    for n in range(1, 1000):
         fill(here, case)
-        signum = cli.ENDING[n % len(cli.ENDING)]
+        signum = signals.ENDING[n % len(signals.ENDING)]
 
         def send(at: int, call: str, args: tuple[Any, ...], n: int = n, signum: int = signum) -> None:
             if at == n:
                 os.kill(os.getpid(), signum)
 
-        with faults(send, nameless, behind=True) as made:
-            code = main(case.arguments, monkeypatch)
-        assert code == 128 + signum, f"call {n}"
+        code = main(case.arguments, send, nameless, behind=True)
         assert temporaries(here) == []
         assert len(set(check_whole(here, name).values())) == 1, "all files of a run, or none"
-        calls = max(calls, made.n)
-    assert calls > 10
+        if code == 0:  # it has fewer calls
+            break
+        assert code == 128 + signum, f"call {n}"
+    assert n > 10
 
 
-@pytest.mark.parametrize("signum", cli.ENDING, ids=lambda signum: signum.name)
-def test_each_signal_that_ends_a_process_is_caught(signum: int, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("signum", signals.ENDING, ids=lambda signum: signal.Signals(signum).name)
+def test_each_signal_that_ends_a_process_is_caught(signum: int, here: Path) -> None:
     """Once only SIGTERM and SIGINT; SIGHUP, from a closed terminal, left the temporary."""
     fill(here, CASES["new output"])
 
@@ -372,12 +370,11 @@ def test_each_signal_that_ends_a_process_is_caught(signum: int, here: Path, monk
         if call == "fsync":
             os.kill(os.getpid(), signum)
 
-    with faults(send, nameless=False):
-        assert main(CASES["new output"].arguments, monkeypatch) == 128 + signum
+    assert main(CASES["new output"].arguments, send, nameless=False) == 128 + signum
     assert contents(here) == VMLINUX
 
 
-def test_a_second_signal_does_not_disturb_the_cleaning(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_signal_does_not_disturb_the_cleaning(here: Path) -> None:
     """systemd sends SIGHUP behind SIGTERM; people press Ctrl-C twice."""
     fill(here, CASES["new output"])
 
@@ -387,22 +384,19 @@ def test_a_second_signal_does_not_disturb_the_cleaning(here: Path, monkeypatch: 
             os.kill(os.getpid(), signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGINT)
 
-    with faults(send, nameless=False):
-        assert main(CASES["new output"].arguments, monkeypatch) in (130, 143)
+    assert main(CASES["new output"].arguments, send, nameless=False) in (130, 143)
     assert contents(here) == VMLINUX
 
 
-def test_a_signal_that_nohup_ignores_stays_ignored(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_nohup_or_a_shell_ignores_stays_ignored(signum: int, here: Path) -> None:
+    """What a script starts with & has SIGINT ignored."""
     fill(here, CASES["new output"])
-    monkeypatch.setattr(sys, "argv", ["ftpatch", *CASES["new output"].arguments])
 
     def send(at: int, call: str, args: tuple[Any, ...]) -> None:
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signum)
 
-    with handlers(), faults(send), pytest.raises(SystemExit) as ended:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        cli.main()
-    assert ended.value.code == 0
+    assert main(CASES["new output"].arguments, send, ignored=signum) == 0
 
 
 def test_a_signal_waits_while_files_get_their_names(here: Path) -> None:
@@ -411,12 +405,14 @@ def test_a_signal_waits_while_files_get_their_names(here: Path) -> None:
     def note(signum: int, frame: FrameType | None) -> None:
         got.append(signum)
 
-    with handlers():
-        signal.signal(signal.SIGTERM, note)
+    before = signal.signal(signal.SIGTERM, note)
+    try:
         with files.named([]):
             os.kill(os.getpid(), signal.SIGTERM)
             assert got == []
         assert got == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # -- errors --------------------------------------------------------------------------------------------------------

@@ -7,13 +7,12 @@ import gc
 import importlib
 import io
 import os
-import signal
 import sys
-from types import FrameType
+from typing import TextIO
 
 import click
 
-from ftpatch import __version__
+from ftpatch import __version__, signals
 from ftpatch.errors import FtpatchError, InputError, UsageError
 
 # numpy starts a thread per core for linear algebra that nothing here does: half of a scan's CPU time.
@@ -21,13 +20,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 VERBS = ("scan", "enable", "disable", "drop", "restore", "verify", "check", "diff", "explain", "image")
 BUG = 70
-
-# Signals that end a process that does not catch them. SIGPIPE and SIGXFSZ are not among them: Python ignores them, and
-# the system call fails instead.
-ENDING = (
-    signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM,
-    signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU,
-)  # fmt: skip
 
 
 class Verbs(click.Group):
@@ -55,9 +47,7 @@ def group() -> None:
 def main() -> None:
     """The `ftpatch` script: run, and turn every refusal into one line and its exit code."""
     gc.disable()  # until the verb is loaded: modules make no garbage, and looking for it takes a tenth of a start
-    for signum in ENDING:
-        if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):  # nohup's stays as it is
-            signal.signal(signum, _end)
+    signals.catch()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text
     sys.exit(run(sys.argv[1:]))
@@ -75,10 +65,13 @@ def run(arguments: list[str]) -> int:
         error.show()
         return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
-        say("ftpatch: interrupted; every file is whole, old or new")
-        return 128 + signal.SIGINT
+        say(signals.INTERRUPTED)
+        return 128 + signals.SIGINT
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        return 128 + signals.SIGPIPE
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+        if error.errno != errno.ENOSPC:
             return _bug()
         complain(InputError(f"cannot be written: {error.strerror}", "stdout"))
         return InputError.exit_code
@@ -107,27 +100,24 @@ def say(text: str) -> None:
     try:
         click.echo(text, err=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        _silence(sys.stderr)
 
 
 def emit(text: str) -> None:
-    """Write a piece of the report to stdout. A reader that has gone away (`| head`) or a closed stdout is no error."""
+    """Write a piece of the report to stdout; a closed stdout is no error. Raises BrokenPipeError where the reader has
+    gone away (`| head`)."""
     if sys.stdout is None:
         return
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            raise InputError(f"the report cannot be written: {error.strerror}", "stdout") from None
+        _silence(sys.stdout)
+        raise InputError(f"the report cannot be written: {error.strerror}", "stdout") from None
 
 
-def _end(signum: int, frame: FrameType | None) -> None:
-    """A signal unwinds like any exception, so that no temporary file stays; a second one does not disturb that. SIGQUIT
-    then ends what hangs."""
-    for other in ENDING:
-        signal.signal(other, signal.SIG_DFL if other == signal.SIGQUIT else signal.SIG_IGN)
-    if signum == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + signum)
+def _silence(stream: TextIO) -> None:
+    """Let go what is buffered for a stream that takes nothing any more; Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -16,6 +16,7 @@ import click
 from ftpatch.cli import complain, emit, say
 from ftpatch.report import Document, destinations, format_names, renderer
 from ftpatch.report.files import blocks, check_reports, files_ready
+from ftpatch.signals import undone
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ErrorRow
@@ -147,7 +148,8 @@ def _bar(n: int) -> Iterator[Callable[[int], object]]:
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda done: None
         return
-    with click.progressbar(length=n, label="modules", show_pos=True, file=sys.stderr) as bar:
+    bar = click.progressbar(length=n, label="modules", show_pos=True, file=sys.stderr)
+    with bar, undone(bar.render_finish):  # which gives a terminal its cursor back
         yield bar.update
 
 

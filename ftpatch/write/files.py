@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError, InputError
+from ftpatch.signals import undone
 from ftpatch.write import access
 from ftpatch.write.leftovers import sweep, temporary_name
 from ftpatch.write.system import Note, as_input_error, by_descriptor, close, lock, on_stderr, sync_folder, uninterrupted
@@ -106,20 +107,18 @@ def whole_file(path: str, mode: int, sources: Sequence[str] = (), note: Note = o
     mode, sources: as NewFile has them.
     """
     sweep(path, note)
-    new = None
-    try:
+    with contextlib.ExitStack() as stack:
         with as_input_error(path):
-            with uninterrupted():  # a signal waits until `new` is known below
+            with uninterrupted():  # a signal waits until it is known below what is to be undone
                 new = _create(path, mode, tuple(sources))
+                stack.enter_context(undone(new.drop))
+                stack.callback(new.drop)
             yield new
         if new.published:
             for remark in new.remarks:
                 note(remark)
             with as_input_error(path, "written, but its directory cannot be flushed"):
                 sync_folder(os.path.dirname(path))
-    finally:
-        if new:
-            new.drop()
 
 
 @contextlib.contextmanager

@@ -13,13 +13,14 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import struct
 import subprocess
 from dataclasses import dataclass
 
 from ftpatch.arch.hosts import HOSTS, Host
 
-PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 1, 38, 22, 2
 ALLOW, NO_SUCH_CALL = 0x7FFF << 16, 0x0005 << 16 | 38  # SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO | ENOSYS
 LOAD, EQUAL, AND, RETURN = 0x20, 0x15, 0x54, 0x06  # BPF: ld abs; jeq k; and k; ret k
 NUMBER, MACHINE, ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
@@ -75,10 +76,12 @@ class _limits:
     def __call__(self) -> None:
         for what, limit in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CPU, self.cpu)):
             resource.setrlimit(what, (limit, limit))
-        if self.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or self.prctl(
-            PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(self.program), 0, 0
-        ):
-            raise OSError(ctypes.get_errno(), "seccomp")
+        for option, value, address in (
+            (PR_SET_PDEATHSIG, signal.SIGKILL, 0),  # it does not outlive this program
+            (PR_SET_NO_NEW_PRIVS, 1, 0), (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(self.program)),
+        ):  # fmt: skip
+            if self.prctl(option, value, address, 0, 0):
+                raise OSError(ctypes.get_errno(), "prctl")
 
 
 def _filter(host: Host) -> bytes:
