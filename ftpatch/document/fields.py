@@ -50,7 +50,7 @@ Count = Annotated[int, Range(0)]
 Pair = Annotated[list[int], Range(2, 2), "before and after"]
 Counts = dict[str, Annotated[int, Range(1)]]  # by name; what there is none of is left out
 
-Kind = Annotated[str, Values(("vmlinux", "module", "object", "program"))]
+Kind = Annotated[str, Values(("vmlinux", "module", "object", "program", "shared-object"))]
 Severity = Annotated[str, Values(("note", "warning", "error"))]
 CLASSES = ("single", "pair", "literal", "cross-line", "boot-only", "unsafe")  # of edits, by what a live kernel allows
 EditKind = Annotated[str, Values(CLASSES)]

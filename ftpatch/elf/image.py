@@ -26,10 +26,10 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.functions import Functions, functions_of
 from ftpatch.elf.headers import read_headers
 from ftpatch.elf.image_tables import n_dynamic, rela_of, relr_of, symbols_of
+from ftpatch.elf.kind import kind_of
 from ftpatch.errors import ElfError
 
 MAX_SECTION = 1 << 40  # bytes that a section of a relocatable file may have, .bss included; longer ones are cut
-KERNEL_NAMES = ("start_kernel", "linux_banner", "__start_mcount_loc")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -208,9 +208,15 @@ class Image:
     # -- symbols and relocations -------------------------------------------------------------------------------
 
     @cached_property
-    def symbols(self) -> t.Symbols:
+    def own_symbols(self) -> t.Symbols:
         """The static symbol table; an image without one has no rows."""
-        return symbols_of(self)
+        return symbols_of(self, t.SHT_SYMTAB)
+
+    @cached_property
+    def symbols(self) -> t.Symbols:
+        """The static symbol table; of a program or shared object without one, what the loader finds in it by name."""
+        stripped = len(self.own_symbols.rows) <= 1 and self.kind in ("program", "shared-object")
+        return symbols_of(self, t.SHT_DYNSYM) if stripped else self.own_symbols
 
     def rows(self, sec: int, dtype: np.dtype[Any]) -> Rows:
         """A table section as rows of `dtype`; ElfError where its entry size is another."""
@@ -247,12 +253,8 @@ class Image:
 
     @cached_property
     def kind(self) -> str:
-        """`vmlinux`, `module`, `object` or `program`, by what the file contains."""
-        if not self.linked:
-            return "module" if self.sections_named(".modinfo", ".gnu.linkonce.this_module") else "object"
-        if self.sections_named(".head.text", "__ksymtab", "__ksymtab_strings", ".init.text"):
-            return "vmlinux"
-        return "vmlinux" if any(self.symbols.value(name) is not None for name in KERNEL_NAMES) else "program"
+        """What the file is, by what it contains."""
+        return kind_of(self)
 
     @cached_property
     def sha256(self) -> str:

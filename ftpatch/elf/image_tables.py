@@ -33,12 +33,12 @@ class Tables(Protocol):
     def rows(self, sec: int, dtype: np.dtype[Any]) -> Rows: ...
 
 
-def symbols_of(image: Tables) -> t.Symbols:
-    """The first SHT_SYMTAB table; an image without one has no rows.
+def symbols_of(image: Tables, kind: int) -> t.Symbols:
+    """The first table of that kind, SHT_SYMTAB or SHT_DYNSYM; an image without one has no rows.
 
     Raises ElfError where its strings or its extended section numbers are not there.
     """
-    tabs = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)
+    tabs = np.flatnonzero(image.shdr["sh_type"] == kind)
     if not len(tabs):
         return t.Symbols(np.zeros(0, t.SYM), b"", np.zeros(0, np.int64))
     tab = int(tabs[0])

@@ -18,7 +18,7 @@ from ftpatch.finding import Finding
 if TYPE_CHECKING:
     from ftpatch.rules.case import Case, Hit
 
-ANY = ("vmlinux", "module", "object", "program")  # kinds of files
+ANY = ("vmlinux", "module", "object", "program", "shared-object")  # kinds of files
 RELOCATABLE = ("module", "object")
 Find = Callable[["Case"], Iterable["Hit"]]
 

@@ -108,7 +108,7 @@ def fuzz_headers(data: bytes, seen: Seen) -> None:
     for one in va[:8].tolist():
         assert -1 <= image.pos_of_va(one) < len(data), "an address outside the file"
         image.code(one, 64)
-    assert image.kind in ("vmlinux", "module", "object", "program"), image.kind
+    assert image.kind in ("vmlinux", "module", "object", "program", "shared-object"), image.kind
     assert len(identity.build_id(image) or "") <= 2 * len(data), "a build-id that is longer than the file"
 
 
