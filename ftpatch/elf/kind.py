@@ -14,7 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ftpatch.arrays import U8, Mask, Rows
+from ftpatch.arrays import Mask, Rows
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 
 UPPER_HALF = np.uint64(1 << 63)
@@ -37,7 +38,7 @@ class File(Protocol):
     def e_type(self) -> int: ...
 
     @property
-    def data(self) -> U8: ...
+    def data(self) -> FileBytes: ...
 
     @property
     def shdr(self) -> Rows: ...
