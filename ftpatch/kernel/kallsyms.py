@@ -50,8 +50,8 @@ def _nearest(image: Image, va: U64) -> list[tuple[str, int, bool]]:
             at -= 1
         off = site - int(value[at]) if at >= 0 else 0
         beyond = limit is not None and (at < 0 or off > limit)
-        known = image.linked or (symbols.shndx[row[at]] == sec and not beyond)
-        found.append((_best(symbols, row, value, at) if at >= 0 and known else "", off, beyond and marks))
+        known = at >= 0 and (image.linked or (symbols.shndx[row[at]] == sec and not beyond))
+        found.append((_best(symbols, row, value, at) if known else "", off, beyond and marks))
     return found
 
 
