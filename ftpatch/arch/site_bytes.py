@@ -49,6 +49,7 @@ class Machine(NamedTuple):
     signs: tuple[tuple[str, str], ...] = ()
     capstone: tuple[str, ...] = ()  # names of capstone's constants, for what is not `known`
     family: str = ""  # machines of one family print the same lines, and signs in a log may mean any of them
+    compiled_calls: bool = False  # what compilers leave at a site is a call, which a kernel looks for at boot
     pair: bool = False  # eight bytes are two words, the first in the upper half of the number
 
 
@@ -137,6 +138,7 @@ RISCV = (  # of two words, the first in front
     Known(0x0000_8082_0000_0000, 0x0000_FFFF_0000_0000, RETURN, "c.ret"),
     Known(0x0010_0073_0000_0000, WORD << 32, TRAP, "ebreak"),
     Known(0x0000_9002_0000_0000, 0x0000_FFFF_0000_0000, TRAP, "c.ebreak"),
+    Known(0x0000_0000_0010_0073, WORD, TRAP, "ebreak in the second word"),
     Known(0x0000_0013_0000_0000, WORD << 32, NOP, "nop, and other code"),
     Known(0x0000_00EF_0000_0000, 0x0000_0FFF_0000_0000, CALL, "jal ra"),
     Known(0x0000_7101_0000_0000, 0x0000_EF83_0000_0000, ENTRY, "c.addi16sp sp"),
@@ -189,9 +191,9 @@ MACHINES = (
     Machine("x86-64", (5,), "big", X86, ((KERNEL64, ENDS),),
             (("RIP", r"\bRIP: 00[0-9a-f]{2}:"), ("RIP", r"\bRIP  ?\[?<"), ("RAX:", r"\bRAX: [0-9a-f]{16}"),
              ("x86_64", r"\bx86_64\b"), ("amd64", r"[-.]amd64\b")),
-            ("CS_ARCH_X86", "CS_MODE_64")),
+            ("CS_ARCH_X86", "CS_MODE_64"), compiled_calls=True),
     Machine("x86 32-bit", (5,), "big", X86, HIGH32, (("EIP: ", r"\bEIP: "), ("i686", r"\bi686\b")),
-            ("CS_ARCH_X86", "CS_MODE_32")),
+            ("CS_ARCH_X86", "CS_MODE_32"), compiled_calls=True),
     Machine("s390", (6,), "big", S390, ((0x1_0000, 1 << 53),),
             (("Krnl ", r"\bKrnl (?:PSW|GPRS|Code)\b"), ("s390", r"\bs390x?\b")),
             ("CS_ARCH_SYSZ", "CS_MODE_BIG_ENDIAN")),
@@ -206,7 +208,7 @@ MACHINES = (
              ("loongarch", r"\bloongarch(?:64)?\b"))),
     Machine("arm 32-bit", (4,), "little", ARM, HIGH32, (("PC is at ", r"\bPC is at \w"), ("armv7", r"\barmv7l?\b"),
              ("unwind_back", "unwind_backtrace")),
-            ("CS_ARCH_ARM", "CS_MODE_ARM")),
+            ("CS_ARCH_ARM", "CS_MODE_ARM"), compiled_calls=True),
 )  # fmt: skip
 
 

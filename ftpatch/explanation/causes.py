@@ -7,15 +7,15 @@ it, `possible` where others do, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ftpatch.arch import Arch
 from ftpatch.arch import site_bytes as b
 from ftpatch.arch.shape import Shape
 from ftpatch.explanation.machine import Origin
 from ftpatch.explanation.message import Splat
 
 CERTAIN, LIKELY, POSSIBLE = "certain", "likely", "possible"
+DISABLED = 1 << 25  # flag of a record whose module is being loaded
 LOW = 0x1000  # addresses below are 0 and what a kernel added to it
 ENABLED_TODO = "drop the record (ftpatch enable does unless told --records keep), or ftpatch disable restores the NOPs"
 
@@ -100,11 +100,20 @@ CAUSES = {
         "build without -fno-plt and -fpie",
     ),
     "redirected": Cause(
-        "", "the site is a jump to elsewhere: a live patch, a static call or an optimised kprobe took its place",
+        "", "the site is a jump to elsewhere: a live patch, a static call, a dispatcher of BPF, an optimised kprobe or "
+        "a module that hooks functions took its place",
     ),
     "off-already": Cause(
         "duplicate", "the site holds a NOP already: two records name it, it was compiled with NOPs for a kernel that "
         "expects calls, or other code switched it off", "ftpatch check FILE",
+    ),
+    "as-wanted": Cause(
+        "", "the site holds the NOP that ftrace wants to see there: the kernel refused for another reason (its entry "
+        "is out of a branch's reach and no stub leads there, or no memory), or the text changed in between",
+    ),
+    "beside": Cause(
+        "", "the kernel looked a word beside the site, which holds what it wanted: a fault of that kernel",
+        "a newer kernel",
     ),
     "strange": Cause("", "something changed the site in memory before ftrace came to it"),
     "dropped": Cause(
@@ -163,37 +172,47 @@ def by_case(splat: Splat) -> list[tuple[str, str]]:
     return [("unreadable", LIKELY), ("gone", POSSIBLE)]
 
 
+def phase_of(splat: Splat) -> str:
+    """What ftrace was about to do. Of a record that nobody ever used, of a module or not, a kernel only begins."""
+    unused = splat.flags is not None and splat.flags & ~DISABLED == 0
+    return splat.phase or ("init" if unused else "")
+
+
+BY_KIND = {
+    b.OWN_NOP: [("own-nop", LIKELY), ("moved", POSSIBLE)],
+    b.RETURN: [("return", LIKELY)],
+    b.LANDING: [("shifted", LIKELY)],
+    b.ENTRY: [("shifted", LIKELY), ("other", POSSIBLE)],
+    b.ZEROS: [("zeros", LIKELY)],
+    b.TRAP: [("trap", LIKELY)],
+    b.JUMP: [("redirected", LIKELY), ("other", POSSIBLE)],
+    b.FIRST: [("shifted", LIKELY), ("half", POSSIBLE)],
+    b.NOP: [("off-already", LIKELY), ("moved", POSSIBLE)],
+}
+
+
 def by_words(splat: Splat, origin: Origin) -> list[tuple[str, str]]:
     """What the words at the site show. Empty only where there are none."""
-    first, arch, told = splat.found, origin.arch, origin.actual
-    number = origin.number if origin.number is not None else splat.found
-    told_own = told.kind == b.OWN_NOP
-    if arch is not None and number is not None and not told_own and splat.phase not in ("on", "off", "update"):
-        known = _by_layout(first, number, arch, splat)
-        if known:
-            return [(known, LIKELY)]
-    kind = told.kind
-    if splat.actual is None and origin.machine is not None and splat.found is not None:
-        code = (splat.found & 0xFFFF_FFFF).to_bytes(4, origin.machine.order)
-        kind = b.reading(origin.machine, code).kind
+    splat = replace(splat, phase=phase_of(splat))
+    kind, code, machine = origin.actual.kind, splat.actual, origin.machine
+    early = splat.phase not in ("on", "off", "update")
+    if early and kind != b.OWN_NOP and (known := _by_layout(splat, origin)):
+        return [(known, LIKELY)]
+    if code is None and machine is not None and splat.found is not None:  # only the machine's line is there
+        kind = b.reading(machine, (splat.found & 0xFFFF_FFFF).to_bytes(4, machine.order)).kind
+    if splat.pairs and code and len(code) == 8:
+        words = [int.from_bytes(code[at : at + 4], "little") for at in (0, 4)]
+        if words == [splat.pairs[0], splat.pairs[2]]:
+            return [("beside", LIKELY)]
     if kind == b.CALL:
         return _call(splat, origin)
-    keys = {
-        b.OWN_NOP: [("own-nop", LIKELY), ("moved", POSSIBLE)],
-        b.RETURN: [("return", LIKELY)],
-        b.LANDING: [("shifted", LIKELY)],
-        b.ENTRY: [("shifted", LIKELY), ("other", POSSIBLE)],
-        b.ZEROS: [("zeros", LIKELY)],
-        b.TRAP: [("trap", LIKELY)],
-        b.JUMP: [("redirected", LIKELY), ("other", POSSIBLE)],
-        b.FIRST: [("shifted", LIKELY), ("half", POSSIBLE)],
-        b.NOP: [("off-already", LIKELY), ("moved", POSSIBLE)],
-    }.get(kind)
-    if keys:
-        return keys
-    if not origin.name or len(splat.actual or b"1234") < 4:
+    if kind == b.NOP and splat.phase == "on":
+        return [("as-wanted", LIKELY), ("moved", POSSIBLE)]
+    if kind in BY_KIND:
+        return BY_KIND[kind]
+    if not origin.name or len(code or b"1234") < 4:
         return [("unknown", POSSIBLE)]
-    return [("moved", POSSIBLE)] if splat.phase in ("on", "off", "update") else [("other", LIKELY)]
+    return [("other", LIKELY)] if early else [("moved", POSSIBLE)]
 
 
 def _call(splat: Splat, origin: Origin) -> list[tuple[str, str]]:
@@ -207,14 +226,19 @@ def _call(splat: Splat, origin: Origin) -> list[tuple[str, str]]:
         return [("callee", LIKELY), ("moved", POSSIBLE)]
     early = "early" if origin.arch is None else "enabled"  # on disk that is done here, to machines that are known
     if splat.phase == "init":
-        return [(early, LIKELY), ("callee", POSSIBLE)]
+        other_call = origin.machine is not None and origin.machine.compiled_calls
+        return [("callee", LIKELY), (early, POSSIBLE)] if other_call else [(early, LIKELY), ("callee", POSSIBLE)]
     if splat.phase:
         return [("moved", LIKELY)]
     return [("moved", POSSIBLE), (early, POSSIBLE), ("callee", POSSIBLE)]  # a kernel that does not say when
 
 
-def _by_layout(first: int | None, call: int, arch: Arch, splat: Splat) -> str:
+def _by_layout(splat: Splat, origin: Origin) -> str:
     """What the words are to a layout that this program knows; "" where they are nothing special to it."""
+    first, arch = splat.found, origin.arch
+    call = origin.number if origin.number is not None else splat.found
+    if arch is None or call is None:
+        return ""
     if any(_is_call(call, shape) for shape in arch.shapes if not shape.refusal):
         return "enabled" if splat.phase or splat.found is not None else ""
     starts = {shape.new[0].bits for shape in arch.shapes if shape.call_at}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ftpatch.arch import Arch, architectures
 from ftpatch.arch.site_bytes import (
+    MACHINES,
     UNKNOWN,
     Machine,
     Reading,
@@ -68,7 +69,7 @@ def _plain_number(code: bytes, arch: Arch | None) -> int:
 
 def _named(splat: Splat) -> tuple[str, str, Machine | None]:
     """(name, by what, where its bytes can be read) of the machine."""
-    code = splat.actual
+    code = splat.actual if splat.actual and any(len(splat.actual) in machine.sizes for machine in MACHINES) else None
     family = family_of(splat.machine)
     if family:
         return _member(splat, family)

@@ -16,8 +16,8 @@ REMARKS = ((r"FAILED to allocate memory for functions", "there was no memory for
 # Lines of machines whose files are not read. Source: arch/riscv/kernel/ftrace.c ftrace_check_current_call(),
 # arch/loongarch/kernel/ftrace_dyn.c ftrace_modify_code(), arch/powerpc/kernel/trace/ftrace.c (5.11).
 OTHERS = (
-    (r"expected \([0-9a-f]{8} [0-9a-f]{8}\) but got \([0-9a-f]{8} [0-9a-f]{8}\)", "the two words of the site are not "
-     "those that ftrace left there"),
+    (r"expected \([0-9a-f]{8} [0-9a-f]{8}\) but got \([0-9a-f]{8} [0-9a-f]{8}\)", "the two words of a site are not "
+     "those that ftrace looked for"),
     (r"ftrace_modify_code:\d+ Error patching instruction", "the text could not be written"),
 )  # fmt: skip
 
@@ -65,6 +65,7 @@ class Splat:
     expected: int | None = None  # of a line that compares words: what was wanted
     found: int | None = None  # and what was there
     word_va: int | None = None  # where `found` stands, if the kernel says so
+    pairs: tuple[int, int, int, int] | None = None  # two words that were wanted, and the two that were there
     remarks: tuple[tuple[str, str], ...] = ()  # (what the machine's code said, what that means)
     users: int | None = None  # how many tracers the record says it has
     tramp: int | None = None  # where the kernel wanted the call to lead

@@ -17,6 +17,7 @@ PLACE = re.compile(rf"\[<\(?(\w+)\)?>\] (?:{SYMBOL})")
 BARE, NAMED = re.compile(r"\[<\(?(\w+)\)?>\]\s*$"), re.compile(rf"(?:^|[\s:])(?:{SYMBOL})\s*$")
 BYTES = re.compile(rf"\b(actual|expected):\s+(\[FAULT\]|(?:{HEX}{{2,8}}:)+(?:{HEX}{{2,8}}\b)?)")
 MORE = re.compile(rf"(?:^|[\s>])(:?(?:{HEX}{{2}}:)*{HEX}{{2}})\s*$")
+PAIRS = re.compile(rf"expected \(({HEX}{{8}}) ({HEX}{{8}})\) but got \(({HEX}{{8}}) ({HEX}{{8}})\)")
 FLAGS = re.compile(rf"ftrace record flags: ({HEX}+)")
 COUNT = re.compile(r"\((\d{1,9})\)")
 MAX_COUNT = (1 << 19) - 1  # of tracers, in the lowest bits of the flags
@@ -27,8 +28,8 @@ TRACE = re.compile(r"Call [Tt]race:|\[ cut here \]|end trace ")
 PHASES = {
     "Initializing ftrace call sites": "init",
     "Setting ftrace call site to NOP": "off",
-    "Setting ftrace call site to call ftrace function": "on",
-    "Updating ftrace call site to call a different ftrace function": "update",
+    "Setting ftrace call site to call": "on",
+    "Updating ftrace call site": "update",
 }
 DOING = re.compile("|".join(PHASES))
 RELEASE = re.compile(r"\b(?:Not tainted|Tainted:[ A-Z]+?\(?)\s*(\d+\.\d+\S*)")
@@ -146,6 +147,9 @@ def _add_machine_line(
     splat = messages[-1].splat
     if comparison:
         splat = _compared(comparison, splat)
+    if pairs := next((hit for text, _ in remarks if (hit := PAIRS.search(text))), None):
+        expected, behind, found, next_found = (int(word, 16) for word in pairs.groups())
+        splat = replace(splat, pairs=(expected, behind, found, next_found))
     messages[-1].splat = replace(splat, remarks=(*splat.remarks, *remarks)[:16])
 
 
