@@ -574,7 +574,8 @@ SPECIAL = [
     case("record-relocation-twice-for-one-slot", MODULE, rela(RELA_PFE, 1, r_offset=0),
          SECTION_14 + "a slot has two relocations: found slot 0"),
     case("module-without-symbols", MODULE, sh(".symtab", sh_type=1),
-         SECTION_14 + "a record's relocation names no symbol of this file: found symbol 3, expected less than 0"),
+         "its records name nothing: found no symbol table: all symbols and relocations are stripped, expected .symtab "
+         "– strip with --strip-debug alone (INSTALL_MOD_STRIP=1); no kernel loads the module"),
     case("object-with-bss-larger-than-the-file", OBJECT, sh(".bss", sh_size=1 << 32), OK,
          summary__by_status={"ready": 8}),
     case("object-record-in-another-section", OBJECT, rela(RELA_PFE, 0, r_info=3 << 32 | ABS64), OK),

@@ -32,7 +32,7 @@ def why_nameless(
 ) -> U8:
     """WEAK, STRIPPED or UNKNOWN for each record at `va`, all of them without a name.
 
-    n_static: sites of static functions that have their name; n_live: sites in all.
+    n_static: static functions that have their name; n_live: sites in all.
     """
     if image.linked and image.arch.max_offset is None and records.zeros_lead:
         # sorttable emptied the slots of all that had no symbol when the kernel was built: what is left had one

@@ -175,7 +175,7 @@ def _with_records(
         site = shape.site(window)
         nameless = (status == READY) & ~named & (records.sec >= 0)
         if nameless.any():
-            status[nameless] = _nameless(image, records, shape, window, va, nameless, func[named])
+            status[nameless] = _nameless(image, records, shape, window, va, nameless)
     status[(records.sec < 0) | ~image.executable[records.sec]] = OUTSIDE
     status[records.null] = NULL
     sec = np.where(records.null, -1, records.sec)
@@ -183,9 +183,9 @@ def _with_records(
     return SiteTable(image, shape, forced, np.arange(n), sec, records.off, window, func, func_end, status, site)
 
 
-def _nameless(image: Image, records: RecordTable, shape: Shape, window: U32, va: U64, nameless: Mask, func: I64) -> U8:
-    """The status of each nameless site. func: the functions of the other sites."""
-    static = image.symbols.bind[image.functions.row[func]] == STB_LOCAL
+def _nameless(image: Image, records: RecordTable, shape: Shape, window: U32, va: U64, nameless: Mask) -> U8:
+    """The status of each nameless site."""
+    static = image.symbols.bind[image.functions.row] == STB_LOCAL  # of all functions: patches take records away
     n_static, n_live = int(static.sum()), int(records.live.sum())
     why = why_nameless(image, records, shape, va[nameless], window[nameless], n_static, n_live)
     return np.array(NAMELESS, dtype=np.uint8)[why]
