@@ -46,6 +46,8 @@ class FtpatchError(Exception):
 
 def printable(text: str) -> str:
     """The text with every control character shown as an escape: names come from files that anybody may have made."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 

@@ -9,7 +9,7 @@ Source: System V gABI, chapters 4 and 5; RELR from the gABI's generic-abi additi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -129,6 +129,18 @@ class Symbols:
             named = begins[np.minimum(self._st_name, len(self.strtab))]
         self._rows_known[name] = rows = np.flatnonzero(named)
         return rows
+
+    def look_up(self, names: Sequence[str]) -> None:
+        """Find the rows of many names at once, for `rows_named`: in time that follows from the table's size alone."""
+        wanted = {name.encode("utf-8", "surrogateescape"): name for name in names if name not in self._rows_known}
+        longest = max(map(len, wanted), default=0)
+        rows: dict[str, list[int]] = {name: [] for name in wanted.values()}
+        strtab, find = self.strtab, self.strtab.find
+        for row, start in enumerate(self._st_name.tolist()):
+            end = find(b"\0", start, start + longest + 1)
+            if end >= 0 and (name := wanted.get(strtab[start:end])) is not None:
+                rows[name].append(row)
+        self._rows_known.update((name, np.array(at, dtype=np.int64)) for name, at in rows.items())
 
     @cached_property
     def _rows_known(self) -> dict[str, I64]:

@@ -61,13 +61,15 @@ def config_mismatch(case: Case) -> Iterator[Hit]:
 
 def must_trace(case: Case) -> Iterator[Hit]:
     """Functions on the list that cannot be traced."""
-    table, functions = case.table, case.image.functions
-    ready = (table.status == READY) & (table.row >= 0)
-    for name in case.context.must:
-        same = np.flatnonzero(np.isin(functions.row, case.image.symbols.rows_named(name)))
-        sites = np.flatnonzero(((table.func[:, None] <= same) & (same < table.func_end[:, None])).any(axis=1))
+    table, symbols, names = case.table, case.image.symbols, tuple(dict.fromkeys(case.context.must))
+    symbols.look_up(names)
+    entries, ready = table.entries, (table.status == READY) & (table.row >= 0)
+    stripped = np.isin(table.status, (STRIPPED, UNNAMED)).any()
+    absent = "nothing has that name, and names are stripped" if stripped else "there is no such function"
+    for name in names:
+        rows = symbols.rows_named(name)
+        functions = entries.functions_of(rows) if len(rows) else rows
+        sites = entries.sites_of(entries.of_functions(functions)) if len(functions) else functions
         if not ready[sites].any():
             why = f"its site is {STATUSES[table.status[sites[0]]]}" if len(sites) else "it has no record"
-            stripped = np.isin(table.status, (STRIPPED, UNNAMED)).any()
-            absent = "nothing has that name, and names are stripped" if stripped else "there is no such function"
-            yield Hit(f"{name} must be traceable; {why if len(same) else absent}", None, name)
+            yield Hit(f"{name} must be traceable; {why if len(functions) else absent}", None, name)

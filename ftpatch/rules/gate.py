@@ -25,13 +25,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 from ftpatch.document import json_input, toml_input
 from ftpatch.errors import UsageError
 from ftpatch.finding import SEVERITIES, Finding
+from ftpatch.inputs import beyond_limit
 
 PACKED = (".xz", ".gz", ".zst")
+MAX_GLOBS = 1000  # ignores with a glob: each is held against each finding
 MAX_BASELINE = 128 << 20  # bytes; a finding has about a hundred
 KEY = ("rule", "object", "function", "after", "ordinal")
 Key = tuple[str, str, str, str, int]
@@ -45,6 +48,11 @@ class Ignore:
     reason: str  # why they are no defects here
     function: str | None = None  # a glob; None: any
     object: str | None = None  # a glob over the files' names in a baseline; None: any
+
+    @property
+    def plain(self) -> bool:
+        """Whether it names all it names, without a glob."""
+        return not any(char in text for text in (self.function, self.object) if text for char in "*?[")
 
     def covers(self, finding: Finding, where: str) -> bool:
         """Whether it is about this finding. A finding without a function is covered by object alone."""
@@ -62,6 +70,24 @@ class Config:
     severity: Mapping[str, str] = field(default_factory=dict)  # by rule, where it is not the usual one
     ignores: tuple[Ignore, ...] = ()
     must: tuple[str, ...] = ()  # functions that have to be traceable
+
+    @cached_property
+    def _plain(self) -> frozenset[tuple[str, str | None, str | None]]:
+        """Rule, function and object of the ignores without a glob: looked up, not tried."""
+        return frozenset((row.rule, row.function, row.object) for row in self.ignores if row.plain)
+
+    @cached_property
+    def _globs(self) -> tuple[Ignore, ...]:
+        return tuple(row for row in self.ignores if not row.plain)
+
+    def ignored(self, finding: Finding, where: str) -> bool:
+        """Whether one of the ignores is about this finding; where: the name of its object."""
+        rule, function = finding.rule, finding.function
+        pairs = ((function, where), (function, None), (None, where))
+        return (
+            any((rule, *pair) in self._plain for pair in pairs if pair != (None, None))
+            or any(row.covers(finding, where) for row in self._globs)
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,6 +154,9 @@ def _ignores(rows: Any, where: str, rules: Sequence[str]) -> tuple[Ignore, ...]:
                              todo="[check] ignore leaves a rule out altogether")  # fmt: skip
         (rule,) = require_rules([row.get("rule", "")], rules, here)
         ignores.append(Ignore(rule, row["reason"], row.get("function"), row.get("object")))
+    n_globs = sum(not row.plain for row in ignores)
+    if n_globs > MAX_GLOBS:
+        raise beyond_limit(where, "ignores", f"{n_globs} with globs", f"at most {MAX_GLOBS}")
     return tuple(ignores)
 
 
@@ -193,7 +222,7 @@ def judge(findings: Sequence[tuple[Finding, str | None]], where: str, config: Co
     left, keys, known, ignored = [], [], 0, 0
     for finding, after in findings:
         finding = replace(finding, severity=config.severity.get(finding.rule, finding.severity))
-        if any(ignore.covers(finding, where) for ignore in config.ignores):
+        if config.ignored(finding, where):
             ignored += 1
             continue
         name = (finding.rule, finding.function or "", "" if finding.function else after or "")

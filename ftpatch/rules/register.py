@@ -43,8 +43,13 @@ def known_rules() -> tuple[str, ...]:
 
 def help_of(name: str) -> str:
     """What a finding of that rule means and what to do; "" where nobody knows the rule."""
-    rules = (*(rule for table in _texts().values() for rule in table), *_added)
-    return next((rule.help for rule in rules if rule.id == name), "")
+    return _helps().get(name) or next((rule.help for rule in _added if rule.id == name), "")
+
+
+@cache
+def _helps() -> dict[str, str]:
+    """Rule → its help, of the rules that the file has; a report may ask a million times."""
+    return {rule.id: rule.help for table in _texts().values() for rule in table}
 
 
 @cache

@@ -9,9 +9,8 @@ status, and every section, narrows what the names chose.
 
 from __future__ import annotations
 
-import fnmatch
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from posixpath import basename
@@ -20,13 +19,16 @@ from typing import NamedTuple
 import numpy as np
 
 from ftpatch.arrays import I64, Mask, distinct, is_in
-from ftpatch.errors import SelectionError
+from ftpatch.errors import SelectionError, UnsupportedError
 from ftpatch.inputs import read_input
+from ftpatch.sites.patterns import Patterns
+from ftpatch.sites.places import Places
 from ftpatch.sites.table import NAMELESS, STATUSES, STRIPPED, UNNAMED, SiteTable
 
 FEW = 16  # plain names up to here are looked up one by one; more, through a dictionary of all names
 INVALID = "__ftrace_invalid_address__"
 MAX_LIST = 64 << 20  # bytes of an @file
+MAX_LINES = 1 << 20  # in it
 
 
 class Selection(NamedTuple):
@@ -43,29 +45,42 @@ class _Names:
     table: SiteTable
     many: bool  # so many plain names are asked for that all are decoded
     notes: list[str] = field(default_factory=list)  # lines for the user
+    patterns: Patterns = field(default_factory=Patterns)  # the time for regular expressions and globs
 
     @cached_property
-    def all(self) -> dict[str, I64]:
-        """Site indices by function name, aliases included."""
-        sites: dict[str, list[int]] = {}
+    def places(self) -> Places:
+        """The sites by address and offset."""
+        return Places(self.table)
+
+    @cached_property
+    def all(self) -> dict[str, list[int]]:
+        """Entries by function name, aliases included."""
+        entries: dict[str, list[int]] = {}
         rows, name = self.table.image.functions.row, self.table.image.symbols.name
-        for index in np.flatnonzero(self.table.func < self.table.func_end):  # one name is one Python string
-            for at in range(int(self.table.func[index]), int(self.table.func_end[index])):
-                sites.setdefault(name(int(rows[at])), []).append(int(index))
-        return {key: np.array(value, dtype=np.int64) for key, value in sites.items()}
+        for entry, (start, end) in enumerate(self.table.entries.spans()):  # one name is one Python string
+            for row in rows[start:end].tolist():
+                entries.setdefault(name(row), []).append(entry)
+        return entries
+
+    def of_row(self, row: int) -> I64:
+        """The site of a slot: slots are the first sites, in their order."""
+        has_slot = row < len(self.table) and self.table.row[row] == row
+        return np.array([row] if has_slot else [], dtype=np.int64)
 
     def exact(self, name: str) -> I64:
         if self.many:
-            return self.all.get(name, np.zeros(0, np.int64))
+            return self.of_names([name])
         return self.of_symbols(self.table.image.symbols.rows_named(name))
+
+    def of_names(self, names: Sequence[str]) -> I64:
+        """Sites whose function has one of these names."""
+        entries = [entry for name in names for entry in self.all.get(name, ())]
+        return self.table.entries.sites_of(distinct(np.array(entries, dtype=np.int64)))
 
     def of_symbols(self, rows: I64) -> I64:
         """Sites at whose entry one of these symbol rows stands."""
-        at = np.flatnonzero(is_in(self.table.image.functions.row, rows))
-        before = np.zeros(len(self.table.image.functions.row) + 1, dtype=np.int64)
-        before[at + 1] = 1
-        before = np.cumsum(before)  # how many of them stand in front of each function
-        return np.flatnonzero(before[self.table.func_end] > before[self.table.func])
+        entries = self.table.entries
+        return entries.sites_of(entries.of_functions(entries.functions_of(rows)))
 
 
 def select(
@@ -86,6 +101,9 @@ def select(
             raise SelectionError("no such status", found=name, expected=", ".join(STATUSES))
     texts = expanded(func)
     names = _Names(table, many=sum(_is_plain(text.lstrip("!")) for text in texts) > FEW)
+    of_files = [text.lstrip("!").partition("@")[0] for text in texts if "@" in text]
+    if len(of_files) > FEW:
+        table.image.symbols.look_up(of_files)
     chosen = _named(table, names, texts, missing)
     if not texts and not status:
         chosen = table.func < table.func_end if named else ~chosen
@@ -105,8 +123,8 @@ def select(
 
 
 def expanded(func: Sequence[str]) -> list[str]:
-    """The selectors one by one: every @file read, and replaced by its lines."""
-    return [text for entry in func for text in _expand(entry)]
+    """The selectors one by one, each once: every @file read, and replaced by its lines."""
+    return list(dict.fromkeys(text for entry in func for text in _expand(entry)))
 
 
 def _named(table: SiteTable, names: _Names, texts: Sequence[str], missing: set[str] | None) -> Mask:
@@ -144,7 +162,11 @@ def _expand(text: str) -> list[str]:
 
 
 def _read_list(name: str) -> list[str]:
-    return read_input(name, MAX_LIST, "the list").decode("utf-8", "surrogateescape").splitlines()
+    content = read_input(name, MAX_LIST, "the list")
+    if content.count(b"\n") > MAX_LINES:
+        raise UnsupportedError("the list is too long", name, found=f"more than {MAX_LINES} lines",
+                               todo="globs and regular expressions name many functions at once")  # fmt: skip
+    return content.decode("utf-8", "surrogateescape").split("\n")
 
 
 def _is_plain(text: str) -> bool:
@@ -156,15 +178,15 @@ def _matches(table: SiteTable, names: _Names, text: str) -> I64:
     if not text:
         raise SelectionError("an empty selector", table.image.path, expected="a name, see ftpatch scan --sites")
     if len(text) > 1 and text.startswith("/") and text.endswith("/"):
-        hits = _by_pattern(names, _compile(text[1:-1]).search)
+        hits = names.of_names(names.patterns.regex(text[1:-1], names.all))
     elif re.fullmatch(r"row:\d{1,18}", text):
-        hits = np.flatnonzero(table.row == int(text[4:]))
+        hits = names.of_row(int(text[4:]))
     elif re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", text):
-        hits = _by_va(table, int(text, 16))
+        hits = names.places.at(int(text, 16))
     elif place := re.fullmatch(r"(.+)\+(0[xX][0-9a-fA-F]{1,16})", text):
-        hits = _by_offset(table, place[1], int(place[2], 16))
+        hits = names.places.within(place[1], int(place[2], 16))
     elif any(char in text for char in "*?["):
-        hits = _by_pattern(names, re.compile(fnmatch.translate(text)).match)
+        hits = names.of_names(names.patterns.glob(text, names.all))
     elif "@" in text[1:]:
         hits = _by_file(names, *text.split("@", 1))
     else:
@@ -173,33 +195,6 @@ def _matches(table: SiteTable, names: _Names, text: str) -> I64:
             which = "all of them are taken (name@file.c tells them apart)"
             names.notes.append(f"{text} names {len(hits)} functions, {which}")
     return hits
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise SelectionError("not a regular expression", f"/{pattern}/", found=str(error)) from None
-
-
-def _by_pattern(names: _Names, match: Callable[[str], object]) -> I64:
-    hits = [sites for name, sites in names.all.items() if match(name)]
-    return distinct(np.concatenate([np.zeros(0, np.int64), *hits]))
-
-
-def _by_va(table: SiteTable, va: int) -> I64:
-    if not table.image.linked:
-        raise SelectionError("addresses have no meaning in an unlinked file", hex(va),
-                             todo="use .section+0xOFF or row:N")  # fmt: skip
-    columns = (table.va, table.entry_va, table.body_va, table.branch_va)
-    return np.flatnonzero((table.sec >= 0) & np.logical_or.reduce([column == np.uint64(va) for column in columns]))
-
-
-def _by_offset(table: SiteTable, section: str, off: int) -> I64:
-    inside = is_in(table.sec, table.image.sections_named(section))
-    start = np.minimum(table.off, table.off + (table.entry_va - table.va).view(np.int64))
-    call = table.off + (table.branch_va - table.va).view(np.int64)
-    return np.flatnonzero(inside & (start <= off) & (off <= call))
 
 
 def _by_file(names: _Names, name: str, file: str) -> I64:

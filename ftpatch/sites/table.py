@@ -15,6 +15,7 @@ from ftpatch.arrays import I64, U8, U32, U64, Mask, first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import STB_LOCAL
 from ftpatch.sites.callees import addresses_of, called_from, is_stub, leading_to, relocated_calls, tracers
+from ftpatch.sites.entries import Entries
 from ftpatch.sites.layout import at_entry, decide_shape, forced_shape
 from ftpatch.sites.nameless import why_nameless
 from ftpatch.sites.records import RecordTable
@@ -85,6 +86,11 @@ class SiteTable:
     def pos(self) -> I64:
         """File position of the first word that enabling rewrites; −1 where there is none."""
         return self.image.pos(self.sec, self.off + self.site)
+
+    @cached_property
+    def entries(self) -> Entries:
+        """Which sites belong to which functions."""
+        return Entries(self.image.functions, self.func, self.func_end)
 
     def body(self) -> U32:
         """(n, words) that enabling rewrites, as found."""
