@@ -113,7 +113,7 @@ CASES = (
     Case("ppc64le: a kprobe", bug(PPC, "08:00:e0:7f", ON), "ppc64le bytes", "trap likely", "trap"),
     Case("ppc64le: an address that is no kernel text", "ftrace-powerpc: 0xc0000000020b3d5c: No module provided for "
          "non-kernel address\n" + bug("[<c0000000020b3d5c>] 0xc0000000020b3d5c", "", INIT, "0", "c00000000008cef4",
-                                      what=FAULT), "ppc64le log", "unreadable likely, gone possible"),
+                                      what=FAULT), "ppc64le log", "unreadable likely, unmapped possible"),
     Case("ppc64le: strict memory", "ftrace-powerpc: ftrace_modify_code:93 Error patching instruction "
          "at 0x00000000191a981a (frob_clear+0xc/0x290): -14\n" + bug("[<c000000000109c5c>] frob_clear+0xc/0x290", "",
                                                                     OFF, "0", "c0000000000714ec", what=WRITE),
@@ -158,7 +158,7 @@ CASES = (
     # -- riscv
     Case("riscv: a module's text that is not there yet", bug("[<ffffffff030b7a7c>] 0xffffffff030b7a7c", "", INIT,
          "2000000", "ffffffff8001f840", "epc : ftrace_bug+0x278/0x2b0", what=FAULT), "riscv log",
-         "unreadable likely, gone possible"),
+         "unreadable likely, unmapped possible"),
     Case("riscv: init text that was freed", bug("[<ffffffff8102c0da>] pci_frob+0x0/0x80", "", UPDATE, "80100001",
          "ffffffff8000aa60", "Hardware name: riscv-virtio,qemu (DT)", what=WRITE), "riscv log", "protected certain"),
     Case("riscv: a kprobe in the second word", "00000000ebed457d: expected (ffdb0097 4f0080e7) but got (00100073 "

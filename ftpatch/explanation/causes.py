@@ -39,6 +39,10 @@ CAUSES = {
         "", "text that could not be written, or not even read; it is text, since the kernel knows its name: a module "
         "that is being loaded or unloaded, init text that was freed, or memory that is read-only already",
     ),
+    "unmapped": Cause(
+        "", "memory that is not mapped, or may not be read: text of a module that is still being loaded or is being "
+        "unloaded, or init text that was freed",
+    ),
     "protected": Cause(
         "", "text that could not be written: its memory is read-only already, its mapping failed, or it was freed with "
         "init memory",
@@ -115,7 +119,10 @@ CAUSES = {
         "", "the kernel looked a word beside the site, which holds what it wanted: a fault of that kernel",
         "a newer kernel",
     ),
-    "strange": Cause("", "something changed the site in memory before ftrace came to it"),
+    "strange": Cause(
+        "", "this file has the site as compiled: another build of it was running, or something changed the site in "
+        "memory before ftrace came to it",
+    ),
     "dropped": Cause(
         "", "this file has the function, but no record names it: it is not the file that printed this, or its record "
         "was dropped since",
@@ -165,11 +172,11 @@ def by_case(splat: Splat) -> list[tuple[str, str]]:
     if splat.function is not None:
         return [("gone", CERTAIN)]
     if splat.ip is None:
-        return [("unreadable", POSSIBLE), ("gone", POSSIBLE)]
+        return [("unreadable", POSSIBLE), ("unmapped", POSSIBLE)]
     if splat.ip < LOW:
         return [("null", CERTAIN)]
     # of a module that is still being loaded no address has a name yet
-    return [("unreadable", LIKELY), ("gone", POSSIBLE)]
+    return [("unreadable", LIKELY), ("unmapped", POSSIBLE)]
 
 
 def phase_of(splat: Splat) -> str:

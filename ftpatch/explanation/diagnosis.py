@@ -61,15 +61,16 @@ def diagnose_in(splat: Splat, scan: Scan, bugs: dict[int, Bug] | None = None) ->
     """The diagnosis with the file that booted, or the module that was loaded. bugs: `bugs_by_site`, where known."""
     table, origin = scan.sites, origin_of(splat, scan.arch.name)
     bugs = bugs_by_site(scan) if bugs is None else bugs
-    sites = sites_of(splat, table)
+    fits = evidence.fits(splat, origin, scan)
+    sites = [] if fits.other_file else sites_of(splat, table)
     likely = [site for site in sites if site in bugs] or sites
     bug = bugs.get(likely[0]) if likely else None
     expected = splat.expected if splat.expected is not None else origin.wanted_number
     found = splat.found
     if bug is not None and splat.phase in ("init", ""):
         expected, found = bug.expected if expected is None else expected, bug.found if found is None else found
-    fits = evidence.fits(splat, origin, scan)
-    notes = (*evidence.about_message(splat, origin), *fits.notes, *_notes(splat, origin, scan, sites, bugs))
+    notes = (*evidence.about_message(splat, origin), *fits.notes,
+             *(() if fits.other_file else _notes(splat, origin, scan, sites, bugs)))  # fmt: skip
     causes = tuple(_weigh(splat, origin, scan, likely, bug, fits))
     return Diagnosis(splat, origin, tuple(likely), expected, found, causes, bug is not None, notes)
 
@@ -128,9 +129,9 @@ def _changed_in_memory(splat: Splat, alone: list[Weighed]) -> list[Weighed]:
     """The file holds the site as compiled, the kernel found something else: it came later, or the file is another."""
     if splat.phase in ("on", "off", "update"):
         return alone
-    strange = Weighed(CAUSES["strange"], POSSIBLE)
-    of_file = [one for one in alone if one.cause.rule not in ("", "unexpected-words")]  # of the file that booted
-    return [*of_file, strange] if of_file else [strange, *(one for one in _lowered(alone) if one.cause.rule == "")]
+    if any(one.cause.rule not in ("", "unexpected-words") for one in alone):  # of the file that booted
+        return [*alone, Weighed(CAUSES["strange"], POSSIBLE)]
+    return [Weighed(CAUSES["strange"], LIKELY), *_lowered(alone)]
 
 
 def _lowered(causes: list[Weighed]) -> list[Weighed]:
@@ -156,10 +157,9 @@ def _notes(splat: Splat, origin: Origin, scan: Scan, sites: list[int], bugs: dic
                      else f"the file holds another word there: {scan.arch.text(there or 0)}")  # fmt: skip
     if exact and exact[0] not in bugs and splat.phase == "init":
         notes.append("in this file the site is as the compiler left it: it is not the file that booted")
-    slide = evidence.slide(splat, scan, exact)
-    if slide:
-        notes.append(f"the kernel ran {slide:+#x} bytes from where it was linked")
-    notes += evidence.names_of_targets(splat, origin, scan, slide)
+    notes += evidence.about_addresses(splat, origin, scan, exact)
+    if sites and splat.what.startswith("faulted") and evidence.in_freed_text(scan, sites[0]):
+        notes.append("the site is in init text of this file, which is freed when boot or loading ends")
     if bugs and not set(sites) & set(bugs):
         notes.append(
             f"the file has {len(bugs)} other sites that would stop the kernel, {bugs[min(bugs)].function} first"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ftpatch.arch.site_bytes import CALL, JUMP, machines_named
 from ftpatch.explanation.code import name_at
 from ftpatch.explanation.machine import Origin
 from ftpatch.explanation.message import Splat
+from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.modinfo import kernel_spelling, read_modinfo
 from ftpatch.sites.scan import Scan
 
+SPACE = 1 << 64  # addresses
+KASLR = 0x1000  # every kernel is moved by a multiple of so many bytes
 NEAR = 32  # bytes that a record can be off and still mean the same site
 # Bits of a record's flags, from the top. Kernels before 6.5 count tracers in some of the lower ones.
 # Source: include/linux/ftrace.h FTRACE_FL_* (Linux 4.4 to 7.2).
@@ -99,25 +104,60 @@ def same_words(splat: Splat, origin: Origin, scan: Scan, site: int) -> bool | No
     return found == there if len(splat.actual) >= size else None
 
 
-def slide(splat: Splat, scan: Scan, exact: list[int]) -> int:
-    """Bytes from where the kernel was linked to where it ran; 0 where that is not known."""
-    if splat.ip is None or not exact or not scan.sites.image.linked:
-        return 0
-    return splat.ip - int(scan.sites.branch_va[exact[0]])
+def slide(splat: Splat, scan: Scan, exact: list[int]) -> int | None:
+    """Bytes from where the kernel was linked to where it ran, by the site or by ftrace's entry; None if unknown."""
+    if not scan.image.linked:
+        return None
+    if splat.ip is not None and exact:
+        return splat.ip - int(scan.sites.branch_va[exact[0]])
+    if splat.tramp and splat.function is None:
+        entries = [scan.image.symbols.value(name) for name in scan.arch.entries]
+        moved = [splat.tramp - value for value in entries if value is not None]
+        return next((by for by in moved if by % KASLR == 0), None)
+    return None
+
+
+def about_addresses(splat: Splat, origin: Origin, scan: Scan, exact: list[int]) -> list[str]:
+    """What the addresses of the message are in this kernel, and whether it can be the one that ran."""
+    moved = slide(splat, scan, exact)
+    if moved is None:
+        return []
+    if moved % KASLR:
+        return ["kernels are moved by whole pages only: another build than this file printed the message"]
+    notes = [f"the kernel ran {moved:+#x} bytes from where it was linked"] if moved else []
+    place = place_of(splat, scan, moved)
+    return notes + [place] * bool(place) + names_of_targets(splat, origin, scan, moved)
+
+
+def place_of(splat: Splat, scan: Scan, moved: int) -> str:
+    """What a site that the kernel does not name is in this file; "" where it is named or has no address."""
+    if splat.function is not None or splat.ip is None:
+        return ""
+    va = (splat.ip - moved) % SPACE
+    sec, off = scan.image.place(np.array([va], dtype=np.uint64))
+    if sec[0] < 0:
+        return "no section of this file is at that address"
+    name = name_at(scan.image, va)
+    return f"that address is {scan.image.names[int(sec[0])]}+{int(off[0]):#x}" + (f", {name}" if name else "")
+
+
+def in_freed_text(scan: Scan, site: int) -> bool:
+    """Whether the site is in text that a kernel frees at the end of boot, and a module when it has been loaded."""
+    table = scan.sites
+    section = scan.image.names[int(table.sec[site])] if table.sec[site] >= 0 else ""
+    return section.startswith(".init") or bool(in_init_text(scan.image, table.va[site : site + 1])[0])
 
 
 def names_of_targets(splat: Splat, origin: Origin, scan: Scan, moved: int) -> list[str]:
-    """What the addresses in the message are in this kernel. moved: by KASLR."""
-    if not scan.image.linked or (not moved and splat.ip is None):
-        return []
+    """Where the call leads in this kernel, and where ftrace wanted it to."""
     notes = []
     if origin.actual.kind in (CALL, JUMP) and origin.actual.to is not None:
-        name = name_at(scan.image, (origin.actual.to - moved) % (1 << 64))
+        name = name_at(scan.image, (origin.actual.to - moved) % SPACE)
         what = "call" if origin.actual.kind == CALL else "jump"
         notes.append(f"that {what} leads to {name} of this file" if name
                      else f"that {what} leads out of this file's text: to a module, a trampoline or BPF")  # fmt: skip
     if splat.tramp:
-        name = name_at(scan.image, (splat.tramp - moved) % (1 << 64))
+        name = name_at(scan.image, (splat.tramp - moved) % SPACE)
         if name:
             notes.append(f"ftrace wanted it to lead to {name}")
     return notes
