@@ -37,7 +37,7 @@ from ftpatch.container import file_bytes
 from ftpatch.elf.image import Image
 from ftpatch.plan.edits import Edits
 from ftpatch.write import contents as write_contents
-from ftpatch.write import deliver, files, leftovers
+from ftpatch.write import deliver, files, leftovers, system
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = (MINI / "vmlinux-callops").read_bytes()
@@ -617,19 +617,21 @@ def test_the_temporary_of_a_running_writer_is_left_alone(here: Path, capsys: pyt
 
 @NAMELESS
 def test_the_temporary_of_a_real_run_is_left_alone(
-    nameless: bool, here: Path, capsys: pytest.CaptureFixture[str]
+    nameless: bool, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A whole second run, at every call of the first."""
+    """A whole second run, at every call of the first; while that names its files, it waits for its turn, in vain."""
     case = CASES["old output"]
     result("old output", here)
     n, calls = 0, 1
+    codes: list[int] = []
+    monkeypatch.setattr(system, "TURNS", 1)
     while (n := n + 1) <= calls:
         fill(here, case)
 
         def other(at: int, call: str, args: tuple[Any, ...], n: int = n) -> None:
             if at == n:
                 made.remove()
-                assert child(lambda: run(list(case.arguments))) == 0
+                codes.append(os.waitstatus_to_exitcode(child(lambda: run(list(case.arguments)))))
                 made.install()
 
         capsys.readouterr()
@@ -638,6 +640,8 @@ def test_the_temporary_of_a_real_run_is_left_alone(
         assert capsys.readouterr().err == ""
         assert contents(here) == result_of("old output")
         calls = max(calls, made.n)
+    assert set(codes) == {0, 3}
+    assert re.fullmatch("0+3+0+", "".join(map(str, codes)))
 
 
 @pytest.mark.parametrize("kind", ["symlink", "directory", "fifo", "socket", "other user's"])
@@ -784,6 +788,104 @@ def test_of_runs_with_one_output_the_last_wins_and_the_file_is_whole(here: Path)
     assert whole[0] != whole[1]
     assert (here / "out").read_bytes() in whole
     assert temporaries(here) == []
+
+
+def test_output_and_journal_are_of_one_run(here: Path) -> None:
+    """Two runs with the same names: once the output could be of one, and the journal of the other, so that nothing
+    could be undone. The second is started where the first has named its journal, and not its output.
+    """
+    fill(here, CASES["new output"])
+    command = [sys.executable, "-B", "-m", "ftpatch", "enable", "vmlinux", "-o", "out", "--report", "json=journal"]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def other(at: int, call: str, args: tuple[Any, ...]) -> None:
+        if call == "link" and args[1] == os.path.realpath("out"):
+            started.append(
+                subprocess.Popen([*command, "--func", "vfs_*"], env=environment(), stdout=subprocess.DEVNULL)
+            )
+            with pytest.raises(subprocess.TimeoutExpired):
+                started[0].wait(2)
+
+    with faults(other):
+        assert run([*command[4:], "--func", "vfs_read"]) == 0
+    assert started[0].wait(60) == 0
+    assert run(["restore", "out", "--journal", "journal", "-o", "back"]) == 0
+    assert (here / "back").read_bytes() == FIXTURE
+
+
+def test_a_run_does_not_wait_for_ever_for_its_turn(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever may read a folder can hold its lock. Only what belongs together waits: an output alone does not."""
+    fill(here, CASES["new output"])
+    monkeypatch.setattr(system, "TURNS", 2)
+    folder = os.open(here, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    assert enable("--report", "json=journal") == 3
+    assert capsys.readouterr() == (
+        "", f"ftpatch: {here}: another run gives files their names here, and does not end – nothing was written; "
+        "run again\n",
+    )  # fmt: skip
+    assert contents(here) == VMLINUX
+    assert enable() == 0
+    os.close(folder)
+
+
+@pytest.mark.parametrize("number", files.NO_LINK, ids=errno.errorcode.get)
+@EVERY
+def test_where_a_nameless_file_gets_no_name_it_is_copied(
+    name: str, number: int, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Containers, some overlays, fs.protected_hardlinks: O_TMPFILE works, and linkat() does not."""
+    result(name, here)
+    fill(here, CASES[name])
+
+    def refuse(at: int, call: str, args: tuple[Any, ...]) -> None:
+        if call == "link":
+            raise OSError(number, os.strerror(number))
+
+    with faults(refuse):
+        assert run(list(CASES[name].arguments)) == 0
+    assert contents(here) == result_of(name)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in here.iterdir()} == {0o644}
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_journal_whose_output_was_never_named_is_told_by_restore_and_verify(
+    in_place: bool, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kill between both: the journal is there, and the file is the one before."""
+    fill(here, CASES["new output"])
+    assert enable("--report", "json=old") == 0
+    where = "--in-place" if in_place else "-oout"
+
+    def kill(at: int, call: str, args: tuple[Any, ...]) -> None:
+        if call == "replace":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> int:
+        Faults(kill).install()
+        return run(["enable", "vmlinux", "--func", "vfs_write", where, "--report", "json=journal"])
+
+    assert child(work) == signal.SIGKILL
+    capsys.readouterr()
+    file = "vmlinux" if in_place else "out"
+    assert run(["restore", file, "--journal", "journal", "-o", "back"]) == 5
+    told = capsys.readouterr().err
+    if in_place:
+        assert told == "ftpatch: vmlinux: is what the journal's patch started from – there is nothing to undo\n"
+        assert run(["verify", "vmlinux", "vmlinux", "--journal", "journal"]) == 1
+        findings = [line for line in capsys.readouterr().out.splitlines() if "verify-journal" in line]
+        assert findings == [
+            "    verify-journal: vmlinux is what the journal's patch started from: its run was killed before the file "
+            "had its name, or the patch was undone"
+        ]
+    else:
+        assert told.endswith("; or of an earlier run, if that of the journal was killed: patch again\n")
+        assert run(["restore", "out", "--journal", "old", "-o", "back"]) == 0
+    assert run(["enable", "vmlinux", "--func", "vfs_write", where, "--report", "json=journal"]) == 0
+    assert run(["restore", file, "--journal", "journal", "-o", "again"]) == 0
 
 
 def in_place(func: str, journal: str | None = None) -> Callable[[], int]:

@@ -297,7 +297,8 @@ def test_the_wrong_order_is_refused_and_says_so(here: Path, capsys: pytest.Captu
     assert refused(capsys, 5, "two", "J1", "-o", "back") == (
         f"two: not the file that the journal's patch wrote: found sha256 {digest('two')[:16]}…, with {n} of its "
         f"{len(found['edits'])} edits, expected sha256 {digest('one')[:16]}… – changed since; if by later patches, "
-        "undo those first: journals undo in reverse order\n"
+        "undo those first: journals undo in reverse order; or of an earlier run, if that of the journal was killed: "
+        "patch again\n"
     )
 
 

@@ -28,6 +28,7 @@ from ftpatch.journal.read import read_journal
 from ftpatch.plan.edits import Edits, Group
 from ftpatch.trees import SILENT, Watch
 from ftpatch.write import contents, files, paths
+from ftpatch.write.in_place import own_input
 from ftpatch.write.system import Note
 
 
@@ -127,7 +128,8 @@ def _another(journal: Journal, image: Image) -> PlanError:
     return PlanError(
         what, image.path, found=f"sha256 {image.sha256[:16]}…, with {n} of its {len(journal.edits)} edits",
         expected=f"sha256 {journal.output.sha256[:16]}…",
-        todo="changed since; if by later patches, undo those first: journals undo in reverse order",
+        todo="changed since; if by later patches, undo those first: journals undo in reverse order; "
+             "or of an earlier run, if that of the journal was killed: patch again",
     )  # fmt: skip
 
 
@@ -229,7 +231,7 @@ def _write(done: Restored, content: Buffer | _Original, max_size: int | None, no
     path = os.path.realpath(done.path)
     with ExitStack() as stack:
         in_place = path == os.path.realpath(done.image.path)
-        check = stack.enter_context(files.own_input(done.image, note)) if in_place else lambda: None
+        check = stack.enter_context(own_input(done.image, note)) if in_place else lambda: None
         new = stack.enter_context(files.whole_file(path, done.image.mode, (done.image.path,), note))
         if isinstance(content, _Original):
             content.write(new.fd)

@@ -22,6 +22,10 @@ def intent_of(journal: Journal) -> Intent:
 def check_journal(case: Case, runs: Runs, journal: Journal) -> None:
     """Findings for all in which the journal and the files differ."""
     before, after = case.before.image, case.after.image
+    if after.sha256 == journal.sha256 != journal.output.sha256:
+        case.say("verify-journal", f"{after.path} is what the journal's patch started from: its run was killed before "
+                 "the file had its name, or the patch was undone")  # fmt: skip
+        return
     for image, sha256 in ((before, journal.sha256), (after, journal.output.sha256)):
         if sha256 != image.sha256:
             case.say("verify-journal",

@@ -15,6 +15,7 @@ from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ApplyError, ChangedError, FtpatchError, PolicyError
 from ftpatch.plan.plan import Plan
 from ftpatch.write import comparison, contents, files
+from ftpatch.write.in_place import own_input
 from ftpatch.write.system import Note, on_stderr
 
 
@@ -73,7 +74,7 @@ def write_result(
     before, path = plan.scan.image, os.path.realpath(out)
     with ExitStack() as stack:
         in_place = path == os.path.realpath(before.path)
-        check = stack.enter_context(files.own_input(before, note)) if in_place else lambda: None
+        check = stack.enter_context(own_input(before, note)) if in_place else lambda: None
         new = stack.enter_context(files.whole_file(path, before.mode, (before.path,), note))
         trailer = _write(before, plan, new.fd, packing)
 

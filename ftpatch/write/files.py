@@ -11,19 +11,32 @@ along. The next run that writes OUT says so and removes it. Whatever goes wrong,
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ftpatch.container.file_bytes import FileBytes
-from ftpatch.elf.image import Image
-from ftpatch.errors import FtpatchError, InputError
+from ftpatch.errors import FtpatchError
 from ftpatch.signals import undone
 from ftpatch.write import access
 from ftpatch.write.leftovers import sweep, temporary_name
-from ftpatch.write.system import Note, as_input_error, by_descriptor, close, lock, on_stderr, sync_folder, uninterrupted
+from ftpatch.write.system import (
+    Note,
+    as_input_error,
+    by_descriptor,
+    close,
+    lock,
+    on_stderr,
+    sync_folder,
+    turn,
+    uninterrupted,
+)
+
+COPY = 1 << 20  # bytes of a file that are copied at once
+# What linkat() of a nameless file gives where that alone is refused: by a container, an overlay, protected_hardlinks.
+NO_LINK = (errno.EPERM, errno.EACCES, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOENT)
 
 
 @dataclass
@@ -73,14 +86,37 @@ class NewFile:
         with as_input_error(self.path), uninterrupted():
             if not self.temporary:
                 try:
-                    self._link(self.path)
-                except FileExistsError:  # link() replaces no file, rename() does
-                    temporary = temporary_name(self.path)
-                    self._link(temporary)
-                    self.temporary = temporary
+                    self._link_or_temporary()
+                except OSError as error:
+                    if error.errno not in NO_LINK:
+                        raise
+                    self._copy()
             if self.temporary:
                 os.replace(self.temporary, self.path)
             self.temporary, self.published = "", True
+
+    def _link_or_temporary(self) -> None:
+        """Give a nameless file its name, or a temporary one where a file has that."""
+        try:
+            self._link(self.path)
+        except FileExistsError:  # link() replaces no file, rename() does
+            temporary = temporary_name(self.path)
+            self._link(temporary)
+            self.temporary = temporary
+
+    def _copy(self) -> None:
+        """Put a file with a temporary name in the place of a nameless one, to which the system gives none."""
+        new = _named(self.path, self.mode, self.sources)
+        try:
+            with open(self.fd, "rb", closefd=False) as old, open(new.fd, "wb", closefd=False) as copy:
+                old.seek(0)
+                shutil.copyfileobj(old, copy, COPY)
+            access.give(new.fd, access.access_of(self.fd), self.fd)
+            os.fsync(new.fd)
+            os.dup2(new.fd, self.fd, inheritable=False)
+            self.temporary, new.temporary = new.temporary, ""
+        finally:
+            new.drop()
 
     def _link(self, name: str) -> None:
         """Name a nameless file."""
@@ -123,13 +159,17 @@ def whole_file(path: str, mode: int, sources: Sequence[str] = (), note: Note = o
 
 @contextlib.contextmanager
 def named(files: Sequence[NewFile]) -> Iterator[None]:
-    """Finished files under their names, taken back if what follows fails; signals wait until then.
+    """Finished files under their names, taken back if what follows fails; signals wait until then, and other runs that
+    write files in these folders: whatever they have in common is all of one run.
 
     Reports first, the output last and in one system call. For --in-place it must be so, since the journal alone can
     undo the patch: killed in between, a run leaves a journal whose patch was not made, which the sha256 of its output
     shows. With the output first, it would leave a patched kernel and no way back.
     """
-    with uninterrupted(), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        for folder in sorted({os.path.dirname(file.path) for file in files}):  # in one order, or two runs wait for ever
+            stack.enter_context(turn(folder))
+        stack.enter_context(uninterrupted())
         for file in files:
             stack.enter_context(_revocable(file))
         yield
@@ -167,68 +207,23 @@ def _revocable(file: NewFile) -> Iterator[None]:
 
 def _create(path: str, mode: int, sources: tuple[str, ...]) -> NewFile:
     """A new file, locked: nameless where the file system can, and else under a temporary name."""
+    try:
+        fd = os.open(os.path.dirname(path), os.O_RDWR | os.O_CLOEXEC | os.O_TMPFILE, 0o600)
+    except OSError:
+        return _named(path, mode, sources)
+    if not os.path.exists(by_descriptor(fd)):  # no /proc: it could not get a name
+        close(fd)
+        return _named(path, mode, sources)
+    lock(fd, fcntl.LOCK_EX)
+    return NewFile(path, mode, sources, fd)
+
+
+def _named(path: str, mode: int, sources: tuple[str, ...]) -> NewFile:
+    """A new file under a temporary name, locked."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     while True:
-        temporary, flags = "", os.O_RDWR | os.O_CLOEXEC
-        try:
-            fd = os.open(os.path.dirname(path), flags | os.O_TMPFILE, 0o600)
-        except OSError:
-            fd = -1
-        if fd >= 0 and not os.path.exists(by_descriptor(fd)):  # no /proc: it could not get a name
-            close(fd)
-            fd = -1
-        if fd < 0:
-            temporary = temporary_name(path)
-            fd = os.open(temporary, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        new = NewFile(path, mode, sources, fd, temporary)
-        if lock(fd, fcntl.LOCK_EX) is not False and (not temporary or os.fstat(fd).st_nlink):
+        temporary = temporary_name(path)
+        new = NewFile(path, mode, sources, os.open(temporary, flags, 0o600), temporary)
+        if lock(new.fd, fcntl.LOCK_EX) is not False and os.fstat(new.fd).st_nlink:
             return new
         new.drop()  # another run took it for a leftover before it was locked
-
-
-@contextlib.contextmanager
-def own_input(image: Image, note: Note = on_stderr) -> Iterator[Callable[[], None]]:
-    """For a run that replaces its own input: a function that raises InputError if that is not what was read any more.
-
-    The input is locked, so of two such runs one is refused. What counts is the file that has the name now: its bytes
-    against those that were read, and from here on its identity, size and time.
-    """
-    with as_input_error(image.path, "cannot be read"):
-        fd = os.open(image.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if lock(fd, fcntl.LOCK_EX) is False:
-            raise _changed(image.path, "another run that is replacing it")
-        with as_input_error(image.path, "cannot be read"):
-            first = os.fstat(fd)
-            if first.st_size != len(image.raw) or not _same_bytes(fd, image.raw):
-                raise _changed(image.path, "other bytes")
-
-        def check() -> None:  # by name: an editor may have put another file there since
-            try:
-                if _identity(os.stat(image.path)) != _identity(first):
-                    raise _changed(image.path, "another file, size or time")
-            except OSError as error:
-                raise _changed(image.path, error.strerror or str(error)) from None
-
-        check()
-        yield check
-        if first.st_nlink > 1:
-            note(other_names(image.path, first.st_nlink))
-    finally:
-        close(fd)
-
-
-def _changed(path: str, found: str) -> InputError:
-    return InputError("changed while it was patched", path, found=found, todo="nothing was written; run again")
-
-
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _same_bytes(fd: int, raw: FileBytes) -> bool:
-    start = 0
-    for piece in raw.pieces():  # a regular file: a read is short at its end alone
-        if os.pread(fd, len(piece), start) != piece.data:
-            return False
-        start += len(piece)
-    return True

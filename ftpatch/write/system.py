@@ -6,11 +6,14 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
 
 from ftpatch.errors import InputError
+
+TURN, TURNS = 0.02, 3000  # seconds until a lock is asked for again, and how often: a minute
 
 Note = Callable[[str], None]
 
@@ -64,6 +67,30 @@ def lock(fd: int, kind: int) -> bool | None:
     except OSError:  # ENOLCK, EOPNOTSUPP: some network file systems
         return None
     return True
+
+
+@contextlib.contextmanager
+def turn(folder: str) -> Iterator[None]:
+    """A context in which one run at a time gives names in a folder; none waits where there are no locks.
+
+    Raises InputError where another takes longer than any does: whoever may read a folder can hold its lock.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # a folder that may be written to and not read
+        yield
+        return
+    try:
+        for _ in range(TURNS):
+            if lock(fd, fcntl.LOCK_EX) is not False:
+                break
+            select.select([], [], [], TURN)
+        else:
+            raise InputError("another run gives files their names here, and does not end", folder,
+                             todo="nothing was written; run again")  # fmt: skip
+        yield
+    finally:
+        close(fd)
 
 
 def sync_folder(folder: str) -> None:
