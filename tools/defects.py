@@ -30,6 +30,12 @@ def dead_weak(subject: Subject) -> Plant | None:
     return Plant(subject.no_function(sites[0])) if sites else None
 
 
+def recorded_elsewhere(subject: Subject) -> Plant | None:
+    """The section of an object's records has a name that no kernel knows."""
+    edits = [] if subject.linked else subject.renamed("__patchable_function_entries", ".discard.pfe_notrace")
+    return Plant(edits) if edits else None
+
+
 def symbols_stripped(subject: Subject) -> Plant | None:
     """The symbol table of a module is none any more, nor are the tables of relocations."""
     image = subject.scan.image

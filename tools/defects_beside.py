@@ -248,7 +248,7 @@ DEFECTS: dict[str, Make] = {
     "record-without-nops": d.record_without_nops, "site-enabled": d.site_enabled, "site-half": d.site_half,
     "literal-missing": d.literal_missing, "without-record": without_record, "not-atomic": d.not_atomic,
     "site-shared": site_shared, "site-relocated": site_relocated, "nops-without-record": nops_without_record,
-    "link-order": link_order,
+    "recorded-elsewhere": d.recorded_elsewhere, "link-order": link_order,
     "out-of-reach": out_of_reach, "headroom": headroom, "stub-count": stub_count, "ool-reserve": ool_reserve,
     "kcfi-prefix": kcfi_prefix, "records-collapsed": records_collapsed, "records-collapsed/half": records_halved,
     "lost-record": lost_record, "config-mismatch": config_mismatch, "config-mismatch/off": config_without,

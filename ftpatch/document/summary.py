@@ -12,6 +12,7 @@ from ftpatch.arrays import I64, U64, Mask
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.boot import at_boot
 from ftpatch.kernel.init_text import in_init_text
+from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, STATUSES, SiteTable
@@ -44,6 +45,8 @@ def summary(scan: Scan, brief: bool = False) -> SummaryObject:
             {"calls": callee.name, "sites": n, "sure": callee.sure}
             for callee, n in Counter(callees_of(table).values()).most_common()
         ]
+    if elsewhere := records_elsewhere(scan.image):
+        figures["elsewhere"] = {name: len(va) for name, va in elsewhere.items()}
     return figures
 
 

@@ -20,6 +20,7 @@ from ftpatch.elf import debug_names
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.sites.clones import Clone, clones_of
+from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.table import OUTSIDE, READY, SiteTable
 
 if TYPE_CHECKING:
@@ -100,10 +101,24 @@ def symbols_named(image: Image, table: SiteTable, name: str) -> list[SymbolRow]:
         known = STATES[state[at[0]]] if len(at) else ""
         what = NO_FUNCTIONS.get(kind, f"a symbol of type {kind}")
         text = text_of(known, section) if known else f"no function symbol but {what}, in {section}"
+        if known == "unlisted" and (elsewhere := record_elsewhere(table, int(at[0]))):
+            text = (
+                f"not to be traced: its record is in {elsewhere}, which no kernel reads; its NOPs are those of a site"
+            )
         va = f"0x{int(symbols.rows['st_value'][row]):016x}"
         rows.append({"name": name, "file": symbols.file_of(row), "section": section, "va": va, "state": known,
                      "text": text})  # fmt: skip
     return rows
+
+
+def record_elsewhere(table: SiteTable, function: int) -> str | None:
+    """The section that no kernel reads and that has the record of a function of `image.functions`."""
+    functions, shape = table.image.functions, table.shape
+    if shape is None:
+        return None
+    entry = int((functions.va if shape.at_global else functions.local)[function])
+    places = ((name, va.tolist()) for name, va in records_elsewhere(table.image).items())
+    return next((name for name, va in places if entry - shape.entry in va), None)
 
 
 def renamed(table: SiteTable, clones: Sequence[Clone]) -> list[RenamedRow]:

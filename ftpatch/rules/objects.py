@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
 
 from ftpatch.arch.shape import MATCH_OLD
 from ftpatch.arrays import first_of_each
+from ftpatch.elf.tables import SHF_LINK_ORDER
 from ftpatch.rules.case import Case, Hit, first
 from ftpatch.rules.patchers import others
+from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.records import SECTIONS
 from ftpatch.sites.table import CALL_RECORDS, OURS
 
-SHF_LINK_ORDER = 0x80
+# functions without a record that are no accident: at least so many, and one for so many that have theirs
+MANY, AMONG = 8, 100
+SINCE = 21  # of clang: where -fpatchable-function-entry=N,M,SECTION came
 
 
 def unrecorded(case: Case) -> Iterator[tuple[str, str, int]]:
@@ -39,8 +44,10 @@ def unrecorded(case: Case) -> Iterator[tuple[str, str, int]]:
     site = start + shape.site(window).view(np.uint64)
     low, high = start - np.minimum(start, np.uint64(8)), np.maximum(functions.end[rows], site + np.uint64(4))
     bare &= np.searchsorted(known, low) == np.searchsorted(known, high)
-    for _, start, _ in others(image) if bare.any() else ():
-        bare &= ~np.isin(site, start)
+    for _, begins, _ in others(image) if bare.any() else ():
+        bare &= ~np.isin(site, begins)
+    for elsewhere in records_elsewhere(image).values() if bare.any() else ():
+        bare &= ~np.isin(start, elsewhere)
     sec, off = image.place(functions.va[rows[bare]])
     for row, section, offset in zip(functions.row[rows[bare]].tolist(), sec.tolist(), off.tolist(), strict=True):
         yield image.symbols.name(row), image.names[section], offset
@@ -51,8 +58,48 @@ def nops_without_record(case: Case) -> Iterator[Hit]:
     shape = case.table.shape
     if shape is None or shape.called or OURS.encode() in case.image.symbols.strtab:
         return
-    for name, section, offset in unrecorded(case):
+    lost = list(unrecorded(case))
+    if _meant(case, len(lost)) or (case.image.linked and not _surely_lost(case, len(lost))):
+        return
+    for name, section, offset in lost:
         yield Hit(f"{name} starts with the NOPs of a site and has no record", None, name, section, offset)
+
+
+def recorded_elsewhere(case: Case) -> Iterator[Hit]:
+    """Functions with a site that are not to be traced: their records are, or were, where no kernel looks."""
+    for section, va in records_elsewhere(case.image).items():
+        text = f"{len(va)} records of functions that are not to be traced: no kernel reads this section"
+        yield Hit(text, section=section, count=len(va))
+    shape = case.table.shape
+    if shape is None or shape.called or OURS.encode() in case.image.symbols.strtab:
+        return
+    lost = list(unrecorded(case))
+    if _meant(case, len(lost)):
+        text = (
+            f"{len(lost)} functions start with the NOPs of a site and have no record, {int(case.live.sum())} have one"
+        )
+        yield Hit(f"{text}: likely not to be traced, their records left out of the link", count=len(lost))
+
+
+def _surely_lost(case: Case, n: int) -> bool:
+    """Whether n functions of a kernel without a record had one: NOPs at an entry may be a function's own, but not those
+    in front of it; and each empty slot may be that of a function whose record was dropped."""
+    shape = case.table.shape
+    return shape is not None and shape.literal is not None and n > int(case.records.null.sum())
+
+
+def _meant(case: Case, n: int) -> bool:
+    """Whether n functions without a record are likely meant not to have one."""
+    if not n or n > int(case.live.sum()):
+        return False
+    return (n >= MANY and n * AMONG >= int(case.live.sum())) or (not case.image.linked and _can_leave_out(case))
+
+
+def _can_leave_out(case: Case) -> bool:
+    """Whether a compiler made the file that can record functions elsewhere, and no other did."""
+    comment = b"".join(case.image.content(sec).tobytes() for sec in case.image.sections_named(".comment"))
+    versions = [int(version) for version in re.findall(rb"clang version (\d{1,4})", comment)]
+    return b"GCC:" not in comment and (min(versions, default=0) >= SINCE or (not versions and b"rustc" in comment))
 
 
 def link_order(case: Case) -> Iterator[Hit]:

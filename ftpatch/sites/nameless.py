@@ -24,7 +24,6 @@ PROLOGUE = 64  # bytes from a function's entry to its site, at most, where a lay
 WHOLE = 4 << 20  # bytes of code and data up to which a linked file is searched whole
 NEAR = 1 << 19  # bytes of code, for all sites together, that are searched around them in a larger one
 RARE = 32  # one nameless site in so many is what weak functions leave in a kernel
-SHF_LINK_ORDER = 0x80
 
 
 def why_nameless(
@@ -128,7 +127,7 @@ def _relocated(image: Image) -> Iterator[U64]:
     for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
         of = int(image.shdr["sh_info"][table])
         flags = int(image.shdr["sh_flags"][of]) if of < len(image.shdr) else 0
-        if not flags & t.SHF_ALLOC or flags & SHF_LINK_ORDER or of in silent:
+        if not flags & t.SHF_ALLOC or flags & t.SHF_LINK_ORDER or of in silent:
             continue
         rows = image.rows(table, t.RELA)
         symbol = (rows["r_info"] >> np.uint64(32)).astype(np.int64)

@@ -115,6 +115,15 @@ def read_records(image: Image) -> RecordTable:
     return join([_from_span(image, *span) for span in spans])
 
 
+def read_section(image: Image, sec: int) -> RecordTable:
+    """The slots of one section of any name. Raises RecordError where it is no table of records."""
+    if image.linked:
+        start = int(image.base[sec])
+        return _from_span(image, start, start + int(image.shdr["sh_size"][sec]))
+    of_section = (image.shdr["sh_type"] == t.SHT_RELA) & (image.shdr["sh_info"] == sec)
+    return _from_section(image, sec, np.flatnonzero(of_section).tolist())
+
+
 def _bound(image: Image, name: str) -> int | None:
     rows = image.symbols.rows_named(name)
     values = {int(value) for value in image.symbols.rows["st_value"][rows[image.symbols.shndx[rows] != t.SHN_UNDEF]]}

@@ -96,6 +96,8 @@ def _summary(summary: SummaryObject, image: ImageObject) -> Iterator[str]:
     for key, counts in (("sections", summary["by_section"]), ("status", summary["by_status"])):
         if counts:
             yield line(key, ", ".join(f"{name} {count}" for name, count in counts.items()))
+    if elsewhere := summary.get("elsewhere"):
+        yield line("elsewhere", f"{_counts(elsewhere)}: records that no kernel reads, of functions not to be traced")
     yield from _patched(summary)
     if reach := summary["reach"]:
         yield from _reach(reach)
