@@ -44,6 +44,15 @@ def test_the_nearest_symbol_before_it_lends_its_name(tmp_path: Path) -> None:
     assert listed(found) == []
 
 
+def test_in_an_object_without_symbols_of_code_nothing_has_a_name(tmp_path: Path) -> None:
+    """There was no symbol to take the section of: IndexError. Found by fuzzing."""
+    elf = Elf(1, 21)
+    elf.section(".text", bytes(64), flags=ALLOC | EXEC, align=16)
+    elf.symbol("in_data", elf.section(".data", bytes(64), flags=ALLOC | WRITE, align=16), 0, 4, type=OBJECT)
+    found = open_image(written(tmp_path / "v.o", elf.build()))
+    assert listed_as(found, found.base[1:2] + np.uint64(8)) == [""]
+
+
 @pytest.mark.parametrize(
     ("offset", "name"), [(0x100, "f"), (0x10C, "f"), (0x110, "f"), (0x114, INVALID), (0x2FC, INVALID), (0xFC, INVALID)]
 )

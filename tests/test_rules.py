@@ -145,6 +145,13 @@ def test_the_config_decides_which_layout_is_expected(mini: Path) -> None:
     assert found.finding.message.startswith("DYNAMIC_FTRACE=y, and none of ")
 
 
+@pytest.mark.parametrize("value", ["9" * 30, "18446744073709551616", "²", "-8", "8x", "", "0", "1"])
+def test_an_alignment_that_no_kernel_has_is_no_alignment(value: str, mini: Path) -> None:
+    """Greater than 64 bits, it was an OverflowError; a digit that is none to int(), a ValueError. Found by fuzzing."""
+    request = Request(("alignment-lost",), kconfig={"FUNCTION_ALIGNMENT": value})
+    assert check_file(request, str(mini / "vmlinux-pfe2")).findings == ()
+
+
 def test_must_be_traceable_says_why_not(mini: Path) -> None:
     request = Request(("must-trace",), must=("vfs_read", "ftrace_caller", "no_such"))
     found = check_file(request, str(mini / "vmlinux-pfe2")).findings

@@ -43,16 +43,29 @@ def _nearest(image: Image, va: U64) -> list[tuple[str, int, bool]]:
         value = value + image.base[symbols.shndx[row]]
     row, value = row[np.argsort(value, kind="stable")], np.sort(value)
     limit, marks = image.arch.max_offset, image.linked and _holds(image, INVALID)
+    last = np.searchsorted(value, va, side="right") - 1
+    kept_at = _kept(symbols, row, np.unique(last).tolist())
+    best = {at: _best(symbols, row, value, at) for at in set(kept_at.values()) if at >= 0}
     found = []
-    for site, sec in zip(va.tolist(), image.place(va)[0].tolist(), strict=True):  # a few hundred leftovers
-        at = int(np.searchsorted(value, np.uint64(site), side="right")) - 1
-        while at >= 0 and _ignored(symbols.name(int(row[at]))):
-            at -= 1
+    for site, sec, end in zip(va.tolist(), image.place(va)[0].tolist(), last.tolist(), strict=True):
+        at = kept_at[end]
         off = site - int(value[at]) if at >= 0 else 0
         beyond = limit is not None and (at < 0 or off > limit)
         known = at >= 0 and (image.linked or (symbols.shndx[row[at]] == sec and not beyond))
-        found.append((_best(symbols, row, value, at) if known else "", off, beyond and marks))
+        found.append((best[at] if known else "", off, beyond and marks))
     return found
+
+
+def _kept(symbols: t.Symbols, row: I64, places: list[int]) -> dict[int, int]:
+    """Per place in the table, in ascending order, the last symbol up to there that kallsyms keeps; −1 without any."""
+    kept_at, before = {-1: -1}, -1
+    for place in places:
+        at = place
+        while at > before and _ignored(symbols.name(int(row[at]))):
+            at -= 1
+        kept_at[place] = kept_at[before] if at == before else at
+        before = place
+    return kept_at
 
 
 def _best(symbols: t.Symbols, row: I64, value: U64, at: int) -> str:
