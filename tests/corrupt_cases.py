@@ -138,6 +138,11 @@ def sh(section: str, **fields: int) -> Build:
     return lambda elf: elf.sh(section, **fields)
 
 
+def text_moved_to_the_end(elf: Elf) -> Elf:
+    pos, size = elf.of_sec(".text", "sh_offset"), elf.of_sec(".text", "sh_size")
+    return elf.sh(".text", sh_offset=elf.append(bytes(elf.raw[pos : pos + size])))
+
+
 def sym(symbol: str, **fields: int) -> Build:
     return lambda elf: elf.sym(symbol, **fields)
 
@@ -252,6 +257,7 @@ NO_SHRINK = (
     "--records null or minus4, if this kernel accepts them"
 )
 PFE, RELA_PFE = "__patchable_function_entries", ".rela__patchable_function_entries"
+ELSEWHERE = "a section and its segment lie at different places in the file"
 TABLE, SECTION_14 = "record table 0xffff800080020010..0xffff8000800200a8: ", f"section 14 {PFE}: "
 NOT_ONE = "the record table does not lie in one section of the file"
 NO_FIT = "the ends of the record table do not fit: found {} bytes, expected a positive multiple of 8, aligned"
@@ -364,7 +370,12 @@ SPECIAL = [
     case("text-up-to-the-last-byte-but-one-of-the-address-space", CALLOPS, sh(".text", sh_addr=MASK64 - 0x5A8), OK,
          NO_SITE),
     case("data-over-text", CALLOPS, sh(".data", sh_addr=0xFFFF800080000400),
-         "sections overlap in memory: found .text ends behind .data's start"),
+         f"{ELSEWHERE}: found .data at 0x4000, expected 0x1400, from where it is loaded"),
+    # a kernel is loaded by its segments: the patch of a section that lies elsewhere would never run
+    case("text-at-another-place-than-its-segment", CALLOPS, text_moved_to_the_end,
+         f"{ELSEWHERE}: found .text at 0x5140, expected 0x1400, from where it is loaded"),
+    case("text-of-a-ppc64le-kernel-at-another-place-than-its-segment", OOL, text_moved_to_the_end,
+         f"{ELSEWHERE}: found .text at 0x4dc0, expected 0x1200, from where it is loaded"),
     case("all-sections-at-0", CALLOPS, lambda elf: [elf.put(SHDR, elf.header(i), "sh_addr", 0) for i in range(15)],
          "sections overlap in memory: found .head.text ends behind .text's start"),
     case("text-without-flags", CALLOPS, sh(".text", sh_flags=0), OK, NO_SITE),
@@ -837,6 +848,8 @@ PPC64LE = [
            choice="b_late") for symbol in ("__init_begin", "_etext") for value in (0, 1, MASK64)],
     case("far-no-init-begin", FAR, both(*[sym(name, st_shndx=0) for name in (*TRAMPS, "__init_begin")]), OK,
          TAIL_TOO_FAR, choice="b_late"),
+    case("segment-at-another-place-than-its-sections", CALLOPS, segment_1(p_offset=0x3000),
+         f"{ELSEWHERE}: found .init.text at 0x2000, expected 0x3000, from where it is loaded"),
     case("far-segments-missing", FAR, both(NO_TRAMPS, ehdr(e_phnum=0)), OK, TAIL_TOO_FAR, choice="b_late"),
     *[case(f"far-segment-{field}-is-{value:#x}", FAR, both(NO_TRAMPS, segment_1(**{field: value})), choice="b_late")
       for field in ("p_offset", "p_vaddr", "p_filesz") for value in (0, MASK64)],

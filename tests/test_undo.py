@@ -11,6 +11,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from corrupt_cases import text_moved_to_the_end
+from elfedit import Elf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -249,3 +251,13 @@ def test_a_returning_record_does_not_take_the_stub_slot_of_a_site_that_stays_ena
     assert "disable the later patched sites as well" in line
     ftpatch("disable", enabled, "--status", "enabled", "-o", tmp_path / "both")
     assert (tmp_path / "both").read_bytes() == kernel.read_bytes()
+
+
+def test_sections_may_lie_in_the_file_in_another_order_than_their_numbers(tmp_path: Path, ftpatch: Run) -> None:
+    """The sites that a plan changes were compared with those that the proof saw in two orders: exit code 70. Found by
+    fuzzing."""
+    elf, module, enabled = Elf("mini.ko"), tmp_path / "mini.ko", tmp_path / "enabled.ko"
+    module.write_bytes(text_moved_to_the_end(elf).raw)
+    ftpatch("enable", module, "--func", "*", "--hook", "_printk", "-o", enabled)
+    ftpatch("disable", enabled, "--func", "*", "-o", tmp_path / "disabled.ko")
+    assert run(["verify", str(module), str(enabled)]) == 0

@@ -11,6 +11,7 @@ from ftpatch.errors import ArchError, ElfError
 
 ELFCLASS64, ELFDATA2LSB = 2, 1
 TABLES = (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_RELA, t.SHT_SYMTAB_SHNDX)
+MAX_SEGMENTS = 256  # that are looked at; a kernel has four
 MAX_NAMES = 1 << 24  # bytes of section names, beyond what the name table can account for
 
 
@@ -35,6 +36,7 @@ def read_headers(path: str, data: FileBytes) -> tuple[Rows, Rows, Rows, tuple[st
     _check_sections(path, shdr, names, len(data))
     phdr = _program_headers(path, data, ehdr, shdr)
     _check_tables(path, ehdr, shdr, phdr, names)
+    _check_segments(path, shdr, phdr, names)
     return ehdr, shdr, phdr, names
 
 
@@ -115,3 +117,16 @@ def _check_tables(path: str, ehdr: Rows, head: Rows, phdr: Rows, names: tuple[st
         if size and over.any():
             sec = int(np.argmax(over))
             raise ElfError("sections overlap in the file", path, found=f"{names[sec] or sec} and {what} share bytes")
+
+
+def _check_segments(path: str, head: Rows, phdr: Rows, names: tuple[str, ...]) -> None:
+    """What a boot loader copies to an address is what the section there holds: it goes by segments, we by sections."""
+    loaded = (head["sh_flags"] & t.SHF_ALLOC != 0) & (head["sh_type"] != t.SHT_NOBITS) & (head["sh_size"] > 0)
+    for segment in phdr[phdr["p_type"] == t.PT_LOAD][:MAX_SEGMENTS]:
+        off = head["sh_addr"] - segment["p_vaddr"]  # wraps for sections in front of the segment, and is huge then
+        other = loaded & (off < segment["p_filesz"]) & (head["sh_offset"] != segment["p_offset"] + off)
+        if other.any():
+            sec = int(np.argmax(other))
+            raise ElfError("a section and its segment lie at different places in the file", path,
+                           found=f"{names[sec] or sec} at {int(head['sh_offset'][sec]):#x}",
+                           expected=f"{int(segment['p_offset'] + off[sec]):#x}, from where it is loaded")  # fmt: skip

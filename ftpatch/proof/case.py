@@ -118,7 +118,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Pairs:
-    """One row per place, by file position."""
+    """One row per place, by section and offset."""
 
     case: Case
     shape: Shape

@@ -106,7 +106,7 @@ def prove(
     runs = differences(image, after)
     reader = _check(case, runs, journal, checks.deep)
     outcome = _emulated(case, checks)
-    changed = case.pairs.pos[case.pairs.differs] if case.pairs is not None else NO_ROWS
+    changed = np.sort(case.pairs.pos[case.pairs.differs]) if case.pairs is not None else NO_ROWS
     old, new = before.records, second.records
     return Proof(
         before, after, case.all_findings(), reader, outcome, kinds=dict(case.kinds), runs=runs, changed=changed,

@@ -71,9 +71,11 @@ def require_planned(plan: Plan, proof: Proof) -> None:
 def _require_calls(plan: Plan, proof: Proof) -> None:
     """Every planned site calls what was planned, with the planned ops."""
     calls, pos = proof.calls, plan.scan.sites.pos[plan.index]
-    row = np.minimum(np.searchsorted(calls.pos, pos), max(len(calls.pos) - 1, 0))
-    if not len(calls.pos) or not np.array_equal(calls.pos[row], pos):
+    order = np.argsort(calls.pos)  # sections need not lie in the file in the order of their numbers
+    near = np.minimum(np.searchsorted(calls.pos[order], pos), max(len(order) - 1, 0))
+    if not len(order) or not np.array_equal(calls.pos[order[near]], pos):
         raise failed(proof.after, "the calls", "a site that is not seen to call anything")
+    row = order[near]
     if plan.callee is None:
         bad = np.flatnonzero((calls.target[row] != _targets(plan)) | (calls.ops[row] != np.uint64(plan.ops_va or 0)))
         shown = [f"{int(calls.target[row[at]]):#x} with ops at {int(calls.ops[row[at]]):#x}" for at in bad[:N_SHOWN]]
