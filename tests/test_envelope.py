@@ -23,7 +23,7 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ftpatch.container import envelope, wrappings
+from ftpatch.container import envelope, unpack
 from ftpatch.container.envelope import Contents, open_elf
 from ftpatch.container.pack import encoder_of, encoders, wrap
 from ftpatch.container.wrappings import WRAPPINGS, wrapping_for
@@ -82,7 +82,7 @@ def test_what_was_wrapped_is_found_again(content: bytes, signed: bool, how: tupl
 def test_content_of_many_pieces_is_whole(
     wrapping: str, encoder: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wrappings, "PIECE", 4096)
+    monkeypatch.setattr(unpack, "PIECE", 4096)
     content = (ELF * 2)[: size + 4]
     found = open_elf(written(tmp_path, wrap(wrapping, content, encoder)), len(content))
     assert found.data.tobytes() == content
@@ -284,24 +284,124 @@ def test_noise_behind_a_magic_is_refused(content: bytes, wrapping: str) -> None:
 
 
 @pytest.mark.parametrize("wrapping,encoder", PACKED)
-@pytest.mark.parametrize("junk", [b"x", bytes(3), b"\0\0\0\0x", MARKER, b"\x7fELF"])
+@pytest.mark.parametrize("junk", [b"x", b"\0\0\0\0x", bytes(4) + b"\xfd7zXZ", MARKER, b"\x7fELF", b"\x1f\x8a"])
 def test_something_behind_the_stream_is_refused(wrapping: str, encoder: str, junk: bytes, tmp_path: Path) -> None:
-    line = f"there is something behind the {NAMES[wrapping]}: found {len(junk)} bytes, expected one compressed stream"
+    line = (
+        f"there is something behind the {NAMES[wrapping]}: found {len(junk)} bytes, expected the end, or another stream"
+    )
     assert refusal(tmp_path, wrap(wrapping, ELF, encoder) + junk) == line
 
 
-@pytest.mark.parametrize("wrapping,encoder", PACKED)
-def test_second_stream_is_refused(wrapping: str, encoder: str, tmp_path: Path) -> None:
-    """The programs join them; the kernel's decoders stop behind the first."""
-    raw = wrap(wrapping, ELF, encoder)
-    line = f"there is something behind the {NAMES[wrapping]}: found {len(raw)} bytes, expected one compressed stream"
-    assert refusal(tmp_path, raw + raw) == line
+# -- several streams: what kmod reads, and what it does not ------------------------------------------------------
 
 
-def test_padding_of_an_xz_file_is_passed_over(tmp_path: Path) -> None:
-    found = open_elf(written(tmp_path, wrap("xz", ELF) + bytes(8)))
-    assert found.data.tobytes() == ELF
-    assert found.raw[-8:].tobytes() == bytes(8)
+def skipped(content: bytes, kind: int = 0) -> bytes:
+    """A frame that a zstd decoder passes over."""
+    return bytes([0x50 + kind]) + b"\x2a\x4d\x18" + struct.pack("<I", len(content)) + content
+
+
+A, B = ELF[:3000], ELF[3000:]
+XZS, GZS, ZSTS = ([wrap(wrapping, part) for part in (A, B)] for wrapping in ("xz", "gz", "zst"))
+NO = {wrapping: wrap(wrapping, b"") for wrapping in NAMES}
+JOINED = {
+    "xz-two": XZS[0] + XZS[1],
+    "xz-two-encoders": wrap("xz", A, "xz-st") + wrap("xz", B, "xz-mt"),
+    "xz-padded": XZS[0] + bytes(4) + XZS[1] + bytes(8),
+    "xz-padded-behind": wrap("xz", ELF) + bytes(64 << 10),
+    "xz-empty-ones": NO["xz"] + XZS[0] + NO["xz"] + bytes(4) + NO["xz"] + XZS[1] + NO["xz"],
+    "xz-of-other-checks": lzma.compress(A, check=lzma.CHECK_SHA256) + lzma.compress(B, check=lzma.CHECK_NONE),
+    "xz-a-stream-a-byte": b"".join(lzma.compress(ELF[at : at + 1], preset=0) for at in range(300))
+    + wrap("xz", ELF[300:]),
+    "gz-two": GZS[0] + GZS[1],
+    "gz-two-tools": gzip.compress(A, 9, mtime=1) + GZS[1],
+    "gz-padded": GZS[0] + GZS[1] + bytes(1),
+    "gz-padded-to-a-block": wrap("gz", ELF) + bytes(10_240),
+    "gz-empty-ones": NO["gz"] + GZS[0] + NO["gz"] + GZS[1] + NO["gz"],
+    "zst-two": ZSTS[0] + ZSTS[1],
+    "zst-skipped-first": skipped(b"\x10\0\0\0") + ZSTS[0] + skipped(b"\x10\0\0\0", 15) + ZSTS[1],  # as pzstd makes them
+    "zst-skipped-last": ZSTS[0] + ZSTS[1] + skipped(b"") + skipped(bytes(100_000), 7),
+    "zst-skipped-looks-like-a-frame": skipped(ZSTS[1]) + ZSTS[0] + skipped(ZSTS[0]) + ZSTS[1],
+    "zst-empty-ones": NO["zst"] + ZSTS[0] + NO["zst"] + ZSTS[1] + NO["zst"],
+    "zst-without-sizes": b"".join(
+        zstandard.ZstdCompressor(write_content_size=False, write_checksum=False).compress(part) for part in (A, B)
+    ),
+    "zst-a-frame-a-byte": b"".join(wrap("zst", ELF[at : at + 1]) for at in range(3000)) + ZSTS[1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", JOINED)
+def test_streams_are_joined_as_kmod_joins_them(kind: str, tmp_path: Path) -> None:
+    """Files of several streams were refused, though modprobe loads them."""
+    found = open_elf(written(tmp_path, JOINED[kind]))
+    assert (found.data.tobytes(), found.wrapping) == (ELF, kind.partition("-")[0])
+    assert found.raw[:].tobytes() == JOINED[kind]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in JOINED if kind not in ("gz-padded", "gz-padded-to-a-block")])
+def test_the_programs_read_the_same_streams(kind: str) -> None:
+    tool = {"xz": "xz", "gz": "gzip", "zst": "zstd"}[kind.partition("-")[0]]
+    done = subprocess.run([tool, "-dc"], input=JOINED[kind], capture_output=True, check=True)
+    assert done.stdout == ELF
+
+
+BEHIND = "there is something behind the {} data: found {} bytes, expected the end, or another stream"
+EARLY = "{} data ends too early: found {} bytes – the file is truncated"
+
+
+@pytest.mark.parametrize(("raw", "line"), [
+    (XZS[0] + bytes(3) + XZS[1], BEHIND.format("xz", "{behind}")),
+    (XZS[0] + XZS[1] + bytes(6), BEHIND.format("xz", 6)),
+    (XZS[0] + XZS[1][:-1], EARLY.format("xz", "{size}")),
+    (XZS[0] + XZS[1][:6], EARLY.format("xz", "{size}")),
+    (XZS[0] + XZS[1][:5], BEHIND.format("xz", 5)),
+    (XZS[0] + GZS[1], BEHIND.format("xz", "{behind}")),
+    (GZS[0] + bytes(1) + GZS[1], BEHIND.format("gzip", "{behind}")),
+    (GZS[0] + GZS[1][:-1], EARLY.format("gzip", "{size}")),
+    (ZSTS[0] + bytes(4), BEHIND.format("zstd", 4)),
+    (ZSTS[0] + ZSTS[1][:-1], EARLY.format("zstd", "{size}")),
+    (ZSTS[0] + ZSTS[1] + skipped(b"abc")[:-1], EARLY.format("zstd", "{size}")),
+    (ZSTS[0] + ZSTS[1] + skipped(b"")[:-1], EARLY.format("zstd", "{size}")),
+    (b"\x50\x2a\x4d\x18\xff\xff\xff\xff" + ZSTS[0], EARLY.format("zstd", "{size}")),
+])  # fmt: skip
+def test_streams_that_do_not_follow_each_other_are_refused(raw: bytes, line: str, tmp_path: Path) -> None:
+    behind = (
+        len(raw) - min(len(first) for first in (XZS[0], GZS[0], ZSTS[0]) if raw.startswith(first))
+        if "{behind}" in line
+        else 0
+    )
+    assert refusal(tmp_path, raw) == line.format(behind=behind, size=len(raw))
+
+
+@pytest.mark.parametrize(("raw", "line"), [
+    (skipped(b"only this"), "nothing inside zstd data"), (skipped(b"") + b"\x04\x22\x4d\x18", ""),
+    (NO["xz"] * 3, "nothing inside xz data"), (NO["gz"] * 3, "nothing inside gzip data"),
+    (skipped(b"") * 3 + NO["zst"], "nothing inside zstd data"),
+])  # fmt: skip
+def test_streams_without_content_are_no_elf_file(raw: bytes, line: str, tmp_path: Path) -> None:
+    """lz4 files may begin with a frame to be skipped, too."""
+    path = written(tmp_path, raw)
+    with pytest.raises(InputError) as caught:
+        open_elf(path)
+    expected = (
+        f"not an ELF file: found {line}" if line else "zstd data cannot be unpacked: found unknown frame descriptor"
+    )
+    assert str(caught.value).startswith(f"{path}: {expected}")
+
+
+@pytest.mark.parametrize("wrapping", [*sorted(NAMES), "skipped"])
+def test_more_streams_than_are_read_are_refused(wrapping: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack, "MAX_STREAMS", 100)
+    stream = skipped(b"") if wrapping == "skipped" else NO[wrapping]
+    name = NAMES.get(wrapping, NAMES["zst"])
+    path = written(
+        tmp_path, wrap("zst", ELF) + stream * 101 if wrapping == "skipped" else stream * 100 + wrap(wrapping, ELF)
+    )
+    with pytest.raises(EnvelopeError) as caught:
+        open_elf(path)
+    assert str(caught.value) == (
+        f"{path}: {name} cannot be unpacked: found more than 100 streams – the file is corrupt, or only its own "
+        "program reads it"
+    )
 
 
 @pytest.mark.parametrize("wrapping", sorted(NAMES))

@@ -128,8 +128,11 @@ def packed(content: bytes) -> dict[str, bytes]:
         for wrapping in ("none", *WRAPPINGS) for name in encoders(wrapping)
     }  # fmt: skip
     padded = ours["xz-mt"] + bytes(8)
+    joined = {
+        f"joined-{wrapping}": wrap(wrapping, content[:999]) + wrap(wrapping, content[999:]) for wrapping in WRAPPINGS
+    }
     return {**ours, "gzip with a name": gzip.compress(content, 9, mtime=1), "xz -0": lzma.compress(content, preset=0),
-            "xz, padded": padded}  # fmt: skip
+            "xz, padded": padded, **joined}  # fmt: skip
 
 
 @pytest.mark.parametrize("options", [(), ("--sign",)], ids=["", "signed anew"])

@@ -57,7 +57,7 @@ reports = [
     click.option("--report", "report", multiple=True, metavar="FORMAT=FILE", help=REPORT_HELP),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour on stdout."),
 ]  # fmt: skip
-max_size = click.option("--max-size", type=int, metavar="BYTES", help=MAX_SIZE_HELP)
+max_size = click.option("--max-size", type=click.IntRange(1), metavar="BYTES", help=MAX_SIZE_HELP)
 layout = click.option("--layout", metavar="NAME", help="Take this site layout instead of deciding by evidence.")
 jobs = click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help=JOBS_HELP)
 

@@ -3,8 +3,7 @@
     module.ko.xz, .ko.gz, .ko.zst    ─ unpack ─>    ELF file │ appended signature, if any
 
 Recognised by content, never by name. Everything that is no ELF file gets one line that says what it is and
-which file to use instead. A file holds one compressed stream and nothing behind it; only the zeros that the .xz
-format allows there are passed over.
+which file to use instead.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from typing import NamedTuple
 from ftpatch.arch import architectures
 from ftpatch.arch.parts import FlatImage
 from ftpatch.container.file_bytes import FileBytes
-from ftpatch.container.wrappings import MARKER, WRAPPINGS, unpack
+from ftpatch.container.unpack import unpack
+from ftpatch.container.wrappings import MARKER, WRAPPINGS, wrapping_of
 from ftpatch.errors import InputError
 from ftpatch.inputs import open_regular
 
@@ -72,7 +72,7 @@ def open_elf(path: str, max_size: int | None = None) -> Contents:
     wrapping, plain = "none", raw
     if raw[:4].tobytes() != ELF_MAGIC:
         head = raw[:1024].tobytes()
-        wrapping = next((key for key, kind in WRAPPINGS.items() if head.startswith(kind.magic)), "none")
+        wrapping = wrapping_of(head)
         if wrapping == "none":
             raise not_elf(path, head)
         plain = FileBytes.of(unpack(wrapping, raw.tobytes(), path, MAX_SIZE if max_size is None else max_size))

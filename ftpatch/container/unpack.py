@@ -1,0 +1,220 @@
+"""A compressed file unpacked as kmod reads it: stream after stream, within limits of size, memory and number.
+
+    xz    streams, with zeros in fours between and behind them       `cat a.xz b.xz`
+    gzip  members, with zeros behind the last                        `cat a.gz b.gz`, tapes
+    zstd  frames, and frames to be skipped, in any order             pzstd, `cat a.zst b.zst`
+
+Anything else behind a stream is refused. A decoder is given its input in windows that grow, so that a file of many
+small streams costs no more than its size, and asked for its output in pieces: no file costs more than the limit.
+Sources: The .xz File Format 1.2.1, 2.2; RFC 1952, 2.2; RFC 8878, 3.1; kmod's libkmod-file-xz.c, -zlib.c and -zstd.c.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from ftpatch.container.wrappings import DICTIONARIES, WRAPPINGS, is_skippable, zstandard_package
+from ftpatch.errors import EnvelopeError
+
+PIECE = 32 << 20  # bytes that are unpacked at once: one piece and the result so far are in memory together
+MAX_STREAMS = 1 << 16  # in one file; pzstd makes one for some MiB
+FIRST_WINDOW, LAST_WINDOW = 256, 1 << 20  # bytes of input that a decoder is given at once, doubled each time
+ZEROS = re.compile(rb"\0*")
+
+
+class DecodeError(Exception):
+    """What a decoder says of data that it refuses."""
+
+
+class Decoder(Protocol):
+    """One stream on its way out."""
+
+    window: int  # bytes of input that it may be given at once, so that its output fits into a piece
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    @property
+    def hungry(self) -> bool: ...
+
+    def decode(self, data: bytes, room: int) -> bytes: ...
+
+
+class XzDecoder:
+    """One stream of xz data."""
+
+    window = LAST_WINDOW
+
+    def __init__(self, path: str) -> None:
+        import lzma
+
+        self.refused, self.stream = lzma.LZMAError, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DICTIONARIES)
+
+    @property
+    def eof(self) -> bool:
+        return self.stream.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self.stream.unused_data
+
+    @property
+    def hungry(self) -> bool:
+        return self.stream.needs_input
+
+    def decode(self, data: bytes, room: int) -> bytes:
+        try:
+            return self.stream.decompress(data, room)
+        except self.refused as error:
+            raise DecodeError(error) from None
+
+
+class GzipDecoder:
+    """One member of a gzip file."""
+
+    window = LAST_WINDOW
+
+    def __init__(self, path: str) -> None:
+        import zlib
+
+        self.refused, self.stream = zlib.error, zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        return self.stream.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self.stream.unused_data
+
+    @property
+    def hungry(self) -> bool:
+        return not self.stream.unconsumed_tail
+
+    def decode(self, data: bytes, room: int) -> bytes:
+        try:
+            return self.stream.decompress(data or self.stream.unconsumed_tail, room)
+        except self.refused as error:
+            raise DecodeError(error) from None
+
+
+class ZstdDecoder:
+    """One frame of zstd data. The output of a call cannot be limited, so its input is: a block of 128 KiB takes four
+    bytes at least, and one window gives 8 MiB at most."""
+
+    window, hungry = FIRST_WINDOW, True
+
+    def __init__(self, path: str) -> None:
+        package = zstandard_package(path)
+        self.refused = package.ZstdError
+        self.stream = package.ZstdDecompressor(max_window_size=DICTIONARIES).decompressobj()
+
+    @property
+    def eof(self) -> bool:
+        return bool(self.stream.eof)
+
+    @property
+    def unused_data(self) -> bytes:
+        return bytes(self.stream.unused_data)
+
+    def decode(self, data: bytes, room: int) -> bytes:
+        try:
+            return bytes(self.stream.decompress(data)) if data else b""
+        except self.refused as error:
+            text = str(error).removeprefix("zstd decompressor error: ")
+            if "not enough memory" in text:
+                raise MemoryError from None
+            raise DecodeError(text) from None
+
+
+DECODERS: dict[str, Callable[[str], Decoder]] = {"xz": XzDecoder, "gz": GzipDecoder, "zst": ZstdDecoder}
+
+
+class _Next(NamedTuple):
+    """Where a file goes on behind a stream."""
+
+    pos: int  # of the next stream, or the end of the file
+    n_skipped: int = 0  # frames in between
+    whole: bool = True  # no frame that is skipped reaches beyond the end
+    foreign: bool = False  # at `pos` is something that is no stream
+
+
+def unpack(wrapping: str, packed: bytes, path: str, max_size: int) -> bytearray:
+    """All streams of a file, joined. Raises EnvelopeError for what is not whole, sound and small enough."""
+    name, plain = WRAPPINGS[wrapping].name, bytearray()
+    try:
+        _unpack_all(wrapping, packed, plain, path, max_size)
+    except DecodeError as error:
+        raise EnvelopeError(f"{name} cannot be unpacked", path, found=str(error).lower(),
+                            todo="the file is corrupt, or only its own program reads it") from None  # fmt: skip
+    except MemoryError:
+        size = len(plain)
+        plain.clear()
+        raise EnvelopeError(f"{name} unpacks to more than there is memory for", path,
+                            found=f"more than {size} bytes", todo="unpack it first") from None  # fmt: skip
+    return plain
+
+
+def _unpack_all(wrapping: str, packed: bytes, plain: bytearray, path: str, max_size: int) -> None:
+    """Unpack every stream into `plain`."""
+    name, n_streams = WRAPPINGS[wrapping].name, 0
+    following = _next_stream(wrapping, packed, 0)
+    while following.whole and following.pos < len(packed):
+        end = _unpack_one(DECODERS[wrapping](path), packed, following.pos, plain, max_size)
+        if len(plain) > max_size:
+            raise EnvelopeError(f"{name} unpacks to too much", path, found=f"more than {max_size} bytes",
+                                todo="unpack it first")  # fmt: skip
+        if end < 0:
+            break
+        following = _next_stream(wrapping, packed, end)
+        n_streams += 1 + following.n_skipped
+        if n_streams > MAX_STREAMS:
+            raise DecodeError(f"more than {MAX_STREAMS} streams")
+        if following.foreign:
+            raise EnvelopeError(f"there is something behind the {name}", path, found=f"{len(packed) - end} bytes",
+                                expected="the end, or another stream")  # fmt: skip
+    else:
+        if following.whole:
+            return
+    raise EnvelopeError(f"{name} ends too early", path, found=f"{len(packed)} bytes",
+                        todo="the file is truncated")  # fmt: skip
+
+
+def _unpack_one(decoder: Decoder, packed: bytes, pos: int, plain: bytearray, max_size: int) -> int:
+    """Unpack the stream at `pos` into `plain`, one byte more than the limit at most; its end, −1 if that is missing."""
+    size = FIRST_WINDOW
+    while not decoder.eof and len(plain) <= max_size:
+        data = packed[pos : pos + size] if decoder.hungry else b""
+        pos, size = pos + len(data), min(2 * size, decoder.window) if data else size
+        hungry = decoder.hungry
+        piece = decoder.decode(data, min(PIECE, max_size + 1 - len(plain)))
+        plain += piece
+        if not piece and not data and hungry and not decoder.eof:  # the input is at its end, and the stream is not
+            return -1
+    return pos - len(decoder.unused_data)
+
+
+def _next_stream(wrapping: str, packed: bytes, pos: int) -> _Next:
+    """What begins at `pos`, behind the padding that the format allows there."""
+    start, n_skipped, magic = pos, 0, WRAPPINGS[wrapping].magic
+    if wrapping == "zst":
+        while is_skippable(packed[pos : pos + 4]):
+            pos += 8 + int.from_bytes(packed[pos + 4 : pos + 8], "little")
+            n_skipped += 1
+            if pos > len(packed):
+                return _Next(len(packed), n_skipped, whole=False)
+            if n_skipped > MAX_STREAMS:
+                raise DecodeError(f"more than {MAX_STREAMS} streams")
+    elif start:
+        match = ZEROS.match(packed, pos)
+        end = match.end() if match else pos
+        if end < len(packed) if wrapping == "gz" else (end - pos) % 4:  # no padding, or none that is allowed
+            end = pos
+        pos = end
+    at_end = pos == len(packed)
+    return _Next(pos, n_skipped, foreign=not at_end and bool(start) and packed[pos : pos + len(magic)] != magic)
