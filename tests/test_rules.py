@@ -29,6 +29,7 @@ MINI = Path(__file__).parent.parent / "testdata"
 REAL_ONLY = {  # what no fixture can have: test_check_corpus plants it in the real ones
     "site-shared", "module-layout", "module-vermagic", "module-versions", "module-symbols", "signature-missing",
     "signature-stale", "signature-stale/broken", "loader-section/init",
+    "profiled-program",  # test_profiler_calls has programs that were linked so
 }  # fmt: skip
 STOCK = {  # what is true of the fixtures as they were built
     "mini/vmlinux-callops": {}, "mini/vmlinux-callops-bti": {}, "mini/vmlinux-kcfi": {}, "mini/vmlinux-notrace": {},

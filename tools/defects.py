@@ -20,8 +20,10 @@ UNRECORDED = ("nops-without-record",)  # in modules: the function that lost its 
 
 
 def lost(subject: Subject) -> tuple[str, ...]:
-    """What cannot but fire where a record leaves its function: in modules its NOPs are found."""
-    return () if subject.vmlinux or subject.layout in ("mprofile", "mcount") else UNRECORDED
+    """What cannot but fire where a record leaves its function: its call is found, or in modules its NOPs."""
+    if subject.layout in ("mprofile", "mcount"):
+        return ("call-without-record",)
+    return () if subject.vmlinux else UNRECORDED
 
 
 def dead_weak(subject: Subject) -> Plant | None:
@@ -58,7 +60,8 @@ def outside_text(subject: Subject) -> Plant | None:
         info = int.from_bytes(image.data[at + 8 : at + 12].tobytes(), "little") | (symbol or 0) << 32
         return Plant([(at + 8, struct.pack("<Q", info))], also=lost(subject)) if symbol else None
     row = int(np.argmax(np.where(records.live, records.value, 0)))
-    return Plant(subject.record(row, records.start - int(records.value[row])))
+    also = ("call-without-record",) if subject.layout in ("mprofile", "mcount") else ()
+    return Plant(subject.record(row, records.start - int(records.value[row])), also=also)
 
 
 def exit_text(subject: Subject) -> Plant | None:

@@ -118,7 +118,7 @@ def records_collapsed(subject: Subject) -> Plant | None:
         return Plant(before=3 * len(records))
     edits = [(int(records.slot[0]), bytes(8 * len(records)))]
     edits += [(at, bytes(24)) for row in range(len(records)) if (at := subject.rela_pos(row)) >= 0]
-    return Plant(edits)
+    return Plant(edits, also=("call-without-record",) if _calls(subject) else ())
 
 
 def records_halved(subject: Subject) -> Plant | None:
@@ -133,7 +133,34 @@ def lost_record(subject: Subject) -> Plant | None:
     edits = subject.emptied(row)
     if subject.layout == "pfe2" and not records.zero[0]:
         edits[0] = (edits[0][0], struct.pack("<q", -4))
-    return Plant(edits, against="self")
+    return Plant(edits, against="self", also=("call-without-record",) if _calls(subject) else ())
+
+
+def _calls(subject: Subject) -> bool:
+    """Whether the sites are calls of the profiling function in the file."""
+    return subject.layout in ("mprofile", "mcount")
+
+
+def call_without_record(subject: Subject) -> Plant | None:
+    return Plant(subject.emptied(subject.plain[0])) if _calls(subject) and subject.linked else None
+
+
+def calls_without_records(subject: Subject) -> Plant | None:
+    """A table without a slot: its end is where it starts."""
+    start = subject.scan.records.start
+    return Plant(subject.value("__stop_mcount_loc", start)) if _calls(subject) and subject.vmlinux else None
+
+
+def foreign_calls(subject: Subject) -> Plant | None:
+    """A function that others call gets the name of the profiling function."""
+    image, name = subject.scan.image, b"\0early_putn\0"
+    at = image.data.tobytes().find(name) if not _calls(subject) and subject.vmlinux else -1
+    return Plant([(at + 1, b"_mcount\0\0\0")]) if at >= 0 else None
+
+
+def profiled_program(subject: Subject) -> Plant | None:
+    """No program among the fixtures can become one by a few bytes: tests have such programs as they are linked."""
+    return None
 
 
 def without_record(subject: Subject) -> Plant | None:
@@ -248,7 +275,9 @@ DEFECTS: dict[str, Make] = {
     "record-without-nops": d.record_without_nops, "site-enabled": d.site_enabled, "site-half": d.site_half,
     "literal-missing": d.literal_missing, "without-record": without_record, "not-atomic": d.not_atomic,
     "site-shared": site_shared, "site-relocated": site_relocated, "nops-without-record": nops_without_record,
-    "recorded-elsewhere": d.recorded_elsewhere, "link-order": link_order,
+    "recorded-elsewhere": d.recorded_elsewhere,
+    "link-order": link_order, "call-without-record": call_without_record, "foreign-calls": foreign_calls,
+    "calls-without-records": calls_without_records, "profiled-program": profiled_program,
     "out-of-reach": out_of_reach, "headroom": headroom, "stub-count": stub_count, "ool-reserve": ool_reserve,
     "kcfi-prefix": kcfi_prefix, "records-collapsed": records_collapsed, "records-collapsed/half": records_halved,
     "lost-record": lost_record, "config-mismatch": config_mismatch, "config-mismatch/off": config_without,

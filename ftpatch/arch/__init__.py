@@ -57,6 +57,10 @@ class Arch(NamedTuple):
     wide: tuple[int, ...]  # relocation types that fill eight bytes; all others fill four at most
     entries: tuple[str, ...]  # symbols of the kernel's own trampolines, the default target first
     read_entry: Callable[[U32], parts.Entry]  # what the kernel's own trampoline does, from its first instruction words
+    direct_calls: tuple[int, ...] = ()  # relocation types of direct calls
+    indirect_calls: tuple[int, ...] = ()  # relocation types of calls through a pointer to a named function
+    # plt_slot(words of stubs, their addresses, address of .got) → the word that holds where each jumps to, 0 for none
+    plt_slot: Callable[[U32, U64, int], U64] | None = None
     # st_other → bytes from a function's symbol to its local entry; None where functions have one entry only
     local_entry: Callable[[U8], U64] | None = None
     dotted_names: bool = False  # the module loader drops one dot in front of a symbol's name, and `.TOC.` is its own

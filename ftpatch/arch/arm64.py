@@ -31,7 +31,7 @@ from ftpatch.arch import Arch
 from ftpatch.arch.arm64_module import ASSEMBLY, LOADER, MODULES
 from ftpatch.arch.parts import AddressPair, Entry, FlatImage, LogLines, OpsThunk, TableEnd
 from ftpatch.arch.shape import Branch, Shape, Word
-from ftpatch.arrays import U32
+from ftpatch.arrays import U32, U64
 
 NOP = Word(0xD503_201F, text="nop")
 ANY_BTI = Word(0xD503_241F, 0xFFFF_FF3F, "bti {c,j,jc}")
@@ -106,6 +106,16 @@ def thunk_leads_to(words: U32, va: int) -> int | None:
     if int(words[2]) & 0x3FF != register << 5 | register:
         return None
     return va + 12 + int(B.decode(words[3:4])[0])
+
+
+def plt_slot(words: U32, va: U64, got: int) -> U64:
+    """Where each stub of a .plt reads its target: `[bti c;] adrp x16, page; ldr x17, [x16, #lo12]`; 0 where none is."""
+    start = BTI_C.matches(words[:, 0]).astype(np.int64)
+    page, load = (np.take_along_axis(words, start[:, None] + step, axis=1)[:, 0].astype(np.int64) for step in (0, 1))
+    pages = (page >> 29 & 3 | page >> 3 & 0x1F_FFFC ^ 1 << 20) - (1 << 20)
+    slot = ((va.view(np.int64) + 4 * start) & ~0xFFF) + (pages << 12) + (load >> 10 & 0xFFF) * 8
+    stub = (page & 0x9F00_001F == 0x9000_0010) & (load & 0xFFC0_03FF == 0xF940_0211)
+    return np.where(stub, slot, 0).view(np.uint64)
 
 
 def adrp(va: int, target: int, register: int) -> int:
@@ -221,6 +231,8 @@ ARCH = Arch(
     abs64=257,  # R_AARCH64_ABS64
     abs32=258,  # R_AARCH64_ABS32
     wide=(257, 260),  # R_AARCH64_ABS64, PREL64
+    direct_calls=(283,),  # R_AARCH64_CALL26
+    plt_slot=plt_slot,
     echoes=False,  # --no-apply-dynamic-relocs
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,

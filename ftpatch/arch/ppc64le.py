@@ -30,6 +30,7 @@ from ftpatch.arch import Arch
 from ftpatch.arch.parts import Entry, FarCalls, SiteStub
 from ftpatch.arch.ppc64le_log import LOG
 from ftpatch.arch.ppc64le_module import ASSEMBLY, LOADER, MODULES
+from ftpatch.arch.ppc64le_plt import plt_slot
 from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arrays import I64, U8, U32, U64
 
@@ -254,6 +255,9 @@ ARCH = Arch(
     abs64=38,  # R_PPC64_ADDR64
     abs32=1,  # R_PPC64_ADDR32
     wide=(38, 44, 51, 132),  # R_PPC64_ADDR64, REL64, TOC, PCREL34
+    direct_calls=(10, 116),  # R_PPC64_REL24, REL24_NOTOC
+    indirect_calls=(120, 122),  # R_PPC64_PLTCALL, PLTCALL_NOTOC
+    plt_slot=plt_slot,
     echoes=True,
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,

@@ -15,7 +15,7 @@ from ftpatch.kernel.init_text import in_init_text
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import ENABLED, STATUSES, SiteTable
+from ftpatch.sites.table import ENABLED, STATUSES, UNRECORDED, SiteTable
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ReachObject, SummaryObject
@@ -40,6 +40,8 @@ def summary(scan: Scan, brief: bool = False) -> SummaryObject:
         "boot": {"allocating": boot["allocating"], "listed": boot["listed"]} if boot else None,
         "reach": None if brief else _reach(scan, live),
     }
+    if unrecorded := int((table.status == UNRECORDED).sum()):
+        figures["unrecorded"] = unrecorded
     if figures["without_record"]:
         figures["patched"] = [
             {"calls": callee.name, "sites": n, "sure": callee.sure}

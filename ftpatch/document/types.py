@@ -67,6 +67,9 @@ class SummaryObject(TypedDict):
     by_status: Counts
     without_record: NotRequired[Annotated[Count, "enabled sites that no record names: earlier patches"]]
     patched: NotRequired[Annotated[list[PatchedRow], "those sites by what they call; absent where there are none"]]
+    unrecorded: NotRequired[
+        Annotated[Count, "calls of the profiling function (-pg) that no record names: the tracer does not know them"]
+    ]
     with_skip: NotRequired[Annotated[Count, "sites whose function starts with words that the layout leaves alone"]]
     elsewhere: NotRequired[
         Annotated[Counts, "records by section, where no kernel reads them: of functions that are not to be traced"]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from itertools import islice
 
 import numpy as np
 
-from ftpatch.arrays import is_in
+from ftpatch.arrays import I64, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
 MAX_NOTES = 1 << 16  # bytes of one note section that are searched for the build-id
+# what GNU ld, gold and lld call the stubs through which calls reach a function: text before and behind its name
+STUBS = (
+    r"(?:.*\.(?:long_branch|plt_branch|plt_call)\.|__AArch64(?:ADRP|AbsLong)Thunk_|__(?:long_branch_|plt_)?)?{}"
+    r"(?:_veneer|[@+].*)?"
+)
 BRANCH_STUB, MAX_STUBS = b"_branch.", 1 << 16
 
 
@@ -37,3 +43,15 @@ def linker_stubs(image: Image) -> dict[int, str]:
     rows = np.flatnonzero(is_in(symbols.rows["st_name"], starts)).tolist()
     names = [symbols.name(row).partition("_branch.")[2].partition("+")[0] for row in rows]
     return dict(zip(symbols.rows["st_value"][rows].tolist(), names, strict=True))
+
+
+def entries_and_stubs(image: Image, name: str) -> I64:
+    """Symbol rows of the function and of every stub that a linker made to it, by what linkers call those."""
+    symbols, wanted = image.symbols, name.encode()
+    starts: set[int] = set()
+    for at in islice(t.places_of(wanted, symbols.strtab), MAX_STUBS):  # linkers merge the tails of strings
+        starts |= {at, symbols.strtab.rfind(b"\0", max(at - t.MAX_NAME, 0), at) + 1}
+    rows = np.flatnonzero(is_in(symbols.rows["st_name"], sorted(starts)))
+    rows = rows[symbols.shndx[rows] > 0]
+    named = [re.fullmatch(STUBS.format(re.escape(name)), symbols.name(row)) is not None for row in rows.tolist()]
+    return np.asarray(rows[np.array(named, dtype=bool)])

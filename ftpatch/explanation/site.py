@@ -42,8 +42,10 @@ VERDICTS = {
     "unnamed": "traceable, but not by a name: the symbol of its function is stripped, or it is left of a dead weak "
     "function; the file does not tell",
     "outside-text": "the record names no text",
+    "unrecorded": "not traceable: " + TEXTS["unrecorded"],
     "unexpected": "the site holds neither what the compiler left nor a call",
 }
+KINDS = ("vmlinux", "module", "object")  # of files that a kernel's build makes
 ENDS = (
     ", without a record: it runs the tracer's entry from the first instruction on, and is not listed",
     ", and its record is live: the kernel will raise an ftrace bug there",
@@ -117,6 +119,10 @@ def _verdict(scan: Scan, index: int) -> str:
     sites = scan.sites
     status = STATUSES[sites.status[index]]
     listed = bool(sites.row[index] >= 0)
+    if status == "unrecorded" and scan.image.kind not in KINDS:
+        return (
+            "not traceable: it calls the profiling function, as gprof wants it (-pg); a program needs no record of that"
+        )
     text = VERDICTS[status] + (ENDS[listed] if status in ("enabled", "half", "unexpected") else "")
     if listed and bool(in_init_text(scan.image, sites.va[index : index + 1])[0]):
         text += "; listed until init memory is freed at the end of boot"
@@ -183,8 +189,9 @@ def _site_code(scan: Scan, index: int, plan: Plan | FtpatchError) -> CodeBlock:
     first = max(first, call - BEFORE)
     literal = None if sites.shape.literal is None else int(sites.va[index]) + sites.shape.literal
     names: dict[int, str] = {}
+    record = [("record", sites.va)] if sites.row[index] >= 0 else []
     local = [("local entry", sites.local_va)] if sites.local_va[index] != sites.entry_va[index] else []
-    for name, column in (("entry", sites.entry_va), *local, ("record", sites.va), ("call", sites.branch_va)):
+    for name, column in (("entry", sites.entry_va), *local, *record, ("call", sites.branch_va)):
         at = int(column[index])
         names[at] = f"{names[at]}, {name}" if at in names else name
     edits = None if isinstance(plan, FtpatchError) else plan.edits

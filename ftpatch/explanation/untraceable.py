@@ -21,20 +21,22 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.sites.clones import Clone, clones_of
 from ftpatch.sites.elsewhere import records_elsewhere
-from ftpatch.sites.table import OUTSIDE, READY, SiteTable
+from ftpatch.sites.table import OUTSIDE, READY, UNRECORDED, SiteTable
 
 if TYPE_CHECKING:
     from ftpatch.document.explained import AbsentObject, RenamedRow, SymbolRow
 
 NOTHING = "nothing of that name"
-STATES = ("traceable", "broken", "enabled", "unlisted", "siteless")
-WITH_SITE = ("traceable", "broken", "enabled")  # those that the site table has
-TRACEABLE, BROKEN, ENABLED, UNLISTED, SITELESS = range(5)
+STATES = ("traceable", "broken", "enabled", "unlisted", "siteless", "unrecorded")
+WITH_SITE = ("traceable", "broken", "enabled", "unrecorded")  # those that the site table has
+TRACEABLE, BROKEN, ENABLED, UNLISTED, SITELESS, NO_RECORD = range(6)
 TEXTS = {
     "traceable": "a live record names its site, which is as the kernel expects it",
     "broken": "a live record names its site, which is not as the kernel expects it: an ftrace bug at boot",
     "enabled": "its site is enabled on disk, and no record names it",
     "unlisted": "it begins with the NOPs of a site, but no record names it: dropped from the table, or never a site",
+    "unrecorded": "it calls the profiling function (-pg), and no record names the call: recordmcount or objtool did "
+    "not run, or left it out",
     "siteless": "compiled without a patch site: notrace, assembly, or a file without the tracer's flags",
 }
 SECTIONS = (  # text that is never traced, and why
@@ -55,9 +57,10 @@ def states(image: Image, table: SiteTable) -> tuple[U8, I64]:
     state, site = np.full(n, SITELESS, dtype=np.uint8), np.full(n, -1, dtype=np.int64)
     if table.shape is not None and not table.shape.called and n:  # a call tells nothing: compilers make them, too
         state[_site_words(image, table.shape) == MATCH_OLD] = UNLISTED
-    named = np.flatnonzero(table.func < table.func_end)
+    named = np.flatnonzero(table.func < table.func_end)[::-1]  # of two sites in one function, the first with a record
     listed = (table.row >= 0) & (table.status != OUTSIDE)
     value = np.where(listed, np.where(table.status == READY, TRACEABLE, BROKEN), ENABLED).astype(np.uint8)
+    value[table.status == UNRECORDED] = NO_RECORD
     for shift in range(int((table.func_end - table.func)[named].max(initial=0))):  # aliases: one or two, rarely more
         more = named[table.func[named] + shift < table.func_end[named]]
         site[table.func[more] + shift], state[table.func[more] + shift] = more, value[more]

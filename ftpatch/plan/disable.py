@@ -23,8 +23,8 @@ from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.records_out import RecordEdits
 from ftpatch.plan.request import DisableRequest, Draft, new_draft
 from ftpatch.plan.routes import no_calls
+from ftpatch.sites.matching import OURS
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import OURS
 
 POINTER = 8  # bytes of an ops pointer
 BECOMES_NOP = (

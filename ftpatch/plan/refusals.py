@@ -16,13 +16,14 @@ from ftpatch.errors import PolicyError, ReachError
 from ftpatch.plan.request import Draft
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.plan.targets import Target
-from ftpatch.sites.table import ENABLED, HALF, NULL, OUTSIDE, READY, UNTOUCHED
+from ftpatch.sites.table import ENABLED, HALF, NULL, OUTSIDE, READY, UNRECORDED, UNTOUCHED
 
 WHY_NOT = {
     ENABLED: "already enabled",
     HALF: "half enabled: the first word is rewritten, the call is missing",
     NULL: "a null slot names no function",
     OUTSIDE: "the record points outside the text of this file",
+    UNRECORDED: "no record names its call, so that the kernel does not know the site",
 }
 OTHER = "unexpected words, or not at a function's entry"
 OUT_OF_REACH = "out of reach"

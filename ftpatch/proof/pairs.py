@@ -6,14 +6,16 @@ import numpy as np
 
 from ftpatch.arch.proof_tables import tables_of
 from ftpatch.arch.shape import Shape
-from ftpatch.arrays import I64, U8, U32, Mask
+from ftpatch.arrays import I64, U8, U32, Mask, is_in
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.case import NEW, OLD, OTHER, RETIRED, Case, Pairs
 from ftpatch.proof.decoders import branch_targets
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import NULL, OUTSIDE, SiteTable
+from ftpatch.sites.table import NULL, OUTSIDE, UNRECORDED, SiteTable
+
+NO_SITES = (NULL, OUTSIDE, UNRECORDED)
 
 
 def pair_up(case: Case) -> Pairs | None:
@@ -39,10 +41,10 @@ def pair_up(case: Case) -> Pairs | None:
 
 
 def _known(table: SiteTable) -> I64:
-    """The rows that are places in code."""
+    """The rows that are places in code, and sites that a patch may concern: not calls that no record names."""
     size = table.image.shdr["sh_size"][np.maximum(table.sec, 0)].astype(np.int64)
     inside = (table.off >= 0) & (table.off < np.minimum(size, 1 << 40))
-    rows: I64 = np.flatnonzero((table.sec >= 0) & inside & (table.status != NULL) & (table.status != OUTSIDE))
+    rows: I64 = np.flatnonzero((table.sec >= 0) & inside & ~is_in(table.status, NO_SITES))
     return rows
 
 

@@ -13,8 +13,9 @@ from ftpatch.elf.tables import SHF_LINK_ORDER
 from ftpatch.rules.case import Case, Hit, first
 from ftpatch.rules.patchers import others
 from ftpatch.sites.elsewhere import records_elsewhere
+from ftpatch.sites.matching import OURS
 from ftpatch.sites.records import SECTIONS
-from ftpatch.sites.table import CALL_RECORDS, OURS
+from ftpatch.sites.table import CALL_RECORDS, UNRECORDED
 
 # functions without a record that are no accident: at least so many, and one for so many that have theirs
 MANY, AMONG = 8, 100
@@ -39,7 +40,8 @@ def unrecorded(case: Case) -> Iterator[tuple[str, str, int]]:
     if shape.literal is not None:
         front = window[:, shape.literal // shape.unit - shape.first :][:, :2]
         bare &= (front == np.uint32(case.arch.nop)).all(axis=1)
-    known = np.sort(case.table.va[case.table.sec >= 0])  # a record elsewhere in the function is another rule's
+    recorded = (case.table.sec >= 0) & (case.table.status != UNRECORDED)
+    known = np.sort(case.table.va[recorded])  # a record elsewhere in the function is another rule's
     start = image.va(sec, off)
     site = start + shape.site(window).view(np.uint64)
     low, high = start - np.minimum(start, np.uint64(8)), np.maximum(functions.end[rows], site + np.uint64(4))

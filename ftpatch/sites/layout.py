@@ -74,6 +74,13 @@ def require_still_shown(image: Image, records: RecordTable, window: U32, va: U64
                           expected=shape.name, todo="choose fewer sites, or --layout NAME forces it")  # fmt: skip
 
 
+def shape_of_calls(image: Image, sec: I64, off: I64) -> Shape:
+    """The layout of calls that no record names: of those with calls the one that fits most, of equal ones the first."""
+    window = image.window(sec, off)
+    shapes = [shape for shape in image.arch.shapes if shape.called]
+    return max(shapes, key=lambda shape: int((shape.match(window) > 0).sum()))
+
+
 def _shape_without_symbols(image: Image, fits: Mask, records: RecordTable, code: Mask, words: U32) -> Shape:
     """Where no symbol helps: the shape that ftrace_caller shows, else the longest, that fits every record."""
     whole = [shape for shape, fit in zip(image.arch.shapes, fits, strict=True) if fit.all()]

@@ -4,7 +4,9 @@
 
 Selectors are joined; `!` takes away, and only negative ones start from all named sites. Names never match sites without
 one, left of dead weak functions or stripped: `--status weak-leftover`, `stripped` or `unnamed` adds those. Every other
-status, and every section, narrows what the names chose.
+status, and every section, narrows what the names chose. Calls of the profiling function that no record names
+are matched by their own names; by globs, regexes and `!` alone only in a file without records, or with
+`--status unrecorded`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from ftpatch.errors import SelectionError, UnsupportedError
 from ftpatch.inputs import read_input
 from ftpatch.sites.patterns import Patterns
 from ftpatch.sites.places import Places
-from ftpatch.sites.table import NAMELESS, STATUSES, STRIPPED, UNNAMED, SiteTable
+from ftpatch.sites.table import NAMELESS, STATUSES, STRIPPED, UNNAMED, UNRECORDED, SiteTable
 
 FEW = 16  # plain names up to here are looked up one by one; more, through a dictionary of all names
 INVALID = "__ftrace_invalid_address__"
@@ -44,6 +46,7 @@ class _Names:
 
     table: SiteTable
     many: bool  # so many plain names are asked for that all are decoded
+    patterned: Mask  # sites that a pattern may match
     notes: list[str] = field(default_factory=list)  # lines for the user
     patterns: Patterns = field(default_factory=Patterns)  # the time for regular expressions and globs
 
@@ -77,6 +80,11 @@ class _Names:
         entries = [entry for name in names for entry in self.all.get(name, ())]
         return self.table.entries.sites_of(distinct(np.array(entries, dtype=np.int64)))
 
+    def matching(self, names: Sequence[str]) -> I64:
+        """As `of_names`, for names that a pattern matched."""
+        sites = self.of_names(names)
+        return np.asarray(sites[self.patterned[sites]])
+
     def of_symbols(self, rows: I64) -> I64:
         """Sites at whose entry one of these symbol rows stands."""
         entries = self.table.entries
@@ -100,14 +108,15 @@ def select(
         if name not in STATUSES:
             raise SelectionError("no such status", found=name, expected=", ".join(STATUSES))
     texts = expanded(func)
-    names = _Names(table, many=sum(_is_plain(text.lstrip("!")) for text in texts) > FEW)
+    wanted = [STATUSES.index(name) for name in status]
+    patterned = (table.func < table.func_end) & (_unrecorded_too(table, wanted) | (table.status != UNRECORDED))
+    names = _Names(table, many=sum(_is_plain(text.lstrip("!")) for text in texts) > FEW, patterned=patterned)
     of_files = [text.lstrip("!").partition("@")[0] for text in texts if "@" in text]
     if len(of_files) > FEW:
         table.image.symbols.look_up(of_files)
     chosen = _named(table, names, texts, missing)
     if not texts and not status:
-        chosen = table.func < table.func_end if named else ~chosen
-    wanted = [STATUSES.index(name) for name in status]
+        chosen = patterned if named else ~chosen
     if wanted and not texts:
         chosen = is_in(table.status, wanted)
     elif set(wanted) - set(NAMELESS):
@@ -122,6 +131,11 @@ def select(
     return Selection(chosen, tuple(names.notes))
 
 
+def _unrecorded_too(table: SiteTable, wanted: Sequence[int]) -> bool:
+    """Whether a pattern means calls without a record, too: they are asked for, or the file has nothing else."""
+    return UNRECORDED in wanted or not bool((table.row >= 0).any())
+
+
 def expanded(func: Sequence[str]) -> list[str]:
     """The selectors one by one, each once: every @file read, and replaced by its lines."""
     return list(dict.fromkeys(text for entry in func for text in _expand(entry)))
@@ -130,7 +144,7 @@ def expanded(func: Sequence[str]) -> list[str]:
 def _named(table: SiteTable, names: _Names, texts: Sequence[str], missing: set[str] | None) -> Mask:
     chosen = np.zeros(len(table), dtype=bool)
     if texts and all(text.startswith("!") for text in texts):
-        chosen[:] = table.func < table.func_end
+        chosen[:] = names.patterned
     for text in sorted(texts, key=lambda text: text.startswith("!")):  # what is taken away comes last
         selector = text.removeprefix("!")
         hits = _matches(table, names, selector)
@@ -178,7 +192,7 @@ def _matches(table: SiteTable, names: _Names, text: str) -> I64:
     if not text:
         raise SelectionError("an empty selector", table.image.path, expected="a name, see ftpatch scan --sites")
     if len(text) > 1 and text.startswith("/") and text.endswith("/"):
-        hits = names.of_names(names.patterns.regex(text[1:-1], names.all))
+        hits = names.matching(names.patterns.regex(text[1:-1], names.all))
     elif re.fullmatch(r"row:\d{1,18}", text):
         hits = names.of_row(int(text[4:]))
     elif re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", text):
@@ -186,7 +200,7 @@ def _matches(table: SiteTable, names: _Names, text: str) -> I64:
     elif place := re.fullmatch(r"(.+)\+(0[xX][0-9a-fA-F]{1,16})", text):
         hits = names.places.within(place[1], int(place[2], 16))
     elif any(char in text for char in "*?["):
-        hits = names.of_names(names.patterns.glob(text, names.all))
+        hits = names.matching(names.patterns.glob(text, names.all))
     elif "@" in text[1:]:
         hits = _by_file(names, *text.split("@", 1))
     else:

@@ -1,6 +1,7 @@
 """From records to patch sites: where each one is, which function it belongs to, what code is there, in which state.
 
-Behind the rows of the record table come the sites known without a record, which earlier patches took out of it.
+Behind the rows of the record table come the sites known without a record: those that earlier patches took out of it,
+and calls of the profiling function (-pg) that no record names.
 """
 
 from __future__ import annotations
@@ -10,22 +11,24 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW_SIZE, Shape
+from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_OLD, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import STB_LOCAL
-from ftpatch.sites.callees import addresses_of, called_from, is_stub, leading_to, relocated_calls, tracers
+from ftpatch.sites.callees import called_from, leading_to, relocated_calls, tracers
 from ftpatch.sites.entries import Entries
-from ftpatch.sites.layout import at_entry, decide_shape, forced_shape
+from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls
+from ftpatch.sites.matching import OURS, behind_skip, calls_ours, functions_at, is_patched, match_sites
 from ftpatch.sites.nameless import why_nameless
+from ftpatch.sites.profiler_calls import profiler_calls
 from ftpatch.sites.records import RecordTable
 
-OURS = "ftpatch_"  # how the symbols begin that a patch adds to a module
 CALL_RECORDS = "__mcount_loc"  # the section that lists sites which are calls in the file
 STATUSES = (
     "ready", "enabled", "half", "null", "weak-leftover", "outside-text", "unexpected", "stripped", "unnamed",
+    "unrecorded",
 )  # fmt: skip
-READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED, STRIPPED, UNNAMED = range(9)
+READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED, STRIPPED, UNNAMED, UNRECORDED = range(10)
 # sites as the compiler left them at the entry of no function symbol: left of an overridden weak function, its symbol
 # stripped, or one of the two
 NAMELESS = (LEFTOVER, STRIPPED, UNNAMED)
@@ -34,7 +37,7 @@ UNTOUCHED = (READY, *NAMELESS)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SiteTable:
-    """One row per slot of the record table, in its order; then one per enabled site without a record."""
+    """One row per slot of the record table, in its order; then one per site without a record."""
 
     image: Image
     shape: Shape | None  # the layout of all sites; None where there is no site to tell it
@@ -131,21 +134,47 @@ def read_sites(image: Image, records: RecordTable, forced: str | None = None) ->
     window = image.window(records.sec, records.off)
     va = image.va(records.sec, records.off)
     shape = forced_shape(image.arch, forced) if forced else decide_shape(image, records, window, va)
-    if shape is None and _patched(image):
+    if shape is None and is_patched(image):
         return _all_without_records(image, records, window, va)
+    calls = _unrecorded_calls(image, records, va, shape)
+    if shape is None and calls is not None:
+        shape = shape_of_calls(image, *calls)
     known = _with_records(image, records, shape, forced, window, va)
-    return known if shape is None else _with_patched(image, known, shape)
+    if shape is None:
+        return known
+    known = _with_patched(image, known, shape)
+    return known if calls is None else _append(known, _unrecorded(image, known, shape, calls))
+
+
+def _unrecorded_calls(image: Image, records: RecordTable, va: U64, shape: Shape | None) -> tuple[I64, I64] | None:
+    """(sections, offsets) of calls of the profiling function that no record names; None where there are none, or the
+    layout has none. va: of the records."""
+    named = [other.called for other in image.arch.shapes if other.called and shape in (None, other)]
+    for called in dict.fromkeys(named):
+        sec, off = profiler_calls(image, called)
+        bare = ~is_in(image.va(sec, off), va[records.live]) if len(records) else np.ones(len(sec), dtype=bool)
+        if bare.any():
+            return sec[bare], off[bare]
+    return None
+
+
+def _unrecorded(image: Image, known: SiteTable, shape: Shape, calls: tuple[I64, I64]) -> SiteTable:
+    """The rows of calls that no record names."""
+    sec, off = calls
+    window, va, n = image.window(sec, off), image.va(sec, off), len(sec)
+    low, high = functions_at(image, shape, window, va)
+    around = image.functions.containing(va)  # where it is not at the entry as the layout has it: the function around it
+    inside = (low == high) & (around >= 0)
+    if inside.any():
+        low[inside], high[inside] = image.functions.at(image.functions.va[around[inside]])
+    status, row = np.full(n, UNRECORDED, dtype=np.uint8), np.full(n, -1, dtype=np.int64)
+    return SiteTable(image, shape, known.forced, row, sec, off, window, low, high, status, np.zeros(n, dtype=np.int64))
 
 
 def _with_patched(image: Image, known: SiteTable, shape: Shape) -> SiteTable:
     """The sites with records, and behind them those that an earlier patch took out of the table."""
     known = _append(known, _without_records(image, known, shape))
     return _append(known, _nameless_calls(image, known, shape))
-
-
-def _patched(image: Image) -> bool:
-    """Whether a relocatable file has symbols of an earlier patch."""
-    return not image.linked and OURS.encode() in image.symbols.strtab
 
 
 def _all_without_records(image: Image, records: RecordTable, window: U32, va: U64) -> SiteTable:
@@ -172,8 +201,8 @@ def _with_records(
     status = np.full(n, UNEXPECTED, dtype=np.uint8)
     func = func_end = site = np.zeros(n, dtype=np.int64)
     if shape is not None:
-        match = _match(image, shape, window, va)
-        func, func_end = _functions(image, shape, window, va)
+        match = match_sites(image, shape, window, va)
+        func, func_end = functions_at(image, shape, window, va)
         named = func < func_end
         whole = named | ~image.functions.inside(va)  # what lies inside a function, but not at its entry, is no site
         for state, matched in ((READY, MATCH_OLD), (ENABLED, MATCH_NEW), (HALF, MATCH_HALF)):
@@ -197,37 +226,10 @@ def _nameless(image: Image, records: RecordTable, shape: Shape, window: U32, va:
     return np.array(NAMELESS, dtype=np.uint8)[why]
 
 
-def _match(image: Image, shape: Shape, window: U32, va: U64) -> U8:
-    """MATCH_* per site by its words; where words alone cannot tell, also by where its branch goes."""
-    match = shape.match(window)
-    if shape.called and _patched(image):
-        match[(match == MATCH_OLD) & _calls_ours(image, shape, window, va)] = MATCH_NEW
-    if image.linked and (shape.called or shape.stub):
-        body = shape.body(window)
-        site = va + (shape.site(window) + shape.call_at).view(np.uint64)
-        target = (site.view(np.int64) + shape.branch.distance(body)).view(np.uint64)
-        if shape.called:
-            untouched = np.array(addresses_of(image, shape.called), dtype=np.uint64)
-            match[(match == MATCH_OLD) & shape.branch.ends(body) & ~is_in(target, untouched)] = MATCH_NEW
-        if shape.stub:
-            match[(match == MATCH_NEW) & ~is_stub(image, shape, target, site)] = MATCH_NONE
-    return match
-
-
-def _functions(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64]:
-    """Span in image.functions of the symbols at each site's entry; equal ends: none there."""
-    if shape.anywhere:
-        inside = image.functions.containing(va)
-        at = image.functions.va[np.maximum(inside, 0)] if len(image.functions.va) else va
-        low, high = image.functions.at(at)
-        return np.where(inside >= 0, low, 0), np.where(inside >= 0, high, 0)
-    return at_entry(image, shape, window, va)
-
-
 def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
     """Functions whose entry holds the enabled words although no live record names them: earlier patches."""
     functions = image.functions
-    if shape.refusal or not len(functions.va) or not (image.linked or _patched(image)):
+    if shape.refusal or not len(functions.va) or not (image.linked or is_patched(image)):
         return None
     entry = functions.va if shape.at_global else functions.local
     first = first_of_each(entry)  # two names of one address may differ in their local entry
@@ -236,13 +238,13 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
     entry = entry[first]
     sec, off = image.place(entry)
     sec, off = np.where((sec >= 0) & image.executable[sec], sec, -1), off - shape.entry
-    off, window = _behind_skip(image, shape, sec, off)
+    off, window = behind_skip(image, shape, sec, off)
     va = image.va(sec, off)
     site = shape.site(window)
     recorded = is_in(va + site.view(np.uint64), known.body_va[known.func < known.func_end])
-    patched = (_match(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded
+    patched = (match_sites(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded
     if not image.linked:
-        patched &= _calls_ours(image, shape, window, va)
+        patched &= calls_ours(image, shape, window, va)
     elif patched.any():
         body, branch = shape.body(window[patched]), (va + site.view(np.uint64))[patched] + np.uint64(shape.call_at)
         called = called_from(image, shape, branch, shape.branch.distance(body))
@@ -255,14 +257,9 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
     return SiteTable(image, shape, known.forced, row, sec, off, window, low, high, status, site)
 
 
-def _calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
-    """Whether the branch of each site of a relocatable file is relocated to a symbol that an earlier patch made."""
-    return is_in(va + (shape.site(window) + shape.call_at).view(np.uint64), relocated_calls(image, OURS))
-
-
 def _nameless_calls(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
     """As `_without_records`, for functions of a relocatable file that have no symbol: its relocations show them."""
-    if shape.refusal or not _patched(image):
+    if shape.refusal or not is_patched(image):
         return None
     at = relocated_calls(image, OURS)
     at = at[~image.functions.inside(at) & ~is_in(at, known.branch_va)]
@@ -272,21 +269,11 @@ def _nameless_calls(image: Image, known: SiteTable, shape: Shape) -> SiteTable |
         behind = shape.skipped(image.window(sec, off - shape.unit * shape.skip_words))
         off = off - np.where(behind, shape.unit * shape.skip_words, 0)
     window = image.window(sec, off)
-    whole = _match(image, shape, window, image.va(sec, off)) == MATCH_NEW
+    whole = match_sites(image, shape, window, image.va(sec, off)) == MATCH_NEW
     sec, off, window = sec[whole], off[whole], window[whole]
     none, n = np.zeros(len(sec), dtype=np.int64), len(sec)
     status = np.full(n, ENABLED, dtype=np.uint8)
     return SiteTable(image, shape, known.forced, none - 1, sec, off, window, none, none, status, shape.site(window))
-
-
-def _behind_skip(image: Image, shape: Shape, sec: I64, off: I64) -> tuple[I64, U32]:
-    """Places of records and their windows, from where they would be without the shape's extra words before them."""
-    if shape.skip_at >= 0 or not shape.skips:
-        return off, image.window(sec, off)
-    n, skip = WINDOW_SIZE // shape.unit, shape.skip_words
-    wide = image.words(sec, off, shape.first, n + skip)
-    behind = shape.skipped(wide[:, skip:]) & (sec >= 0)
-    return off + np.where(behind, shape.unit * skip, 0), np.where(behind[:, None], wide[:, skip:], wide[:, :n])
 
 
 def _append(table: SiteTable, more: SiteTable | None) -> SiteTable:

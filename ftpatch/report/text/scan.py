@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ftpatch.arch import shape_named
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import below, files_and_trees, head, line, mib, or_dash, title
+from ftpatch.report.text.lines import below, files_and_trees, head, line, mib, number, or_dash, title
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject, ReachObject, SiteRow, SummaryObject, TreeObject
@@ -98,6 +98,11 @@ def _summary(summary: SummaryObject, image: ImageObject) -> Iterator[str]:
             yield line(key, ", ".join(f"{name} {count}" for name, count in counts.items()))
     if elsewhere := summary.get("elsewhere"):
         yield line("elsewhere", f"{_counts(elsewhere)}: records that no kernel reads, of functions not to be traced")
+    if unrecorded := summary.get("unrecorded"):
+        calls = f"{number(unrecorded, 'call')} of {shape.called}" if shape else number(unrecorded, "call")
+        yield line(
+            "unrecorded", f"{calls} without a record: no tracer of a kernel knows {'it' if unrecorded == 1 else 'them'}"
+        )
     yield from _patched(summary)
     if reach := summary["reach"]:
         yield from _reach(reach)

@@ -1,0 +1,17 @@
+"""Which code a kernel's build makes records of calls for."""
+
+from __future__ import annotations
+
+# Beside these, every section whose name begins with `.text`. Calls elsewhere, as of exit functions, stay without one.
+# Source: scripts/recordmcount.c is_mcounted_section_name() (Linux 6.1).
+RECORDED = frozenset(
+    {
+        ".init.text", ".ref.text", ".sched.text", ".spinlock.text", ".irqentry.text", ".softirqentry.text",
+        ".kprobes.text", ".cpuidle.text",
+    }
+)  # fmt: skip
+
+
+def is_recorded(section: str) -> bool:
+    """Whether recordmcount makes records for the calls in a section of that name."""
+    return section.startswith(".text") or section in RECORDED

@@ -1,0 +1,60 @@
+"""What the code of an image shows at places where sites may be: in which state each is, and whose entry it is at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.arch.shape import MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW_SIZE, Shape
+from ftpatch.arrays import I64, U8, U32, U64, Mask, is_in
+from ftpatch.elf.image import Image
+from ftpatch.sites.callees import addresses_of, is_stub, relocated_calls
+from ftpatch.sites.layout import at_entry
+
+OURS = "ftpatch_"  # how the symbols begin that a patch adds to a module
+
+
+def is_patched(image: Image) -> bool:
+    """Whether a relocatable file has symbols of an earlier patch."""
+    return not image.linked and OURS.encode() in image.symbols.strtab
+
+
+def match_sites(image: Image, shape: Shape, window: U32, va: U64) -> U8:
+    """MATCH_* per site by its words; where words alone cannot tell, also by where its branch goes."""
+    match = shape.match(window)
+    if shape.called and is_patched(image):
+        match[(match == MATCH_OLD) & calls_ours(image, shape, window, va)] = MATCH_NEW
+    if image.linked and (shape.called or shape.stub):
+        body = shape.body(window)
+        site = va + (shape.site(window) + shape.call_at).view(np.uint64)
+        target = (site.view(np.int64) + shape.branch.distance(body)).view(np.uint64)
+        if shape.called:
+            untouched = np.array(addresses_of(image, shape.called), dtype=np.uint64)
+            match[(match == MATCH_OLD) & shape.branch.ends(body) & ~is_in(target, untouched)] = MATCH_NEW
+        if shape.stub:
+            match[(match == MATCH_NEW) & ~is_stub(image, shape, target, site)] = MATCH_NONE
+    return match
+
+
+def functions_at(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64]:
+    """Span in image.functions of the symbols at each site's entry; equal ends: none there."""
+    if shape.anywhere:
+        inside = image.functions.containing(va)
+        at = image.functions.va[np.maximum(inside, 0)] if len(image.functions.va) else va
+        low, high = image.functions.at(at)
+        return np.where(inside >= 0, low, 0), np.where(inside >= 0, high, 0)
+    return at_entry(image, shape, window, va)
+
+
+def calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
+    """Whether the branch of each site of a relocatable file is relocated to a symbol that an earlier patch made."""
+    return is_in(va + (shape.site(window) + shape.call_at).view(np.uint64), relocated_calls(image, OURS))
+
+
+def behind_skip(image: Image, shape: Shape, sec: I64, off: I64) -> tuple[I64, U32]:
+    """Places of records and their windows, from where they would be without the shape's extra words before them."""
+    if shape.skip_at >= 0 or not shape.skips:
+        return off, image.window(sec, off)
+    n, skip = WINDOW_SIZE // shape.unit, shape.skip_words
+    wide = image.words(sec, off, shape.first, n + skip)
+    behind = shape.skipped(wide[:, skip:]) & (sec >= 0)
+    return off + np.where(behind, shape.unit * skip, 0), np.where(behind[:, None], wide[:, skip:], wide[:, :n])

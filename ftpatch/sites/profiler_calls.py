@@ -1,0 +1,139 @@
+"""Calls of the profiling function that `-pg` makes, found where no record tells of them.
+
+    object, module    the relocations of code against `_mcount`
+    linked file       every call in the code that goes to `_mcount`, to a linker's stub to it, or to a stub that jumps
+                      through the slot which the dynamic linker fills with its address (.plt)
+
+A kernel's build makes records of them (scripts/recordmcount, objtool); a program that is profiled by gprof has none.
+Nothing is searched in a file that does not know the name.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.arch.shape import Branch
+from ftpatch.arrays import I64, U32, U64, Mask, is_in
+from ftpatch.elf import tables as t
+from ftpatch.elf.identity import entries_and_stubs
+from ftpatch.elf.image import Image
+
+FEW = 4  # addresses up to which code is searched for each alone
+STUB = 6  # units of code of a stub of a .plt that are read
+
+
+def profiler_calls(image: Image, name: str) -> tuple[I64, I64]:
+    """(section, offset) of every direct call of the function `name`, ascending."""
+    linked = image.linked
+    sec, off = _in_linked(image, name) if linked else _in_relocatable(image, name, image.arch.direct_calls)
+    key = sec << 40 | off
+    if not (key[1:] > key[:-1]).all():  # tables of relocations need not be sorted, nor name a place once
+        key = np.unique(key)
+    return key >> 40, key & (1 << 40) - 1
+
+
+def _nowhere() -> tuple[I64, I64]:
+    return np.zeros(0, np.int64), np.zeros(0, np.int64)
+
+
+def _joined(parts: list[tuple[int, I64]]) -> tuple[I64, I64]:
+    """Sections with offsets in them as two columns."""
+    if not parts:
+        return _nowhere()
+    secs = np.repeat(np.array([sec for sec, _ in parts], np.int64), [len(off) for _, off in parts])
+    return secs, np.concatenate([off for _, off in parts])
+
+
+def n_indirect(image: Image, name: str) -> int:
+    """How many calls of the function in a relocatable file go through a pointer, which no tracer can switch."""
+    return len(_in_relocatable(image, name, image.arch.indirect_calls)[0])
+
+
+def _in_relocatable(image: Image, name: str, kinds: tuple[int, ...]) -> tuple[I64, I64]:
+    """(section, offset) of what the loader will write into code by relocations of these types against the function."""
+    symbols = image.symbols.rows_named(name)
+    wanted = (symbols.astype(np.uint64)[:, None] << np.uint64(32) | np.array(kinds, np.uint64)).reshape(-1)
+    parts: list[tuple[int, I64]] = []
+    for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist() if len(wanted) else ():
+        sec = int(image.shdr["sh_info"][table])
+        if sec < len(image.shdr) and image.executable[sec]:
+            rows = image.rows(table, t.RELA)
+            off = rows["r_offset"][is_in(rows["r_info"], wanted)]
+            off = off[(off < image.shdr["sh_size"][sec]) & (off % np.uint64(image.arch.unit) == 0)].astype(np.int64)
+            parts.append((sec, off))
+    return _joined(parts)
+
+
+def _in_linked(image: Image, name: str) -> tuple[I64, I64]:
+    starts = _entries(image, name)
+    slots = _plt_slots(image, name)
+    if not len(starts) and not len(slots):
+        return _nowhere()
+    parts: list[tuple[int, I64]] = []
+    call = image.arch.call
+    for sec in np.flatnonzero(image.executable).tolist():
+        if call.unit > 1 and not len(slots) and len(starts) <= FEW:  # as in a kernel, where nothing else is as long
+            base = int(image.base[sec])
+            found = [call.calls_of(_units(image, sec), base, va) for va in starts.tolist()]
+            parts.append((sec, np.concatenate(found)))
+            continue
+        off, to = _calls_in(image, sec, call)
+        goes_there = is_in(to, starts)
+        if len(slots):
+            goes_there |= _through_slots(image, to, slots)
+        parts.append((sec, off[goes_there]))
+    return _joined(parts)
+
+
+def _calls_in(image: Image, sec: int, call: Branch) -> tuple[I64, U64]:
+    """(offset, va of the callee) of every call in a section of code."""
+    off, distance = call.find(_units(image, sec))
+    with np.errstate(over="ignore"):
+        return off, np.uint64(int(image.base[sec])) + (off + distance).view(np.uint64)
+
+
+def _units(image: Image, sec: int) -> U32:
+    """The units of code of a section, without copying."""
+    code = image.content(sec)
+    return np.asarray(code if image.arch.unit == 1 else code[: len(code) & ~3].view("<u4"))
+
+
+def _entries(image: Image, name: str) -> U64:
+    """Addresses of the function, global and local, and of the stubs that linkers make to it."""
+    va = image.symbols.rows["st_value"][entries_and_stubs(image, name)]
+    if len(va) and image.arch.local_entry is not None:
+        va = np.concatenate([va, image.functions.local[is_in(image.functions.va, va)]])
+    return np.unique(va)
+
+
+def _plt_slots(image: Image, name: str) -> U64:
+    """Addresses of the words that the dynamic linker fills with the address of an imported function."""
+    slots = [np.zeros(0, np.uint64)]
+    for table in np.flatnonzero((image.shdr["sh_type"] == t.SHT_RELA) & (image.shdr["sh_flags"] & t.SHF_ALLOC != 0)):
+        link = int(image.shdr["sh_link"][table])
+        if link >= len(image.shdr) or image.shdr["sh_type"][link] != t.SHT_DYNSYM:
+            continue
+        wanted = _named_in(image, link, name)
+        if len(wanted):
+            rows = image.rows(int(table), t.RELA)
+            slots.append(rows["r_offset"][is_in(rows["r_info"] >> np.uint64(32), wanted)])
+    return np.unique(np.concatenate(slots))
+
+
+def _named_in(image: Image, table: int, name: str) -> I64:
+    """Rows of a dynamic symbol table that have a name."""
+    link = int(image.shdr["sh_link"][table])
+    if link >= len(image.shdr) or image.shdr["sh_type"][link] != t.SHT_STRTAB:
+        return np.zeros(0, np.int64)
+    strings, rows = image.content(link).tobytes(), image.rows(table, t.SYM)
+    return np.flatnonzero(is_in(rows["st_name"], list(t.places_of(name.encode() + b"\0", strings))))
+
+
+def _through_slots(image: Image, to: U64, slots: U64) -> Mask:
+    """Which callees are stubs that jump to where one of the slots says."""
+    if image.arch.plt_slot is None or not len(to):
+        return np.zeros(len(to), dtype=bool)
+    callees, which = np.unique(to, return_inverse=True)
+    got = next((int(image.base[sec]) for sec in image.sections_named(".got")), 0)
+    through = image.arch.plt_slot(image.words(*image.place(callees), 0, STUB), callees, got)
+    return np.asarray(is_in(through, slots)[which])
