@@ -45,11 +45,12 @@ CASES: dict[str, tuple[str, dict[str, int]]] = {
     "ppc64le-mprofile.o": ("mprofile", {"inner": 0xC, "weakly": 0x54, "outer": 0x8C, "starts": 0xC, "ends": 0xC}),
     "ppc64le-mprofile-large.o": ("mprofile", MPROFILE_LARGE),
 }  # fmt: skip
+EXPORTED = ("weakly", "outer", "starts", "ends")  # .dynsym has them
 STRIPPED = {
     "arm64-stripped.o": ([0x18, 0x4C, 0x78, 0x18, 0x18], [None, "weakly", "outer", "starts", "ends"]),
     "ppc64le-stripped.o": ([0x1C, 0x7C, 0xCC, 0x1C, 0x1C], ["inner", "weakly", "outer", "starts", "ends"]),
-    "arm64-stripped.so": ([0x18, 0x4C, 0x78, 0xD8, 0x10C], [None] * 5),
-    "ppc64le-stripped.so": ([0x7C, 0xDC, 0x12C, 0x1DC, 0x23C], [None] * 5),
+    "arm64-stripped.so": ([0x18, 0x4C, 0x78, 0xD8, 0x10C], [None, *EXPORTED]),
+    "ppc64le-stripped.so": ([0x7C, 0xDC, 0x12C, 0x1DC, 0x23C], [None, *EXPORTED]),
 }
 
 
