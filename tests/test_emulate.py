@@ -10,6 +10,8 @@ from time import monotonic
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ftpatch.arch import Arch, arch_of
 from ftpatch.arch import arm64_module as arm_code
@@ -18,6 +20,7 @@ from ftpatch.cli import run
 from ftpatch.elf.image import Image, open_image
 from ftpatch.proof.emulate import Outcome, SiteExpectation, arm64, emulate, ppc64le, qemu_sandbox
 from ftpatch.proof.emulate import guest_ppc64le as guest
+from ftpatch.proof.emulate import reach_ppc64le as reach
 from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.emulate.memory import Block, Memory, Moved, _around, image_memory
 from ftpatch.sites.records import read_records
@@ -538,7 +541,7 @@ def test_a_guest_cannot_change_files(number: int, r4: int, r5: int, tmp_path: Pa
     words = system_call(number, guest.STATE, r4, r5)
     segments = [guest.Segment(guest.CODE, np.array(words, dtype="<u4").tobytes(), guest.READ | guest.EXECUTE),
                 guest.Segment(guest.STATE, data, guest.READ | guest.WRITE)]  # fmt: skip
-    assert qemu_sandbox.run(ppc64le.QEMU, guest.elf(segments), 20) == qemu_sandbox.Ran(b"", "")
+    assert qemu_sandbox.run(ppc64le.QEMU, guest.elf(segments), 20) == qemu_sandbox.Ran(bytearray(), "")
     assert [one.name for one in tmp_path.iterdir()] == ["there"]
 
 
@@ -547,7 +550,7 @@ def test_a_guest_cannot_change_files(number: int, r4: int, r5: int, tmp_path: Pa
 def test_a_guest_cannot_reach_out(number: int) -> None:
     words = np.array(system_call(number, 2, 0, 0), dtype="<u4").tobytes()
     ran = qemu_sandbox.run(ppc64le.QEMU, guest.elf([guest.Segment(guest.CODE, words, guest.READ | guest.EXECUTE)]), 20)
-    assert ran == qemu_sandbox.Ran(b"", "")
+    assert ran == qemu_sandbox.Ran(bytearray(), "")
 
 
 @pytest.mark.parametrize(
@@ -566,3 +569,26 @@ def test_an_emulator_without_memory_is_no_finding(
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=MINI.parent)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"not emulated: {emulator} cannot be started" in done.stdout.splitlines()[-1]
+
+
+def test_registers_are_the_emulators_own() -> None:
+    """The array that stands for all registers, against the package's way to read and write each of them."""
+    import unicorn
+
+    memory = Memory((Block(0x1000, np.zeros(16, dtype=np.uint8)),))
+    machine = arm64._Machine(unicorn, memory, 1)
+    values = [(n + 1) * 0x0102_0304_0506_0708 & 0xFFFF_FFFF_FFFF_FFF0 for n in range(33)]
+    machine.registers.write(values)
+    ids = [getattr(unicorn.arm64_const, f"UC_ARM64_REG_{name}") for name in (*(f"X{n}" for n in range(31)), "SP", "PC")]
+    assert [machine.uc.reg_read(number) for number in ids] == values
+    for number, value in zip(ids, reversed(values), strict=True):
+        machine.uc.reg_write(number, value)
+    assert machine.registers.read() == values[::-1]
+    with pytest.raises(machine.error):
+        machine.registers._checked(unicorn.UC_ERR_ARG)
+
+
+@given(st.lists(st.integers(0x40, 0x400).map(lambda n: 4 * n), max_size=40))
+def test_what_is_beside_code_is_copied_once(places: list[int]) -> None:
+    expected = sorted({va + 4 * n for va in places for n in range(-reach.BEFORE, reach.BEHIND + 1)})
+    assert reach._around(np.array(sorted(set(places)), dtype=np.uint64)).tolist() == expected

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from ftpatch.arch import Arch
-from ftpatch.arrays import I64, U8, U32, U64, Mask
+from ftpatch.arrays import I64, U8, U32, U64, Mask, distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
@@ -107,7 +107,7 @@ class Memory:
         """The instruction words at places that are multiples of four, and whether there is any."""
         word, present = np.zeros(len(places), dtype=np.uint32), np.zeros(len(places), dtype=bool)
         holder = np.searchsorted(np.array(self._starts, dtype=np.uint64), places, side="right") - 1
-        for number in np.unique(holder[holder >= 0]).tolist():
+        for number in distinct(holder[holder >= 0]).tolist():
             block = self.blocks[number]
             inside = np.flatnonzero((holder == number) & (places + np.uint64(4) <= np.uint64(block.end)))
             at = (places[inside] - np.uint64(block.va)).view(np.int64)

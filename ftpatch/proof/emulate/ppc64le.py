@@ -20,7 +20,7 @@ import numpy as np
 
 from ftpatch.arch import hosts
 from ftpatch.arch.proof_tables import BIT64
-from ftpatch.arrays import I64, U64
+from ftpatch.arrays import I64, U64, distinct, is_in
 from ftpatch.proof.emulate import guest_ppc64le as g
 from ftpatch.proof.emulate import qemu_sandbox
 from ftpatch.proof.emulate.expectation import Outcome, SiteExpectation, first_difference, line, wrong_ops
@@ -68,7 +68,7 @@ def _apart(sites: Sequence[SiteExpectation], index: list[int]) -> list[list[int]
     """The sites in batches, in none of which one's target lies in what another executes: a trap stands there."""
     todo, batches = index, []
     while todo:
-        targets = np.unique(np.array([sites[at].target for at in todo], dtype=np.uint64))
+        targets = distinct(np.array([sites[at].target for at in todo], dtype=np.uint64))
         entry = np.array([sites[at].entry for at in todo], dtype=np.uint64)
         resume = np.array([sites[at].resume for at in todo], dtype=np.uint64)
         own = np.array([sites[at].entry <= sites[at].target < sites[at].resume for at in todo])
@@ -130,19 +130,21 @@ class _Batch:
         program = g.elf([*g.program(self.rows, junk, stack, self._paca()), *self._code()])
         ran = qemu_sandbox.run(QEMU, program, SECONDS + PER_SITE * len(self.sites))
         size = 8 * g.N_RECORD
-        records = np.frombuffer(ran.output[: len(ran.output) // size * size], dtype="<u8").reshape(-1, g.N_RECORD)
+        records = (
+            np.frombuffer(ran.output, np.uint8)[: len(ran.output) // size * size].view("<u8").reshape(-1, g.N_RECORD)
+        )
         if not len(records):  # the program's own trap comes before any code of the file: QEMU itself did not start
             raise SubprocessError(ran.stopped or "no output")
         up = np.uint64(-self.down & BIT64)
-        records = records.copy()
         with np.errstate(over="ignore"):
             records[:, g.NIP] += up
             records[:, g.LR] += up
         frame: Stop = list(np.frombuffer(stack, dtype="<u8")[(self.r1 - g.STACK) // 8 :][: g.N_FRAME].tolist())
         stops = _by_site(records[1:], len(self.sites))
         failures, late = {}, _first_without(stops)
-        for at, (site, start) in enumerate(zip(self.sites, self.rows.tolist(), strict=True)):
-            mine = [records[row].tolist() for row in range(1 + stops[at], 1 + stops[at + 1])]
+        for at, site in enumerate(self.sites):
+            start: Stop = self.rows[at].tolist()
+            mine: list[Stop] = records[1 + stops[at] : 1 + stops[at + 1]].tolist()
             ended = ran.stopped or "an end of the process"
             why = self._judge(site, start, mine, frame, ended if at <= late else f"{ended}, in an earlier site")
             if why:
@@ -165,7 +167,7 @@ class _Batch:
         stops = set(chain.from_iterable((site.target, site.resume) for site in self.sites))
         va, word = code_words(self.memory, (site.entry for site in self.sites), stops)
         traps = np.array(sorted(stops), dtype=np.uint64)
-        page = np.unique(np.concatenate([va, traps]) // np.uint64(g.SEGMENT)).astype(np.int64)
+        page = distinct(np.concatenate([va, traps]) // np.uint64(g.SEGMENT)).astype(np.int64)
         runs = np.split(page, np.flatnonzero(np.diff(page) > GAP // g.SEGMENT) + 1)
         segments = []
         for pages in runs:
@@ -181,8 +183,8 @@ class _Batch:
     def _move_pointers(self, content: np.ndarray[tuple[int], np.dtype[np.uint32]], first: int, va: U64) -> None:
         """Pointers beside the code that the loader fills lead to the guest's addresses."""
         filled = self.memory.moved.filled
-        mine = filled[(filled % np.uint64(4) == 0) & np.isin(filled, va) & np.isin(filled + np.uint64(4), va)]
-        mine = mine[(mine >= np.uint64(first)) & (mine < np.uint64(first + 4 * len(content) - 4))]
+        mine = filled[(filled >= np.uint64(first)) & (filled < np.uint64(first + 4 * len(content) - 4))]
+        mine = mine[(mine % np.uint64(4) == 0) & is_in(mine, va) & is_in(mine + np.uint64(4), va)]
         value = self.memory.pointers(mine).value
         for place, pointer in zip(mine.tolist(), value.tolist(), strict=True):
             at = (place - first) // 4

@@ -16,6 +16,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import threading
 from dataclasses import dataclass
 
 from ftpatch.arch.hosts import HOSTS, Host
@@ -25,13 +26,14 @@ ALLOW, NO_SUCH_CALL = 0x7FFF << 16, 0x0005 << 16 | 38  # SECCOMP_RET_ALLOW, SECC
 LOAD, EQUAL, AND, RETURN = 0x20, 0x15, 0x54, 0x06  # BPF: ld abs; jeq k; and k; ret k
 NUMBER, MACHINE, ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 CLONE_THREAD, WRITES = 0x1_0000, 0o3 | 0o100 | 0o1000 | 0o20000000  # O_ACCMODE, O_CREAT, O_TRUNC, O_TMPFILE
+PIPE = 1 << 20  # bytes that wait in the pipe: each wake-up of the reader costs as much as copying as many
 
 
 @dataclass(frozen=True)
 class Ran:
     """What became of a program."""
 
-    output: bytes  # what it wrote
+    output: bytearray  # what it wrote
     stopped: str  # why it did not end by itself; empty where it did
 
 
@@ -50,16 +52,31 @@ def run(qemu: str, program: bytes, seconds: float) -> Ran:
     try:
         with os.fdopen(os.dup(fd), "wb") as file:
             file.write(program)
-        done = subprocess.run(
+        with subprocess.Popen(
             [str(shutil.which(qemu)), f"/proc/self/fd/{fd}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, timeout=seconds, pass_fds=(fd,), env={}, check=False, cwd="/",
-            preexec_fn=_limits(seconds),
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as late:
-        return Ran(late.output or b"", f"no end within {seconds:.0f} s")
+            stderr=subprocess.DEVNULL, pass_fds=(fd,), env={}, cwd="/", preexec_fn=_limits(seconds), pipesize=PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            output = bytearray()  # of a kernel some 65 MB, so that there is one copy of it
+            reader = threading.Thread(target=_collect, args=(process.stdout.fileno(), output), daemon=True)
+            reader.start()
+            try:
+                reader.join(seconds)
+                code = process.wait(0 if reader.is_alive() else seconds)
+            except subprocess.TimeoutExpired:
+                return Ran(output, f"no end within {seconds:.0f} s")
+            finally:
+                process.kill()
+                reader.join()
     finally:
         os.close(fd)
-    return Ran(done.stdout, f"exit code {done.returncode}" if done.returncode else "")
+    return Ran(output, f"exit code {code}" if code else "")
+
+
+def _collect(fd: int, output: bytearray) -> None:
+    """Add all that is written to a pipe."""
+    while piece := os.read(fd, PIPE):
+        output += piece
 
 
 class _limits:

@@ -22,13 +22,23 @@ SYSTEM_CALL = 17  # primary opcode of sc and scv
 def code_words(memory: Memory, entries: Iterable[int], stops: set[int]) -> tuple[U64, U32]:
     """(va, word) of all that may be executed from the entries on, up to the stops, and of what is beside it."""
     seen = _followed(memory, entries, stops)
-    va = np.fromiter(seen, dtype=np.uint64, count=len(seen))
-    around = (np.arange(-BEFORE, BEHIND + 1, dtype=np.int64) * 4).view(np.uint64)
-    with np.errstate(over="ignore"):
-        va = np.unique(va[:, None] + around)
+    va = _around(np.sort(np.fromiter(seen, dtype=np.uint64, count=len(seen))))
     word, there = memory.words(va)
     there &= ~system_calls(word)
     return va[there], word[there]
+
+
+def _around(va: U64) -> U64:
+    """The places of some words, ascending, and of those up to BEFORE in front and BEHIND behind each of them."""
+    if not len(va):
+        return va
+    cut = np.flatnonzero(np.diff(va) > np.uint64(4 * (BEFORE + BEHIND + 1)))  # nearer ones share what is between them
+    first, last = va[np.append(0, cut + 1)], va[np.append(cut, len(va) - 1)]
+    n = ((last - first) >> np.uint64(2)).astype(np.int64) + BEFORE + BEHIND + 1
+    step = np.arange(int(n.sum())) - np.repeat(np.cumsum(n) - n, n) - BEFORE
+    with np.errstate(over="ignore"):
+        places: U64 = np.repeat(first, n) + (4 * step).view(np.uint64)
+    return places
 
 
 def system_calls(word: U32) -> Mask:
