@@ -6,11 +6,15 @@ The long run is `make fuzz`, which coverage guides. Nothing here needs atheris.
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import struct
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -21,39 +25,42 @@ from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import SHT_RELR, STT_FUNC
 from ftpatch.errors import InputError
 from ftpatch.journal.read import read_journal
-from tools.fuzz import mutate, seeds
+from tools.fuzz import minimise, mutate, parsers, seeds, server
 from tools.fuzz.bounds import Tally, bounded, execute
-from tools.fuzz.targets import TARGETS
+from tools.fuzz.files import Seen
+from tools.fuzz.targets import TARGETS, Target
 
 MINI_PPC = Path(__file__).parents[1] / "testdata" / "mini-ppc64le"
-SEED = 20
-EACH = {  # executions per target; those that run a whole command take a few milliseconds each
-    "sites": 300, "metadata": 500, "module": 250, "vmlinux": 250, "undo": 150, "journal": 600,
-}  # fmt: skip
+SEED, RUNS = 20, 5000  # of the short run, which test_fuzz_journeys.py does a part of
+WHOLE = [name for name, target in TARGETS.items() if target.run.__module__ != parsers.__name__]
 RELATIVE, CALL26 = 22, 283
 
 
 # -- the short run -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_mutated_files_end_in_an_answer_or_a_refusal(name: str) -> None:
-    target, rng = TARGETS[name], random.Random(f"{SEED} {name}")
-    start, tally = target.seeds(False), Tally()
-    for data in start:
+def short_run(name: str) -> Tally:
+    """A target's part of 5,000 inputs, always the same ones."""
+    target, tally = TARGETS[name], Tally()
+    for data in target.seeds(False):
         execute(target, data, tally)
     with bounded():
-        for _ in range(EACH.get(name, 1000)):
-            execute(target, target.mutate(rng.choice(start), rng), tally)
-    assert tally.findings == {}
+        for number in range(RUNS * target.share // sum(each.share for each in TARGETS.values()) + 1):
+            execute(target, target.case(SEED, number), tally)
+    return tally
 
 
-@pytest.mark.parametrize("name", ["headers", "relocations", "symbols", "records", "sites", "metadata", "module"])
+@pytest.mark.parametrize("name", [name for name in TARGETS if name not in WHOLE])
+def test_mutated_files_end_in_an_answer_or_a_refusal(name: str) -> None:
+    assert short_run(name).findings == {}
+
+
+@pytest.mark.parametrize("name", ["headers", "relocations", "symbols", "records", "metadata", "scan", "module"])
 def test_at_least_half_of_the_mutations_get_past_the_headers(name: str) -> None:
-    target, rng, tally = TARGETS[name], random.Random(SEED), Tally()
-    for _ in range(100):
-        execute(target, target.mutate(rng.choice(target.seeds(False)), rng), tally)
-    assert tally.n_deep >= 50
+    target, tally = TARGETS[name], Tally()
+    for number in range(60):
+        execute(target, target.case(SEED, number), tally)
+    assert tally.n_deep >= 30
 
 
 @pytest.mark.parametrize("change", [change for change, _ in mutate.CHANGES])
@@ -74,12 +81,64 @@ def test_an_exception_is_a_finding_and_a_refusal_is_none() -> None:
         raise ValueError("a bug")
 
     target, tally = TARGETS["relr"], Tally()
-    other = type(target)(wrong, target.seeds, target.mutate, (), 0)
+    other = replace(target, run=wrong)
     execute(other, b"refused", tally)
     assert tally.findings == {}
     execute(other, b"bad", tally)
     [(text, data)] = tally.findings.items()
     assert (text.split(" at ")[0], data) == ("ValueError", b"bad")
+
+
+# -- the machinery -----------------------------------------------------------------------------------------------------
+
+
+def faulty(data: bytes, seen: Seen) -> None:
+    """A target that goes wrong in every way, by the first byte of its input."""
+    if data[:1] == b"k":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if data[:1] == b"m":
+        bytearray(4 << 30)
+    if data[:1] == b"r":
+        raise InputError("no")
+    if data[:1] == b"v":
+        raise ValueError("a bug")
+
+
+@pytest.fixture
+def fault(monkeypatch: pytest.MonkeyPatch) -> Target:
+    target = Target(faulty, lambda real: (b"sound",), mutate.plain, (), 1)
+    monkeypatch.setitem(TARGETS, "faulty", target)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"sound", ""), (b"r", ""), (b"v", "ValueError at "), (b"k", "ended by SIGKILL"), (b"m", "MemoryError at ")],
+)
+def test_the_fork_server_survives_what_its_children_do_not(data: bytes, said: str, fault: Target) -> None:
+    text = server.isolated("faulty", data)
+    assert text.startswith(said) and bool(text) == bool(said)
+
+
+def test_the_fork_server_goes_on_behind_an_input_that_ended_a_child(
+    fault: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Target, "case", lambda self, seed, number, real: b"k" if number in (3, 9) else b"sound")
+    outcome = server.serve([[server.Slice("faulty", end=10)]], server.run_slice, monotonic() + 60, 2)["faulty"]
+    assert outcome.findings == {"ended by SIGKILL": b"k"}
+
+
+@pytest.mark.parametrize(
+    ("data", "seeds", "small"),
+    [(b"....x...", (), b"x"), (b"abXdefgh", (b"abcdefgg",), b"abXdefgg"), (b"X" * 9, (b"other",), b"X")],
+)
+def test_an_input_is_made_smaller_while_it_goes_wrong(data: bytes, seeds: tuple[bytes, ...], small: bytes) -> None:
+    assert minimise.smaller(data, seeds, lambda one: b"x" in one.lower()) == small
+
+
+def test_the_same_seed_gives_the_same_inputs() -> None:
+    for target in TARGETS.values():
+        assert target.case(5, 7) == target.case(5, 7)
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------

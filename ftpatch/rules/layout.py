@@ -109,13 +109,9 @@ def alignment_lost(case: Case) -> Iterator[Hit]:
     """Sections and functions with less alignment than the kernel was built for."""
     table, shape, image = case.table, case.table.shape, case.image
     wanted = case.kconfig.get("FUNCTION_ALIGNMENT", "")
-    n = (
-        int(wanted)
-        if re.fullmatch("[0-9]{1,4}", wanted)
-        else 8
-        if shape is not None and shape.literal is not None
-        else 0
-    )
+    n = 8 if shape is not None and shape.literal is not None else 0
+    if re.fullmatch("[0-9]{1,4}", wanted):
+        n = int(wanted)
     if n < 2:
         return
     align = image.shdr["sh_addralign"]

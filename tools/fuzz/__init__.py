@@ -1,9 +1,13 @@
-"""Fuzzing of everything that reads a file: `make fuzz`, or `python -m tools.fuzz --target records --seconds 60`.
+"""Fuzzing of everything that reads what others wrote: `make fuzz`, or `python -m tools.fuzz --target check --runs 500`.
 
-seeds      small files of testdata, and small real modules where `make kernels` has fetched them
-mutate     changes to them that know where an ELF file keeps its fields, rows and strings
-targets    one function per parser, and whole journeys: whatever bytes come in, only an FtpatchError comes out
-bounds     5 seconds and 200 MB per input, and how many inputs got past the headers
-engine     mutation after mutation: guided by coverage where atheris is installed, blind where it is not
-branches   which branches of the parsers the inputs took that were worth keeping
+seeds, texts   small files of testdata, small real modules where `make kernels` has fetched them, and texts of each kind
+mutate         changes that know where an ELF file keeps its fields, rows and strings; `mutate_text` knows languages
+parsers        targets: one function per parser, whose result is asked for what must hold
+journeys       targets: whole command lines, held against what all of them promise, `verify` and `restore`
+targets        the table of targets; the same seed and number give the same input
+bounds         5 seconds and 200 MB per input, and no exception but a refusal
+server         a fork server: a child that dies or hangs is a finding, and the rest goes on
+guided         inputs that coverage chooses, where atheris is installed
+minimise       a smaller input that goes wrong in the same way
+branches       which branches each target takes, where coverage.py is installed
 """

@@ -13,10 +13,12 @@ from time import perf_counter
 from types import FrameType
 
 from ftpatch.errors import FtpatchError
-from tools.fuzz.targets import Seen, Target
+from tools.fuzz.files import Seen
+from tools.fuzz.targets import Target
 
-SECONDS = 5.0  # of processor time, per input
+SECONDS = 5.0  # of processor time, per input; the program uses the timer of SIGPROF itself
 MEMORY = 200 << 20  # bytes above what the process has before the first input, which holds the inputs too
+EMULATOR = 256 << 20  # bytes of address space that unicorn reserves, and hardly uses
 OUR_BUG = 70
 
 
@@ -31,7 +33,7 @@ class Tally:
     n: int = 0
     n_deep: int = 0
     n_sound: int = 0
-    slowest: float = 0.0
+    slowest: float = 0.0  # seconds
     baseline: int = field(default_factory=lambda: _peak())
     findings: dict[str, bytes] = field(default_factory=dict)
 
@@ -48,27 +50,37 @@ def _peak() -> int:
 def execute(target: Target, data: bytes, tally: Tally) -> bool:
     """Run the target once; whether the input got past the headers. What goes wrong becomes a finding."""
     seen, start, wrong = Seen(), perf_counter(), ""
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
     try:
         target.run(data, seen)
-        tally.n_sound += 1
+        tally.n_sound += not seen.refused
     except FtpatchError as error:
         if error.exit_code == OUR_BUG:
             wrong = f"{type(error).__name__}: {error.what}"
-        elif "\n" in str(error):
-            wrong = f"a message of several lines: {error.what}"
+        elif not str(error).isprintable():
+            wrong = f"a message that is not one line: {error.what}"
     except (Exception, Hang) as error:  # what this is all about
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        text = str(error)[:120] if isinstance(error, AssertionError | Warning) else ""
-        wrong = f"{type(error).__name__} at {place.filename.rpartition('ftpatch/')[2]}:{place.lineno} {text}".rstrip()
+        wrong = _described(error)
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     tally.n += 1
     tally.n_deep += seen.deep
     tally.slowest = max(tally.slowest, perf_counter() - start)
+    if tally.peak > MEMORY and not wrong:
+        wrong = f"more than {MEMORY >> 20} MB"
+        tally.baseline = _peak()
     if wrong:
         tally.findings.setdefault(wrong, data)
     return seen.deep
+
+
+def _described(error: BaseException) -> str:
+    """What went wrong and where: equal for inputs that meet the same fault, as far as a line can tell."""
+    stack = traceback.extract_tb(error.__traceback__)
+    place = next((frame for frame in reversed(stack) if "/ftpatch/" in frame.filename), stack[-1])
+    text = str(error)[:300] if isinstance(error, AssertionError | Warning) else ""
+    name = place.filename.rpartition("ftpatch/" if "/ftpatch/" in place.filename else "tools/")[2]
+    return f"{type(error).__name__} at {name}:{place.lineno} {text}".rstrip()
 
 
 @contextlib.contextmanager
@@ -80,12 +92,13 @@ def bounded() -> Iterator[None]:
 
     with open("/proc/self/statm") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
-    before, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGPROF, late)
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, before[1]))
+    before, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGVTALRM, late)
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY + EMULATOR, before[1]))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", "Possible ", FutureWarning)  # of a user's regular expression
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-        signal.signal(signal.SIGPROF, handler)
+        signal.signal(signal.SIGVTALRM, handler)

@@ -1,55 +1,63 @@
-"""Which branches of the parsers a corpus takes: its inputs run once more, without limits, under coverage.py."""
+"""Which branches of its files each target takes: some of its inputs run once more, under coverage.py."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+N_INPUTS = 400  # of a target that has no corpus
+CHILD = "import sys; from tools.fuzz.branches import child; child(*sys.argv[1:])"
 
 
-def child(arguments: Sequence[str]) -> None:
-    """A process that runs the corpora of some targets; prints branches as JSON. arguments: folder, then targets."""
+def child(folder: str, name: str, seed: str) -> None:
+    """A process for one target; prints branches taken, and branches, of the files that it explores."""
     coverage = importlib.import_module("coverage")
-    with tempfile.TemporaryDirectory() as folder:
-        meter = coverage.Coverage(branch=True, data_file=None, include=[f"{ROOT}/ftpatch/*"], config_file=False)
-        meter.start()
-        from tools.fuzz.bounds import Tally, bounded, execute
-        from tools.fuzz.targets import TARGETS
+    meter = coverage.Coverage(branch=True, data_file=None, include=[f"{ROOT}/ftpatch/*"], config_file=False)
+    meter.start()
+    from tools.fuzz.bounds import Tally, bounded, execute
+    from tools.fuzz.guided import corpus_of
+    from tools.fuzz.targets import TARGETS
 
-        tally, files = Tally(), set()
-        with bounded():
-            for name in arguments[1:]:
-                files |= set(TARGETS[name].explores)
-                for path in sorted((Path(arguments[0]) / name / "corpus").iterdir()):
-                    execute(TARGETS[name], path.read_bytes(), tally)
-        meter.stop()
-        report = Path(folder) / "report.json"
-        meter.json_report(outfile=str(report), show_contexts=False)
-        found = json.loads(report.read_text())["files"]
-    figures = {}
-    for name, one in found.items():
-        short = name.rpartition("ftpatch/")[2]
-        if short in files:
-            figures[short] = (one["summary"]["covered_branches"], one["summary"]["num_branches"])
-    print(json.dumps(figures))
+    target, tally, corpus = TARGETS[name], Tally(), corpus_of(folder, name)
+    with bounded():
+        for data in target.seeds(True):
+            execute(target, data, tally)
+        for path in sorted(corpus.iterdir()) if corpus.exists() else ():
+            execute(target, path.read_bytes(), tally)
+        for number in range(N_INPUTS):
+            execute(target, target.case(int(seed), number, True), tally)
+    meter.stop()
+    with tempfile.TemporaryDirectory() as top:
+        meter.json_report(outfile=f"{top}/report.json", show_contexts=False)
+        files = json.loads(Path(top, "report.json").read_text())["files"]
+    sums = [
+        file["summary"]
+        for path, file in files.items()
+        if f"/{path}".partition("/ftpatch/")[2].startswith(target.explores)
+    ]
+    print(json.dumps([sum(each[key] for each in sums) for key in ("covered_branches", "num_branches")]))
 
 
-def of_corpora(folder: str, targets: Sequence[str]) -> dict[str, tuple[int, int]] | None:
-    """(branches taken, branches) per file of the package; None without coverage.py."""
-    import subprocess
+def of_targets(folder: str, names: Sequence[str], seed: int, n_processes: int) -> Iterator[tuple[str, int, int]]:
+    """(target, branches taken, branches) of each; nothing without coverage.py."""
+
+    def of_target(name: str) -> tuple[str, int, int]:
+        done = subprocess.run([sys.executable, "-c", CHILD, folder, name, str(seed)], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr[-2000:])
+        taken, n = json.loads(done.stdout.splitlines()[-1])
+        return name, taken, n
 
     try:
         importlib.import_module("coverage")
     except ImportError:
-        return None
-    command = [sys.executable, "-c", "import sys; from tools.fuzz.branches import child; child(sys.argv[1:])"]
-    done = subprocess.run([*command, folder, *targets], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
-    found: dict[str, tuple[int, int]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        return
+    with ThreadPoolExecutor(n_processes) as pool:
+        yield from pool.map(of_target, names)

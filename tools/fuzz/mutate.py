@@ -30,7 +30,7 @@ PHDR: tuple[Field, ...] = ((0, "I"), (4, "I"), (8, "Q"), (16, "Q"), (24, "Q"), (
 SYM: tuple[Field, ...] = ((0, "I"), (4, "B"), (5, "B"), (6, "H"), (8, "Q"), (16, "Q"))
 RELA: tuple[Field, ...] = ((0, "Q"), (8, "I"), (12, "I"), (16, "Q"))
 WORD64: tuple[Field, ...] = ((0, "Q"),)
-SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOBITS, SHT_RELR = 2, 3, 4, 8, 19
+SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOTE, SHT_NOBITS, SHT_RELR = 2, 3, 4, 7, 8, 19
 SHF_EXECINSTR = 4
 EDGES = (0, 1, 2, 3, 4, 7, 8, 16, 24, 40, 64, 0x7F, 0x80, 0xFF, 0xFF00, 0xFFF1, 0xFFF2, 0xFFFF, 1 << 31, (1 << 32) - 1,
          1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 8, (1 << 64) - 4, (1 << 64) - 1)  # fmt: skip
@@ -220,10 +220,18 @@ def file_end(rng: random.Random, raw: bytearray, secs: list[Section]) -> None:
         raw += bytes(64) + struct.pack(">BBBBB3xI", 0, 0, 2, *sizes) + b"~Module signature appended~\n"
 
 
+def note(rng: random.Random, raw: bytearray, secs: list[Section]) -> None:
+    """A word of a note: the sizes of its name and content, its type, or its bytes."""
+    found = [sec for sec in secs if sec.type == SHT_NOTE and sec.size >= 4]
+    if found:
+        sec = rng.choice(found)
+        put(rng, raw, rng.choice(range(sec.offset, sec.offset + sec.size - 3, 4)), (0, "I"))
+
+
 Change = Callable[[random.Random, bytearray, list[Section]], None]
 CHANGES: tuple[tuple[Change, int], ...] = (
     (ehdr_field, 1), (shdr_field, 5), (phdr_field, 2), (table_row, 28), (slot, 16), (instruction, 20), (string, 16),
-    (anywhere, 4), (whole_section, 4), (file_end, 1),
+    (anywhere, 4), (whole_section, 4), (file_end, 1), (note, 1),
 )  # fmt: skip
 WEIGHTED = [change for change, weight in CHANGES for _ in range(weight)]
 
@@ -237,6 +245,52 @@ def elf(data: bytes, rng: random.Random) -> bytes:
         else:
             return plain(bytes(raw), rng)
     return bytes(raw[:MAX_SIZE])
+
+
+def notes(data: bytes, rng: random.Random) -> bytes:
+    """A file whose notes are changed, nine times of ten."""
+    raw = bytearray(data)
+    for _ in range(rng.choice((1, 2, 4))):
+        if rng.random() < 0.1 or not (secs := sections(raw)):
+            return elf(bytes(raw), rng)
+        note(rng, raw, secs)
+    return bytes(raw)
+
+
+def inside(prefix: str) -> Callable[[bytes, random.Random], bytes]:
+    """A function that changes sections of these names: their words, their LEB128 numbers, their order."""
+
+    def mutate(data: bytes, rng: random.Random) -> bytes:
+        try:
+            secs = [sec for name, sec in named_sections(data).items() if name.startswith(prefix) and sec.size >= 8]
+        except (ValueError, IndexError, struct.error):
+            secs = []
+        if not secs or rng.random() < 0.1:
+            return elf(data, rng)
+        raw = bytearray(data)
+        for _ in range(rng.choice((1, 1, 2, 3, 5))):
+            _stream(rng, raw, rng.choice(secs))
+        return bytes(raw)
+
+    return mutate
+
+
+def _stream(rng: random.Random, raw: bytearray, sec: Section) -> None:
+    """One change to bytes that are read one after the other: the first of them are a header, often."""
+    at = sec.offset + rng.randrange(min(sec.size - 7, 32) if rng.random() < 0.4 else sec.size - 7)
+    what, end = rng.randrange(7), sec.offset + sec.size
+    if what <= 2:
+        put(rng, raw, at, (0, "HIQ"[what]))
+    elif what == 3:
+        put(rng, raw, at, (0, "B"))
+    elif what == 4:  # a number that goes on
+        n = rng.choice((1, 4, 9, 10, 64))
+        raw[at : min(at + n, end)] = (b"\x80" if rng.random() < 0.5 else b"\xff") * (min(at + n, end) - at)
+    else:  # a piece from elsewhere
+        n = rng.choice((1, 2, 4, 12, 24))
+        other = sec.offset + rng.randrange(sec.size)
+        piece = bytes(raw[other : min(other + n, end)])[: end - at]
+        raw[at : at + len(piece)] = piece
 
 
 # -- what is not ELF ---------------------------------------------------------------------------------------------------

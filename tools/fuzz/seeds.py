@@ -14,6 +14,7 @@ import struct
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from tools import kernels
 
@@ -137,25 +138,37 @@ def strings_of(real: bool = True) -> tuple[bytes, ...]:
     return usual, b"depends=\0", b"=\0x\0k=\0import_ns=A\0import_ns=A", b"vermagic=6.12.1 SMP preempt modversions"
 
 
-# -- journals ----------------------------------------------------------------------------------------------------------
+@cache
+def debug_of(real: bool = True) -> tuple[bytes, ...]:
+    """Files with debug information of several compilers and versions of DWARF, whole and one object each."""
+    folder = ROOT / "testdata" / "dwarf"
+    return tuple((folder / name).read_bytes() for name in DEBUG)
+
+
+DEBUG = ("gcc4.o", "gcc5.o", "clang5.o", "ppc64le.o", "beside.o", "clang4", "clang5")
+
+
+@cache
+def noted_of(real: bool = True) -> tuple[bytes, ...]:
+    """Files with notes: build-ids and others."""
+    return (*kernels_of()[:2], *modules_of(False))
+
+
+# -- results and their journals ----------------------------------------------------------------------------------------
+
+
+class Result(NamedTuple):
+    """A patch that the program made."""
+
+    before: bytes
+    after: bytes
+    journal: bytes  # as it was written
 
 
 @cache
 def journals_of(real: bool = True) -> tuple[bytes, ...]:
-    """Journals of patches, each with the patched file that belongs to it: see `patched`."""
-    return tuple(text for text, _ in _patches())
-
-
-@cache
-def patched() -> dict[str, bytes]:
-    """Patched files by the sha256 that their journals name."""
-    return {json.loads(text)["images"][0]["output"]["sha256"]: data for text, data in _patches()}
-
-
-@cache
-def _patches() -> tuple[tuple[bytes, bytes], ...]:
-    """Pairs of a journal and the patched file, made by the program; what the journal's reader ignores is left out."""
-    from ftpatch.cli import run
+    """Journals of patches, each with the patched file that belongs to it: see `patched`. What their reader ignores is
+    left out."""
     from ftpatch.journal.read import READ
 
     def used(value: object) -> object:
@@ -163,16 +176,43 @@ def _patches() -> tuple[tuple[bytes, bytes], ...]:
             return {key: used(inner) for key, inner in value.items() if key in READ}
         return [used(inner) for inner in value] if isinstance(value, list) else value
 
+    return tuple(json.dumps(used(json.loads(result.journal))).encode() for result in results())
+
+
+@cache
+def patched() -> dict[str, bytes]:
+    """Patched files by the sha256 that their journals name."""
+    return {json.loads(result.journal)["images"][0]["output"]["sha256"]: result.after for result in results()}
+
+
+def patched_of(real: bool = True) -> tuple[bytes, ...]:
+    """Patched files alone."""
+    return tuple(result.after for result in results())
+
+
+PATCHES = (  # verb, file, name of the result, more options
+    ("enable", FOLDERS[0] / "vmlinux-pfe2", "out"),
+    ("enable", FOLDERS[1] / "mini.ko", "out.ko.xz", "--hook", "_printk"),
+    ("drop", FOLDERS[1] / "vmlinux-ool", "out"),
+    ("enable", FOLDERS[1] / "vmlinux-pfe2", "out"),
+    ("enable", FOLDERS[0] / "vmlinux-callops", "out"),
+    ("enable", FOLDERS[0] / "mini.ko", "out.ko"),
+    ("enable", FOLDERS[0] / "mini.ko", "out.ko", "--hook", "_printk"),
+)
+
+
+@cache
+def results() -> tuple[Result, ...]:
+    """Patches of kernels and modules of both machines, by several verbs."""
+    from ftpatch.cli import run
+
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        out, journal = os.path.join(folder, "out"), os.path.join(folder, "journal")
-        for verb, path in (("enable", FOLDERS[0] / "vmlinux-pfe2"), ("enable", FOLDERS[1] / "mini.ko"),
-                           ("drop", FOLDERS[1] / "vmlinux-ool"), ("enable", FOLDERS[0] / "mini.ko")):  # fmt: skip
-            name = out + (".ko.xz" if "ppc" in str(path) and path.suffix == ".ko" else path.suffix)
+        journal = os.path.join(folder, "journal")
+        for verb, path, name, *more in PATCHES:
+            name, options = os.path.join(folder, name), ("--func", "*", "--skip-unpatchable", *more)
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                options = ("--func", "*", "--skip-unpatchable", "--report", f"json={journal}")
-                code = run([verb, str(path), "-o", name, *options])
-            if code == 0:
-                text = json.dumps(used(json.loads(Path(journal).read_bytes())))
-                found.append((text.encode(), Path(name).read_bytes()))
+                code = run([verb, str(path), "-o", name, *options, "--report", f"json={journal}"])
+            assert code == 0, f"{verb} {path}: {code}"
+            found.append(Result(path.read_bytes(), Path(name).read_bytes(), Path(journal).read_bytes()))
     return tuple(found)
