@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 
-.PHONY: demo test schema kernels boot corpus-full bench sabotage mutations check clean
+.PHONY: demo test schema kernels boot corpus-full bench faults sabotage mutations check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/installed
@@ -27,6 +27,9 @@ corpus-full: $(VENV)/tests
 
 mutations: $(VENV)/installed
 	@$(BIN)/python -m tools.mutations
+
+faults: $(VENV)/installed
+	@$(BIN)/python -m tools.faults $(FAULTS)
 
 sabotage: $(VENV)/tests
 	@$(BIN)/python -m tools.sabotage

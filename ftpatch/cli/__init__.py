@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -50,7 +51,11 @@ def main() -> None:
     signals.catch()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError):  # AttributeError: closed from the start
+            stream.flush()
+    os._exit(code)  # Python's own end takes as long as a start, and gives signals back what they did before
 
 
 def run(arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ What the system refuses to give is told, and then the file is less open, not mor
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import struct
@@ -24,6 +25,8 @@ ENTRY = struct.Struct("<HHI")  # e_tag, e_perm, e_id
 ACL_USER_OBJ, ACL_GROUP_OBJ, ACL_MASK, ACL_OTHER = 0x01, 0x04, 0x10, 0x20
 # Signatures of the old file: of its bytes, and of its inode. On another file they are wrong.
 SIGNATURES = ("security.ima", "security.evm")
+# How the system says that this file or user cannot have it, now or later.
+REFUSALS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.E2BIG, errno.ERANGE)
 SET_IDS = stat.S_ISUID | stat.S_ISGID
 File = str | int  # a path, whose symlinks are followed, or a descriptor
 
@@ -147,10 +150,12 @@ def _copy_attributes(fd: int, source: File) -> list[str]:
 
 @contextlib.contextmanager
 def _noted(lost: list[str], what: str) -> Iterator[None]:
-    """A context in which what the system refuses is added to a list."""
+    """A context in which what the system refuses is added to a list. What only fails, for want of space, is raised."""
     try:
         yield
     except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
         lost.append(f"{what} ({error.strerror})")
 
 

@@ -30,19 +30,21 @@ def temporary_name(path: str) -> str:
 
 def sweep(path: str, note: Note = on_stderr) -> None:
     """Remove, and name, the temporaries of runs that were killed while they wrote `path`."""
-    folder = os.path.dirname(path)
+    folder, owners = os.path.dirname(path), {os.geteuid()}
+    with contextlib.suppress(OSError):  # a new file gets the owner of the one that it replaces
+        owners.add(os.lstat(path).st_uid)
     with contextlib.suppress(OSError):  # no such folder, or one that may not be listed
         pattern = re.compile(re.escape(_stem(path)) + rf"[0-9a-f]{{{DIGITS}}}")
         for name in sorted(name for name in os.listdir(folder) if pattern.fullmatch(name)):
-            _remove(os.path.join(folder, name), note)
+            _remove(os.path.join(folder, name), owners, note)
 
 
-def _remove(leftover: str, note: Note) -> None:
-    """Remove a regular file of this user if nobody holds its lock: then its writer is gone."""
+def _remove(leftover: str, owners: set[int], note: Note) -> None:
+    """Remove a regular file of one of these users if nobody holds its lock: then its writer is gone."""
     fd = -1
     try:
         status = os.lstat(leftover)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in owners:
             return  # made by somebody else: not for us to remove, whatever its name
         fd = os.open(leftover, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         free = lock(fd, fcntl.LOCK_SH)  # enough against a writer's, and NFS grants no other to a reader
