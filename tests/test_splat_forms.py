@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from ftpatch.errors import InputError
+from ftpatch.explanation import log_lines
 from ftpatch.explanation.message import Splat
-from ftpatch.explanation.splat import parse
+from ftpatch.explanation.splat import parse, parse_log
 
 LINES = (
     "------------[ ftrace bug ]------------",
@@ -243,3 +245,62 @@ def test_trampolines_of_the_tracers_are_read() -> None:
     (told,) = parse("\n".join([*LINES[:6], line, LINES[7]]))
     assert told.tramps == ("ftrace_regs_caller+0x0/0x98 (klp_ftrace_handler+0x0/0x1d0 [klp])", "ERROR!")
     assert (told.users, told.tramp) == (1, MESSAGE.tramp)
+
+
+def test_a_log_in_one_string_is_read() -> None:
+    """As programs print them, with the ends of lines written out."""
+    assert parse(json.dumps({"output": "\n".join(LINES)})) == [MESSAGE]
+    assert parse("\r".join(LINES)) == [MESSAGE]
+
+
+def test_a_line_of_utf_8_that_was_read_byte_by_byte_is_decoded() -> None:
+    text = "\n".join(f"Größe → {line}" for line in LINES)
+    assert parse(text.encode().decode("latin-1")) == parse(text) == [MESSAGE]
+
+
+SIZE = 1 << 20  # characters; what takes the square of it would not end
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * SIZE, "[<" * (SIZE // 2), "(1)" * (SIZE // 3), "\0" * SIZE, "\n" * SIZE, "\r" * SIZE, "ftrace " * SIZE,
+        "ftrace " + "0;" * SIZE, "ftrace != " + "a" * SIZE, "ftrace WARNING: ftrace_bug" + " at kernel/trace/" * SIZE,
+        '"MESSAGE":[' + "1" * SIZE, '"MESSAGE":["' + "\\" * SIZE, "ftrace Tainted:" + " " * SIZE + "x",
+        "ftrace \x1b[" + "0;" * SIZE, "MSR: " + "<SF" * SIZE, "ftrace &lt;" + "&amp;" * SIZE, "ftrace [" + " " * SIZE,
+        ("ftrace " + "\x1b]" * 500 + "\n") * (SIZE // 1000), ("ftrace != " + "a" * 900 + "\n") * 500,
+        "".join(f"Panic#{i % 9} Part{i}\n" for i in range(4_000)),
+        "".join(f"{i}: ftrace\n(1) expected 1 actual: 2\n" for i in range(4_000)),
+    ],
+    ids=lambda text: text[:24],
+)  # fmt: skip
+def test_hostile_text_without_a_message_is_refused_in_linear_time(text: str) -> None:
+    with pytest.raises(InputError, match=r"^no ftrace message in this text: found \d+ lines, expected `ftrace bug`"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        (f"{LINES[0]}\n" * 2_000, ("257 messages; the first 256 are taken apart",)),
+        (f"{LINES[1]}\n" * 2_000, ("257 messages; the first 256 are taken apart",)),
+        ("\n".join(LINES * 300), ("257 messages; the first 256 are taken apart",)),
+        ("".join(f"[ 1.000000][ T{i}] {LINES[1]}\n" for i in range(2_000)),
+         ("257 messages; the first 256 are taken apart",)),
+        ("\n".join(LINES) + "\n" + "ftrace: noise\n" * 3_000, ("the log has more lines that may matter than are read",)),
+    ],
+    ids=["heads", "cases", "whole", "callers", "noise"],
+)  # fmt: skip
+def test_more_than_is_read_is_said(text: str, notes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_lines, "MAX_LINES", 2_600)
+    told, said = parse_log(text)
+    assert (len(told), said) == (min(len(told), 256), notes)
+
+
+@pytest.mark.parametrize("head", [LINES[1] + "\n[<" + "f" * 4096, LINES[1] + "\n[<ffff>] " + "a" * 4096 + "+0x1/0x2",
+                                  LINES[1] + "\n actual: " + "ff:" * 4096, LINES[5] + "f" * 4096,
+                                  LINES[7] + "f" * 4096])  # fmt: skip
+def test_endless_values_are_bounded(head: str) -> None:
+    (told,) = parse(head)
+    assert len(told.actual or b"") <= 16
+    assert max(told.ip or 0, told.flags or 0, told.tramp or 0) < 1 << 64

@@ -142,7 +142,8 @@ class LogLines(NamedTuple):
     """How this machine's code in the kernel speaks of ftrace in a log."""
 
     signs: tuple[str, ...] = ()  # text that only logs of this machine have, one of them tells the machine
-    compared: tuple[str, ...] = ()  # patterns with the groups place, expected, found: a line that compares two words
+    # patterns with the groups place, expected, found: a line that compares two words, with `!=` between them
+    compared: tuple[str, ...] = ()
     remarks: tuple[tuple[str, str], ...] = ()  # (pattern, what it means)
 
 

@@ -9,8 +9,8 @@ HEX = "[0-9a-fA-F]+"
 LOG = LogLines(
     signs=("ftrace-powerpc:", "NIP:"),
     compared=(  # since 6.6, and before
-        rf"(?P<place>\S+): expected \((?:0x)?(?P<expected>{HEX}|bl)\) != found \((?:0x)?(?P<found>{HEX})\)",
-        rf"(?P<place>\S+): replaced \((?:0x)?(?P<found>{HEX})\) != old \((?:0x)?(?P<expected>{HEX})\)",
+        rf"(?P<place>\S{{1,64}}): expected \((?:0x)?(?P<expected>{HEX}|bl)\) != found \((?:0x)?(?P<found>{HEX})\)",
+        rf"(?P<place>\S{{1,64}}): replaced \((?:0x)?(?P<found>{HEX})\) != old \((?:0x)?(?P<expected>{HEX})\)",
     ),
     remarks=(
         (r"No ftrace (?:trampolines|stubs) reachable from (\S+)", "neither ftrace_caller nor one of the kernel's "

@@ -73,5 +73,5 @@ def command(given: ExplainOptions, reports: Reports) -> int:
 
 
 def _read(log: str) -> str:
-    """The text of a log."""
-    return read_input(log, MAX_SPLAT, "the log").decode("utf-8", "replace")
+    """The text of a log, each byte a character: what matters is ASCII, and lines are decoded one by one."""
+    return read_input(log, MAX_SPLAT, "the log").decode("latin-1")

@@ -18,8 +18,11 @@ from dataclasses import dataclass, replace
 
 from ftpatch.document.json_input import NotJson, parse
 
-MAX_LINE = 4096  # characters of a line that are looked at, from the first that may matter on
-MAX_LINES = 200_000  # lines that may matter, of one log
+MAX_LINE = 1024  # characters of a line that are looked at, from the first that may matter on
+MAX_LINES = 50_000  # lines that may matter, of one log
+MAX_TEXT = 8 << 20  # characters of all of them
+SMALL = 1 << 20  # characters of a text that is searched whole
+NEAR_BEFORE, NEAR_BEHIND = 1 << 14, 1 << 15  # characters around a line of ftrace in which its message's others are
 MAX_START = 1 << 16  # characters in which the start of a line is looked for
 BEFORE = 512  # characters in front of it: time, host, caller
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|#033\[[0-9;]*m|\^\[\[[0-9;]*m")
@@ -45,47 +48,75 @@ class LogLine:
     part: tuple[int, int] = (0, 0)  # of a dump: its number, and minus the part's: the greatest was printed first
 
 
-def lines_of(text: str, wanted: Sequence[str]) -> tuple[list[LogLine], bool]:
-    """The lines that have one of the texts, or a number in parentheses, in the kernel's order; and whether there were
-    more than MAX_LINES with one of them."""
+def lines_of(text: str, wanted: Sequence[str], beside: Sequence[str]) -> tuple[list[LogLine], bool]:
+    """The lines that have one of the texts, in the kernel's order, and whether there were more than MAX_LINES.
+
+    beside: texts that matter near lines with a wanted one; so does a number in parentheses.
+    """
+    places: dict[int, int] = {}  # of each line: its start, and what was found first in it
+    more = [_find(text, needle, places, 0, len(text)) for needle in wanted]
+    for low, high in list(_around(sorted(places), len(text))):
+        more += [_find(text, needle, places, low, high) for needle in beside]
+        more.append(_find_counts(text, places, low, high))
     lines: list[LogLine] = []
-    part, more, places = (0, 0), False, dict[int, int]()
-    for needle in wanted:
-        more |= _find(text, needle, places)
-    more |= _find_counts(text, places)
+    part, left = (0, 0), MAX_TEXT
     for start in sorted(places)[:MAX_LINES]:
         hit, end = places[start], text.find("\n", places[start])
         end = len(text) if end < 0 else end
         raw = text[max(start, hit - BEFORE) : min(end, hit + MAX_LINE)]
+        left -= len(raw)
+        if left < 0:
+            more.append(True)
+            break
         dump = PART.search(raw)
         if dump:
             part = int(dump[1]), -int(dump[2])
         after = text.find("\n", end + 1, end + 1 + MAX_LINE)
         following = text[end + 1 : after if after >= 0 else end + 1 + MAX_LINE]
         lines.append(replace(_line(raw, following), part=part))
-    return _in_order(lines), more or len(places) > MAX_LINES
+    return _in_order(lines), any(more) or len(places) > MAX_LINES
 
 
-def _find(text: str, needle: str, places: dict[int, int]) -> bool:
+def _around(starts: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
+    """[first, end) of what is near these positions; all of a small text."""
+    if size <= SMALL:
+        yield 0, size
+        return
+    low, high = 0, 0
+    for start in starts:
+        if start - NEAR_BEFORE > high:
+            if high:
+                yield low, high
+            low = max(0, start - NEAR_BEFORE)
+        high = min(size, start + NEAR_BEHIND)
+    if high:
+        yield low, high
+
+
+def _find(text: str, needle: str, places: dict[int, int], low: int, high: int) -> bool:
     """Put where lines with the needle start, and where in them it is, into `places`; whether there are too many."""
-    at, n = text.find(needle), 0
-    while at >= 0 and n < MAX_LINES:
-        start = text.rfind("\n", max(0, at - MAX_START), at) + 1 or max(0, at - MAX_START)
-        places[start] = min(at, places.get(start, at))
-        at = text.find("\n", at)
-        at, n = text.find(needle, at) if at >= 0 else -1, n + 1
+    at = text.find(needle, low, high)
+    while at >= 0 and len(places) <= MAX_LINES:
+        _add(text, at, places)
+        at = text.find("\n", at, high)
+        at = text.find(needle, at, high) if at >= 0 else -1
     return at >= 0
 
 
-def _find_counts(text: str, places: dict[int, int]) -> bool:
-    """As `_find`, of lines that have nothing but a number in parentheses behind what any line has in front."""
-    for n, hit in enumerate(COUNT.finditer(text)):
-        if n >= MAX_LINES:
-            return True
-        at = hit.start()
-        start = text.rfind("\n", max(0, at - MAX_START), at) + 1 or max(0, at - MAX_START)
-        places[start] = min(at, places.get(start, at))
-    return False
+def _find_counts(text: str, places: dict[int, int], low: int, high: int) -> bool:
+    """As `_find`, of lines with a number in parentheses: how many tracers a record has."""
+    hit = COUNT.search(text, low, high)
+    while hit and len(places) <= MAX_LINES:
+        _add(text, hit.start(), places)
+        end = text.find("\n", hit.end(), high)
+        hit = COUNT.search(text, end, high) if end >= 0 else None
+    return hit is not None
+
+
+def _add(text: str, at: int, places: dict[int, int]) -> None:
+    low = max(0, at - MAX_START)
+    start = text.rfind("\n", low, at) + 1 or low
+    places[start] = min(at, places.get(start, at))
 
 
 def _line(raw: str, following: str) -> LogLine:
@@ -98,6 +129,8 @@ def _line(raw: str, following: str) -> LogLine:
 
 def plain(raw: str) -> str:
     """A line without colours, control characters, and what a journal or a web page made of it."""
+    if not raw.isascii():
+        raw = _decoded(raw)
     if JOURNAL in raw:
         raw = _journal_message(raw)
     if "\x1b" in raw or "#033[" in raw or "^[[" in raw:
@@ -107,11 +140,19 @@ def plain(raw: str) -> str:
     return CONTROLS.sub("", raw)
 
 
+def _decoded(raw: str) -> str:
+    """A line of UTF-8 that was read as if each byte were a character, which takes less memory; else as it is."""
+    try:
+        return raw.encode("latin-1").decode()
+    except UnicodeError:
+        return raw
+
+
 def _journal_message(raw: str) -> str:
     """The message of `journalctl -o json`, where it is a string or, with control characters in it, bytes."""
-    bytes_of = re.search(r'"MESSAGE"\s*:\s*\[((?:\s*\d{1,3}\s*,?)+)\]', raw)
+    bytes_of = re.search(r'"MESSAGE"\s{0,9}:\s{0,9}\[([\d,\s]+)\]', raw)
     if bytes_of:
-        numbers = [int(number) for number in re.findall(r"\d+", bytes_of[1])]
+        numbers = [int(number) for number in re.findall(r"\d{1,3}", bytes_of[1])]
         return bytes(number & 0xFF for number in numbers).decode("utf-8", "replace")
     text = re.search(r'"MESSAGE"\s*:\s*("(?:[^"\\]|\\.)*")', raw)
     try:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ftpatch.arch import architectures
 from ftpatch.arch.site_bytes import MACHINES
 
-WANTED = ("ftrace", "actual:", "expected", "[<", "[&lt;", "patch-site", "for stub", "replaced", " Part", "ainted",
-          "Call Trace", "Call trace", "cut here", "tramp:", '"MESSAGE"')  # fmt: skip
+WANTED = ("ftrace", "patch-site", "magic for stub", " but got (", " Part", '"MESSAGE":[', '"MESSAGE" : [')
+BESIDE = ("actual:", "expected", "[<", "[&lt;", "ainted", "Call Trace", "Call trace", "cut here", "tramp:")
 
 # What common code says beside or instead of that message, and what it means; each machine's own code: `Arch.log`.
 REMARKS = ((r"FAILED to allocate memory for functions", "there was no memory for the list of functions"),)
@@ -26,7 +26,7 @@ OTHERS = (
 class Patterns:
     """What to look for in a line, of all machines together, as the register has them now."""
 
-    wanted: tuple[str, ...]  # a line that may matter has one of these
+    beside: tuple[str, ...]  # texts that matter in lines near one of WANTED
     # (text, pattern in a line that has it: what only logs of a machine have, its name)
     signs: tuple[tuple[str, re.Pattern[str], str], ...]
     compared: tuple[re.Pattern[str], ...]  # lines that compare two words; groups place, expected, found
@@ -39,7 +39,7 @@ def patterns() -> Patterns:
     signs = [(text, sign, machine.name) for machine in MACHINES for text, sign in machine.signs]
     signs += [(sign, re.escape(sign), name) for name, log in logs for sign in log.signs]
     return Patterns(
-        (*WANTED, *dict.fromkeys(text for text, _, _ in signs)),
+        (*BESIDE, *dict.fromkeys(text for text, _, _ in signs)),
         tuple((text, re.compile(sign), name) for text, sign, name in signs),
         tuple(re.compile(pattern) for _, log in logs for pattern in log.compared),
         (*(remark for _, log in logs for remark in log.remarks), *REMARKS, *OTHERS),

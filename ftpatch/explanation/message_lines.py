@@ -23,7 +23,7 @@ COUNT = re.compile(r"\((\d{1,9})\)")
 MAX_COUNT = (1 << 19) - 1  # of tracers, in the lowest bits of the flags
 TRAMP = re.compile(rf"expected tramp: ({HEX}+)")
 TRAMPS = re.compile(r"(?<!expected )tramp: (ERROR!|[^\s(]+(?: \[\w+\])? \([^\s()]+(?: \[\w+\])?\))")
-WARNING = re.compile(r"WARNING:.* (ftrace_bug\+0x|at \S*kernel/trace/ftrace\.c:)")
+WARNING = re.compile(r"WARNING:.{0,256} (ftrace_bug\+0x|at \S*kernel/trace/ftrace\.c:)")
 TRACE = re.compile(r"Call [Tt]race:|\[ cut here \]|end trace ")
 PHASES = {
     "Initializing ftrace call sites": "init",
@@ -32,7 +32,7 @@ PHASES = {
     "Updating ftrace call site": "update",
 }
 DOING = re.compile("|".join(PHASES))
-RELEASE = re.compile(r"\b(?:Not tainted|Tainted:[ A-Z]+?\(?)\s*(\d+\.\d+\S*)")
+RELEASE = re.compile(r"\b(?:Not tainted|Tainted:[ A-Z]{1,64}?\(?)\s{0,9}(\d+\.\d+\S*)")
 OWN = ("ftrace", "patch-site", "magic for stub")  # one of these is in every line of the machine's code
 # The parts of a message in the order in which a kernel prints them.
 STAGES = ("head", "what", "place", "actual", "expected", "phase", "flags", "users", "tramp")
@@ -88,7 +88,7 @@ def _read_tracers(text: str, messages: list[OpenMessage]) -> None:
 
 def _read_surroundings(text: str, messages: list[OpenMessage], known: Patterns) -> None:
     """The warning, the registers and the call trace around a message."""
-    if (hit := WARNING.search(text)) and "ftrace_bug" in text:
+    if "ftrace_bug" in text and WARNING.search(text):
         if not messages or messages[-1].splat.warned:
             messages.append(OpenMessage(Splat(), set()))
         messages[-1].splat = replace(messages[-1].splat, warned=True)
@@ -135,6 +135,8 @@ def _set(stage: str, messages: list[OpenMessage], **values: object) -> None:
 
 def _comparison(text: str, known: Patterns) -> re.Match[str] | None:
     """Where the line compares two words, if it does."""
+    if "!=" not in text:
+        return None
     return next((hit for pattern in known.compared if (hit := pattern.search(text))), None)
 
 

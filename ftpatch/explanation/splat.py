@@ -25,10 +25,11 @@ from dataclasses import replace
 
 from ftpatch.errors import InputError
 from ftpatch.explanation.log_lines import LogLine, lines_of
-from ftpatch.explanation.message import Patterns, Splat, patterns
-from ftpatch.explanation.message_lines import RELEASE, STAGES, OpenMessage, add_line, sign_of
+from ftpatch.explanation.message import WANTED, Patterns, Splat, patterns
+from ftpatch.explanation.message_lines import RELEASE, OpenMessage, add_line, sign_of
 
 MAX_SPLAT = 64 << 20  # bytes of a log that are read
+N_PARTS = 6  # of a whole message that `_parts` counts
 MAX_MESSAGES = 256  # of one log that are taken apart
 
 
@@ -41,9 +42,14 @@ def parse(text: str) -> list[Splat]:
 def parse_log(text: str) -> tuple[list[Splat], tuple[str, ...]]:
     """As `parse`, and what is to be said of the log as a whole."""
     known = patterns()
-    lines, more = lines_of(text[:MAX_SPLAT], known.wanted)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines, more = lines_of(text[:MAX_SPLAT], WANTED, known.beside)
     splats = _messages(lines, known)
-    if _parts(splats) < len(STAGES) and (backwards := _messages(lines[::-1], known)) and (
+    if not splats and "\\n" in text:  # a log in one string, as JSON and programs write it
+        lines, more = lines_of(text[:MAX_SPLAT].replace("\\n", "\n").replace("\\t", " "), WANTED, known.beside)
+        splats = _messages(lines, known)
+    if splats and _parts(splats) < N_PARTS and (backwards := _messages(lines[::-1], known)) and (
         _parts(backwards) > _parts(splats)
     ):  # fmt: skip
         splats = backwards  # the newest line first, and no time in them
