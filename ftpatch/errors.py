@@ -45,10 +45,20 @@ class FtpatchError(Exception):
 
 
 def printable(text: str) -> str:
-    """The text with every control character shown as an escape: names come from files that anybody may have made."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    """The text with an escape for each control, format and unassigned character, for half characters and for spaces
+    other than the usual one: names come from files that anybody may have made. All text for people goes through here.
+    """
+    return text if text.isprintable() else "".join(map(_escape, text))
+
+
+def _escape(char: str) -> str:
+    """One character as it is, or as a number if a terminal might obey or hide it; half a character stands for a byte of
+    a file name that is no text, and is written like one."""
+    code = ord(char)
+    if char.isprintable():
+        return char
+    byte = code < 0x100 or 0xD800 <= code < 0xE000
+    return f"\\x{code:02x}" if byte else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class InputError(FtpatchError):

@@ -175,6 +175,20 @@ class Elf:
         self.raw += content
         return pos
 
+    def rename(self, table: str, names: dict[str, str]) -> Elf:
+        """Other names, of any length, for symbols (`.strtab`) or sections (`.shstrtab`): in a longer string table."""
+        first, size = self.of_sec(table, "sh_offset"), self.of_sec(table, "sh_size")
+        strings, where = bytes(self.raw[first : first + size]), {}
+        for old, new in names.items():
+            where[old] = len(strings)
+            strings += new.encode() + b"\0"
+        rows = [(SYM, self.symbol(old), "st_name", old) for old in names] if table == ".strtab" else []
+        heads = [] if rows else [(SHDR, self.header(self.sec(old)), "sh_name", old) for old in names]
+        head, pos = self.header(self.sec(table)), self.append(strings)
+        for layout, at, field, old in rows + heads:
+            self.put(layout, at, field, where[old])
+        return self.put(SHDR, head, "sh_offset", pos).put(SHDR, head, "sh_size", len(strings))
+
     def name_at(self, name: str) -> int:
         """sh_name of a section of that name."""
         return self.of_sec(name, "sh_name")

@@ -14,7 +14,7 @@ from typing import TextIO
 import click
 
 from ftpatch import __version__, signals
-from ftpatch.errors import FtpatchError, InputError, UsageError
+from ftpatch.errors import FtpatchError, InputError, UsageError, printable
 
 # numpy starts a thread per core for linear algebra that nothing here does: half of a scan's CPU time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
         complain(error)
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         say(signals.INTERRUPTED)
@@ -93,6 +93,14 @@ def _bug() -> int:
     return BUG
 
 
+def _show(error: click.ClickException) -> None:
+    """What click has to say: it repeats options and values, which need not be text."""
+    said = io.StringIO()
+    error.show(said)
+    for line in said.getvalue().removesuffix("\n").split("\n"):
+        say(line)
+
+
 def complain(error: FtpatchError) -> None:
     """A refusal on stderr: the culprits, if there are more than the sentence shows, then the one line."""
     for line in error.details if len(error.details) > 1 else ():
@@ -101,9 +109,10 @@ def complain(error: FtpatchError) -> None:
 
 
 def say(text: str) -> None:
-    """A line on stderr. Where that is closed or full there is nobody to tell, and the exit code says it."""
+    """A line on stderr, whatever names stand in it. Where that is closed or full there is nobody to tell, and the exit
+    code says it."""
     try:
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
     except OSError:
         _silence(sys.stderr)
 

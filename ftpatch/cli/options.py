@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ftpatch.cli import complain, emit, say
-from ftpatch.report import Document, destinations, format_names, renderer
+from ftpatch.report import WIDTH, Document, destinations, format_names, renderer
 from ftpatch.report.files import blocks, check_reports, files_ready
 from ftpatch.signals import undone
 
@@ -122,6 +123,7 @@ class Reports:
         document.colored = self.color == "always" or (
             self.color == "auto" and sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         )
+        document.width = shutil.get_terminal_size((WIDTH, 0)).columns
         for block in blocks(renderer(self.format_)(document)):
             emit(block)
 

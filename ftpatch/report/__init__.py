@@ -22,6 +22,9 @@ FORMATS = ("text", "json", "csv", "sarif", "junit", "ktap", "markdown", "github"
 BRIEF = ("text", "csv")  # formats that show no checksum, which costs a reading of the whole file
 
 
+WIDTH = 113  # characters of a line of text that goes to no terminal
+
+
 class Kind(NamedTuple):
     """What the documents of one verb are about."""
 
@@ -51,6 +54,7 @@ class Document:
     show_sites: bool = False  # without it, text is a summary, and JSON leaves out the sites of a tree's modules
     selected: bool = False  # whether only some sites were asked for
     colored: bool = False
+    width: int = WIDTH  # characters of a line of text, where it can be cut
     rules: Sequence[Rule] = ()  # those that a check went by, whether they found something or not
     fail_on: str = "error"  # the least severity that fails a check
     exit_code: int | None = None  # what the process will end with, where that does not follow from all this

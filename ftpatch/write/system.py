@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
-from ftpatch.errors import InputError
+from ftpatch.errors import InputError, printable
 
 TURN, TURNS = 0.02, 3000  # seconds until a lock is asked for again, and how often: a minute
 
@@ -22,7 +22,7 @@ def on_stderr(text: str) -> None:
     """Write a line to stderr. Where that is closed or full there is nobody to tell, and the run goes on."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            print(f"ftpatch: {text}", file=sys.stderr, flush=True)
+            print(f"ftpatch: {printable(text)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

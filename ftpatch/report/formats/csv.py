@@ -1,28 +1,53 @@
-"""CSV: one line per site or finding of every image, the columns of the JSON report, lists joined by spaces."""
+"""CSV: one line per site or finding of every image, the columns of the JSON report, lists joined by spaces.
+
+A spreadsheet takes a cell that begins with one of a few signs for a formula, and runs it: names come from files that
+anybody may have made. An apostrophe in front makes text of such a cell. Numbers are numbers, negative ones too.
+Source: RFC 4180; OWASP, "CSV Injection".
+"""
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from ftpatch.document.types import FindingRow, ScannedSite, SiteChange
+from ftpatch.errors import printable
 from ftpatch.report import Document
+
+# what begins a formula; the last four are the first four as East Asian fonts write them
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+SPECIAL = (",", '"')
+# ASCII with neither of these that begins no formula
+PLAIN = re.compile(r"(?![=+@ -])[\x20\x21\x23-\x2b\x2d-\x7e]*")
 
 
 def render(document: Document) -> Iterator[str]:
     """Header and rows; columns are the keys of the rows' types, and only ever appended."""
-    kind, buffer = document.kind, io.StringIO()
+    kind = document.kind
     of_site = [*ScannedSite.__annotations__, *(SiteChange.__annotations__ if kind.changes else ())]
     columns = list(FindingRow.__annotations__) if kind.table == "findings" else of_site
-    writer = csv.DictWriter(buffer, ["file", *columns], lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
+    yield ",".join(["file", *columns]) + "\n"
     for image in document.images:
         rows: Sequence[Mapping[str, object]] = image["findings"] if kind.table == "findings" else image["sites"]
-        for row in rows:
-            flat = {key: " ".join(value) if isinstance(value, list) else value for key, value in row.items()}
-            writer.writerow({"file": image["file"], **flat})
-            yield buffer.getvalue()  # row by row: a kernel has 44,000
-            buffer.seek(0)
-            buffer.truncate()
-    yield buffer.getvalue()
+        file = _cell(image["file"])
+        for row in rows:  # row by row: a kernel has 44,000
+            yield ",".join([file, *(_cell(row.get(column)) for column in columns)]) + "\n"
+
+
+def _cell(value: object) -> str:
+    """One value; text in quotes where something in it has a meaning."""
+    if isinstance(value, list):
+        value = " ".join(value)
+    if not isinstance(value, str):
+        return "" if value is None else str(value)
+    if PLAIN.fullmatch(value):  # nearly all are
+        return value
+    formula = value.lstrip(" ").startswith(FORMULA)
+    text = "".join(map(_sign, value))
+    text = f"'{text}" if formula else text
+    return '"' + text.replace('"', '""') + '"' if formula or any(char in text for char in SPECIAL) else text
+
+
+def _sign(char: str) -> str:
+    """One character of a cell. Half a one stands for a byte of a file name, and is left to who writes the file."""
+    return char if "\ud800" <= char <= "\udfff" else printable(char)

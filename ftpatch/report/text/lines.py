@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ftpatch.arch import shape_named
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ftpatch.report import Document
 
 WIDTH = 100  # characters of a text behind its key
+# how the names of many sections begin: what a function's name, or a number, stands behind
+FAMILY = re.compile(r"\.\w+\.(?:(?:unlikely|hot|startup|exit|unknown|split|text)\.)?(?=.)", re.ASCII)
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
 
@@ -30,7 +33,46 @@ def head(image: ImageObject, document: Document) -> str:
 
 
 def line(key: str, text: str) -> str:
-    return f"  {key:<10} {text}\n"
+    """A key and its value, whatever names stand in that."""
+    return f"  {key:<10} {printable(text)}\n"
+
+
+def counts_line(key: str, counts: Mapping[str, int], width: int) -> str:
+    """How many there are of each name, cut to `width` characters: sections of one beginning are put together first, and
+    then the names of few are left out."""
+    room = width - len(line(key, "")) + 1
+    for shown in (counts, _grouped(counts)):
+        text = ", ".join(f"{printable(name)} {n}" for name, n in shown.items())
+        if len(text) <= room:
+            return line(key, text)
+    most = sorted(shown.items(), key=lambda pair: -pair[1])
+    texts = [f"{_cut(printable(name), room // 2)} {n}" for name, n in most]
+    n_shown = len(texts)
+    while n_shown > 1 and len(_first_texts(texts, n_shown)) > room:
+        n_shown -= 1
+    return line(key, _first_texts(texts, n_shown))
+
+
+def _first_texts(texts: Sequence[str], n: int) -> str:
+    more = [f"and {len(texts) - n} more"] if n < len(texts) else []
+    return ", ".join([*texts[:n], *more])
+
+
+def _cut(name: str, width: int) -> str:
+    return name if len(name) <= width else name[: max(width - 1, 1)] + "…"
+
+
+def _grouped(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts with those together that compilers and linkers number or name alike: `.text.*` for .text.first and
+    .text.second. What is alone with its beginning keeps its name."""
+    families: dict[str, list[str]] = {}
+    for name in counts:
+        match = FAMILY.match(name)
+        families.setdefault(f"{match[0]}*" if match else name, []).append(name)
+    return {
+        family if len(names) > 1 else names[0]: sum(counts[name] for name in names)
+        for family, names in families.items()
+    }
 
 
 def wrapped(key: str, text: str) -> Iterator[str]:
@@ -43,7 +85,7 @@ def first_of(
     texts: Sequence[str], n_shown: int, indent: str, more: str = "more", n: int | None = None
 ) -> Iterator[str]:
     """The first texts, a line each, and how many more there are. n: of all, where `texts` does not have them all."""
-    yield from (f"{indent}{text}\n" for text in texts[:n_shown])
+    yield from (f"{indent}{printable(text)}\n" for text in texts[:n_shown])
     rest = (len(texts) if n is None else n) - n_shown
     if rest > 0:
         yield f"{indent}… and {rest} {more}\n"

@@ -42,8 +42,7 @@ def _patch(image: ImageObject, command: str) -> Iterator[str]:
 
 
 def _site(site: SiteRow) -> str:
-    function = printable(site["function"] or "unnamed")
-    return f"{function} (row {or_dash(site['row'])}, {site['section']}+{site['offset']})"
+    return f"{site['function'] or 'unnamed'} (row {or_dash(site['row'])}, {site['section']}+{site['offset']})"
 
 
 def _changed(site: SiteRow) -> str:

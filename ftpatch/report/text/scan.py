@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ftpatch.arch import shape_named
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import below, files_and_trees, head, line, mib, number, or_dash, title
+from ftpatch.report.text.lines import below, counts_line, files_and_trees, head, line, mib, number, or_dash, title
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject, ReachObject, SiteRow, SummaryObject, TreeObject
@@ -30,7 +30,7 @@ def render(document: Document) -> Iterator[str]:
     """Files that were named first, then trees."""
 
     def one_file(image: ImageObject) -> Iterator[str]:
-        yield from _summary(image["summary"], image)
+        yield from _summary(image, document)
         if document.show_sites:
             yield from _sites(image["sites"])
 
@@ -46,13 +46,13 @@ def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
     yield line("sites", f"in {with_sites} modules, none in {without}; {total['bad']} bad files")
     yield line("records", f"{total['slots']} slots, {total['null']} null, {total['live']} live")
     counted = {"layouts": total["by_layout"], "sections": total["by_section"], "status": total["by_status"]}
-    yield from (line(name, _counts(counts)) for name, counts in counted.items() if counts)
+    yield from (counts_line(name, counts, document.width) for name, counts in counted.items() if counts)
     usual = _usual(images)  # what differs from it is remarked
     shown = [image for image in images if image["sites"]] if document.selected else images
     rows = {image["file"]: _row(image, usual[image["arch"]]) for image in shown}
     for error in errors:
         message = error["message"].removeprefix(printable(error["file"]) + ": ")
-        rows[error["file"]] = f"{'-':>6} {'-':>5}  {'bad file':<12}", f"  ! {message}"
+        rows[error["file"]] = f"{'-':>6} {'-':>5}  {'bad file':<12}", f"  ! {printable(message)}"
     yield f"{'live':>6} {'null':>5}  {'layout':<12} module\n" if rows else ""
     for file in sorted(rows, key=os.fsencode):  # a name need not be valid UTF-8
         figures, remark = rows[file]
@@ -86,7 +86,8 @@ def _row(image: ImageObject, usual: str) -> tuple[str, str]:
     return figures, f"  ! {', '.join(remarks)}" if remarks else ""
 
 
-def _summary(summary: SummaryObject, image: ImageObject) -> Iterator[str]:
+def _summary(image: ImageObject, document: Document) -> Iterator[str]:
+    summary = image["summary"]
     shape = shape_named(image["arch"], image["layout"])
     yield line("layout", f"{shape.name}: {shape.text}" if shape else "none: no patch sites")
     if shape and summary["with_skip"]:
@@ -95,7 +96,7 @@ def _summary(summary: SummaryObject, image: ImageObject) -> Iterator[str]:
     yield line("values in", CARRIERS[image["carrier"]])
     for key, counts in (("sections", summary["by_section"]), ("status", summary["by_status"])):
         if counts:
-            yield line(key, ", ".join(f"{name} {count}" for name, count in counts.items()))
+            yield counts_line(key, counts, document.width)
     if elsewhere := summary.get("elsewhere"):
         yield line("elsewhere", f"{_counts(elsewhere)}: records that no kernel reads, of functions not to be traced")
     if unrecorded := summary.get("unrecorded"):
@@ -144,7 +145,7 @@ def _reach(reach: ReachObject) -> Iterator[str]:
 def _sites(sites: Sequence[SiteRow]) -> Iterator[str]:
     yield f"{'row':>6}  {'record':<18}  {'status':<13}  {'place':<24}  {'pos':>10}  function\n"
     for site in sites:
-        place = f"{site['section']}+{site['offset']}" if site["section"] else "-"
+        place = printable(f"{site['section']}+{site['offset']}" if site["section"] else "-")
         names = " = ".join([site["function"] or "-", *site["aliases"]])
         if site["listed_as"]:
             names = f"- (the kernel lists it as {site['listed_as']})"
