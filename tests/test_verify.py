@@ -354,6 +354,7 @@ def test_the_text_of_a_sound_file(tmp_path: Path) -> None:
         f"  result     {after}: every change is accounted for",
         "  sites      1 enabled",
         "  records    19 live in 19 slots, now 18 in 18; 1 taken out",
+        "  callees    ftrace_caller 1",
         "  edits      end of the table 1, record 11, site words 1, symbol 1",
         "  readers    ftpatch; second reader: none (--deep reads a kernel a second time, by lief)",
         "  emulated   1 sites",

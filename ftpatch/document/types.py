@@ -220,6 +220,11 @@ ProofRecords = TypedDict(
 )
 
 
+class ImportRow(TypedDict):
+    name: str
+    crc: Annotated[Hex | None, "the version that the module states for it; null where it states none"]
+
+
 class ProofObject(TypedDict):
     """What verify recognised: the image is the first file, its output the second."""
 
@@ -233,6 +238,10 @@ class ProofObject(TypedDict):
     missing: Annotated[list[str], "what belongs to a whole proof and was not done, and why"]
     journal: str | None
     notes: list[str]
+    callees: NotRequired[Annotated[dict[str, Count], "what the enabled sites call, by name: how many of them"]]
+    ops: NotRequired[Annotated[dict[str, Count], "the ftrace_ops that a kernel's sites serve: how many of them"]]
+    imports: NotRequired[Annotated[list[ImportRow], "symbols of other files that a module did not use before"]]
+    depends: NotRequired[Annotated[list[str], "names that its depends= gained"]]
 
 
 class ComparedObject(TypedDict):

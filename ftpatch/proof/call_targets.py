@@ -15,6 +15,7 @@ import numpy as np
 from ftpatch.arch.parts import Entry
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.proof.case import Case
 from ftpatch.sites.scan import Scan
@@ -37,6 +38,7 @@ class CallTarget:
     shared: tuple[int, int] | None = None  # va and bytes of the stub in between
     why: str = ""  # a reason against it
     doubt: str = ""  # a reason that --force-target overrides
+    freed: bool = False  # whether the target is init text
 
 
 @dataclass
@@ -67,7 +69,7 @@ class CallTargets:
     def _read(self, va: int) -> CallTarget:
         own = self.entries()
         if va in own:
-            return CallTarget(va, own[va], self.side.arch.read_entry(self.image.code(va, READ)))
+            return CallTarget(va, own[va], self.side.arch.read_entry(self.image.code(va, READ)), freed=self.freed(va))
         for read in (self._thunk, self._far):
             target = read(va, own)
             if target is not None:
@@ -93,7 +95,7 @@ class CallTargets:
             return CallTarget(va, name, entry, why="which is itself traced")
         reason = self.side.arch.keeps_contract(self.image.code, va, self.out_of_line)
         doubt = f"which was not shown to keep a site's contract ({reason})" if reason else ""
-        return CallTarget(va, name, entry, doubt=doubt)
+        return CallTarget(va, name, entry, doubt=doubt, freed=self.freed(va))
 
     def _thunk(self, va: int, own: dict[int, str]) -> CallTarget | None:
         read = self.case.tables.thunk
@@ -122,7 +124,11 @@ class CallTargets:
         areas = {self.image.symbols.value(name): name for name in far.areas}
         if va in areas and target != max(own, key=lambda one: self.side.arch.entries.index(own[one])):
             why = why or f"by {areas[va]}, which the kernel overwrites with a jump to its last entry"
-        return CallTarget(target, end.name, end.entry, shared=(va, AREA), why=why, doubt=end.doubt)
+        return CallTarget(target, end.name, end.entry, shared=(va, AREA), why=why, doubt=end.doubt, freed=end.freed)
+
+    def freed(self, va: int) -> bool:
+        """Whether code is init text."""
+        return bool(in_init_text(self.image, np.array([va], dtype=np.uint64))[0])
 
     def words(self, va: int, n: int) -> list[int]:
         """Words of the file at a va, in gaps between sections too; fewer where there is none."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,10 +15,12 @@ from ftpatch.arch.parts import Modules
 from ftpatch.arch.proof_tables import ProofTables, tables_of
 from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask
+from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.finding import Finding
 from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.emulate.memory import Memory
+from ftpatch.proof.steps import Step
 from ftpatch.sites.scan import Scan
 
 OLD, NEW, RETIRED, OTHER = range(4)  # as compiled; a call of ours; a call that became a NOP; anything else
@@ -43,6 +46,13 @@ class SiteCalls:
     names: tuple[frozenset[str], ...] = ()  # modules: the symbols that the code calls; the loader's jumps by target
 
 
+class Import(NamedTuple):
+    """A symbol of another file that a module uses, and did not before."""
+
+    name: str
+    crc: int | None  # the version that the module states; None where it states none
+
+
 NO_PLACES = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 NO_CALLS = SiteCalls(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
@@ -65,6 +75,11 @@ class Case:
     expect_later: Callable[[], None] | None = None  # adds those that cost time, when something is executed at all
     unclaimed: list[str] = field(default_factory=list)  # sites of which one execution shows nothing, and why
     notes: list[str] = field(default_factory=list)
+    steps: tuple[Step, ...] = ()  # the patches that appended something to a relocatable file
+    callees: Counter[str] = field(default_factory=Counter)  # what the enabled sites call, by name: how many of them
+    ops: Counter[str] = field(default_factory=Counter)  # the ftrace_ops that they serve, by name: how many of them
+    imports: tuple[Import, ...] = ()  # what a module uses of other files that it did not use before
+    depends: tuple[str, ...] = ()  # names that its depends= gained
     pairs: Pairs | None = None  # the sites of both files, side by side
     memory: Memory | None = None  # of a module as it is laid out for the emulation
     _more: Counter[str] = field(default_factory=Counter)
@@ -79,6 +94,23 @@ class Case:
         """How modules of the machine are patched."""
         assert self.arch.modules is not None, "a module of a machine whose modules are not patched"
         return self.arch.modules
+
+    @cached_property
+    def strings(self) -> tuple[int, ...]:
+        """The sections of the first file with the names of its symbols and of its sections."""
+        image = self.before.image
+        names = int(image.ehdr["e_shstrndx"])
+        tabs = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)[:1]
+        links: list[int] = image.shdr["sh_link"][tabs].tolist()
+        return (*links, int(image.shdr["sh_link"][0]) if names == t.SHN_XINDEX else names)
+
+    @property
+    def last_symbol(self) -> int:
+        """The first symbol that the last patch added: what earlier ones added may be left over."""
+        if len(self.steps) < 2:
+            return len(self.before.image.symbols.rows)
+        tab = int(np.argmax(self.after.image.shdr["sh_type"] == t.SHT_SYMTAB))
+        return int(self.steps[-2].shdr["sh_size"][tab]) // t.SYM.itemsize
 
     @property
     def forced(self) -> bool:

@@ -32,7 +32,19 @@ def check_calls(case: Case, pairs: Pairs, runs: Runs) -> tuple[I64, I64]:
     ops = check_ops_pointers(case, pairs, targets, places, stubs is not None)
     case.expect_later = partial(_expect_sites, case, pairs, targets, ops)
     case.calls = _calls(pairs, targets, ops)
+    case.callees.update(target.name for target in targets.values())
+    case.ops.update(_ops_name(case, target.ops or ops.get(at, 0)) for at, target in targets.items())
+    del case.ops[""]
     return (places if stubs is None else stubs.old_slot)[pairs.old == NEW], places[pairs.new == NEW]
+
+
+def _ops_name(case: Case, va: int) -> str:
+    """The name of the ftrace_ops at an address; its address where it has none, nothing for no address."""
+    if not va:
+        return ""
+    symbols = case.after.image.symbols
+    rows = np.flatnonzero((symbols.rows["st_value"] == np.uint64(va)) & (symbols.type == t.STT_OBJECT))
+    return symbols.name(int(rows[0])) if len(rows) else f"{va:#x}"
 
 
 def _check_targets(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) -> dict[int, CallTarget]:
@@ -53,6 +65,8 @@ def _check_targets(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) ->
         text = faults[row] or target.why or ("" if case.forced else target.doubt)
         if not text and stays[row] and target.shared is not None and target.shared[0] == init:
             text = "by a trampoline that is freed with init memory"
+        if not text and stays[row] and not case.forced and target.freed:
+            text = f"{target.name}, which is freed with init memory"
         if text:
             pairs.say("verify-branch", i, f"its call goes to {va:#x}, {text}")
         else:
@@ -124,7 +138,10 @@ def check_relocations(case: Case, old_places: I64, new_places: I64) -> None:
         start, end = np.uint64(records.start), np.uint64(records.start + SLOT * len(records))
         of_slot = (table["r_offset"] >= start) & (table["r_offset"] < end) & (table["r_offset"] % np.uint64(SLOT) == 0)
         ours = of_slot | np.isin(table["r_offset"], places[places != 0].view(np.uint64))
-        bad |= ~((table == np.zeros(1, table.dtype)) | (ours & ((table["r_info"] & TYPE) == case.arch.relative)))
+        plain = (table["r_info"] == case.arch.relative) | (table["r_info"] == old["r_info"][rows])
+        bad |= ~(
+            (table == np.zeros(1, table.dtype)) | (ours & plain & ((table["r_info"] & TYPE) == case.arch.relative))
+        )
     case.account_for("relocation", pos[rows], t.RELA.itemsize)
     for row in rows[bad].tolist():
         was, is_ = (f"r_offset {int(table['r_offset'][row]):#x}, r_info {int(table['r_info'][row]):#x}, "

@@ -9,37 +9,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch.parts import Fixup
 from ftpatch.arch.proof_tables import CALL, JUMP
-from ftpatch.arrays import U32
-from ftpatch.elf import tables as t
 from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.proof.case import NEW, Case, Pairs, SiteCalls
 from ftpatch.proof.decoders import both
 from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.emulate.loader import load_module
+from ftpatch.proof.module_callees import check_circles, count_callees
 from ftpatch.proof.module_code import OURS, Calls, Place
-from ftpatch.proof.sections import DATA, OPS_TEXT
+from ftpatch.proof.module_own import check_own
+from ftpatch.proof.module_symbols import DATA, OPS_TEXT
 from ftpatch.proof.site_words import stub_faults
 
 MIN_OPS = 216  # bytes of an ops object: the newest kernel reads direct_call at 208 (Linux 6.12)
 NEARLY = 3  # words in which a damaged stub may differ from the one that it was; a stub of another kind has others
-
-
-def check_rest(case: Case) -> None:
-    """What lies between the pieces of code that a patch brings along, or waits for a relocation: zeros."""
-    image = case.after.image
-    symbols = image.symbols
-    for sec in range(len(case.before.image.shdr), len(image.shdr)):
-        if not image.executable[sec]:
-            continue
-        content = image.content(sec).copy()
-        rows = symbols.rows[symbols.shndx == sec]
-        for start, size in zip(rows["st_value"].tolist(), rows["st_size"].tolist(), strict=True):
-            content[start : start + size] = 0
-        if content.any():
-            case.say("verify-stub", f"{image.names[sec]} has bytes outside its functions", sec=sec,
-                     off=int(np.argmax(content != 0)))  # fmt: skip
 
 
 def check_calls(case: Case, pairs: Pairs) -> None:
@@ -62,10 +45,13 @@ def check_calls(case: Case, pairs: Pairs) -> None:
         else:
             literal = pairs.shape.literal
             _check_target(calls, i, to, sec, None if literal is None else int(pairs.record[i]) + literal)
+    check_own(calls)
+    check_circles(calls)
+    count_callees(calls)
     ends = sorted(calls.ends.items())
     pos = pairs.pos[np.array([i for i, _ in ends], dtype=np.int64)]
     ops = np.array([of_site for _, (of_site, _) in ends], dtype=np.uint64)
-    case.calls = SiteCalls(pos, np.zeros(len(pos), np.uint64), ops, tuple(names for _, (_, names) in ends))
+    case.calls = SiteCalls(pos, np.zeros(len(pos), np.uint64), ops, tuple(called.names for _, (_, called) in ends))
 
 
 def _check_stub(calls: Calls, at: int, to: Place) -> None:
@@ -75,6 +61,7 @@ def _check_stub(calls: Calls, at: int, to: Place) -> None:
     if not calls.is_ours(to, sec):
         pairs.say("verify-branch", at, f"it goes to {calls.name_of(to)}, which is no stub")
         return
+    calls.reached.add((to.sec, to.off))
     (fault,), call, last = stub_faults(calls.case, calls.words(to.sec, to.off, 4)[None, :])
     inner, back = (calls.branch_at(to.sec, to.off + off) for off in (4, 12))
     if fault or call.any() or last.any():  # the loader fills in both distances
@@ -96,13 +83,15 @@ def _check_target(calls: Calls, at: int, to: Place, sec: int, literal: int | Non
         if not calls.is_ours(to, sec):
             pairs.say("verify-branch", at, f"it calls {calls.name_of(to)}, which is nothing that a site may call")
             return
+        calls.reached.add(key)
+        calls.reached |= {(place.sec, place.off) for _, place in calls.branches_of(to) if isinstance(place, Place)}
         if key not in calls.judged:
             calls.judged[key] = _judged(calls, at, to)
         if calls.judged[key] and key not in calls.forced:
             pairs.say("verify-stub", at, calls.judged[key])
             return
-    names = calls.called_names(to, sec)
-    if fatal := sorted(names & NORETURN):
+    called = calls.called(to, sec)
+    if fatal := sorted((called.names | called.pointers) & NORETURN):
         pairs.say("verify-branch", at, f"it calls {', '.join(fatal)}, which never returns")
         return
     ops: int | None = None
@@ -111,7 +100,7 @@ def _check_target(calls: Calls, at: int, to: Place, sec: int, literal: int | Non
         if why:
             pairs.say("verify-literal", at, why)
             return
-    calls.ends[at] = ops or 0, names
+    calls.ends[at] = ops or 0, called
     _expect_site(calls, at, to, sec, ops)
 
 
@@ -124,50 +113,26 @@ def _reads_ops(calls: Calls, to: Place, sec: int) -> bool:
 
 def _judged(calls: Calls, at: int, to: Place) -> str:
     """Why code of the patch does not keep a site's contract; empty where it is shown to, or is known to."""
-    arch, shape, memory = calls.case.arch, calls.pairs.shape, calls.loaded.memory
     if to.off % 8:
         return f"it enters {calls.name_of(to)}, and code of a patch begins at multiples of eight"
     if calls.far_target(to) is not None:
         calls.case.kinds["far stub"] += 1
         return ""
-    hook = calls.modules.hook(shape.out_of_line)
+    hook = calls.modules.hook(calls.pairs.shape.out_of_line)
     expected = hook.words[hook.entry // 4 :]
     words = calls.words(to.sec, to.off, len(expected)).tolist()
     n_wrong = sum(word != other for word, other in zip(words, expected, strict=True))
     if not n_wrong:
         calls.case.kinds["hook stub"] += 1
-        right = all(_fixed(calls, to, fixup, fixup.off - hook.entry) for fixup in hook.fixups)
-        return "" if right else "the hook's stub is not relocated as it must be"
+        return calls.hook_unfixed(to)
     if n_wrong <= NEARLY:
         return f"its stub is the one that calls a hook, but for {n_wrong} of its words"
 
-    def read(va: int, n: int) -> U32:
-        places = np.array([va + 4 * i & (1 << 64) - 1 for i in range(n)], dtype=np.uint64)
-        code, there = memory.words(places)
-        return code[: int(np.argmin(there))] if not there.all() else code
-
-    va, pairs, last = calls.loaded.va, calls.pairs, calls.tail_target(to)
-    resume = va(int(pairs.sec[at]), int(pairs.branch_off[at]) + 4)
-    target = va(last.sec, last.off) if last else None
-    reason = arch.keeps_contract(read, va(to.sec, to.off), shape.out_of_line, resume, target)
+    reason = calls.why_not_kept(to, (int(calls.pairs.sec[at]), int(calls.pairs.branch_off[at]) + 4))
     calls.case.kinds["stub of another kind"] += 1
     if reason and calls.case.forced:
         calls.forced.add((to.sec, to.off))
     return f"its stub was not shown to keep a site's contract: {reason}" if reason else ""
-
-
-def _fixed(calls: Calls, to: Place, fixup: Fixup, off: int) -> bool:
-    """Whether the hook's stub has the relocation that it needs, and no other, at an offset from its entry."""
-    rows = calls.named_at(to.sec, to.off + off, 8 if fixup.symbol == "toc" else 4)
-    if len(rows) != 1 or rows[0][:2] != (to.off + off, fixup.kind):
-        return False
-    named, symbols = rows[0][2], calls.image.symbols
-    addend = named.off - int(symbols.rows["st_value"][named.symbol])
-    name = symbols.name(named.symbol)
-    if fixup.symbol == "toc":
-        return name == calls.modules.toc and addend == fixup.addend
-    function = int(symbols.type[named.symbol]) in (0, t.STT_FUNC) and calls.image.names[named.sec] not in OURS
-    return addend == fixup.addend and bool(name) and function
 
 
 def _ops(calls: Calls, literal: int, rows: list[tuple[int, int, Place]]) -> tuple[int | None, str]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from ftpatch.arch.parts import Modules
+from ftpatch.arch.parts import Fixup, Modules
 from ftpatch.arch.proof_tables import JUMP
-from ftpatch.arrays import U32
+from ftpatch.arrays import I64, U32
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.proof.case import Case, Pairs
 from ftpatch.proof.emulate.loader import Loaded
-from ftpatch.proof.sections import INIT_TEXT, TEXT
+from ftpatch.proof.module_symbols import INIT_TEXT, TEXT
 
 OURS = (TEXT, INIT_TEXT)
 MAX_CODE = 1 << 12  # bytes of one piece of code that are read
@@ -29,6 +30,13 @@ class Place:
     off: int  # byte offset in it
 
 
+class Called(NamedTuple):
+    """The symbols that a call leads to."""
+
+    names: frozenset[str]  # by branches
+    pointers: frozenset[str] = frozenset()  # that the code there has the addresses of
+
+
 @dataclass
 class Calls:
     """One look at a patched module."""
@@ -39,7 +47,12 @@ class Calls:
     loaded: Loaded  # as the emulation has it
     judged: dict[tuple[int, int], str] = field(default_factory=dict)  # (section, offset) of code → what is wrong there
     forced: set[tuple[int, int]] = field(default_factory=set)  # code that is wrong, and called on purpose
-    ends: dict[int, tuple[int, frozenset[str]]] = field(default_factory=dict)  # pair → va of its ops, what is called
+    ends: dict[int, tuple[int, Called]] = field(default_factory=dict)  # pair → va of its ops, what is called
+    reached: set[tuple[int, int]] = field(
+        default_factory=set
+    )  # (section, offset) of code of the patch that sites go to
+    _called: dict[tuple[int, int], Called] = field(default_factory=dict)  # by section and first byte of a piece
+    _pieces: dict[int, tuple[I64, I64]] = field(default_factory=dict)  # first byte and end of a section's functions
     _relocations: dict[int, Relocations] = field(default_factory=dict)  # of each section, read once
 
     @property
@@ -134,15 +147,92 @@ class Calls:
         return next((place for _, place in self.branches_of(to)
                      if isinstance(place, Place) and self.entry_va(place, to.sec) is not None), None)  # fmt: skip
 
-    def called_names(self, to: Place, sec: int) -> frozenset[str]:
-        """The symbols that a site's call leads to: the kernel's entry by the loader's jump, or what code of the patch
-        branches to, its own parts left out."""
-        if (jump := self.jump_of(to, sec)) is not None:
-            return frozenset((jump,))
-        symbols, names = self.image.symbols, set()
-        for place in (place for _, place in self.branches_of(to) if isinstance(place, Place)):
-            if (jump := self.jump_of(place, to.sec)) is not None:
-                names.add(jump)
+    def kind_of(self, to: Place) -> str:
+        """What known code stands at a place: `far`, `hook`, or another kind, which is empty."""
+        if self.far_target(to) is not None:
+            return "far"
+        hook = self.modules.hook(self.pairs.shape.out_of_line)
+        expected = hook.words[hook.entry // 4 :]
+        return "hook" if tuple(self.words(to.sec, to.off, len(expected)).tolist()) == expected else ""
+
+    def hook_unfixed(self, to: Place) -> str:
+        """Why the relocations of the hook's stub at a place are not those that it needs; empty where they are."""
+        hook = self.modules.hook(self.pairs.shape.out_of_line)
+        right = all(self._fixed(to, fixup, fixup.off - hook.entry) for fixup in hook.fixups)
+        return "" if right else "the hook's stub is not relocated as it must be"
+
+    def _fixed(self, to: Place, fixup: Fixup, off: int) -> bool:
+        """Whether the hook's stub has the relocation that it needs, and no other, at an offset from its entry."""
+        rows = self.named_at(to.sec, to.off + off, 8 if fixup.symbol == "toc" else 4)
+        if len(rows) != 1 or rows[0][:2] != (to.off + off, fixup.kind):
+            return False
+        named, symbols = rows[0][2], self.image.symbols
+        addend = named.off - int(symbols.rows["st_value"][named.symbol])
+        name = symbols.name(named.symbol)
+        if fixup.symbol == "toc":
+            return name == self.modules.toc and addend == fixup.addend
+        outside = int(symbols.rows["st_shndx"][named.symbol]) == t.SHN_UNDEF
+        code = outside or (named.sec > 0 and bool(self.image.executable[named.sec]))
+        function = int(symbols.type[named.symbol]) in (0, t.STT_FUNC) and self.image.names[named.sec] not in OURS
+        return addend == fixup.addend and bool(name) and function and code
+
+    def is_freed(self, to: Place) -> bool:
+        """Whether a place is in init memory."""
+        return to.sec > 0 and self.image.names[to.sec].startswith(".init")
+
+    def extent(self, to: Place) -> tuple[int, int]:
+        """[first byte, end) of the piece of code at a place, with the data in front of it: as its symbol says."""
+        if to.sec not in self._pieces:
+            symbols = self.image.symbols
+            rows = symbols.rows[(symbols.shndx == to.sec) & (symbols.type == t.STT_FUNC)]
+            start = rows["st_value"].astype(np.int64)
+            order = np.argsort(start, kind="stable")
+            self._pieces[to.sec] = start[order], (start + rows["st_size"].astype(np.int64))[order]
+        start, end = self._pieces[to.sec]
+        at = int(np.searchsorted(start, to.off, side="right")) - 1
+        if at < 0 or to.off >= end[at]:
+            return to.off, to.off + 4 * len(self.code(to))
+        return int(end[at - 1]) + 7 & ~7 if at else 0, int(end[at])
+
+    def names_in(self, sec: int, low: int, high: int) -> Called:
+        """The symbols that a range of code names in branches and in pointers; its own parts left out."""
+        symbols, branches = self.image.symbols, (self.modules.branch, *self.case.arch.loader.calls)
+        found: dict[bool, set[str]] = {True: set(), False: set()}
+        for _, kind, place in self.named_at(sec, low, high - low):
+            if kind not in (*branches, self.case.arch.abs64):
+                continue
+            if (jump := self.jump_of(place, sec)) is not None:
+                found[kind in branches].add(jump)
             elif self.image.names[place.sec] not in OURS and symbols.type[place.symbol] != t.STT_SECTION:
-                names.add(symbols.name(place.symbol))
-        return frozenset(names)
+                found[kind in branches].add(symbols.name(place.symbol))
+        return Called(frozenset(found[True]), frozenset(found[False]))
+
+    def called(self, to: Place, sec: int) -> Called:
+        """The symbols that a site's call leads to: the kernel's entry by the loader's jump, or what code of the patch
+        branches to and has pointers to."""
+        if (jump := self.jump_of(to, sec)) is not None:
+            return Called(frozenset((jump,)))
+        low, high = self.extent(to)
+        if (to.sec, low) not in self._called:
+            self._called[to.sec, low] = self.names_in(to.sec, low, high)
+        return self._called[to.sec, low]
+
+    # -- code of another kind ------------------------------------------------------------------------------------------
+
+    def why_not_kept(self, to: Place, resume: tuple[int, int] | None) -> str:
+        """Why code of the patch does not keep a site's contract; empty where it is shown to. resume: section and offset
+        behind the site; None: of a site that is not known, where the code's own branch goes."""
+        memory, last = self.loaded.memory, self.tail_target(to)
+        if resume is None:
+            names = [place for _, place in self.branches_of(to) if isinstance(place, Place) and place.sec > 0
+                     and self.image.names[place.sec] not in OURS]  # fmt: skip
+            resume = (names[-1].sec, names[-1].off) if names else None
+
+        def read(va: int, n: int) -> U32:
+            places = np.array([va + 4 * i & (1 << 64) - 1 for i in range(n)], dtype=np.uint64)
+            code, there = memory.words(places)
+            return code[: int(np.argmin(there))] if not there.all() else code
+
+        va = self.loaded.va
+        ends = va(*resume) if resume else None, va(last.sec, last.off) if last else None
+        return self.case.arch.keeps_contract(read, va(to.sec, to.off), self.pairs.shape.out_of_line, *ends)

@@ -9,7 +9,7 @@ import numpy as np
 from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.proof.case import Case, Pairs
-from ftpatch.proof.sections import DATA, INIT_TEXT, TEXT
+from ftpatch.proof.module_symbols import DATA, INIT_TEXT, TEXT
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 
 TYPE = np.uint64(0xFFFF_FFFF)

@@ -17,7 +17,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import ChangedError, FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
 from ftpatch.finding import Finding
 from ftpatch.proof import kernel_calls, module_calls
-from ftpatch.proof.case import NO_CALLS, NO_PLACES, Case, Intent, SiteCalls
+from ftpatch.proof.case import NO_CALLS, NO_PLACES, Case, Import, Intent, SiteCalls
 from ftpatch.proof.changes import NO_RUNS, Runs, count_kinds, differences, report_unexplained
 from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
@@ -28,6 +28,7 @@ from ftpatch.proof.pairs import pair_up
 from ftpatch.proof.record_table import account_for_slots, check_records
 from ftpatch.proof.sections import check_sections
 from ftpatch.proof.site_words import check_words
+from ftpatch.proof.stale import check_stale
 from ftpatch.proof.table_end import check_end
 from ftpatch.proof.trailer import check_trailer
 from ftpatch.sites.records import read_records
@@ -67,6 +68,10 @@ class Proof:
     returned: tuple[I64, I64] = NO_PLACES  # (section, offset) of the records that came back
     unclaimed: tuple[str, ...] = ()  # sites of which one execution shows nothing, and why
     notes: tuple[str, ...] = ()
+    callees: Mapping[str, int] = field(default_factory=dict)  # what the enabled sites call, by name: how many of them
+    ops: Mapping[str, int] = field(default_factory=dict)  # the ftrace_ops that a kernel's sites serve, likewise
+    imports: tuple[Import, ...] = ()  # what a module uses of other files that it did not use before
+    depends: tuple[str, ...] = ()  # names that its depends= gained
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -111,7 +116,8 @@ def prove(
     return Proof(
         before, after, case.all_findings(), reader, outcome, kinds=dict(case.kinds), runs=runs, changed=changed,
         live=(int(old.live.sum()), int(new.live.sum())), slots=(len(old), len(new)), calls=case.calls, gone=case.gone,
-        returned=case.returned, unclaimed=tuple(case.unclaimed), notes=tuple(case.notes),
+        returned=case.returned, unclaimed=tuple(case.unclaimed), notes=tuple(case.notes), callees=dict(case.callees),
+        ops=dict(case.ops), imports=case.imports, depends=case.depends,
     )  # fmt: skip
 
 
@@ -168,7 +174,7 @@ def _check_sites(case: Case, runs: Runs) -> None:
         kernel_calls.check_relocations(case, *ops)
     else:
         check_relocations(case, pairs)
-        module_calls.check_rest(case)
+        check_stale(case, pairs)
 
 
 def _emulated(case: Case, checks: Checks) -> Outcome:

@@ -11,7 +11,7 @@ import numpy as np
 from ftpatch.arrays import I64, Mask
 from ftpatch.kernel.boot import tests_zero_first
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.proof.case import OLD, RETIRED, Case, Pairs
+from ftpatch.proof.case import NEW, OLD, RETIRED, Case, Pairs
 from ftpatch.sites.records import MINUS4, SECTIONS, SLOT, RecordTable
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import UNTOUCHED
@@ -37,6 +37,7 @@ def check_records(case: Case, pairs: Pairs | None) -> None:
     _check_gone(case, pairs, rows_old[gone])
     _check_added(case, pairs, rows_new[added])
     _check_kept(case, pairs)
+    _check_init_only(case)
     _check_carriers(case)
 
 
@@ -92,15 +93,26 @@ def _may_leave(case: Case, pairs: Pairs, row: int, pair: int, last: bool) -> boo
 
 
 def _check_added(case: Case, pairs: Pairs | None, rows: I64) -> None:
-    """A record may come back for a site that is as the compiler left it."""
+    """A record may come back for a site that the first file has enabled, and that is as the compiler left it."""
     status = case.after.sites.status
     at = _pair_of(pairs, pairs.after, rows) if pairs is not None else np.full(len(rows), -1)
     for row, pair in zip(rows.tolist(), at.tolist(), strict=True):
         value = f"{int(case.after.records.value[row]):#x}"
-        if pairs is None or pair < 0 or status[row] not in UNTOUCHED:
+        known = pairs is not None and pair >= 0 and (pairs.before[pair] >= 0 or pairs.old[pair] == NEW)
+        if pairs is None or not known or status[row] not in UNTOUCHED:
             case.say("verify-record", f"slot {row} has a record for {value}, which is no patch site", row=row)
+        elif beside := _beside(case, pairs, row, pair):
+            pairs.say(
+                "verify-record", pair, f"slot {row} has {value} for it, {beside:+#x} bytes from its record before"
+            )
         elif pairs.new[pair] != OLD:
             pairs.say("verify-record", pair, f"slot {row} has a record for it, and it is no site as it was compiled")
+
+
+def _beside(case: Case, pairs: Pairs, row: int, pair: int) -> int:
+    """Bytes from where a site's record was to where that of slot `row` is; 0 where it had none."""
+    before = int(pairs.before[pair])
+    return int(case.after.sites.off[row] - case.before.sites.off[before]) if before >= 0 else 0
 
 
 def _check_kept(case: Case, pairs: Pairs | None) -> None:
@@ -115,6 +127,18 @@ def _check_kept(case: Case, pairs: Pairs | None) -> None:
         return
     for at in kept.tolist():
         pairs.say("verify-record", at, f"its record stays in slot {int(row[at])}: the kernel will switch ftrace off")
+
+
+def _check_init_only(case: Case) -> None:
+    """A kernel reads through a null pointer once init memory is freed, where no other records are left."""
+    stay = []
+    for side in (case.before, case.after):
+        va = side.sites.va[: len(side.records)][side.records.live]
+        stay.append(len(va) - int(in_init_text(side.image, va).sum()))
+    n = int(case.after.records.live.sum())
+    if case.after.image.linked and n and stay[0] and not stay[1]:
+        case.say("verify-record", f"only records of init text are left, {n} of them: the kernel reads through a null "
+                 "pointer once init memory is freed")  # fmt: skip
 
 
 def _carriers(records: RecordTable, which: Mask) -> I64:
@@ -191,3 +215,6 @@ def account_for_slots(case: Case) -> None:
     right = empty & (word == 0)
     right[: len(new)] |= word[: len(new)] == new.value
     case.account_for("record", slots[right], SLOT)
+    left = len(new) + np.flatnonzero((word[len(new) :] != 0) & (old.carrier == "word"))
+    for row in left.tolist():
+        case.say("verify-record", f"slot {row}, behind the table's end, is {int(word[row]):#x}, expected 0", row=row)

@@ -5,25 +5,25 @@ original bytes │ grown copies of tables │ new sections │ section headers
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
+from ftpatch.arrays import U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.proof.appended import check_tail
+from ftpatch.kernel.modinfo import section_of
 from ftpatch.proof.case import Case
 from ftpatch.proof.module_metadata import GROWN_NAMES, check_modinfo, check_versions
+from ftpatch.proof.module_symbols import DATA, INIT_TEXT, OPS_TEXT, TEXT, check_symbols
+from ftpatch.proof.steps import read_steps
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
+from ftpatch.sites.records import SLOT
 
-TEXT, INIT_TEXT, OPS_TEXT, DATA = ".text.ftpatch", ".init.text.ftpatch", ".text.ftpatch.ops", ".data.ftpatch"
 CODE, WRITABLE = t.SHF_ALLOC | t.SHF_EXECINSTR, t.SHF_ALLOC | t.SHF_WRITE
 NEW = {TEXT: (t.SHT_PROGBITS, CODE), INIT_TEXT: (t.SHT_PROGBITS, CODE), OPS_TEXT: (t.SHT_PROGBITS, CODE),
        DATA: (t.SHT_PROGBITS, WRITABLE), ".symtab_shndx": (t.SHT_SYMTAB_SHNDX, 0)}  # fmt: skip
-GROWS = (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_RELA, t.SHT_SYMTAB_SHNDX)
+GROWS = (t.SHT_SYMTAB, t.SHT_RELA, t.SHT_SYMTAB_SHNDX)
 INFO_LINK = 0x40
 ALIGN = {DATA: 8}
-SYMBOLS = re.compile(r"ftpatch_((call|stubs|target)(_init)?|ops|ops_function|home_\d+|(ftrace\w*_caller)(_init)?)")
 
 
 def check_sections(case: Case) -> bool:
@@ -34,14 +34,18 @@ def check_sections(case: Case) -> bool:
     if len(new.shdr) < n:
         case.say("verify-section", f"{len(new.shdr)} sections, there were {n}")
         return False
+    case.steps, stray = read_steps(old, new)
+    if stray is not None:
+        case.say(stray.rule, stray.text, pos=stray.pos)
+    case.kinds["appended part"] += sum(len(step.moved) for step in case.steps)
+    case.kinds["earlier patch"] += len(case.steps[1:])
     for sec in range(n):
         _check_section(case, sec)
     for sec in range(n, len(new.shdr)):
         _check_new(case, sec)
-    _check_symbols(case)
+    check_symbols(case)
     check_modinfo(case)
     check_versions(case)
-    check_tail(case)
     return True
 
 
@@ -59,7 +63,8 @@ def _check_section(case: Case, sec: int) -> None:
     old, new = case.before.image, case.after.image
     one, two, name = old.shdr[sec], new.shdr[sec], old.names[sec]
     record = name in RECORD_SECTIONS
-    grows = int(one["sh_type"]) in GROWS or name in GROWN_NAMES or record
+    grows = int(one["sh_type"]) in GROWS or record or sec in case.strings
+    grows |= name in GROWN_NAMES and sec == section_of(old, name)
     free = {"sh_offset"} if grows else set()
     free |= {"sh_size"} if grows or (sec == 0 and len(new.shdr) >= t.SHN_LORESERVE) else set()
     wrong = [field for field in one.dtype.names or () if field not in free and one[field] != two[field]]
@@ -75,8 +80,19 @@ def _check_section(case: Case, sec: int) -> None:
     if not moved and two["sh_size"] != one["sh_size"] and not (may_shrink and two["sh_size"] < one["sh_size"]):
         case.say("verify-section", f"section {sec} {name} has {int(two['sh_size'])} bytes where it had "
                  f"{int(one['sh_size'])}", sec=sec)  # fmt: skip
+    if moved and record and not np.isin(_words(new, sec), np.append(_words(old, sec), np.uint64(0))).all():
+        case.say(
+            "verify-record", f"section {sec} {name} has words that it did not have, under its relocations", sec=sec
+        )
     if moved and int(one["sh_type"]) in (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_SYMTAB_SHNDX):
         _check_prefix(case, sec)
+
+
+def _words(image: Image, sec: int) -> U64:
+    """The slots of a section of records."""
+    content = image.content(sec)
+    words: U64 = content[: len(content) // SLOT * SLOT].view("<u8")
+    return words
 
 
 def _check_prefix(case: Case, sec: int) -> None:
@@ -99,56 +115,18 @@ def _check_new(case: Case, sec: int) -> None:
     name, head = image.names[sec], image.shdr[sec]
     kind, flags = int(head["sh_type"]), int(head["sh_flags"])
     fields = tuple(int(head[field]) for field in ("sh_addr", "sh_addralign", "sh_link", "sh_info", "sh_entsize"))
-    tab = int(np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)[0])
+    tab = next(iter(np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB).tolist()), -1)
     if kind == t.SHT_RELA:
         info = fields[3]
         right = flags == INFO_LINK and 0 < info < len(image.shdr) and name == ".rela" + image.names[info]
+        same = (image.shdr["sh_type"] == t.SHT_RELA) & (image.shdr["sh_info"] == info)
+        right &= int(same.sum()) == 1 and int(head["sh_size"]) > 0
         right &= fields == (0, 8, tab, info, t.RELA.itemsize)
     else:
-        right = NEW.get(name) == (kind, flags)
+        right = NEW.get(name) == (kind, flags) and int(head["sh_size"]) > 0
         right &= fields == ((0, 4, tab, 0, 4) if kind == t.SHT_SYMTAB_SHNDX else (0, ALIGN.get(name, 16), 0, 0, 0))
     if not right:
         shown = ", ".join(f"{value:#x}" for value in fields)
         case.say("verify-section", f"new section {sec} {name} is none that a patch makes: type {kind}, flags "
                  f"{flags:#x}, address, alignment, link, info, entry size {shown}", sec=sec)  # fmt: skip
     case.kinds["new section"] += 1
-
-
-def _check_symbols(case: Case) -> None:
-    """New symbols: global, and of the patch's own sections, or undefined and used by its code."""
-    old, new = case.before.image, case.after.image
-    n, symbols = len(old.symbols.rows), new.symbols
-    tabs = np.flatnonzero(new.shdr["sh_type"] == t.SHT_SYMTAB)
-    used = _used_symbols(new)
-    for row in range(n, len(symbols.rows)):
-        name, sec = symbols.name(row), int(symbols.shndx[row])
-        why = ""
-        kind = t.STT_OBJECT if new.names[sec] == DATA else t.STT_FUNC if sec >= len(old.shdr) else 0
-        if symbols.bind[row] != t.STB_GLOBAL or symbols.rows["st_other"][row]:
-            why = "is not simply global"
-        elif symbols.type[row] != kind:
-            why = f"has type {int(symbols.type[row])}, expected {kind}"
-        elif sec == t.SHN_UNDEF and row not in used:
-            why = "is undefined, and nothing uses it"
-        elif sec < 0 or (sec and not SYMBOLS.fullmatch(name)):
-            why = "is no symbol of a patch"
-        elif sec and int(symbols.rows["st_value"][row] + symbols.rows["st_size"][row]) > _room(case, sec):
-            why = "lies outside its section"
-        if why:
-            case.say("verify-symbol", f"new symbol {row} {name} {why}", sec=int(tabs[0]), off=row * t.SYM.itemsize)
-    case.kinds["new symbol"] += max(len(symbols.rows) - n, 0)
-
-
-def _room(case: Case, sec: int) -> int:
-    """How far values in a section go; the loader makes room for its jumps whatever the file says."""
-    image, modules = case.after.image, case.arch.modules
-    if modules and image.names[sec] in modules.trampolines:
-        return modules.jump * len(case.arch.entries)
-    return int(image.shdr["sh_size"][sec])
-
-
-def _used_symbols(image: Image) -> set[int]:
-    used: set[int] = set()
-    for sec in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
-        used |= set((image.rows(sec, t.RELA)["r_info"] >> np.uint64(32)).tolist())
-    return used

@@ -60,6 +60,12 @@ def proof_object(proof: Proof, hashed: bool, journal: str | None) -> ImageObject
         "missing": list(proof.missing),
         "journal": journal,
         "notes": list(proof.notes),
+        "callees": dict(sorted(proof.callees.items())),
+        "ops": dict(sorted(proof.ops.items())),
+        "imports": [
+            {"name": name, "crc": None if crc is None else f"0x{crc:08x}"} for name, crc in proof.imports
+        ],
+        "depends": list(proof.depends),
     }  # fmt: skip
     image["findings"] = finding_rows(proof.findings, with_pos=True)
     return image

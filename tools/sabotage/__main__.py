@@ -1,4 +1,5 @@
 """`make sabotage`: every kind of damage in kernels and modules of Debian's; exit code 1 if one is not found.
+With --runs: a seeded campaign of random changes to what is made of the fixtures, without any kernel.
 
 Each file is patched in a few ways first, and must be found sound as it is. A kind is caught where one of its own rules
 tells it; a dash means that it does not apply.
@@ -19,6 +20,7 @@ from pathlib import Path
 from ftpatch.cli import run
 from tools import kernels
 from tools.sabotage import KINDS, Mutation, Victim, damaged, victim_of
+from tools.sabotage.campaign import campaign, fixtures, results
 
 NAMES = ("arm64-6.1", "arm64-6.12", "ppc64le-6.1", "ppc64le-6.12", "ppc64le-sid")
 FUNCTIONS = ("vfs_read", "vfs_write", "proc_reg_open", "do_sys_open*", "kernel_clone")
@@ -38,7 +40,11 @@ class Way:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.sabotage", description=__doc__)
     parser.add_argument("names", nargs="*", default=list(NAMES), help="kernels (default: all five, and a module each)")
+    parser.add_argument("--seed", type=int, default=1, help="of a campaign")
+    parser.add_argument("--runs", type=int, default=0, help="a campaign of so many random changes instead of all kinds")
     options = parser.parse_args()
+    if options.runs:
+        return random_changes(options.seed, options.runs)
     columns: dict[str, dict[str, str]] = {}
     for way in (way for name in options.names for way in ways(name)):
         columns[way.name] = column(way)
@@ -46,6 +52,20 @@ def main() -> int:
     print()
     show(columns)
     return int(any(MISSED in found.values() for found in columns.values()))
+
+
+def random_changes(seed: int, runs: int) -> int:
+    """A campaign over the fixtures; 1 where something was accepted without a reason, or nothing could be said."""
+    silent = redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO())
+    with tempfile.TemporaryDirectory(prefix="sabotage-") as folder, silent[0], silent[1]:
+        score = campaign(list(results(fixtures(), Path(folder))), seed, runs)
+    for what, lines in (("legal", score.legal), ("ACCEPTED", score.missed), ("CRASHED", score.crashed)):
+        print("".join(f"{what}  {line}\n" for line in lines), end="")
+    print(", ".join(f"{rule} {n}" for rule, n in score.found.most_common()))
+    n = len(score.legal) + len(score.missed)
+    print(f"seed {seed}: {score.runs} runs, {n} accepted, {len(score.legal)} of them equal to another legal request; "
+          f"{len(score.crashed)} crashed")  # fmt: skip
+    return int(bool(score.missed or score.crashed))
 
 
 def ways(name: str) -> Iterator[Way]:

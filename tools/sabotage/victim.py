@@ -19,7 +19,7 @@ from ftpatch.elf.image import Image, open_image
 from ftpatch.sites.records import RecordTable, read_records
 from ftpatch.sites.table import SiteTable, read_sites
 
-__all__ = ["Damage", "Mutation", "Victim", "damaged", "victim_of"]
+__all__ = ["Damage", "Mutation", "Victim", "applied", "damaged", "victim_of"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,14 @@ def victim_of(before: Path, after: Path, journal: Path) -> Victim:
     image = open_image(str(before))
     made = json.loads(journal.read_text())["images"][0]
     return Victim(after, image, open_image(str(after)), arch_of(image.e_machine, str(before)), made)
+
+
+def applied(content: bytes, damage: Damage) -> bytes:
+    """A file's content with the damage."""
+    data = bytearray(content[: len(content) - damage.cut])
+    for pos, new in damage.writes:
+        data[pos : pos + len(new)] = new
+    return bytes(data) + damage.appended
 
 
 @contextmanager

@@ -34,6 +34,13 @@ def _file(image: ImageObject) -> Iterator[str]:
     moved = {"taken out": records["record taken out"], "returned": records["record returned"]}
     moves = "".join(f"; {n} {what}" for what, n in moved.items() if n)
     yield line("records", f"{live} live in {slots} slots, now {live_now} in {slots_now}{moves}")
+    for what, counts in (("callees", proof.get("callees")), ("ops", proof.get("ops"))):
+        if counts:
+            yield line(what, ", ".join(f"{printable(name)} {n}" for name, n in counts.items()))
+    imports = [f"{row['name']} ({row['crc'] or 'no version'})" for row in proof.get("imports", ())]
+    if imports or proof.get("depends"):
+        depends = "".join(f"; depends= gained {name}" for name in proof.get("depends", ()))
+        yield line("imports", printable(", ".join(imports) + depends))
     yield line("edits", ", ".join(f"{name} {n}" for name, n in proof["edits"].items()) or "none")
     yield line("readers", f"ftpatch; second reader: {proof['reader']}")
     skipped = proof["not_emulated"]
