@@ -392,6 +392,24 @@ def test_a_restored_file_is_no_more_open_than_the_patched_one(here: Path) -> Non
     assert mode("back") == "0600"
 
 
+@needs_root
+@pytest.mark.parametrize(("owner", "how", "after"), [
+    (ALICE, "-oout", (0, 0, "0644", {})), (0, "-oout", (0, 0, "0644", {"user.a": b"1"})),
+    (ALICE, "--in-place", (ALICE, ALICE, "0666", {"user.a": b"1"})),
+])  # fmt: skip
+def test_nobody_gets_a_file_by_planting_its_name(
+    owner: int, how: str, after: tuple[int, int, str, dict[str, bytes]], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In /tmp anybody can make a file of the name that root will write; it would be theirs to change."""
+    os.chmod(here, 0o1777)
+    file = "vmlinux" if how == "--in-place" else "out"
+    make(file, owner, owner, 0o666, user__a=b"1")
+    assert enable(how) == 0
+    assert access(file) == after
+    told = "replaces another user's file in a folder that is open to all; not kept: owner, mode and attributes"
+    assert capsys.readouterr().err == ("" if after[3] else f"ftpatch: warning: {here}/out: {told}\n")
+
+
 # -- names -------------------------------------------------------------------------------------------------------------
 
 

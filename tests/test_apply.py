@@ -497,8 +497,8 @@ def test_in_place_replaces_the_file_and_writes_its_journal(here: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "code", "line"), [
-    ("[" * 200000, 3, "not a journal of a patch: found values inside values, without end, expected JSON"),
-    ('{"schema": 1%s}' % ("0" * 5000), 3, "not a journal of a patch: found a number of 5001 digits, expected JSON"),
+    ("[" * 200000, 4, "more than is read of JSON: found values nested deeper, expected at most 1000"),
+    ('{"schema": 1%s}' % ("0" * 5000), 4, "more than is read of JSON: found a number of 5001 digits, expected "),
     ('{"schema": 1%s}' % ("0" * 19), 4, "a journal of a newer ftpatch: found schema 1" + "0" * 19),
     ("what somebody noted", 3, "not a journal of a patch: found Expecting value: line 1 column 1 (char 0), "),
 ])  # fmt: skip

@@ -1186,22 +1186,49 @@ def test_without_permission_nothing_is_changed(
 
 
 @needs_root
-@pytest.mark.parametrize("what", ["out", "in place", "directory"])
-def test_an_immutable_file_is_not_replaced_and_no_journal_stays(
-    what: str, here: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "arguments", [("-o", "out", "--report", "json=journal"), ("--in-place",)], ids=["out", "in place"]
+)
+def test_a_mount_point_is_not_replaced_and_no_journal_stays(
+    arguments: tuple[str, ...], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A file that a container has from outside."""
+    fill(here, Case((), {**VMLINUX, "out": OLD, "outside": FIXTURE}, ()))
+    file = "vmlinux" if "--in-place" in arguments else "out"
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"outside", file.encode(), None, 4096, None):  # MS_BIND
+        pytest.skip(f"run as root where mounting is allowed: {os.strerror(ctypes.get_errno())}")
+    try:
+        assert run(["enable", "vmlinux", "--func", "vfs_read", *arguments]) == 3
+    finally:
+        assert libc.umount2(file.encode(), 2) == 0
+    assert capsys.readouterr() == (
+        "", f"ftpatch: {here}/{file}: cannot be written: Device or resource busy – a mount point cannot be replaced: "
+        "write elsewhere, and copy\n",
+    )  # fmt: skip
+    assert contents(here) == {**VMLINUX, "out": OLD, "outside": FIXTURE}
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("what", "flag"), [("out", "+i"), ("out", "+a"), ("in place", "+i"), ("in place", "+a"), ("directory", "+i")]
+)
+def test_an_immutable_file_is_not_replaced_and_no_journal_stays(
+    what: str, flag: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor one that can only be appended to."""
     fill(here, CASES["new output"])
     (here / "place").mkdir()
     for name in ("out", "vmlinux"):
         (here / "place" / name).write_bytes(OLD if name == "out" else FIXTURE)
     held = here / "place" / {"out": "out", "in place": "vmlinux", "directory": ""}[what]
-    if shutil.which("chattr") is None or subprocess.run(["chattr", "+i", held], capture_output=True).returncode:
+    if shutil.which("chattr") is None or subprocess.run(["chattr", flag, held], capture_output=True).returncode:
         pytest.skip("needs chattr, and a file system with immutable files")
     more = ["--in-place"] if what == "in place" else ["-o", "place/out", "--report", "json=place/journal"]
     try:
         code = run(["enable", "place/vmlinux", "--func", "vfs_read", *more])
     finally:
-        subprocess.run(["chattr", "-i", held], check=True)
+        subprocess.run(["chattr", "-ia", held], check=True)
     assert code == 3
     assert capsys.readouterr().err.endswith(": cannot be written: Operation not permitted\n")
     assert contents(here / "place") == {"out": OLD, "vmlinux": FIXTURE}

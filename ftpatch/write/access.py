@@ -87,6 +87,19 @@ def access_for(fd: int, folder: str, mode: int, replaced: File | None, sources: 
     return access
 
 
+def is_planted(path: str, sources: Sequence[str]) -> bool:
+    """Whether a file, which is no source, may be there so that its owner gets the new one: what fs.protected_regular
+    keeps the system's own open() from."""
+    status, folder = os.lstat(path), os.stat(os.path.dirname(path))
+    open_to_all = folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH
+    known = (os.geteuid(), folder.st_uid)
+    return bool(open_to_all) and status.st_uid not in known and access_of(path).file not in map(_file_of, sources)
+
+
+def _file_of(path: str) -> tuple[int, int]:
+    return _of_source(path).file
+
+
 def _of_source(path: str) -> Access:
     """Who may do what with a source; where it is gone meanwhile, its owner alone."""
     try:

@@ -34,6 +34,7 @@ from ftpatch.write.system import (
     uninterrupted,
 )
 
+PLANTED = "replaces another user's file in a folder that is open to all; not kept: owner, mode and attributes"
 COPY = 1 << 20  # bytes of a file that are copied at once
 # What linkat() of a nameless file gives where that alone is refused: by a container, an overlay, protected_hardlinks.
 NO_LINK = (errno.EPERM, errno.EACCES, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOENT)
@@ -62,7 +63,10 @@ class NewFile:
         like: an open file that it takes after, instead of the one that has its name.
         """
         with as_input_error(self.path):
-            replaced = like if like is not None else self.path if os.path.lexists(self.path) else None
+            replaced: int | str | None = like if like is not None else self.path if os.path.lexists(self.path) else None
+            if replaced == self.path and access.is_planted(self.path, self.sources):
+                self.remarks.append(f"warning: {self.path}: {PLANTED}")
+                replaced = None
             wanted = access.access_for(self.fd, os.path.dirname(self.path), self.mode, replaced, self.sources)
             lost = access.give(self.fd, wanted, replaced)
             if replaced == self.path:

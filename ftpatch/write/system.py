@@ -44,7 +44,8 @@ def as_input_error(path: str, what: str = "cannot be written") -> Iterator[None]
     try:
         yield
     except OSError as error:
-        raise InputError(f"{what}: {error.strerror}", path) from None
+        todo = "a mount point cannot be replaced: write elsewhere, and copy" if error.errno == errno.EBUSY else ""
+        raise InputError(f"{what}: {error.strerror}", path, todo=todo) from None
 
 
 def close(fd: int) -> None:
