@@ -63,6 +63,7 @@ class Arch(NamedTuple):
     plt_slot: Callable[[U32, U64, int], U64] | None = None
     # st_other → bytes from a function's symbol to its local entry; None where functions have one entry only
     local_entry: Callable[[U8], U64] | None = None
+    tls: tuple[int, ...] = ()  # relocation types of thread-local variables, in debug information: nobody asks for them
     dotted_names: bool = False  # the module loader drops one dot in front of a symbol's name, and `.TOC.` is its own
     max_offset: int | None = None  # bytes behind a symbol beyond which newer kernels call a record invalid
     compares_first: bool = False  # at boot its kernels compare a site's first word alone, unless that is a call

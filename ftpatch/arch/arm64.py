@@ -230,6 +230,7 @@ ARCH = Arch(
     none=0,  # R_AARCH64_NONE; relocate_kernel() skips every type but RELATIVE
     abs64=257,  # R_AARCH64_ABS64
     abs32=258,  # R_AARCH64_ABS32
+    tls=(1029,),  # R_AARCH64_TLS_DTPREL
     wide=(257, 260),  # R_AARCH64_ABS64, PREL64
     direct_calls=(283,),  # R_AARCH64_CALL26
     plt_slot=plt_slot,

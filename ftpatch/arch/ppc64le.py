@@ -254,6 +254,7 @@ ARCH = Arch(
     none=0,  # R_PPC64_NONE; relocate() skips every type but RELATIVE and UADDR64
     abs64=38,  # R_PPC64_ADDR64
     abs32=1,  # R_PPC64_ADDR32
+    tls=(78,),  # R_PPC64_DTPREL64
     wide=(38, 44, 51, 132),  # R_PPC64_ADDR64, REL64, TOC, PCREL34
     direct_calls=(10, 116),  # R_PPC64_REL24, REL24_NOTOC
     indirect_calls=(120, 122),  # R_PPC64_PLTCALL, PLTCALL_NOTOC

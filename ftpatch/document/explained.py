@@ -85,6 +85,7 @@ class ExplainedRow(TypedDict):
     function: str | None
     symbols: list[EntrySymbol]
     source: str | None
+    source_unknown: Annotated[str | None, "why there is no source, where debug information or a link to it is there"]
     slot: Annotated[SlotObject | None, "the slot of its record; null for a site without one"]
     code: list[CodeBlock]
     patch: Annotated[PatchObject | None, "null where enable would refuse"]

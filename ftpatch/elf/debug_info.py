@@ -146,7 +146,14 @@ class DebugInfo:
     """The debug sections of an image, and the units in them."""
 
     def __init__(self, image: Image) -> None:
-        self._content = {name: attempt(partial(section_content, image, f".{name}"), NOTHING) for name in SECTIONS}
+        self._content: dict[str, FileBytes] = {}
+        self.problems: list[str] = []  # why sections cannot be read
+        for name in SECTIONS:
+            try:
+                self._content[name] = section_content(image, f".{name}")
+            except REFUSALS as error:
+                self._content[name] = NOTHING
+                self.problems.append(f".{name}: {error}")
         parsed = sum(len(self._content[name]) for name in PARSED)
         self.steps = Steps(min(FREE_STEPS + STEPS_PER_BYTE * parsed, MAX_STEPS))
         self.declarations: dict[bytes, Container] = {}  # see _Declarations

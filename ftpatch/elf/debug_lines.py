@@ -27,6 +27,7 @@ from ftpatch.elf.image import Image
 NEAR = 24  # bytes from an entry within which its first row begins: landing pad, global entry and NOPs
 NO_SPANS: list[Span] = []
 NO_ROWS: dict[int, tuple[int, int]] = {}
+DEBUG_LINK = ".gnu_debuglink"  # the section that names a file with the debug information, and its checksum
 MAX_LINE = 1 << 32  # no source file has as many lines: a greater number is damage
 
 SPAN = np.dtype([("start", "<u8"), ("size", "<u8"), ("unit", "<i8")])  # code of the unit at a position of .debug_info
@@ -45,6 +46,17 @@ def source_lines(image: Image, vas: Iterable[int]) -> list[str | None]:
     for unit, inside in _units_of(debug, wanted) if len(debug.section("debug_line")) else ():
         lines = _lines(unit, inside) | lines
     return [lines.get(va) for va in asked]
+
+
+def why_no_line(image: Image) -> str:
+    """Why a file tells no line of one of its functions; "" where it has no debug information and names none."""
+    if image.sections_named(".debug_line", ".zdebug_line"):
+        problems = DebugInfo(image).problems
+        return f"its debug information cannot be read: {problems[0]}" if problems else "not in its debug information"
+    for sec in image.sections_named(DEBUG_LINK)[:1]:
+        name = image.content(sec)[: t.MAX_NAME].tobytes().partition(b"\0")[0].decode("utf-8", "backslashreplace")
+        return f"its debug information is in another file, {name} ({DEBUG_LINK}); eu-unstrip joins both"
+    return ""
 
 
 def _entries_at(image: Image, va: U64) -> list[int]:

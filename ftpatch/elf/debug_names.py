@@ -24,6 +24,7 @@ from ftpatch.elf.tables import places_of
 if TYPE_CHECKING:
     from ftpatch.elf.debug_info import DebugInfo, Unit
 
+NEEDED = (".debug_info", ".debug_abbrev", ".debug_str")  # sections
 # How such entries begin: tag, name and form of the first attribute.
 NAMED_FUNCTION = ("DW_TAG_subprogram", "DW_AT_name", "DW_FORM_strp")
 INLINED_COPY = ("DW_TAG_inlined_subroutine", "DW_AT_abstract_origin", "DW_FORM_ref4")
@@ -53,7 +54,7 @@ class DebugMention(NamedTuple):
 
 def find(image: Image, name: str) -> DebugMention:
     """What the debug information of an image knows of a function of that name."""
-    if not all(image.sections_named(section) for section in (".debug_info", ".debug_abbrev", ".debug_str")):
+    if not all(image.sections_named(section, f".z{section[1:]}") for section in NEEDED):
         return DebugMention("no debug information in this file", False, ())
     from ftpatch.elf.debug_info import DebugInfo, attempt
 

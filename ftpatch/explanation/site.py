@@ -54,12 +54,13 @@ ENDS = (
 
 def explain_sites(scan: Scan, index: Sequence[int], against: Sequence[str] = ()) -> list[ExplainedRow]:
     """Everything about some sites of a scanned file. index: in the site table; against: what a module meets."""
-    from ftpatch.elf.debug_lines import source_lines
+    from ftpatch.elf.debug_lines import source_lines, why_no_line
 
     sites = scan.sites
     placed = [site for site in index if sites.sec[site] >= 0]
     # all at once: debug information is slow to open
     lines = dict(zip(placed, source_lines(scan.image, [int(sites.entry_va[site]) for site in placed]), strict=True))
+    missing = why_no_line(scan.image) if None in lines.values() else ""
     beside: Against | FtpatchError
     try:
         beside = read_against(scan, against)
@@ -67,7 +68,10 @@ def explain_sites(scan: Scan, index: Sequence[int], against: Sequence[str] = ())
         raise
     except FtpatchError as error:  # why the files cannot be read is then why enable refuses
         beside = error
-    return [_explain(scan, site, beside, lines.get(site)) for site in index]
+    rows = [_explain(scan, site, beside, lines.get(site)) for site in index]
+    for row in rows:
+        row["source_unknown"] = missing or None if row["source"] is None else None
+    return rows
 
 
 def _explain(scan: Scan, index: int, against: Against | FtpatchError, source: str | None) -> ExplainedRow:
@@ -81,6 +85,7 @@ def _explain(scan: Scan, index: int, against: Against | FtpatchError, source: st
         "function": sites.name(index),
         "symbols": _symbols_at(image, sites, index),
         "source": source,
+        "source_unknown": None,
         "slot": _slot(image, scan.records, row) if row >= 0 else None,
         "code": [_site_code(scan, index, plan)],
         "patch": None,

@@ -63,6 +63,8 @@ def _site(image: ImageObject, site: SiteRow, row: explained.ExplainedRow, docume
     yield line("file", f"{printable(image['file'])}, {image['arch']} {image['kind']}")
     if row["source"]:
         yield line("source", printable(row["source"]))
+    elif row["source_unknown"]:
+        yield from wrapped("source", f"not known: {row['source_unknown']}")
     for symbol in row["symbols"]:
         whole = symbol["name"] + f", {symbol['bind']}" + (f" of {symbol['file']}" if symbol["file"] else "")
         yield line("symbol", f"{printable(whole)}, at {symbol['value']}, {symbol['size']} bytes")
