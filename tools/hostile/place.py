@@ -1,0 +1,161 @@
+"""The folder in which hostile command lines run: sound files, hostile ones, and what is there that is no file."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import lzma
+import os
+import random
+import shutil
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from tools.hostile.values import BYTES
+
+ROOT = Path(__file__).parents[2]
+MINI = ROOT / "testdata" / "mini"
+Signature = tuple[int, int, int, int]  # type and mode, size, time of the last change of the bytes, inode
+
+
+def build(top: Path) -> None:
+    """Fill an empty folder."""
+    os.chdir(top)
+    _sound(top)
+    kernel, module = (top / "vmlinux").read_bytes(), (top / "mini.ko").read_bytes()
+    _hostile(top, kernel, module)
+    _nodes(top)
+
+
+def _sound(top: Path) -> None:
+    from ftpatch.cli import run
+
+    for name, source in (("vmlinux", "vmlinux-callops"), ("other", "vmlinux-pfe2"), ("mini.ko", "mini.ko")):
+        shutil.copy(MINI / source, top / name)
+        (top / name).chmod(0o644)
+    shutil.copy(ROOT / "testdata" / "stubs" / "arm64.S", top / "stub.S")
+    shutil.copy(ROOT / "testdata" / "splats" / "arm64-6.1.txt", top / "splat")
+    (top / "names").write_text("vfs_read\nvfs_write # two\n")
+    (top / "config").write_text("CONFIG_FUNCTION_TRACER=y\nCONFIG_FUNCTION_ALIGNMENT=8\n")
+    (top / "ftpatch.toml").write_text('[check]\nfail-on = "error"\n')
+    (top / "baseline").write_text('{"baseline": 1, "records": {}, "findings": []}')
+    (top / "tree").mkdir()
+    shutil.copy(MINI / "mini.ko", top / "tree" / "mini.ko")
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        code = run(["enable", "vmlinux", "--func", "vfs_*", "-o", "enabled", "--report", "json=journal"])
+    assert code == 0
+    _key(top / "key.pem")
+
+
+def _key(path: Path) -> None:
+    """A key and its certificate in one file."""
+    import datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, day = ec.generate_private_key(ec.SECP256R1()), datetime.datetime(2024, 1, 1)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "hostile")])
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(day).not_valid_after(day + datetime.timedelta(1)).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem = serialization.Encoding.PEM
+    text = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(text + certificate.public_bytes(pem))
+
+
+def _hostile(top: Path, kernel: bytes, module: bytes) -> None:
+    import zstandard
+
+    noise = random.Random(1).randbytes(5000)
+    zeros = bytes(8 << 20)
+    contents: dict[str, bytes] = {
+        "empty": b"", "one-byte": b"\x7f", "text": b"#!/bin/sh\nexit 0\n", "noise": noise, "nulls": bytes(5000),
+        "cut-1": kernel[:100], "cut-2": kernel[: len(kernel) // 2], "cut-3": kernel[:-1], "bom": b"\xef\xbb\xbf[check]\n",
+        "long-line": b"a" * (1 << 20), "deep.json": b"[" * 100_000, "deep.toml": b"x = " + b"[" * 100_000,
+        "wide.json": b"[" + b"0," * 300_000 + b"0]", "digits.json": b"[" + b"9" * 100_000 + b"]",
+        "digits.toml": b"x = " + b"9" * 100_000, "keys.toml": b"a." * 50_000 + b"a = 1", "nan.json": b'{"a": NaN, "a": 1e999}',
+        "bomb.gz": gzip.compress(zeros * 16), "bomb.xz": lzma.compress(zeros * 8), "gz-cut": gzip.compress(kernel)[:-9],
+        "bomb.zst": zstandard.compress(zeros * 16), "xz-cut": lzma.compress(kernel)[:-9],
+        "a\nb.ko": module, "\x1b[31mred.ko": module, "\u202eevil.ko": module, f"{BYTES}.ko": module,
+        "hollow": kernel[:64] + bytes(len(kernel) - 64), "many-sections": _with_sections(kernel, 0xFE00),
+        "one-address": _one_address(kernel), "read-only": b"x",
+        "foreign-journal": json.dumps({"schema": 1, "command": "scan", "images": [{}]}).encode(),
+    }  # fmt: skip
+    for name, data in contents.items():
+        (top / name).write_bytes(data)
+    (top / "read-only").chmod(0o444)
+    for name, head in (("huge", b""), ("huge-elf", kernel)):  # sparse
+        with open(top / name, "wb") as file:
+            file.write(head)
+            file.truncate(1 << 40)
+    (top / "bad-tree").mkdir()
+    for name in ("noise", "empty", "cut-2", "bomb.xz", "a\nb.ko", f"{BYTES}.ko"):
+        shutil.copy(top / name, top / "bad-tree" / (name.removesuffix(".ko") + ".ko"))
+
+
+def _with_sections(kernel: bytes, n: int) -> bytes:
+    """A kernel with a table of `n` section headers more, all executable and empty."""
+    raw = bytearray(kernel)
+    at, count = struct.unpack_from("<Q", raw, 40)[0], struct.unpack_from("<H", raw, 60)[0]
+    table = bytes(raw[at : at + 64 * count]) + struct.pack("<2I4Q2I2Q", 1, 1, 6, 0, 64, 0, 0, 0, 1, 0) * (n - count)
+    struct.pack_into("<Q", raw, 40, len(raw))
+    struct.pack_into("<H", raw, 60, n)
+    return bytes(raw) + table
+
+
+def _one_address(kernel: bytes) -> bytes:
+    """A kernel whose functions all have one address."""
+    from tools.fuzz.mutate import named_sections
+
+    raw, table = bytearray(kernel), named_sections(kernel)[".symtab"]
+    for row in range(table.offset, table.offset + table.size, 24):
+        if raw[row + 4] & 15 == 2:
+            struct.pack_into("<Q", raw, row + 8, 0xFFFF_8000_8000_05B8)
+    return bytes(raw)
+
+
+def _nodes(top: Path) -> None:
+    """What is no file. Devices are made here, so that no fault can replace the system's; a link where that is forbidden."""
+    os.mkfifo(top / "fifo")
+    (top / "folder").mkdir()
+    for name, minor in (("null", 3), ("zero", 5), ("full", 7)):
+        try:
+            os.mknod(top / name, stat.S_IFCHR | 0o666, os.makedev(1, minor))
+        except PermissionError:
+            (top / name).symlink_to(f"/dev/{name}")
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind("socket")
+    (top / "loop").symlink_to("loop")
+    (top / "dangling").symlink_to("no/such")
+    (top / "soft").symlink_to("vmlinux")
+    (top / "through").symlink_to("vmlinux")
+    os.link(top / "vmlinux", top / "hard")
+    (top / "loop-tree").mkdir()
+    (top / "loop-tree" / "up").symlink_to("..")
+
+
+def state(top: Path) -> dict[str, Signature]:
+    """What lies in the folder, and below it."""
+    return {os.path.relpath(path, top): _signature(path) for path in _walk(str(top))}
+
+
+def _walk(top: str) -> Iterator[str]:
+    for entry in os.scandir(top):
+        yield entry.path
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+
+
+def _signature(path: str) -> Signature:
+    status = os.lstat(path)
+    if stat.S_ISDIR(status.st_mode):
+        return status.st_mode, 0, 0, status.st_ino
+    return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino
