@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -257,3 +258,12 @@ def test_a_list_that_cannot_be_read_is_an_input_error(table: SiteTable, tmp_path
 def test_an_empty_name_matches_nothing(table: SiteTable) -> None:
     with pytest.raises(SelectionError):
         select(table, ("",))
+
+
+@pytest.mark.parametrize("pattern", ["/[[]|vfs_read/", "/[a||b]|vfs_read/", "/[a--b]|vfs_read/", "[[v]fs_read"])
+def test_remarks_of_python_on_a_pattern_are_not_shown(pattern: str, table: SiteTable) -> None:
+    """`FutureWarning: Possible nested set` stood on stderr, with a line of the program. Found by fuzzing."""
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        assert rows(table, pattern)
+    assert shown == []

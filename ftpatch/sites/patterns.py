@@ -11,6 +11,7 @@ import fnmatch
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
@@ -45,7 +46,8 @@ class Patterns:
 
         def find() -> list[str]:
             try:
-                search = re.compile(pattern).search
+                with warnings.catch_warnings(action="ignore"):  # Python's remarks on `[[` are not for our stderr
+                    search = re.compile(pattern).search
             except (re.error, OverflowError, RecursionError) as error:
                 raise SelectionError("not a regular expression", f"/{pattern}/", found=str(error)) from None
             return [name for name in names if search(name)]

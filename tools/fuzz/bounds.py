@@ -97,7 +97,6 @@ def bounded() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", "Possible ", FutureWarning)  # of a user's regular expression
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
