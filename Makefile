@@ -43,6 +43,9 @@ bench: $(VENV)/installed
 fuzz: $(VENV)/fuzz
 	@$(BIN)/python -m tools.fuzz $(FUZZ)
 
+hostile: $(VENV)/tests
+	@$(BIN)/python -m tools.hostile $(HOSTILE)
+
 check: $(VENV)/checks
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -66,7 +69,7 @@ $(VENV)/checks: $(VENV)/tests
 $(VENV)/fuzz: $(VENV)/installed
 	@$(MAKE) --no-print-directory install EXTRAS='[fuzz]' STAMP=$@
 
-.PHONY: install fuzz
+.PHONY: install fuzz hostile
 install:
 	@echo "installing ftpatch$(EXTRAS) into $(VENV) ..."
 	@$(PIP) install --quiet --disable-pip-version-check -e '.$(EXTRAS)'

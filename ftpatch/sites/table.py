@@ -113,7 +113,7 @@ class SiteTable:
     def place_text(self, index: int) -> str:
         """`.text+0x1234` of the first word to rewrite."""
         sec = int(self.sec[index])
-        return f"{self.image.names[sec]}+{int(self.off[index] + self.site[index]):#x}" if sec >= 0 else "nowhere"
+        return f"{self.image.names[sec]}+{int(self.off[index]) + int(self.site[index]):#x}" if sec >= 0 else "nowhere"
 
     def words_text(self, index: int) -> list[str]:
         """The code from the record to the end of the call: its words, or all its bytes in one string."""

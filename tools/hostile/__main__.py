@@ -63,10 +63,10 @@ def campaign(lines: list[list[str]]) -> list[tuple[list[str], str]]:
     with tempfile.TemporaryDirectory(prefix="ftpatch-hostile-") as outer:
         top = Path(outer) / "work"  # so that `..` holds nothing else
         top.mkdir()
-        place.build(top)
+        sound = place.build(top)
         try:
             for line in lines:
-                if wrong := judged(line, top):
+                if wrong := judged(line, top, sound):
                     broken.append((line, wrong))
                     print(f"ftpatch {_shown(line)}\n    {wrong}", flush=True)
         finally:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
-LINES = tuple(line.split() for line in """
+LINES = tuple(
+    line.split()
+    for line in """
 scan ELF:vmlinux
 scan ELF:vmlinux ELF:mini.ko --sites --format json
 scan DIR:tree --jobs NUMBER:1
@@ -42,7 +44,7 @@ drop ELF:vmlinux --func PATTERN:vfs_read -o OUT:out
 drop ELF:vmlinux --all-but PATTERN:vfs_* -o OUT:out
 drop ELF:vmlinux --status NAME:ready --section NAME:.text -o OUT:out
 restore ELF:enabled --journal JSON:journal -o OUT:back
-restore ELF:enabled --journal JSON:journal --dry-run --format json
+restore ELF:enabled --journal JSON:journal -o back --dry-run --format json
 restore ELF:enabled --journal JSON:journal --max-size NUMBER:1000000 -o OUT:back
 verify ELF:vmlinux ELF:enabled
 verify ELF:vmlinux ELF:enabled --journal JSON:journal
@@ -66,7 +68,8 @@ explain no_such ELF:vmlinux --modules DIR:tree
 explain --splat LOG:splat
 explain --splat LOG:splat ELF:vmlinux
 image ELF:vmlinux -o OUT:image
-""".strip().splitlines())
+""".strip().splitlines()
+)
 PLACE = re.compile(r"(.*?)\b(ELF|DIR|NUMBER|PATTERN|LIST|NAME|OUT|ASM|PEM|COPY|JSON|KCONFIG|TOML|LOG):(.*)", re.DOTALL)
 
 

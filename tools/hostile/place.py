@@ -20,24 +20,45 @@ from tools.hostile.values import BYTES
 
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "testdata" / "mini"
+Contents = dict[str, tuple[bytes, int]]  # of files by name: bytes and mode
 Signature = tuple[int, int, int, int]  # type and mode, size, time of the last change of the bytes, inode
 
 
-def build(top: Path) -> None:
-    """Fill an empty folder."""
+def build(top: Path) -> Contents:
+    """Fill an empty folder, and go there; what its files hold."""
     os.chdir(top)
     _sound(top)
     kernel, module = (top / "vmlinux").read_bytes(), (top / "mini.ko").read_bytes()
     _hostile(top, kernel, module)
     _nodes(top)
+    files = [path for path in top.iterdir() if path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1]
+    small = {path.name: (path.read_bytes(), path.stat().st_mode) for path in files if path.stat().st_size < 1 << 26}
+    return small | {"vmlinux": (kernel, 0o644)}
+
+
+def restore(top: Path, sound: Contents, names: list[str]) -> None:
+    """Give files back what they held."""
+    for name in names:
+        if name in ("vmlinux", "hard"):  # two names of one file
+            (top / "hard").unlink(missing_ok=True)
+            name = "vmlinux"
+        if name in sound:
+            data, mode = sound[name]
+            (top / name).unlink(missing_ok=True)
+            (top / name).write_bytes(data)
+            (top / name).chmod(mode)
+        if not (top / "hard").exists():
+            os.link(top / "vmlinux", top / "hard")
 
 
 def _sound(top: Path) -> None:
     from ftpatch.cli import run
+    from tools.fuzz.seeds import offering
 
-    for name, source in (("vmlinux", "vmlinux-callops"), ("other", "vmlinux-pfe2"), ("mini.ko", "mini.ko")):
-        shutil.copy(MINI / source, top / name)
-        (top / name).chmod(0o644)
+    for name, source in (("vmlinux", "vmlinux-callops"), ("other", "vmlinux-callops-bti"), ("mini.ko", "mini.ko"),
+                         ("copy.ko", "mini.ko")):  # fmt: skip
+        shutil.copyfile(MINI / source, top / name)
+    (top / "vmlinux").write_bytes(offering()[0])  # a kernel with exports, which a module can be held against
     shutil.copy(ROOT / "testdata" / "stubs" / "arm64.S", top / "stub.S")
     shutil.copy(ROOT / "testdata" / "splats" / "arm64-6.1.txt", top / "splat")
     (top / "names").write_text("vfs_read\nvfs_write # two\n")
@@ -68,7 +89,7 @@ def _key(path: Path) -> None:
     )  # fmt: skip
     pem = serialization.Encoding.PEM
     text = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(text + certificate.public_bytes(pem))
+    path.write_bytes(bytes(text) + bytes(certificate.public_bytes(pem)))
 
 
 def _hostile(top: Path, kernel: bytes, module: bytes) -> None:
@@ -78,10 +99,12 @@ def _hostile(top: Path, kernel: bytes, module: bytes) -> None:
     zeros = bytes(8 << 20)
     contents: dict[str, bytes] = {
         "empty": b"", "one-byte": b"\x7f", "text": b"#!/bin/sh\nexit 0\n", "noise": noise, "nulls": bytes(5000),
-        "cut-1": kernel[:100], "cut-2": kernel[: len(kernel) // 2], "cut-3": kernel[:-1], "bom": b"\xef\xbb\xbf[check]\n",
+        "cut-1": kernel[:100], "cut-2": kernel[: len(kernel) // 2], "cut-3": kernel[:-1],
+        "bom": b"\xef\xbb\xbf[check]\n",
         "long-line": b"a" * (1 << 20), "deep.json": b"[" * 100_000, "deep.toml": b"x = " + b"[" * 100_000,
         "wide.json": b"[" + b"0," * 300_000 + b"0]", "digits.json": b"[" + b"9" * 100_000 + b"]",
-        "digits.toml": b"x = " + b"9" * 100_000, "keys.toml": b"a." * 50_000 + b"a = 1", "nan.json": b'{"a": NaN, "a": 1e999}',
+        "digits.toml": b"x = " + b"9" * 100_000, "keys.toml": b"a." * 50_000 + b"a = 1",
+        "nan.json": b'{"a": NaN, "a": 1e999}',
         "bomb.gz": gzip.compress(zeros * 16), "bomb.xz": lzma.compress(zeros * 8), "gz-cut": gzip.compress(kernel)[:-9],
         "bomb.zst": zstandard.compress(zeros * 16), "xz-cut": lzma.compress(kernel)[:-9],
         "a\nb.ko": module, "\x1b[31mred.ko": module, "\u202eevil.ko": module, f"{BYTES}.ko": module,
@@ -104,8 +127,9 @@ def _hostile(top: Path, kernel: bytes, module: bytes) -> None:
 def _with_sections(kernel: bytes, n: int) -> bytes:
     """A kernel with a table of `n` section headers more, all executable and empty."""
     raw = bytearray(kernel)
-    at, count = struct.unpack_from("<Q", raw, 40)[0], struct.unpack_from("<H", raw, 60)[0]
-    table = bytes(raw[at : at + 64 * count]) + struct.pack("<2I4Q2I2Q", 1, 1, 6, 0, 64, 0, 0, 0, 1, 0) * (n - count)
+    at, count = int(struct.unpack_from("<Q", raw, 40)[0]), int(struct.unpack_from("<H", raw, 60)[0])
+    table = bytes(raw[at : at + 64 * count])
+    table += struct.pack("<2I4Q2I2Q", 1, 1, 6, 0, 64, 0, 0, 0, 1, 0) * (n - count)
     struct.pack_into("<Q", raw, 40, len(raw))
     struct.pack_into("<H", raw, 60, n)
     return bytes(raw) + table
@@ -115,7 +139,8 @@ def _one_address(kernel: bytes) -> bytes:
     """A kernel whose functions all have one address."""
     from tools.fuzz.mutate import named_sections
 
-    raw, table = bytearray(kernel), named_sections(kernel)[".symtab"]
+    raw = bytearray(kernel)
+    table = named_sections(kernel)[".symtab"]
     for row in range(table.offset, table.offset + table.size, 24):
         if raw[row + 4] & 15 == 2:
             struct.pack_into("<Q", raw, row + 8, 0xFFFF_8000_8000_05B8)
@@ -123,7 +148,7 @@ def _one_address(kernel: bytes) -> bytes:
 
 
 def _nodes(top: Path) -> None:
-    """What is no file. Devices are made here, so that no fault can replace the system's; a link where that is forbidden."""
+    """What is no file. Devices are made here, so that no fault can replace the system's."""
     os.mkfifo(top / "fifo")
     (top / "folder").mkdir()
     for name, minor in (("null", 3), ("zero", 5), ("full", 7)):

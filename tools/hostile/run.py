@@ -11,8 +11,10 @@ import signal
 import sys
 import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic
+from typing import TextIO
 
 from tools import promises
 from tools.hostile import place
@@ -66,6 +68,7 @@ def _child(line: list[str], out: int, err: int) -> None:
         from ftpatch.cli import main
 
         sys.argv = ["ftpatch", *line]
+        sys.stdout, sys.stderr = _stream(1, "strict"), _stream(2, "backslashreplace")
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 98
@@ -77,6 +80,11 @@ def _child(line: list[str], out: int, err: int) -> None:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
         os._exit(code)
+
+
+def _stream(fd: int, errors: str) -> TextIO:
+    """As Python itself opens it."""
+    return open(fd, "w", buffering=1 if fd == 2 else -1, errors=errors, closefd=False)
 
 
 def _waited(pid: int, start: float) -> int:
@@ -92,10 +100,10 @@ def _waited(pid: int, start: float) -> int:
         select.select([], [], [], 0.002)
 
 
-def judged(line: list[str], top: Path) -> str:
+def judged(line: list[str], top: Path, sound: place.Contents) -> str:
     """What is wrong with a command line's answer and with what it did to the folder; empty where nothing is.
 
-    The folder is as it was before, in the end.
+    The folder is as it was before, in the end. sound: what its files hold.
     """
     before = place.state(top)
     answer = run(line)
@@ -107,6 +115,7 @@ def judged(line: list[str], top: Path) -> str:
             shutil.rmtree(path)
         else:
             path.unlink()
+    place.restore(top, sound, [name for name in before if after.get(name) != before[name]])
     return wrong
 
 
@@ -115,9 +124,9 @@ def _of_answer(line: list[str], answer: Answer) -> str:
         late = answer.code == -signal.SIGALRM
         return f"no end within {SECONDS} s" if late else f"ended by {signal.Signals(-answer.code).name}"
     form = line[line.index("--format") + 1] if "--format" in line[:-1] else "text"
-    n_files = 1 + sum(not word.startswith("-") for word in line) if line[0] in ("scan", "check", "diff") else 1
+    n_files = len(line) if line[0] in ("scan", "check", "diff") else 1  # each bad file has its line
     text = "" if {"-h", "--help", "--color"} & set(line) else answer.out
-    return promises.broken(answer.code, text, answer.err, form, n_files + 8 * ("bad-tree" in line))
+    return promises.broken(answer.code, text, answer.err, form, n_files + 50 * any(map(os.path.isdir, line)))
 
 
 def _of_files(line: list[str], code: int, before: dict[str, place.Signature], after: dict[str, place.Signature]) -> str:
@@ -137,7 +146,7 @@ def _of_files(line: list[str], code: int, before: dict[str, place.Signature], af
 def _results(line: list[str]) -> set[str]:
     """Names that the line gives to results: they may be replaced."""
     found = {line[1], f"{line[1]}.ftpatch.json"} if "--in-place" in line and len(line) > 1 else set()
-    for option, name in zip(line, line[1:], strict=False):
+    for option, name in pairwise(line):
         if option in MADE:
             found.add(name.partition("=")[2] if MADE[option] else name)
     return {os.path.normpath(os.path.realpath(name)).removeprefix(f"{os.getcwd()}/") for name in found if name} | {
