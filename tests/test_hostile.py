@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tools import promises
-from tools.hostile import commands, place, run, values
+from tools.hostile import commands, run, values
 from tools.hostile.__main__ import at_random, campaign, every_value
 
 SEED, N = 13, 60

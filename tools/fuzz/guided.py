@@ -12,12 +12,11 @@ import random
 import sys
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tools.fuzz.bounds import Tally, execute
-from tools.fuzz.files import clean
-from tools.fuzz.server import Ledger, Slice
-from tools.fuzz.targets import TARGETS
+if TYPE_CHECKING:  # importing these imports the package, which is to be instrumented first
+    from tools.fuzz.bounds import Tally
+    from tools.fuzz.server import Ledger, Slice
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = (
@@ -45,6 +44,9 @@ def corpus_of(folder: str, target: str) -> Path:
 
 def runner(folder: str) -> Any:
     """A function that runs a slice so; its corpora are kept in `folder`."""
+    from tools.fuzz.bounds import execute
+    from tools.fuzz.files import clean
+    from tools.fuzz.targets import TARGETS
 
     def run(work: Slice, tally: Tally, ledger: Ledger) -> None:
         target, engine, corpus = TARGETS[work.target], atheris(), corpus_of(folder, work.target)

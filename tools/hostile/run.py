@@ -123,7 +123,8 @@ def _of_answer(line: list[str], answer: Answer) -> str:
     if answer.code < 0:
         late = answer.code == -signal.SIGALRM
         return f"no end within {SECONDS} s" if late else f"ended by {signal.Signals(-answer.code).name}"
-    form = line[line.index("--format") + 1] if "--format" in line[:-1] else "text"
+    given = line[: line.index("--")] if "--" in line else line
+    form = given[given.index("--format") + 1] if "--format" in given[:-1] else "text"
     n_files = len(line) if line[0] in ("scan", "check", "diff") else 1  # each bad file has its line
     text = "" if {"-h", "--help", "--color"} & set(line) else answer.out
     return promises.broken(answer.code, text, answer.err, form, n_files + 50 * any(map(os.path.isdir, line)))
