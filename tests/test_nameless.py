@@ -185,6 +185,9 @@ def test_a_stripped_name_matches_nothing_and_the_refusal_says_why(
     assert text.endswith(
         "2 functions of this file have no name, which may be stripped: row:N or .section+0xOFF choose them\n"
     )
+    assert run(["explain", "mini_step", stripped]) == 5
+    why = "nothing of that name, but 2 functions here have none any more: it may be one whose name is stripped"
+    assert f"  why        {why}\n" in capsys.readouterr().out
     text = said(["explain", "row:0", stripped], capsys)
     assert text.startswith("(no name): traceable, but not by a name: the symbol of its function is stripped\n")
 
@@ -237,3 +240,18 @@ def test_a_module_does_not_tell_what_a_kernel_calls_a_site_far_behind_a_symbol(
         "sites"
     ]
     assert [site["listed_as"] for site in sites] == [None, "init_module"]
+
+
+@pytest.mark.parametrize("file", [MINI / "vmlinux-pfe2", MINI / "vmlinux-callops", MINI_PPC / "vmlinux-ool"])
+def test_what_is_enabled_without_a_name_in_a_kernel_needs_its_journal(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out, journal, back = (str(tmp_path / name) for name in ("v", "out", "j.json", "back"))
+    written(tmp_path / "v", file, discarded)
+    chosen = ["--status", "stripped", "--section", ".text"]
+    text = said(["enable", path, *chosen, "-o", out, "--report", f"json={journal}"], capsys)
+    n = statuses(path, capsys)["stripped"] - statuses(out, capsys).get("stripped", 0)
+    assert f"  note       {n} of the sites have no name: no symbol shows them later, so that the journal alone" in text
+    assert "every change is accounted for" in said(["verify", path, out, "--journal", journal], capsys)
+    said(["restore", out, "--journal", journal, "-o", back], capsys)
+    assert Path(back).read_bytes() == Path(path).read_bytes()

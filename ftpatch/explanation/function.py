@@ -101,7 +101,7 @@ def _explain_absence(scan: Scan, func: str, name: str, modules: str | None, erro
     having = [result.path for result in results if result.n_chosen] if modules else None
     absent = absence(scan.image, scan.sites, name, having)
     nothing = np.zeros(len(scan.sites), dtype=bool)
-    return Explanation(scan, func, nothing, absence=absent, error=error if absent["text"] == NOTHING else None)
+    return Explanation(scan, func, nothing, absence=absent, error=error if absent["text"].startswith(NOTHING) else None)
 
 
 def _name_of(func: str) -> str | None:

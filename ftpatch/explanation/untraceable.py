@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftpatch.arch.shape import MATCH_OLD, Shape
-from ftpatch.arrays import I64, U8
+from ftpatch.arrays import I64, U8, is_in
 from ftpatch.elf import debug_names
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.sites.clones import Clone, clones_of
 from ftpatch.sites.elsewhere import records_elsewhere
-from ftpatch.sites.table import OUTSIDE, READY, UNRECORDED, SiteTable
+from ftpatch.sites.table import OUTSIDE, READY, STRIPPED, UNNAMED, UNRECORDED, SiteTable
 
 if TYPE_CHECKING:
     from ftpatch.document.explained import AbsentObject, RenamedRow, SymbolRow
@@ -173,12 +173,13 @@ def absence(image: Image, table: SiteTable, name: str, modules: Sequence[str] | 
         "modules": None if modules is None else list(modules),
         "near": [] if symbols or clones or debug.functions or modules else near(image, name),
     }  # fmt: skip
-    absent["text"] = _likeliest(absent, debug)
+    n_stripped = int(is_in(table.status, (STRIPPED, UNNAMED)).sum())
+    absent["text"] = _likeliest(absent, debug, n_stripped)
     return absent
 
 
-def _likeliest(absent: AbsentObject, debug: debug_names.DebugMention) -> str:
-    """The likeliest answer, in one sentence."""
+def _likeliest(absent: AbsentObject, debug: debug_names.DebugMention, n_stripped: int) -> str:
+    """The likeliest answer, in one sentence. n_stripped: sites whose names are, or may be, stripped."""
     if absent["symbols"]:
         return absent["symbols"][0]["text"]
     if absent["renamed"]:
@@ -191,6 +192,8 @@ def _likeliest(absent: AbsentObject, debug: debug_names.DebugMention) -> str:
         return f"it is in {first}" + (f" and {len(others)} more" if others else "")
     if absent["imported"]:
         return "it is used here and defined elsewhere: in the kernel or in another module"
+    if n_stripped:
+        return f"{NOTHING}, but {n_stripped} functions here have none any more: it may be one whose name is stripped"
     if absent["inlined"]["units"]:
         copies = sum(function.copies for function in debug.functions)
         return f"inlined everywhere, {copies} times: no code of its own is left to trace"

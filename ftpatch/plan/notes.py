@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import Mask
+from ftpatch.arrays import I64, Mask
 from ftpatch.plan.routes import Calls
 from ftpatch.plan.targets import OPS, Goal
 from ftpatch.sites.scan import Scan
@@ -27,6 +27,7 @@ STILL_BROKEN = (
     "at boot it will print an ftrace bug and switch ftrace off, whatever this patch does"
 )
 INVISIBLE = "ops nop: the sites run ftrace_caller but no tracer ever sees them"
+JOURNAL_ALONE = "no symbol shows them later, so that the journal alone can undo this (--report json=FILE)"
 BUILD_ID = "the build-id still names the original build, not these bytes"
 SIGNATURE = "a Secure Boot signature over the image is void"
 
@@ -49,6 +50,12 @@ def of_enable(goal: Goal, way: str, calls: Calls, more: int) -> list[str]:
         n = int((calls.through == number).sum())
         lines.append(f"{n} call{' goes' if n == 1 else 's go'} through {stub.name} at {stub.va:#x}: {stub.why}")
     return [*lines, BUILD_ID, SIGNATURE]
+
+
+def nameless(scan: Scan, index: I64) -> tuple[str, ...]:
+    """What is lost where sites of a kernel have no symbol: nothing shows them once they have no record."""
+    n = int((scan.sites.func[index] == scan.sites.func_end[index]).sum())
+    return (f"{n} of the sites have no name: {JOURNAL_ALONE}",) if n else ()
 
 
 def still_broken(scan: Scan, gone: Mask) -> tuple[str, ...]:
