@@ -368,7 +368,10 @@ def test_a_folder_that_gives_its_group_makes_no_file_more_open(bits: int, after:
 
 def test_a_report_on_several_files_is_no_more_open_than_the_most_closed(here: Path) -> None:
     """Of a tree, too, and of files that are compared or verified."""
-    assert enable("-o", "tree.ko") == 0
+    assert enable("-o", "tree.ko", "--report", "json=journal") == 0
+    Path("log").write_bytes((MINI.parent / "splats/arm64-6.12.txt").read_bytes())
+    os.chmod("log", 0o600)
+    os.chmod("journal", 0o600)
     Path("tree").mkdir()
     for name, bits in (("a.ko", 0o644), ("b.ko", 0o600)):
         Path("tree", name).write_bytes((MINI / "mini.ko").read_bytes())
@@ -378,7 +381,8 @@ def test_a_report_on_several_files_is_no_more_open_than_the_most_closed(here: Pa
         (["scan", "vmlinux", "tree.ko"], "0640"), (["scan", "tree"], "0600"),
         (["diff", "vmlinux", "tree.ko"], "0640"), (["diff", "tree.ko", "vmlinux"], "0640"),
         (["verify", "vmlinux", "tree.ko"], "0640"), (["explain", "vfs_read", "tree.ko"], "0640"),
-        (["check", "vmlinux"], "0644"),
+        (["check", "vmlinux"], "0644"), (["explain", "--splat", "log"], "0600"),
+        (["verify", "vmlinux", "vmlinux", "--journal", "journal"], "0600"),
     ):  # fmt: skip
         run([*arguments, "--report", "json=r"])
         assert mode("r") == after, arguments

@@ -49,7 +49,7 @@ def command(given: ExplainOptions, reports: Reports) -> int:
     n, n_names, log = len(given.arguments), int(given.splat is None), given.splat
     if not n_names <= n <= n_names + 1:
         raise UsageError("wrong number of arguments", found=str(n), expected="[FILE]" if log else "FUNC [FILE]")
-    document = Document("explain")
+    document = Document("explain", sources=[log] if log and log != "-" else [])
     path = given.arguments[-1] if n > n_names else "vmlinux"
     check_reports(reports.report, [path, *([log] if log and log != "-" else [])])
     error = None

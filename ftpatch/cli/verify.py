@@ -49,5 +49,6 @@ def command(given: VerifyOptions, reports: Reports) -> int:
         require_emulation=given.require_emulation or "emulation" in given.required,
     )  # fmt: skip
     image = proof_object(proof, "json" in reports.formats, given.journal)
-    reports.deliver(Document("verify", [image], fail_on="note"))
+    sources = [given.journal] if given.journal else []
+    reports.deliver(Document("verify", [image], sources=sources, fail_on="note"))
     return 1 if proof.findings else 0

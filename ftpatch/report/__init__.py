@@ -51,6 +51,9 @@ class Document:
     errors: list[ErrorRow] = field(default_factory=list)  # files that could not be read
     trees: list[TreeObject] = field(default_factory=list)
     splats: list[SplatRow] = field(default_factory=list)  # messages of a kernel
+    sources: list[str] = field(
+        default_factory=list
+    )  # files besides the images of which it holds pieces: logs, journals
     show_sites: bool = False  # without it, text is a summary, and JSON leaves out the sites of a tree's modules
     selected: bool = False  # whether only some sites were asked for
     colored: bool = False

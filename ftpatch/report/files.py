@@ -56,7 +56,7 @@ def blocks(pieces: Iterator[str]) -> Iterator[str]:
 
 def _sources(document: Document) -> set[str]:
     """The files that a document tells of: a report may hold pieces of each. An output that is to be replaced counts."""
-    sources = {image["file"] for image in document.images}
+    sources = {*document.sources, *(image["file"] for image in document.images)}
     sources |= {other["file"] for image in document.images if (other := image.get("compared"))}
     outputs = {output["file"] for image in document.images if (output := image.get("output"))}
     return sources | set(filter(os.path.lexists, outputs))

@@ -16,6 +16,7 @@ from ftpatch import cli
 ROOT = Path(__file__).resolve().parents[2]
 MINI = ROOT / "testdata" / "mini"
 TEMPORARY = re.compile(r"\.(.+)\.ftpatch-[0-9a-f]{16}")
+LENGTH = 400  # characters of stderr that are kept: its end
 OLD = b"what was there before\n"
 OWNER = 1234 if os.geteuid() == 0 else os.geteuid()  # of files that are replaced
 
@@ -130,7 +131,7 @@ def run_here(folder: Path, arguments: list[str], prepare: Callable[[], object] =
     pid = begin(folder, arguments, writing, prepare)
     os.close(writing)
     with open(reading, "rb") as stream:
-        told = stream.read().decode()
+        told = stream.read().decode()[-LENGTH:]
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), told
 
 
