@@ -671,6 +671,20 @@ def test_what_only_looks_like_a_leftover_is_left_alone(
     assert (here / "precious").read_bytes() == OLD
 
 
+@needs_root
+def test_a_leftover_that_had_the_owner_of_the_old_file_is_removed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found by the campaign: killed behind fchown, root's run left what the next took for somebody else's file."""
+    fill(here, CASES["old output"])
+    for name in ("out", STALE):
+        (here / name).write_bytes(OLD)
+        os.chown(here / name, NOBODY, NOBODY)
+    assert enable() == 0
+    assert capsys.readouterr().err == f"ftpatch: {here}/{STALE}: removed, left by an interrupted run\n"
+    assert temporaries(here) == []
+
+
 @pytest.mark.parametrize(
     "name", [".out.ftpatch-original", ".out.ftpatch-0123456789ABCDEF", "out.ftpatch-0123456789abcdef",
              ".out.ftpatch-0123456789abcdef0", ".out.ftpatch.json.ftpatch-0123456789abcdef",
