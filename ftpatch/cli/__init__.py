@@ -22,6 +22,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 VERBS = ("scan", "enable", "disable", "drop", "restore", "verify", "check", "diff", "explain", "image")
 BUG = 70
 
+MANY_OBJECTS = 100_000  # new ones between two looks for garbage: a report makes millions, and none of them is any
+
 
 class Verbs(click.Group):
     """Subcommands by name; importing one imports numpy and everything behind it."""
@@ -35,6 +37,7 @@ class Verbs(click.Group):
         command: click.Command = importlib.import_module(f"ftpatch.cli.{cmd_name}").command
         if not gc.isenabled():  # what is loaded stays: nothing looks through it again
             gc.freeze()
+            gc.set_threshold(MANY_OBJECTS)
             gc.enable()
         return command
 

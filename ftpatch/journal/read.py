@@ -130,6 +130,7 @@ def _edits(rows: list[object], size: int) -> tuple[list[Edit], bytes, bytes, byt
     end = 0  # of the edit before
     for number, row in enumerate(rows):
         pos, old, new, owner = edit = _edit(_require(row, dict, f"edit {number}"), number)
+        rows[number] = None  # a journal has hundreds of thousands of rows, each of them four times its edit
         if old and new:
             sound = len(old) == len(new) and end <= pos <= size - len(old)
             edits.append(edit)
