@@ -161,7 +161,7 @@ class VerbObject(TypedDict, total=False):
     output: OutputObject | None
     size: Annotated[int, Range(1), "bytes of the input's ELF file; edits from there on have an empty side"]
     packing: Annotated[PackingObject | None, "how the input comes back byte for byte; null where nothing was written"]
-    edits: list[EditRow]
+    edits: Sequence[EditRow]
     done: DoneObject
     tree: Annotated[
         str, "the directory that was scanned and has this file; sites are then empty unless --sites or a selector was "

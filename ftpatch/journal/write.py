@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
     }  # fmt: skip
     report["size"] = len(scan.image.data)
     report["packing"] = _packing(scan.image, sha256) if output and sha256 else None  # it costs a compression
-    report["edits"] = _edit_rows(plan, output.trailer if output else b"") if shown is None else []
+    report["edits"] = EditRows(plan, output.trailer if output else b"") if shown is None else []
     return report
 
 
@@ -99,22 +100,36 @@ def _left(plan: Plan, index: int) -> SiteChange:
     }  # fmt: skip
 
 
-def _edit_rows(plan: Plan, signature: bytes) -> list[EditRow]:
-    """One object per edit, in file order; `owner` says whose bytes they are. signature: the new one.
+class EditRows(Sequence["EditRow"]):
+    """One object per edit, in file order; `owner` says whose bytes they are. Each is made when it is asked for: those
+    of a kernel would take hundreds of megabytes.
 
     What exists only before (an appended signature) or only after (the grown part, a new signature) has an empty other
     side.
     """
-    image, edits = plan.scan.image, plan.edits
-    size, end, cut = len(image.data), len(image.data) + len(edits.grown), image.trailer
-    rows: list[EditRow] = [
-        {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, plan.scan.sites)}
-        for pos, old, new, kind, number in edits
-    ]
-    rows += [{"pos": size, "old": cut.hex(), "new": "", "owner": "signature"}] if cut else []
-    rows += [{"pos": piece.pos, "old": "", "new": piece.new.hex(), "owner": piece.owner} for piece in edits.tail]
-    rows += [{"pos": end, "old": "", "new": signature.hex(), "owner": "signature"}] if signature else []
-    return rows
+
+    def __init__(self, plan: Plan, signature: bytes) -> None:
+        """signature: the new one."""
+        self._plan, self._signature = plan, signature
+
+    def __len__(self) -> int:
+        return len(self._plan.edits) + bool(self._plan.scan.image.trailer) + bool(self._signature)
+
+    def __iter__(self) -> Iterator[EditRow]:
+        image, edits, sites = self._plan.scan.image, self._plan.edits, self._plan.scan.sites
+        size, cut = len(image.data), image.trailer
+        for pos, old, new, kind, number in edits:
+            yield {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, sites)}
+        if cut:
+            yield {"pos": size, "old": cut.hex(), "new": "", "owner": "signature"}
+        for piece in edits.tail:
+            yield {"pos": piece.pos, "old": "", "new": piece.new.hex(), "owner": piece.owner}
+        if self._signature:
+            end = size + len(edits.grown)
+            yield {"pos": end, "old": "", "new": self._signature.hex(), "owner": "signature"}
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
 
 
 def _owner(kind: str, number: int, sites: SiteTable) -> str:

@@ -35,6 +35,7 @@ KERNEL_LOSES = (11, 12, g.CTR)
 C_LOSES = (0, *range(3, 13), g.CTR)
 PRESERVED = [(n, f"r{n}") for n in (*range(1, 11), *range(13, 32))]
 CR_KEPT = 0x00FF_F000  # cr2, cr3, cr4
+MOST = 1 << 14  # sites of one process: the records of each have 1.5 KB
 SECONDS, PER_SITE = 20.0, 0.002
 SIGNALS = {g.SIGILL: "an illegal instruction", g.SIGTRAP: "a trap", g.SIGBUS: "a bus error",
            g.SIGSEGV: "an access to nothing"}  # fmt: skip
@@ -55,7 +56,8 @@ def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
         else:
             near.append(at)
     random = np.random.default_rng(seed)
-    for batch in _apart(sites, near):
+    batches = [batch[at : at + MOST] for batch in _apart(sites, near) for at in range(0, len(batch), MOST)]
+    for batch in batches:
         try:
             failures |= _Batch(memory, sites, batch, low, random).run(places)
         except (OSError, SubprocessError) as reason:
