@@ -38,7 +38,7 @@ schema: $(VENV)/installed
 	@$(BIN)/python -m ftpatch.document.schema
 
 bench: $(VENV)/installed
-	@$(BIN)/python -m tools.bench
+	@$(BIN)/python -m tools.bench $(if $(AGAINST),--against $(AGAINST))
 
 fuzz: $(VENV)/fuzz
 	@$(BIN)/python -m tools.fuzz $(FUZZ)

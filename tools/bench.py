@@ -1,11 +1,13 @@
 """`make bench`: what ftpatch costs on real files, as ratios against everyday tools, all measured in one run.
 
 The files are a vmlinux each, and the tree of all modules of a build (`tools.bench tree` measures that alone). Every
-command runs in turn, ROUNDS times over, so that a noisy neighbour hits all of them alike; the median counts.
+command runs in turn, ROUNDS times over, so that a noisy neighbour hits all of them alike; the median counts. `sites`
+are synthetic kernels, which show what a site costs; `--against DIR` compares with another checkout.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import shutil
@@ -16,27 +18,40 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from tools import kernels
+from tools import kernels, synthetic
 
 ROUNDS, TREE_ROUNDS = 7, 3
+ENDS_WELL = (0, 1)  # exit codes: 1 is that of findings, which real kernels have
 # As after an installation, ftpatch's modules are compiled: some environments forbid to keep what Python compiles.
 COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir(), "ftpatch-bench-pyc"))}
 FUNCTION = {"arm64": "__arm64_sys_getppid", "ppc64le": "sys_getppid"}
+KERNELS = ("arm64-6.12", "ppc64le-6.12", "ppc64le-sid")
 FTPATCH = str(Path(sys.executable).with_name("ftpatch"))
 
 
-def measure(command: Sequence[str]) -> tuple[float, int]:
-    """(seconds, peak resident KiB) of one command; its output goes nowhere."""
+class Cost(NamedTuple):
+    """What a command takes."""
+
+    wall: float  # seconds by the clock
+    cpu: float  # seconds of processors, of the processes that it starts too
+    resident: int  # KiB, at most
+
+
+def measure(command: Sequence[str], package: str = "") -> Cost:
+    """The cost of one command, whose output goes nowhere. package: the folder that it imports ftpatch from, "" for the
+    installed one."""
     start = time.perf_counter()
+    path = {"PYTHONPATH": package} if package else {}
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                             env={**os.environ, **COMPILED})  # fmt: skip
+                             env={**os.environ, **COMPILED, **path})  # fmt: skip
     _, status, usage = os.wait4(child.pid, 0)
     seconds = time.perf_counter() - start
-    if status:
+    if os.waitstatus_to_exitcode(status) not in ENDS_WELL:
         message = child.stderr.read().decode() if child.stderr else ""
         raise SystemExit(f"{' '.join(command)} failed: {message}")
-    return seconds, usage.ru_maxrss
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 
 
 def run(commands: dict[str, Sequence[str]], rounds: int = ROUNDS) -> dict[str, tuple[float, int]]:
@@ -47,9 +62,9 @@ def run(commands: dict[str, Sequence[str]], rounds: int = ROUNDS) -> dict[str, t
         measure(command)
     for _ in range(rounds):
         for name, command in commands.items():
-            took, size = measure(command)
-            seconds[name].append(took)
-            resident[name] = max(resident[name], size)
+            cost = measure(command)
+            seconds[name].append(cost.wall)
+            resident[name] = max(resident[name], cost.resident)
     return {name: (statistics.median(seconds[name]), resident[name]) for name in commands}
 
 
@@ -119,12 +134,24 @@ def tree(name: str) -> None:
 
 
 def main() -> None:
+    from tools import bench_against, bench_sites
+
+    arguments = argparse.ArgumentParser(prog="tools.bench", description=__doc__)
+    arguments.add_argument("names", nargs="*", help="kernels by name, tree, sites; all of them where none is named")
+    arguments.add_argument("--against", metavar="DIR", help="another checkout, whose times are those to compare with")
+    given = arguments.parse_args()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; median of {ROUNDS} rounds"
     )
-    for name in sys.argv[1:] or ("arm64-6.12", "ppc64le-6.12", "ppc64le-sid", "tree"):
+    if given.against:
+        sys.exit(not bench_against.against(given.against, given.names or (*KERNELS, "tree")))
+    for name in given.names or (*KERNELS, "tree", "sites"):
         if name == "tree":
             tree("ppc64le-6.12")
+            continue
+        if name == "sites":
+            for machine in synthetic.MACHINES:
+                bench_sites.table(machine)
             continue
         kernel = kernels.ensure(name)
         folder = Path(tempfile.mkdtemp(prefix="ftpatch-bench-", dir=kernel.vmlinux.parent))
