@@ -23,7 +23,7 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ftpatch.container import envelope, unpack
+from ftpatch.container import foreign, unpack
 from ftpatch.container.envelope import Contents, open_elf
 from ftpatch.container.pack import encoder_of, encoders, wrap
 from ftpatch.container.wrappings import WRAPPINGS, wrapping_for
@@ -406,7 +406,7 @@ def test_more_streams_than_are_read_are_refused(wrapping: str, tmp_path: Path, m
 
 @pytest.mark.parametrize("wrapping", sorted(NAMES))
 def test_what_is_packed_is_named(wrapping: str, tmp_path: Path) -> None:
-    inside, build = f" inside {NAMES[wrapping]}", envelope.BUILD_VMLINUX
+    inside, build = f" inside {NAMES[wrapping]}", foreign.BUILD_VMLINUX
     boot = bytes(56) + b"ARM\x64"
     for content, line in (
         (b"hello", f"first bytes 68 65 6c 6c 6f{inside}, expected 7f 45 4c 46 – {build}"),

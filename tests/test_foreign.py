@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from elfwriter import ALLOC, ET_REL, EXEC, RET, Elf, as_code
 
 from ftpatch.cli import run
 
@@ -126,11 +127,38 @@ def without_symbols() -> bytes:
     return patched(raw, headers(raw)[".symtab"] + 4, "I", 1)
 
 
+def relocatable(*sections: str, text: bytes | None = None) -> bytes:
+    """An object with these sections of data, and .text with this code."""
+    elf = Elf(ET_REL)
+    if text is not None:
+        elf.section(".text", text, flags=ALLOC | EXEC, align=4)
+    for name in sections:
+        elf.section(name, b"data")
+    return elf.build()
+
+
+def lto_object(fat: bool) -> bytes:
+    """What gcc -flto makes: its own language, and beside it an empty .text or with -ffat-lto-objects code."""
+    return relocatable(".gnu.lto_.symtab.1", ".gnu.lto_foo.0.1", text=as_code([RET]) if fat else b"")
+
+
 CPIO = b"070701" + b"0" * 104
 AR = b"!<arch>\n" + b"pfe2.o/".ljust(48) + b"4".ljust(10) + b"`\n" + b"abcd"
 LZ4_LEGACY = b"\x02\x21\x4c\x18" + struct.pack("<I", 6) + b"\x50hello"  # what a kernel's lz4 -l makes
 LZ4_FRAME = b"\x04\x22\x4d\x18\x64\x40\xa7\x06\x00\x00\x80hello\n\x00\x00\x00\x00"  # what lz4 itself makes
 ZSTD = b"\x28\xb5\x2f\xfd\x00\x58\x31\x00\x00hello\n"
+INITRAMFS = "a cpio archive (an initramfs) – unpack it (cpio -id) and give the vmlinux or module inside"
+THIN = (
+    "a thin ar archive (kbuild's built-in.a), which only names its objects – give one of the objects that ar t lists, "
+    "or vmlinux.o"
+)
+NO_CODE_YET = (
+    "(clang -flto), which has no machine code yet – give the vmlinux or module that the linker made of it, or an "
+    "object built without -flto"
+)
+OTHER_SYSTEM = "ftpatch reads the ELF files of Linux kernels: give a vmlinux, module or object"
+SYMBOLS = "a list of symbols (System.map, /proc/kallsyms or nm's) – give the vmlinux that it was made of"
+KCONFIG = "a kernel configuration – give it to --kconfig, and here the vmlinux that was built from it"
 IMAGE = f"a raw arm64 boot Image without symbols – {UNCOMPRESSED}; ftpatch image makes a new Image"
 IRREGULAR = "is not a regular file – copy its content to a file first"
 NOT_64_BIT = "not a 64-bit ELF file: found EI_CLASS 1, expected 2 (ELFCLASS64) – give the vmlinux of a 64-bit kernel"
@@ -160,6 +188,10 @@ def no_elf(found: str) -> str:
 
 def first_bytes(found: str) -> str:
     return no_elf(f"first bytes {found}, expected 7f 45 4c 46 – {UNCOMPRESSED}")
+
+
+def text(start: str) -> str:
+    return no_elf(f'text that begins "{start}", expected 7f 45 4c 46 – {UNCOMPRESSED}')
 
 
 def machine(found: str) -> str:
@@ -196,6 +228,55 @@ FILES: list[tuple[str, bytes | Callable[[Path], object], int, str]] = [
     # `lz4 vmlinux` writes frames; only kernel builds use the legacy format with another magic
     ("lz4-frame", LZ4_FRAME, 3, no_elf("lz4 data – unpack it first")),
     ("lzo", at(0, b"\x89LZO\0\r\n\x1a\n"), 3, no_elf(f"lzo data (a compressed kernel) – {UNCOMPRESSED}")),
+    # a thin archive is what kbuild's built-in.a is
+    ("thin-archive", b"!<thin>\n" + AR[8:], 3, no_elf(THIN)),
+    ("deb", b"!<arch>\ndebian-binary   1410122664  0     0     100644  4         `\n2.0\n", 3, no_elf(
+        "a Debian package – unpack it (dpkg-deb -x) and give the vmlinux or module inside")),
+    ("rpm", at(0, b"\xed\xab\xee\xdb\x03"), 3, no_elf(
+        "an RPM package – unpack it (rpm2cpio FILE | cpio -id) and give the vmlinux or module inside")),
+    ("tar", at(257, b"ustar\x0000", b"boot/vmlinux".ljust(100, b"\0")), 3, no_elf(
+        "a tar archive – unpack it (tar -xf) and give the vmlinux or module inside")),
+    ("zip", at(0, b"PK\x03\x04"), 3, no_elf("a zip archive – unpack it (unzip) and give the vmlinux or module inside")),
+    ("7z", at(0, b"7z\xbc\xaf\x27\x1c"), 3, no_elf(
+        "a 7z archive – unpack it (7z x) and give the vmlinux or module inside")),
+    ("squashfs", at(0, b"hsqs"), 3, no_elf(
+        "a squashfs image – unpack it (unsquashfs) and give the vmlinux or module inside")),
+    ("initramfs", CPIO, 3, no_elf(INITRAMFS)),
+    ("initramfs-with-checksums", b"070702" + CPIO[6:], 3, no_elf(INITRAMFS)),
+    ("initramfs-in-gzip", gzip.compress(CPIO, mtime=0), 3, no_elf(INITRAMFS.replace(" – ", " inside gzip data – "))),
+    ("llvm-bitcode", b"BC\xc0\xde5\x14\0\0", 3, no_elf(f"LLVM bitcode {NO_CODE_YET}")),
+    ("llvm-bitcode-wrapped", b"\xde\xc0\x17\x0b" + bytes(16), 3, no_elf(f"wrapped LLVM bitcode {NO_CODE_YET}")),
+    ("mach-o", b"\xcf\xfa\xed\xfe\x0c\0\0\x01" + bytes(24), 3, no_elf(f"a Mach-O file – {OTHER_SYSTEM}")),
+    ("mach-o-big-endian", b"\xfe\xed\xfa\xcf" + bytes(24), 3, no_elf(f"a Mach-O file – {OTHER_SYSTEM}")),
+    ("mach-o-fat", b"\xca\xfe\xba\xbe" + bytes(24), 3,
+     no_elf(f"a Mach-O fat file or a Java class – {OTHER_SYSTEM}")),
+    ("coff-arm64", b"\x64\xaa\x03\0" + bytes(16) + b"\0\0", 3, no_elf(f"a COFF object of Windows – {OTHER_SYSTEM}")),
+    ("coff-x86", b"\x64\x86\x03\0" + bytes(16) + b"\0\0", 3, no_elf(f"a COFF object of Windows – {OTHER_SYSTEM}")),
+    ("wasm", b"\0asm\x01\0\0\0", 3, no_elf(f"a WebAssembly module – {OTHER_SYSTEM}")),
+    ("pch", b"gpchCyyd", 3, no_elf(f"a precompiled header of gcc – {OTHER_SYSTEM}")),
+    ("rust-metadata", b"rust\0\0\0\x09", 3, no_elf(
+        "metadata of a Rust crate – give the object that rustc made beside it (--emit=obj)")),
+    ("raw-btf", b"\x9f\xeb\x01\0\x18\0\0\0", 3, no_elf(
+        "raw BTF type information – give the vmlinux or module that it was taken from")),
+    ("kdump", at(0, b"KDUMP   \x06\0\0\0"), 3, no_elf(
+        "a compressed crash dump – give the vmlinux of the kernel that crashed")),
+    ("perf", at(0, b"PERFILE2"), 3, no_elf("a perf.data file – give the vmlinux of the kernel that was measured")),
+    ("riscv-image", at(0x30, b"RISCV\0\0\0RSC\x05", b"MZ"), 3, no_elf(
+        "a raw boot Image of another machine – ftpatch reads arm64 and ppc64le kernels; give their ELF vmlinux")),
+    ("vendor-boot", at(0, b"VNDRBOOT"), 3, no_elf(f"an Android vendor boot image – {UNCOMPRESSED}")),
+    ("system-map", b"ffff800080000000 T _text\nffff800080000000 t .head.text\n", 3, no_elf(SYMBOLS)),
+    ("system-map-of-absolute-names", b"0000000000000000 A VDSO64_PRELINK\n", 3, no_elf(SYMBOLS)),
+    ("kallsyms", b"0000000000000000 t dummy_xmit\t[dummy]\n", 3, no_elf(SYMBOLS)),
+    ("nm-of-an-object", b"                 U _mcount\n0000000000000000 T foo\n", 3, no_elf(SYMBOLS)),
+    ("config", b"#\n# Automatically generated file; DO NOT EDIT.\n# Linux/arm64 6.12.107\n", 3, no_elf(KCONFIG)),
+    ("config-short", b"CONFIG_MODULES=y\n# CONFIG_FTRACE is not set\n", 3, no_elf(KCONFIG)),
+    ("config-of-nothing-set", b"# CONFIG_FTRACE is not set\nCONFIG_X=m\n", 3, no_elf(KCONFIG)),
+    ("module-symvers", b"0x9c7e5a12\t_printk\tvmlinux\tEXPORT_SYMBOL\t\n", 3, no_elf(
+        "a Module.symvers – give the vmlinux or module that it lists")),
+    ("journal", b'{"schema": 1, "command": "enable", "images": []}', 3, no_elf(
+        "a JSON report of ftpatch – give the file that it is of; --journal takes a report")),
+    ("git-lfs", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", 3, no_elf(
+        "a Git LFS pointer – git lfs pull brings the file itself")),
     ("ar-archive", AR, 3, no_elf("an ar archive – give one of its members, or vmlinux.o")),
     ("empty-ar-archive", b"!<arch>\n", 3, no_elf("an ar archive – give one of its members, or vmlinux.o")),
     ("u-boot", at(0, b"\x27\x05\x19\x56"), 3, no_elf(f"a U-Boot uImage – {UNCOMPRESSED}")),
@@ -203,13 +284,15 @@ FILES: list[tuple[str, bytes | Callable[[Path], object], int, str]] = [
     ("android", at(0, b"ANDROID!"), 3, no_elf(f"an Android boot image – {UNCOMPRESSED}")),
     ("efi-program", at(0, b"MZ"), 3, no_elf(f"a PE/EFI executable – {UNCOMPRESSED}")),
     # unknown
-    ("text", b"ffff800080000000 T _text\n", 3, first_bytes("66 66 66 66 38 30 30 30")),
-    ("script", b"#!/bin/sh\nexit 0\n", 3, first_bytes("23 21 2f 62 69 6e 2f 73")),
+    ("text", b"hello, world\n", 3, text("hello, world")),
+    ("long-text", b"obj-$(CONFIG_X) += some.o others.o\n", 3, text("obj-$(CONFIG_X) += some.…")),
+    ("text-like-a-system-map", b"ffff8000 80000000 T _text\n", 3, text("ffff8000 80000000 T _tex…")),
+    ("script", b"#!/bin/sh\nexit 0\n", 3, no_elf(f"a script – {UNCOMPRESSED}")),
+    ("bell-in-text", b"hello\x07 world\n", 3, first_bytes("68 65 6c 6c 6f 07 20 77")),
     ("one-byte", b"\x7f", 3, first_bytes("7f")),
     ("three-bytes-of-the-magic", b"\x7fEL", 3, first_bytes("7f 45 4c")),
     ("magic-with-a-wrong-letter", b"\x7fELG" + bytes(60), 3, first_bytes("7f 45 4c 47 00 00 00 00")),
     ("zeros", bytes(4096), 3, first_bytes("00 00 00 00 00 00 00 00")),
-    ("cpio", CPIO, 3, first_bytes("30 37 30 37 30 31 30 30")),
     ("gzip", gzip.compress(b"hello", mtime=0), 3, first_bytes("68 65 6c 6c 6f inside gzip data")),
     ("xz", lzma.compress(b"hello"), 3, first_bytes("68 65 6c 6c 6f inside xz data")),
     ("zstd", ZSTD, 3, first_bytes("68 65 6c 6c 6f 0a inside zstd data")),
@@ -238,7 +321,13 @@ FILES: list[tuple[str, bytes | Callable[[Path], object], int, str]] = [
         "(row 0 at 0xc000000000000210: 60000000 39200004 39000000 7d2903a6; "
         "row 1 at 0xc000000000000260: 60000000 7c6d1b78 4e800020 60000000; "
         "row 2 at 0xc000000000000278: 60000000 60000000 39000014 e922a550)")),
-    ("core", kernel(16, "H", 4), 3, NO_KERNEL.format(4)),
+    ("core", kernel(16, "H", 4), 3,
+     NO_KERNEL.format("4 (a core or crash dump)") + " – give the vmlinux of the kernel that crashed"),
+    ("gcc-lto-slim", lto_object(fat=False), 3,
+     "no code yet: found GCC's intermediate language (-flto), expected code – "
+     "give the vmlinux or module that the linker made of it, or an object built with -ffat-lto-objects"),
+    ("split-debug-information", relocatable(".debug_info.dwo", ".debug_abbrev.dwo"), 3, "no text at all: found split "
+     "debug information (.dwo), expected code – use the object that it was split from"),
     ("no-type", kernel(16, "H", 0), 3, NO_KERNEL.format(0)),
     ("no-sections", kernel(40, "Q", 0), 3, "no section headers – give the vmlinux that the build produced, sections "
      "kept"),
@@ -446,8 +535,7 @@ def test_bad_file_does_not_hide_the_good_one(tmp_path: Path, capsys: Capture) ->
     document = json.loads(out)
     assert code == 4
     lines = [
-        (str(text), 3, "not an ELF file: found first bytes 66 66 66 66 38 30 30 30, "
-         f"expected 7f 45 4c 46 – {UNCOMPRESSED}"),
+        (str(text), 3, no_elf(SYMBOLS)),
         (str(riscv), 4, "machine not supported: found e_machine 243 (riscv), " + MACHINES),
         (str(missing), 3, "cannot be read: No such file or directory"),
     ]  # fmt: skip
@@ -458,6 +546,13 @@ def test_bad_file_does_not_hide_the_good_one(tmp_path: Path, capsys: Capture) ->
     assert [(image["file"], image["summary"]["live"]) for image in document["images"]] == [
         (str(KERNEL), 16), (str(MINI / "pfe2.o"), 8),
     ]  # fmt: skip
+
+
+def test_a_fat_object_of_gcc_lto_is_read(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "fat.o"
+    path.write_bytes(lto_object(fat=True))
+    code, out, err = scan(capsys, path)
+    assert (code, err) == (0, "") and "none: no patch sites" in out
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

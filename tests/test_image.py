@@ -219,7 +219,8 @@ def broken(tmp_path: Path, at: int, new: bytes) -> str:
             16,
             b"\x04\x00",
             ElfError,
-            "{path}: not a kernel, module, object or program: found e_type 4, expected ET_REL, ET_EXEC or ET_DYN",
+            "{path}: not a kernel, module, object or program: found e_type 4 (a core or crash dump), expected ET_REL, "
+            "ET_EXEC or ET_DYN – give the vmlinux of the kernel that crashed",
         ),
         (
             18,
@@ -290,7 +291,7 @@ def test_a_section_outside_the_file_is_refused_by_name(tmp_path: Path) -> None:
         ),
         (
             b"hello, world",
-            "not an ELF file: found first bytes 68 65 6c 6c 6f 2c 20 77, expected 7f 45 4c 46 – give the "
+            'not an ELF file: found text that begins "hello, world", expected 7f 45 4c 46 – give the '
             "uncompressed ELF vmlinux of the same build (Debian: the -dbg package)",
         ),
     ],

@@ -214,7 +214,7 @@ def test_a_bad_file_is_an_error_object_beside_the_good_ones(here: Path, capsys: 
     assert found["errors"] == [
         {
             "file": "bad", "code": 3,
-            "message": "bad: not an ELF file: found first bytes 68 65 6c 6c 6f 2c 20 77, expected 7f 45 4c 46 – give "
+            "message": "bad: not an ELF file: found text that begins \"hello, world\", expected 7f 45 4c 46 – give "
             "the uncompressed ELF vmlinux of the same build (Debian: the -dbg package)",
         }
     ]  # fmt: skip

@@ -29,8 +29,11 @@ def read_headers(path: str, data: FileBytes) -> tuple[Rows, Rows, Rows, tuple[st
                         todo="give the vmlinux of a little-endian kernel")  # fmt: skip
     ehdr = t.rows_of(data, 0, t.EHDR.itemsize, t.EHDR, f"{path}: ELF header")[0]
     if ehdr["e_type"] not in (t.ET_REL, t.ET_EXEC, t.ET_DYN):
-        raise ElfError("not a kernel, module, object or program", path, found=f"e_type {ehdr['e_type']}",
-                       expected="ET_REL, ET_EXEC or ET_DYN")  # fmt: skip
+        core = ehdr["e_type"] == t.ET_CORE
+        raise ElfError("not a kernel, module, object or program", path,
+                       found=f"e_type {ehdr['e_type']}{' (a core or crash dump)' * bool(core)}",
+                       expected="ET_REL, ET_EXEC or ET_DYN",
+                       todo="give the vmlinux of the kernel that crashed" if core else "")  # fmt: skip
     shdr = _section_headers(path, data, ehdr)
     names = _section_names(path, data, ehdr, shdr)
     _check_sections(path, shdr, names, len(data))

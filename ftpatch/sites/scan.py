@@ -11,6 +11,8 @@ from ftpatch.errors import ElfError
 from ftpatch.sites.records import RecordTable, read_records
 from ftpatch.sites.table import SiteTable, read_sites
 
+GCC_LTO = ".gnu.lto_"  # how the sections begin that hold gcc's intermediate language
+
 
 class Scan(NamedTuple):
     """Everything that is known of one file before anything is asked of it."""
@@ -37,9 +39,17 @@ def scan_file(path: str, layout: str | None = None, max_size: int | None = None)
 
 
 def require_text(image: Image) -> None:
-    """Refuse files that were a kernel or module once: debug companions and headers packages have no code."""
+    """Refuse files that have no code: what was a kernel or module once, or is to become one."""
+    code = image.executable & (image.shdr["sh_size"] > 0)
+    if any(name.startswith(GCC_LTO) for name in image.names) and not code.any():
+        raise ElfError("no code yet", image.path, found="GCC's intermediate language (-flto)", expected="code",
+                       todo="give the vmlinux or module that the linker made of it, or an object built with "
+                       "-ffat-lto-objects")  # fmt: skip
     if image.executable.any():
         return
+    if any(name.endswith(".dwo") for name in image.names):
+        raise ElfError("no text at all", image.path, found="split debug information (.dwo)", expected="code",
+                       todo="use the object that it was split from")  # fmt: skip
     wanted = t.SHF_ALLOC | t.SHF_EXECINSTR
     if ((image.shdr["sh_flags"] & wanted) == wanted).any():
         raise ElfError("text without contents", image.path, found="a debug-only file (NOBITS text)",

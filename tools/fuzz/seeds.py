@@ -81,7 +81,7 @@ def all_elf(real: bool = True) -> tuple[bytes, ...]:
 @cache
 def packed_of(real: bool = True) -> tuple[bytes, ...]:
     """Files as they are shipped: plain, compressed in every way, with a signature, and other things than ELF files."""
-    from ftpatch.container import envelope
+    from ftpatch.container import foreign
     from ftpatch.container.pack import encoders, wrap
     from ftpatch.container.wrappings import WRAPPINGS
 
@@ -91,7 +91,7 @@ def packed_of(real: bool = True) -> tuple[bytes, ...]:
     for wrapping in WRAPPINGS:
         found += [wrap(wrapping, data, way) for data in (plain, signed) for way in encoders(wrapping)]
     found.append(wrap("gz", bytes(3 << 20)))
-    found += [bytes(kind.pos) + kind.magic + bytes(64) for kind in envelope.FOREIGN]
+    found += [bytes(kind.pos) + kind.magic + bytes(64) for kind in foreign.FOREIGN]
     return tuple(found)
 
 
