@@ -30,6 +30,7 @@ REAL_ONLY = {  # what no fixture can have: test_check_corpus plants it in the re
     "site-shared", "module-layout", "module-vermagic", "module-versions", "module-symbols", "signature-missing",
     "signature-stale", "signature-stale/broken", "loader-section/init",
     "profiled-program",  # test_profiler_calls has programs that were linked so
+    "live-patch-form",  # test_live_patch has a live patch for each machine, and damages it
 }  # fmt: skip
 STOCK = {  # what is true of the fixtures as they were built
     "mini/vmlinux-callops": {}, "mini/vmlinux-callops-bti": {}, "mini/vmlinux-kcfi": {}, "mini/vmlinux-notrace": {},

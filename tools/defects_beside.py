@@ -262,6 +262,11 @@ def signature_broken(subject: Subject) -> Plant | None:
     return Plant([(len(subject.scan.image.data), b"\0\0")]) if subject.scan.image.trailer else None
 
 
+def live_patch_form(subject: Subject) -> Plant | None:
+    """The objects of no fixture here are live patches: tests have one for each machine."""
+    return None
+
+
 DEFECTS: dict[str, Make] = {
     "dead-weak": d.dead_weak, "names-stripped": d.names_stripped, "outside-text": d.outside_text,
     "exit-text": d.exit_text,
@@ -278,6 +283,7 @@ DEFECTS: dict[str, Make] = {
     "recorded-elsewhere": d.recorded_elsewhere,
     "link-order": link_order, "call-without-record": call_without_record, "foreign-calls": foreign_calls,
     "calls-without-records": calls_without_records, "profiled-program": profiled_program,
+    "live-patch-form": live_patch_form,
     "out-of-reach": out_of_reach, "headroom": headroom, "stub-count": stub_count, "ool-reserve": ool_reserve,
     "kcfi-prefix": kcfi_prefix, "records-collapsed": records_collapsed, "records-collapsed/half": records_halved,
     "lost-record": lost_record, "config-mismatch": config_mismatch, "config-mismatch/off": config_without,

@@ -144,6 +144,33 @@ class FileObject(TypedDict):
     kind: Kind
 
 
+class LiveFunctionRow(TypedDict):
+    """A function that a live patch replaces."""
+
+    object: str
+    function: str
+    replacement: str
+    position: Annotated[Count, "which of several functions of that name; 0 for the only one"]
+
+
+class LiveSymbolRow(TypedDict):
+    """A symbol that the live patching core resolves."""
+
+    object: str
+    name: str
+    position: Annotated[Count, "which of several symbols of that name; 0 for the only one"]
+
+
+class LivePatchObject(TypedDict):
+    """What is special in a live patch module."""
+
+    objects: Annotated[list[str], "vmlinux and modules that it patches or resolves symbols of"]
+    functions: Annotated[list[LiveFunctionRow], "by its static data; empty where it makes them at run time"]
+    symbols: list[LiveSymbolRow]
+    sections: Annotated[list[str], "relocations that the live patching core applies"]
+    declared: Annotated[bool, "its .modinfo says livepatch"]
+
+
 class ScannedFile(FileObject):
     """What a scan of a file shows."""
 
@@ -151,6 +178,7 @@ class ScannedFile(FileObject):
     carrier: Annotated[str, Values(("word", "rela", "relr", "section", "mixed", "none"))]
     summary: SummaryObject
     sites: Sequence[SiteRow]
+    live_patch: NotRequired[Annotated[LivePatchObject, "of modules that are live patches"]]
 
 
 class VerbObject(TypedDict, total=False):

@@ -16,7 +16,17 @@ from pathlib import Path
 
 from ftpatch.rules import Find, Rule
 
-MODULES = ("table", "layout", "sites", "objects", "unrecorded", "reach", "modules", "before")  # of the functions
+MODULES = (
+    "table",
+    "layout",
+    "sites",
+    "objects",
+    "unrecorded",
+    "reach",
+    "modules",
+    "live_patches",
+    "before",
+)  # of the functions
 
 _added: list[Rule] = []
 

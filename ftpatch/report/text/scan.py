@@ -13,7 +13,7 @@ from ftpatch.report import Document
 from ftpatch.report.text.lines import below, counts_line, files_and_trees, head, line, mib, number, or_dash, title
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import ImageObject, ReachObject, SiteRow, SummaryObject, TreeObject
+    from ftpatch.document.types import ImageObject, LivePatchObject, ReachObject, SiteRow, SummaryObject, TreeObject
 
 N_NAMES = 12  # sections and the like that one line of text names
 CARRIERS = {
@@ -89,6 +89,8 @@ def _row(image: ImageObject, usual: str) -> tuple[str, str]:
 def _summary(image: ImageObject, document: Document) -> Iterator[str]:
     summary = image["summary"]
     shape = shape_named(image["arch"], image["layout"])
+    if patch := image.get("live_patch"):
+        yield from _live_patch(patch)
     yield line("layout", f"{shape.name}: {shape.text}" if shape else "none: no patch sites")
     if shape and summary["with_skip"]:
         yield line("", f"{summary['with_skip']} of the functions have {shape.skip_text}")
@@ -129,6 +131,17 @@ def _patched(summary: SummaryObject) -> Iterator[str]:
         yield line("", f"sure: they call {_counts(sure)}")
     if unsure:
         yield line("", f"likely: they call {_counts(unsure)}, whose code keeps the contract of a patch site")
+
+
+def _live_patch(patch: LivePatchObject) -> Iterator[str]:
+    """What a live patch is for, and the functions that it replaces."""
+    objects = ", ".join(map(printable, patch["objects"])) or "nothing that its data names"
+    functions, symbols = number(len(patch["functions"]), "function"), number(len(patch["symbols"]), "symbol")
+    yield line("live patch", f"for {objects}: {functions} replaced, {symbols} resolved when it is applied")
+    names = [f"{row['object']}:{row['function']} by {row['replacement']}" for row in patch["functions"]]
+    yield from (line("", printable(name)) for name in names[:N_NAMES])
+    if len(names) > N_NAMES:
+        yield line("", f"and {len(names) - N_NAMES} more")
 
 
 def _reach(reach: ReachObject) -> Iterator[str]:
