@@ -196,6 +196,16 @@ CASES = (
     Case("arm: Thumb, a call of the loader's veneer, told by its flags", "PC is at ftrace_bug\nftrace failed to modify "
          "[<e9ef7006>] 0xe9ef7006\nactual: 02:f0:3b:fa\nftrace record flags: 0\n(0) expected tramp: c0314265\n",
          "arm 32-bit log", "callee likely, early possible", "bl (Thumb)"),
+    # -- machines that cannot be told apart, and what only their code says
+    Case("mips or riscv: a word of zeros is a NOP on one of them", bug("[<ffffffff80104ce8>] frob_read+0x8/0x20",
+         "00:00:00:00", OFF), " ", "unknown possible"),
+    Case("mips: the same with its registers", bug("[<ffffffff80104ce8>] frob_read+0x8/0x20", "00:00:00:00", OFF,
+         "80000000", "", "epc   : ffffffff80104ce8 ftrace_bug+0x4/0x20"), "mips log",
+         "off-already likely, moved possible", "nop"),
+    Case("mips: a call", bug("[<80104ce8>] frob_read+0x8/0x20", "0c:04:12:34", ON), "mips bytes", "moved likely",
+         "jal"),
+    Case("ppc64le: no stub to ftrace", "ftrace-powerpc: No ftrace trampolines reachable from frob_read\n",
+         "ppc64le log", "told certain"),
     # -- what a message does not tell
     Case("the kernel's warning alone", "WARNING: CPU: 0 PID: 0 at kernel/trace/ftrace.c:2235 ftrace_bug+0x288/0x2b8\n",
          " ", "warning-only certain"),

@@ -4,8 +4,7 @@ A log need not say which machine it is from. How many bytes it prints, at which 
 tells it nearly always: five on x86, six on s390, eight on riscv, an instruction word elsewhere. Machines whose files
 this program does not read are here for that reason, and for nothing else.
 
-Source: MCOUNT_INSN_SIZE and the instructions of arch/*/include/asm/ftrace.h and arch/*/kernel/ftrace.c (Linux 4.4 to
-7.2); Arm ARM, Power ISA 3.1, Intel SDM volume 2, RISC-V unprivileged ISA, z/Architecture POP, LoongArch volume 1.
+Source: MCOUNT_INSN_SIZE of arch/*/include/asm/ftrace.h (Linux 4.4 to 7.2), show_regs() of each machine.
 """
 
 from __future__ import annotations
@@ -13,28 +12,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-# What such an instruction is to ftrace.
-NOP = "nop"  # a site that is off
-CALL, JUMP = "call", "jump"
-OWN_NOP = "own-nop"  # what ftrace itself writes where a compiler's call was (-pg)
-FIRST = "first"  # the word in front of the call
-LANDING = "landing"  # a landing pad, which stands in front of a site
-RETURN = "return"
-TRAP = "trap"  # a breakpoint
-ENTRY = "entry"  # the function's own first code
-ZEROS = "zeros"
-UNKNOWN = "unknown"
+from ftpatch.arch.known_code import (
+    ARM,
+    ARM64,
+    LOONGARCH,
+    MIPS,
+    POWER,
+    RISCV,
+    RISCV_WORD,
+    S390,
+    UNKNOWN,
+    WORD,
+    X86,
+    ZEROS,
+    Known,
+)
 
-
-class Known(NamedTuple):
-    """An instruction that is known, of bytes as one number, the first byte of an instruction's number foremost."""
-
-    bits: int
-    mask: int
-    kind: str
-    text: str  # as assembly writes it; {to} stands for where it leads
-    field: tuple[int, int, int] = (0, 0, 0)  # its distance: lowest bit, width in bits, bytes of one step
-    base: int = 0  # bytes from the instruction's start to where the distance counts from
+ORDERS: tuple[Literal["little"], Literal["big"]] = ("little", "big")
+KERNEL64 = 0xFFFF_FFFF_8000_0000  # the last 2 GiB, where x86 and riscv have the kernel and its modules
+ENDS = 1 << 64
 
 
 class Machine(NamedTuple):
@@ -61,118 +57,6 @@ class Reading(NamedTuple):
     to: int | None = None  # where a call or jump leads
 
 
-WORD, ALL8 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
-BRANCH26 = (0, 26, 4)  # arm64
-KERNEL64 = 0xFFFF_FFFF_8000_0000  # the last 2 GiB, where x86 and riscv have the kernel and its modules
-ENDS = 1 << 64
-
-ARM64 = (
-    Known(0xD503_201F, WORD, NOP, "nop"),
-    Known(0xAA1E_03E9, WORD, FIRST, "mov x9, x30"),
-    Known(0xAA1E_03E0, WORD, FIRST, "mov x0, x30"),
-    Known(0xD65F_03C0, WORD, RETURN, "ret"),
-    Known(0xD65F_0BFF, 0xFFFF_FBFF, RETURN, "retaa"),
-    Known(0xD503_241F, 0xFFFF_FF3F, LANDING, "bti"),
-    Known(0xD503_233F, 0xFFFF_FFBF, ENTRY, "paciasp"),
-    Known(0x9400_0000, 0xFC00_0000, CALL, "bl {to}", BRANCH26),
-    Known(0x1400_0000, 0xFC00_0000, JUMP, "b {to}", BRANCH26),
-    Known(0xD420_0000, 0xFFE0_001F, TRAP, "brk"),
-    Known(0xA980_7BFD, 0xFFC0_7FFF, ENTRY, "stp x29, x30, [sp, #…]!"),
-    Known(0xD100_03FF, 0xFF80_03FF, ENTRY, "sub sp, sp, #…"),
-)
-POWER = (
-    Known(0x6000_0000, WORD, NOP, "nop"),
-    Known(0x4800_0008, WORD, OWN_NOP, "b .+8"),
-    Known(0x7C08_02A6, WORD, FIRST, "mflr r0"),
-    Known(0x7D88_02A6, WORD, FIRST, "mflr r12"),
-    Known(0x4E80_0020, WORD, RETURN, "blr"),
-    Known(0x7FE0_0008, WORD, TRAP, "trap"),
-    Known(0x4800_0001, 0xFC00_0003, CALL, "bl {to}", (2, 24, 4)),
-    Known(0x4800_0000, 0xFC00_0003, JUMP, "b {to}", (2, 24, 4)),
-    Known(0xF821_0001, 0xFFFF_0003, ENTRY, "stdu r1, …(r1)"),
-    Known(0x9421_0000, 0xFFFF_0000, ENTRY, "stwu r1, …(r1)"),
-    Known(0xF801_0010, WORD, ENTRY, "std r0, 16(r1)"),
-    Known(0x9001_0004, WORD, ENTRY, "stw r0, 4(r1)"),
-    Known(0x3C4C_0000, 0xFFFF_0000, ENTRY, "addis r2, r12, …"),
-    Known(0x3842_0000, 0xFFFF_0000, ENTRY, "addi r2, r2, …"),
-)
-REL32 = (0, 32, 1)
-X86 = (  # the first byte foremost; distances are little-endian, which `_distance` knows by their width
-    *(Known(bits, 0xFF_FFFF_FFFF, NOP, text) for bits, text in (
-        (0x0F_1F44_0000, "nopl 0(%rax,%rax,1)"), (0x66_6666_6690, "five-byte nop of K8"),
-        (0x66_6690_6690, "five-byte nop of K8"), (0x3E_8D74_2600, "lea 0(%esi,%eiz,1), %esi: the nop of old i386"),
-        (0x90_9090_9090, "five one-byte nops"),
-    )),
-    Known(0xE9_0300_0000, 0xFF_FFFF_FFFF, OWN_NOP, "jmp .+8"),
-    Known(0xE8 << 32, 0xFF << 32, CALL, "call {to}", REL32, 5),
-    Known(0xE9 << 32, 0xFF << 32, JUMP, "jmp {to}", REL32, 5),
-    Known(0xCC << 32, 0xFF << 32, TRAP, "int3"),
-    Known(0xC3 << 32, 0xFF << 32, RETURN, "ret"),
-    Known(0xF3_0F1E_FA00, 0xFF_FFFF_FF00, LANDING, "endbr64"),
-    Known(0xF3_0F1E_FB00, 0xFF_FFFF_FF00, LANDING, "endbr32"),
-    Known(0xFF_1500_0000, 0xFF_FF00_0000, CALL, "call *…(%rip)"),
-    Known(0x67_E800_0000, 0xFF_FF00_0000, CALL, "addr32 call"),
-    Known(0xEB << 32, 0xFF << 32, JUMP, "jmp (short)"),
-    Known(0x55 << 32, 0xFF << 32, ENTRY, "push %rbp"),
-    Known(0x41_5000_0000, 0xFF_F800_0000, ENTRY, "push (r8 to r15)"),
-    Known(0x48_89E5_0000, 0xFF_FFFF_0000, ENTRY, "mov %rsp, %rbp"),
-    Known(0x48_83EC_0000, 0xFF_FFFF_0000, ENTRY, "sub $…, %rsp"),
-)  # fmt: skip
-S390 = (
-    Known(0xC004_0000_0000, 0xFFFF_FFFF_FFFF, NOP, "brcl 0,0 (jgnop)"),
-    Known(0xC0F4_0000_0000, 0xFFFF_0000_0000, JUMP, "jg {to}", (0, 32, 2)),
-    Known(0xC004_0000_0000, 0xFFFF_0000_0000, NOP, "jgnop {to}", (0, 32, 2)),
-    Known(0xC005_0000_0000, 0xFF0F_0000_0000, CALL, "brasl {to}", (0, 32, 2)),
-    Known(0x0002_0000_0000, 0xFFFF_0000_0000, TRAP, "a breakpoint (0002)"),
-    Known(0x07FE_0000_0000, 0xFFFF_0000_0000, RETURN, "br %r14"),
-    Known(0x0700_0000_0000, 0xFF00_0000_0000, NOP, "two-byte nops (bcr 0)"),
-    Known(0xEB00_0000_0024, 0xFF00_0000_00FF, ENTRY, "stmg …(%r15)"),
-)
-RISCV = (  # of two words, the first in front
-    Known(0x0000_0013_0000_0013, ALL8, NOP, "nop; nop"),
-    Known(0x0001_0001_0001_0001, ALL8, NOP, "four two-byte nops (c.nop)"),
-    Known(0x0000_0297_0002_82E7, 0x0000_0FFF_000F_FFFF, CALL, "auipc t0; jalr t0 {to}", (-1, 32, 1)),
-    Known(0x0000_0097_0000_80E7, 0x0000_0FFF_000F_FFFF, CALL, "auipc ra; jalr ra {to}", (-1, 32, 1)),
-    Known(0x0000_0297_0000_0013, 0x0000_0FFF_FFFF_FFFF, FIRST, "auipc t0; nop"),
-    Known(0x0000_8067_0000_0000, WORD << 32, RETURN, "ret"),
-    Known(0x0000_8082_0000_0000, 0x0000_FFFF_0000_0000, RETURN, "c.ret"),
-    Known(0x0010_0073_0000_0000, WORD << 32, TRAP, "ebreak"),
-    Known(0x0000_9002_0000_0000, 0x0000_FFFF_0000_0000, TRAP, "c.ebreak"),
-    Known(0x0000_0000_0010_0073, WORD, TRAP, "ebreak in the second word"),
-    Known(0x0000_0013_0000_0000, WORD << 32, NOP, "nop, and other code"),
-    Known(0x0000_00EF_0000_0000, 0x0000_0FFF_0000_0000, CALL, "jal ra"),
-    Known(0x0000_7101_0000_0000, 0x0000_EF83_0000_0000, ENTRY, "c.addi16sp sp"),
-    Known(0x0000_1101_0000_0000, 0x0000_FF83_0000_0000, ENTRY, "c.addi sp"),
-)
-RISCV_WORD = (
-    Known(0x0000_0013, WORD, NOP, "nop"),
-    Known(0x0001_0001, WORD, NOP, "two two-byte nops (c.nop)"),
-    Known(0x0000_0297, 0xFFF, FIRST, "auipc t0"),
-    Known(0x0002_82E7, 0xF_FFFF, CALL, "jalr t0"),
-    Known(0x0000_8067, WORD, RETURN, "ret"),
-)
-LOONGARCH = (
-    Known(0x0340_0000, WORD, NOP, "nop"),
-    Known(0x0015_002C, WORD, FIRST, "move t0, ra"),
-    Known(0x4C00_0020, WORD, RETURN, "ret"),
-    Known(0x5400_0000, 0xFC00_0000, CALL, "bl"),
-    Known(0x5000_0000, 0xFC00_0000, JUMP, "b"),
-    Known(0x002A_0000, 0xFFFF_8000, TRAP, "break"),
-    Known(0x02C0_0063, 0xFFC0_03FF, ENTRY, "addi.d sp, sp, …"),
-)
-ARM = (
-    Known(0xE1A0_0000, WORD, NOP, "nop (mov r0, r0)"),
-    Known(0xE320_F000, WORD, NOP, "nop"),
-    Known(0xE8BD_4000, WORD, OWN_NOP, "pop {lr}"),
-    Known(0xE49D_E004, WORD, OWN_NOP, "pop {lr}"),
-    Known(0xEB04_F85D, WORD, OWN_NOP, "pop.w {lr}"),
-    Known(0xE52D_E004, WORD, FIRST, "push {lr}"),
-    Known(0xE12F_FF1E, WORD, RETURN, "bx lr"),
-    Known(0xEB00_0000, 0xFF00_0000, CALL, "bl {to}", (0, 24, 4), 8),
-    Known(0xEA00_0000, 0xFF00_0000, JUMP, "b {to}", (0, 24, 4), 8),
-    Known(0xD000_F000, 0xD000_F800, CALL, "bl (Thumb)"),
-    Known(0xE92D_0000, 0xFFFF_0000, ENTRY, "push {…}"),
-)
 HIGH32 = ((0x8000_0000, 1 << 32),)
 MACHINES = (
     Machine("arm64", (4,), "little", ARM64, ((0xFFF0 << 48, KERNEL64),),
@@ -209,6 +93,9 @@ MACHINES = (
     Machine("arm 32-bit", (4,), "little", ARM, HIGH32, (("PC is at ", r"\bPC is at \w"), ("armv7", r"\barmv7l?\b"),
              ("unwind_back", "unwind_backtrace")),
             ("CS_ARCH_ARM", "CS_MODE_ARM"), compiled_calls=True),
+    *(Machine("mips", (4,), order, MIPS, (*HIGH32, (KERNEL64, ENDS), (0x9 << 60, 0xC << 60)),
+              (("epc", r"\bepc {2,}: [0-9a-f]{8}"), ("PrId", r"\bPrId {2,}: [0-9a-f]{8}")), (), "mips")
+      for order in ORDERS),
 )  # fmt: skip
 
 
@@ -231,7 +118,7 @@ def reading(machine: Machine, code: bytes, va: int | None = None) -> Reading:
     """
     if len(code) not in machine.sizes:
         return Reading(UNKNOWN, "")
-    if not any(code):
+    if not any(code) and not any(known.bits == 0 and known.mask == WORD for known in machine.known):
         return Reading(ZEROS, "zeros")
     value = number(machine, code)
     for known in machine.known:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ftpatch.arch import site_bytes as b
+from ftpatch.arch import known_code as b
 from ftpatch.arch.shape import Shape
+from ftpatch.arch.site_bytes import reading
 from ftpatch.explanation.machine import Origin
 from ftpatch.explanation.message import Splat
 
@@ -134,6 +135,7 @@ CAUSES = {
         "", "only the kernel's warning is in this text: what it found, and where, stands in lines that are missing",
         "look for `ftrace bug` in the whole log (dmesg, journalctl -k)",
     ),
+    "told": Cause("", "the machine's code says what it is: see what was said"),
     "unknown": Cause("", "the message alone does not tell; give the kernel or module that printed it"),
 }  # fmt: skip
 
@@ -157,6 +159,8 @@ def _keys(splat: Splat, origin: Origin) -> list[tuple[str, str]]:
         return case
     if splat.actual is None and splat.found is None:
         alone = splat.warned and not splat.what and not splat.phase and not splat.remarks
+        if splat.remarks:
+            return [("told", CERTAIN)]
         return [("warning-only", CERTAIN)] if alone else [("unknown", POSSIBLE)]
     return by_words(splat, origin)
 
@@ -206,7 +210,7 @@ def by_words(splat: Splat, origin: Origin) -> list[tuple[str, str]]:
     if early and kind != b.OWN_NOP and (known := _by_layout(splat, origin)):
         return [(known, LIKELY)]
     if code is None and machine is not None and splat.found is not None:  # only the machine's line is there
-        kind = b.reading(machine, (splat.found & 0xFFFF_FFFF).to_bytes(4, machine.order)).kind
+        kind = reading(machine, (splat.found & 0xFFFF_FFFF).to_bytes(4, machine.order)).kind
     if splat.pairs and code and len(code) == 8:
         words = [int.from_bytes(code[at : at + 4], "little") for at in (0, 4)]
         if words == [splat.pairs[0], splat.pairs[2]]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arch.site_bytes import CALL, JUMP, machines_named
+from ftpatch.arch.known_code import CALL, JUMP
+from ftpatch.arch.site_bytes import machines_named
 from ftpatch.explanation.code import name_at
 from ftpatch.explanation.machine import Origin
 from ftpatch.explanation.message import Splat

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ftpatch.arch import Arch, architectures
+from ftpatch.arch.known_code import UNKNOWN
 from ftpatch.arch.site_bytes import (
     MACHINES,
-    UNKNOWN,
     Machine,
     Reading,
     candidates,

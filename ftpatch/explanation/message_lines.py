@@ -16,6 +16,7 @@ SYMBOL = rf"([\w.$]+)\+0x({HEX}+)/0x({HEX}+)(?: \[([\w-]+)[^\]]*\])?|0x({HEX}+)"
 PLACE = re.compile(rf"\[<\(?(\w+)\)?>\] (?:{SYMBOL})")
 BARE, NAMED = re.compile(r"\[<\(?(\w+)\)?>\]\s*$"), re.compile(rf"(?:^|[\s:])(?:{SYMBOL})\s*$")
 BYTES = re.compile(rf"\b(actual|expected):\s+(\[FAULT\]|(?:{HEX}{{2,8}}:)+(?:{HEX}{{2,8}}\b)?)")
+REST = re.compile(rf"({HEX}{{1,15}})\s*")
 MORE = re.compile(rf"(?:^|[\s>])(:?(?:{HEX}{{2}}:)*{HEX}{{2}})\s*$")
 PAIRS = re.compile(rf"expected \(({HEX}{{8}}) ({HEX}{{8}})\) but got \(({HEX}{{8}}) ({HEX}{{8}})\)")
 FLAGS = re.compile(rf"ftrace record flags: ({HEX}+)")
@@ -66,11 +67,17 @@ def add_line(line: LogLine, messages: list[OpenMessage], known: Patterns) -> Non
     if hit := DOING.search(text):
         _set("phase", messages, phase=PHASES[hit[0]])
     if hit := FLAGS.search(text):
-        _set("flags", messages, flags=int(hit[1][-16:], 16))
+        _set("flags", messages, flags=_whole(hit, line))
     _read_tracers(text, messages)
     if hit := TRAMP.search(text):
-        _set("tramp", messages, tramp=int(hit[1][-16:], 16))
+        _set("tramp", messages, tramp=_whole(hit, line))
     _read_surroundings(text, messages, known)
+
+
+def _whole(hit: re.Match[str], line: LogLine) -> int:
+    """A number at the end of a line, of which a terminal may have put some digits in the next line."""
+    rest = REST.fullmatch(line.following) if not line.text[hit.end() :].strip() else None
+    return int((hit[1] + (rest[1] if rest else ""))[-16:], 16)
 
 
 def _read_tracers(text: str, messages: list[OpenMessage]) -> None:
@@ -161,6 +168,9 @@ def _read_place(line: LogLine, messages: list[OpenMessage]) -> None:
     if not waiting:
         return
     hit = PLACE.search(line.text)
+    if hit is None and "[<" in line.text:  # a terminal may have put the rest of the name in the next line
+        hit = PLACE.search(line.text.rstrip() + line.following)
+        hit = hit if hit and hit.start() < len(line.text) else None
     if hit:
         message = _for_stage("place", messages)
         message.splat = _placed(hit[1], hit.groups()[1:], message.splat)
