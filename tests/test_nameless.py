@@ -7,12 +7,14 @@ needs. All static functions then looked like code of overridden weak functions, 
 from __future__ import annotations
 
 import json
+import struct
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from elfedit import MINI, MINI_PPC, Elf, without_symbols
+from elfwriter import parsed
 
 from ftpatch.cli import run
 
@@ -255,3 +257,47 @@ def test_what_is_enabled_without_a_name_in_a_kernel_needs_its_journal(
     assert "every change is accounted for" in said(["verify", path, out, "--journal", journal], capsys)
     said(["restore", out, "--journal", journal, "-o", back], capsys)
     assert Path(back).read_bytes() == Path(path).read_bytes()
+
+
+def with_kallsyms(content: bytes, kind: str, lost: tuple[str, ...] = ()) -> bytes:
+    """A kernel with the addresses of its functions in kallsyms_offsets, as Linux before or since 7 has them; or a
+    table of another file. lost: functions whose symbols are then taken out."""
+    symbols = parsed(content).get_section_by_name(".symtab").iter_symbols()
+    functions = [one for one in symbols if one["st_info"]["type"] == "STT_FUNC" and one["st_shndx"] != "SHN_UNDEF"]
+    elf = Elf.__new__(Elf)
+    elf.raw = bytearray(content)
+    at = {one["st_value"] for one in functions}
+    base, place = elf.of_sec(".head.text", "sh_addr"), elf.of_sec(".bss", "sh_addr") + 0x10_0000
+    rows = sorted({base, *at})
+    offsets = {
+        "first": [va - base for va in rows], "own": [va - place - 8 - 4 * n for n, va in enumerate(rows)],
+        "other": [va - base + 4 for va in rows],
+    }[kind]  # fmt: skip
+    data = struct.pack(f"<II{len(rows)}i", len(rows), 0, *offsets)
+    number = elf.add(data, sh_name=elf.name_at(".rodata"), sh_type=1, sh_flags=2, sh_addr=place)
+    elf.rename(".strtab", {"early_puts": "kallsyms_offsets", "linux_banner": "kallsyms_num_syms"})
+    elf.sym("kallsyms_offsets", st_value=place + 8, st_shndx=number, st_info=0x11)
+    elf.sym("kallsyms_num_syms", st_value=place, st_shndx=number, st_info=0x11)
+    return without_symbols(bytes(elf.raw), lambda name, *rest: name in lost or (not lost and discarded(name, *rest)))
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "lost", "expected"),
+    [
+        ("vmlinux-pfe2", "first", (), {"ready": 12, "stripped": 4, "weak-leftover": 3}),
+        ("vmlinux-pfe2", "own", (), {"ready": 12, "stripped": 4, "weak-leftover": 3}),
+        ("vmlinux-exec", "first", (), {"ready": 12, "stripped": 4, "weak-leftover": 3}),
+        ("vmlinux-pfe2", "other", (), {"ready": 12, "stripped": 4, "unnamed": 3}),
+        # nobody calls it in this file, and a tracer's user lost its name alone
+        ("vmlinux-pfe2", "first", ("vfs_write",), {"ready": 15, "stripped": 1, "weak-leftover": 3}),
+        ("vmlinux-exec", "own", ("vfs_write",), {"ready": 15, "stripped": 1, "weak-leftover": 3}),
+    ],
+)
+def test_a_kernels_own_kallsyms_tell_what_had_a_name(
+    file: str, kind: str, lost: tuple[str, ...], expected: dict[str, int], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """One name taken out of a real kernel was a leftover: whoever calls the function is megabytes away."""
+    path = tmp_path / "vmlinux"
+    path.write_bytes(with_kallsyms((MINI / file).read_bytes(), kind, lost))
+    assert statuses(str(path), capsys) == expected

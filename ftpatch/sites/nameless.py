@@ -4,7 +4,7 @@ A linker that finds a strong definition of a weak function keeps the code of the
 symbol. Nothing refers to such code: whoever calls the name comes to the other definition. A static function is kept by
 a compiler only because something refers to it, and `strip --strip-unneeded` takes its symbol all the same. So a site
 that is called, jumped to or pointed at is not left of a weak function. Of one that nothing refers to, the file tells
-what it is only where the names of other static functions are still there.
+what it is only where the names of other static functions are still there. A kernel's own kallsyms tell it all.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ftpatch.arch.shape import Branch, Shape
 from ftpatch.arrays import U8, U32, U64, Mask, distinct, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.sites.named_at_build import named_at_build
 from ftpatch.sites.records import SECTIONS, SLOT, RecordTable
 
 WEAK, STRIPPED, UNKNOWN = range(3)  # why a site has no name
@@ -33,10 +34,12 @@ def why_nameless(
 
     n_static: static functions that have their name; n_live: sites in all.
     """
+    entries = _entries(image, shape, va, window)
+    if image.linked and (named := named_at_build(image, entries.ravel())) is not None:
+        return np.where(named.reshape(entries.shape).any(axis=1), STRIPPED, WEAK).astype(np.uint8)
     if image.linked and image.arch.max_offset is None and records.zeros_lead:
         # sorttable emptied the slots of all that had no symbol when the kernel was built: what is left had one
         return np.full(len(va), STRIPPED, dtype=np.uint8)
-    entries = _entries(image, shape, va, window)
     rare = len(va) * RARE <= n_live and int(image.shdr["sh_size"][image.has_bytes].sum()) > WHOLE
     used = _referred_to(image, records, entries, near=image.linked and rare)
     # a linked file does not show who takes an address in code, so that most names have to be there
