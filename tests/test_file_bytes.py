@@ -74,6 +74,24 @@ def test_rows_that_are_longer_than_chunks_are_read_whole(tmp_path: Path) -> None
     assert (data.rows(pos, 2000) == OCTETS[pos[:, None] + np.arange(2000)]).all()
 
 
+@pytest.mark.parametrize("unit", [1, 4])
+def test_many_places_are_gathered_through_one_buffer(
+    unit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any order, across pieces, at both ends of the file and of a part; nothing of it is kept."""
+    monkeypatch.setattr(file_bytes, "MANY", 1)
+    monkeypatch.setattr(file_bytes, "GATHERED", 1024)
+    data = opened(tmp_path / "file").part(8, len(CONTENT) - 11)
+    pos = np.array([9984, 0, 1020, 4, 1024, 5000, 1020], dtype=np.int64)
+    expected = OCTETS[8 + pos[:, None] + np.arange(12)]
+    gathered = data.rows(pos, 12) if unit == 1 else data.words(pos, 3).view(np.uint8)
+    assert (gathered == expected).all()
+    assert data._source is not None and not data._source.loaded.any()
+    for outside in (-4, 9988):
+        with pytest.raises(IndexError):
+            data.rows(np.array([0, outside]), 12)
+
+
 def test_only_what_is_asked_for_is_read_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[tuple[int, int]] = []
     real = os.preadv

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import close
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ CHUNK_BITS = 16
 CHUNK = 1 << CHUNK_BITS  # bytes that are read where some of them are asked for
 WHOLE = 4 << 20  # bytes up to which a file is read at once, and closed
 MOST = 64 << 20  # bytes of one system call: a signal is handled between two of these
+MANY, GATHERED = 1 << 10, 1 << 18  # places from which on they are gathered, from so many bytes at once
 PIECE = 1 << 20  # bytes that are read at once by those who keep none of them: they stay in the processor's cache
 LARGE = 2 << 20  # bytes from which a range is given large pages: the faults of small ones cost more than the copying
 LARGE_PAGES: int = getattr(mmap, "MADV_HUGEPAGE", 0)
@@ -176,14 +178,41 @@ class FileBytes:
 
     def words(self, pos: I64, n: int = 1) -> U32:
         """(len(pos), n) 32-bit words from each position on, which is a multiple of 4; all of them lie in the file."""
+        if self._are_many(pos):
+            return self._gathered(pos, n, np.dtype("<u4"))
         self._load_ends(pos, 4 * n)
         words = self._octets[: self._size & ~3].view("<u4")
         return np.asarray(words[(pos >> 2)[:, None] + np.arange(n)])
 
     def rows(self, pos: I64, width: int) -> U8:
         """(len(pos), width) bytes from each position on; all of them lie in the file."""
+        if self._are_many(pos):
+            return self._gathered(pos, width, np.dtype("u1"))
         self._load_ends(pos, width)
         return np.asarray(self._octets[pos[:, None] + np.arange(width)])
+
+    def _are_many(self, pos: I64) -> bool:
+        """Whether so many places are asked for, in what was not read yet, that `_gathered` costs less."""
+        if self._source is None or len(pos) < MANY:
+            return False
+        return not self._source.has(self._start + int(pos.min()), self._start + int(pos.max()) + 1)
+
+    def _gathered(self, pos: I64, n: int, unit: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """(len(pos), n) units from each position on, a multiple of the unit, by one buffer for a piece after the other:
+        new memory for all of a kernel's text would cost four times as much as copying it."""
+        assert self._source is not None
+        order, size, units = np.argsort(pos, kind="stable"), n * unit.itemsize, np.empty((len(pos), n), unit)
+        ordered, buffer = pos[order], np.empty(GATHERED + size, np.uint8)
+        if ordered[0] < 0 or ordered[-1] + size > self._size:
+            raise IndexError(f"positions {ordered[0]} to {ordered[-1]} of {self._size}")
+        for low in range(int(ordered[0]) & -GATHERED, int(ordered[-1]) + 1, GATHERED):
+            first, behind = np.searchsorted(ordered, (low, low + GATHERED)).tolist()
+            if first < behind:
+                stop = min(low + len(buffer), self._size)
+                self._source.read(self._start + low, buffer.data[: stop - low])
+                index = ((ordered[first:behind] - low) // unit.itemsize)[:, None] + np.arange(n)
+                units[order[first:behind]] = buffer[: len(buffer) // unit.itemsize * unit.itemsize].view(unit)[index]
+        return units
 
     def _load_ends(self, pos: I64, width: int) -> None:
         """Have `width` bytes from each position on in memory: in most cases those of one chunk, or of two."""
