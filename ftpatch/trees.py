@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ftpatch import memory
 from ftpatch.document.request import Request as Request
 from ftpatch.document.rows import image_object
 from ftpatch.errors import FtpatchError, InputError, SelectionError
@@ -138,6 +139,8 @@ def over_tree(
     of_files = work(listing)
     n = len(listing.files)
     jobs = min(len(os.sched_getaffinity(0)) if n > ALONE else 1, n) if jobs is None else min(jobs, n)
+    if not memory.is_there(4 * memory.THREAD):  # a pool of processes has threads, and each of these one
+        jobs = 1
     size = max(1, min(CHUNK, n // (4 * max(jobs, 1))))  # at least four chunks per worker, as far as there are files
     starts = list(range(0, n, size))
     if jobs > 1:  # the most bytes first, so that no worker begins the longest chunk when the others are done

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import importlib
 import io
@@ -14,6 +13,7 @@ from typing import TextIO
 import click
 
 from ftpatch import __version__, signals
+from ftpatch.cli.shortage import shortage  # now: later there may be no file left to open
 from ftpatch.errors import FtpatchError, InputError, UsageError, printable
 
 # numpy starts a thread per core for linear algebra that nothing here does: half of a scan's CPU time.
@@ -34,6 +34,10 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
+        from ftpatch import memory
+
+        if not memory.is_there(memory.NUMPY):
+            raise MemoryError
         command: click.Command = importlib.import_module(f"ftpatch.cli.{cmd_name}").command
         if not gc.isenabled():  # what is loaded stays: nothing looks through it again
             gc.freeze()
@@ -52,6 +56,7 @@ def main() -> None:
     """The `ftpatch` script: run, and turn every refusal into one line and its exit code."""
     gc.disable()  # until the verb is loaded: modules make no garbage, and looking for it takes a tenth of a start
     signals.catch()
+    _open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text
     code = run(sys.argv[1:])
@@ -78,17 +83,16 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         _silence(sys.stdout)
         return 128 + signals.SIGPIPE
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            return _bug()
-        complain(InputError(f"cannot be written: {error.strerror}", "stdout"))
-        return InputError.exit_code
-    except Exception:  # the last resort of the process
-        return _bug()
+    except Exception as error:  # the last resort of the process
+        return _unexpected(error)
 
 
-def _bug() -> int:
-    """Show what went wrong inside ftpatch, and ask for a report."""
+def _unexpected(error: Exception) -> int:
+    """Say what the system was short of; else show what went wrong inside ftpatch, and ask for a report."""
+    if short := shortage(error):
+        error.with_traceback(None)  # its frames hold what takes the memory
+        complain(short)
+        return short.exit_code
     import traceback
 
     traceback.print_exc()
@@ -133,6 +137,16 @@ def emit(text: str) -> None:
     except OSError as error:
         _silence(sys.stdout)
         raise InputError(f"the report cannot be written: {error.strerror}", "stdout") from None
+
+
+def _open_standard_streams() -> None:
+    """Have descriptors 0 to 2 be something: the next file to be written would be one of them, and a library that
+    complains on stderr would write into it."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _silence(stream: TextIO) -> None:

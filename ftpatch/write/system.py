@@ -44,6 +44,8 @@ def as_input_error(path: str, what: str = "cannot be written") -> Iterator[None]
     try:
         yield
     except OSError as error:
+        if error.errno is None:  # not of a system call: a library that could not be loaded inside
+            raise
         todo = "a mount point cannot be replaced: write elsewhere, and copy" if error.errno == errno.EBUSY else ""
         raise InputError(f"{what}: {error.strerror}", path, todo=todo) from None
 
