@@ -68,7 +68,24 @@ class Image:
 
     def sections_named(self, *names: str) -> list[int]:
         """Indices of all sections that bear one of the names."""
-        return [index for index, name in enumerate(self.names) if name in names]
+        return sorted(index for name in set(names) for index in self._numbers.get(name, ()))
+
+    @cached_property
+    def _numbers(self) -> dict[str, list[int]]:
+        """Section numbers by name; a file may have 100,000 sections, and be asked as often."""
+        numbers: dict[str, list[int]] = {}
+        for index, name in enumerate(self.names):
+            numbers.setdefault(name, []).append(index)
+        return numbers
+
+    @cached_property
+    def rela_tables(self) -> dict[int, list[int]]:
+        """Numbers of the sections of relocations with addends, by the section that they are for (sh_info)."""
+        tables: dict[int, list[int]] = {}
+        rela = np.flatnonzero(self.shdr["sh_type"] == t.SHT_RELA)
+        for table, sec in zip(rela.tolist(), self.shdr["sh_info"][rela].tolist(), strict=True):
+            tables.setdefault(sec, []).append(table)
+        return tables
 
     def content(self, sec: int) -> U8:
         """Bytes of one section; none where it occupies no file space."""

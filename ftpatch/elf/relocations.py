@@ -23,10 +23,15 @@ class Relocations(NamedTuple):
     symbol: I64  # row in the symbol table
 
 
+_no = np.zeros(0, np.int64)
+NONE = Relocations(_no, _no, _no, _no, np.zeros(0, np.uint64), _no)
+
+
 def relocations_of(image: Image, sec: int) -> Relocations:
     """All that the loader will write into a section. ElfError where a relocation names a symbol that the file lacks."""
-    of_section = (image.shdr["sh_type"] == t.SHT_RELA) & (image.shdr["sh_info"] == sec)
-    tables = np.flatnonzero(of_section).tolist()
+    tables = image.rela_tables.get(sec)
+    if tables is None:
+        return NONE
     parts = [image.rows(table, t.RELA) for table in tables]
     rows = np.concatenate([np.zeros(0, t.RELA), *parts])
     table = np.repeat(np.array(tables, np.int64), [len(part) for part in parts])
