@@ -57,13 +57,11 @@ def states(image: Image, table: SiteTable) -> tuple[U8, I64]:
     state, site = np.full(n, SITELESS, dtype=np.uint8), np.full(n, -1, dtype=np.int64)
     if table.shape is not None and not table.shape.called and n:  # a call tells nothing: compilers make them, too
         state[_site_words(image, table.shape) == MATCH_OLD] = UNLISTED
-    named = np.flatnonzero(table.func < table.func_end)[::-1]  # of two sites in one function, the first with a record
     listed = (table.row >= 0) & (table.status != OUTSIDE)
     value = np.where(listed, np.where(table.status == READY, TRACEABLE, BROKEN), ENABLED).astype(np.uint8)
     value[table.status == UNRECORDED] = NO_RECORD
-    for shift in range(int((table.func_end - table.func)[named].max(initial=0))):  # aliases: one or two, rarely more
-        more = named[table.func[named] + shift < table.func_end[named]]
-        site[table.func[more] + shift], state[table.func[more] + shift] = more, value[more]
+    functions, first = table.entries.first_sites()  # of two sites in one function, the one with a record comes first
+    site[functions], state[functions] = first, value[first]
     return state, site
 
 
@@ -100,7 +98,7 @@ def symbols_named(image: Image, table: SiteTable, name: str) -> list[SymbolRow]:
         if kind in (t.STT_SECTION, t.STT_FILE) or sec == t.SHN_UNDEF:
             continue
         section = image.names[sec] if sec > 0 else "no section"
-        at = np.flatnonzero(image.functions.row == row)
+        at = table.entries.functions_of(np.array([row]))
         known = STATES[state[at[0]]] if len(at) else ""
         what = NO_FUNCTIONS.get(kind, f"a symbol of type {kind}")
         text = text_of(known, section) if known else f"no function symbol but {what}, in {section}"

@@ -75,6 +75,14 @@ class Entries:
         wanted[entries] = True
         return np.flatnonzero(wanted[self._of_sites])
 
+    def first_sites(self) -> tuple[I64, I64]:
+        """Every function at which a site is, ascending, and the first of its sites."""
+        order, begin = self._by_entry
+        sizes = self._end - self._first
+        ends = np.cumsum(sizes)
+        functions = np.arange(int(sizes.sum())) + np.repeat(self._first - (ends - sizes), sizes)
+        return functions, np.repeat(order[begin[:-1]], sizes)
+
     def spans(self) -> list[tuple[int, int]]:
         """First function of each entry, and behind the last."""
         return list(zip(self._first.tolist(), self._end.tolist(), strict=True))
