@@ -289,3 +289,18 @@ def test_relocations_that_are_no_calls_of_code_are_no_sites(damage: str, tmp_pat
     elf.symbol("_mcount", 0, 0, type=NOTYPE)
     elf.symbol("f", text, 0, 8, type=FUNC)
     assert len(api.scan(written(tmp_path / "file.o", elf.build())).sites) == 0
+
+
+def test_many_symbols_of_the_profilers_name_are_asked_once(tmp_path: Path) -> None:
+    """Each name is looked at once, whatever the number of symbols that have it."""
+    file = bytearray((CALLS / "arm64-static-pie").read_bytes())
+    elf: Any = parsed(bytes(file))
+    symtab = elf.get_section_by_name(".symtab")
+    (row,) = [row for row, one in enumerate(symtab.iter_symbols()) if one.name == "_mcount"]
+    rows = bytes(file[symtab["sh_offset"] : symtab["sh_offset"] + symtab["sh_size"]])
+    rows += 60_000 * rows[24 * row : 24 * row + 24]
+    header = elf["e_shoff"] + 64 * [one.name for one in elf.iter_sections()].index(".symtab")
+    file += bytes(-len(file) % 8)
+    file[header + 24 : header + 40] = len(file).to_bytes(8, "little") + len(rows).to_bytes(8, "little")
+    scan = api.scan(written(tmp_path / "file", file + rows))
+    assert len(scan.sites) == 5 and len(scan.image.symbols.rows) > 60_000

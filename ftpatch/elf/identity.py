@@ -19,6 +19,7 @@ STUBS = (
     r"(?:_veneer|[@+].*)?"
 )
 BRANCH_STUB, MAX_STUBS = b"_branch.", 1 << 16
+MAX_ENTRIES = 1 << 13  # places of one function's name among the names of symbols
 
 
 def build_id(image: Image) -> str | None:
@@ -49,9 +50,10 @@ def entries_and_stubs(image: Image, name: str) -> I64:
     """Symbol rows of the function and of every stub that a linker made to it, by what linkers call those."""
     symbols, wanted = image.symbols, name.encode()
     starts: set[int] = set()
-    for at in islice(t.places_of(wanted, symbols.strtab), MAX_STUBS):  # linkers merge the tails of strings
+    for at in islice(t.places_of(wanted, symbols.strtab), MAX_ENTRIES):  # linkers merge the tails of strings
         starts |= {at, symbols.strtab.rfind(b"\0", max(at - t.MAX_NAME, 0), at) + 1}
-    rows = np.flatnonzero(is_in(symbols.rows["st_name"], sorted(starts)))
-    rows = rows[symbols.shndx[rows] > 0]
-    named = [re.fullmatch(STUBS.format(re.escape(name)), symbols.name(row)) is not None for row in rows.tolist()]
-    return np.asarray(rows[np.array(named, dtype=bool)])
+    form = re.compile(STUBS.format(re.escape(name)).encode())  # asked once for each name, not for each symbol
+    ends = {start: symbols.strtab.find(b"\0", start, start + t.MAX_NAME) for start in starts}
+    named = [start for start, end in sorted(ends.items()) if end >= 0 and form.fullmatch(symbols.strtab, start, end)]
+    rows = np.flatnonzero(is_in(symbols.rows["st_name"], named))
+    return np.asarray(rows[symbols.shndx[rows] > 0])

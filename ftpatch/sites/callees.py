@@ -22,6 +22,7 @@ from ftpatch.elf.relocations import relocations_of
 # how the names of other code of the tracer begin; a plain `ftrace_` begins many functions of C
 TRACERS = ("ftrace_stub", "ftrace_graph_", "ftrace_tramp")
 READ = 8  # units of code that the longest stub of this program's has
+MAX_CALLEES = 256  # that are looked at, the most called first
 MAX_JUDGED = 64  # callees whose code is walked; a patch has one or two
 
 
@@ -63,7 +64,7 @@ def called_from(image: Image, shape: Shape, branch: U64, distance: I64) -> U64:
 def tracers(image: Image, shape: Shape, called: U64) -> dict[int, Callee]:
     """Those of the addresses called that lead to a tracer, and to which one."""
     distinct, n_calls = np.unique(called, return_counts=True)
-    most_called = distinct[np.argsort(-n_calls, kind="stable")].tolist()
+    most_called = distinct[np.argsort(-n_calls, kind="stable")][:MAX_CALLEES].tolist()
     own, through = _entries(image, shape), linker_stubs(image) if most_called else {}
     known: dict[int, Callee] = {}
     n_judged = 0
