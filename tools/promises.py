@@ -71,5 +71,6 @@ def validator() -> Any:
 def _place(err: str) -> str:
     """The innermost place of ftpatch in a traceback, and the exception."""
     places = re.findall(r'File "(?:.*/)?(ftpatch/[^"]+)", line (\d+)', err) or [("?", "0")]
-    last = [line for line in err.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)] or [""]
+    last = [line for line in err.splitlines() if re.match(r"[A-Za-z][\w.]+(:|$)", line) and "ftpatch:" not in line]
+    last = last or ["?"]
     return f"{last[-1].split(':')[0]} at {places[-1][0]}:{places[-1][1]} ({last[-1][:80]})"

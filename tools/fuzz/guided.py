@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # importing these imports the package, which is to be instrum
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = (
-    "-timeout=0",
+    "-timeout=3600",
     "-rss_limit_mb=0",
     "-max_len=131072",
     "-len_control=0",

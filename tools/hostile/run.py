@@ -19,7 +19,7 @@ from typing import TextIO
 from tools import promises
 from tools.hostile import place
 
-SECONDS = 10.0  # for one command line, on a machine that has other work too
+SECONDS = 40.0  # for one command line, on a machine that has other work too; what computes ends by CPU_SECONDS
 CPU_SECONDS = 5  # of processor time; a sound one takes some hundredths
 SPACE = 512 << 20  # bytes of address space beyond what the server has
 N_OPEN = 64  # descriptors
@@ -146,7 +146,9 @@ def _of_files(line: list[str], code: int, before: dict[str, place.Signature], af
 
 def _results(line: list[str]) -> set[str]:
     """Names that the line gives to results: they may be replaced."""
-    found = {line[1], f"{line[1]}.ftpatch.json"} if "--in-place" in line and len(line) > 1 else set()
+    found: set[str] = set()
+    if "--in-place" in line:  # the file may stand behind any option
+        found = {name for word in line[1:] for name in (word, f"{word}.ftpatch.json")}
     for option, name in pairwise(line):
         if option in MADE:
             found.add(name.partition("=")[2] if MADE[option] else name)
