@@ -227,18 +227,25 @@ class Unit:
         self._debug = debug
         self._unit: CompileUnit = debug.reader().get_CU_at(pos)
 
+    def declared(self, code: int) -> tuple[str, list[tuple[str, str]]]:
+        """What entries with this number in front are: their tag, and name and form of each attribute."""
+        declaration = attempt(partial(self._unit.get_abbrev_table().get_abbrev, code), None)
+        return (declaration["tag"], [(a.name, a.form) for a in declaration["attr_spec"]]) if declaration else ("", [])
+
     def begins(self, code: int) -> tuple[str, str, str] | None:
         """How an entry with this number in front begins: tag, name and form of its first attribute."""
-        declaration = attempt(partial(self._unit.get_abbrev_table().get_abbrev, code), None)
-        if declaration is None or not declaration["attr_spec"]:
-            return None
-        first = declaration["attr_spec"][0]
-        return declaration["tag"], first.name, first.form
+        tag, attributes = self.declared(code)
+        return (tag, *attributes[0]) if attributes else None
+
+    def entry(self, pos: int) -> tuple[str, dict[str, Any]]:
+        """Tag and attributes by name of the entry at `pos` of .debug_info; nothing where it cannot be read."""
+        entry = attempt(partial(self._unit.get_DIE_from_refaddr, pos), None)
+        values = {name: attribute.value for name, attribute in entry.attributes.items()} if entry else {}
+        return str(entry.tag) if entry else "", values
 
     def values(self, pos: int) -> dict[str, Any]:
         """The attributes of the entry at `pos` of .debug_info by name; none where it cannot be read."""
-        entry = attempt(partial(self._unit.get_DIE_from_refaddr, pos), None)
-        return {name: attribute.value for name, attribute in entry.attributes.items()} if entry else {}
+        return self.entry(pos)[1]
 
     def spans(self) -> list[Span]:
         """The code that the unit covers."""

@@ -16,6 +16,7 @@ from ftpatch.arrays import Mask, distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, SelectionError
+from ftpatch.kernel.ftrace_ops import why_no_ops
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.sites.scan import Scan
@@ -137,6 +138,9 @@ def resolve_ops(image: Image, entry: Entry, text: str) -> Ops:
             "not an ftrace_ops", f"--ops {text}", found=f"symbol type {kind}, {size} bytes",
             expected=f"an object of at least {entry.direct_call + 8} bytes: direct_call is read at {entry.direct_call}",
         )  # fmt: skip
+    if why := why_no_ops(image, row):
+        raise PolicyError("not an ftrace_ops", f"--ops {text}", found=why, expected="a struct ftrace_ops",
+                          todo="ftrace_list_ops serves every tracer, ftrace_nop_ops none")  # fmt: skip
     # An ftrace_ops is data, both of its ends in one section.
     sec = image.place(np.array([va, min(va + size - 1, t.LAST_VA)], dtype=np.uint64))[0]
     if sec[0] < 0 or sec[0] != sec[1] or image.executable[sec[0]]:
