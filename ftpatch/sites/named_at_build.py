@@ -16,6 +16,7 @@ from ftpatch.elf.image import Image
 
 OFFSETS, COUNT = "kallsyms_offsets", "kallsyms_num_syms"
 FIRST = 4  # sections of code at whose start the first symbol may be, by the kernel's configuration
+MOST = 1 << 22  # symbols of a kernel; those of today have 200,000
 SAMPLE = 512  # functions that are looked up
 SURE = 0.9  # of them have to be there: a few kinds of symbols are left out
 
@@ -43,7 +44,7 @@ def _readings(image: Image) -> Iterator[U64]:
     if min(at, n_at) < 0 or n_at + 4 > len(image.data):
         return
     n = int(image.data[n_at : n_at + 4].view("<u4")[0])
-    if not n or at + 4 * n > len(image.data):
+    if not 0 < n <= MOST or at + 4 * n > len(image.data):
         return
     offsets = image.data[at : at + 4 * n].view("<i4").astype(np.int64)
     for base in np.sort(image.base[image.executable])[:FIRST]:

@@ -22,6 +22,7 @@ from ftpatch.sites.records import SECTIONS, SLOT, RecordTable
 
 WEAK, STRIPPED, UNKNOWN = range(3)  # why a site has no name
 PROLOGUE = 64  # bytes from a function's entry to its site, at most, where a layout does not tell them
+MANY = 1 << 16  # nameless sites up to which so many bytes are looked through
 WHOLE = 4 << 20  # bytes of code and data up to which a linked file is searched whole
 NEAR = 1 << 19  # bytes of code, for all sites together, that are searched around them in a larger one
 RARE = 32  # one nameless site in so many is what weak functions leave in a kernel
@@ -63,7 +64,8 @@ def _entries(image: Image, shape: Shape, va: U64, window: U32) -> U64:
     """(n, …) addresses at which each site's function may be entered."""
     entry = va + shape.to_entry(window).view(np.uint64)
     if shape.anywhere:  # somewhere in front of the call, behind the functions that have a name
-        steps = np.arange(0, PROLOGUE + 1, image.arch.unit).astype(np.uint64)
+        reach = PROLOGUE if len(entry) <= MANY else 0
+        steps = np.arange(0, reach + 1, image.arch.unit).astype(np.uint64)
         near = entry[:, None] - np.minimum(steps, entry[:, None])
         named = image.functions.inside(near.ravel()).reshape(near.shape)
         return np.where(named, entry[:, None], near)
