@@ -263,6 +263,26 @@ def test_a_closed_stdout_is_no_bug_of_ours(arguments: list[str], here: Path) -> 
     assert done.returncode != 70
 
 
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_no_file_gets_the_number_of_a_closed_stream(closed: tuple[int, ...], here: Path) -> None:
+    """With 2>&- the output could be number 2: what a library writes to stderr would be in it."""
+    program = (
+        "import os, sys\nfrom ftpatch import cli\nfrom ftpatch.write import contents\nreal = contents.write\n"
+        "def write(image, edits, fd):\n"
+        "    assert fd > 2\n"
+        "    real(image, edits, fd)\n"
+        "contents.write = write\nsys.argv = ['ftpatch', 'enable', '--func', 'vfs_read', '-o', 'out']\ncli.main()\n"
+    )
+
+    def close() -> None:
+        for fd in closed:
+            os.close(fd)
+
+    done = subprocess.run([sys.executable, "-B", "-c", program], env=ENV, preexec_fn=close, check=False)
+    assert done.returncode == 0
+    assert run(["verify", "vmlinux", "out"]) == 0
+
+
 @pytest.mark.parametrize("arguments", [["scan"], ["enable", "--func", "vfs_read"]])
 def test_a_full_stdout_is_no_bug_of_ours(arguments: list[str], here: Path) -> None:
     """/dev/full: once a traceback."""

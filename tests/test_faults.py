@@ -845,8 +845,9 @@ def test_a_run_does_not_wait_for_ever_for_its_turn(
     os.close(folder)
 
 
-@pytest.mark.parametrize("number", files.NO_LINK, ids=errno.errorcode.get)
-@EVERY
+@pytest.mark.parametrize(
+    ("name", "number"), [*((name, errno.EPERM) for name in CASES), *(("old output", n) for n in files.NO_LINK[1:])]
+)
 def test_where_a_nameless_file_gets_no_name_it_is_copied(
     name: str, number: int, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
