@@ -390,3 +390,14 @@ def test_addresses_of_the_kernel_half_sort_above_all_others(tmp_path: Path) -> N
     assert image.functions.inside(np.array([TEXT + 0x200, TEXT + 0x20C, 5], dtype=np.uint64)).tolist() == [
         True, False, False,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [0, 3, 40])
+def test_names_that_are_looked_up_together_have_the_rows_of_each(n: int) -> None:
+    """The walk over all symbols, 45 ms of a kernel, is for many names: `check` made it for none."""
+    symbols, apart = (open_image(str(MINI / "vmlinux-callops")).symbols for _ in range(2))
+    names = [f"absent{number}" for number in range(n - 2)] + ["vfs_read", "ftrace_caller"][:n]
+    symbols.look_up(names)
+    assert set(symbols._rows_known) == (set(names) if n > 32 else set())
+    for name in names:
+        assert symbols.rows_named(name).tolist() == apart.rows_named(name).tolist()

@@ -57,6 +57,7 @@ STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE = 1, 2, 3, 4
 STB_LOCAL, STB_GLOBAL, STB_WEAK = 0, 1, 2
 PT_LOAD = 1
 LAST_VA = (1 << 64) - 1
+MANY = 32  # names from which on they are looked up all at once
 MAX_NAME = 4096  # bytes of a name that are read: bounds what a hostile string table can cost
 
 
@@ -133,6 +134,8 @@ class Symbols:
     def look_up(self, names: Sequence[str]) -> None:
         """Find the rows of many names at once, for `rows_named`: in time that follows from the table's size alone."""
         wanted = {name.encode("utf-8", "surrogateescape"): name for name in names if name not in self._rows_known}
+        if len(wanted) <= MANY:
+            return  # a search for each costs less than a walk over the table
         longest = max(map(len, wanted), default=0)
         rows: dict[str, list[int]] = {name: [] for name in wanted.values()}
         strtab, find = self.strtab, self.strtab.find
