@@ -8,7 +8,6 @@ import numpy as np
 
 from ftpatch.elf.tables import STT_FUNC
 from ftpatch.rules.case import Case, Hit
-from ftpatch.rules.objects import unrecorded
 from ftpatch.sites.table import ENABLED, READY, STATUSES, STRIPPED, UNNAMED
 
 MANY = 64  # functions of a module that are not all without sites by chance
@@ -30,7 +29,7 @@ def lost_record(case: Case) -> Iterator[Hit]:
     if before is None:
         return
     recorded = {before.name(row) for row in np.flatnonzero((before.status == READY) & (before.row >= 0)).tolist()}
-    for name, section, offset in unrecorded(case):
+    for name, section, offset in case.unrecorded:
         if name in recorded:
             text = f"{name} starts with the NOPs of a site; it had a record before and has none now"
             yield Hit(text, None, name, section, offset)

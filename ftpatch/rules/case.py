@@ -103,6 +103,13 @@ class Case:
         return np.asarray(live & (self.table.sec >= 0) & (self.table.off % self.arch.unit == 0))
 
     @cached_property
+    def unrecorded(self) -> tuple[tuple[str, str, int], ...]:
+        """(function, section, offset of its symbol) of functions that are built to be traced and are not recorded."""
+        from ftpatch.rules.lost import unrecorded
+
+        return tuple(unrecorded(self.image, self.table))
+
+    @cached_property
     def named(self) -> Mask:
         """Sites at the entry of a function."""
         return np.asarray(self.table.func < self.table.func_end)

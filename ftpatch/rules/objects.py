@@ -7,52 +7,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.arch.shape import MATCH_OLD
-from ftpatch.arrays import first_of_each
 from ftpatch.elf.tables import SHF_LINK_ORDER
 from ftpatch.rules.case import Case, Hit, first
-from ftpatch.rules.patchers import others
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.matching import OURS
 from ftpatch.sites.records import SECTIONS
-from ftpatch.sites.table import CALL_RECORDS, UNRECORDED
+from ftpatch.sites.table import CALL_RECORDS
 
 # functions without a record that are no accident: at least so many, and one for so many that have theirs
 MANY, AMONG = 8, 100
 SINCE = 21  # of clang: where -fpatchable-function-entry=N,M,SECTION came
-
-
-def unrecorded(case: Case) -> Iterator[tuple[str, str, int]]:
-    """(function, section, offset of its symbol) of functions whose entry is a site by its words, without a record.
-
-    Words that a static key or an alternative rewrites are theirs; NOPs between functions belong to no entry.
-    """
-    image, shape, functions = case.image, case.table.shape, case.image.functions
-    if shape is None or shape.anywhere or not len(functions.va):
-        return
-    entry = functions.va if shape.at_global else functions.local
-    rows = first_of_each(entry)
-    sec, off = image.place(entry[rows])
-    code = (sec >= 0) & image.executable[np.maximum(sec, 0)] & ~np.isin(sec, image.sections_named(".exit.text"))
-    sec, off = np.where(code, sec, -1), off - shape.entry
-    window = image.window(sec, off)
-    bare = (shape.match(window) == MATCH_OLD) & code
-    if shape.literal is not None:
-        front = window[:, shape.literal // shape.unit - shape.first :][:, :2]
-        bare &= (front == np.uint32(case.arch.nop)).all(axis=1)
-    recorded = (case.table.sec >= 0) & (case.table.status != UNRECORDED)
-    known = np.sort(case.table.va[recorded])  # a record elsewhere in the function is another rule's
-    start = image.va(sec, off)
-    site = start + shape.site(window).view(np.uint64)
-    low, high = start - np.minimum(start, np.uint64(8)), np.maximum(functions.end[rows], site + np.uint64(4))
-    bare &= np.searchsorted(known, low) == np.searchsorted(known, high)
-    for _, begins, _ in others(image) if bare.any() else ():
-        bare &= ~np.isin(site, begins)
-    for elsewhere in records_elsewhere(image).values() if bare.any() else ():
-        bare &= ~np.isin(start, elsewhere)
-    sec, off = image.place(functions.va[rows[bare]])
-    for row, section, offset in zip(functions.row[rows[bare]].tolist(), sec.tolist(), off.tolist(), strict=True):
-        yield image.symbols.name(row), image.names[section], offset
 
 
 def nops_without_record(case: Case) -> Iterator[Hit]:
@@ -60,7 +24,7 @@ def nops_without_record(case: Case) -> Iterator[Hit]:
     shape = case.table.shape
     if shape is None or shape.called or OURS.encode() in case.image.symbols.strtab:
         return
-    lost = list(unrecorded(case))
+    lost = case.unrecorded
     if _meant(case, len(lost)) or (case.image.linked and not _surely_lost(case, len(lost))):
         return
     for name, section, offset in lost:
@@ -75,7 +39,7 @@ def recorded_elsewhere(case: Case) -> Iterator[Hit]:
     shape = case.table.shape
     if shape is None or shape.called or OURS.encode() in case.image.symbols.strtab:
         return
-    lost = list(unrecorded(case))
+    lost = case.unrecorded
     if _meant(case, len(lost)):
         text = (
             f"{len(lost)} functions start with the NOPs of a site and have no record, {int(case.live.sum())} have one"

@@ -1,0 +1,47 @@
+"""Functions whose entry is a site by its words, and which no record names: several rules ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ftpatch.arch.shape import MATCH_OLD
+from ftpatch.arrays import first_of_each
+from ftpatch.elf.image import Image
+from ftpatch.rules.patchers import others
+from ftpatch.sites.elsewhere import records_elsewhere
+from ftpatch.sites.table import UNRECORDED, SiteTable
+
+
+def unrecorded(image: Image, table: SiteTable) -> Iterator[tuple[str, str, int]]:
+    """(function, section, offset of its symbol) of functions whose entry is a site by its words, without a record.
+
+    Words that a static key or an alternative rewrites are theirs; NOPs between functions belong to no entry.
+    """
+    shape, functions = table.shape, image.functions
+    if shape is None or shape.anywhere or not len(functions.va):
+        return
+    entry = functions.va if shape.at_global else functions.local
+    rows = first_of_each(entry)
+    sec, off = image.place(entry[rows])
+    code = (sec >= 0) & image.executable[np.maximum(sec, 0)] & ~np.isin(sec, image.sections_named(".exit.text"))
+    sec, off = np.where(code, sec, -1), off - shape.entry
+    window = image.window(sec, off)
+    bare = (shape.match(window) == MATCH_OLD) & code
+    if shape.literal is not None:
+        front = window[:, shape.literal // shape.unit - shape.first :][:, :2]
+        bare &= (front == np.uint32(image.arch.nop)).all(axis=1)
+    recorded = (table.sec >= 0) & (table.status != UNRECORDED)
+    known = np.sort(table.va[recorded])  # a record elsewhere in the function is another rule's
+    start = image.va(sec, off)
+    site = start + shape.site(window).view(np.uint64)
+    low, high = start - np.minimum(start, np.uint64(8)), np.maximum(functions.end[rows], site + np.uint64(4))
+    bare &= np.searchsorted(known, low) == np.searchsorted(known, high)
+    for _, begins, _ in others(image) if bare.any() else ():
+        bare &= ~np.isin(site, begins)
+    for elsewhere in records_elsewhere(image).values() if bare.any() else ():
+        bare &= ~np.isin(start, elsewhere)
+    sec, off = image.place(functions.va[rows[bare]])
+    for row, section, offset in zip(functions.row[rows[bare]].tolist(), sec.tolist(), off.tolist(), strict=True):
+        yield image.symbols.name(row), image.names[section], offset
