@@ -153,6 +153,12 @@ def test_a_function_without_a_record_is_told_apart_from_none(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
+def test_a_file_tells_the_machine_where_the_message_does_not() -> None:
+    text = "ftrace failed to modify\n[<(____ptrval____)>] vfs_read+0x4/0x8\n actual:   20:00:80:52\n"
+    told = told_of(text, api.scan(str(KERNEL)))
+    assert (told.origin.name, told.origin.by, told.origin.actual.text) == ("arm64", "file", "mov w0, #1")
+
+
 def test_init_text_is_told_where_text_was_gone() -> None:
     scan = api.scan(str(KERNEL))
     told = told_of(message(scan, "a_setup", 0, ON, what="faulted on modifying"), scan)

@@ -55,6 +55,7 @@ class Reading(NamedTuple):
     kind: str
     text: str  # as assembly writes it, or "" where that is not known
     to: int | None = None  # where a call or jump leads
+    exact: bool = False  # every bit of it is known: no other machine is likely to have this by chance
 
 
 HIGH32 = ((0x8000_0000, 1 << 32),)
@@ -75,9 +76,9 @@ MACHINES = (
     Machine("x86-64", (5,), "big", X86, ((KERNEL64, ENDS),),
             (("RIP", r"\bRIP: 00[0-9a-f]{2}:"), ("RIP", r"\bRIP  ?\[?<"), ("RAX:", r"\bRAX: [0-9a-f]{16}"),
              ("x86_64", r"\bx86_64\b"), ("amd64", r"[-.]amd64\b")),
-            ("CS_ARCH_X86", "CS_MODE_64"), compiled_calls=True),
+            ("CS_ARCH_X86", "CS_MODE_64"), "x86", compiled_calls=True),
     Machine("x86 32-bit", (5,), "big", X86, HIGH32, (("EIP: ", r"\bEIP: "), ("i686", r"\bi686\b")),
-            ("CS_ARCH_X86", "CS_MODE_32"), compiled_calls=True),
+            ("CS_ARCH_X86", "CS_MODE_32"), "x86", compiled_calls=True),
     Machine("s390", (6,), "big", S390, ((0x1_0000, 1 << 53),),
             (("Krnl ", r"\bKrnl (?:PSW|GPRS|Code)\b"), ("s390", r"\bs390x?\b")),
             ("CS_ARCH_SYSZ", "CS_MODE_BIG_ENDIAN")),
@@ -125,7 +126,7 @@ def reading(machine: Machine, code: bytes, va: int | None = None) -> Reading:
         if value & known.mask == known.bits:
             to = _target(machine, known, value, code, va)
             text = known.text.replace("{to}", f"0x{to:x}" if to is not None else "").strip()
-            return Reading(known.kind, text, to)
+            return Reading(known.kind, text, to, known.mask == WORD)
     return Reading(UNKNOWN, "")
 
 
@@ -172,5 +173,6 @@ def candidates(code: bytes | None, va: int | None) -> Iterator[tuple[Machine, Re
             yield machine, None
         elif len(code) in machine.sizes:
             what = reading(machine, code, va)
-            if what.kind != UNKNOWN:
+            told = what.exact or va is not None or len(code) != 4  # a word in any machine's code says nothing alone
+            if what.kind != UNKNOWN and told:
                 yield machine, what

@@ -6,6 +6,7 @@ instruction they are. Where more than one machine fits, none is named.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ftpatch.arch import Arch, architectures
@@ -79,12 +80,19 @@ def _named(splat: Splat) -> tuple[str, str, Machine | None]:
             return splat.machine, "log", fitting[0] if fitting else None
     for va in (splat.ip, None) if splat.ip else (None,):
         found = list(candidates(code, va))
-        if len({machine.name for machine, _ in found}) == 1 and (code or va):
-            return found[0][0].name, "bytes" if code else "address", found[0][0]
+        names = list(dict.fromkeys(machine.name for machine, _ in found))
+        if names and (code or va) and (len(names) == 1 or _one_family(machine for machine, _ in found)):
+            return " or ".join(names), "bytes" if code else "address", found[0][0]
     sized = [machine for machine, _ in candidates(None, splat.ip) if code and len(code) in machine.sizes]
     if len({machine.name for machine in sized}) == 1:  # bytes that mean nothing, but so many, at such an address
         return sized[0].name, "bytes", sized[0]
     return "", "", None
+
+
+def _one_family(machines: Iterable[Machine]) -> bool:
+    """Whether all are of one family, whose bytes mean the same."""
+    families = {machine.family for machine in machines}
+    return len(families) == 1 and "" not in families
 
 
 def _member(splat: Splat, family: tuple[Machine, ...]) -> tuple[str, str, Machine | None]:
