@@ -120,7 +120,7 @@ def reading(machine: Machine, code: bytes, va: int | None = None) -> Reading:
     if len(code) not in machine.sizes:
         return Reading(UNKNOWN, "")
     if not any(code) and not any(known.bits == 0 and known.mask == WORD for known in machine.known):
-        return Reading(ZEROS, "zeros")
+        return Reading(ZEROS, "zeros", exact=True)
     value = number(machine, code)
     for known in machine.known:
         if value & known.mask == known.bits:

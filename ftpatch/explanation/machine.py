@@ -83,6 +83,8 @@ def _named(splat: Splat) -> tuple[str, str, Machine | None]:
         names = list(dict.fromkeys(machine.name for machine, _ in found))
         if names and (code or va) and (len(names) == 1 or _one_family(machine for machine, _ in found)):
             return " or ".join(names), "bytes" if code else "address", found[0][0]
+        if names and va is not None:
+            return "", "", None  # several have code at that address, to which the bytes mean something
     sized = [machine for machine, _ in candidates(None, splat.ip) if code and len(code) in machine.sizes]
     if len({machine.name for machine in sized}) == 1:  # bytes that mean nothing, but so many, at such an address
         return sized[0].name, "bytes", sized[0]
