@@ -5,7 +5,8 @@
     │ ├ ChangedError        another program wrote to the file while it was read
     │ ├ EnvelopeError       what is around the ELF file: compression, the appended signature
     │ ├ ElfError            headers, sections, symbols or relocations contradict the file
-    │ └ RecordError         the kernel's table of patch sites cannot be read
+    │ ├ RecordError         the kernel's table of patch sites cannot be read
+    │ └ UnsoundError        what a patch would have to leave is wrong in the file already
     ├ UnsupportedError (4)  a sound file that this program does not know
     │ ├ ArchError           machine, class or byte order
     │ └ ShapeError          the layout of the patch sites
@@ -75,6 +76,9 @@ class ElfError(InputError): ...
 
 
 class RecordError(InputError): ...
+
+
+class UnsoundError(InputError): ...
 
 
 class UnsupportedError(FtpatchError):

@@ -68,6 +68,8 @@ def _placed(records: RecordTable, added: U64) -> U64:
         low = int(order[near - 1]) + 1 if near else 0
         inside = np.flatnonzero(free[low:])
         at = low + int(inside[0]) if len(inside) else int(np.flatnonzero(free)[0])
+        if leading:  # the zeros stay in front of a table that is in no order
+            at = int(np.flatnonzero(free)[-1])
         values[at], free[at] = value, False
     return values
 

@@ -153,6 +153,7 @@ def rewrite(scan: Scan, values: U64, which: Mask) -> tuple[Group, Group]:
     by_addend = np.flatnonzero(which & (records.rela >= 0))
     addend_pos = image.rela[1][records.rela[by_addend]] + ADDEND
     echoed = records.word == records.value  # the file repeats the addend, or the word is all there is
+    echoed |= bool(records.live.any()) and bool(echoed[records.live].all())
     return (
         group("relocation", image.data, records.rela[by_addend], addend_pos, as_bytes(values[by_addend])),
         record_group(scan, np.flatnonzero(which & ((records.rela < 0) | echoed)), values),

@@ -149,7 +149,7 @@ def _kernel_stubs(scan: Scan, far: FarCalls, toc: int, kernel_toc: int) -> list[
         if va is None:
             continue
         present = _is_present(image, va, image.code(va, len(words)).view(np.uint8), words)
-        if present is not None:
+        if present is not None and (present or not _claimed(image, va, 4 * len(words))):
             stubs.append(SharedStub(va, words, present, name, why, init_only=number == 1))
     return stubs
 
@@ -160,11 +160,19 @@ def _own_stub(image: Image, name: str, free_range: tuple[int, int], words: U32, 
     free, last = _first_zero(image, start, end), (end - size) & ~15
     backwards = range(last, max(start, last - SEARCH) - 1, -size)
     for va in backwards if from_end else [*range(start, free, 16), free]:  # an earlier patch's stub lies before `free`
-        if start <= va <= end - size:
+        if start <= va <= end - size and not _claimed(image, va, size):
             present = _is_present(image, va, _bytes_at(image, va, size), words)
             if present is not None:
                 return SharedStub(va, words, present, name, "zero bytes that no symbol claims")
     return None
+
+
+def _claimed(image: Image, va: int, size: int) -> bool:
+    """Whether a symbol of any section claims bytes from an address on: one may reach far beyond its own section."""
+    rows = image.symbols.rows
+    start, end = rows["st_value"], rows["st_value"] + rows["st_size"]
+    inside = (image.symbols.shndx > 0) & (image.symbols.type != t.STT_SECTION) & (end > np.uint64(va))
+    return bool((inside & (start < np.uint64(va + size))).any())
 
 
 def _bytes_at(image: Image, va: int, size: int) -> U8:

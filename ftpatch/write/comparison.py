@@ -10,7 +10,7 @@ import numpy as np
 
 from ftpatch.arrays import U64
 from ftpatch.elf.image import Image
-from ftpatch.errors import ApplyError
+from ftpatch.errors import ApplyError, UnsoundError
 from ftpatch.plan.plan import Callee, Plan
 from ftpatch.proof.case import Intent
 from ftpatch.proof.changes import uncovered
@@ -50,6 +50,7 @@ def require_bytes(plan: Plan, proof: Proof) -> None:
 def require_planned(plan: Plan, proof: Proof) -> None:
     """The proof finds no fault, and saw the plan's sites, records and calls."""
     if proof.findings:
+        _require_sound_before(plan, proof)
         more = f" (and {len(proof.findings) - 1} more findings)" if len(proof.findings) > 1 else ""
         first = proof.findings[0]
         raise failed(proof.after, first.rule, first.message + more, "nothing that verify finds")
@@ -66,6 +67,18 @@ def require_planned(plan: Plan, proof: Proof) -> None:
             raise failed(proof.after, f"the {noun}", f"{len(seen)} that {did}, planned {len(planned)}, or others")
     if plan.verb == "enable" and len(index):
         _require_calls(plan, proof)
+
+
+def _require_sound_before(plan: Plan, proof: Proof) -> None:
+    """Raise UnsoundError where what the proof finds is in the file that was to be patched already: that is no fault of
+    the patch, and of this program neither."""
+    image = plan.scan.image
+    before = {finding.message for finding in prove(plan.scan, image, checks=Checks(execute=False, deep=None)).findings}
+    for finding in proof.findings:
+        if finding.message in before:
+            raise UnsoundError("the file is not sound before it is patched", image.path,
+                             found=f"{finding.rule}: {finding.message}", expected="nothing that verify finds",
+                             todo="ftpatch verify FILE FILE shows all of it")  # fmt: skip
 
 
 def _require_calls(plan: Plan, proof: Proof) -> None:

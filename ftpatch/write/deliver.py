@@ -13,7 +13,7 @@ from ftpatch.container import signature as signatures
 from ftpatch.container.pack import wrap
 from ftpatch.container.wrappings import wrapping_for
 from ftpatch.elf.image import Image, open_image
-from ftpatch.errors import ApplyError, ChangedError, FtpatchError, PolicyError
+from ftpatch.errors import ApplyError, ChangedError, FtpatchError, PolicyError, UnsoundError
 from ftpatch.plan.plan import Plan
 from ftpatch.write import comparison, contents, files
 from ftpatch.write.in_place import own_input
@@ -108,7 +108,7 @@ def _proven(plan: Plan, written: str, out: str, trailer: bytes) -> Image:
         if after.trailer != trailer:
             raise comparison.failed(after, "the appended signature", f"{len(after.trailer)} bytes")
         comparison.check_result(plan, after)
-    except (ApplyError, ChangedError):  # the latter of the input
+    except (ApplyError, ChangedError, UnsoundError):  # the latter of the input
         raise
     except FtpatchError as error:
         raise ApplyError("self-check failed: the result cannot be read back", plan.scan.image.path, found=error.what,
