@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, U64, is_in
+from ftpatch.arrays import I64, U64, distinct, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
@@ -44,7 +44,7 @@ def _nearest(image: Image, va: U64) -> list[tuple[str, int, bool]]:
     row, value = row[np.argsort(value, kind="stable")], np.sort(value)
     limit, marks = image.arch.max_offset, image.linked and _holds(image, INVALID)
     last = np.searchsorted(value, va, side="right") - 1
-    kept_at = _kept(symbols, row, np.unique(last).tolist())
+    kept_at = _kept(symbols, row, distinct(last).tolist())
     best = {at: _best(symbols, row, value, at) for at in set(kept_at.values()) if at >= 0}
     found = []
     for site, sec, end in zip(va.tolist(), image.place(va)[0].tolist(), last.tolist(), strict=True):

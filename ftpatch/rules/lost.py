@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ftpatch.arch.shape import MATCH_OLD
-from ftpatch.arrays import first_of_each
+from ftpatch.arrays import first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.rules.patchers import others
 from ftpatch.sites.elsewhere import records_elsewhere
@@ -39,9 +39,9 @@ def unrecorded(image: Image, table: SiteTable) -> Iterator[tuple[str, str, int]]
     low, high = start - np.minimum(start, np.uint64(8)), np.maximum(functions.end[rows], site + np.uint64(4))
     bare &= np.searchsorted(known, low) == np.searchsorted(known, high)
     for _, begins, _ in others(image) if bare.any() else ():
-        bare &= ~np.isin(site, begins)
+        bare &= ~is_in(site, begins)
     for elsewhere in records_elsewhere(image).values() if bare.any() else ():
-        bare &= ~np.isin(start, elsewhere)
+        bare &= ~is_in(start, elsewhere)
     sec, off = image.place(functions.va[rows[bare]])
     for row, section, offset in zip(functions.row[rows[bare]].tolist(), sec.tolist(), off.tolist(), strict=True):
         yield image.symbols.name(row), image.names[section], offset

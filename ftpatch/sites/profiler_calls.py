@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch.shape import Branch
-from ftpatch.arrays import I64, U32, U64, Mask, is_in
+from ftpatch.arrays import I64, U32, U64, Mask, distinct, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.identity import entries_and_stubs
 from ftpatch.elf.image import Image
@@ -103,7 +103,7 @@ def _entries(image: Image, name: str) -> U64:
     va = image.symbols.rows["st_value"][entries_and_stubs(image, name)]
     if len(va) and image.arch.local_entry is not None:
         va = np.concatenate([va, image.functions.local[is_in(image.functions.va, va)]])
-    return np.unique(va)
+    return distinct(va)
 
 
 def _plt_slots(image: Image, name: str) -> U64:
@@ -117,7 +117,7 @@ def _plt_slots(image: Image, name: str) -> U64:
         if len(wanted):
             rows = image.rows(int(table), t.RELA)
             slots.append(rows["r_offset"][is_in(rows["r_info"] >> np.uint64(32), wanted)])
-    return np.unique(np.concatenate(slots))
+    return distinct(np.concatenate(slots))
 
 
 def _named_in(image: Image, table: int, name: str) -> I64:
