@@ -321,7 +321,8 @@ SPECIAL = [
     case("data-is-big-endian", CALLOPS, ehdr(ei_data=2), (4, "not a little-endian ELF file: found EI_DATA 2, expected "
          "1 (ELFDATA2LSB) – give the vmlinux of a little-endian kernel")),
     case("type-is-core", CALLOPS, ehdr(e_type=4),
-         "not a kernel, module, object or program: found e_type 4, expected ET_REL, ET_EXEC or ET_DYN"),
+         "not a kernel, module, object or program: found e_type 4 (a core or crash dump), expected ET_REL, ET_EXEC or "
+         "ET_DYN – give the vmlinux of the kernel that crashed"),
     case("machine-is-x86-64", CALLOPS, ehdr(e_machine=62), (4, NO_MACHINE.format("62 (x86-64)"))),
     case("machine-is-nobody", MODULE, ehdr(e_machine=0x7777), (4, NO_MACHINE.format("30583 (unknown)"))),
     case("no-section-headers", CALLOPS, ehdr(e_shoff=0),
@@ -848,6 +849,12 @@ PPC64LE = [
            choice="b_late") for symbol in ("__init_begin", "_etext") for value in (0, 1, MASK64)],
     case("far-no-init-begin", FAR, both(*[sym(name, st_shndx=0) for name in (*TRAMPS, "__init_begin")]), OK,
          TAIL_TOO_FAR, choice="b_late"),
+    case("segment-from-the-last-bytes-on", CALLOPS, segment_1(p_offset=MASK64),
+         f"{ELSEWHERE}: found .init.text at 0x2000, expected 0xffffffffffffffff, from where it is loaded"),
+    case("object-record-in-front-of-its-section", OBJECT, rela(RELA_PFE, 0, r_addend=MASK64 - 1), OK,
+         sites__0__offset=None, sites__0__status="unexpected"),
+    case("module-with-an-empty-build-id", MODULE, lambda elf: elf.raw.__setitem__(
+         elf.of_sec(".note.gnu.build-id", "sh_offset") + 4, 0), OK, build_id=None),
     case("segment-at-another-place-than-its-sections", CALLOPS, segment_1(p_offset=0x3000),
          f"{ELSEWHERE}: found .init.text at 0x2000, expected 0x3000, from where it is loaded"),
     case("far-segments-missing", FAR, both(NO_TRAMPS, ehdr(e_phnum=0)), OK, TAIL_TOO_FAR, choice="b_late"),

@@ -18,6 +18,8 @@ from time import monotonic
 
 import numpy as np
 import pytest
+from corrupt_cases import RELA_PFE, rela
+from elfedit import Elf
 from elfwriter import MINI, symbol
 
 from ftpatch.cli import run
@@ -25,6 +27,7 @@ from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import SHT_RELR, STT_FUNC
 from ftpatch.errors import InputError
 from ftpatch.journal.read import read_journal
+from tools import promises
 from tools.fuzz import minimise, mutate, parsers, seeds, server
 from tools.fuzz.bounds import Tally, bounded, execute
 from tools.fuzz.files import Seen
@@ -333,3 +336,18 @@ def test_a_section_over_the_headers_is_refused(
     assert capsys.readouterr().err == (
         f"ftpatch: {path}: sections overlap in the file: found .rela.gnu.linkonce.this_module and {what} share bytes\n"
     )
+
+
+def test_a_record_in_front_of_its_section_has_no_line_and_no_offset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The addend of a record was -2: its place was printed as `0x-2`, and `check --lines` asked for the source line of
+    address -2: OverflowError."""
+    elf, path = Elf("pfe2.o"), tmp_path / "pfe2.o"
+    rela(RELA_PFE, 0, r_addend=(1 << 64) - 2)(elf)
+    path.write_bytes(elf.raw)
+    capsys.readouterr()
+    assert run(["check", str(path), "--lines", "--format", "json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    promises.validator().validate(document)
+    assert [row["offset"] for row in document["images"][0]["findings"] if row["row"] == 0] == [None]

@@ -91,7 +91,8 @@ def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
                 "local_entry": texts["local_entry"][i] if known else None,
                 "site": texts["site"][i] if known else None,
                 "branch": texts["branch"][i] if known else None,
-                "offset": f"0x{offsets[i]:x}" if known else None,
+                # in front of the section where the record is damaged
+                "offset": f"0x{offsets[i]:x}" if known and offsets[i] >= 0 else None,
                 "pos": positions[i] if known and positions[i] >= 0 else None,
                 "words": table.words_text(site),
                 "status": STATUSES[status[i]],

@@ -130,6 +130,7 @@ def _check_segments(path: str, head: Rows, phdr: Rows, names: tuple[str, ...]) -
         other = loaded & (off < segment["p_filesz"]) & (head["sh_offset"] != segment["p_offset"] + off)
         if other.any():
             sec = int(np.argmax(other))
+            place = int(segment["p_offset"]) + int(off[sec])
             raise ElfError("a section and its segment lie at different places in the file", path,
                            found=f"{names[sec] or sec} at {int(head['sh_offset'][sec]):#x}",
-                           expected=f"{int(segment['p_offset'] + off[sec]):#x}, from where it is loaded")  # fmt: skip
+                           expected=f"{place:#x}, from where it is loaded")  # fmt: skip

@@ -30,7 +30,7 @@ def build_id(image: Image) -> str | None:
         while at + 12 <= len(notes):
             namesz, descsz, kind = struct.unpack_from("<3I", notes, at)
             name, desc = at + 12, at + 12 + (namesz + 3 & ~3)
-            if kind == 3 and notes[name : name + namesz] == b"GNU\0" and desc + descsz <= len(notes):
+            if kind == 3 and notes[name : name + namesz] == b"GNU\0" and 0 < descsz <= len(notes) - desc:
                 return notes[desc : desc + descsz].hex()
             at = desc + (descsz + 3 & ~3)
     return None

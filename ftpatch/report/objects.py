@@ -27,7 +27,8 @@ def finding_rows(findings: Sequence[Finding], with_pos: bool = False) -> list[Fi
         {
             "rule": finding.rule, "severity": finding.severity, "message": printable(finding.message),
             "function": finding.function, "row": finding.row, "section": finding.section,
-            "offset": None if finding.offset is None else f"0x{finding.offset:x}", "pos": finding.pos,
+            "offset": f"0x{finding.offset:x}" if finding.offset is not None and finding.offset >= 0 else None,
+            "pos": finding.pos,
             "source": finding.source, "help": help_of(finding.rule), "count": finding.count,
         }
         for finding in findings

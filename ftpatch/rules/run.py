@@ -173,6 +173,7 @@ def with_lines(image: Image, findings: Sequence[KeyedFinding]) -> list[KeyedFind
         secs = image.sections_named(finding.section) if finding.section else []
         if len(secs) == 1 and finding.offset is not None:
             places[number] = int(image.base[secs[0]]) + finding.offset
+    places = {number: va for number, va in places.items() if 0 <= va < 1 << 64}  # a damaged record names any place
     lines = dict(zip(places, source_lines(image, list(places.values())), strict=True))
     return [KeyedFinding(replace(finding, source=lines.get(number)), after)
             for number, (finding, after) in enumerate(findings)]  # fmt: skip

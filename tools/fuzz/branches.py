@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-N_INPUTS = 400  # of a target that has no corpus
+N_INPUTS = 100  # of a target, beside its seeds and its corpus; a slow tracer follows each
 CHILD = "import sys; from tools.fuzz.branches import child; child(*sys.argv[1:])"
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from ftpatch import api
 from ftpatch.container import envelope, signature
 from ftpatch.container.file_bytes import FileBytes
-from ftpatch.elf import debug_lines, debug_names, identity
+from ftpatch.elf import btf, debug_lines, debug_names, identity
 from ftpatch.elf import tables as t
 from ftpatch.elf.headers import read_headers
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of, touched
-from ftpatch.errors import InputError
+from ftpatch.errors import ElfError, InputError
 from ftpatch.journal import restore
 from ftpatch.journal.read import read_journal
 from ftpatch.kernel import exports, kallsyms, loader, modinfo, module, module_load
@@ -221,3 +221,20 @@ def fuzz_notes(data: bytes, seen: Seen) -> None:
     image = image_of(data, seen)
     found = identity.build_id(image)
     assert found is None or (bytes.fromhex(found) and len(found) <= 2 * len(data)), "no build-id"
+
+
+def fuzz_types(data: bytes, seen: Seen) -> None:
+    """BTF: every question to some of the types."""
+    types = btf.read_btf(image_of(data, seen))
+    if types is None:
+        return
+    for number in range(types.first, min(types.end, types.first + PLACES)):
+        for ask in (types.name, types.kind, types.plain, types.size, types.target, types.members, types.parameters):
+            with contextlib.suppress(ElfError):
+                ask(number)
+    for name in ("int", "ops", "no_such"):
+        types.variable(name)
+        for kind in (btf.STRUCT, btf.TYPEDEF, btf.FUNC):
+            place = types.find(kind, name)
+            assert place is None or types.name(place) == name, "another type than was asked for"
+    types.variables(".data")

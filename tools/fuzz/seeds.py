@@ -149,6 +149,36 @@ DEBUG = ("gcc4.o", "gcc5.o", "clang5.o", "ppc64le.o", "beside.o", "clang4", "cla
 
 
 @cache
+def typed_of(real: bool = True) -> tuple[bytes, ...]:
+    """Files with BTF: what a headers package ships, and one with types of every kind."""
+    from tools.fuzz.mutate import named_sections
+
+    raw = (FOLDERS[1] / "headers-vmlinux").read_bytes()
+    section, types = named_sections(raw)[".BTF"], _types()
+    made = bytearray(raw + bytes(-len(raw) % 8))
+    struct.pack_into("<2Q", made, section.pos + 24, len(made), len(types))
+    struct.pack_into("<H", made, 56, 0)  # no segments, which would want the section where it was
+    return raw, bytes(made + types)
+
+
+def _types() -> bytes:
+    """A section .BTF: each kind once, in the order of their numbers (include/uapi/linux/btf.h)."""
+    strings = b"\0int\0ops\0.data\0func\0"
+    names = {name: strings.index(name) for name in (b"int", b"ops", b".data", b"func")}
+    kinds = (
+        (b"int", 1, 0, 4, 1 << 24 | 32), (b"", 2, 0, 1), (b"", 3, 0, 0, 1, 1, 4),
+        (b"ops", 4, 1, 8, names[b"int"], 1, 0),
+        (b"ops", 5, 1, 8, names[b"int"], 2, 0), (b"int", 6, 1, 4, names[b"int"], 7), (b"ops", 7, 0, 0),
+        (b"int", 8, 0, 1), (b"", 9, 0, 8), (b"", 10, 0, 9), (b"", 11, 0, 2), (b"func", 12, 1, 13),
+        (b"", 13, 1, 1, names[b"ops"], 2), (b"ops", 14, 0, 4, 1), (b".data", 15, 1, 8, 14, 0, 8), (b"int", 16, 0, 8),
+        (b"int", 17, 0, 4, 0), (b"int", 18, 0, 1), (b"int", 19, 1, 8, names[b"int"], 1, 2),
+    )  # fmt: skip
+    words = [word for name, kind, n, *more in kinds for word in (names.get(name, 0), kind << 24 | n, *more)]
+    head = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 4 * len(words), 4 * len(words), len(strings))
+    return head + struct.pack(f"<{len(words)}I", *words) + strings
+
+
+@cache
 def noted_of(real: bool = True) -> tuple[bytes, ...]:
     """Files with notes: build-ids and others."""
     return (*kernels_of()[:2], *modules_of(False))

@@ -158,7 +158,7 @@ def _reach(reach: ReachObject) -> Iterator[str]:
 def _sites(sites: Sequence[SiteRow]) -> Iterator[str]:
     yield f"{'row':>6}  {'record':<18}  {'status':<13}  {'place':<24}  {'pos':>10}  function\n"
     for site in sites:
-        place = printable(f"{site['section']}+{site['offset']}" if site["section"] else "-")
+        place = printable(f"{site['section']}+{site['offset'] or '?'}" if site["section"] else "-")
         names = " = ".join([site["function"] or "-", *site["aliases"]])
         if site["listed_as"]:
             names = f"- (the kernel lists it as {site['listed_as']})"
