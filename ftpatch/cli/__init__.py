@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 VERBS = ("scan", "enable", "disable", "drop", "restore", "verify", "check", "diff", "explain", "image")
 BUG = 70
+MAX_DETAILS = 1000  # culprits of one refusal that are shown
 
 MANY_OBJECTS = 100_000  # new ones between two looks for garbage: a report makes millions, and none of them is any
 
@@ -110,8 +111,11 @@ def _show(error: click.ClickException) -> None:
 
 def complain(error: FtpatchError) -> None:
     """A refusal on stderr: the culprits, if there are more than the sentence shows, then the one line."""
-    for line in error.details if len(error.details) > 1 else ():
+    n = len(error.details)
+    for line in error.details[:MAX_DETAILS] if n > 1 else ():
         say(f"  {line}")
+    if n > MAX_DETAILS:
+        say(f"  … and {n - MAX_DETAILS} more")
     say(f"ftpatch: {error}")
 
 

@@ -17,6 +17,7 @@ from ftpatch.proof.case import Case
 from ftpatch.sites.records import STOP
 
 RULE_SECTION, RULE_SYMBOL, RULE_RELOCATION = "verify-section", "verify-symbol", "verify-relocation"
+MOST_CHARACTERS = 16  # of all names together, for each byte of the file; kernels and modules have less than one
 TYPE = (1 << 27) - 1  # lief adds a number for the machine to a relocation's type
 NOT_INSTALLED = "lief is not installed: pip install lief"
 Rows = list[tuple[Any, ...]]
@@ -37,10 +38,20 @@ def read_again(case: Case, deep: bool | None) -> str:
         if deep:
             raise UnsupportedError("no second reader", found=NOT_INSTALLED) from None
         return f"none ({NOT_INSTALLED})"
+    if any(_names_too_long(side.image) for side in (case.before, case.after)):
+        return "none (lief reads each name to its end, and they have too many characters)"
     lief.logging.disable()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numbers that lief has no name for
         return _hold(case, lief)
+
+
+def _names_too_long(image: Image) -> bool:
+    """Whether the symbols' names have far more characters together than the file: many share one of millions."""
+    text = np.frombuffer(image.symbols.strtab, np.uint8)
+    ends = np.append(np.flatnonzero(text == 0), len(text))
+    start = np.minimum(image.symbols.rows["st_name"].astype(np.int64), len(text))
+    return bool((ends[np.searchsorted(ends, start)] - start).sum() > MOST_CHARACTERS * max(len(image.data), 1))
 
 
 def _hold(case: Case, lief: Any) -> str:

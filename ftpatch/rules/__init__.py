@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from ftpatch.errors import printable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ftpatch.rules.case import Case, Hit
 
 ANY = ("vmlinux", "module", "object", "program", "shared-object")  # kinds of files
+MAX_FINDINGS = 1 << 16  # of one file that are told one by one; each takes a kilobyte
 RELOCATABLE = ("module", "object")
 Find = Callable[["Case"], Iterable["Hit"]]
 
@@ -58,9 +60,21 @@ class KeyedFinding(NamedTuple):
 
 
 def check(case: Case, rules: Sequence[Rule]) -> list[KeyedFinding]:
-    """What the rules find in one file, in their order and the order of its rows."""
-    asked = [(rule, rule.find) for rule in rules if rule.find is not None and rule.applies(case)]
-    return [_finding(case, rule, hit) for rule, find in asked for hit in find(case)]
+    """What the rules find in one file, in their order and the order of its rows; the rest of too many in one."""
+    from ftpatch.rules.case import Hit
+
+    findings: list[KeyedFinding] = []
+    for rule in rules:
+        if rule.find is None or not rule.applies(case):
+            continue
+        hits = iter(rule.find(case))
+        findings += (_finding(case, rule, hit) for hit in islice(hits, max(MAX_FINDINGS - len(findings), 0)))
+        n_more = sum(hit.count for hit in hits)
+        if n_more:
+            findings.append(
+                _finding(case, rule, Hit(f"and {n_more} more, which are not told one by one", count=n_more))
+            )
+    return findings
 
 
 def _finding(case: Case, rule: Rule, hit: Hit) -> KeyedFinding:
