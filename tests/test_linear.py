@@ -14,6 +14,8 @@ from limits import limited
 
 from ftpatch import rules
 from ftpatch.cli import run
+from ftpatch.elf import functions
+from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import EHDR, RELA, SHDR, SYM
 
 Capture = pytest.CaptureFixture[str]
@@ -140,3 +142,19 @@ def test_culprits_of_a_refusal_are_shown_up_to_a_limit(tmp_path: Path, capsys: C
     lines = capsys.readouterr().err.splitlines()
     assert code == 5 and len(lines) == 1002
     assert lines[-2].startswith("  … and ") and lines[-2].endswith(" more")
+
+
+def test_the_order_of_very_many_names_of_one_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sorting ten million names took ten times the file's size; whether a name is weak is still asked."""
+    file = File(KERNEL)
+    symbols = file.rows(".symtab", SYM)
+    first = symbols[((symbols["st_info"] & 15) == 2) & (symbols["st_shndx"] != 0)][:1]
+    more = np.repeat(first, 10)
+    more["st_info"] = [0x22, 0x12] * 5  # weak, global
+    more["st_value"] += 4
+    file.put(".symtab", symbols.tobytes() + more.tobytes())
+    path, n = file.write(tmp_path / "x"), len(symbols)
+    monkeypatch.setattr(functions, "MAX_RANKED", 9)
+    rows = open_image(path).functions.row.tolist()
+    at = rows.index(n + 1)
+    assert rows[at : at + 10] == [n + 1, n + 3, n + 5, n + 7, n + 9, n, n + 2, n + 4, n + 6, n + 8]

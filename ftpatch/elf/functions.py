@@ -12,6 +12,7 @@ from ftpatch.arrays import I64, U8, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.tables import Symbols
 
+MAX_RANKED = 1 << 16  # symbols at one address that are put in the order of their names
 MAX_NESTING = 64  # functions that overlap one address; compilers and linkers make two or three
 
 
@@ -83,11 +84,15 @@ def functions_of(symbols: Symbols, base: U64, local_entry: Callable[[U8], U64] |
 
 
 def _kallsyms_order(symbols: Symbols, row: I64, va: U64, linked: bool) -> None:
-    """Sort, in place, each run of equal addresses; there are a few dozen in a kernel."""
+    """Sort, in place, each run of equal addresses; a kernel has a few dozen. In very long ones weak ones come last."""
     same = np.flatnonzero(va[1:] == va[:-1])
     starts = same[np.concatenate(([True], np.diff(same) > 1))] if len(same) else same
     for start in starts:
         stop = int(np.searchsorted(va, va[start], side="right"))
+        if stop - start > MAX_RANKED:  # a name is a Python object: these would take a multiple of the file
+            weak = symbols.bind[row[start:stop]] == t.STB_WEAK
+            row[start:stop] = row[start:stop][np.argsort(weak, kind="stable")]
+            continue
 
         def rank(r: int) -> tuple[bool, int, str, int]:
             name = symbols.name(r)
