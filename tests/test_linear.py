@@ -158,3 +158,25 @@ def test_the_order_of_very_many_names_of_one_address(tmp_path: Path, monkeypatch
     rows = open_image(path).functions.row.tolist()
     at = rows.index(n + 1)
     assert rows[at : at + 10] == [n + 1, n + 3, n + 5, n + 7, n + 9, n, n + 2, n + 4, n + 6, n + 8]
+
+
+@pytest.mark.parametrize("size", [(2 << 20) * 8 + 8, 256 << 20, 1 << 40])
+def test_a_sparse_record_table_is_refused(size: int, tmp_path: Path, capsys: Capture) -> None:
+    """It costs nothing to make; each slot took 250 bytes."""
+    file = File(MODULE)
+    start, path = len(file.data) + 4096, tmp_path / "m.ko"
+    number = file.names.index(RECORDS)
+    file.shdr["sh_offset"][number], file.shdr["sh_size"][number] = start, size
+    file.write(path)
+    with path.open("r+b") as out:
+        out.truncate(start + size)
+    line = f"found {size // 8} slots, expected at most 2097152 – docs/limits.md has all limits\n"
+    with limited(SECONDS, 400 << 20):
+        for verb in (
+            ["scan"],
+            ["explain", "mini_step"],
+            ["enable", "--func", "mini_step", "-o", str(tmp_path / "out")],
+        ):
+            assert run([verb[0], *verb[1:2], str(path)] if verb[0] == "explain" else [*verb, str(path)]) in (3, 4)
+            err = capsys.readouterr().err
+            assert err.count("\n") == 1 and (line in err or "there is not enough memory to read it" in err)

@@ -20,11 +20,12 @@ from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U64, Mask, Rows, distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.errors import PolicyError, RecordError
+from ftpatch.errors import PolicyError, RecordError, UnsupportedError
 
 START, STOP = "__start_mcount_loc", "__stop_mcount_loc"
 SECTIONS = ("__patchable_function_entries", "__mcount_loc")
 SLOT = 8
+MAX_SLOTS = 1 << 21  # of all tables of a file; kernels have 50,000
 FEW_DESCENTS = 3  # records out of order that are no order of a linker
 MINUS4 = np.uint64(0xFFFF_FFFF_FFFF_FFFC)  # becomes 0 when the kernel adds 4, and is skipped then
 
@@ -160,6 +161,7 @@ def _from_span(image: Image, start: int, stop: int) -> RecordTable:
     n = (stop - start) // SLOT
     if n == 0:
         return replace(join([]), start=start)  # what a shrunk table leaves: its place is still known
+    _require_few(n, where)
     first = image.pos_of_va(start)
     sec = image.place(np.array([start, stop - 1], dtype=np.uint64))[0]
     if first < 0 or sec[0] < 0 or sec[0] != sec[1]:
@@ -174,6 +176,12 @@ def _from_span(image: Image, start: int, stop: int) -> RecordTable:
         slot=first + SLOT * np.arange(n, dtype=np.int64),
         word=word, rela=rela, relr=relr, value=value, sec=sec, off=off, start=start,
     )  # fmt: skip
+
+
+def _require_few(n_slots: int, where: str) -> None:
+    if n_slots > MAX_SLOTS:  # a sparse file of any size costs nothing to make; a slot takes 250 bytes here
+        raise UnsupportedError("more records than are read", where, found=f"{n_slots} slots",
+                               expected=f"at most {MAX_SLOTS}", todo="docs/limits.md has all limits")  # fmt: skip
 
 
 def _relative(image: Image, start: int, stop: int, word: U64, where: str) -> tuple[I64, U64]:
@@ -217,6 +225,7 @@ def _from_sections(image: Image) -> RecordTable:
             "its records name nothing", image.path, found="no symbol table: all symbols and relocations are stripped",
             expected=".symtab", todo="strip with --strip-debug alone (INSTALL_MOD_STRIP=1); no kernel loads the module",
         )  # fmt: skip
+    _require_few(sum(image.shdr["sh_size"][secs].tolist()) // SLOT, f"{image.path}: record sections")
     return join([_from_section(image, sec, tables.get(sec, [])) for sec in secs])
 
 
