@@ -143,6 +143,13 @@ def symbols(module: Module, kernel: Kernel, providers: Providers = NOBODY) -> Ch
     if foreign:
         return Check("symbols", "refused", f"{len(foreign)} symbols of namespaces not imported: {_some(foreign)}")
     n = int((source >= 0).sum())
+    of_others = int((source != 0).sum())  # each name in depends= has to provide one at the least
+    if len(kernel.exports) and len(module.info.depends) > of_others:
+        named = ",".join(module.info.depends)
+        text = (
+            f"depends={named}, and {of_others} symbols are left to other modules: modprobe fails without one of these"
+        )
+        return Check("symbols", "refused", text)
     if not len(absent):
         rest = f", {len(names) - n} weak ones are missing" if n < len(names) else ""
         return Check("symbols", "ok", f"all {n} undefined symbols are exported{rest}")
