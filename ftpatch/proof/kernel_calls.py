@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -33,15 +34,14 @@ def check_calls(case: Case, pairs: Pairs, runs: Runs) -> tuple[I64, I64]:
     case.expect_later = partial(_expect_sites, case, pairs, targets, ops)
     case.calls = _calls(pairs, targets, ops)
     case.callees.update(target.name for target in targets.values())
-    case.ops.update(_ops_name(case, target.ops or ops.get(at, 0)) for at, target in targets.items())
-    del case.ops[""]
+    served = Counter(va for at, target in targets.items() if (va := target.ops or ops.get(at, 0)))
+    for va, n in served.items():  # nearly always one object, for tens of thousands of sites
+        case.ops[_ops_name(case, va)] += n
     return (places if stubs is None else stubs.old_slot)[pairs.old == NEW], places[pairs.new == NEW]
 
 
 def _ops_name(case: Case, va: int) -> str:
-    """The name of the ftrace_ops at an address; its address where it has none, nothing for no address."""
-    if not va:
-        return ""
+    """The name of the ftrace_ops at an address; its address where it has none."""
     symbols = case.after.image.symbols
     rows = np.flatnonzero((symbols.rows["st_value"] == np.uint64(va)) & (symbols.type == t.STT_OBJECT))
     return symbols.name(int(rows[0])) if len(rows) else f"{va:#x}"
