@@ -23,12 +23,15 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=0, help="command lines (default: each value once, and 2000 more)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--verb", help="only lines of this verb")
+    parser.add_argument("--slice", default="1/1", help="I/N: of the lines, the Ith of N parts (from 1)")
     options = parser.parse_args()
     lines = list(every_value()) + list(at_random(options.seed, 2000))
     if options.verb:
         lines = [line for line in lines if line[0] == options.verb]
     if options.runs:
         lines = random.Random(options.seed).sample(lines, min(options.runs, len(lines)))
+    part, n_parts = map(int, options.slice.split("/"))
+    lines = lines[part - 1 :: n_parts]
     broken = campaign(lines)
     print(f"seed {options.seed}: {len(lines)} command lines, {len(broken)} broke a promise")
     return int(bool(broken))
