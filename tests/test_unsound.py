@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from ftpatch.cli import run
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import open_image
 
 ROOT = Path(__file__).parent.parent / "testdata/mini-ppc64le"
+MODULE = Path(__file__).parent.parent / "testdata/mini/mini.ko"
 ALL = ("--func", "*", "--skip-unpatchable")
 
 
@@ -51,4 +54,37 @@ def test_what_is_wrong_before_is_no_fault_of_the_patch(tmp_path: Path, capsys: p
         f"ftpatch: {before}: the file is not sound before it is patched: found verify-branch: paca_checksum: its call "
         "goes to 0xc0000000000009bc, where no symbol stands, expected nothing that verify finds – ftpatch verify FILE "
         "FILE shows all of it"
+    )
+
+
+@pytest.mark.parametrize("options", [(), ("--records", "null")])
+@pytest.mark.parametrize("verb", ["enable", "drop"])
+def test_a_slot_of_zero_names_no_place_though_a_section_begins_at_address_0(
+    verb: str, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """.bss at 0, as .data..percpu is on some machines: every emptied slot looked like a record for it, exit code 70."""
+    before, after, journal = damaged(tmp_path, "vmlinux-mprofile", (0x4760, 8, 0)), tmp_path / "after", tmp_path / "log"
+    assert run([verb, str(before), *ALL, *options, "-o", str(after), "--report", f"json={journal}"]) == 0
+    assert run(["verify", str(before), str(after), "--journal", str(journal)]) == 0
+
+
+@pytest.mark.parametrize(("table", "function"), [(".rela.text", "mini_util"), (".rela.init.text", "mini_util_probe")])
+def test_a_site_that_two_relocations_write_is_not_disabled(
+    table: str, function: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rows that stay were counted as rows that go, and the check of the result asked to report that."""
+    enabled = tmp_path / "enabled.ko"
+    assert run(["enable", str(MODULE), *ALL, "-o", str(enabled)]) == 0
+    image = open_image(str(enabled))
+    sec = image.names.index(table)
+    data, start, size = bytearray(enabled.read_bytes()), int(image.shdr["sh_offset"][sec]), t.RELA.itemsize
+    last = start + int(image.shdr["sh_size"][sec]) - 2 * size
+    data[start + 2 * size : start + 2 * size + 8] = data[last : last + 8]  # of a load of an address
+    enabled.write_bytes(data)
+    capsys.readouterr()
+    assert run(["disable", str(enabled), "--func", "*", "--status", "enabled", "-o", str(tmp_path / "after.ko")]) == 3
+    assert capsys.readouterr().err == (
+        f"ftpatch: {enabled}: the file is not sound before it is patched: found verify-branch: {function}: 2 "
+        "relocations write its branch, expected one, expected nothing that verify finds – ftpatch "
+        "verify FILE FILE shows all of it\n"
     )

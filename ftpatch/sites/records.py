@@ -172,6 +172,7 @@ def _from_span(image: Image, start: int, stop: int) -> RecordTable:
     relr[_slots_of(image.relr_places(max(start - SLOT + 1, 0), stop), start, where)] = True
     _require_once(np.concatenate([np.flatnonzero(relr), np.flatnonzero(rela >= 0)]), where)
     sec, off = image.place(value)
+    sec = np.where(value == 0, -1, sec)  # the kernel skips a zero, though a section may begin at address 0
     return RecordTable(
         slot=first + SLOT * np.arange(n, dtype=np.int64),
         word=word, rela=rela, relr=relr, value=value, sec=sec, off=off, start=start,

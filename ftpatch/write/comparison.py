@@ -29,7 +29,11 @@ def check_result(plan: Plan, after: Image) -> None:
     checks = Checks(execute=False, deep=None, layout=plan.scan.sites.forced)
     proof = prove(plan.scan, after, intent=intent, checks=checks)
     require_bytes(plan, proof)
-    require_planned(plan, proof)
+    try:
+        require_planned(plan, proof)
+    except ApplyError:
+        _require_sound_before(plan, proof)
+        raise
 
 
 def require_bytes(plan: Plan, proof: Proof) -> None:
@@ -50,7 +54,6 @@ def require_bytes(plan: Plan, proof: Proof) -> None:
 def require_planned(plan: Plan, proof: Proof) -> None:
     """The proof finds no fault, and saw the plan's sites, records and calls."""
     if proof.findings:
-        _require_sound_before(plan, proof)
         more = f" (and {len(proof.findings) - 1} more findings)" if len(proof.findings) > 1 else ""
         first = proof.findings[0]
         raise failed(proof.after, first.rule, first.message + more, "nothing that verify finds")
@@ -70,15 +73,17 @@ def require_planned(plan: Plan, proof: Proof) -> None:
 
 
 def _require_sound_before(plan: Plan, proof: Proof) -> None:
-    """Raise UnsoundError where what the proof finds is in the file that was to be patched already: that is no fault of
-    the patch, and of this program neither."""
+    """Raise UnsoundError where the file that was to be patched, held against itself, has findings already: that is no
+    fault of the patch, and of this program neither. One that the result has too is told before others."""
     image = plan.scan.image
-    before = {finding.message for finding in prove(plan.scan, image, checks=Checks(execute=False, deep=None)).findings}
-    for finding in proof.findings:
-        if finding.message in before:
-            raise UnsoundError("the file is not sound before it is patched", image.path,
-                             found=f"{finding.rule}: {finding.message}", expected="nothing that verify finds",
-                             todo="ftpatch verify FILE FILE shows all of it")  # fmt: skip
+    before = prove(plan.scan, image, checks=Checks(execute=False, deep=None)).findings
+    if not before:
+        return
+    after = {finding.message for finding in proof.findings}
+    first = next((finding for finding in before if finding.message in after), before[0])
+    raise UnsoundError("the file is not sound before it is patched", image.path,
+                       found=f"{first.rule}: {first.message}", expected="nothing that verify finds",
+                       todo="ftpatch verify FILE FILE shows all of it")  # fmt: skip
 
 
 def _require_calls(plan: Plan, proof: Proof) -> None:

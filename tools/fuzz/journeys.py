@@ -79,7 +79,7 @@ def _distance(one: bytes, other: bytes) -> int:
 
 
 def fuzz_enable(data: bytes, seen: Seen) -> None:
-    """`enable`; options by the input's checksum."""
+    """`enable`, and `disable` of what it made; options by the input's checksum."""
     rng = Random(zlib.crc32(data))
     options = ["--func", rng.choice(("*", "*", *FUNCTIONS))]
     options += rng.choice(([], ["--skip-unpatchable"], ["--skip-unpatchable"]))
@@ -87,7 +87,9 @@ def fuzz_enable(data: bytes, seen: Seen) -> None:
     options += ["--ops-via", rng.choice(("auto", "auto", "auto", "literal", "thunk"))]
     options += rng.choice(([], [], [], ["--force-early"]))
     options += rng.choice(([], [], ["--hook", "mini_untraced"], ["--hook", "_printk"], ["--target", "ftrace_caller"]))
-    _written(data, seen, "enable", options)
+    if _written(data, seen, "enable", options):
+        again = ["--func", "*", "--status", "enabled", "--skip-unpatchable"]
+        _written(Path(folder(), "out").read_bytes(), seen, "disable", again)
 
 
 def fuzz_undo(data: bytes, seen: Seen) -> None:
@@ -100,8 +102,8 @@ def fuzz_undo(data: bytes, seen: Seen) -> None:
         _written(data, seen, "drop", [*options, "--records", rng.choice(("auto", "auto", "null", "minus4", "shrink"))])
 
 
-def _written(data: bytes, seen: Seen, verb: str, options: list[str]) -> None:
-    """A result that `verify` accepts and `restore` undoes; a refusal that leaves nothing."""
+def _written(data: bytes, seen: Seen, verb: str, options: list[str]) -> bool:
+    """A result that `verify` accepts and `restore` undoes; a refusal that leaves nothing, and gives False."""
     top = Path(folder())
     for name in top.iterdir():  # of a run that ended as a finding
         name.unlink()
@@ -110,10 +112,11 @@ def _written(data: bytes, seen: Seen, verb: str, options: list[str]) -> None:
         if command(seen, verb, path, *options, "-o", out, "--report", f"json={journal}"):
             left = sorted(file.name for file in top.iterdir())
             assert not left, f"left behind by a refusal: {left}"
-            return
+            return False
         assert command(seen, "verify", path, out, "--journal", journal) == 0, f"{verb}: not what verify accepts"
         assert command(seen, "restore", out, "--journal", journal, "-o", back) == 0, f"{verb}: cannot be undone"
         assert Path(back).read_bytes() == data, f"{verb}: restore gave other bytes back"
+    return True
 
 
 @contextmanager
