@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ftpatch.sites.named_at_build import named_at_build
 from ftpatch.sites.table import READY
 from tools.planting import Plant, Subject, config
 
@@ -27,8 +28,11 @@ def lost(subject: Subject) -> tuple[str, ...]:
 
 
 def dead_weak(subject: Subject) -> Plant | None:
-    """A function that nothing refers to loses its symbol. A table that the build sorted has no such records."""
-    sites = [] if subject.arch == "arm64" and subject.scan.records.zeros_lead else subject.unused
+    """A function that nothing refers to loses its symbol. A table that the build sorted has no such records, and a
+    kernel's own kallsyms still tell that it had one."""
+    scan = subject.scan
+    known = scan.image.linked and named_at_build(scan.image, scan.image.functions.va[:1]) is not None
+    sites = [] if known or (subject.arch == "arm64" and scan.records.zeros_lead) else subject.unused
     return Plant(subject.no_function(sites[0])) if sites else None
 
 
