@@ -5,6 +5,7 @@ Each of these took minutes once; the limit of time is many times what is needed 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ftpatch.cli import run
 from ftpatch.elf import functions
 from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import EHDR, RELA, SHDR, SYM
+from ftpatch.proof import lief_check
 
 Capture = pytest.CaptureFixture[str]
 SECONDS = 30
@@ -133,6 +135,18 @@ def test_names_that_share_a_tail_of_megabytes(tmp_path: Path, capsys: Capture) -
     with limited(SECONDS):
         assert run(["verify", path, path]) == 0
     assert "none (lief reads each name to its end, and they have too many characters)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("make", "n"), [(with_records, 4200), (lambda n, path: with_symbols(MODULE, n, path), 4200)])
+def test_lief_is_not_asked_where_its_objects_take_too_much(
+    make: Callable[[int, Path], str], n: int, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million relocations in 32 MB took it 1.2 GB."""
+    monkeypatch.setattr(lief_check, "FREE_MEMORY", 0)
+    path = make(2000, tmp_path / "m.ko")
+    assert run(["verify", path, path, "--layout", "callops"]) == 0
+    line = f"second reader: none (lief makes an object of each symbol and relocation, and {n} are too many for files of"
+    assert line in capsys.readouterr().out
 
 
 def test_culprits_of_a_refusal_are_shown_up_to_a_limit(tmp_path: Path, capsys: Capture) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ftpatch.arrays import Rows as Table
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import UnsupportedError
@@ -18,9 +19,15 @@ from ftpatch.sites.records import STOP
 
 RULE_SECTION, RULE_SYMBOL, RULE_RELOCATION = "verify-section", "verify-symbol", "verify-relocation"
 MOST_CHARACTERS = 16  # of all names together, for each byte of the file; kernels and modules have less than one
+# Bytes that reading both files takes for a row of each: lief's object, and what is compared.
+ROW, RELOCATION_ROW = 512, 128
+FREE_MEMORY = 100 << 20  # bytes that this may take for files of any size
+MEMORY_PER_BYTE = 2  # and so many more for each byte of both; of Debian's files the largest amdgpu.ko takes most
 TYPE = (1 << 27) - 1  # lief adds a number for the machine to a relocation's type
+OTHER_READING = "lief reads the {}s of the first file in another way, so they were not compared"
 NOT_INSTALLED = "lief is not installed: pip install lief"
 Rows = list[tuple[Any, ...]]
+RELOCATION = np.dtype([("section", "<i4"), ("offset", "<u8"), ("type", "<u4"), ("symbol", "<u4"), ("addend", "<i8")])
 
 
 def read_again(case: Case, deep: bool | None) -> str:
@@ -40,6 +47,8 @@ def read_again(case: Case, deep: bool | None) -> str:
         return f"none ({NOT_INSTALLED})"
     if any(_names_too_long(side.image) for side in (case.before, case.after)):
         return "none (lief reads each name to its end, and they have too many characters)"
+    if (n := _rows_beyond_memory(case)) is not None:
+        return f"none (lief makes an object of each symbol and relocation, and {n} are too many for files of this size)"
     lief.logging.disable()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numbers that lief has no name for
@@ -54,8 +63,22 @@ def _names_too_long(image: Image) -> bool:
     return bool((ends[np.searchsorted(ends, start)] - start).sum() > MOST_CHARACTERS * max(len(image.data), 1))
 
 
+def _rows_beyond_memory(case: Case) -> int | None:
+    """How many symbols, sections and relocations both files have, where lief would need too much memory for them."""
+    n_rows = n_relocations = size = 0
+    for image in (case.before.image, case.after.image):
+        shdr = image.shdr
+        of = [np.isin(shdr["sh_type"], kinds) for kinds in ((t.SHT_SYMTAB, t.SHT_DYNSYM), (t.SHT_RELA, t.SHT_REL))]
+        n_rows += len(shdr) + sum(n // t.SYM.itemsize for n in shdr["sh_size"][of[0]].tolist())
+        n_relocations += sum(n // t.RELA.itemsize for n in shdr["sh_size"][of[1]].tolist())
+        size += len(image.data)
+    needed = ROW * n_rows + RELOCATION_ROW * n_relocations
+    return n_rows + n_relocations if needed > FREE_MEMORY + MEMORY_PER_BYTE * size else None
+
+
 def _hold(case: Case, lief: Any) -> str:
-    old, new = (_parsed(lief, side.image) for side in (case.before, case.after))
+    linked = case.after.image.linked
+    old, new = _parsed(lief, case.before.image, False), _parsed(lief, case.after.image, not linked)
     if old is None:
         return "none (lief cannot read the first file)"
     if new is None:
@@ -64,14 +87,33 @@ def _hold(case: Case, lief: Any) -> str:
     _agree(case, (RULE_SECTION, "section"), (old, new), _sections, _own_sections)
     _agree(case, (RULE_SYMBOL, "symbol"), (old, new), _symbols, _own_symbols)
     _kept(case, _sections(old), _sections(new), _symbols(old), _symbols(new))
-    if not case.after.image.linked:
-        _agree(case, (RULE_RELOCATION, "relocation"), (old, new), _relocations, _own_relocations)
+    if not linked:
+        del old  # and what it takes, before the relocations are compared
+        _agree_on_relocations(case, lief, new)
     return "lief"
 
 
-def _parsed(lief: Any, image: Image) -> Any:
+def _parsed(lief: Any, image: Image, relocations: bool) -> Any:
+    config = lief.ELF.ParserConfig()
+    config.parse_relocations = relocations
     whole = image.wrapping == "none" and image.linked
-    return lief.ELF.parse(image.path) if whole else lief.ELF.parse(image.data.tobytes())
+    return lief.ELF.parse(image.path, config) if whole else lief.ELF.parse(image.data.tobytes(), config)
+
+
+def _agree_on_relocations(case: Case, lief: Any, new: Any) -> None:
+    """As `_agree`, in columns: a module has hundreds of thousands. The first file's are read where they are needed."""
+    before, after = case.before.image, case.after.image
+    numbers: dict[str, int] = {}  # of sections' names, as they come
+    theirs, ours = _relocations(new, numbers), _own_relocations(after, numbers)
+    if np.array_equal(theirs, ours):
+        return
+    old = _parsed(lief, before, True)
+    if not np.array_equal(_relocations(old, numbers), _own_relocations(before, numbers)):
+        case.notes.append(OTHER_READING.format("relocation"))
+        return
+    names = list(numbers)
+    _say_difference(case, (RULE_RELOCATION, "relocation"), *([(names[number], *rest) for number, *rest in rows.tolist()]
+                    for rows in (theirs, ours)))  # fmt: skip
 
 
 def _agree(
@@ -79,15 +121,20 @@ def _agree(
     by_us: Callable[[Image], Rows],
 ) -> None:  # fmt: skip
     """A finding where the two readers see other rows in the second file. told: its rule, and what a row is."""
-    rule, what = told
     theirs, ours = by_lief(files[1]), by_us(case.after.image)
     if theirs == ours:
         return
     if by_lief(files[0]) != by_us(
         case.before.image
     ):  # damaged input, which lief repairs: no witness of what became of it
-        case.notes.append(f"lief reads the {what}s of the first file in another way, so they were not compared")
+        case.notes.append(OTHER_READING.format(told[1]))
         return
+    _say_difference(case, told, theirs, ours)
+
+
+def _say_difference(case: Case, told: tuple[str, str], theirs: Rows, ours: Rows) -> None:
+    """The finding: how many rows there are, or the first that differs."""
+    rule, what = told
     if len(theirs) != len(ours):
         case.say(rule, f"lief reads {len(theirs)} {what}s of the second file, we {len(ours)}")
         return
@@ -135,21 +182,29 @@ def _own_symbols(image: Image) -> Rows:
     return list(zip(names, *columns, strict=True))
 
 
-def _relocations(binary: Any) -> Rows:
-    """(section, offset, type, symbol, addend), sorted."""
-    return sorted((_text(row.section.name) if row.has_section else "", row.address, _number(row.type) & TYPE, row.info,
-                   row.addend) for row in binary.relocations)  # fmt: skip
+def _relocations(binary: Any, numbers: dict[str, int]) -> Table:
+    """The relocations as lief reads them, sorted. numbers: of the names of sections, to which new ones are added."""
+    number = numbers.setdefault
+    rows = ((number(_text(row.section.name) if row.has_section else "", len(numbers)), row.address,
+             _number(row.type) & TYPE, row.info, row.addend) for row in binary.relocations)  # fmt: skip
+    return _in_order(np.fromiter(rows, RELOCATION))
 
 
-def _own_relocations(image: Image) -> Rows:
-    own: Rows = []
+def _own_relocations(image: Image, numbers: dict[str, int]) -> Table:
+    tables = []
     for sec in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
         rows, target = image.rows(sec, t.RELA), int(image.shdr["sh_info"][sec])
         name = _text(image.names[target]) if 0 < target < len(image.names) else ""
-        info = rows["r_info"].tolist()
-        own += [(name, off, number & 0xFFFF_FFFF, number >> 32, addend) for off, number, addend in zip(
-                  rows["r_offset"].tolist(), info, rows["r_addend"].tolist(), strict=True)]  # fmt: skip
-    return sorted(own)
+        table = np.zeros(len(rows), RELOCATION)
+        table["section"] = numbers.setdefault(name, len(numbers))
+        table["offset"], table["addend"] = rows["r_offset"], rows["r_addend"]
+        table["type"], table["symbol"] = rows["r_info"] & np.uint64(0xFFFF_FFFF), rows["r_info"] >> np.uint64(32)
+        tables.append(table)
+    return _in_order(np.concatenate(tables)) if tables else np.zeros(0, RELOCATION)
+
+
+def _in_order(table: Table) -> Table:
+    return table[np.lexsort([table[name] for name in reversed(RELOCATION.names or ())])]
 
 
 def _text(name: str | bytes) -> str:
