@@ -56,6 +56,12 @@ ARM = "[<c0a1b2c4>] frob_read+0x8/0xe0"
 FAULT, WRITE = "faulted on modifying", "faulted on writing"
 
 CASES = (
+    # -- what the kernel did not tell, and calls that a loader left
+    Case("zeros tell no machine, the address does", bug("[<ffffa1b2c3d4e5f0>] f+0x8/0xe0", "00:00:00:00", INIT, "0"),
+         "arm64 address", "zeros likely", "zeros"),
+    Case("ppc64le: a module's call was never made a NOP",
+         bug("[<c008000009321a64>] f+0xc/0x60 [m]", "1d:3d:00:48", ON, "80000001", "c000000000061fac"),
+         "ppc64le bytes", "moved likely, kept-call possible", "bl 0xc008000009325780"),
     # -- arm64
     Case("arm64: a return", bug("[<ffffa1b2c3d4e5f0>] frob_init+0x8/0xe0 [frob]", "c0:03:5f:d6", INIT, "0"),
          "arm64 bytes", "return likely", "ret"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from ftpatch.cli import run
 from ftpatch.errors import InputError
 from ftpatch.explanation import log_lines
 from ftpatch.explanation.message import Splat
@@ -118,6 +120,23 @@ def log_of(form: Form, lines: tuple[str, ...] = LINES, end: str = "\n") -> str:
 @pytest.mark.parametrize("name", FORMS)
 def test_a_message_is_read_in_every_form_of_a_log(name: str) -> None:
     assert parse(log_of(FORMS[name])) == [MESSAGE]
+
+
+def test_a_quoted_printable_mail_is_read() -> None:
+    lines = (text.replace("=", "=3D").replace("_init+", "_init+=\n") + "=20" * text.endswith(" ") for text in LINES)
+    assert parse("\n".join(lines)) == [MESSAGE]
+
+
+def test_an_address_whose_name_the_kernel_doubts_is_an_address() -> None:
+    (splat,) = parse("\n".join([*LINES[:2], "[<a82ca82d>] (suspected corrupt symbol) ", *LINES[3:]]))
+    assert (splat.ip, splat.function) == (0xA82CA82D, None)
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-8-sig"])
+def test_a_log_with_a_byte_order_mark_is_read(coding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "log").write_text("\n".join(LINES), coding)
+    assert run(["explain", "--splat", str(tmp_path / "log")]) == 0
+    assert capsys.readouterr().out.startswith("frob_init+0x8 [frob]: ftrace failed to modify")
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\r\r\n", "\n\n", " \n"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from dataclasses import dataclass
 
@@ -74,4 +75,6 @@ def command(given: ExplainOptions, reports: Reports) -> int:
 
 def _read(log: str) -> str:
     """The text of a log, each byte a character: what matters is ASCII, and lines are decoded one by one."""
-    return read_input(log, MAX_SPLAT, "the log").decode("latin-1")
+    data = read_input(log, MAX_SPLAT, "the log")
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell's `>` writes it
+    return data.decode("utf-16", "replace") if wide else data.decode("latin-1")

@@ -100,6 +100,10 @@ CAUSES = {
         "", "the site calls already, before ftrace switched anything on: it was patched on disk, or by code that ran "
         "earlier",
     ),
+    "kept-call": Cause(
+        "", "the call that the compiler made is still there: the kernel could not make a NOP of it at boot or when it "
+        "loaded the module", "look for an earlier message about the same module",
+    ),
     "through-memory": Cause(
         "", "the compiler called its hook through memory (-fno-plt or PIE code), which ftrace does not know",
         "build without -fno-plt and -fpie",
@@ -239,6 +243,8 @@ def _call(splat: Splat, origin: Origin) -> list[tuple[str, str]]:
     if splat.phase == "init":
         other_call = origin.machine is not None and origin.machine.compiled_calls
         return [("callee", LIKELY), (early, POSSIBLE)] if other_call else [(early, LIKELY), ("callee", POSSIBLE)]
+    if splat.phase == "on" and splat.module and (told.to is None or told.to != splat.tramp):
+        return [("moved", LIKELY), ("kept-call", POSSIBLE)]
     if splat.phase:
         return [("moved", LIKELY)]
     return [("moved", POSSIBLE), (early, POSSIBLE), ("callee", POSSIBLE)]  # a kernel that does not say when

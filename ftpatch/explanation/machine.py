@@ -81,8 +81,9 @@ def _named(splat: Splat) -> tuple[str, str, Machine | None]:
     for va in (splat.ip, None) if splat.ip else (None,):
         found = list(candidates(code, va))
         names = list(dict.fromkeys(machine.name for machine, _ in found))
+        by = "bytes" if code and (any(code) or not va) else "address"  # zeros are the same everywhere
         if names and (code or va) and (len(names) == 1 or _one_family(machine for machine, _ in found)):
-            return " or ".join(names), "bytes" if code else "address", found[0][0]
+            return " or ".join(names), by, found[0][0]
         if names and va is not None:
             return "", "", None  # several have code at that address, to which the bytes mean something
     sized = [machine for machine, _ in candidates(None, splat.ip) if code and len(code) in machine.sizes]

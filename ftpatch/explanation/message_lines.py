@@ -14,7 +14,9 @@ HEAD = re.compile(r"-\[ ftrace bug \]-")
 CASE = re.compile(r"ftrace (failed to modify|faulted on modifying|faulted on writing|faulted on unknown error)")
 SYMBOL = rf"([\w.$]+)\+0x({HEX}+)/0x({HEX}+)(?: \[([\w-]+)[^\]]*\])?|0x({HEX}+)"
 PLACE = re.compile(rf"\[<\(?(\w+)\)?>\] (?:{SYMBOL})")
-BARE, NAMED = re.compile(r"\[<\(?(\w+)\)?>\]\s*$"), re.compile(rf"(?:^|[\s:])(?:{SYMBOL})\s*$")
+# the kernel puts `(suspected corrupt symbol)` in place of a name that it cannot tell
+BARE = re.compile(r"\[<\(?(\w+)\)?>\]\s*(?:\([a-z ]{1,64}\)\s*)?$")
+NAMED = re.compile(rf"(?:^|[\s:])(?:{SYMBOL})\s*$")
 BYTES = re.compile(rf"\b(actual|expected):\s+(\[FAULT\]|(?:{HEX}{{2,8}}:)+(?:{HEX}{{2,8}}\b)?)")
 REST = re.compile(rf"({HEX}{{1,15}})\s*")
 MORE = re.compile(rf"(?:^|[\s>])(:?(?:{HEX}{{2}}:)*{HEX}{{2}})\s*$")

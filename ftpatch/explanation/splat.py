@@ -44,6 +44,8 @@ def parse_log(text: str) -> tuple[list[Splat], tuple[str, ...]]:
     known = patterns()
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "=\n" in text and ("=20" in text or "=3D" in text):  # a mail that is quoted-printable: lines end in `=`
+        text = text.replace("=\n", "").replace("=20", " ").replace("=3D", "=")
     lines, more = lines_of(text[:MAX_SPLAT], WANTED, known.beside)
     splats = _messages(lines, known)
     if not splats and "\\n" in text:  # a log in one string, as JSON and programs write it
