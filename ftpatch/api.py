@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ftpatch.arch import Arch
 from ftpatch.elf.image import open_image
+from ftpatch.errors import UsageError
 from ftpatch.plan.decide import make_plan, plan_enable, read_against
 from ftpatch.plan.request import DisableRequest, DropRequest
 from ftpatch.sites.choice import Choose, all_but, by_selectors
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ftpatch.explanation.function import Explanation, explain_log
     from ftpatch.journal.restore import RestoreRequest, restore
     from ftpatch.plan.plan import Plan
+    from ftpatch.proof.module_imports import Loader
     from ftpatch.proof.prove import Proof
     from ftpatch.report import Document
     from ftpatch.rules.files import CheckOptions
@@ -102,18 +104,31 @@ def explain(
 
 def verify(
     before: str, after: str, journal: str | None = None, deep: bool = False, require_emulation: bool = False,
-    **reading: Unpack[Reading],
+    against: Sequence[str] = (), **reading: Unpack[Reading],
 ) -> Proof:  # fmt: skip
     """What became of the first file on the way to the second, by both alone, and whether the journal agrees.
 
-    deep: have lief read a kernel a second time; require_emulation: that a patched site was not run is a finding.
+    deep: have lief read a kernel a second time; require_emulation: that a patched site was not run is a finding;
+    against: for a module, the vmlinux that will load it, and modules that it may use, for what it newly imports.
     """
     from ftpatch.journal.read import read_journal
     from ftpatch.proof.prove import Checks, prove
 
     record = read_journal(journal) if journal else None
     first, second = scan(before, **reading), open_image(after, reading.get("max_size"))
-    return prove(first, second, record, checks=Checks(True, require_emulation, deep, reading.get("layout")))
+    loader = _loader(first, against, reading.get("max_size")) if against else None
+    return prove(first, second, record, checks=Checks(True, require_emulation, deep, reading.get("layout"), loader))
+
+
+def _loader(scan: Scan, paths: Sequence[str], max_size: int | None) -> Loader:
+    """What a module will meet. Raises UsageError where no kernel is among the files."""
+    from ftpatch.proof.module_imports import Loader
+
+    against = read_against(scan, paths, max_size)
+    if against.kernel is None:
+        raise UsageError("--against names no kernel", scan.image.path, found=", ".join(paths),
+                         expected="the vmlinux that will load the module, and modules beside it")  # fmt: skip
+    return Loader(against.kernel, against.others)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -8,13 +8,13 @@ import click
 
 from ftpatch import api
 from ftpatch.arrays import Mask
+from ftpatch.cli.options import against
 from ftpatch.cli.writing import WritingOptions, records, writing_verb
 from ftpatch.plan.plan import Plan
 
 TARGET_HELP = "What the sites call (default: ftrace_caller)."
 HOOK_HELP = "Modules: the sites call this C function as hook(site, caller)."
 STUB_HELP = "Modules: the sites call this stub, written in assembly."
-AGAINST_HELP = "Modules: the vmlinux that will load it, and modules whose symbols it may use; repeatable."
 FORCE_TARGET_HELP = "Take a target that was not shown to keep the contract of a site."
 FORCE_EARLY_HELP = "Take functions that run before the target can work."
 OPS_HELP = "The ftrace_ops of the sites, where the kernel has one per site (default: list)."
@@ -27,7 +27,7 @@ WAYS = click.Choice(["auto", "literal", "thunk"])
 @click.option("--target", default="", metavar="SYMBOL|0xVA", help=TARGET_HELP)
 @click.option("--hook", default="", metavar="SYMBOL", help=HOOK_HELP)
 @click.option("--stub-asm", metavar="FILE", help=STUB_HELP)
-@click.option("--against", multiple=True, metavar="FILE", help=AGAINST_HELP)
+@against
 @click.option("--force-target", is_flag=True, help=FORCE_TARGET_HELP)
 @click.option("--force-early", is_flag=True, help=FORCE_EARLY_HELP)
 @click.option("--ops", metavar="list|nop|SYMBOL", help=OPS_HELP)

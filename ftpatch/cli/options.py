@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 SELECTOR_HELP = "name, glob, /regex/, !SEL, @file, 0xVA, .section+0xOFF, row:N or name@file.c; repeatable, joined."
 STATUS_HELP = "Narrow to a status; repeatable. weak-leftover, stripped and unnamed add sites that have no name."
+AGAINST_HELP = "Modules: the vmlinux that will load it, and modules whose symbols it may use; repeatable."
 MAX_SIZE_HELP = "What a packed file may unpack to (default: 1 GiB)."
 JOBS_HELP = "Worker processes for a tree (default: one per processor)."
 REPORT_HELP = "Also write a report to FILE; repeatable. json=FILE of a writing verb is its journal."
@@ -60,6 +61,7 @@ reports = [
 ]  # fmt: skip
 max_size = click.option("--max-size", type=click.IntRange(1), metavar="BYTES", help=MAX_SIZE_HELP)
 layout = click.option("--layout", metavar="NAME", help="Take this site layout instead of deciding by evidence.")
+against = click.option("--against", multiple=True, metavar="FILE", help=AGAINST_HELP)
 jobs = click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help=JOBS_HELP)
 
 

@@ -251,6 +251,9 @@ ProofRecords = TypedDict(
 class ImportRow(TypedDict):
     name: str
     crc: Annotated[Hex | None, "the version that the module states for it; null where it states none"]
+    exporter: NotRequired[
+        Annotated[str | None, "vmlinux or a module's name; null where no file given by --against tells"]
+    ]
 
 
 class ProofObject(TypedDict):

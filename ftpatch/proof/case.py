@@ -51,6 +51,7 @@ class Import(NamedTuple):
 
     name: str
     crc: int | None  # the version that the module states; None where it states none
+    exporter: str | None = None  # vmlinux, or the name of a module; None where that is not known
 
 
 NO_PLACES = (np.zeros(0, np.int64), np.zeros(0, np.int64))

@@ -23,6 +23,7 @@ from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
 from ftpatch.proof.journal import check_journal, intent_of
 from ftpatch.proof.lief_check import NOT_INSTALLED, read_again
+from ftpatch.proof.module_imports import Loader, check_imports
 from ftpatch.proof.module_relocations import check_relocations
 from ftpatch.proof.pairs import pair_up
 from ftpatch.proof.record_table import account_for_slots, check_records
@@ -47,6 +48,7 @@ class Checks:
     emulation_required: bool = False  # that something was not executed is a finding
     deep: bool | None = False  # have lief read a kernel, too, as it always does with modules; None: not even those
     layout: str | None = None  # of both files; None: as they tell it
+    loader: Loader | None = None  # what a module will meet, where that is known
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Proof:
     ops: Mapping[str, int] = field(default_factory=dict)  # the ftrace_ops that a kernel's sites serve, likewise
     imports: tuple[Import, ...] = ()  # what a module uses of other files that it did not use before
     depends: tuple[str, ...] = ()  # names that its depends= gained
+    unlooked: str = ""  # which of these were held against no kernel, and why
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -83,7 +86,7 @@ class Proof:
             reasons.append(f"{unseen} site{'s' * (unseen != 1)} not executed: one run does not show what they do")
         if not self.after.linked and NOT_INSTALLED in self.reader:
             reasons.append(f"no second reader: {NOT_INSTALLED}")
-        return tuple(reasons)
+        return tuple(reasons + [self.unlooked] * bool(self.unlooked))
 
 
 def prove(
@@ -110,6 +113,7 @@ def prove(
     case = Case(before.arch, before, second, intent_of(journal) if journal is not None else intent)
     runs = differences(image, after)
     reader = _check(case, runs, journal, checks.deep)
+    unlooked = check_imports(case, checks.loader)
     outcome = _emulated(case, checks)
     changed = np.sort(case.pairs.pos[case.pairs.differs]) if case.pairs is not None else NO_ROWS
     old, new = before.records, second.records
@@ -117,7 +121,7 @@ def prove(
         before, after, case.all_findings(), reader, outcome, kinds=dict(case.kinds), runs=runs, changed=changed,
         live=(int(old.live.sum()), int(new.live.sum())), slots=(len(old), len(new)), calls=case.calls, gone=case.gone,
         returned=case.returned, unclaimed=tuple(case.unclaimed), notes=tuple(case.notes), callees=dict(case.callees),
-        ops=dict(case.ops), imports=case.imports, depends=case.depends,
+        ops=dict(case.ops), imports=case.imports, depends=case.depends, unlooked=unlooked,
     )  # fmt: skip
 
 

@@ -64,7 +64,8 @@ def proof_object(proof: Proof, hashed: bool, journal: str | None) -> ImageObject
         "callees": dict(sorted(proof.callees.items())),
         "ops": dict(sorted(proof.ops.items())),
         "imports": [
-            {"name": name, "crc": None if crc is None else f"0x{crc:08x}"} for name, crc in proof.imports
+            {"name": name, "crc": None if crc is None else f"0x{crc:08x}", "exporter": exporter}
+            for name, crc, exporter in proof.imports
         ],
         "depends": list(proof.depends),
     }  # fmt: skip

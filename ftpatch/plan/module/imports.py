@@ -56,7 +56,13 @@ def find_import(name: str, module: Module, against: Against, option: str) -> Imp
     _require_allowed(export, module.info, what)
     # Where the kernel does not tell, the version is stated: one that is not asked for does no harm.
     compared = kernel.magic is None or kernel.magic.modversions
-    return Import(name, export.crc if compared else None, exporter)
+    crc = export.crc if compared else None
+    if crc is None and len(module.versions):
+        # Such a kernel would take it, and taint itself; nobody could tell it from a version that was taken out.
+        raise PolicyError("the symbol has no version, and the module states one for each of its others", what,
+                          found=f"no CRC in {exporter or 'the kernel'}", expected="a symbol with a CRC",
+                          todo="build its exporter with CONFIG_MODVERSIONS")  # fmt: skip
+    return Import(name, crc, exporter)
 
 
 def _require_allowed(export: Export, info: ModInfo, what: str) -> None:

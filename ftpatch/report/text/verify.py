@@ -11,7 +11,7 @@ from ftpatch.report.results import n_sites
 from ftpatch.report.text.lines import each_file, line, number
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import FindingRow, ImageObject
+    from ftpatch.document.types import FindingRow, ImageObject, ImportRow
 
 N_SHOWN = 10  # findings of one rule
 
@@ -37,7 +37,7 @@ def _file(image: ImageObject) -> Iterator[str]:
     for what, counts in (("callees", proof.get("callees")), ("ops", proof.get("ops"))):
         if counts:
             yield line(what, ", ".join(f"{printable(name)} {n}" for name, n in counts.items()))
-    imports = [f"{row['name']} ({row['crc'] or 'no version'})" for row in proof.get("imports", ())]
+    imports = [_import(row) for row in proof.get("imports", ())]
     if imports or proof.get("depends"):
         depends = "".join(f"; depends= gained {name}" for name in proof.get("depends", ()))
         yield line("imports", printable(", ".join(imports) + depends))
@@ -50,6 +50,11 @@ def _file(image: ImageObject) -> Iterator[str]:
         yield line("journal", f"{printable(proof['journal'])}: held against both files")
     yield from (line("note", note) for note in proof["notes"])
     yield from _findings(findings)
+
+
+def _import(row: ImportRow) -> str:
+    exporter = row.get("exporter")
+    return f"{row['name']} ({row['crc'] or 'no version'}{f', of {exporter}' if exporter else ''})"
 
 
 def _findings(findings: Sequence[FindingRow]) -> Iterator[str]:
