@@ -141,14 +141,16 @@ def over_tree(
     jobs = min(len(os.sched_getaffinity(0)) if n > ALONE else 1, n) if jobs is None else min(jobs, n)
     if not memory.is_there(4 * memory.THREAD):  # a pool of processes has threads, and each of these one
         jobs = 1
+    pool = _pool(jobs, watch) if jobs > 1 else None
+    jobs = jobs if pool else 1
     size = max(1, min(CHUNK, n // (4 * max(jobs, 1))))  # at least four chunks per worker, as far as there are files
     starts = list(range(0, n, size))
     if jobs > 1:  # the most bytes first, so that no worker begins the longest chunk when the others are done
         starts.sort(key=lambda at: -sum(listing.sizes[at : at + size]))
     chunks = [listing.files[at : at + size] for at in starts]
     with watch.progress(n) as advance:
-        if jobs > 1:
-            return listing, _side_by_side(chunks, of_files, jobs, advance)
+        if pool:
+            return listing, _side_by_side(chunks, of_files, pool, advance)
         results: list[Result] = []
         for paths in chunks:
             results += of_files(paths)
@@ -156,17 +158,26 @@ def over_tree(
     return listing, results
 
 
-def _side_by_side(
-    chunks: list[tuple[str, ...]], work: Callable[[Sequence[str]], list[Result]], jobs: int,
-    advance: Callable[[int], object],
-) -> list[Result]:  # fmt: skip
-    """The chunks' results, from `jobs` processes. Whatever ends this early ends the workers too."""
+def _pool(jobs: int, watch: Watch) -> ProcessPoolExecutor | None:
+    """Worker processes, not started yet; None, with a remark, where the system has no semaphores for them."""
     from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    # fork: no thread runs yet, and a worker has everything loaded
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=_start_worker)
+    try:  # fork: no thread runs yet, and a worker has everything loaded
+        return ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=_start_worker)
+    except (OSError, ImportError, NotImplementedError) as error:  # /dev/shm is absent, read-only or full
+        why = error.strerror if isinstance(error, OSError) else error
+        watch.note(f"one process reads all files: no semaphore for more can be made in /dev/shm ({why})")
+        return None
+
+
+def _side_by_side(
+    chunks: list[tuple[str, ...]], work: Callable[[Sequence[str]], list[Result]], pool: ProcessPoolExecutor,
+    advance: Callable[[int], object],
+) -> list[Result]:  # fmt: skip
+    """The chunks' results, from a pool's processes. Whatever ends this early ends the workers too."""
+    from concurrent.futures.process import BrokenProcessPool
+
     with undone(_kill_workers):
         try:
             return _results_of(pool, chunks, work, advance)

@@ -15,10 +15,13 @@ from limits import limited
 
 from ftpatch import rules
 from ftpatch.cli import run
+from ftpatch.compare import digest
 from ftpatch.elf import functions
 from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import EHDR, RELA, SHDR, SYM
+from ftpatch.explanation import function, untraceable
 from ftpatch.proof import lief_check
+from ftpatch.sites.scan import scan_file
 
 Capture = pytest.CaptureFixture[str]
 SECONDS = 30
@@ -147,6 +150,35 @@ def test_lief_is_not_asked_where_its_objects_take_too_much(
     assert run(["verify", path, path, "--layout", "callops"]) == 0
     line = f"second reader: none (lief makes an object of each symbol and relocation, and {n} are too many for files of"
     assert line in capsys.readouterr().out
+
+
+def test_a_comparison_of_too_many_functions_is_refused(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is an object: ten million took a minute and 3 GB."""
+    monkeypatch.setattr(digest, "MAX_FUNCTIONS", 1000)
+    path = with_symbols(MODULE, 1000, tmp_path / "m.ko")
+    assert run(["diff", path, path]) == 4
+    line = "too many functions to compare: found 1010, expected at most 1000 – docs/limits.md has all"
+    assert capsys.readouterr().err == f"ftpatch: {path}: {line}\n"
+
+
+def test_functions_are_looked_at_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words at the entries of ten million functions took 2 GB at once; what is told of each stays the same."""
+    scan = scan_file(with_symbols(KERNEL, 100, tmp_path / "x"))
+    whole = [column.tolist() for column in untraceable.states(scan.image, scan.sites)]
+    monkeypatch.setattr(untraceable, "SLICE", 7)
+    assert [column.tolist() for column in untraceable.states(scan.image, scan.sites)] == whole
+
+
+def test_fewer_sites_are_explained_where_a_file_has_very_many(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each a plan is made, which goes through the whole table."""
+    monkeypatch.setattr(function, "MAX_ROWS", 20_000)
+    path = with_records(5000, tmp_path / "m.ko")
+    assert run(["explain", "*", path, "--layout", "callops"]) == 0
+    assert "sites; the first 3 are explained" in capsys.readouterr().err
 
 
 def test_culprits_of_a_refusal_are_shown_up_to_a_limit(tmp_path: Path, capsys: Capture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -492,3 +493,22 @@ def test_what_unpacks_to_more_than_allowed_is_a_bad_row(tmp_path: Path, capsys: 
         capsys.readouterr()
         assert run(["scan", str(path), "--max-size", "4096"]) == 3
         assert "4096" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_system_without_semaphores_reads_with_one_process(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes share semaphores in /dev/shm; without it this ended in a traceback."""
+
+    def refuse(*args: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("a.ko", "b.ko"):
+        (tmp_path / name).write_bytes((MINI / "mini.ko").read_bytes())
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", refuse)
+    assert run(["scan", str(tmp_path), "--jobs", "2"]) == 0
+    out, err = capsys.readouterr()
+    why = f"no semaphore for more can be made in /dev/shm ({os.strerror(number)})"
+    assert err == f"ftpatch: one process reads all files: {why}\n"
+    assert "a.ko" in out and "b.ko" in out

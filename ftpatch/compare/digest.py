@@ -17,7 +17,7 @@ import numpy as np
 from ftpatch.arrays import is_in
 from ftpatch.document.rows import image_object
 from ftpatch.elf import tables as t
-from ftpatch.errors import FtpatchError
+from ftpatch.errors import FtpatchError, UnsupportedError
 from ftpatch.explanation.untraceable import STATES, states
 from ftpatch.sites.scan import Scan, scan_file
 from ftpatch.sites.table import STRIPPED, UNNAMED
@@ -25,6 +25,7 @@ from ftpatch.sites.table import STRIPPED, UNNAMED
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject
 
+MAX_FUNCTIONS = 1 << 20  # of one file: each takes some hundred bytes; an allyesconfig kernel has half as many
 SUFFIX = re.compile(r"\.ko(\.(xz|gz|zst))?$")
 Key = tuple[str, str]  # name, source file of its symbol or ""
 
@@ -63,6 +64,9 @@ def digest_file(layout: str | None, hashed: bool, path: str) -> Digest:
     """The digest of one file, with the error where it cannot be read."""
     try:
         scan = scan_file(path, layout)
+        if (n := len(scan.image.functions.row)) > MAX_FUNCTIONS:
+            raise UnsupportedError("too many functions to compare", path, found=str(n), todo="docs/limits.md has all",
+                                   expected=f"at most {MAX_FUNCTIONS}")  # fmt: skip
         image = image_object(scan, None, scan.image.sha256 if hashed else None, with_sites=False)
     except FtpatchError as error:
         return Digest(path, None, {}, error)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ftpatch.explanation.diagnosis import Diagnosis
 
 N_SITES = 32  # that one run explains
+MAX_ROWS = 1 << 22  # of the site tables that are gone through for these: once for each; a kernel has 60,000 rows
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,11 @@ def explain_function(
     for text in selection.notes:
         watch.note(text.replace("are taken", "are explained"))
     index = np.flatnonzero(selection.mask)
-    if len(index) > N_SITES:
-        watch.note(f"{len(index)} sites; the first {N_SITES} are explained")
-        selection.mask[index[N_SITES:]] = False
-    sites = explain_sites(scan, index[:N_SITES].tolist(), against)
+    n_sites = max(1, min(N_SITES, MAX_ROWS // max(len(scan.sites), 1)))
+    if len(index) > n_sites:
+        watch.note(f"{len(index)} sites; the first {n_sites} are explained")
+        selection.mask[index[n_sites:]] = False
+    sites = explain_sites(scan, index[:n_sites].tolist(), against)
     symbols = [] if name is None else symbols_named(scan.image, scan.sites, func)
     others = [symbol for symbol in symbols if symbol["state"] not in WITH_SITE]
     return Explanation(scan, func, selection.mask, sites, others, renamed(scan.sites, clones), taken_for)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftpatch.arch.shape import MATCH_OLD, Shape
-from ftpatch.arrays import I64, U8, is_in
+from ftpatch.arrays import I64, U8, U64, is_in
 from ftpatch.elf import debug_names
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -49,6 +49,8 @@ SECTIONS = (  # text that is never traced, and why
 NO_FUNCTIONS = {0: "a label without type, as assembly makes them", t.STT_OBJECT: "data"}
 SITE_OF_CLONE = {True: "that is traceable", False: "that has no site as the kernel expects it"}
 N_NEAR, N_TRIED = 5, 60  # names that are shown; that are compared letter by letter
+MAX_COMPARED = 1 << 20  # functions whose names are compared at all; a kernel has 60,000
+SLICE = 1 << 18  # functions whose words are looked at together: each has a few dozen bytes around its entry
 
 
 def states(image: Image, table: SiteTable) -> tuple[U8, I64]:
@@ -69,6 +71,14 @@ def _site_words(image: Image, shape: Shape) -> U8:
     """MATCH_* per function, of the words where the layout puts its site."""
     functions = image.functions
     entry = functions.va if shape.at_global else functions.local
+    match = np.zeros(len(entry), dtype=np.uint8)
+    for at in range(0, len(entry), SLICE):
+        match[at : at + SLICE] = _words_at(image, shape, entry[at : at + SLICE])
+    return match
+
+
+def _words_at(image: Image, shape: Shape, entry: U64) -> U8:
+    """As `_site_words`, of the functions with these entries."""
     sec, off = image.place(entry)
     sec = np.where((sec >= 0) & image.executable[np.maximum(sec, 0)], sec, -1)
     if shape.anywhere:
@@ -140,7 +150,9 @@ def is_traceable(table: SiteTable, clone: Clone) -> bool:
 def near(image: Image, name: str) -> list[str]:
     """Functions whose names are most like this one, best first."""
     wanted, ranked = _pieces(name), set()
-    for other in map(image.symbols.name, image.functions.row.tolist()):  # a fifth of a second for a kernel
+    for other in map(
+        image.symbols.name, image.functions.row[:MAX_COMPARED].tolist()
+    ):  # a fifth of a second for a kernel
         shared = len(wanted & _pieces(other))
         if shared * 2 >= len(wanted):
             ranked.add((0.3 * abs(len(other) - len(name)) - shared, other))
