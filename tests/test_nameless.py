@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import elfwriter
 import pytest
 from elfedit import MINI, MINI_PPC, Elf, without_symbols
 from elfwriter import parsed
@@ -301,3 +302,23 @@ def test_a_kernels_own_kallsyms_tell_what_had_a_name(
     path = tmp_path / "vmlinux"
     path.write_bytes(with_kallsyms((MINI / file).read_bytes(), kind, lost))
     assert statuses(str(path), capsys) == expected
+
+
+def test_nops_in_front_of_a_function_are_no_weak_leftover(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """-fpatchable-function-entry=2,2: each record names the NOPs in front of a function that has its name."""
+    elf = elfwriter.Elf(elfwriter.ET_REL)
+    code = elfwriter.as_code([elfwriter.NOP, elfwriter.NOP, elfwriter.RET, elfwriter.RET] * 3)
+    text = elf.section(".text", code, flags=elfwriter.ALLOC | elfwriter.EXEC, align=8)
+    rows = b"".join(elfwriter.rela(8 * i, elfwriter.R_ABS64, 16 * i, 1) for i in range(3))
+    sites = elf.section("__patchable_function_entries", bytes(24), flags=elfwriter.ALLOC | 1 | 0x80, link=text)
+    elf.section(".rela__patchable_function_entries", rows, type=elfwriter.RELA, info=sites, link=4, entsize=24)
+    elf.symbol("here", text, 0, 0, type=elfwriter.NOTYPE, bind=elfwriter.LOCAL)
+    for i in range(3):
+        elf.symbol(f"f{i}", text, 16 * i + 8, 8, type=elfwriter.FUNC)
+    path = elfwriter.written(tmp_path / "front.o", elf.build())
+    assert statuses(path, capsys) == {"unnamed": 3}
+    assert run(["check", path, "--format", "json"]) == 1
+    rows = json.loads(capsys.readouterr().out)["images"][0]["findings"]
+    told = [(row["rule"], row["message"], row["count"]) for row in rows]
+    assert ("not-at-entry", "3 records name NOPs in front of a function (-fpatchable-function-entry=N,M): f0, f1, f2", 3
+            ) in told  # fmt: skip

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ftpatch.arrays import I64
 from ftpatch.elf import tables as t
 from ftpatch.errors import ShapeError
 from ftpatch.kernel.kallsyms import listed_as
 from ftpatch.rules import RELOCATABLE
 from ftpatch.rules.case import Case, Hit
+from ftpatch.sites.nameless import in_front_of
 from ftpatch.sites.table import LEFTOVER, OUTSIDE, STRIPPED, UNEXPECTED, UNNAMED
 
 EXIT = (".exit.text",)
@@ -35,7 +37,8 @@ def dead_weak(case: Case) -> Iterator[Hit]:
 
 def names_stripped(case: Case) -> Iterator[Hit]:
     """Sites of functions whose symbols were taken out of the file, all in one."""
-    stripped, unnamed = len(case.live_with(STRIPPED)), len(case.live_with(UNNAMED))
+    front = len(_in_front(case)[0])
+    stripped, unnamed = len(case.live_with(STRIPPED)), len(case.live_with(UNNAMED)) - front
     head = f"{stripped or unnamed} of {int(case.live.sum())} sites have no name"
     doubt = "stripped or left of weak functions, which the file does not tell"
     if stripped:
@@ -84,6 +87,19 @@ def not_at_entry(case: Case) -> Iterator[Hit]:
         name = case.image.symbols.name(int(functions.row[at])) if at >= 0 else "a function"
         far = int(table.va[site]) - int(functions.va[at])
         yield Hit(f"row {table.row[site]} names {name}+{far:#x}, which is not its entry", site, name)
+    front, before = _in_front(case)
+    if len(front):
+        names = [case.image.symbols.name(int(functions.row[at])) for at in before[:3].tolist()]
+        shown = ", ".join(names) + (", …" if len(front) > len(names) else "")
+        yield Hit(f"{len(front)} records name NOPs in front of a function (-fpatchable-function-entry=N,M): {shown}",
+                  count=len(front))  # fmt: skip
+
+
+def _in_front(case: Case) -> tuple[I64, I64]:
+    """(sites, functions) of the records that name NOPs in front of a function, where this layout has none."""
+    site = case.live_with(UNNAMED)
+    before = in_front_of(case.image, case.table.va[site])
+    return site[before >= 0], before[before >= 0]
 
 
 def mixed_layouts(case: Case) -> Iterator[Hit]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ftpatch.arch.shape import Branch, Shape
-from ftpatch.arrays import U8, U32, U64, Mask, distinct, is_in
+from ftpatch.arrays import I64, U8, U32, U64, Mask, distinct, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.sites.named_at_build import named_at_build
@@ -24,6 +24,7 @@ WEAK, STRIPPED, UNKNOWN = range(3)  # why a site has no name
 PROLOGUE = 64  # bytes from a function's entry to its site, at most, where a layout does not tell them
 MANY = 1 << 16  # nameless sites up to which so many bytes are looked through
 WHOLE = 4 << 20  # bytes of code and data up to which a linked file is searched whole
+MAX_FRONT = 16  # units of code in front of a function that are looked at for NOPs
 NEAR = 1 << 19  # bytes of code, for all sites together, that are searched around them in a larger one
 RARE = 32  # one nameless site in so many is what weak functions leave in a kernel
 
@@ -45,7 +46,28 @@ def why_nameless(
     used = _referred_to(image, records, entries, near=image.linked and rare)
     # a linked file does not show who takes an address in code, so that most names have to be there
     kept = n_static >= int((~used).sum()) if image.linked else _keeps_names(image)
-    return np.where(used, STRIPPED, WEAK if kept else UNKNOWN).astype(np.uint8)
+    why = np.where(used, STRIPPED, WEAK if kept else UNKNOWN).astype(np.uint8)
+    why[in_front_of(image, va) >= 0] = UNKNOWN
+    return why
+
+
+def in_front_of(image: Image, va: U64) -> I64:
+    """Index of the function that nothing but NOPs leads into, per record; −1 where there is other code in between, as
+    a weak function has. Compilers put NOPs there for -fpatchable-function-entry=N,M."""
+    starts = image.functions.va
+    index = np.searchsorted(starts, va, side="right").astype(np.int64)
+    index[index == len(starts)] = -1
+    if not len(starts):
+        return index
+    sec, off = image.place(va)
+    index[(sec < 0) | ((starts[index] - va) > np.uint64(MAX_FRONT * image.arch.unit))] = -1
+    rows = np.flatnonzero(index >= 0)
+    words = image.words(sec[rows], off[rows], 0, MAX_FRONT)
+    behind = (starts[index[rows]] - va[rows])[:, None] <= np.uint64(image.arch.unit) * np.arange(
+        MAX_FRONT, dtype=np.uint64
+    )
+    index[rows[~(behind | (words == image.arch.nop)).all(axis=1)]] = -1
+    return index
 
 
 def _keeps_names(image: Image) -> bool:
