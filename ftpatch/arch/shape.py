@@ -86,22 +86,19 @@ class Branch(NamedTuple):
         return ((field ^ sign) - sign) * self.scale + self.base
 
     def calls_of(self, code: U32, va: int, target: int) -> I64:
-        """Byte offsets of these branches to one target in a run of code, words at `va`: ten times as fast as `find`,
-        since every word is compared with the one that would go there from its place."""
+        """Byte offsets of these branches to one target in a run of code, words at `va`: much faster than `find`, since
+        the sum of a word's place and of the distance in it is the same for all that go there."""
         found = [np.zeros(0, dtype=np.int64)]
-        block = np.arange(0, -4 * BLOCK, -4, dtype=np.int64).astype(np.uint32)
-        field, shift = np.uint32((1 << self.width) - 1), np.uint32(self.scale.bit_length() - 1)
+        field, step = ((1 << self.width) - 1) << self.lsb, (4 // self.scale) << self.lsb
+        places = np.arange(0, step * BLOCK, step, dtype=np.uint32)
         for start in range(0, len(code), BLOCK):
-            ahead = block[: len(code) - start] + np.uint32(target - va - 4 * start & 0xFFFF_FFFF)
-            ahead >>= shift
-            ahead &= field
-            ahead <<= np.uint32(self.lsb)
-            ahead |= np.uint32(self.word.bits)
-            found.append(start + np.flatnonzero(ahead == code[start : start + BLOCK]))
+            words = code[start : start + BLOCK]
+            there = ((target - va - 4 * start) // self.scale << self.lsb) & field
+            found.append(start + np.flatnonzero((words + places[: len(words)]) & np.uint32(field) == np.uint32(there)))
         at = np.concatenate(found)
-        return np.asarray(
-            4 * at[4 * at + self.decode(code[at]) == target - va]
-        )  # a word alone does not tell how often it wrapped
+        at = at[code[at] & np.uint32(~field & 0xFFFF_FFFF) == np.uint32(self.word.bits)]
+        # a word alone does not tell how often it wrapped
+        return np.asarray(4 * at[4 * at + self.decode(code[at]) == target - va])
 
     def ends(self, body: U32) -> Mask:
         """Which rows of code end with this branch."""

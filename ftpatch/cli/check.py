@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import click
 
 from ftpatch import api
 from ftpatch.cli import emit
 from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, note, options, reports
-from ftpatch.document.types import ImageObject
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.finding import SEVERITIES
 from ftpatch.kernel.boot import oracle
@@ -21,6 +21,9 @@ from ftpatch.rules.files import CheckedFile, CheckOptions, CheckResult
 from ftpatch.rules.gate import render_baseline
 from ftpatch.rules.register import rules_for
 from ftpatch.write import contents, files, paths
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject
 
 AGAINST_HELP = "The kernel that will load the modules; for a vmlinux, an earlier build of it."
 CONFIG_HELP = "Settings: fail-on, rules, severities, ignores with reasons, functions that must be traceable."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,12 +13,14 @@ from ftpatch import api
 from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, options, reports
 from ftpatch.compare.changes import class_of
 from ftpatch.compare.diff import Compared, judged
-from ftpatch.document.types import ImageObject
 from ftpatch.finding import Finding
 from ftpatch.report import Document, shows_more
 from ftpatch.report.files import check_reports
 from ftpatch.report.objects import finding_rows
 from ftpatch.rules.register import rules_for
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject
 
 CLASSES = ("layout", "module", "lost", "reach", "removed", "renamed", "gained", "added", "count")
 FAIL_HELP = "Exit 1 only for this kind of change; repeatable. Others are shown all the same."

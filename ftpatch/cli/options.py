@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -125,7 +124,7 @@ class Reports:
         document.colored = self.color == "always" or (
             self.color == "auto" and sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         )
-        document.width = shutil.get_terminal_size((WIDTH, 0)).columns
+        document.width = _width()
         for block in blocks(renderer(self.format_)(document)):
             emit(block)
 
@@ -134,6 +133,15 @@ class Reports:
         from ftpatch.trees import Watch
 
         return Watch(note, lambda files: check_reports(self.report, files), _bar)
+
+
+def _width() -> int:
+    """Columns of the terminal; WIDTH where there is none and nobody says."""
+    if not os.environ.get("COLUMNS") and not (sys.__stdout__ and sys.__stdout__.isatty()):
+        return WIDTH
+    import shutil  # and with it every compression, which few runs need
+
+    return shutil.get_terminal_size((WIDTH, 0)).columns
 
 
 def failed(document: Document, path: str, error: FtpatchError, tree: str | None = None) -> int:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from ftpatch import api
 from ftpatch.cli import emit
 from ftpatch.cli.options import gathered, max_size, note
-from ftpatch.document.types import ImageObject
 from ftpatch.errors import UsageError
 from ftpatch.journal.restore import RestoreRequest
 from ftpatch.report import Document, renderer
 from ftpatch.report.restored import restored_object, restored_text
 from ftpatch.write import paths
+
+if TYPE_CHECKING:
+    from ftpatch.document.types import ImageObject
 
 
 @click.command("restore")
@@ -41,7 +43,7 @@ def command(request: RestoreRequest, in_place: bool, format_: str) -> int:
     done = api.restore(request, api.Watch(note))
     if format_ == "json":
         # an image of a form of its own, which no format but JSON is asked to show
-        document = Document("restore", [cast(ImageObject, restored_object(done, request.dry_run))])
+        document = Document("restore", [cast("ImageObject", restored_object(done, request.dry_run))])
         emit("".join(renderer("json")(document)))
     else:
         emit("".join(restored_text(done, request.dry_run)))

@@ -13,7 +13,6 @@ import stat
 from typing import NamedTuple
 
 from ftpatch.container.file_bytes import FileBytes
-from ftpatch.container.unpack import unpack
 from ftpatch.container.wrappings import MARKER, wrapping_of
 from ftpatch.errors import InputError
 from ftpatch.inputs import open_regular
@@ -47,6 +46,8 @@ def open_elf(path: str, max_size: int | None = None) -> Contents:
         wrapping = wrapping_of(head)
         if wrapping == "none":
             raise not_elf(path, head)
+        from ftpatch.container.unpack import unpack
+
         plain = FileBytes.of(unpack(wrapping, raw.tobytes(), path, MAX_SIZE if max_size is None else max_size))
         if plain[:4].tobytes() != ELF_MAGIC:
             raise not_elf(path, plain[:HEAD].tobytes(), wrapping)

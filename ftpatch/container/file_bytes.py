@@ -209,9 +209,13 @@ class FileBytes:
             first, behind = np.searchsorted(ordered, (low, low + GATHERED)).tolist()
             if first < behind:
                 stop = min(low + len(buffer), self._size)
-                self._source.read(self._start + low, buffer.data[: stop - low])
+                octets = buffer
+                if self._source.has(self._start + low, self._start + stop):
+                    octets = self._octets[low:stop]
+                else:
+                    self._source.read(self._start + low, buffer.data[: stop - low])
                 index = ((ordered[first:behind] - low) // unit.itemsize)[:, None] + np.arange(n)
-                units[order[first:behind]] = buffer[: len(buffer) // unit.itemsize * unit.itemsize].view(unit)[index]
+                units[order[first:behind]] = octets[: len(octets) // unit.itemsize * unit.itemsize].view(unit)[index]
         return units
 
     def _load_ends(self, pos: I64, width: int) -> None:

@@ -10,13 +10,13 @@ from ftpatch.arrays import Mask, is_in
 from ftpatch.document.summary import summary
 from ftpatch.elf.identity import build_id
 from ftpatch.kernel.kallsyms import listed_as
-from ftpatch.kernel.live_patch import LivePatch, live_patch_of, sections_of
 from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import LEFTOVER, NAMELESS, STATUSES
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject, LivePatchObject, SiteRow
+    from ftpatch.kernel.live_patch import LivePatch
 
 NULL_RECORD = "0x" + "0" * 16
 
@@ -27,7 +27,6 @@ def image_object(
     """The IMAGE object of a scan; `chosen` filters `sites`, never the summary; brief: as in `summary`."""
     image, table = scan.image, scan.sites
     mask = np.ones(len(table), dtype=bool) if chosen is None else chosen
-    patch = live_patch_of(image) if image.kind == "module" else None
     made: ImageObject = {
         "file": image.path,
         "sha256": sha256,
@@ -39,13 +38,18 @@ def image_object(
         "summary": summary(scan, brief),
         "sites": site_rows(scan, mask) if with_sites else [],
     }
-    if patch is not None:
-        made["live_patch"] = _live_patch(patch)
+    if image.kind == "module":
+        from ftpatch.kernel.live_patch import live_patch_of
+
+        if (patch := live_patch_of(image)) is not None:
+            made["live_patch"] = _live_patch(patch)
     return made
 
 
 def _live_patch(patch: LivePatch) -> LivePatchObject:
     """The object of a live patch."""
+    from ftpatch.kernel.live_patch import sections_of
+
     return {
         "objects": list(patch.objects),
         "functions": [

@@ -29,21 +29,34 @@ class Functions:
 
     def at(self, va: U64) -> tuple[I64, I64]:
         """First and one-past-last index of the functions whose symbol is at each va (equal: none)."""
-        return np.searchsorted(self.va, va, side="left"), np.searchsorted(self.va, va, side="right")
+        low = np.searchsorted(self.va, va, side="left")
+        if not len(self.va):
+            return low, low.copy()
+        near = np.minimum(low, len(self.va) - 1)
+        return low, np.where(self.va[near] == va, self._of_one_va[1][near], low)
 
     def at_local(self, va: U64) -> tuple[I64, I64]:
         """As `at`, for the functions whose local entry is at each va."""
         if self.local is self.va or not len(self.va):
             return self.at(va)
-        order = self._by_local
-        near = order[np.minimum(np.searchsorted(self.local, va, sorter=order), len(order) - 1)]
-        low, high = self.at(self.va[near])
-        known = self.local[near] == va
-        return np.where(known, low, 0), np.where(known, high, 0)
+        order, local = self._by_local
+        place = np.minimum(np.searchsorted(local, va), len(order) - 1)
+        known, near = local[place] == va, order[place]
+        low, high = self._of_one_va
+        return np.where(known, low[near], 0), np.where(known, high[near], 0)
 
     @cached_property
-    def _by_local(self) -> I64:
-        return np.argsort(self.local, kind="stable")
+    def _by_local(self) -> tuple[I64, U64]:
+        """The functions in the order of their local entries, and these."""
+        order = np.argsort(self.local, kind="stable")
+        return order, self.local[order]
+
+    @cached_property
+    def _of_one_va(self) -> tuple[I64, I64]:
+        """Per function: first and one-past-last index of those at its address. Looked up, where a search takes long."""
+        change = np.flatnonzero(self.va[1:] != self.va[:-1]) + 1
+        low, high = np.concatenate(([0], change)), np.append(change, len(self.va))
+        return np.repeat(low, high - low), np.repeat(high, high - low)
 
     def inside(self, va: U64) -> Mask:
         """Whether each va lies in [st_value, st_value + st_size) of some function."""

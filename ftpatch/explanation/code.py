@@ -8,14 +8,17 @@ the next, eight bytes at most.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ftpatch.arch import constants
 from ftpatch.arrays import U8
-from ftpatch.document.explained import WordRow
 from ftpatch.elf.image import Image
 from ftpatch.plan.edits import Edits
+
+if TYPE_CHECKING:
+    from ftpatch.document.explained import WordRow
 
 POINTER = 8  # bytes of an ops pointer
 MAX_ROW = 8  # bytes of a row that no disassembler divides

@@ -41,7 +41,8 @@ def _nearest(image: Image, va: U64) -> list[tuple[str, int, bool]]:
     value = symbols.rows["st_value"][row]
     if not image.linked:
         value = value + image.base[symbols.shndx[row]]
-    row, value = row[np.argsort(value, kind="stable")], np.sort(value)
+    order = np.argsort(value, kind="stable")
+    row, value = row[order], value[order]
     limit, marks = image.arch.max_offset, image.linked and _holds(image, INVALID)
     last = np.searchsorted(value, va, side="right") - 1
     kept_at = _kept(symbols, row, distinct(last).tolist())

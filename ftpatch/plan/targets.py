@@ -16,7 +16,6 @@ from ftpatch.arrays import Mask, distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, SelectionError
-from ftpatch.kernel.ftrace_ops import why_no_ops
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.sites.scan import Scan
@@ -138,6 +137,8 @@ def resolve_ops(image: Image, entry: Entry, text: str) -> Ops:
             "not an ftrace_ops", f"--ops {text}", found=f"symbol type {kind}, {size} bytes",
             expected=f"an object of at least {entry.direct_call + 8} bytes: direct_call is read at {entry.direct_call}",
         )  # fmt: skip
+    from ftpatch.kernel.ftrace_ops import why_no_ops  # loaded only where ops are asked for
+
     if why := why_no_ops(image, row):
         raise PolicyError("not an ftrace_ops", f"--ops {text}", found=why, expected="a struct ftrace_ops",
                           todo="ftrace_list_ops serves every tracer, ftrace_nop_ops none")  # fmt: skip

@@ -15,7 +15,6 @@ import numpy as np
 from ftpatch.arch.parts import Entry
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.kernel.ftrace_ops import why_no_ops
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.proof.case import Case
@@ -153,6 +152,8 @@ class CallTargets:
         sec, _ = image.place(np.array([va], dtype=np.uint64))
         if sec[0] < 0 or image.executable[sec[0]]:
             return f"with ops at {va:#x}, which is no data"
+        from ftpatch.kernel.ftrace_ops import why_no_ops  # loaded only where sites have ops
+
         why = [why_no_ops(image, at) for at in row.tolist()]
         if all(why):
             return f"with ops at {va:#x}, {symbols.name(int(row[0]))}: {why[0]}"

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ftpatch import trees
-from ftpatch.document import toml_input
 from ftpatch.errors import FtpatchError
 from ftpatch.finding import Finding
 from ftpatch.inputs import read_file
@@ -80,11 +79,7 @@ def settings_for(options: CheckOptions) -> Settings:
     """The settings of one check. Raises UsageError for what is no rule or no such file, and what reading the vmlinux
     raises."""
     rules = known_rules()
-    config = (
-        gate.parse_config(read_file(options.config, toml_input.MAX_SIZE), options.config, rules)
-        if options.config
-        else gate.Config()
-    )
+    config = gate.read_config(options.config, rules) if options.config else gate.Config()
     baseline = gate.read_baseline(options.baseline) if options.baseline else gate.Baseline()
     asked = gate.asked(rules, config, options.select, options.ignore)
     kconfig = gate.parse_kconfig(read_file(options.kconfig, MAX_KCONFIG), options.kconfig) if options.kconfig else None

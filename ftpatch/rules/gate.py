@@ -28,10 +28,10 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
-from ftpatch.document import json_input, toml_input
+from ftpatch.document import json_input
 from ftpatch.errors import UsageError
 from ftpatch.finding import SEVERITIES, Finding
-from ftpatch.inputs import beyond_limit
+from ftpatch.inputs import beyond_limit, read_file
 
 PACKED = (".xz", ".gz", ".zst")
 MAX_GLOBS = 1000  # ignores with a glob: each is held against each finding
@@ -111,11 +111,20 @@ class Judged:
 # -- the configuration -------------------------------------------------------------------------------------------------
 
 
+def read_config(path: str, rules: Sequence[str]) -> Config:
+    """The configuration in an ftpatch.toml. Raises InputError where it cannot be read, and what `parse_config` does."""
+    from ftpatch.document.toml_input import MAX_SIZE  # most checks have no configuration
+
+    return parse_config(read_file(path, MAX_SIZE), path, rules)
+
+
 def parse_config(data: bytes, where: str, rules: Sequence[str]) -> Config:
     """The configuration in the bytes of an ftpatch.toml.
 
     Raises UsageError for anything that is not known, and UnsupportedError for more than the limits of TOML allow.
     """
+    from ftpatch.document import toml_input
+
     try:
         tree = toml_input.parse(data, where)
     except toml_input.NotToml as error:

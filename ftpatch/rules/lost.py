@@ -23,7 +23,13 @@ def unrecorded(image: Image, table: SiteTable) -> Iterator[tuple[str, str, int]]
     if shape is None or shape.anywhere or not len(functions.va):
         return
     entry = functions.va if shape.at_global else functions.local
+    recorded = (table.sec >= 0) & (table.status != UNRECORDED)
+    known = np.sort(table.va[recorded])  # a record elsewhere in the function is another rule's
     rows = first_of_each(entry)
+    begin = (entry[rows].view(np.int64) - shape.entry).view(np.uint64)
+    rows = rows[
+        np.searchsorted(known, begin) >= np.searchsorted(known, functions.end[rows])
+    ]  # most have theirs: not read
     sec, off = image.place(entry[rows])
     code = (sec >= 0) & image.executable[np.maximum(sec, 0)] & ~np.isin(sec, image.sections_named(".exit.text"))
     sec, off = np.where(code, sec, -1), off - shape.entry
@@ -32,8 +38,6 @@ def unrecorded(image: Image, table: SiteTable) -> Iterator[tuple[str, str, int]]
     if shape.literal is not None:
         front = window[:, shape.literal // shape.unit - shape.first :][:, :2]
         bare &= (front == np.uint32(image.arch.nop)).all(axis=1)
-    recorded = (table.sec >= 0) & (table.status != UNRECORDED)
-    known = np.sort(table.va[recorded])  # a record elsewhere in the function is another rule's
     start = image.va(sec, off)
     site = start + shape.site(window).view(np.uint64)
     low, high = start - np.minimum(start, np.uint64(8)), np.maximum(functions.end[rows], site + np.uint64(4))

@@ -43,7 +43,10 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     votes = np.zeros_like(fits)
     for vote, fit, shape in zip(votes, fits, shapes, strict=True):
         fit[:] = shape.match(words) > 0
-        vote[fit] = _starts(image, shape, words[fit], va[fit])
+        if fit.all():  # of most kernels one or two shapes fit all: nothing is copied
+            vote[:] = _starts(image, shape, words, va)
+        elif fit.any():
+            vote[fit] = _starts(image, shape, words[fit], va[fit])
         if vote.all():
             return shape  # no other can do better, and of equal ones the first is taken
     if not votes.any():
