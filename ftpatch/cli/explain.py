@@ -12,7 +12,6 @@ from ftpatch import api
 from ftpatch.cli import complain
 from ftpatch.cli.options import Reports, gathered, layout, options, reports
 from ftpatch.errors import UsageError
-from ftpatch.explanation.splat import MAX_SPLAT
 from ftpatch.inputs import read_input
 from ftpatch.report import Document, shows_more
 from ftpatch.report.explain import explanation_object, splat_image, splat_rows
@@ -75,6 +74,8 @@ def command(given: ExplainOptions, reports: Reports) -> int:
 
 def _read(log: str) -> str:
     """The text of a log, each byte a character: what matters is ASCII, and lines are decoded one by one."""
+    from ftpatch.explanation.splat import MAX_SPLAT  # with all that reads messages, which a function needs not
+
     data = read_input(log, MAX_SPLAT, "the log")
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell's `>` writes it
     return data.decode("utf-16", "replace") if wide else data.decode("latin-1")

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftpatch.document.rows import image_object
-from ftpatch.explanation.diagnosis import Diagnosis
-from ftpatch.explanation.evidence import flag_names
-from ftpatch.explanation.function import Diagnoses, Explanation
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import STATUSES
 
 if TYPE_CHECKING:
     from ftpatch.document.explained import SplatRow, SplatSite
     from ftpatch.document.types import ImageObject
+    from ftpatch.explanation.diagnosis import Diagnosis
+    from ftpatch.explanation.function import Diagnoses, Explanation
 
 
 def explanation_object(explanation: Explanation, hashed: bool) -> ImageObject:
@@ -46,6 +45,8 @@ def splat_rows(diagnoses: Diagnoses) -> list[SplatRow]:
 
 
 def _splat(diagnosis: Diagnosis, scan: Scan | None) -> SplatRow:
+    from ftpatch.explanation.evidence import flag_names  # loaded where there is a message
+
     splat, origin = diagnosis.splat, diagnosis.origin
     digits = 2 * len(splat.actual or b"1234")
     return {
