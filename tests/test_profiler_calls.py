@@ -160,8 +160,14 @@ def test_a_program_for_gprof_is_no_fault(machine: str) -> None:
 
 
 def test_calls_through_a_pointer_are_no_sites_and_said() -> None:
-    text = "5 calls of _mcount through a pointer (-fno-plt): no tracer can switch such a call"
+    text = "5 calls of _mcount through a pointer (-fno-plt, -mlongcall): no tracer can switch such a call"
     assert findings(CALLS / "ppc64le-noplt.o") == [("calls-without-records", text, 5)]
+
+
+def test_explain_says_that_a_call_goes_through_a_pointer(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, why in (("outer", "it calls the profiling function (-pg) through a pointer"), ("untraced", "compiled")):
+        assert run(["explain", name, str(CALLS / "ppc64le-noplt.o")]) == 0
+        assert f"why        {why}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("machine", ["arm64", "ppc64le"])

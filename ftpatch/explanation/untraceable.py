@@ -21,6 +21,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.sites.clones import Clone, clones_of
 from ftpatch.sites.elsewhere import records_elsewhere
+from ftpatch.sites.profiler_calls import calls_through_pointer
 from ftpatch.sites.table import OUTSIDE, READY, STRIPPED, UNNAMED, UNRECORDED, SiteTable
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ TEXTS = {
     "not run, or left it out",
     "siteless": "compiled without a patch site: notrace, assembly, or a file without the tracer's flags",
 }
+THROUGH_POINTER = (
+    "it calls the profiling function (-pg) through a pointer (-fno-plt, -mlongcall), which no tracer can switch"
+)
 SECTIONS = (  # text that is never traced, and why
     (r"\.noinstr\.text|\.entry\.text|\.cpuidle\.text|\.sched\.text\.noinstr", "noinstr code is never traced"),
     (r"\.head\.text|\.idmap\.text|\.hyp\.text|\.hibernate_exit\.text|\.kprobes\.text",
@@ -116,10 +120,18 @@ def symbols_named(image: Image, table: SiteTable, name: str) -> list[SymbolRow]:
             text = (
                 f"not to be traced: its record is in {elsewhere}, which no kernel reads; its NOPs are those of a site"
             )
+        if known == "siteless" and table.shape is None and _calls_through_pointer(image, int(at[0])):
+            text = THROUGH_POINTER
         va = f"0x{int(symbols.rows['st_value'][row]):016x}"
         rows.append({"name": name, "file": symbols.file_of(row), "section": section, "va": va, "state": known,
                      "text": text})  # fmt: skip
     return rows
+
+
+def _calls_through_pointer(image: Image, function: int) -> bool:
+    """Whether the function calls what this machine's compilers call for -pg, in a way that is no patch site."""
+    called = {shape.called for shape in image.arch.shapes if shape.called}
+    return any(calls_through_pointer(image, name, function) for name in called)
 
 
 def record_elsewhere(table: SiteTable, function: int) -> str | None:

@@ -46,7 +46,9 @@ def calls_without_records(case: Case) -> Iterator[Hit]:
     elif case.table.shape is None:
         for called in _names(case):
             if n := n_indirect(case.image, called):
-                text = f"{n} calls of {called} through a pointer (-fno-plt): no tracer can switch such a call"
+                text = (
+                    f"{n} calls of {called} through a pointer (-fno-plt, -mlongcall): no tracer can switch such a call"
+                )
                 yield Hit(text, count=n)
 
 

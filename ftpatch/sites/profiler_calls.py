@@ -49,6 +49,12 @@ def n_indirect(image: Image, name: str) -> int:
     return len(_in_relocatable(image, name, image.arch.indirect_calls)[0])
 
 
+def calls_through_pointer(image: Image, name: str, function: int) -> bool:
+    """Whether a function of `image.functions` in a relocatable file calls the function `name` through a pointer."""
+    sec, off = _in_relocatable(image, name, image.arch.indirect_calls) if not image.linked else _nowhere()
+    return bool((image.functions.containing(image.va(sec, off)) == function).any())
+
+
 def _in_relocatable(image: Image, name: str, kinds: tuple[int, ...]) -> tuple[I64, I64]:
     """(section, offset) of what the loader will write into code by relocations of these types against the function."""
     symbols = image.symbols.rows_named(name)
