@@ -107,7 +107,12 @@ def _check_own_entry(scan: Scan, name: str, entry: Entry) -> None:
 def _symbol_or_va(image: Image, text: str) -> tuple[int, str]:
     """(va, name) of a symbol, or of an address in hex."""
     if text[:2] not in ("0x", "0X"):
-        return int(image.symbols.rows["st_value"][_symbol_row(image, text)]), text
+        row = _symbol_row(image, text)
+        kind, sec = int(image.symbols.type[row]), int(image.symbols.shndx[row])
+        if kind not in (t.STT_FUNC, 0) or sec <= 0:  # an IFUNC is called for an address, a TLS symbol is none
+            raise PolicyError("the target is no function", f"--target {text}",
+                              found=f"symbol type {kind} in section {sec}", expected="code")  # fmt: skip
+        return int(image.symbols.rows["st_value"][row]), text
     if not re.fullmatch("0[xX][0-9a-fA-F]{1,16}", text):
         raise SelectionError("not an address", text, expected="0x and up to 16 hexadecimal digits")
     return int(text, 16), hex(int(text, 16))

@@ -2,7 +2,7 @@
 
     python -m tools.sabotage --seed 7 --runs 5000
 
-Each run takes one result of a verb, a fixture's or that of a module in the cache of kernels, changes it in one way of
+Each run takes one result of a verb on a fixture, as no kernel has to be fetched for that, changes it in one way of
 `anywhere` or `grown`, and has it verified: without the emulator, which would only help, and half of the times with a
 journal that was made to agree with the damage. What is accepted must be, byte for byte, the result of another request,
 or differ from a sound one in what only the kernel tells: versions of imports, and names in depends=.

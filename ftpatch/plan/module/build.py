@@ -23,13 +23,14 @@ from ftpatch.elf.editor import Editor
 from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.kernel.module import Module
+from ftpatch.plan.module.callable import why_no_function
 from ftpatch.plan.module.callee import existing_symbol
-from ftpatch.plan.module.imports import add_import, find_import
+from ftpatch.plan.module.imports import add_import, find_import, require_function
 from ftpatch.plan.module.records import section_symbol
 from ftpatch.plan.plan import Callee
 from ftpatch.plan.request import Against
 from ftpatch.plan.stubasm.text import SITE, TARGET
-from ftpatch.sites.table import SiteTable
+from ftpatch.sites.table import ENABLED, SiteTable
 
 TEXT, INIT_TEXT, DATA = ".text.ftpatch", ".init.text.ftpatch", ".data.ftpatch"
 TEXT_FLAGS, DATA_FLAGS = t.SHF_ALLOC | t.SHF_EXECINSTR, t.SHF_ALLOC | t.SHF_WRITE
@@ -104,9 +105,13 @@ class Builder:
                     what = "hook" if option == "--hook" else "symbol"
                     self._require_usable(row, what, f"{option} {name}", role not in self.callee.data, init_only)
                     self._require_not_chosen(row, what, f"{option} {name}", index)
+                elif not sec and name != toc and role not in self.callee.data:
+                    require_function(name, self.against, f"{option} {name}")
             elif name == toc:
                 row = self.editor.symbol(name, 0)  # the loader's own; nobody exports it
             else:
+                if role not in self.callee.data:
+                    require_function(name, self.against, f"{option} {name}")
                 row, notes = add_import(self.editor, find_import(name, self.module, self.against, option))
                 self.notes += notes
             places[role] = (row, 0)
@@ -115,10 +120,9 @@ class Builder:
     def _require_usable(self, row: int, what: str, where: str, called: bool, init_only: bool) -> None:
         """Refuse a symbol of this module that is called and no function, or that is freed while it is still used."""
         image, symbols = self.editor.image, self.editor.image.symbols
-        sec, kind = int(symbols.shndx[row]), int(symbols.type[row])
-        if called and (sec <= 0 or kind not in (t.STT_FUNC, 0) or not image.executable[sec]):
-            raise SelectionError(f"the {what} is no function", where, found=f"symbol type {kind} in section {sec}",
-                                 expected="code")  # fmt: skip
+        sec = int(symbols.shndx[row])
+        if called and (why := why_no_function(image, row)):
+            raise SelectionError(f"the {what} is no function", where, found=why, expected="code")
         if 0 < sec < len(image.names) and image.names[sec].startswith(".init") and not init_only:
             raise PolicyError(f"the {what} is init text, which is freed once the module runs", where,
                               found="chosen sites outside init text", expected=f"a {what} that stays")  # fmt: skip
@@ -131,6 +135,11 @@ class Builder:
             raise PolicyError(f"the {what} is itself among the chosen sites", where,
                               found="a call that leads back to itself", expected="another function",
                               todo=f"--func '!{symbols.name(row)}' leaves it out")  # fmt: skip
+        enabled = self.sites.status == ENABLED
+        if np.any(enabled & ((self.sites.entry_va == va) | (self.sites.local_va == va))):
+            raise PolicyError(f"the {what} is itself enabled", where, found="a call at its own entry",
+                              expected="a function that calls nothing there",
+                              todo=f"ftpatch disable --func {symbols.name(row)} gives its entry back")  # fmt: skip
 
     def _make_ops(self) -> int:
         """Symbol row of an ops object whose function returns at once."""

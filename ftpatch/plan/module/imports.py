@@ -17,6 +17,7 @@ from ftpatch.kernel.exports import Export, read_exports
 from ftpatch.kernel.modinfo import ModInfo, section_of
 from ftpatch.kernel.module import Module
 from ftpatch.kernel.module_load import may_import
+from ftpatch.plan.module.callable import why_no_code
 from ftpatch.plan.request import Against
 
 DEPMOD = "depends= now names {exporter}: run depmod so that modprobe loads it first; insmod needs it loaded by hand"
@@ -63,6 +64,17 @@ def find_import(name: str, module: Module, against: Against, option: str) -> Imp
                           found=f"no CRC in {exporter or 'the kernel'}", expected="a symbol with a CRC",
                           todo="build its exporter with CONFIG_MODVERSIONS")  # fmt: skip
     return Import(name, crc, exporter)
+
+
+def require_function(name: str, against: Against, where: str) -> None:
+    """Refuse what is known to be data where it is exported; without a kernel nothing is known."""
+    images = [side.image for side in (against.kernel, *against.others) if side is not None]
+    for image in images if name.isprintable() else ():
+        export = read_exports(image).find(name)
+        if export is not None:
+            if why := why_no_code(image, export):
+                raise SelectionError("the symbol is no function", where, found=why, expected="code")
+            return
 
 
 def _require_allowed(export: Export, info: ModInfo, what: str) -> None:
