@@ -250,7 +250,7 @@ def image(path: str, out: str, watch: Watch = SILENT) -> BootImage:
     vmlinux = open_image(path)
     require_text(vmlinux)
     pieces = bootimage.boot_image(vmlinux)
-    with files.whole_file(paths.output_path(path, out), vmlinux.mode, (path,), watch.note) as new:
+    with files.whole_file(paths.output_path("", out, [path]), vmlinux.mode, (path,), watch.note) as new:
         size = contents.write_pieces(new.fd, pieces)
         new.finish()
         new.publish()

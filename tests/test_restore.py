@@ -284,8 +284,10 @@ def test_the_default_is_the_name_before_the_patch(here: Path, capsys: pytest.Cap
 def test_an_output_that_is_an_input_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = "the output is the input – name another output, or use --in-place\n"
     os.link("one", "link")
-    for out in ("one", "link", "J1"):
+    for out in ("one", "link"):
         assert refused(capsys, 2, "one", "J1", "-o", out) == f"{out}: {line}"
+    line = "J1: the output would replace another file of this run – name another output\n"
+    assert refused(capsys, 2, "one", "J1", "-o", "J1") == line
     assert refused(capsys, 2, "one", "J1", "-o", "x", "--in-place") == "--in-place and -o exclude each other\n"
 
 

@@ -84,7 +84,7 @@ def command(run: CheckRun, asked: CheckOptions, reports: Reports) -> int:
     results, worst = [], 0
     for path in dict.fromkeys(names):
         try:
-            results.append(api.check(path, settings, run.jobs, reports.watch()))
+            results.append(api.check(path, settings, run.jobs, reports.watch(written)))
             worst = max(worst, _add(path, results[-1], document))
         except UsageError:  # nothing is written
             raise

@@ -10,7 +10,7 @@ import click
 
 from ftpatch import api
 from ftpatch.cli import complain
-from ftpatch.cli.options import Reports, gathered, layout, options, reports
+from ftpatch.cli.options import Reports, gathered, layout, options, reports, selector_files
 from ftpatch.errors import UsageError
 from ftpatch.inputs import read_input
 from ftpatch.report import Document, shows_more
@@ -51,7 +51,8 @@ def command(given: ExplainOptions, reports: Reports) -> int:
         raise UsageError("wrong number of arguments", found=str(n), expected="[FILE]" if log else "FUNC [FILE]")
     document = Document("explain", sources=[log] if log and log != "-" else [])
     path = given.arguments[-1] if n > n_names else "vmlinux"
-    check_reports(reports.report, [path, *([log] if log and log != "-" else [])])
+    lists = selector_files(given.arguments[:1]) if n_names else []
+    check_reports(reports.report, [path, *document.sources, *given.against, *lists])
     error = None
     if log is not None:
         diagnoses = api.explain_log(_read(log), path if n or os.path.exists(path) else None, given.layout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -128,11 +128,20 @@ class Reports:
         for block in blocks(renderer(self.format_)(document)):
             emit(block)
 
-    def watch(self) -> Watch:
-        """A command line that listens: remarks on stderr, a bar on a terminal, no report that replaces a module."""
+    def watch(self, others: Sequence[str] = ()) -> Watch:
+        """A command line that listens: remarks on stderr, a bar on a terminal, no report that replaces a module.
+
+        others: FORMAT=FILE that are written besides the reports.
+        """
         from ftpatch.trees import Watch
 
-        return Watch(note, lambda files: check_reports(self.report, files), _bar)
+        return Watch(note, lambda files: check_reports((*self.report, *others), files), _bar)
+
+
+def selector_files(selectors: Sequence[str]) -> list[str]:
+    """The files whose lines are selectors: those of @file and !@file."""
+    bodies = [selector.removeprefix("!") for selector in selectors]
+    return [body[1:] for body in bodies if body.startswith("@") and body != "@-"]
 
 
 def _width() -> int:

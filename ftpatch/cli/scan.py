@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, max_size, note, options, reports, selectors
+from ftpatch.cli.options import (
+    Reports,
+    failed,
+    gathered,
+    jobs,
+    layout,
+    max_size,
+    note,
+    options,
+    reports,
+    selector_files,
+    selectors,
+)  # fmt: skip
 from ftpatch.document.request import Request
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.report import Document, shows_more
@@ -36,7 +48,7 @@ def command(request: Request, reports: Reports, files: tuple[str, ...], show_sit
     """
     formats = reports.formats
     files = files or ("vmlinux",)
-    check_reports(reports.report, files)
+    check_reports(reports.report, [*files, *selector_files(request.func)])
     if request.func:
         from ftpatch.sites.select import expanded
 

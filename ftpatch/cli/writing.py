@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from typing import cast
 
 import click
 
 from ftpatch import api
-from ftpatch.cli.options import F, Reports, gathered, layout, max_size, note, options, reports, selectors
+from ftpatch.cli.options import (
+    F,
+    Reports,
+    gathered,
+    layout,
+    max_size,
+    note,
+    options,
+    reports,
+    selector_files,
+    selectors,
+)
 from ftpatch.elf.image import Image
 from ftpatch.errors import UsageError
 from ftpatch.journal.read import read_journal
@@ -68,9 +80,10 @@ def writing_verb(
         @options(selectors, reports, [layout], output)
         @wraps(decide)
         def command(shared: WritingOptions, reports: Reports, **own: object) -> int:
+            delivery = _delivery(shared, reports, _read_besides(shared, own))
             written = api.patch(
                 verb, shared.file, (choose or by_options)(shared, **own),
-                lambda scan, chosen: decide(scan, chosen, shared, **own), _delivery(shared, reports),
+                lambda scan, chosen: decide(scan, chosen, shared, **own), delivery,
             )  # fmt: skip
             reports.to_stdout(written.document)
             return 0
@@ -91,8 +104,15 @@ def by_options(shared: WritingOptions, **own: object) -> Choose:
     return api.by_selectors(shared.func, shared.status, shared.section)
 
 
-def _delivery(shared: WritingOptions, reports: Reports) -> api.Delivery:
-    """Where the results go. Raises UsageError where one would replace another file of this run."""
+def _read_besides(shared: WritingOptions, own: Mapping[str, object]) -> list[str]:
+    """The files that the options of a verb name, whichever of them it has: they are read, and must stay."""
+    lists = selector_files((*shared.func, *cast("tuple[str, ...]", own.get("all_but", ()))))
+    stub = cast("str | None", own.get("stub_asm"))
+    return [*lists, *(shared.sign or ()), *([stub] if stub else []), *cast("tuple[str, ...]", own.get("against", ()))]
+
+
+def _delivery(shared: WritingOptions, reports: Reports, others: list[str]) -> api.Delivery:
+    """Where the results go. Raises UsageError where one would replace another file of this run, such as `others`."""
     if shared.in_place and shared.output:
         raise UsageError("--in-place and -o exclude each other")
     files, formats, journal = reports.report, reports.formats, ""
@@ -101,9 +121,9 @@ def _delivery(shared: WritingOptions, reports: Reports) -> api.Delivery:
         if not shared.dry_run:
             files, formats = (*files, f"json={journal}"), {*formats, "json"}
     out = shared.file if shared.in_place else shared.output or f"{shared.file}.patched"
-    check_reports(files, (shared.file, out))
+    check_reports(files, (shared.file, out, *others))
     if not shared.in_place:
-        paths.output_path(shared.file, out)
+        paths.output_path(shared.file, out, others)
     return api.Delivery(
         None if shared.dry_run else out, files, shared.layout, shared.max_size, shared.signature, shared.sign,
         # text names a few sites only, and no edits

@@ -67,7 +67,7 @@ def explain_function(
             raise
         taken_for = _standing_for(scan, func, name, clones)
         if not taken_for:
-            return _explain_absence(scan, func, name, modules, error)
+            return _explain_absence(scan, func, name, _having(modules, name, watch) if modules else None, error)
         selection = select(scan.sites, [other + func.removeprefix(name) for other in taken_for])
     else:
         taken_for = ()
@@ -97,10 +97,13 @@ def _standing_for(scan: Scan, func: str, name: str, clones: list[Clone]) -> tupl
     return tuple(other for other in whole if other + func.removeprefix(name) not in missing)
 
 
-def _explain_absence(scan: Scan, func: str, name: str, modules: str | None, error: SelectionError) -> Explanation:
-    """Why no site has that name. error: what choosing it said."""
-    results = trees.scan_tree(modules, Request(func=(name,))) if modules else []
-    having = [result.path for result in results if result.n_chosen] if modules else None
+def _having(modules: str, name: str, watch: trees.Watch) -> list[str]:
+    """The modules of a tree that have a site of that name."""
+    return [module.path for module in trees.scan_tree(modules, Request(func=(name,)), watch=watch) if module.n_chosen]
+
+
+def _explain_absence(scan: Scan, func: str, name: str, having: list[str] | None, error: SelectionError) -> Explanation:
+    """Why no site has that name. having: modules that have it, if any were searched; error: what choosing it said."""
     absent = absence(scan.image, scan.sites, name, having)
     nothing = np.zeros(len(scan.sites), dtype=bool)
     return Explanation(scan, func, nothing, absence=absent, error=error if absent["text"].startswith(NOTHING) else None)

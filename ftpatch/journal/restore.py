@@ -74,9 +74,7 @@ def restore(request: RestoreRequest, watch: Watch = SILENT) -> Restored:
     file. Whatever is raised, nothing was written.
     """
     out, in_place = request.out or default_output(request.after), request.out == request.after
-    if not in_place:
-        paths.output_path(request.after, out)
-    paths.output_path(request.journal, out)
+    paths.output_path("" if in_place else request.after, out, [request.journal])
     journal = read_journal(request.journal)
     image = open_image(request.after, request.max_size)
     _ = image.arch  # what no machine here is for is refused before anything in it is judged

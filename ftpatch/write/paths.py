@@ -9,11 +9,16 @@ from collections.abc import Sequence
 from ftpatch.errors import InputError, UsageError
 
 
-def output_path(source: str, out: str) -> str:
-    """Where `out` leads, symlinks followed. Raises UsageError where that is the input, or no place for a file."""
+def output_path(source: str, out: str, others: Sequence[str] = ()) -> str:
+    """Where `out` leads, symlinks followed. Raises UsageError where that is the input, or no place for a file.
+
+    others: files that are read besides, which an output must not replace either.
+    """
     real = _place(out, "output")
     if _same_file(real, source):
         raise UsageError("the output is the input", out, todo="name another output, or use --in-place")
+    if any(_same_file(real, other) for other in others):
+        raise UsageError("the output would replace another file of this run", out, todo="name another output")
     if not os.path.isdir(os.path.dirname(real)):
         raise UsageError("the output's directory does not exist", out)
     return real
