@@ -621,6 +621,15 @@ def test_report_fits_a_terminal_of_latin_1(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("verb", ["scan", "check"])
+def test_a_locale_of_ascii_changes_no_report(verb: str) -> None:
+    """The texts of the rules were read as the locale has it: `check` ended in a traceback under LC_ALL=POSIX."""
+    lines = [verb, str(KERNEL), "--format", "sarif" if verb == "check" else "text"]
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done, usual = in_a_process(*lines, **ascii_only, PYTHONIOENCODING="utf-8"), in_a_process(*lines)
+    assert (done.returncode, done.stdout, done.stderr) == (0, usual.stdout, b"")
+
+
 def replaces(path: Path) -> str:
     return f"ftpatch: {path}: the report would replace another file of this run – name another report file\n"
 

@@ -65,7 +65,7 @@ def _helps() -> dict[str, str]:
 @cache
 def _texts() -> dict[str, tuple[Rule, ...]]:
     """Verb → rules, as the file has them: without their functions."""
-    tree = tomllib.loads(Path(__file__).with_name("register.toml").read_text())
+    tree = tomllib.loads(Path(__file__).with_name("register.toml").read_text("utf-8"))
     return {verb: tuple(Rule(name, verb=verb, **row) for name, row in table.items()) for verb, table in tree.items()}
 
 
