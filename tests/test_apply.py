@@ -152,6 +152,18 @@ def test_a_device_is_no_output(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr() == ("", "ftpatch: /dev/null: the output is not a regular file\n")
 
 
+def test_a_file_without_a_name_is_no_output(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`-o /proc/self/fd/7`, where 7 is a file that was removed, made one of the name `old (deleted)`."""
+    with open("old", "wb") as old:
+        os.unlink("old")
+        name = f"/proc/self/fd/{old.fileno()}"
+        assert enable("-o", name) == 2
+        assert capsys.readouterr() == ("", f"ftpatch: {name}: the output is a file that has no name any more\n")
+        assert enable("--report", f"json={name}") == 2
+        assert capsys.readouterr() == ("", f"ftpatch: {name}: the report is a file that has no name any more\n")
+    assert files(here) == ["vmlinux"]
+
+
 def test_a_missing_directory_is_no_place(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert enable("-o", "no/out") == 2
     assert capsys.readouterr() == ("", "ftpatch: no/out: the output's directory does not exist\n")

@@ -53,3 +53,11 @@ def test_no_result_replaces_a_file_that_is_read(
     where = " file" if what == "report" else ""
     assert err == f"ftpatch: {given}: the {what} would replace another file of this run – name another {what}{where}\n"
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("option", ["--against", "--modules"])
+def test_an_option_that_a_log_has_no_use_for_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`explain --splat LOG --against vmlinux` left the option out without a word."""
+    assert run(["explain", "--splat", "log", option, "vmlinux"]) == 2
+    line = "--against and --modules say nothing of a log – leave them out, or name a function"
+    assert capsys.readouterr() == ("", f"ftpatch: {line}\n")

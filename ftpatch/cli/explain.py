@@ -49,6 +49,8 @@ def command(given: ExplainOptions, reports: Reports) -> int:
     n, n_names, log = len(given.arguments), int(given.splat is None), given.splat
     if not n_names <= n <= n_names + 1:
         raise UsageError("wrong number of arguments", found=str(n), expected="[FILE]" if log else "FUNC [FILE]")
+    if log is not None and (given.against or given.modules):
+        raise UsageError("--against and --modules say nothing of a log", todo="leave them out, or name a function")
     document = Document("explain", sources=[log] if log and log != "-" else [])
     path = given.arguments[-1] if n > n_names else "vmlinux"
     lists = selector_files(given.arguments[:1]) if n_names else []

@@ -45,9 +45,13 @@ def _place(path: str, what: str) -> str:
     if os.path.basename(path) in ("", ".", ".."):
         raise UsageError(f"the {what} has the name of a directory", path)
     try:
-        return os.path.realpath(path)
+        real = os.path.realpath(path)
     except FileNotFoundError:
         raise UsageError("the current directory does not exist any more", path) from None
+    # An open file that was removed: /proc/self/fd/7 leads to "out (deleted)", which would be made.
+    if status is not None and not os.path.lexists(real):
+        raise UsageError(f"the {what} is a file that has no name any more", path)
+    return real
 
 
 def require_distinct(reports: Sequence[str], files: Sequence[str]) -> None:
