@@ -165,3 +165,14 @@ def test_json_has_the_names_as_they_are(folder: Path, capfd: pytest.CaptureFixtu
     assert image["file"] == f"{folder}/{FILE}.ko"
     assert image["sites"][0]["function"] == f"=s{EVIL}" and image["sites"][0]["section"] == f".t{EVIL}"
     require_harmless(out)
+
+
+def test_a_usage_error_keeps_a_line_break_within_its_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """What click says of arguments too many has them as they are: one could add a line that ftpatch never wrote."""
+    assert run(["explain", "--splat", "log", "--", "a", "b\nftpatch: all is well"]) == 2
+    assert capfd.readouterr().err == "ftpatch: wrong number of arguments: found 2, expected [FILE]\n"
+    assert run(["image", "a", "b\nftpatch: all is well", "-o", "c"]) == 2
+    assert capfd.readouterr().err == (
+        "Usage: ftpatch image [OPTIONS] VMLINUX\nTry 'ftpatch image --help' for help.\n\n"
+        "Error: Got unexpected extra argument (b\\x0aftpatch: all is well)\n"
+    )

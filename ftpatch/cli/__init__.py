@@ -103,9 +103,9 @@ def _unexpected(error: Exception) -> int:
 
 def _show(error: click.ClickException) -> None:
     """What click has to say: it repeats options and values, which need not be text."""
-    said = io.StringIO()
+    said, message = io.StringIO(), error.format_message()
     error.show(said)
-    for line in said.getvalue().removesuffix("\n").split("\n"):
+    for line in said.getvalue().replace(message, printable(message)).removesuffix("\n").split("\n"):
         say(line)
 
 
