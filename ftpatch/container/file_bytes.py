@@ -121,6 +121,11 @@ def _changed(path: str, found: str, expected: str) -> ChangedError:
                         todo="run again when no other program writes it")  # fmt: skip
 
 
+def _no_memory(path: str, size: int) -> InputError:
+    return InputError("there is not enough memory to read it", path, found=f"{size} bytes",
+                      todo="free memory, or raise its limit (ulimit -v)")  # fmt: skip
+
+
 class FileBytes:
     """A range of the bytes of a file, or of something in memory. There is no way to see bytes that were not read."""
 
@@ -143,19 +148,20 @@ class FileBytes:
         status: of the file, from before anything of it was read. Raises InputError where there is no room for its size.
         """
         size = status.st_size
+        room = size if size > WHOLE else 1  # a new map for each of a thousand modules costs more than reading them
         try:
-            memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE)
+            memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE)
             loaded = np.zeros((size + CHUNK - 1) >> CHUNK_BITS, dtype=bool)
         except (OSError, MemoryError, OverflowError):
             close(fd)
-            raise InputError("there is not enough memory to read it", path, found=f"{size} bytes",
-                             todo="free memory, or raise its limit (ulimit -v)") from None  # fmt: skip
+            raise _no_memory(path, size) from None
         source = _Source(path, fd, size, status.st_mtime_ns, memory, loaded)
-        octets = np.frombuffer(memory, dtype=np.uint8)
-        if size <= WHOLE:
-            source.load(0, size)
-            return cls(octets, None, 0, size)
-        return cls(octets, source, 0, size)
+        if size > WHOLE:
+            return cls(np.frombuffer(memory, dtype=np.uint8), source, 0, size)
+        try:
+            return cls.of(source.piece(0, size))
+        except MemoryError:
+            raise _no_memory(path, size) from None
 
     def part(self, start: int, size: int) -> FileBytes:
         """A range that lies inside; what is read is shared."""

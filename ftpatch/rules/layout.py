@@ -62,7 +62,8 @@ def _within(case: Case, names: tuple[str, ...], bounds: tuple[tuple[str, str], .
     table, value = case.table, case.image.symbols.value
     inside = np.isin(table.sec, case.image.sections_named(*names))
     for low, high in bounds if case.image.linked else ():
-        start, stop = value(low), value(high)
+        start = value(low)
+        stop = None if start is None else value(high)  # a search through all names
         if start is not None and stop is not None:
             inside |= (table.va >= np.uint64(start)) & (table.va < np.uint64(stop))
     for site in np.flatnonzero(inside & case.live).tolist():

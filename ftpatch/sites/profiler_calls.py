@@ -60,11 +60,13 @@ def _in_relocatable(image: Image, name: str, kinds: tuple[int, ...]) -> tuple[I6
     symbols = image.symbols.rows_named(name)
     wanted = (symbols.astype(np.uint64)[:, None] << np.uint64(32) | np.array(kinds, np.uint64)).reshape(-1)
     parts: list[tuple[int, I64]] = []
-    for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist() if len(wanted) else ():
-        sec = int(image.shdr["sh_info"][table])
-        if sec < len(image.shdr) and image.executable[sec]:
+    for sec in np.flatnonzero(image.executable).tolist() if len(wanted) else ():
+        for table in image.rela_tables.get(sec, ()):
             rows = image.rows(table, t.RELA)
-            off = rows["r_offset"][is_in(rows["r_info"], wanted)]
+            hit = np.flatnonzero(is_in(rows["r_info"], wanted))
+            if not len(hit):
+                continue
+            off = rows["r_offset"][hit]
             off = off[(off < image.shdr["sh_size"][sec]) & (off % np.uint64(image.arch.unit) == 0)].astype(np.int64)
             parts.append((sec, off))
     return _joined(parts)
