@@ -42,7 +42,7 @@ from elftools.dwarf.ranges import BaseAddressEntry
 from elftools.dwarf.structs import DWARFStructs
 
 from ftpatch.container.file_bytes import FileBytes
-from ftpatch.elf.debug_sections import NOTHING, section_content
+from ftpatch.elf.debug_sections import NOTHING, OTHERS, PARSED, SECTIONS, extent, section_content
 from ftpatch.elf.debug_stream import Steps, Stream, as_file
 from ftpatch.elf.image import Image
 from ftpatch.errors import ChangedError, ElfError, FtpatchError
@@ -52,22 +52,11 @@ D = TypeVar("D")
 Program = LineProgram  # .get_entries(), whose .state has .address, .file, .line, .end_sequence; header fields by name
 Span = tuple[int, int]  # [first va, va behind the last)
 
-FREE_STEPS = 100_000  # steps that any file may take, a tenth of a second
-MAX_STEPS = 1 << 26  # that no file may exceed: some minutes; the lines of all functions of a vmlinux take half of it
-STEPS_PER_BYTE = 4  # of the sections that are parsed, not only searched; a range list takes 2, a line program 3
 MAX_PROGRAM = 1 << 20  # bytes; the longest line program of Debian's vmlinux files (6.1, 6.12) has 370,441
 MAX_ABBREVS = 1 << 16  # bytes of one unit's table of abbreviations; the longest of those kernels has 5,856
 MAX_UNITS = 1 << 16  # of one file; Debian's vmlinux files have 2,500, an allyesconfig kernel some 30,000
 
 DW_UT_COMPILE, DW_UT_PARTIAL, DW_UT_SKELETON = 1, 3, 4  # the kinds of unit that may cover code of this file
-DWARF64 = 0xFFFF_FFFF  # in place of a length: an eight-byte length follows, and offsets have eight bytes
-
-# Sections that pyelftools gets, by its own names for them. Those not named here hold nothing that is asked for.
-SECTIONS = ("debug_info", "debug_abbrev", "debug_str", "debug_line", "debug_line_str", "debug_aranges", "debug_ranges",
-            "debug_rnglists", "debug_addr", "debug_str_offsets")  # fmt: skip
-OTHERS = ("debug_frame", "eh_frame", "debug_loc", "debug_pubtypes", "debug_pubnames", "debug_loclists", "debug_sup",
-          "gnu_debugaltlink", "debug_types")  # fmt: skip
-PARSED = ("debug_abbrev", "debug_line", "debug_aranges", "debug_ranges", "debug_rnglists")
 
 # What damaged debug information leads to, in pyelftools and here.
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, ConstructError, DWARFError, ELFError, FtpatchError,
@@ -155,7 +144,7 @@ class DebugInfo:
                 self._content[name] = NOTHING
                 self.problems.append(f".{name}: {error}")
         parsed = sum(len(self._content[name]) for name in PARSED)
-        self.steps = Steps(min(FREE_STEPS + STEPS_PER_BYTE * parsed, MAX_STEPS))
+        self.steps = Steps.for_size(parsed)
         self.declarations: dict[bytes, Container] = {}  # see _Declarations
         self._sections: dict[str, DebugSectionDescriptor | None] = {f"{name}_sec": None for name in OTHERS}
         for name, content in self._content.items():
@@ -185,7 +174,7 @@ class DebugInfo:
         spans: list[Span] = []
         at, info = 0, self.section("debug_info")
         while at + 12 <= len(info) and len(spans) < MAX_UNITS:
-            end = _extent(info, at)[0]
+            end = extent(info, at)[0]
             if not at < end <= len(info):
                 break
             spans.append((at, end))
@@ -197,15 +186,6 @@ class DebugInfo:
         return attempt(lambda: Unit(self, pos), None)
 
 
-def _extent(info: FileBytes, pos: int) -> tuple[int, int]:
-    """Where the unit at `pos` ends, and where its version stands."""
-    head = info.peek(pos, pos + 12)
-    length = struct.unpack_from("<I", head)[0]
-    if length < 0xFFFF_FFF0:
-        return pos + 4 + length, pos + 4
-    return (pos + 12 + struct.unpack_from("<Q", head, 4)[0], pos + 12) if length == DWARF64 else (0, 0)
-
-
 class Unit:
     """One unit of .debug_info. Its methods raise one of REFUSALS where the unit is damaged, but for those that say so.
 
@@ -215,7 +195,7 @@ class Unit:
     def __init__(self, debug: DebugInfo, pos: int) -> None:
         info = debug.section("debug_info")
         self.pos = pos
-        self.end, at = _extent(info, pos)
+        self.end, at = extent(info, pos)
         head = info.peek(at, at + 12)
         version = struct.unpack_from("<H", head)[0]
         behind = 2 + (8 if at == pos + 12 else 4)  # before DWARF 5 an offset stands in front of the address size
@@ -282,7 +262,7 @@ class Unit:
         if where is None:
             return None
         line = self._debug.section("debug_line")
-        end, at = _extent(line, where.value)
+        end, at = extent(line, where.value)
         version = struct.unpack_from("<H", line.peek(at, at + 2))[0]
         if not (at < end <= len(line) and 2 <= version <= 5) or end - at > MAX_PROGRAM:
             raise ElfError("a line program cannot be read", found=f"version {version}, {end - at} bytes")

@@ -26,6 +26,14 @@ ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD = 1, 2
 GNU_HEAD = 12  # bytes in front of the stream of a .zdebug section
 CHDR = struct.Struct("<IIQQ")  # ch_type, ch_reserved, ch_size, ch_addralign
 NOTHING = FileBytes.of(b"")
+DWARF64 = 0xFFFF_FFFF  # in place of a length: an eight-byte length follows, and offsets have eight bytes
+
+# Sections that pyelftools gets, by its own names for them. Those not named here hold nothing that is asked for.
+SECTIONS = ("debug_info", "debug_abbrev", "debug_str", "debug_line", "debug_line_str", "debug_aranges", "debug_ranges",
+            "debug_rnglists", "debug_addr", "debug_str_offsets")  # fmt: skip
+OTHERS = ("debug_frame", "eh_frame", "debug_loc", "debug_pubtypes", "debug_pubnames", "debug_loclists", "debug_sup",
+          "gnu_debugaltlink", "debug_types")  # fmt: skip
+PARSED = ("debug_abbrev", "debug_line", "debug_aranges", "debug_ranges", "debug_rnglists")
 
 
 def section_content(image: Image, name: str) -> FileBytes:
@@ -38,6 +46,15 @@ def section_content(image: Image, name: str) -> FileBytes:
             content = FileBytes.of(_unpacked_gnu(content[:]))
         return content if image.linked else FileBytes.of(_relocated(image, sec, content[:]))
     return NOTHING
+
+
+def extent(info: FileBytes, pos: int) -> tuple[int, int]:
+    """Where the unit at `pos` ends, and where its version stands."""
+    head = info.peek(pos, pos + 12)
+    length = struct.unpack_from("<I", head)[0]
+    if length < 0xFFFF_FFF0:
+        return pos + 4 + length, pos + 4
+    return (pos + 12 + struct.unpack_from("<Q", head, 4)[0], pos + 12) if length == DWARF64 else (0, 0)
 
 
 def _unpacked(packed: U8) -> U8:

@@ -14,6 +14,9 @@ from ftpatch.errors import ElfError
 
 WINDOW = 1 << 13  # bytes that are taken from the section at once
 MAX_LEB = 64  # one-byte reads in a row with the top bit set; an array of sixteen bytes (DW_FORM_data16) is read so, too
+FREE_STEPS = 100_000  # steps that any file may take, a tenth of a second
+MAX_STEPS = 1 << 26  # that no file may exceed: some minutes; the lines of all functions of a vmlinux take half of it
+STEPS_PER_BYTE = 4  # of the sections that are parsed, not only searched; a range list takes 2, a line program 3
 
 
 class Steps:
@@ -23,6 +26,11 @@ class Steps:
 
     def __init__(self, left: int) -> None:
         self.left = left
+
+    @classmethod
+    def for_size(cls, size: int) -> Steps:
+        """Those of a file. size: bytes of the sections that are parsed."""
+        return cls(min(FREE_STEPS + STEPS_PER_BYTE * size, MAX_STEPS))
 
     def take(self, n: int) -> None:
         self.left -= n
