@@ -99,7 +99,7 @@ def explain(
     """Every site that a selector names, from bytes to verdict; or why that name has none."""
     from ftpatch.explanation.function import explain_function
 
-    return explain_function(scan(path, **reading), func, against, modules, watch)
+    return explain_function(scan(path, **reading), func, against, modules, watch, reading.get("max_size"))
 
 
 def verify(
@@ -243,11 +243,11 @@ class BootImage:
     arch: Arch  # the machine that it boots
 
 
-def image(path: str, out: str, watch: Watch = SILENT) -> BootImage:
-    """Write what boots of a vmlinux."""
+def image(path: str, out: str, watch: Watch = SILENT, max_size: int | None = None) -> BootImage:
+    """Write what boots of a vmlinux. max_size: bytes that it may unpack to, where it is packed."""
     from ftpatch.write import bootimage, contents, files, paths
 
-    vmlinux = open_image(path)
+    vmlinux = open_image(path, max_size)
     require_text(vmlinux)
     pieces = bootimage.boot_image(vmlinux)
     with files.whole_file(paths.output_path("", out, [path]), vmlinux.mode, (path,), watch.note) as new:

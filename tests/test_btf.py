@@ -77,6 +77,14 @@ def read(folder: Path, types: Types) -> Btf:
     return made
 
 
+def test_types_are_found_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten million types took ten times the section's size at once."""
+    whole = read(tmp_path, sample()).start.tolist()
+    for words in range(1, 9):
+        monkeypatch.setattr(btf, "PIECE", words)
+        assert read(tmp_path, sample()).start.tolist() == whole
+
+
 def test_names_sizes_members_parameters_and_variables(tmp_path: Path) -> None:
     types = read(tmp_path, sample())
     assert (types.first, types.end) == (1, 14)

@@ -34,7 +34,7 @@ def test_stock_modules_are_sound_for_their_kernel(name: str, kernel: Get) -> Non
     kernels.modules(name)
     files = sorted(str(path) for path in (vmlinux.parent / "modules").rglob("*.ko*"))
     kvm = [one for one in files if "/kvm/kvm.ko" in one]
-    prepare(str(vmlinux))
+    prepare(str(vmlinux), None)
     found = check_files(Request(known_rules(), against=str(vmlinux)), [*files[::STEP], *kvm])
     assert [one.path for one in found if one.error] == []
     rules = {Path(one.path).name.partition(".")[0]: Counter(f.finding.rule for f in one.findings) for one in found}

@@ -15,6 +15,7 @@ from ftpatch.cli import run
 from ftpatch.cli.diff import CLASSES
 from ftpatch.compare.diff import Compared, compare_files, compare_trees
 from ftpatch.compare.digest import Digest, Key, Site, digest_file
+from ftpatch.document.request import Request
 from ftpatch.document.types import ImageObject
 from ftpatch.errors import UsageError
 from ftpatch.rules.register import rules_for
@@ -217,7 +218,7 @@ def test_two_real_kernels_differ_by_their_figures_and_sum_up(
     kernel: Callable[[str], Kernel], old: str, new: str
 ) -> None:
     """What came minus what went is the difference of the live records that have a name."""
-    sides = [digest_file(None, False, str(kernel(name).vmlinux)) for name in (old, new)]
+    sides = [digest_file(Request(), str(kernel(name).vmlinux)) for name in (old, new)]
     found = compare_files(*sides).findings
     assert found[0].rule == "diff-layout"
     names = [sum(site.state == "traceable" for sites in side.functions.values() for site in sites) for side in sides]

@@ -23,6 +23,7 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ftpatch.cli import run
 from ftpatch.container import foreign, unpack
 from ftpatch.container.envelope import Contents, open_elf
 from ftpatch.container.pack import encoder_of, encoders, wrap
@@ -587,3 +588,19 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) <= before + 1
         del found
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["scan F", "check F", "check F --against F", "diff F F", "explain x F", "explain x --against F M", "image F -o OUT",
+     "verify F F", "enable F --func x -o OUT", "disable F --func x -o OUT", "drop F --func x -o OUT"],
+)  # fmt: skip
+def test_every_verb_can_be_told_what_a_packed_file_may_unpack_to(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "vmlinux.gz"
+    path.write_bytes(gzip.compress((MINI / "vmlinux-callops").read_bytes()))
+    places = {"F": str(path), "OUT": str(tmp_path / "out"), "M": str(MINI / "mini.ko"), "x": "mini_step"}
+    code = run([*(places.get(word, word) for word in command.split()), "--max-size", "5000"])
+    told = " ".join("".join(capsys.readouterr()).split())  # explain breaks lines
+    assert "gzip data unpacks to too much: found more than 5000 bytes" in told and code in (0, 3)

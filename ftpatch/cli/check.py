@@ -10,7 +10,7 @@ import click
 
 from ftpatch import api
 from ftpatch.cli import emit
-from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, note, options, reports
+from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, max_size, note, options, reports
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.finding import SEVERITIES
 from ftpatch.kernel.boot import oracle
@@ -59,7 +59,7 @@ class CheckRun:
 @click.option("--ignore", multiple=True, metavar="RULE", callback=_names, help=f"Leave out {RULES_HELP}")
 @click.option("--baseline", metavar="FILE", help="Findings that are known: they are neither shown nor counted.")
 @click.option("--write-baseline", metavar="FILE", help="Write all findings there, and exit as if none was new.")
-@options(reports, [layout])
+@options(reports, [layout, max_size])
 @click.option("--lines", is_flag=True, help="Add source file and line, where a file has debug information.")
 @click.option("--sites", is_flag=True, help="Add every site to JSON.")
 @click.option("--predict", is_flag=True, help="Add what a kernel will say and list when it boots.")
@@ -92,7 +92,7 @@ def command(run: CheckRun, asked: CheckOptions, reports: Reports) -> int:
             worst = max(worst, failed(document, path, error))
     for image in document.images if run.predict else ():  # what the kernel will say of its sites at boot
         if image["kind"] == "vmlinux":
-            _predict(image, asked.layout)
+            _predict(image, asked)
     fails = any(result.failed for result in results) and not run.exit_zero and not run.write_baseline
     document.exit_code = max(worst, int(fails))
     reports.to_files(document)
@@ -102,10 +102,10 @@ def command(run: CheckRun, asked: CheckOptions, reports: Reports) -> int:
     return document.exit_code
 
 
-def _predict(image: ImageObject, layout: str | None) -> None:
+def _predict(image: ImageObject, asked: CheckOptions) -> None:
     """Add what a kernel will say at boot. A record table that only a check can read allows no prediction."""
     try:
-        image["oracle"] = oracle_object(oracle(api.scan(image["file"], layout)))
+        image["oracle"] = oracle_object(oracle(api.scan(image["file"], asked.layout, asked.max_size)))
     except FtpatchError as error:
         note(f"{image['file']}: no prediction of the boot: {error.what}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpatch import api
-from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, options, reports
+from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, max_size, options, reports
 from ftpatch.compare.changes import class_of
 from ftpatch.compare.diff import Compared, judged
 from ftpatch.finding import Finding
@@ -31,6 +31,7 @@ class DiffOptions:
     old: str  # two files, or two directories
     new: str
     layout: str | None  # of sites, where it is forced
+    max_size: int | None  # bytes that a packed file may unpack to
     fail_on: tuple[str, ...]  # some of CLASSES
     show_all: bool
     jobs: int | None  # worker processes of a tree
@@ -40,7 +41,7 @@ class DiffOptions:
 @gathered(DiffOptions, Reports)
 @click.argument("old")
 @click.argument("new")
-@options(reports, [layout])
+@options(reports, [layout, max_size])
 @click.option("--fail-on", multiple=True, type=click.Choice(CLASSES), help=FAIL_HELP)
 @click.option("--all", "show_all", is_flag=True, help="Every finding in text, not the first few of each kind.")
 @jobs
@@ -53,7 +54,8 @@ def command(given: DiffOptions, reports: Reports) -> int:
     old, new, classes = given.old, given.new, given.fail_on
     check_reports(reports.report, [old, new])
     tree = new if os.path.isdir(new) else None
-    comparison = api.diff(old, new, given.layout, shows_more(reports.formats), given.jobs, reports.watch())
+    hashed = shows_more(reports.formats)
+    comparison = api.diff(old, new, given.layout, hashed, given.jobs, reports.watch(), given.max_size)
     document = Document(
         "diff", show_sites=given.show_all, rules=rules_for("diff"), fail_on="error" if classes else "note"
     )

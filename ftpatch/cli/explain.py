@@ -10,7 +10,7 @@ import click
 
 from ftpatch import api
 from ftpatch.cli import complain
-from ftpatch.cli.options import Reports, gathered, layout, options, reports, selector_files
+from ftpatch.cli.options import Reports, gathered, layout, max_size, options, reports, selector_files
 from ftpatch.errors import UsageError
 from ftpatch.inputs import read_input
 from ftpatch.report import Document, shows_more
@@ -26,6 +26,7 @@ SPLAT_HELP = "Take apart an ftrace message from a log (- is stdin); the argument
 class ExplainOptions:
     arguments: tuple[str, ...]  # FUNC [FILE], or [FILE] with a log
     layout: str | None  # of sites, where it is forced
+    max_size: int | None  # bytes that a packed file may unpack to
     against: tuple[str, ...]  # files that a module will meet
     modules: str | None  # a directory
     splat: str | None  # a log
@@ -34,7 +35,7 @@ class ExplainOptions:
 @click.command("explain")
 @gathered(ExplainOptions, Reports)
 @click.argument("arguments", nargs=-1, metavar="FUNC [FILE]")
-@options(reports, [layout])
+@options(reports, [layout, max_size])
 @click.option("--against", multiple=True, metavar="FILE", help=AGAINST_HELP)
 @click.option("--modules", metavar="DIR", help=MODULES_HELP)
 @click.option("--splat", metavar="LOG", help=SPLAT_HELP)
@@ -57,7 +58,8 @@ def command(given: ExplainOptions, reports: Reports) -> int:
     check_reports(reports.report, [path, *document.sources, *given.against, *lists])
     error = None
     if log is not None:
-        diagnoses = api.explain_log(_read(log), path if n or os.path.exists(path) else None, given.layout)
+        file = path if n or os.path.exists(path) else None
+        diagnoses = api.explain_log(_read(log), file, given.layout, given.max_size)
         for text in diagnoses.notes:
             reports.watch().note(text)
         document.splats += splat_rows(diagnoses)
@@ -65,7 +67,13 @@ def command(given: ExplainOptions, reports: Reports) -> int:
             document.images.append(splat_image(diagnoses.scan, diagnoses.told, hashed))
     else:
         explanation = api.explain(
-            path, given.arguments[0], given.against, given.modules, reports.watch(), layout=given.layout
+            path,
+            given.arguments[0],
+            given.against,
+            given.modules,
+            reports.watch(),
+            layout=given.layout,
+            max_size=given.max_size,
         )
         document.images.append(explanation_object(explanation, hashed))
         error = explanation.error

@@ -22,6 +22,7 @@ from ftpatch.compare.changes import change, class_of, impact
 from ftpatch.compare.digest import Digest, digest_files
 from ftpatch.compare.figures import count_changes, layout_changes, reach_changes
 from ftpatch.compare.functions import function_changes
+from ftpatch.document.request import Request
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.finding import SEVERITIES, Finding
 
@@ -66,19 +67,20 @@ class Comparison:
 
 def compare(
     old: str, new: str, layout: str | None = None, hashed: bool = False, jobs: int | None = None,
-    watch: trees.Watch = trees.SILENT,
+    watch: trees.Watch = trees.SILENT, max_size: int | None = None,
 ) -> Comparison:  # fmt: skip
     """Two files or two trees, read and compared. Raises what reading a file raises, and UsageError for one of each."""
     if os.path.isdir(old) != os.path.isdir(new):
         raise UsageError("a tree and a file cannot be compared", new, expected="two files, or two directories")
+    request = Request(layout=layout, max_size=max_size, hashed=hashed)
     if not os.path.isdir(old):
-        before, after = digest_files(layout, hashed, (old, new))
+        before, after = digest_files(request, (old, new))
         if error := before.error or after.error:
             raise error
         return Comparison((compare_files(before, after),))
     sides, errors = [], []
     for top in (old, new):
-        listing, digests = trees.over_tree(top, lambda listing: partial(digest_files, layout, hashed), jobs, watch)
+        listing, digests = trees.over_tree(top, lambda listing: partial(digest_files, request), jobs, watch)
         sides.append(sorted(digests, key=lambda digest: digest.path))
         errors += [(file.path, file.error, top) for file in sides[-1] if file.error]
         errors += [(folder.path, folder.error, top) for folder in listing.errors if folder.error]

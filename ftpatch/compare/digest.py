@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ftpatch.arrays import is_in
+from ftpatch.document.request import Request
 from ftpatch.document.rows import image_object
 from ftpatch.elf import tables as t
 from ftpatch.errors import FtpatchError, UnsupportedError
@@ -55,19 +56,19 @@ class Digest:
         return SUFFIX.sub("", os.path.basename(self.path)).replace("-", "_")
 
 
-def digest_files(layout: str | None, hashed: bool, paths: Sequence[str]) -> list[Digest]:
+def digest_files(request: Request, paths: Sequence[str]) -> list[Digest]:
     """The digests of some files, in their order; a file that cannot be read has an error."""
-    return [digest_file(layout, hashed, path) for path in paths]
+    return [digest_file(request, path) for path in paths]
 
 
-def digest_file(layout: str | None, hashed: bool, path: str) -> Digest:
+def digest_file(request: Request, path: str) -> Digest:
     """The digest of one file, with the error where it cannot be read."""
     try:
-        scan = scan_file(path, layout)
+        scan = scan_file(path, request.layout, request.max_size)
         if (n := len(scan.image.functions.row)) > MAX_FUNCTIONS:
             raise UnsupportedError("too many functions to compare", path, found=str(n), todo="docs/limits.md has all",
                                    expected=f"at most {MAX_FUNCTIONS}")  # fmt: skip
-        image = image_object(scan, None, scan.image.sha256 if hashed else None, with_sites=False)
+        image = image_object(scan, None, scan.image.sha256 if request.hashed else None, with_sites=False)
     except FtpatchError as error:
         return Digest(path, None, {}, error)
     n_nameless = int(is_in(scan.sites.status, (STRIPPED, UNNAMED)).sum())

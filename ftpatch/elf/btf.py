@@ -13,6 +13,7 @@ Source: Documentation/bpf/btf.rst, include/uapi/linux/btf.h (Linux 7.2).
 from __future__ import annotations
 
 import struct
+from array import array
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -36,6 +37,7 @@ ADDED = {INT: (4, 0), PTR: (0, 0), ARRAY: (12, 0), STRUCT: (0, 12), UNION: (0, 1
 SAME = (TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG)  # kinds that only qualify another type
 SIZED = (INT, STRUCT, UNION, ENUM, DATASEC, FLOAT, ENUM64)  # kinds whose third word is a size and no type
 POINTER = 8  # bytes
+PIECE = 1 << 20  # words that are looked at together
 MAX_SECTION, MAX_CHAIN, MAX_NAME = 1 << 28, 32, 512
 
 
@@ -244,18 +246,21 @@ def _starts(words: U32, where: str) -> I64:
     always, each = (np.full(32, -1, dtype=np.int64) for _ in range(2))
     for kind, (some, more) in ADDED.items():
         always[kind], each[kind] = 3 + some // 4, more // 4
-    kinds = (info >> 24) & 31
-    # How far the next type would be from each word; the walk goes by those where a type begins.
-    steps = np.where(always[kinds] < 0, 0, always[kinds] + each[kinds] * (info & 0xFFFF)).tolist()
-    starts, at = [], 0
-    while at < len(steps):
-        step = steps[at]
-        if not step:
-            raise ElfError("a type is of an unknown kind", where, found=f"kind {int(kinds[at])} at {4 * at:#x}",
-                           expected=f"1 to {ENUM64}")  # fmt: skip
-        starts.append(at)
-        at += step
+    starts, at = array("q"), 0
+    for base in range(0, len(info), PIECE):
+        piece = info[base : base + PIECE]
+        kinds = (piece >> 24) & 31
+        # How far the next type would be from each word; the walk goes by those where a type begins.
+        steps = np.where(always[kinds] < 0, 0, always[kinds] + each[kinds] * (piece & 0xFFFF)).tolist()
+        end = base + len(steps)
+        while at < end:
+            step = steps[at - base]
+            if not step:
+                raise ElfError("a type is of an unknown kind", where, expected=f"1 to {ENUM64}",
+                               found=f"kind {int(kinds[at - base])} at {4 * at:#x}")  # fmt: skip
+            starts.append(at)
+            at += step
     if at != len(words):
         raise ElfError("the last type is cut off", where, found=f"it ends at {4 * at:#x}",
                        expected=f"{4 * len(words):#x}")  # fmt: skip
-    return np.array(starts, dtype=np.int64)
+    return np.frombuffer(starts, dtype=np.int64)

@@ -51,11 +51,17 @@ class Diagnoses:
 
 
 def explain_function(
-    scan: Scan, func: str, against: Sequence[str] = (), modules: str | None = None, watch: trees.Watch = trees.SILENT
+    scan: Scan,
+    func: str,
+    against: Sequence[str] = (),
+    modules: str | None = None,
+    watch: trees.Watch = trees.SILENT,
+    max_size: int | None = None,
 ) -> Explanation:
     """Everything about the sites that a selector names, or about the name that has none.
 
-    against: what a module is loaded by; modules: a tree to look in for what the file does not have. Raises
+    against: what a module is loaded by; modules: a tree to look in for what the file does not have; max_size: bytes
+    that packed ones of these may unpack to. Raises
     SelectionError where the selector is no plain name and matches nothing.
     """
     name = _name_of(func)
@@ -67,7 +73,9 @@ def explain_function(
             raise
         taken_for = _standing_for(scan, func, name, clones)
         if not taken_for:
-            return _explain_absence(scan, func, name, _having(modules, name, watch) if modules else None, error)
+            asked = Request(func=(name,), max_size=max_size)
+            having = _having(modules, asked, watch) if modules else None
+            return _explain_absence(scan, func, name, having, error)
         selection = select(scan.sites, [other + func.removeprefix(name) for other in taken_for])
     else:
         taken_for = ()
@@ -78,7 +86,7 @@ def explain_function(
     if len(index) > n_sites:
         watch.note(f"{len(index)} sites; the first {n_sites} are explained")
         selection.mask[index[n_sites:]] = False
-    sites = explain_sites(scan, index[:n_sites].tolist(), against)
+    sites = explain_sites(scan, index[:n_sites].tolist(), against, max_size)
     symbols = [] if name is None else symbols_named(scan.image, scan.sites, func)
     others = [symbol for symbol in symbols if symbol["state"] not in WITH_SITE]
     return Explanation(scan, func, selection.mask, sites, others, renamed(scan.sites, clones), taken_for)
@@ -97,9 +105,9 @@ def _standing_for(scan: Scan, func: str, name: str, clones: list[Clone]) -> tupl
     return tuple(other for other in whole if other + func.removeprefix(name) not in missing)
 
 
-def _having(modules: str, name: str, watch: trees.Watch) -> list[str]:
-    """The modules of a tree that have a site of that name."""
-    return [module.path for module in trees.scan_tree(modules, Request(func=(name,)), watch=watch) if module.n_chosen]
+def _having(modules: str, asked: Request, watch: trees.Watch) -> list[str]:
+    """The modules of a tree that have a site of the name that is asked for."""
+    return [module.path for module in trees.scan_tree(modules, asked, watch=watch) if module.n_chosen]
 
 
 def _explain_absence(scan: Scan, func: str, name: str, having: list[str] | None, error: SelectionError) -> Explanation:
@@ -115,7 +123,9 @@ def _name_of(func: str) -> str | None:
     return None if not name or any(char in func for char in "*?[/:+!") or func.startswith(("0x", "0X")) else name
 
 
-def explain_log(text: str, path: str | None = None, layout: str | None = None) -> Diagnoses:
+def explain_log(
+    text: str, path: str | None = None, layout: str | None = None, max_size: int | None = None
+) -> Diagnoses:
     """Every ftrace message in a log, taken apart; path: the kernel or module that printed it.
 
     Raises InputError where there is none, and what reading the file raises.
@@ -126,6 +136,6 @@ def explain_log(text: str, path: str | None = None, layout: str | None = None) -
     splats, notes = parse_log(text)
     if path is None:
         return Diagnoses([diagnose(splat) for splat in splats], notes=notes)
-    scan = scan_file(path, layout)
+    scan = scan_file(path, layout, max_size)
     bugs = bugs_by_site(scan)
     return Diagnoses([diagnose_in(splat, scan, bugs) for splat in splats], scan, notes)

@@ -52,8 +52,11 @@ ENDS = (
 )
 
 
-def explain_sites(scan: Scan, index: Sequence[int], against: Sequence[str] = ()) -> list[ExplainedRow]:
-    """Everything about some sites of a scanned file. index: in the site table; against: what a module meets."""
+def explain_sites(
+    scan: Scan, index: Sequence[int], against: Sequence[str] = (), max_size: int | None = None
+) -> list[ExplainedRow]:
+    """Everything about some sites of a scanned file. index: in the site table; against: what a module meets;
+    max_size: bytes that such a file may unpack to."""
     from ftpatch.elf.debug_lines import source_lines, why_no_line
 
     sites = scan.sites
@@ -63,7 +66,7 @@ def explain_sites(scan: Scan, index: Sequence[int], against: Sequence[str] = ())
     missing = why_no_line(scan.image) if None in lines.values() else ""
     beside: Against | FtpatchError
     try:
-        beside = read_against(scan, against)
+        beside = read_against(scan, against, max_size)
     except ChangedError:
         raise
     except FtpatchError as error:  # why the files cannot be read is then why enable refuses

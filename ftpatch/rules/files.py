@@ -69,6 +69,7 @@ class CheckOptions:
     kconfig: str | None = None  # the .config that the files should be of
     against: str | None = None  # a vmlinux
     layout: str | None = None  # of sites, where it is forced
+    max_size: int | None = None  # bytes that a packed file may unpack to
     lines: bool = False  # with the source lines of the findings
     fail_on: str | None = None  # the least severity that fails; None: as the configuration says, or error
     full: bool = False  # with sha256 and all figures
@@ -84,9 +85,18 @@ def settings_for(options: CheckOptions) -> Settings:
     asked = gate.asked(rules, config, options.select, options.ignore)
     kconfig = gate.parse_kconfig(read_file(options.kconfig, MAX_KCONFIG), options.kconfig) if options.kconfig else None
     if options.against:
-        kernel_of(options.against)
+        kernel_of(options.against, options.max_size)
     request = Request(
-        asked, options.layout, options.against, kconfig, config.must, options.lines, None, options.full, options.sites
+        asked,
+        options.layout,
+        options.against,
+        kconfig,
+        config.must,
+        options.lines,
+        None,
+        options.full,
+        options.sites,
+        options.max_size,
     )
     return Settings(request, config, baseline, options.fail_on or config.fail_on or "error")
 
@@ -107,7 +117,7 @@ def _tree(top: str, settings: Settings, jobs: int | None, watch: trees.Watch) ->
 
     def work(listing: trees.Listing) -> Callable[[Sequence[str]], list[Checked]]:
         if settings.request.against:
-            prepare(settings.request.against)
+            prepare(settings.request.against, settings.request.max_size)
         return partial(check_files, replace(settings.request, before=_before(listing.files, settings, top)))
 
     listing, modules = trees.over_tree(top, work, jobs, watch)

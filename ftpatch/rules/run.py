@@ -39,6 +39,7 @@ class Request:
     before: Mapping[str, int] | None = None  # live records that a baseline has, by path
     full: bool = False  # with sha256 and all figures
     sites: bool = False  # with every site
+    max_size: int | None = None  # bytes that a packed file may unpack to
 
 
 @dataclass(frozen=True)
@@ -53,39 +54,39 @@ class Checked:
 
 
 @lru_cache(maxsize=1)
-def kernel_of(path: str) -> Kernel:
+def kernel_of(path: str, max_size: int | None) -> Kernel:
     """The kernel at a path, read once."""
     from ftpatch.kernel.module import Kernel
 
-    scan = scan_file(path)
+    scan = scan_file(path, max_size=max_size)
     if scan.image.kind != "vmlinux":
         raise UsageError("--against takes a vmlinux", path, found=scan.image.kind)
     return Kernel(scan)
 
 
 @lru_cache(maxsize=1)
-def certificates_of(path: str) -> tuple[Certificate, ...]:
+def certificates_of(path: str, max_size: int | None) -> tuple[Certificate, ...]:
     """The certificates that are built into the kernel at a path, read once."""
     from ftpatch.rules.signed import certificates
 
-    return certificates(kernel_of(path).image)
+    return certificates(kernel_of(path, max_size).image)
 
 
-def prepare(path: str) -> None:
+def prepare(path: str, max_size: int | None) -> None:
     """Read all of a kernel that modules are compared with, so that workers inherit it."""
-    kernel = kernel_of(path)
-    _ = kernel.exports, kernel.magic, kernel.enforced, kernel.sections, certificates_of(path)
+    kernel = kernel_of(path, max_size)
+    _ = kernel.exports, kernel.magic, kernel.enforced, kernel.sections, certificates_of(path, max_size)
 
 
 def check_file(request: Request, path: str) -> Checked:
     """The findings of one file. Raises FtpatchError for one that cannot be read."""
-    case = open_case(path, request.layout)
-    kernel = kernel_of(request.against) if request.against else None
+    case = open_case(path, request.layout, request.max_size)
+    kernel = kernel_of(request.against, request.max_size) if request.against else None
     context = Context(kernel, None, (request.before or {}).get(path), request.kconfig or {}, request.must)
     if kernel is not None and case.kind == "vmlinux" and kernel.arch is case.arch:
         context = replace(context, before=kernel.scan.sites, live_before=int((kernel.scan.sites.status != NULL).sum()))
     if request.against and case.image.trailer:
-        context = replace(context, certificates=certificates_of(request.against))
+        context = replace(context, certificates=certificates_of(request.against, request.max_size))
     case = replace(case, context=context)
     findings = check(case, [rule for rule in rules_for() if rule.id in request.rules])
     findings = with_lines(case.image, findings) if request.lines else findings
@@ -109,19 +110,19 @@ def check_files(request: Request, paths: Sequence[str]) -> list[Checked]:
     return files
 
 
-def open_case(path: str, layout: str | None = None) -> Case:
+def open_case(path: str, layout: str | None = None, max_size: int | None = None) -> Case:
     """One file with all that can be read of it: a table that cannot be read is for the rules to say."""
     try:
-        scan = scan_file(path, layout)
+        scan = scan_file(path, layout, max_size)
         table, odd = longer_layout(scan) if layout is None else (scan.sites, {})
         return Case(scan.image, scan.records, table, odd=odd)
     except RecordError as error:
-        image, records = open_image(path), join([])
+        image, records = open_image(path, max_size), join([])
         return Case(image, records, read_sites(image, records), ("records", "table"), error)
     except ShapeError as error:
         if layout:
             raise
-        image = open_image(path)
+        image = open_image(path, max_size)
         records = read_records(image)
         usual, odd = usual_layout(image, records)
         if usual is None:
