@@ -99,6 +99,8 @@ def not_at_entry(case: Case) -> Iterator[Hit]:
 def _in_front(case: Case) -> tuple[I64, I64]:
     """(sites, functions) of the records that name NOPs in front of a function, where this layout has none."""
     site = case.live_with(UNNAMED)
+    if not len(site):  # as in all modules that are whole
+        return site, site
     before = in_front_of(case.image, case.table.va[site])
     return site[before >= 0], before[before >= 0]
 
