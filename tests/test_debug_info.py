@@ -254,6 +254,13 @@ def test_references_to_a_name_without_measure_are_bounded() -> None:
         assert debug_names.find(image, "one").mentioned
 
 
+def test_zeros_that_look_like_references_are_bounded() -> None:
+    """Thirty megabytes of zeros were thirty million references to the string at 0, and took 1.3 GB."""
+    image = image_with(SOUND | {".debug_info": unit(WHOLE + bytes(30 << 20)), ".debug_str": b"one\0"})
+    with bounded():
+        assert debug_names.find(image, "one").functions == ()
+
+
 def test_a_step_too_many_is_refused() -> None:
     steps = Steps(2)
     stream = Stream(FileBytes.of(b"abc"), steps)

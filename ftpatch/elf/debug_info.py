@@ -52,7 +52,7 @@ D = TypeVar("D")
 Program = LineProgram  # .get_entries(), whose .state has .address, .file, .line, .end_sequence; header fields by name
 Span = tuple[int, int]  # [first va, va behind the last)
 
-MAX_PROGRAM = 1 << 20  # bytes; the longest line program of Debian's vmlinux files (6.1, 6.12) has 370,441
+MAX_PROGRAM = 1 << 19  # bytes; the longest line program of Debian's vmlinux files (6.1, 6.12) has 370,441
 MAX_ABBREVS = 1 << 16  # bytes of one unit's table of abbreviations; the longest of those kernels has 5,856
 MAX_UNITS = 1 << 16  # of one file; Debian's vmlinux files have 2,500, an allyesconfig kernel some 30,000
 

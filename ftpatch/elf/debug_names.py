@@ -30,6 +30,7 @@ NAMED_FUNCTION = ("DW_TAG_subprogram", "DW_AT_name", "DW_FORM_strp")
 INLINED_COPY = ("DW_TAG_inlined_subroutine", "DW_AT_abstract_origin", "DW_FORM_ref4")
 DW_INL_INLINED, DW_INL_DECLARED_INLINED = 1, 3  # of DW_AT_inline: it is inlined somewhere
 MAX_INL = 3  # the greatest value of DW_AT_inline
+MAX_REFERENCES = 1 << 18  # references, and bytes that look like one, that are gathered; zeros look like those to byte 0
 MAX_HITS = 1024  # references that are looked at: one per unit that uses the function
 MAX_NAMES, CHUNK = 64, 16 << 20  # strings that end in the name; bytes that are searched at a time
 MAX_CODE = 3  # bytes of the number with which an entry begins; kernels have some hundred abbreviations in a unit
@@ -63,7 +64,7 @@ def find(image: Image, name: str) -> DebugMention:
     if not len(info) or not len(strings):
         return DebugMention("its debug information cannot be unpacked", False, ())
     offsets = _strings(strings, name)
-    hits = sorted(_references(info, offsets))
+    hits = sorted(islice(_references(info, offsets), MAX_REFERENCES))
     if not hits and any(_references(debug.section("debug_str_offsets"), offsets)):
         return DebugMention("its debug information refers to names by number (clang), and is not searched", True, ())
     functions = attempt(lambda: tuple(_subprograms(debug, hits[:MAX_HITS])), ())
