@@ -106,3 +106,13 @@ def test_promises(code: int, out: str, err: str, said: str) -> None:
 def test_json_is_held_against_the_schema() -> None:
     assert promises.broken(0, '{"schema": 2}', "", "json").startswith("JSON is not of the schema")
     assert promises.broken(0, "{", "", "json").startswith("stdout is no JSON")
+
+
+@pytest.mark.parametrize(("formats", "said"), [("json sarif", ""), ("sarif json", "JSON is not of the schema")])
+def test_the_last_of_two_formats_counts(
+    formats: str, said: str, judged: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--format json --format sarif` gives SARIF, which is not of our schema."""
+    monkeypatch.setattr("ftpatch.cli.main", lambda: (print("{}"), sys.exit(0)))
+    first, last = formats.split()
+    assert judged(["scan", "vmlinux", "--format", first, "--format", last])[: len(said) or None] == said

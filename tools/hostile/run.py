@@ -124,7 +124,7 @@ def _of_answer(line: list[str], answer: Answer) -> str:
         late = answer.code == -signal.SIGALRM
         return f"no end within {SECONDS} s" if late else f"ended by {signal.Signals(-answer.code).name}"
     given = line[: line.index("--")] if "--" in line else line
-    form = given[given.index("--format") + 1] if "--format" in given[:-1] else "text"
+    form = next((form for form, option in pairwise(reversed(given)) if option == "--format"), "text")  # the last counts
     n_files = len(line) if line[0] in ("scan", "check", "diff") else 1  # each bad file has its line
     text = "" if {"-h", "--help", "--color"} & set(line) else answer.out
     return promises.broken(answer.code, text, answer.err, form, n_files + 50 * any(map(os.path.isdir, line)))
