@@ -308,14 +308,17 @@ def test_a_traceable_function_is_no_target_even_when_forced(force: bool) -> None
     )
 
 
-BANNER = symbol(FILE, "linux_banner")
 ONCE = sorted(one["st_value"] for one in parsed(FILE).get_section_by_name(".symtab").get_symbol_by_name("init_once"))
 
 
 @pytest.mark.parametrize(
     ("target", "kind", "message"),
     [
-        ("linux_banner", PolicyError, f"--target linux_banner: the target is no code of this file: found {BANNER:#x}"),
+        (
+            "linux_banner",
+            PolicyError,
+            "--target linux_banner: the target is no function: found symbol type 1 in section 3, expected code",
+        ),
         ("0x10", PolicyError, "--target 0x10: the target is no code of this file: found 0x10"),
         (
             f"{CALLER + 2:#x}",

@@ -161,11 +161,11 @@ def _from_span(image: Image, start: int, stop: int) -> RecordTable:
     n = (stop - start) // SLOT
     if n == 0:
         return replace(join([]), start=start)  # what a shrunk table leaves: its place is still known
-    _require_few(n, where)
     first = image.pos_of_va(start)
     sec = image.place(np.array([start, stop - 1], dtype=np.uint64))[0]
     if first < 0 or sec[0] < 0 or sec[0] != sec[1]:
         raise RecordError("the record table does not lie in one section of the file", where)
+    _require_few(n, where)
     word = t.cut(image.data, first, stop - start, where).view("<u8").astype(np.uint64)
     rela, value = _relative(image, start, stop, word, where)
     relr = np.zeros(n, dtype=bool)
