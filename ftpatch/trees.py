@@ -30,7 +30,8 @@ from ftpatch.sites.scan import scan_file
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
 
-    from ftpatch.document.types import ImageObject, SiteRow
+    from ftpatch.document.site_rows import SiteRow
+    from ftpatch.document.types import ImageObject
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 CHUNK = 16  # files that a worker takes at once, at most

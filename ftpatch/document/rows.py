@@ -15,7 +15,8 @@ from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import LEFTOVER, NAMELESS, STATUSES
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import ImageObject, LivePatchObject, SiteRow
+    from ftpatch.document.site_rows import LivePatchObject, SiteRow
+    from ftpatch.document.types import ImageObject
     from ftpatch.kernel.live_patch import LivePatch
 
 NULL_RECORD = "0x" + "0" * 16

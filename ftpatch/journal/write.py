@@ -15,7 +15,8 @@ from ftpatch.sites.table import SiteTable
 from ftpatch.write.deliver import Output
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import ImageObject, SiteChange
+    from ftpatch.document.site_rows import SiteChange
+    from ftpatch.document.types import ImageObject
     from ftpatch.document.written import EditRow, PackingObject
 
 

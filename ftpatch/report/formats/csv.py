@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from ftpatch.document.types import FindingRow, ScannedSite, SiteChange
+from ftpatch.document.site_rows import ScannedSite, SiteChange
+from ftpatch.document.types import FindingRow
 from ftpatch.errors import printable
 from ftpatch.report import Document
 

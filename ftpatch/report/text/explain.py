@@ -11,7 +11,8 @@ from ftpatch.report.text.lines import layout_text, line, number, or_dash, title,
 
 if TYPE_CHECKING:
     from ftpatch.document import explained
-    from ftpatch.document.types import ImageObject, SiteRow
+    from ftpatch.document.site_rows import SiteRow
+    from ftpatch.document.types import ImageObject
 
 WIDEST = 44  # characters of an instruction, in the column of the listing
 # what ftrace was about to do: of `Splat.phase`

@@ -10,7 +10,8 @@ from ftpatch.report import Document
 from ftpatch.report.text.lines import each_file, first_of, line, or_dash
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import ImageObject, SiteRow
+    from ftpatch.document.site_rows import SiteRow
+    from ftpatch.document.types import ImageObject
 
 DONE = {"enable": "enabled", "disable": "disabled", "drop": "dropped from the record table"}
 N_SHOWN = 10  # sites of each sort that are named

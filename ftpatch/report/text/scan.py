@@ -13,7 +13,8 @@ from ftpatch.report import Document
 from ftpatch.report.text.lines import below, counts_line, files_and_trees, head, line, mib, number, or_dash, title
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import ImageObject, LivePatchObject, ReachObject, SiteRow, SummaryObject, TreeObject
+    from ftpatch.document.site_rows import LivePatchObject, SiteRow
+    from ftpatch.document.types import ImageObject, ReachObject, SummaryObject, TreeObject
 
 N_NAMES = 12  # sections and the like that one line of text names
 CARRIERS = {
