@@ -113,6 +113,28 @@ def test_usage_errors_are_exit_2_and_leave_stdout_alone(
     assert [one.name for one in here.iterdir()] == ["vmlinux"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["enable", "vmlinux", "--func", "vfs_read", "--target", ""],
+        ["enable", "vmlinux", "--func", "vfs_read", "--hook", ""],
+        ["enable", "vmlinux", "--func", "vfs_read", "--layout", ""],
+        ["disable", "vmlinux", "--func", ""],
+        ["drop", "vmlinux", "--func", "vfs_read", "--section", ".text", "--section", ""],
+        ["scan", "vmlinux", "--layout", ""],
+        ["check", "vmlinux", "--config", ""],
+        ["check", "vmlinux", "--baseline", ""],
+        ["check", "vmlinux", "--kconfig", ""],
+    ],
+)
+def test_an_empty_option_is_usage(arguments: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--config "$CONFIG"` of a pipeline that does not set it checked without any, and found nothing."""
+    assert run(arguments) == 2
+    line = f"ftpatch: {arguments[-2]}: an empty value – leave the option out, or give it one\n"
+    assert capsys.readouterr() == ("", line)
+    assert [one.name for one in here.iterdir()] == ["vmlinux"]
+
+
 def test_an_enable_that_chooses_nothing_is_usage(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["enable"]) == 2
     assert capsys.readouterr() == (

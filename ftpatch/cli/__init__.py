@@ -8,9 +8,10 @@ import importlib
 import io
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
+from click.core import ParameterSource
 
 from ftpatch import __version__, signals
 from ftpatch.cli.shortage import shortage  # now: later there may be no file left to open
@@ -24,6 +25,21 @@ BUG = 70
 MAX_DETAILS = 1000  # culprits of one refusal that are shown
 
 MANY_OBJECTS = 100_000  # new ones between two looks for garbage: a report makes millions, and none of them is any
+
+
+class Verb(click.Command):
+    """A subcommand whose options all have a value."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it. An empty option is a usage error: a shell variable was not set, which is no wish for the default."""
+        given = {name: value if isinstance(value, tuple) else (value,) for name, value in ctx.params.items()}
+        for option in self.params:
+            name = option.name or ""
+            is_given = ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
+            if isinstance(option, click.Option) and is_given and "" in given.get(name, ()):
+                what = max(option.opts, key=len)
+                raise UsageError("an empty value", what, todo="leave the option out, or give it one")
+        return super().invoke(ctx)
 
 
 class Verbs(click.Group):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpatch import api
-from ftpatch.cli import emit
+from ftpatch.cli import Verb, emit
 from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, max_size, note, options, reports
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.finding import SEVERITIES
@@ -47,7 +47,7 @@ class CheckRun:
     list_rules: bool
 
 
-@click.command("check")
+@click.command("check", cls=Verb)
 @gathered(CheckRun, CheckOptions, Reports)
 @click.argument("files", nargs=-1, metavar="[FILE|DIR]...")
 @click.option("--against", metavar="VMLINUX", help=AGAINST_HELP)

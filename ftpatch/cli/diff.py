@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpatch import api
+from ftpatch.cli import Verb
 from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, max_size, options, reports
 from ftpatch.compare.changes import class_of
 from ftpatch.compare.diff import Compared, judged
@@ -37,7 +38,7 @@ class DiffOptions:
     jobs: int | None  # worker processes of a tree
 
 
-@click.command("diff")
+@click.command("diff", cls=Verb)
 @gathered(DiffOptions, Reports)
 @click.argument("old")
 @click.argument("new")

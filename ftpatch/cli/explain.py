@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import click
 
 from ftpatch import api
-from ftpatch.cli import complain
+from ftpatch.cli import Verb, complain
 from ftpatch.cli.options import Reports, gathered, layout, max_size, options, reports, selector_files
 from ftpatch.errors import UsageError
 from ftpatch.inputs import read_input
@@ -32,7 +32,7 @@ class ExplainOptions:
     splat: str | None  # a log
 
 
-@click.command("explain")
+@click.command("explain", cls=Verb)
 @gathered(ExplainOptions, Reports)
 @click.argument("arguments", nargs=-1, metavar="FUNC [FILE]")
 @options(reports, [layout, max_size])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from ftpatch import api
-from ftpatch.cli import emit
+from ftpatch.cli import Verb, emit
 from ftpatch.cli.options import max_size, note
 from ftpatch.errors import printable
 
 
-@click.command("image")
+@click.command("image", cls=Verb)
 @click.argument("vmlinux")
 @click.option("-o", "--output", required=True, metavar="OUT", help="Where to write the boot image.")
 @max_size

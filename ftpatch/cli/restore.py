@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from ftpatch import api
-from ftpatch.cli import emit
+from ftpatch.cli import Verb, emit
 from ftpatch.cli.options import gathered, max_size, note
 from ftpatch.errors import UsageError
 from ftpatch.journal.restore import RestoreRequest
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject
 
 
-@click.command("restore")
+@click.command("restore", cls=Verb)
 @gathered(RestoreRequest)
 @click.argument("after", metavar="AFTER")
 @click.option("--journal", required=True, metavar="FILE", help="The JSON report of the run that patched AFTER.")

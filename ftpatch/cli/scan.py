@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftpatch.cli import Verb
 from ftpatch.cli.options import (
     Reports,
     failed,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 SITES_HELP = "Add the table of sites to the text report, and the sites of a tree's modules to JSON."
 
 
-@click.command("scan")
+@click.command("scan", cls=Verb)
 @gathered(Request, Reports)
 @click.argument("files", nargs=-1, metavar="[FILE|DIR]...")
 @options(selectors, reports, [layout, max_size])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import click
 
 from ftpatch import api
+from ftpatch.cli import Verb
 from ftpatch.cli.options import Reports, against, gathered, layout, max_size, options, reports
 from ftpatch.report import Document
 from ftpatch.report.files import check_reports
@@ -28,7 +29,7 @@ class VerifyOptions:
     max_size: int | None  # bytes that a packed file may unpack to
 
 
-@click.command("verify")
+@click.command("verify", cls=Verb)
 @gathered(VerifyOptions, Reports)
 @click.argument("before")
 @click.argument("after")

@@ -11,6 +11,7 @@ from typing import cast
 import click
 
 from ftpatch import api
+from ftpatch.cli import Verb
 from ftpatch.cli.options import (
     F,
     Reports,
@@ -74,7 +75,7 @@ def writing_verb(
     """
 
     def command_of(decide: Callable[..., Plan]) -> click.Command:
-        @click.command(verb)
+        @click.command(verb, cls=Verb)
         @gathered(WritingOptions, Reports)
         @click.argument("file", default="vmlinux", metavar="[FILE]")
         @options(selectors, reports, [layout], output)
