@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from elfwriter import parsed
+from limits import limited
 
 from ftpatch.cli import run
 from tools import bench_against, bench_sites, synthetic
@@ -29,6 +30,18 @@ def test_a_synthetic_kernel_is_one_that_every_verb_takes(
     capsys.readouterr()
     assert run(["verify", "vmlinux", "patched"]) == 0
     assert "  sites      12 enabled\n" in capsys.readouterr().out
+
+
+def test_records_that_leave_are_looked_up_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each one was searched for among all of them: dropping 44,000 took minutes, dropping 30,000 one."""
+    monkeypatch.chdir(tmp_path)
+    synthetic.vmlinux(Path("vmlinux"), synthetic.MACHINES["arm64"], 30_000)
+    with limited(20):
+        assert run(["drop", "vmlinux", "--all-but", "f0000007", "-o", "patched", "--report", "json=j"]) == 0
+        assert run(["verify", "vmlinux", "patched", "--journal", "j"]) == 0
+    assert "  sites      29999 dropped from the record table\n" in capsys.readouterr().out
 
 
 def test_what_a_site_costs_is_what_more_sites_cost_more() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, Mask
+from ftpatch.arrays import I64, Mask, is_in
 from ftpatch.kernel.boot import tests_zero_first
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.proof.case import NEW, OLD, RETIRED, Case, Pairs
@@ -69,27 +69,27 @@ def _check_gone(case: Case, pairs: Pairs | None, rows: I64) -> None:
     at = _pair_of(pairs, pairs.before, rows)
     as_compiled = np.append((pairs.old == OLD) & (pairs.new == OLD), True)  # −1, no patch site, takes the last
     alone = np.flatnonzero(as_compiled[at])
-    last = not case.after.records.live.any()
-    n_dropped = 0
-    for i in alone.tolist():
+    may = _may_leave(case, pairs, rows[alone], at[alone])
+    for i in alone[~may].tolist():
         row, pair = int(rows[i]), int(at[i])
-        if _may_leave(case, pairs, row, pair, last):
-            n_dropped += 1
-        elif pair < 0:
+        if pair < 0:
             case.say("verify-record", f"the record of slot {row}, which is no patch site, left the table", row=row)
         else:
             pairs.say("verify-record", pair, "its record left the table, and nothing calls from it")
-    case.kinds["record dropped alone"] += n_dropped
+    case.kinds["record dropped alone"] += int(may.sum())
 
 
-def _may_leave(case: Case, pairs: Pairs, row: int, pair: int, last: bool) -> bool:
-    """Whether a record may leave though nothing calls from there. pair: −1 where it is no patch site."""
+def _may_leave(case: Case, pairs: Pairs, rows: I64, at: I64) -> Mask:
+    """Whether each record may leave though nothing calls from there. at: its pair, −1 where it is no patch site."""
     image = case.after.image
-    if pair >= 0 and last and image.linked and in_init_text(image, pairs.va(pairs.off)[pair : pair + 1])[0]:
-        return True  # those of init text may not be the only ones to stay
     if case.intent is not None:
-        return bool(np.isin(case.before.sites.pos[row], case.intent.dropped))
-    return not pairs.enabled.any()
+        may = is_in(case.before.sites.pos[rows], case.intent.dropped)
+    else:
+        may = np.full(len(rows), not pairs.enabled.any())
+    if image.linked and not case.after.records.live.any():
+        known = np.flatnonzero(at >= 0)  # those of init text may not be the only ones to stay
+        may[known] |= in_init_text(image, pairs.va(pairs.off)[at[known]])
+    return may
 
 
 def _check_added(case: Case, pairs: Pairs | None, rows: I64) -> None:
