@@ -698,7 +698,6 @@ def test_two_reports_onto_one_file_are_a_usage_error(tmp_path: Path, capsys: Cap
         pytest.param(["--func", "!*"], id="not-everything"),
         pytest.param(["--func", "[z-a]"], id="reversed-range"),
         pytest.param(["--section", ".none"], id="no-such-section"),
-        pytest.param(["--ops", ""], id="ops-empty"),
         pytest.param(["--ops", "vfs_write"], id="ops-is-a-function"),
         pytest.param(["--layout", "pfe2"], id="layout-of-another-kernel"),
     ],

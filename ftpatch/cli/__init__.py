@@ -28,15 +28,15 @@ MANY_OBJECTS = 100_000  # new ones between two looks for garbage: a report makes
 
 
 class Verb(click.Command):
-    """A subcommand whose options all have a value."""
+    """A subcommand that takes no empty value for none."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it. An empty option is a usage error: a shell variable was not set, which is no wish for the default."""
-        given = {name: value if isinstance(value, tuple) else (value,) for name, value in ctx.params.items()}
+        """Run it. An option without a default that is empty is a usage error: a shell variable was not set, which is
+        no wish for what happens without the option. Others, and selectors, have their own line for it."""
         for option in self.params:
-            name = option.name or ""
+            name, has_default = option.name or "", isinstance(option.default, str) and option.default != ""
             is_given = ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
-            if isinstance(option, click.Option) and is_given and "" in given.get(name, ()):
+            if isinstance(option, click.Option) and is_given and not has_default and ctx.params.get(name) == "":
                 what = max(option.opts, key=len)
                 raise UsageError("an empty value", what, todo="leave the option out, or give it one")
         return super().invoke(ctx)
