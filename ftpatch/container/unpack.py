@@ -28,10 +28,8 @@ class DecodeError(Exception):
     """What a decoder says of data that it refuses."""
 
 
-class Decoder(Protocol):
-    """One stream on its way out."""
-
-    window: int  # bytes of input that it may be given at once, so that its output fits into a piece
+class Stream(Protocol):
+    """What the libraries' decoders of one stream have in common."""
 
     @property
     def eof(self) -> bool: ...
@@ -39,92 +37,19 @@ class Decoder(Protocol):
     @property
     def unused_data(self) -> bytes: ...
 
-    @property
-    def hungry(self) -> bool: ...
 
-    def decode(self, data: bytes, room: int) -> bytes: ...
+class Decoder(NamedTuple):
+    """One stream on its way out."""
 
-
-class XzDecoder:
-    """One stream of xz data."""
-
-    window = LAST_WINDOW
-
-    def __init__(self, path: str) -> None:
-        import lzma
-
-        self.refused, self.stream = lzma.LZMAError, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DICTIONARIES)
-
-    @property
-    def eof(self) -> bool:
-        return self.stream.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self.stream.unused_data
-
-    @property
-    def hungry(self) -> bool:
-        return self.stream.needs_input
+    stream: Stream
+    window: int  # bytes of input that it may be given at once, so that its output fits into a piece
+    is_hungry: Callable[[], bool]  # whether it gives nothing more without input
+    decompress: Callable[[bytes, int], bytes]  # from some input, if it is hungry, to at most so many bytes
+    refused: type[Exception]  # what the library raises
 
     def decode(self, data: bytes, room: int) -> bytes:
         try:
-            return self.stream.decompress(data, room)
-        except self.refused as error:
-            raise DecodeError(error) from None
-
-
-class GzipDecoder:
-    """One member of a gzip file."""
-
-    window = LAST_WINDOW
-
-    def __init__(self, path: str) -> None:
-        import zlib
-
-        self.refused, self.stream = zlib.error, zlib.decompressobj(wbits=31)
-
-    @property
-    def eof(self) -> bool:
-        return self.stream.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self.stream.unused_data
-
-    @property
-    def hungry(self) -> bool:
-        return not self.stream.unconsumed_tail
-
-    def decode(self, data: bytes, room: int) -> bytes:
-        try:
-            return self.stream.decompress(data or self.stream.unconsumed_tail, room)
-        except self.refused as error:
-            raise DecodeError(error) from None
-
-
-class ZstdDecoder:
-    """One frame of zstd data. The output of a call cannot be limited, so its input is: a block of 128 KiB takes four
-    bytes at least, and one window gives 8 MiB at most."""
-
-    window, hungry = FIRST_WINDOW, True
-
-    def __init__(self, path: str) -> None:
-        package = zstandard_package(path)
-        self.refused = package.ZstdError
-        self.stream = package.ZstdDecompressor(max_window_size=DICTIONARIES).decompressobj()
-
-    @property
-    def eof(self) -> bool:
-        return bool(self.stream.eof)
-
-    @property
-    def unused_data(self) -> bytes:
-        return bytes(self.stream.unused_data)
-
-    def decode(self, data: bytes, room: int) -> bytes:
-        try:
-            return bytes(self.stream.decompress(data)) if data else b""
+            return self.decompress(data, room)
         except self.refused as error:
             text = str(error).removeprefix("zstd decompressor error: ")
             if "not enough memory" in text:
@@ -132,7 +57,37 @@ class ZstdDecoder:
             raise DecodeError(text) from None
 
 
-DECODERS: dict[str, Callable[[str], Decoder]] = {"xz": XzDecoder, "gz": GzipDecoder, "zst": ZstdDecoder}
+def _xz(path: str) -> Decoder:
+    import lzma
+
+    stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DICTIONARIES)
+    return Decoder(stream, LAST_WINDOW, lambda: stream.needs_input, stream.decompress, lzma.LZMAError)
+
+
+def _gzip(path: str) -> Decoder:
+    import zlib
+
+    stream = zlib.decompressobj(wbits=31)
+
+    def decompress(data: bytes, room: int) -> bytes:
+        return stream.decompress(data or stream.unconsumed_tail, room)
+
+    return Decoder(stream, LAST_WINDOW, lambda: not stream.unconsumed_tail, decompress, zlib.error)
+
+
+def _zstd(path: str) -> Decoder:
+    """The output of a call cannot be limited, so its input is: a block of 128 KiB takes four bytes at least, and one
+    window gives 8 MiB at most."""
+    package = zstandard_package(path)
+    stream = package.ZstdDecompressor(max_window_size=DICTIONARIES).decompressobj()
+
+    def decompress(data: bytes, room: int) -> bytes:
+        return bytes(stream.decompress(data)) if data else b""
+
+    return Decoder(stream, FIRST_WINDOW, lambda: True, decompress, package.ZstdError)
+
+
+DECODERS: dict[str, Callable[[str], Decoder]] = {"xz": _xz, "gz": _gzip, "zst": _zstd}
 
 
 class _Next(NamedTuple):
@@ -187,16 +142,16 @@ def _unpack_all(wrapping: str, packed: bytes, plain: bytearray, path: str, max_s
 
 def _unpack_one(decoder: Decoder, packed: bytes, pos: int, plain: bytearray, max_size: int) -> int:
     """Unpack the stream at `pos` into `plain`, one byte more than the limit at most; its end, −1 if that is missing."""
-    size = FIRST_WINDOW
-    while not decoder.eof and len(plain) <= max_size:
-        data = packed[pos : pos + size] if decoder.hungry else b""
+    size, stream = FIRST_WINDOW, decoder.stream
+    while not stream.eof and len(plain) <= max_size:
+        hungry = decoder.is_hungry()
+        data = packed[pos : pos + size] if hungry else b""
         pos, size = pos + len(data), min(2 * size, decoder.window) if data else size
-        hungry = decoder.hungry
         piece = decoder.decode(data, min(PIECE, max_size + 1 - len(plain)))
         plain += piece
-        if not piece and not data and hungry and not decoder.eof:  # the input is at its end, and the stream is not
+        if not piece and not data and hungry and not stream.eof:  # the input is at its end, and the stream is not
             return -1
-    return pos - len(decoder.unused_data)
+    return pos - len(stream.unused_data)
 
 
 def _next_stream(wrapping: str, packed: bytes, pos: int) -> _Next:
