@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ftpatch.elf.tables import SHF_LINK_ORDER
 from ftpatch.rules.case import Case, Hit, first
 from ftpatch.sites.elsewhere import records_elsewhere
-from ftpatch.sites.matching import OURS
+from ftpatch.sites.matching import is_patched
 from ftpatch.sites.records import SECTIONS
 from ftpatch.sites.table import CALL_RECORDS
 
@@ -21,10 +21,7 @@ SINCE = 21  # of clang: where -fpatchable-function-entry=N,M,SECTION came
 
 def nops_without_record(case: Case) -> Iterator[Hit]:
     """Functions that are built to be traced and are not recorded."""
-    shape = case.table.shape
-    if shape is None or shape.called or OURS.encode() in case.image.symbols.strtab:
-        return
-    lost = case.unrecorded
+    lost = _lost(case)
     if _meant(case, len(lost)) or (case.image.linked and not _surely_lost(case, len(lost))):
         return
     for name, section, offset in lost:
@@ -36,15 +33,18 @@ def recorded_elsewhere(case: Case) -> Iterator[Hit]:
     for section, va in records_elsewhere(case.image).items():
         text = f"{len(va)} records of functions that are not to be traced: no kernel reads this section"
         yield Hit(text, section=section, count=len(va))
-    shape = case.table.shape
-    if shape is None or shape.called or OURS.encode() in case.image.symbols.strtab:
-        return
-    lost = case.unrecorded
+    lost = _lost(case)
     if _meant(case, len(lost)):
         text = (
             f"{len(lost)} functions start with the NOPs of a site and have no record, {int(case.live.sum())} have one"
         )
         yield Hit(f"{text}: likely not to be traced, their records left out of the link", count=len(lost))
+
+
+def _lost(case: Case) -> Sequence[tuple[str, str, int]]:
+    """Functions with the NOPs of a site and without a record; none where those are calls, or a patch took records."""
+    shape = case.table.shape
+    return () if shape is None or shape.called or is_patched(case.image) else case.unrecorded
 
 
 def _surely_lost(case: Case, n: int) -> bool:
