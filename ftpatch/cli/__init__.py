@@ -32,11 +32,12 @@ class Verb(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it. An option without a default that is empty is a usage error: a shell variable was not set, which is
-        no wish for what happens without the option. Others, and selectors, have their own line for it."""
+        no wish for what happens without the option. Other options, and selectors, have their own line for it."""
         for option in self.params:
             name, has_default = option.name or "", isinstance(option.default, str) and option.default != ""
             is_given = ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
-            if isinstance(option, click.Option) and is_given and not has_default and ctx.params.get(name) == "":
+            may_be_left_out = isinstance(option, click.Option) and not option.required
+            if may_be_left_out and is_given and not has_default and ctx.params.get(name) == "":
                 what = max(option.opts, key=len)
                 raise UsageError("an empty value", what, todo="leave the option out, or give it one")
         return super().invoke(ctx)
