@@ -8,7 +8,7 @@ first asked for. Files are given by name; what comes back are values:
     diff                 a Comparison: what changed between two builds, the worst first
     explain, explain_log an Explanation of a function; Diagnoses of a kernel's own messages
     verify               a Proof: what became of the first file on the way to the second
-    enable, disable, drop    a Written: the Plan, and the file that it made
+    enable, disable, drop, redirect    a Written: the Plan, and the file that it made
     restore              a Restored: the file that was patched, back from its journal
     image                a BootImage of a vmlinux
 
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from ftpatch.arch import Arch
 from ftpatch.elf.image import open_image
 from ftpatch.errors import UsageError
-from ftpatch.plan.decide import make_plan, plan_enable, read_against
+from ftpatch.plan.decide import make_plan, plan_enable, plan_redirect, read_against
 from ftpatch.plan.request import DisableRequest, DropRequest
 from ftpatch.sites.choice import Choose, all_but, by_selectors
 from ftpatch.sites.scan import Scan, require_text, scan_file
@@ -54,9 +54,10 @@ if TYPE_CHECKING:
     from ftpatch.write.deliver import Output
 
 __all__ = [
-    "BootImage", "CheckOptions", "Delivery", "EnableOptions", "RestoreRequest", "Scan", "Watch", "Written", "all_but",
-    "by_selectors", "check", "check_settings", "diff", "disable", "drop", "enable", "explain", "explain_log", "image",
-    "make_plan", "patch", "plan_enable", "read_against", "restore", "scan", "scan_tree", "verify",
+    "BootImage", "CheckOptions", "Delivery", "EnableOptions", "RedirectOptions", "RestoreRequest", "Scan", "Watch",
+    "Written", "all_but", "by_selectors", "check", "check_settings", "diff", "disable", "drop", "enable", "explain",
+    "explain_log", "image", "make_plan", "patch", "plan_enable", "plan_redirect", "read_against", "redirect",
+    "restore", "scan", "scan_tree", "verify",
 ]  # fmt: skip
 
 scan = scan_file  # file → image → records → sites
@@ -197,6 +198,29 @@ def drop(
     return patch(
         "drop", path, choose, lambda scan, chosen: make_plan(scan, DropRequest(chosen, records, skip_unpatchable)),
         delivery,
+    )  # fmt: skip
+
+
+class RedirectOptions(TypedDict, total=False):
+    """The options of `redirect`, none of them required: see `plan.decide.plan_redirect`."""
+
+    patch: str | None
+    keep_original: str | None
+    against: Sequence[str]
+    force_signature: bool
+    assume_register_args: bool
+    force_early: bool
+    records: str
+    skip_unpatchable: bool
+
+
+def redirect(
+    path: str, delivery: Delivery, pairs: Sequence[tuple[str, str]], **options: Unpack[RedirectOptions]
+) -> Written:
+    """Let functions be others: (selector, replacement), each; all of them or none."""
+    return patch(
+        "redirect", path, by_selectors([func for func, _ in pairs]),
+        lambda scan, chosen: plan_redirect(scan, chosen, pairs, delivery.max_size, **options), delivery,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ _added: dict[str, Arch] = {}  # machines that were registered from outside, by n
 #   enable, disable, drop        contract, judge, echoes; skips_zero and table_end, by which records may leave
 #   one ops per site             ops_thunk, or site_stub where sites are out of line
 #   calls out of reach           far
+#   redirect                     jump, and veneer or far
 #   modules                      loader, modules; assembly for --stub-asm
 #   verify, emulation            an emulator in proof/
 
@@ -96,6 +97,10 @@ class Arch(NamedTuple):
     ops_thunk: parts.OpsThunk | None = None  # how a shared stub brings the ops
     site_stub: parts.SiteStub | None = None  # where every site calls from a stub of its own
     far: parts.FarCalls | None = None  # how calls go farther than a branch reaches
+
+    # -- redirect
+    # how a jump goes farther than it reaches, where that needs no more than the addresses; else `far` serves
+    veneer: parts.Veneer | None = None
 
     # -- modules
     loader: parts.Loader = parts.Loader()

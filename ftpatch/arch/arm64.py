@@ -29,7 +29,7 @@ import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.arch.arm64_module import ASSEMBLY, LOADER, MODULES
-from ftpatch.arch.parts import AddressPair, Entry, FlatImage, LogLines, OpsThunk, TableEnd
+from ftpatch.arch.parts import AddressPair, Entry, FlatImage, LogLines, OpsThunk, TableEnd, Veneer
 from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arrays import U32, U64
 
@@ -37,6 +37,8 @@ NOP = Word(0xD503_201F, text="nop")
 ANY_BTI = Word(0xD503_241F, 0xFFFF_FF3F, "bti {c,j,jc}")
 BTI_C = Word(0xD503_245F, text="bti c")
 MOV_X9_X30 = Word(0xAA1E_03E9, text="mov x9, x30")
+PACI_SP = (Word(0xD503_233F, text="paciasp"), Word(0xD503_237F, text="pacibsp"))
+BR_X16 = Word(0xD61F_0200, text="br x16")
 BL = Branch(Word(0x9400_0000, 0xFC00_0000, "bl"), 26)
 B = Branch(Word(0x1400_0000, 0xFC00_0000, "b"), 26)
 B_COND = Branch(Word(0x5400_0000, 0xFF00_0010, "b.cond"), 19, lsb=5)
@@ -106,6 +108,13 @@ def thunk_leads_to(words: U32, va: int) -> int | None:
     if int(words[2]) & 0x3FF != register << 5 | register:
         return None
     return va + 12 + int(B.decode(words[3:4])[0])
+
+
+def veneer(va: int, target: int) -> U32:
+    """The words of a stub at `va` that goes on to `target`; it may be jumped to from anywhere. x16 is free between a
+    caller and its callee (AAPCS64, 6.1.1), and `br x16` may enter what begins with a `bti c`."""
+    add = ADD_IMM.bits | (target & 0xFFF) << 10 | 16 << 5 | 16
+    return np.array([adrp(va, target, 16), add, BR_X16.bits], dtype=np.uint32)
 
 
 def plt_slot(words: U32, va: U64, got: int) -> U64:
@@ -253,6 +262,7 @@ ARCH = Arch(
     jumps=("b", "bl"),
     capstone=("CS_ARCH_ARM64", "CS_MODE_LITTLE_ENDIAN"),
     log=LOG,
+    veneer=Veneer(veneer, 12, (1 << 32) - (1 << 12), ERRATUM_843419, (ANY_BTI, *PACI_SP)),
     exchangeable=EXCHANGEABLE,
     cache_line=64,
     loader=LOADER,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from ftpatch.arch.shape import Word
 from ftpatch.arrays import I64, U32, U64, Mask
 
 
@@ -65,6 +66,16 @@ class FarCalls(NamedTuple):
     runs_before: Callable[[Callable[[int, int], U32], Callable[[int], int], int, int], tuple[set[int], str]]
     # leads_to(words, TOC) → where such a stub jumps to; None where they are none
     leads_to: Callable[[U32, int], int | None]
+
+
+class Veneer(NamedTuple):
+    """A stub that goes on to a function beyond a jump's reach, and changes nothing that it is called with."""
+
+    words: Callable[[int, int], U32]  # words(va of the stub, va of the function)
+    size: int  # bytes
+    reach: int  # bytes from the stub, either way, within which the function must lie
+    avoids: tuple[int, ...]  # offsets in a 4 KiB page where its first word may not lie
+    pads: tuple[Word, ...] = ()  # words that a function must begin with where the kernel guards indirect jumps (BTI)
 
 
 class SiteStub(NamedTuple):

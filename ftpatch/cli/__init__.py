@@ -20,7 +20,7 @@ from ftpatch.errors import FtpatchError, InputError, UsageError, printable
 # numpy starts a thread per core for linear algebra that nothing here does: half of a scan's CPU time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-VERBS = ("scan", "enable", "disable", "drop", "restore", "verify", "check", "diff", "explain", "image")
+VERBS = ("scan", "enable", "disable", "drop", "redirect", "restore", "verify", "check", "diff", "explain", "image")
 BUG = 70
 MAX_DETAILS = 1000  # culprits of one refusal that are shown
 

@@ -27,7 +27,7 @@ from ftpatch.document.fields import (
 from ftpatch.document.site_rows import LivePatchObject, SiteRow
 from ftpatch.document.written import DoneObject, EditRow, OutputObject, PackingObject, RequestObject, UndoneObject
 
-Command = Literal["scan", "enable", "restore", "verify", "disable", "drop", "check", "diff", "explain"]
+Command = Literal["scan", "enable", "restore", "verify", "disable", "drop", "redirect", "check", "diff", "explain"]
 
 
 # -- a file and its sites ----------------------------------------------------------------------------------------------

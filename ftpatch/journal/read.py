@@ -18,7 +18,7 @@ from ftpatch.errors import InputError, UnsupportedError
 
 T = TypeVar("T")
 
-VERBS = ("enable", "disable", "drop")
+VERBS = ("enable", "disable", "drop", "redirect")
 LIMIT = 1 << 63  # positions and sizes are signed 64-bit numbers in every table
 SIGNATURE = "signature"  # owner of the rows of a signature, the old one and the new one
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -83,7 +83,8 @@ def _first(plan: Plan, shown: int) -> Mask:
 def _changed(plan: Plan, at: int) -> SiteChange:
     """The fields of a site that changes. at: its row in the plan's columns."""
     return {
-        "action": plan.action(at), "reason": plan.stub_why[at] or None, "target": plan.summary.target or None,
+        "action": plan.action(at), "reason": plan.stub_why[at] or None,
+        "target": plan.redirects[at].name if plan.redirects else plan.summary.target or None,
         "distance": None if plan.distance is None else int(plan.distance[at]),
         "new_words": [f"0x{word:08x}" for word in plan.new_words[at].tolist()], "record_fate": plan.record[at],
         "literal": plan.summary.literal, "stub": plan.stub[at] or None, "concurrency": plan.concurrency,

@@ -11,7 +11,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import UnsupportedError, UsageError
 from ftpatch.inputs import read_file
 from ftpatch.plan.plan import Plan
-from ftpatch.plan.request import Against, DropRequest, EnableRequest, Request
+from ftpatch.plan.request import Against, DropRequest, EnableRequest, RedirectRequest, Request
 from ftpatch.sites.scan import Scan, scan_file
 
 if TYPE_CHECKING:
@@ -39,6 +39,14 @@ def make_plan(scan: Scan, request: Request) -> Plan:
         from ftpatch.plan.drop import plan_drop
 
         return plan_drop(scan, request)
+    if isinstance(request, RedirectRequest):
+        if scan.image.kind == "module":
+            from ftpatch.plan.redirect.module import plan_module_redirect
+
+            return plan_module_redirect(scan, request)
+        from ftpatch.plan.redirect.kernel import plan_kernel_redirect
+
+        return plan_kernel_redirect(scan, request)
     from ftpatch.plan.disable import plan_disable
 
     return plan_disable(scan, request)
@@ -107,3 +115,27 @@ def _read_stub(scan: Scan, path: str) -> Stub:
     if scan.image.kind == "vmlinux":
         raise _for_modules(scan)
     return stubasm.assemble(read_file(path, stubasm.MAX_SOURCE, "the stub"), path, scan.arch)
+
+
+def plan_redirect(
+    scan: Scan, chosen: Mask, pairs: Sequence[tuple[str, str]], max_size: int | None = None, *,
+    patch: str | None = None, keep_original: str | None = None, against: Sequence[str] = (),
+    force_signature: bool = False, assume_register_args: bool = False, force_early: bool = False,
+    records: str = "auto", skip_unpatchable: bool = False,
+) -> Plan:  # fmt: skip
+    """The plan by which the chosen functions become others. pairs: (selector, replacement), each; patch: an object file
+    that brings replacements along; keep_original: a name for the old function; the rest as in RedirectRequest."""
+    from ftpatch.elf.image import open_image
+    from ftpatch.plan.redirect.pairs import Pair, replacements_of
+
+    if scan.image.kind == "vmlinux" and (patch is not None or keep_original is not None):
+        raise UsageError("--with and --keep-original are for modules", scan.image.path, found="a vmlinux",
+                         todo="build the replacement into the kernel, or into a module")  # fmt: skip
+    to = replacements_of(scan, chosen, [Pair(*pair) for pair in pairs])
+    return make_plan(scan, RedirectRequest(
+        chosen, to, force_early=force_early, force_signature=force_signature,
+        assume_register_args=assume_register_args, records=records, skip_unpatchable=skip_unpatchable,
+        patch=open_image(patch, max_size) if patch is not None else None,
+        keep_original={} if keep_original is None else dict.fromkeys(to, keep_original),
+        against=read_against(scan, against, max_size),
+    ))  # fmt: skip

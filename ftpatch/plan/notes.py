@@ -14,6 +14,11 @@ LEAVES_LIST = (
     "the patched functions leave ftrace's list: "
     "they can no longer be traced by name, kprobed through ftrace or live-patched"
 )
+REDIRECTED = (
+    "the redirected functions leave ftrace's list: they can no longer be traced by name, kprobed through ftrace or "
+    "live-patched; their replacements still can"
+)
+WORD = "each redirect changes one aligned word, which may be done while other processors execute it"
 ONLY_INIT = (
     "records of init text leave the table too, their code unchanged: as the only ones left "
     "they would make the kernel read through a null pointer once init memory is freed"
@@ -49,6 +54,17 @@ def of_enable(goal: Goal, way: str, calls: Calls, more: int) -> list[str]:
     for number, stub in enumerate(calls.shared):
         n = int((calls.through == number).sum())
         lines.append(f"{n} call{' goes' if n == 1 else 's go'} through {stub.name} at {stub.va:#x}: {stub.why}")
+    return [*lines, BUILD_ID, SIGNATURE]
+
+
+def of_redirect(calls: Calls, more: int) -> list[str]:
+    """The notes of a plan for a kernel's redirected functions. more: records that leave besides theirs."""
+    lines = [REDIRECTED, WORD]
+    if more > 0:
+        lines.append(f"{more} {ONLY_INIT}")
+    for number, stub in enumerate(calls.shared):
+        n = int((calls.through == number).sum())
+        lines.append(f"{n} jump{' goes' if n == 1 else 's go'} through {stub.name} at {stub.va:#x}: {stub.why}")
     return [*lines, BUILD_ID, SIGNATURE]
 
 

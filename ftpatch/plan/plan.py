@@ -1,7 +1,8 @@
 """The plan of a writing verb: what becomes of every chosen site, and every byte that will change.
 
-One type serves enable, disable and drop, kernels and modules. What differs from site to site stands in columns: row n
-of each is about the site `index[n]` of the site table. A check that reads the result compares it with these values.
+One type serves enable, disable, drop and redirect, kernels and modules. What differs from site to site stands in
+columns: row n of each is about the site `index[n]` of the site table. A check that reads the result compares it with
+these values.
 """
 
 from __future__ import annotations
@@ -54,10 +55,19 @@ class Callee:
 
 
 @dataclass(frozen=True)
+class Redirect:
+    """Where one redirected site leads."""
+
+    name: str  # of the replacement, for people and reports
+    va: int | None  # of its symbol, in a linked file; None in a module, where the loader decides
+    signature: str  # what is known of the two signatures: "equal", or why that is not known, or how they differ
+
+
+@dataclass(frozen=True)
 class Plan:
     """The decision, site by site and byte by byte."""
 
-    verb: str  # enable, disable or drop
+    verb: str  # enable, disable, drop or redirect
     scan: Scan  # the file as it was read
     chosen: Mask  # over the site table: what the user chose
     reasons: dict[int, str]  # why a chosen site stays as it is, by its index in the site table
@@ -73,6 +83,7 @@ class Plan:
     edits: Edits
     ops_va: int | None = None  # va of the ftrace_ops that a kernel's sites serve
     callee: Callee | None = None  # what the sites of a module call
+    redirects: tuple[Redirect, ...] = ()  # (n,) where redirected sites lead; empty for other verbs
     forced_target: bool = False  # the sites call code that was not shown to keep the contract of a site, on purpose
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -81,16 +92,20 @@ class Plan:
         """What is done to the at-th changed site."""
         if self.verb == "enable":
             return "call_via_stub" if self.stub[at] else "call"
-        return "restore" if self.verb == "disable" else "drop"
+        return {"disable": "restore"}.get(self.verb, self.verb)
 
     @cached_property
     def distance(self) -> I64 | None:
         """(n,) bytes from each site's branch to where it goes; None where none is made, or where a loader decides."""
-        if self.verb != "enable" or not self.scan.image.linked:
+        if self.verb not in ("enable", "redirect") or not self.scan.image.linked:
             return None
+        if self.verb == "redirect":  # the jump is the first word
+            return distances(self.scan.sites.body_va[self.index], self.calls.branch_to)
         return distances(self.scan.sites.branch_va[self.index], self.calls.branch_to)
 
     @property
     def concurrency(self) -> str | None:
         """How many words of a site change, which decides whether a running kernel could be changed so."""
+        if self.verb == "redirect":
+            return "single"
         return (None, "single", "pair")[self.new_words.shape[1]]

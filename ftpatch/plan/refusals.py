@@ -172,8 +172,14 @@ def refuse_other_relocations(draft: Draft) -> None:
 
 def refuse_sites_too_early(draft: Draft, target: Target, force: bool) -> None:
     """Sites that run before the boot CPU has the structure that the target reads."""
+    if target.own or target.entry.kernel_toc is not None:
+        refuse_before_paca(draft, np.flatnonzero(draft.request.chosen), target.name, force)
+
+
+def refuse_before_paca(draft: Draft, index: I64, reader: str, force: bool) -> None:
+    """Those of the sites `index` that run before the boot CPU has the structure that `reader` reads."""
     far, image, sites = draft.scan.arch.far, draft.scan.image, draft.scan.sites
-    if far is None or (not target.own and target.entry.kernel_toc is None):
+    if far is None:
         return
     start, ready = image.symbols.value(far.start), image.symbols.value(far.ready)
     early = {va for name in far.early if (va := image.symbols.value(name)) is not None}
@@ -187,8 +193,8 @@ def refuse_sites_too_early(draft: Draft, target: Target, force: bool) -> None:
             draft.remarks.append(f"what runs before the paca exists is not fully known: {why}")
     early_va = np.array(sorted(early), dtype=np.uint64)
     runs_early = np.isin(sites.entry_va, early_va) | np.isin(sites.local_va, early_va)
-    index = np.flatnonzero(draft.request.chosen & runs_early)
-    why = f"before {far.ready} is done, when {target.name} finds no paca"
+    index = index[runs_early[index]]
+    why = f"before {far.ready} is done, when {reader} finds no paca"
     if not force:
         draft.refuse(index, f"it runs {why} (--force-early overrides)")
     elif len(index):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from ftpatch.kernel.init_text import in_init_text
 from ftpatch.sites.scan import Scan
 
 if TYPE_CHECKING:
+    from ftpatch.elf.image import Image
     from ftpatch.kernel.module import Kernel, Module
     from ftpatch.plan.stubasm import Stub
 
@@ -60,7 +62,23 @@ class DropRequest:
     skip_unpatchable: bool = False
 
 
-Request = EnableRequest | DisableRequest | DropRequest
+@dataclass(frozen=True)
+class RedirectRequest:
+    """Let chosen functions be others: whoever calls one of them comes to its replacement."""
+
+    chosen: Mask  # over the site table
+    replacements: Mapping[int, str]  # what each chosen site leads to, as the user named it, by index in the site table
+    force_early: bool = False  # take sites that run before a stub can work
+    force_signature: bool = False  # take a replacement with other parameters or another result
+    assume_register_args: bool = False  # all arguments are in registers, where nothing tells
+    records: str = "auto"  # how records leave: auto, null, minus4, shrink
+    skip_unpatchable: bool = False
+    patch: Image | None = None  # modules: an object file that brings replacements along
+    keep_original: Mapping[int, str] = field(default_factory=dict)  # names for the old functions, by site
+    against: Against = Against()  # modules
+
+
+Request = EnableRequest | DisableRequest | DropRequest | RedirectRequest
 
 
 @dataclass
@@ -72,6 +90,7 @@ class Draft:
     request: Request
     reasons: dict[int, str] = field(default_factory=dict)  # why a chosen site stays, by its index in the site table
     remarks: list[str] = field(default_factory=list)  # notes for the plan
+    warnings: list[str] = field(default_factory=list)  # for the plan, too
 
     def refuse(self, index: I64, reason: str) -> None:
         """Hold a reason against sites; the first one against a site stands."""

@@ -17,15 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arch.parts import FarCalls
-from ftpatch.arrays import I64, U8, U32, U64, Mask
-from ftpatch.elf import tables as t
+from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
-from ftpatch.plan.edits import as_bytes
+from ftpatch.plan.free_text import bytes_at, first_zero, gap_before_init, is_claimed, is_present, text_tail
 from ftpatch.plan.targets import READ, Ops, Target
 from ftpatch.sites.scan import Scan
 
-AREA = 32  # bytes of a trampoline of the kernel's; it writes no more than the first twenty
 SEARCH = 1 << 16  # bytes of a gap that are searched for room
 
 
@@ -105,15 +103,15 @@ def _place_thunk(scan: Scan, target: Target, ops: Ops) -> SharedStub:
     if thunk is None:
         raise PolicyError("--ops-via thunk does not suit this machine", image.path, found=arch.name,
                           expected="a machine whose sites have the ops pointer in front of the function")  # fmt: skip
-    start, end = _tail(scan, target.va)
-    free = _first_zero(image, start, end)
+    start, end = text_tail(scan, target.va)
+    free = first_zero(image, start, end)
     if abs(ops.va - end) >= thunk.reach:
         raise PolicyError("the ops are too far from the text for a thunk", image.path, found=f"{ops.name} {ops.va:#x}")
     for va in range(start, end - thunk.size + 1, 16):
         if va & 0xFFF in {(offset - 4) & 0xFFF for offset in thunk.avoids}:
             continue
         words = thunk.words(va, ops.va, target.va, target.entry)
-        present = _is_present(image, va, _bytes_at(image, va, thunk.size), words)
+        present = is_present(image, va, bytes_at(image, va, thunk.size), words)
         if present:
             return SharedStub(va, words, True, "thunk", "an earlier patch put it there")
         if present is False and va >= free:
@@ -131,8 +129,8 @@ def far_stubs(scan: Scan, far: FarCalls, target: Target) -> list[SharedStub]:
         return []
     stubs = _kernel_stubs(scan, far, toc, kernel_toc) if target.own else []
     words = far.stub(target.va, toc, kernel_toc)
-    tail = _own_stub(image, "text tail", _tail(scan, target.va), words, from_end=False)
-    gap = _own_stub(image, "gap before init text", _gap(image), words, from_end=True)
+    tail = _own_stub(image, "text tail", text_tail(scan, target.va), words, from_end=False)
+    gap = _own_stub(image, "gap before init text", gap_before_init(image), words, from_end=True)
     return [*stubs, *(stub for stub in (tail, gap) if stub)]
 
 
@@ -148,8 +146,8 @@ def _kernel_stubs(scan: Scan, far: FarCalls, toc: int, kernel_toc: int) -> list[
         va = image.symbols.value(name)
         if va is None:
             continue
-        present = _is_present(image, va, image.code(va, len(words)).view(np.uint8), words)
-        if present is not None and (present or not _claimed(image, va, 4 * len(words))):
+        present = is_present(image, va, image.code(va, len(words)).view(np.uint8), words)
+        if present is not None and (present or not is_claimed(image, va, 4 * len(words))):
             stubs.append(SharedStub(va, words, present, name, why, init_only=number == 1))
     return stubs
 
@@ -157,81 +155,11 @@ def _kernel_stubs(scan: Scan, far: FarCalls, toc: int, kernel_toc: int) -> list[
 def _own_stub(image: Image, name: str, free_range: tuple[int, int], words: U32, from_end: bool) -> SharedStub | None:
     """A stub in a free range, or the same one that an earlier patch put there."""
     size, (start, end) = (4 * len(words) + 15) & ~15, free_range
-    free, last = _first_zero(image, start, end), (end - size) & ~15
+    free, last = first_zero(image, start, end), (end - size) & ~15
     backwards = range(last, max(start, last - SEARCH) - 1, -size)
     for va in backwards if from_end else [*range(start, free, 16), free]:  # an earlier patch's stub lies before `free`
-        if start <= va <= end - size and not _claimed(image, va, size):
-            present = _is_present(image, va, _bytes_at(image, va, size), words)
+        if start <= va <= end - size and not is_claimed(image, va, size):
+            present = is_present(image, va, bytes_at(image, va, size), words)
             if present is not None:
                 return SharedStub(va, words, present, name, "zero bytes that no symbol claims")
     return None
-
-
-def _claimed(image: Image, va: int, size: int) -> bool:
-    """Whether a symbol of any section claims bytes from an address on: one may reach far beyond its own section."""
-    rows = image.symbols.rows
-    start, end = rows["st_value"], rows["st_value"] + rows["st_size"]
-    inside = (image.symbols.shndx > 0) & (image.symbols.type != t.STT_SECTION) & (end > np.uint64(va))
-    return bool((inside & (start < np.uint64(va + size))).any())
-
-
-def _bytes_at(image: Image, va: int, size: int) -> U8:
-    """Bytes of the file at an address, gaps between sections included; fewer where it has no more."""
-    pos = image.pos_of_va(va)
-    return image.data[pos : pos + size] if pos >= 0 else image.data[:0]
-
-
-def _is_present(image: Image, va: int, held: U8, words: U32) -> bool | None:
-    """Whether a stub is there already; None where it cannot be: other bytes, too few, or a relocation writes there.
-
-    held: the bytes at va, as many as must be free.
-    """
-    code = as_bytes(words[None, :])[0]
-    if np.array_equal(held[: len(code)], code):
-        return True
-    free = len(held) >= len(code) and not held.any() and not image.relocated(np.array([va], np.uint64), len(held))[0]
-    return False if free else None
-
-
-def _tail(scan: Scan, inside: int) -> tuple[int, int]:
-    """[start, end) of what no symbol claims at the end of the text section that holds `inside`, 16-byte aligned."""
-    image, arch, symbols = scan.image, scan.arch, scan.image.symbols
-    sec = int(image.place(np.array([inside], dtype=np.uint64))[0][0])
-    first = int(image.base[sec])
-    end = first + int(image.shdr["sh_size"][sec])
-    row = (symbols.shndx == sec) & (symbols.type != t.STT_SECTION)
-    value, size = symbols.rows["st_value"][row], symbols.rows["st_size"][row]
-    within = (value >= np.uint64(first)) & (value < np.uint64(end))
-    last = int((value + np.maximum(size, np.uint64(4)))[within].max()) if within.any() else first
-    for name in arch.far.areas if arch.far else ():  # sizeless symbols of what the kernel fills at boot
-        area = symbols.value(name)
-        last = max(last, area + AREA) if area is not None and first <= area < end else last
-    limit, starts = symbols.value("_etext"), image.shdr["sh_addr"]
-    following = starts[(image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & (starts >= np.uint64(end))]
-    free = limit is not None and first < limit and (not len(following) or limit <= int(following.min()))
-    if limit is not None and free and image.pos_of_va(limit - 1) - image.pos_of_va(end - 1) == limit - end:
-        end = limit  # the linker's padding between the section and the end of the text is text too, if the file has it
-    return (last + 15) & ~15, end
-
-
-def _gap(image: Image) -> tuple[int, int]:
-    """[start, end) of the hole between the last section before `__init_begin` and that symbol; empty if none."""
-    end = image.symbols.value("__init_begin")
-    if end is None:
-        return 0, 0
-    shdr = image.shdr
-    before = (shdr["sh_flags"] & t.SHF_ALLOC != 0) & (shdr["sh_addr"] < np.uint64(end)) & (shdr["sh_size"] > 0)
-    start = int((shdr["sh_addr"] + shdr["sh_size"])[before].max()) if before.any() else end
-    claimed = image.symbols.rows["st_value"]
-    claimed = claimed[(claimed >= np.uint64(start)) & (claimed < np.uint64(end))]
-    start = max(start, int(claimed.max()) + 16 if len(claimed) else 0)
-    return (start + 15) & ~15, end
-
-
-def _first_zero(image: Image, start: int, end: int) -> int:
-    """Where the run of zero bytes that ends at `end` begins, 16-byte aligned, not before `start`; `end` if none."""
-    pos = image.pos_of_va(start) if start < end else -1
-    if pos < 0 or image.pos_of_va(end - 1) != pos + end - 1 - start:
-        return end
-    used = np.flatnonzero(image.data[pos : pos + end - start])
-    return start if not len(used) else (start + int(used[-1]) + 16) & ~15

@@ -46,6 +46,15 @@ class SiteCalls:
     names: tuple[frozenset[str], ...] = ()  # modules: the symbols that the code calls; the loader's jumps by target
 
 
+@dataclass(frozen=True)
+class SiteRedirects:
+    """Which function each redirected site leads to, over all stubs in between. One row per site, by file position."""
+
+    pos: I64  # file position of the first word of the site
+    target: U64  # va of the replacement's symbol in a linked image; 0 in a module
+    names: tuple[str, ...]  # of the replacement; of the first of several symbols at its address
+
+
 class Import(NamedTuple):
     """A symbol of another file that a module uses, and did not before."""
 
@@ -56,6 +65,7 @@ class Import(NamedTuple):
 
 NO_PLACES = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 NO_CALLS = SiteCalls(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+NO_REDIRECTS = SiteRedirects(np.zeros(0, np.int64), np.zeros(0, np.uint64), ())
 
 
 @dataclass
@@ -70,6 +80,7 @@ class Case:
     accounted: list[tuple[str, I64, int]] = field(default_factory=list)  # bytes that may differ: kind, where, how many
     kinds: Counter[str] = field(default_factory=Counter)  # how many edits of each kind
     calls: SiteCalls = NO_CALLS
+    redirects: SiteRedirects = NO_REDIRECTS
     gone: I64 = field(default_factory=lambda: np.zeros(0, np.int64))  # rows of `before` whose records left
     returned: tuple[I64, I64] = NO_PLACES  # (section, offset) of the records of `after` that are new
     expectations: list[SiteExpectation] = field(default_factory=list)  # what is to be seen when sites are executed

@@ -17,7 +17,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import ChangedError, FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
 from ftpatch.finding import Finding
 from ftpatch.proof import kernel_calls, module_calls
-from ftpatch.proof.case import NO_CALLS, NO_PLACES, Case, Import, Intent, SiteCalls
+from ftpatch.proof.case import NO_CALLS, NO_PLACES, NO_REDIRECTS, Case, Import, Intent, SiteCalls, SiteRedirects
 from ftpatch.proof.changes import NO_RUNS, Runs, count_kinds, differences, report_unexplained
 from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
@@ -66,6 +66,7 @@ class Proof:
     runs: Runs = NO_RUNS  # where the files differ
     changed: I64 = field(default_factory=lambda: NO_ROWS)  # file positions of the sites that changed, ascending
     calls: SiteCalls = NO_CALLS  # what the enabled sites of the second file call
+    redirects: SiteRedirects = NO_REDIRECTS  # what its redirected sites lead to
     gone: I64 = field(default_factory=lambda: NO_ROWS)  # rows of the first file's records that left
     returned: tuple[I64, I64] = NO_PLACES  # (section, offset) of the records that came back
     unclaimed: tuple[str, ...] = ()  # sites of which one execution shows nothing, and why
@@ -119,7 +120,8 @@ def prove(
     old, new = before.records, second.records
     return Proof(
         before, after, case.all_findings(), reader, outcome, kinds=dict(case.kinds), runs=runs, changed=changed,
-        live=(int(old.live.sum()), int(new.live.sum())), slots=(len(old), len(new)), calls=case.calls, gone=case.gone,
+        live=(int(old.live.sum()), int(new.live.sum())), slots=(len(old), len(new)), calls=case.calls,
+        redirects=case.redirects, gone=case.gone,
         returned=case.returned, unclaimed=tuple(case.unclaimed), notes=tuple(case.notes), callees=dict(case.callees),
         ops=dict(case.ops), imports=case.imports, depends=case.depends, unlooked=unlooked,
     )  # fmt: skip

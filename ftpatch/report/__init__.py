@@ -39,6 +39,7 @@ KINDS = {
     "scan": Kind("scan"), "check": Kind("check", checks=True, table="findings"),
     "verify": Kind("verify", checks=True, table="findings"), "diff": Kind("diff", checks=True, changes=True),
     "explain": Kind("explain", changes=True), "enable": PATCH, "disable": PATCH, "drop": PATCH,
+    "redirect": PATCH,
 }  # fmt: skip
 
 

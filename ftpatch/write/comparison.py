@@ -70,6 +70,8 @@ def require_planned(plan: Plan, proof: Proof) -> None:
             raise failed(proof.after, f"the {noun}", f"{len(seen)} that {did}, planned {len(planned)}, or others")
     if plan.verb == "enable" and len(index):
         _require_calls(plan, proof)
+    if plan.verb == "redirect" and len(index):
+        _require_redirects(plan, proof)
 
 
 def _require_sound_before(plan: Plan, proof: Proof) -> None:
@@ -105,6 +107,16 @@ def _require_calls(plan: Plan, proof: Proof) -> None:
     if len(bad):
         found = f"{len(bad)} sites that call {'; '.join(shown)}, planned {plan.summary.target}"
         raise failed(proof.after, "the calls", found)
+
+
+def _require_redirects(plan: Plan, proof: Proof) -> None:
+    """Every planned site leads to the planned replacement."""
+    pos, target = proof.redirects.pos.tolist(), proof.redirects.target.tolist()
+    seen = dict(zip(pos, zip(target, proof.redirects.names, strict=True), strict=True))
+    for place, planned in zip(plan.scan.sites.pos[plan.index].tolist(), plan.redirects, strict=True):
+        va, name = seen.get(place, (0, "nothing"))
+        if va != (planned.va or 0) or (planned.va is None and name != planned.name):
+            raise failed(proof.after, "the redirects", f"a site that leads to {name}, planned {planned.name}")
 
 
 def _targets(plan: Plan) -> U64:

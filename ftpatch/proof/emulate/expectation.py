@@ -26,6 +26,18 @@ class SiteExpectation:
 
 
 @dataclass(frozen=True)
+class RedirectExpectation:
+    """What one redirected function must do when it is called: the replacement is entered as if it had been called."""
+
+    name: str  # of the function, for messages
+    entry: int  # va of its local entry, where callers come in that share its TOC
+    target: int  # va of the replacement's entry at which execution must arrive
+    by_global: bool = False  # that is a global entry, which computes its TOC from r12: its address must be there
+    toc: int | None = None  # what r2 must hold there, where it is a local entry; None: as the caller left it
+    framed: bool = False  # a stub calls it, in a frame of its own, and returns to the function's caller
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What an emulator saw."""
 

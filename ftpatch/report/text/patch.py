@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from ftpatch.document.site_rows import SiteRow
     from ftpatch.document.types import ImageObject
 
-DONE = {"enable": "enabled", "disable": "disabled", "drop": "dropped from the record table"}
+DONE = {"enable": "enabled", "disable": "disabled", "drop": "dropped from the record table",
+        "redirect": "redirected"}  # fmt: skip
 N_SHOWN = 10  # sites of each sort that are named
 
 

@@ -1,0 +1,56 @@
+"""Which function becomes which: the pairs of a command line, and the sites that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ftpatch.arrays import Mask
+from ftpatch.errors import SelectionError, UsageError
+from ftpatch.inputs import read_input
+from ftpatch.sites.scan import Scan
+from ftpatch.sites.select import MAX_LIST, select
+
+
+class Pair(NamedTuple):
+    """A function and its replacement, as the user names them."""
+
+    func: str  # a selector
+    to: str
+
+
+def read_pairs(maps: Sequence[str]) -> tuple[Pair, ...]:
+    """The pairs of FOO=BAR, each, or @file with one a line and `#` comments. Raises UsageError or SelectionError."""
+    pairs: list[Pair] = []
+    for text in maps:
+        lines = [text]
+        if text.startswith("@"):
+            content = read_input(text[1:], MAX_LIST, "the list of pairs").decode("utf-8", "surrogateescape")
+            lines = [line for line in (line.split("#", 1)[0].strip() for line in content.split("\n")) if line]
+            if not lines:
+                raise SelectionError("the list names no pair", text[1:], expected="FOO=BAR, one a line")
+        pairs += [_pair(line, text) for line in lines]
+    return tuple(dict.fromkeys(pairs))
+
+
+def _pair(line: str, source: str) -> Pair:
+    func, equals, to = (part.strip() for part in line.rpartition("="))
+    if not (func and equals and to):
+        where = f"--map {source}"
+        raise UsageError("not a pair", where, found=line, expected="FOO=BAR, a function and its replacement")
+    return Pair(func, to)
+
+
+def replacements_of(scan: Scan, chosen: Mask, pairs: Sequence[Pair]) -> dict[int, str]:
+    """What each chosen site leads to. Raises SelectionError where a site is in two pairs that do not agree."""
+    to: dict[int, str] = {}
+    for pair in pairs:
+        selected = select(scan.sites, [pair.func], named=True).mask & chosen
+        for site in np.flatnonzero(selected).tolist():
+            if to.setdefault(site, pair.to) != pair.to:
+                name = scan.sites.name(site) or scan.sites.place_text(site)
+                raise SelectionError("a function is to become two others", name, found=f"{to[site]} and {pair.to}",
+                                     expected="one replacement")  # fmt: skip
+    return to

@@ -1,0 +1,66 @@
+"""The function that takes another's place, found in a linked kernel by what the user calls it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from posixpath import basename
+
+import numpy as np
+
+from ftpatch.arrays import I64, distinct
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.errors import PolicyError, SelectionError
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A function of a linked image."""
+
+    text: str  # what the user called it
+    row: int  # of its symbol
+    name: str
+    va: int  # of its symbol
+    local: int  # va of its local entry; equal to `va` where it has one entry
+
+    @property
+    def two_entries(self) -> bool:
+        return self.local != self.va
+
+
+def find_replacement(image: Image, text: str) -> Replacement:
+    """The function that `text` names: a symbol, name@file.c, or 0x and its address. Raises SelectionError."""
+    symbols, where = image.symbols, f"--to {text}"
+    rows = _rows(image, text)
+    rows = rows[symbols.shndx[rows] != t.SHN_UNDEF]
+    if not len(rows):
+        raise SelectionError("no such function", where, found="nothing of that name in .symtab",
+                             expected="a function of this kernel: name, name@file.c or 0xVA")  # fmt: skip
+    values = distinct(symbols.rows["st_value"][rows]).tolist()
+    if len(values) > 1:
+        files = sorted({file for row in rows.tolist() if (file := symbols.file_of(row))})
+        raise SelectionError(f"{len(values)} functions of that name", where, found=", ".join(map(hex, values[:3])),
+                             todo="give " + (f"{text}@{basename(files[0])}, or 0xVA" if files else "0xVA"))  # fmt: skip
+    typed = rows[symbols.type[rows] == t.STT_FUNC]
+    row = int((typed if len(typed) else rows)[0])
+    if symbols.type[row] not in (t.STT_FUNC, 0) or symbols.shndx[row] <= 0 or not len(image.code(values[0], 1)):
+        found = f"symbol type {int(symbols.type[row])} in section {int(symbols.shndx[row])}"
+        raise PolicyError("the replacement is no function", where, found=found, expected="code")
+    local_entry = image.arch.local_entry
+    more = int(local_entry(symbols.rows["st_other"][row : row + 1])[0]) if local_entry else 0
+    return Replacement(text, row, symbols.name(row), values[0], values[0] + more)
+
+
+def _rows(image: Image, text: str) -> I64:
+    """The symbols that a text means."""
+    symbols = image.symbols
+    if re.fullmatch("0[xX][0-9a-fA-F]{1,16}", text):
+        rows = np.flatnonzero(symbols.rows["st_value"] == np.uint64(int(text, 16)))
+        return rows[(symbols.shndx[rows] > 0) & np.isin(symbols.type[rows], (t.STT_FUNC, 0))]
+    name, _, file = text.partition("@") if "@" in text[1:] else (text, "", "")
+    rows = symbols.rows_named(name)
+    if not file:
+        return rows
+    of_file = [row for row in rows.tolist() if basename(symbols.file_of(row) or "") == basename(file)]
+    return np.array(of_file, dtype=np.int64)
