@@ -13,11 +13,12 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arrays import U32, Mask
+from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.plan import notes, records_out, refusals
 from ftpatch.plan.edits import Edits, as_bytes, group
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary, Redirect
 from ftpatch.plan.records_out import RecordEdits
-from ftpatch.plan.redirect.refusals import refuse_wrong_replacements
+from ftpatch.plan.redirect.refusals import Substitute, refuse_loops, refuse_wrong_substitutes
 from ftpatch.plan.redirect.replacement import Replacement, find_replacement
 from ftpatch.plan.redirect.stubs import StubRoom
 from ftpatch.plan.request import Draft, RedirectRequest, new_draft
@@ -35,7 +36,11 @@ def plan_kernel_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     refusals.refuse_wrong_states(draft)
     refusals.refuse_duplicate_records(draft)
     refusals.refuse_overlaps(draft, with_literal=False)
-    signatures = refuse_wrong_replacements(draft, request, goals)
+    entry = {site: int(scan.sites.entry_va[site]) for site in goals}
+    refuse_loops(draft, {entry[site]: goal.va for site, goal in goals.items()}, entry)
+    types = FunctionTypes(scan.image)
+    substitutes = {site: Substitute(goal.name, types, goal.row) for site, goal in goals.items()}
+    signatures = refuse_wrong_substitutes(draft, request, types, substitutes)
     calls = _ways(draft, request, goals)
     refusals.refuse_unless_skipped(draft)
 

@@ -25,21 +25,23 @@ def read_pairs(maps: Sequence[str]) -> tuple[Pair, ...]:
     """The pairs of FOO=BAR, each, or @file with one a line and `#` comments. Raises UsageError or SelectionError."""
     pairs: list[Pair] = []
     for text in maps:
-        lines = [text]
-        if text.startswith("@"):
-            content = read_input(text[1:], MAX_LIST, "the list of pairs").decode("utf-8", "surrogateescape")
-            lines = [line for line in (line.split("#", 1)[0].strip() for line in content.split("\n")) if line]
-            if not lines:
-                raise SelectionError("the list names no pair", text[1:], expected="FOO=BAR, one a line")
-        pairs += [_pair(line, text) for line in lines]
+        pairs += [_pair(line, text) for line in (_lines(text[1:]) if text.startswith("@") else [text])]
     return tuple(dict.fromkeys(pairs))
+
+
+def _lines(path: str) -> list[str]:
+    content = read_input(path, MAX_LIST, "the list of pairs").decode("utf-8", "surrogateescape")
+    lines = [line.split("#", 1)[0].strip() for line in content.split("\n")]
+    if not any(lines):
+        raise SelectionError("the list names no pair", path, expected="FOO=BAR, one a line")
+    return [line for line in lines if line]
 
 
 def _pair(line: str, source: str) -> Pair:
     func, equals, to = (part.strip() for part in line.rpartition("="))
     if not (func and equals and to):
-        where = f"--map {source}"
-        raise UsageError("not a pair", where, found=line, expected="FOO=BAR, a function and its replacement")
+        raise UsageError("not a pair", f"--map {source}", found=repr(line),
+                         expected="FOO=BAR, a function and its replacement")  # fmt: skip
     return Pair(func, to)
 
 

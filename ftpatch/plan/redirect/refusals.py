@@ -2,42 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from ftpatch.kernel.init_text import in_init_text
-from ftpatch.kernel.noreturn import NORETURN
-from ftpatch.plan.redirect.replacement import Replacement
+from ftpatch.elf.function_types import FunctionTypes
+from ftpatch.errors import PolicyError
+from ftpatch.kernel.callee import why_never_returns, why_no_function, why_no_substitute
+from ftpatch.kernel.signatures import Comparison, compare_signatures
 from ftpatch.plan.request import Draft, RedirectRequest
 
+SHOWN = 3  # functions that a warning names
+MANY = 64  # functions up to which inlined copies are looked for: each is a search through the debug information
 
-def refuse_wrong_replacements(
-    draft: Draft, request: RedirectRequest, goals: Mapping[int, Replacement]
+
+class Substitute(NamedTuple):
+    """A function that takes another's place, wherever it lives."""
+
+    name: str
+    types: FunctionTypes  # of its file
+    row: int  # of its symbol there
+
+
+def refuse_wrong_substitutes(
+    draft: Draft, request: RedirectRequest, types: FunctionTypes, goals: Mapping[int, Substitute]
 ) -> dict[int, str]:
-    """Sites whose replacement cannot be one; what is known of the two signatures, by site."""
-    _refuse_loops(draft, goals)
-    sites, image = draft.scan.sites, draft.scan.image
+    """Sites whose substitute cannot be one; what is known of the two signatures, by site, for reports.
+
+    types: of the file with the sites. Raises PolicyError for a substitute that is none for any function.
+    """
+    for goal in _distinct(goals.values()):
+        where = f"--to {goal.name}"
+        if why := why_no_function(goal.types.image, goal.row):
+            raise PolicyError(
+                "the replacement is no function", where, found=why, expected="the beginning of a function"
+            )
+        if why := why_never_returns(goal.types, goal.row):
+            raise PolicyError("the replacement never returns", where, found=why, expected="code that returns")
+    signatures: dict[int, str] = {}
+    unknown: list[str] = []
     for site, goal in goals.items():
-        index = np.array([site])
-        freed = in_init_text(image, np.array([goal.va, sites.va[site]], dtype=np.uint64))
-        if freed[0] and not freed[1]:
-            draft.refuse(index, f"{goal.name} is init text, which is freed after boot, and it is not")
-        if goal.name in NORETURN:
-            draft.refuse(index, f"{goal.name} never returns")
-    return dict.fromkeys(goals, "not compared")
+        row = _symbol_of(draft, site)
+        if row is None:
+            unknown.append(f"a function without a name and {goal.name}")
+            signatures[site] = "not compared: the function has no name"
+            continue
+        if why := why_no_substitute(goal.types.image, goal.row, draft.scan.image, row):
+            draft.refuse(np.array([site]), why)
+        compared = compare_signatures(types, row, goal.types, goal.row)
+        signatures[site] = _judged(draft, request, site, goal, compared)
+    _warn_of_copies(draft, types, goals)
+    return signatures
 
 
-def _refuse_loops(draft: Draft, goals: Mapping[int, Replacement]) -> None:
-    """Sites from which the way of redirects comes back to them."""
+def _judged(draft: Draft, request: RedirectRequest, site: int, goal: Substitute, compared: Comparison) -> str:
+    """What reports say of two signatures; a site whose function has another one than its substitute is refused."""
+    if compared.different and not request.force_signature:
+        draft.refuse(np.array([site]), f"its signature is not that of {goal.name}: {compared.different} "
+                     "(--force-signature overrides)")  # fmt: skip
+    elif compared.different:
+        name = draft.scan.sites.name(site)
+        draft.warnings.append(f"the signatures of {name} and {goal.name} differ: {compared.different}; forced")
+    if compared.warning:
+        draft.warnings.append(compared.warning)
+    return compared.different or compared.warning or f"equal ({compared.source})"
+
+
+def _symbol_of(draft: Draft, site: int) -> int | None:
+    """Row of the symbol of a site's function; None where it has none."""
     sites = draft.scan.sites
-    leads = {int(sites.entry_va[site]): goal.va for site, goal in goals.items()}
-    for site, goal in goals.items():
-        start, va, seen = int(sites.entry_va[site]), goal.va, set[int]()
-        while va not in seen and va in leads:
-            seen.add(va)
-            va = leads[va]
-        if start == goal.va:
-            draft.refuse(np.array([site]), f"{goal.text} is the function itself")
-        elif va == start or va in seen:
-            draft.refuse(np.array([site]), f"{goal.name} is redirected in turn, and the way comes back")
+    named = sites.func[site] < sites.func_end[site]
+    return int(sites.image.functions.row[sites.func[site]]) if named else None
+
+
+def _distinct(goals: Iterable[Substitute]) -> list[Substitute]:
+    return list({(id(goal.types), goal.row): goal for goal in goals}.values())
+
+
+def _warn_of_copies(draft: Draft, types: FunctionTypes, goals: Mapping[int, Substitute]) -> None:
+    """Say which functions run the old code all the same, because the compiler put it into them."""
+    if len(goals) > MANY:
+        draft.warnings.append(f"inlined copies were not looked for: {len(goals)} functions are more than {MANY}")
+        return
+    for site in goals:
+        row = _symbol_of(draft, site)
+        copies = types.inlined(row) if row is not None else None
+        if copies is None or not copies.functions:
+            continue
+        n, shown = len(copies.functions), ", ".join(copies.functions[:SHOWN])
+        more = f" and {n - SHOWN} more" if n > SHOWN else ""
+        where = f"{n} function{'s' * (n != 1)}, which run the old code: {shown}{more}"
+        draft.warnings.append(f"{draft.scan.sites.name(site)} is inlined in {where}")
+
+
+def refuse_loops(draft: Draft, leads: Mapping[int, int], starts: Mapping[int, int]) -> None:
+    """Sites from which the way of redirects comes back to them.
+
+    leads: from a function to what takes its place, of this plan and of earlier ones; starts: the function of each site.
+    Functions are numbers, one each: their addresses, say.
+    """
+    for site, start in starts.items():
+        function, seen = leads[start], set[int]()
+        while function not in seen and function in leads:
+            seen.add(function)
+            function = leads[function]
+        if leads[start] == start:
+            draft.refuse(np.array([site]), "its replacement is the function itself")
+        elif function in seen:
+            draft.refuse(np.array([site]), "its replacement is redirected in turn, and the way comes back")

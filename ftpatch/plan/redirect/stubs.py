@@ -18,6 +18,7 @@ from ftpatch.arch import Arch
 from ftpatch.arrays import U32
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
+from ftpatch.kernel.init_text import in_init_text
 from ftpatch.plan.free_text import bytes_at, first_zero, gap_before_init, is_claimed, is_present, text_tail
 from ftpatch.plan.routes import SharedStub
 from ftpatch.plan.targets import READ
@@ -61,9 +62,10 @@ class StubRoom:
     def _places(self, site: int, size: int) -> Iterator[tuple[str, int]]:
         """(which place, va) that might hold a stub, those of earlier patches first: they lie before the free ones."""
         image, step = self.scan.image, (size + ALIGN - 1) & -ALIGN
-        start, end = text_tail(self.scan, _in_core_text(image, site))
-        free = first_zero(image, start, end)
-        tail = [*range(start, free, ALIGN), *range(free, end - size + 1, step)]
+        tail: list[int] = []
+        for start, end in dict.fromkeys(text_tail(self.scan, inside) for inside in _in_core_text(image, site)):
+            free = first_zero(image, start, end)
+            tail += [*range(start, free, ALIGN), *range(free, end - size + 1, step)]
         gap_start, gap_end = gap_before_init(image)
         last = (gap_end - size) & -ALIGN
         gap = range(last, max(gap_start, last - SEARCH) - 1, -step)
@@ -110,7 +112,9 @@ def _far_words(image: Image, arch: Arch, target: int, name: str) -> U32:
     return far.stub(target, toc, kernel_toc)
 
 
-def _in_core_text(image: Image, site: int) -> int:
-    """An address in the text that stays: the kernel's own trampoline's, else the site's."""
+def _in_core_text(image: Image, site: int) -> list[int]:
+    """An address in each section of text that stays and may have room: that of the kernel's own trampoline, and the
+    site's."""
     own = image.symbols.value(image.arch.entries[0])
-    return site if own is None else own
+    freed = bool(in_init_text(image, np.array([site], dtype=np.uint64))[0])
+    return ([] if own is None else [own]) + ([] if freed else [site])

@@ -1,0 +1,224 @@
+"""Redirects in kernels, planned: which word becomes which jump, by which way, and what stands in the way."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from elfwriter import BTI_C, MINI, TEXT, Kernel, add, adrp, as_code, pos_of, symbol, words_at, written
+
+from ftpatch import api
+from ftpatch.errors import FtpatchError
+from ftpatch.plan.plan import Plan
+from ftpatch.plan.redirect.pairs import Pair, read_pairs
+
+PPC = MINI.parent / "mini-ppc64le"
+BR_X16, NOP_A64, NOP_PPC = 0xD61F0200, 0xD503201F, 0x60000000
+
+
+def planned(path: str | Path, *pairs: tuple[str, str], **options: Any) -> Plan:
+    scan = api.scan(str(path))
+    chosen, _ = api.by_selectors([func for func, _ in pairs])(scan)
+    return api.plan_redirect(scan, chosen, pairs, **options)
+
+
+def result(path: str | Path, plan: Plan) -> bytes:
+    """The file with the plan's edits in place, whose old bytes must be the file's."""
+    file = bytearray(Path(path).read_bytes())
+    for pos, old, new, _, _ in plan.edits:
+        assert file[pos : pos + len(old)] == old
+        file[pos : pos + len(new)] = new
+    return bytes(file)
+
+
+def b_a64(site: int, target: int) -> int:
+    """The word `b target` at va `site`, by the Arm ARM (C6.2, B)."""
+    return 0x1400_0000 | (target - site >> 2) & 0x03FF_FFFF
+
+
+def b_ppc(site: int, target: int) -> int:
+    """The word `b target` at va `site`, by the Power ISA (book I, 2.4)."""
+    return 0x4800_0000 | (target - site) & 0x03FF_FFFC
+
+
+# -- arm64 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "lead"),
+    [
+        ("vmlinux-pfe2", 0),
+        ("vmlinux-pfe2-bti", 4),
+        ("vmlinux-exec", 0),
+        ("vmlinux-kcfi", 0),
+        ("vmlinux-callops", 0),
+        ("vmlinux-callops-bti", 4),
+    ],
+)
+def test_arm64_changes_one_word_behind_a_bti(name: str, lead: int) -> None:
+    """In front of the function nothing changes either: an ops pointer has no reader any more."""
+    plan = planned(MINI / name, ("vfs_read", "vfs_write"), force_signature=True)
+    before, after = (MINI / name).read_bytes(), result(MINI / name, plan)
+    foo, bar = symbol(before, "vfs_read"), symbol(before, "vfs_write")
+    assert words_at(after, foo + lead, 2) == [b_a64(foo + lead, bar), NOP_A64]
+    assert words_at(after, foo - 16, 4) == words_at(before, foo - 16, 4)
+    assert words_at(after, foo, lead // 4) == words_at(before, foo, lead // 4)
+    assert (plan.action(0), plan.concurrency, plan.stub) == ("redirect", "single", ("",))
+    assert plan.distance is not None and plan.distance.tolist() == [bar - foo - lead]
+    assert [(to.name, to.va) for to in plan.redirects] == [("vfs_write", bar)]
+
+
+FAR = TEXT + 0x200 + (1 << 28)  # 256 MB from the others
+
+
+def far_kernel(path: Path, **rest: Any) -> str:
+    functions = [("near", TEXT + 0x200), ("near2", TEXT + 0x240), ("far", FAR)]
+    return written(path, Kernel(functions, table=TEXT + 0x40_0000, **rest).build())
+
+
+def test_beyond_the_jumps_reach_a_veneer_stands_behind_the_text(tmp_path: Path) -> None:
+    """Both functions go through one: they have the same replacement."""
+    path = far_kernel(tmp_path / "vmlinux")
+    plan = planned(path, ("near", "far"), ("near2", "far"))
+    after = result(path, plan)
+    stub = int(plan.stub[0], 16)
+    assert plan.stub == (f"0x{stub:016x}",) * 2 and TEXT + 0x240 + 12 <= stub < TEXT + 0x300
+    assert words_at(after, TEXT + 0x200, 2) == [b_a64(TEXT + 0x200, stub), NOP_A64]
+    assert words_at(after, TEXT + 0x240, 2) == [b_a64(TEXT + 0x240, stub), NOP_A64]
+    assert words_at(after, stub, 3) == [adrp(16, stub, FAR), add(16, 16, FAR), BR_X16]
+
+
+def test_a_veneer_of_an_earlier_patch_is_used_again(tmp_path: Path) -> None:
+    path = far_kernel(tmp_path / "vmlinux")
+    first = planned(path, ("near", "far"))
+    again = written(tmp_path / "again", result(path, first))
+    second = planned(again, ("near2", "far"))
+    assert second.stub == first.stub and not [kind for _, _, _, kind, _ in second.edits if kind == "thunk"]
+
+
+def test_veneers_of_two_replacements_stand_side_by_side(tmp_path: Path) -> None:
+    functions = [("near", TEXT + 0x200), ("near2", TEXT + 0x240), ("far", FAR), ("far2", FAR + 0x1000)]
+    path = written(tmp_path / "vmlinux", Kernel(functions, table=TEXT + 0x40_0000).build())
+    plan = planned(path, ("near", "far"), ("near2", "far2"))
+    one, two = (int(stub, 16) for stub in plan.stub)
+    assert abs(one - two) == 16
+    assert words_at(result(path, plan), two, 3) == [adrp(16, two, FAR + 0x1000), add(16, 16, FAR + 0x1000), BR_X16]
+
+
+def test_no_room_for_a_veneer_is_a_refusal_with_the_distance(tmp_path: Path) -> None:
+    path = far_kernel(tmp_path / "vmlinux", padding=0)
+    with pytest.raises(FtpatchError) as error:
+        planned(path, ("near", "far"))
+    assert str(error.value) == (
+        f"{path}: 1 of 1 chosen sites cannot be patched: found near (row 0, .text+0x200): out of reach: +0x10000000 "
+        "bytes to far, and no room for a stub within -0x8000000..+0x7fffffc, expected all of them, or nothing is "
+        "written – --skip-unpatchable patches the others"
+    )
+
+
+def test_a_kernel_that_guards_indirect_jumps_wants_a_pad_at_the_far_end(tmp_path: Path) -> None:
+    """`br x16` into a function without `bti c` would be an exception; a direct jump needs none."""
+    file = Kernel([("near", TEXT + 0x204), ("far", FAR)], table=TEXT + 0x40_0000).build()
+    # the layout tells that the kernel guards: a BTI in front of the site of some function
+    guarded = bytearray(file)
+    pos = pos_of(file, TEXT + 0x204)
+    guarded[pos - 4 : pos + 12] = as_code((BTI_C, NOP_A64, NOP_A64, 0xD65F03C0))
+    start = symbol(file, "near")
+    at = file.index(struct.pack("<QQ", start, 12))
+    guarded[at : at + 8] = struct.pack("<Q", start - 4)
+    path = written(tmp_path / "vmlinux", guarded)
+    with pytest.raises(
+        FtpatchError, match=r"far is beyond the jump's reach, and begins with no bti \{c,j,jc\} for an "
+    ):
+        planned(path, ("near", "far"))
+
+
+# -- ppc64le -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "new"),
+    [("vmlinux-mprofile", 4, ()), ("vmlinux-pfe2", 0, (NOP_PPC,)), ("vmlinux-ool", 0, ())],
+)
+def test_ppc64le_jumps_to_the_local_entry_where_both_have_two(name: str, site: int, new: tuple[int, ...]) -> None:
+    plan = planned(PPC / name, ("vfs_read", "vfs_write"), force_signature=True)
+    file = (PPC / name).read_bytes()
+    foo, bar = symbol(file, "vfs_read") + 8, symbol(file, "vfs_write") + 8
+    after = result(PPC / name, plan)
+    assert words_at(after, foo + site, 1 + len(new)) == [b_ppc(foo + site, bar), *new]
+    assert words_at(after, foo - 8, 2 + site // 4) == words_at(file, foo - 8, 2 + site // 4)
+    assert plan.stub == ("",) and not plan.edits.tail
+
+
+# -- pairs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("maps", "pairs"),
+    [
+        (["a=b"], [Pair("a", "b")]),
+        (["a=b", "c=d", "a=b"], [Pair("a", "b"), Pair("c", "d")]),
+        (["a@f.c=b@g.c"], [Pair("a@f.c", "b@g.c")]),
+        ([" a = b "], [Pair("a", "b")]),
+        (["/x=y/=b"], [Pair("/x=y/", "b")]),
+        (["row:3=0xffff800080010200"], [Pair("row:3", "0xffff800080010200")]),
+    ],
+)
+def test_pairs(maps: list[str], pairs: list[Pair]) -> None:
+    assert list(read_pairs(maps)) == pairs
+
+
+def test_pairs_in_a_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "list", b"# what is mended\na=b  # why\n\n c = d\r\n")
+    assert list(read_pairs([f"@{path}"])) == [Pair("a", "b"), Pair("c", "d")]
+
+
+@pytest.mark.parametrize("text", ["a", "=b", "a=", "=", "", " = "])
+def test_half_a_pair_is_a_usage_error(text: str) -> None:
+    with pytest.raises(FtpatchError) as error:
+        read_pairs([text])
+    assert error.value.exit_code == 2
+    assert str(error.value) == (
+        f"--map {text}: not a pair: found {text!r}, expected FOO=BAR, a function and its replacement"
+    )
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([("vfs_read", "vfs_read")], "its replacement is the function itself"),
+        ([("vfs_read", "vfs_write"), ("vfs_write", "vfs_read")], "its replacement is redirected in turn, and the way "
+         "comes back"),
+        ([("vfs_read", "nobody")], "--to nobody: no such function: found nothing of that name in .symtab, expected a "
+         "function of this kernel: name, name@file.c or 0xVA"),
+        ([("vfs_read", "vfs_write@other.c")], "--to vfs_write@other.c: no such function"),
+        ([("vfs_read", "0x123")], "--to 0x123: no such function"),
+        ([("vfs_read", "vfs_write"), ("row:0", "vfs_write"), ("vfs_r*", "sys_getppid")],
+         "vfs_read: a function is to become two others: found vfs_write and sys_getppid, expected one replacement"),
+    ],
+)  # fmt: skip
+def test_refusals(pairs: list[tuple[str, str]], message: str) -> None:
+    with pytest.raises(FtpatchError) as error:
+        planned(MINI / "vmlinux-pfe2", *pairs, force_signature=True)
+    assert error.value.exit_code == 5
+    assert message in str(error.value)
+
+
+def test_only_modules_get_code_from_an_object() -> None:
+    with pytest.raises(FtpatchError) as error:
+        planned(MINI / "vmlinux-pfe2", ("vfs_read", "vfs_write"), patch="patch.o")
+    assert error.value.exit_code == 2
+    assert str(error.value).endswith(
+        "--with and --keep-original are for modules: found a vmlinux – build the replacement into the kernel, or into "
+        "a module"
+    )
+
+
+def test_a_replacement_may_be_redirected_in_turn_as_long_as_the_way_ends() -> None:
+    plan = planned(MINI / "vmlinux-pfe2", ("vfs_read", "vfs_write"), ("vfs_write", "sys_getppid"), force_signature=True)
+    assert [to.name for to in plan.redirects] == ["vfs_write", "sys_getppid"]
