@@ -10,6 +10,7 @@ import pytest
 from elfwriter import BTI_C, MINI, TEXT, Kernel, add, adrp, as_code, pos_of, symbol, words_at, written
 
 from ftpatch import api
+from ftpatch.cli import run
 from ftpatch.errors import FtpatchError
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.redirect.pairs import Pair, read_pairs
@@ -152,6 +153,52 @@ def test_ppc64le_jumps_to_the_local_entry_where_both_have_two(name: str, site: i
     assert plan.stub == ("",) and not plan.edits.tail
 
 
+@pytest.mark.parametrize("name", ["vmlinux-mprofile", "vmlinux-pfe2", "vmlinux-ool"])
+def test_ppc64le_enters_a_global_entry_with_its_address_in_r12(name: str) -> None:
+    """direct_only has one entry: nobody knows whose TOC r2 is there. vfs_read computes its own from r12."""
+    plan = planned(PPC / name, ("direct_only", "vfs_read"), force_signature=True)
+    file, after = (PPC / name).read_bytes(), result(PPC / name, plan)
+    foo, bar, stub = symbol(file, "direct_only"), symbol(file, "vfs_read"), int(plan.stub[0], 16)
+    site = foo + (4 if name == "vmlinux-mprofile" else 0)
+    assert words_at(after, site, 1) == [b_ppc(site, stub)]
+    distance = bar - symbol(file, ".TOC.")
+    load, high, low, *jump = words_at(after, stub, 5)
+    assert load & 0xFFFF0003 == 0xE98D0000  # ld r12,X(r13)
+    assert (high, low) == (0x3D8C0000 | (distance + 0x8000) >> 16 & 0xFFFF, 0x398C0000 | distance & 0xFFFF)
+    assert jump == [0x7D8903A6, 0x4E800420]  # mtctr r12; bctr
+
+
+def test_ppc64le_needs_no_stub_where_the_replacement_has_one_entry() -> None:
+    for foo in ("direct_only", "vfs_read"):
+        plan = planned(PPC / "vmlinux-pfe2", (foo, "slot_probe"), force_signature=True)
+        file = (PPC / "vmlinux-pfe2").read_bytes()
+        site = symbol(file, foo) + (8 if foo == "vfs_read" else 0)
+        after = result(PPC / "vmlinux-pfe2", plan)
+        assert words_at(after, site, 2) == [b_ppc(site, symbol(file, "slot_probe")), NOP_PPC]
+        assert plan.stub == ("",)
+
+
+def test_ppc64le_callers_need_their_toc_pointer_back() -> None:
+    """pcrel_read may use r2 for anything, as its symbol says; who calls vfs_read from the kernel relies on r2."""
+    with pytest.raises(FtpatchError, match="pcrel_read does not keep the TOC pointer, which its callers rely on"):
+        planned(PPC / "vmlinux-pfe2", ("vfs_read", "pcrel_read"), force_signature=True)
+
+
+def test_a_stub_that_reads_the_paca_is_refused_before_there_is_one() -> None:
+    """The boot CPU comes to fixup_boot_paca with r13 = 0. A jump without a stub works there."""
+    with pytest.raises(FtpatchError) as error:
+        planned(PPC / "vmlinux-pfe2", ("fixup_boot_paca", "vfs_read"), force_signature=True)
+    assert "before setup_paca is done, when the stub to its replacement finds no paca (--force-early overrides)" in str(
+        error.value
+    )
+    forced = planned(PPC / "vmlinux-pfe2", ("fixup_boot_paca", "vfs_read"), force_signature=True, force_early=True)
+    assert (
+        "forced: 1 sites run before setup_paca is done, when the stub to its replacement finds no paca" in forced.notes
+    )
+    straight = planned(PPC / "vmlinux-pfe2", ("fixup_boot_paca", "slot_probe"), force_signature=True)
+    assert straight.stub == ("",)
+
+
 # -- pairs -------------------------------------------------------------------------------------------------------------
 
 
@@ -222,3 +269,37 @@ def test_only_modules_get_code_from_an_object() -> None:
 def test_a_replacement_may_be_redirected_in_turn_as_long_as_the_way_ends() -> None:
     plan = planned(MINI / "vmlinux-pfe2", ("vfs_read", "vfs_write"), ("vfs_write", "sys_getppid"), force_signature=True)
     assert [to.name for to in plan.redirects] == ["vfs_write", "sys_getppid"]
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "nothing is chosen: expected --func FOO --to BAR, or --map FOO=BAR"),
+        (["--func", "vfs_read"], 2, "--func and --to belong together: found --func alone, expected --func FOO --to "
+         "BAR, or --map FOO=BAR"),
+        (["--to", "vfs_read"], 2, "--func and --to belong together: found --to alone, expected --func FOO --to BAR, or "
+         "--map FOO=BAR"),
+        (["--map", "vfs_read"], 2, "--map vfs_read: not a pair: found 'vfs_read', expected FOO=BAR, a function and its "
+         "replacement"),
+        (["--map", "@nowhere"], 3, "nowhere: the list of pairs cannot be read: No such file or directory"),
+        (["--map", "nobody=vfs_read"], 5, "nobody: nothing of that name"),
+        (["--map", "vfs_read=vfs_write", "--keep-original", "old"], 2, "--with and --keep-original are for modules"),
+        (["--map", "vfs_read=vfs_write", "--against", "{path}"], 2, "--hook, --stub-asm and --against are for modules"),
+        (["--func", "vfs_read", "--to", ""], 2, "--to: an empty value – leave the option out, or give it one"),
+        (["--map", "vfs_read=vfs_write", "-o", "{list}", "--map", "@{list}"], 2,
+         "the output would replace another file of this run"),
+    ],
+)  # fmt: skip
+def test_the_command_line_refuses(
+    arguments: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "vmlinux", (MINI / "vmlinux-pfe2").read_bytes())
+    names = written(tmp_path / "list", b"vfs_read=vfs_write\n")
+    there = sorted(tmp_path.iterdir())
+    filled = [argument.format(path=path, list=names) for argument in arguments]
+    assert run(["redirect", path, *filled]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and message in err and sorted(tmp_path.iterdir()) == there

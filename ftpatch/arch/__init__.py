@@ -18,7 +18,7 @@ import numpy as np
 from ftpatch.arch import parts
 from ftpatch.arch.contract import Read
 from ftpatch.arch.shape import Branch, Shape, Word
-from ftpatch.arrays import U8, U32, U64
+from ftpatch.arrays import U8, U32, U64, Mask
 from ftpatch.errors import ArchError
 
 OWN = {183: "arm64", 21: "ppc64le"}  # e_machine → the module of this folder that ends in its `ARCH`
@@ -64,6 +64,8 @@ class Arch(NamedTuple):
     plt_slot: Callable[[U32, U64, int], U64] | None = None
     # st_other → bytes from a function's symbol to its local entry; None where functions have one entry only
     local_entry: Callable[[U8], U64] | None = None
+    # st_other → functions that leave another TOC pointer to those who called them with theirs
+    loses_toc: Callable[[U8], Mask] | None = None
     tls: tuple[int, ...] = ()  # relocation types of thread-local variables, in debug information: nobody asks for them
     dotted_names: bool = False  # the module loader drops one dot in front of a symbol's name, and `.TOC.` is its own
     max_offset: int | None = None  # bytes behind a symbol beyond which newer kernels call a record invalid

@@ -32,7 +32,7 @@ from ftpatch.arch.ppc64le_log import LOG
 from ftpatch.arch.ppc64le_module import ASSEMBLY, LOADER, MODULES
 from ftpatch.arch.ppc64le_plt import plt_slot
 from ftpatch.arch.shape import Branch, Shape, Word
-from ftpatch.arrays import I64, U8, U32, U64
+from ftpatch.arrays import I64, U8, U32, U64, Mask
 
 NOP = Word(0x6000_0000, text="nop")
 MFLR_R0 = Word(0x7C08_02A6, text="mflr r0")
@@ -158,6 +158,11 @@ def local_entry(st_other: U8) -> U64:
     return (np.uint64(1) << (st_other >> 5).astype(np.uint64)) >> np.uint64(2) << np.uint64(2)
 
 
+def loses_toc(st_other: U8) -> Mask:
+    """Functions that use r2 for anything: code relative to the program counter. Source: ELFv2 ABI 1.5, 3.4.1."""
+    return np.asarray(st_other >> 5 == 1)
+
+
 def skips_zero(words: U32) -> bool:
     """Whether the loop over the records, from ftrace_process_locs' words, tests a value before it adjusts it.
 
@@ -266,6 +271,7 @@ ARCH = Arch(
     judge="ftpatch.arch.ppc64le_contract",
     skips_zero=skips_zero,
     local_entry=local_entry,
+    loses_toc=loses_toc,
     far=FarCalls(
         stub=far_stub, size=20, reach=0x7FFF_8000, areas=("ftrace_tramp_text", "ftrace_tramp_init"), toc=".TOC.",
         start="early_setup", ready="setup_paca", early=("early_setup", "initialise_paca", "fixup_boot_paca"),

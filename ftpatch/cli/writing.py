@@ -107,9 +107,10 @@ def by_options(shared: WritingOptions, **own: object) -> Choose:
 
 def _read_besides(shared: WritingOptions, own: Mapping[str, object]) -> list[str]:
     """The files that the options of a verb name, whichever of them it has: they are read, and must stay."""
-    lists = selector_files((*shared.func, *cast("tuple[str, ...]", own.get("all_but", ()))))
-    stub = cast("str | None", own.get("stub_asm"))
-    return [*lists, *(shared.sign or ()), *([stub] if stub else []), *cast("tuple[str, ...]", own.get("against", ()))]
+    many = [cast("tuple[str, ...]", own.get(option, ())) for option in ("all_but", "map_", "against")]
+    code = [cast("str | None", own.get(option)) for option in ("stub_asm", "patch")]
+    lists = selector_files((*shared.func, *many[0], *many[1]))
+    return [*lists, *(shared.sign or ()), *(path for path in code if path), *many[2]]
 
 
 def _delivery(shared: WritingOptions, reports: Reports, others: list[str]) -> api.Delivery:

@@ -37,16 +37,19 @@ def plan_kernel_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     refusals.refuse_duplicate_records(draft)
     refusals.refuse_overlaps(draft, with_literal=False)
     entry = {site: int(scan.sites.entry_va[site]) for site in goals}
+    _refuse_lost_toc(draft, goals)
     refuse_loops(draft, {entry[site]: goal.va for site, goal in goals.items()}, entry)
     types = FunctionTypes(scan.image)
     substitutes = {site: Substitute(goal.name, types, goal.row) for site, goal in goals.items()}
     signatures = refuse_wrong_substitutes(draft, request, types, substitutes)
-    calls = _ways(draft, request, goals)
-    refusals.refuse_unless_skipped(draft)
+    n_reasons = -1
+    while n_reasons != len(draft.reasons):  # a site that falls out may leave its stub's place to others
+        n_reasons = len(draft.reasons)
+        calls = _ways(draft, request, goals)
+        refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused for a single site.
     index = draft.open()
-    calls = _ways(draft, request, goals) if len(index) != len(calls.branch_to) else calls
     gone = draft.gone(index)
     if gone.any() and not scan.sites.forced:
         n = len(scan.records)
@@ -54,6 +57,19 @@ def plan_kernel_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     out = records_out.take_out(scan, draft.shape, gone, request.records)
     redirects = tuple(Redirect(goals[site].name, goals[site].va, signatures[site]) for site in index.tolist())
     return _assemble(draft, redirects, gone, calls, out)
+
+
+def _refuse_lost_toc(draft: Draft, goals: dict[int, Replacement]) -> None:
+    """Sites whose callers rely on r2, where the replacement does not keep it."""
+    loses_toc, symbols, sites = draft.scan.arch.loses_toc, draft.scan.image.symbols, draft.scan.sites
+    if loses_toc is None or not goals:
+        return
+    bar = symbols.rows["st_other"][[goal.row for goal in goals.values()]]
+    for at in np.flatnonzero(loses_toc(bar)).tolist():
+        site, goal = list(goals.items())[at]
+        row = sites.image.functions.row[sites.func[site]] if sites.func[site] < sites.func_end[site] else 0
+        if not loses_toc(symbols.rows["st_other"][row : row + 1])[0]:
+            draft.refuse(np.array([site]), f"{goal.name} does not keep the TOC pointer, which its callers rely on")
 
 
 def _ways(draft: Draft, request: RedirectRequest, goals: dict[int, Replacement]) -> Calls:
@@ -110,7 +126,7 @@ def _assemble(draft: Draft, redirects: tuple[Redirect, ...], gone: Mask, calls: 
         new_words=new_words, stub=tuple(f"0x{va:016x}" if va else "" for va in shared_va.tolist()),
         stub_why=tuple(calls.shared[at].why if at >= 0 else "" for at in calls.through.tolist()),
         record=tuple(np.where(recorded, RECORD_OUTCOMES[out.way], "none").tolist()), calls=calls, gone=gone,
-        returned=index[:0], notes=(*lines, *draft.remarks), summary=PlanSummary(out.way, out.why, names),
+        returned=index[:0], notes=(*lines, *dict.fromkeys(draft.remarks)), summary=PlanSummary(out.way, out.why, names),
         edits=_edits(draft, new_words, calls, out), redirects=redirects,
         warnings=(*out.warnings, *draft.warnings, *notes.still_broken(scan, gone)),
     )  # fmt: skip

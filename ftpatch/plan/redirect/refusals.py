@@ -41,17 +41,21 @@ def refuse_wrong_substitutes(
         if why := why_never_returns(goal.types, goal.row):
             raise PolicyError("the replacement never returns", where, found=why, expected="code that returns")
     signatures: dict[int, str] = {}
-    unknown: list[str] = []
+    doubts: list[str] = []
     for site, goal in goals.items():
         row = _symbol_of(draft, site)
         if row is None:
-            unknown.append(f"a function without a name and {goal.name}")
             signatures[site] = "not compared: the function has no name"
+            doubts.append(f"a function without a name becomes {goal.name}, and nothing tells its signature")
             continue
         if why := why_no_substitute(goal.types.image, goal.row, draft.scan.image, row):
             draft.refuse(np.array([site]), why)
         compared = compare_signatures(types, row, goal.types, goal.row)
         signatures[site] = _judged(draft, request, site, goal, compared)
+        doubts += [compared.warning] if compared.warning else []
+    draft.warnings += doubts[:SHOWN]
+    if len(doubts) > SHOWN:
+        draft.warnings.append(f"{len(doubts) - SHOWN} more signatures could not be compared, or differ in little")
     _warn_of_copies(draft, types, goals)
     return signatures
 
@@ -64,8 +68,6 @@ def _judged(draft: Draft, request: RedirectRequest, site: int, goal: Substitute,
     elif compared.different:
         name = draft.scan.sites.name(site)
         draft.warnings.append(f"the signatures of {name} and {goal.name} differ: {compared.different}; forced")
-    if compared.warning:
-        draft.warnings.append(compared.warning)
     return compared.different or compared.warning or f"equal ({compared.source})"
 
 
