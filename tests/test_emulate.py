@@ -23,8 +23,9 @@ from ftpatch.proof.emulate import guest_ppc64le as guest
 from ftpatch.proof.emulate import reach_ppc64le as reach
 from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.emulate.memory import Block, Memory, Moved, _around, image_memory
+from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import read_records
-from ftpatch.sites.table import ENABLED, SiteTable, read_sites
+from ftpatch.sites.table import ENABLED, SiteTable
 from tools.kernels import Kernel, modules
 
 MINI = Path(__file__).resolve().parent.parent / "testdata"

@@ -35,9 +35,10 @@ from ftpatch.kernel.loader import signatures_enforced, stub_bytes, stub_demand, 
 from ftpatch.kernel.modinfo import kernel_spelling
 from ftpatch.kernel.module import Kernel, Module
 from ftpatch.kernel.module_load import Check, layout, literals, preflight, reach, refusals
+from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import join, read_records
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import SiteTable, read_sites
+from ftpatch.sites.table import SiteTable
 from tools import kernels
 
 CALL26, JUMP26, ABS64, PREL32, REL24 = 283, 282, 257, 261, 10

@@ -32,9 +32,9 @@ from ftpatch.proof.site_words import check_words
 from ftpatch.proof.stale import check_stale
 from ftpatch.proof.table_end import check_end
 from ftpatch.proof.trailer import check_trailer
+from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import read_records
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import read_sites
 
 NO_ROWS = np.zeros(0, np.int64)
 RULES = {RecordError: "verify-record", ShapeError: "verify-site"}

@@ -11,8 +11,8 @@ from ftpatch.elf.tables import SHF_LINK_ORDER
 from ftpatch.rules.case import Case, Hit, first
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.matching import is_patched
+from ftpatch.sites.reading import CALL_RECORDS
 from ftpatch.sites.records import SECTIONS
-from ftpatch.sites.table import CALL_RECORDS
 
 # functions without a record that are no accident: at least so many, and one for so many that have theirs
 MANY, AMONG = 8, 100

@@ -15,9 +15,10 @@ from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
 from ftpatch.rules import KeyedFinding, check
 from ftpatch.rules.case import Case, Context
 from ftpatch.rules.register import rules_for
+from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import RecordTable, join, read_records
 from ftpatch.sites.scan import Scan, scan_file
-from ftpatch.sites.table import ENABLED, NULL, READY, SiteTable, read_sites
+from ftpatch.sites.table import ENABLED, NULL, READY, SiteTable
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

@@ -8,8 +8,9 @@ from ftpatch.arch import Arch
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ElfError
+from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import RecordTable, read_records
-from ftpatch.sites.table import SiteTable, read_sites
+from ftpatch.sites.table import SiteTable
 
 GCC_LTO = ".gnu.lto_"  # how the sections begin that hold gcc's intermediate language
 

@@ -1,8 +1,4 @@
-"""From records to patch sites: where each one is, which function it belongs to, what code is there, in which state.
-
-Behind the rows of the record table come the sites known without a record: those that earlier patches took out of it,
-and calls of the profiling function (-pg) that no record names.
-"""
+"""The patch sites of one file: where each one is, which function it belongs to, what code is there, in which state."""
 
 from __future__ import annotations
 
@@ -11,19 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_OLD, Shape
-from ftpatch.arrays import I64, U8, U32, U64, Mask, first_of_each, is_in
+from ftpatch.arch.shape import Shape
+from ftpatch.arrays import I64, U8, U32, U64
 from ftpatch.elf.image import Image
-from ftpatch.elf.tables import STB_LOCAL
-from ftpatch.sites.callees import called_from, leading_to, relocated_calls, tracers
 from ftpatch.sites.entries import Entries
-from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls
-from ftpatch.sites.matching import OURS, behind_skip, calls_ours, functions_at, is_patched, match_sites
-from ftpatch.sites.nameless import why_nameless
-from ftpatch.sites.profiler_calls import profiler_calls
-from ftpatch.sites.records import RecordTable
 
-CALL_RECORDS = "__mcount_loc"  # the section that lists sites which are calls in the file
 STATUSES = (
     "ready", "enabled", "half", "null", "weak-leftover", "outside-text", "unexpected", "stripped", "unnamed",
     "unrecorded",
@@ -124,161 +112,3 @@ class SiteTable:
         if shape.branch.n_units > 1:  # bytes: one string of them all, in the file's order
             return ["0x" + bytes(shown[0].astype(np.uint8)).hex()]
         return [f"0x{int(word):08x}" for word in shown[0]]
-
-
-def read_sites(image: Image, records: RecordTable, forced: str | None = None) -> SiteTable:
-    """The sites of an image. `forced` names a shape to take instead of deciding one.
-
-    Raises ShapeError where no single shape explains the live records.
-    """
-    window = image.window(records.sec, records.off)
-    va = image.va(records.sec, records.off)
-    shape = forced_shape(image.arch, forced) if forced else decide_shape(image, records, window, va)
-    if shape is None and is_patched(image):
-        return _all_without_records(image, records, window, va)
-    calls = _unrecorded_calls(image, records, va, shape)
-    if shape is None and calls is not None:
-        shape = shape_of_calls(image, *calls)
-    known = _with_records(image, records, shape, forced, window, va)
-    if shape is None:
-        return known
-    known = _with_patched(image, known, shape)
-    return known if calls is None else _append(known, _unrecorded(image, known, shape, calls))
-
-
-def _unrecorded_calls(image: Image, records: RecordTable, va: U64, shape: Shape | None) -> tuple[I64, I64] | None:
-    """(sections, offsets) of calls of the profiling function that no record names; None where there are none, or the
-    layout has none. va: of the records."""
-    named = [other.called for other in image.arch.shapes if other.called and shape in (None, other)]
-    for called in dict.fromkeys(named):
-        sec, off = profiler_calls(image, called)
-        bare = ~is_in(image.va(sec, off), va[records.live]) if len(records) else np.ones(len(sec), dtype=bool)
-        if bare.any():
-            return sec[bare], off[bare]
-    return None
-
-
-def _unrecorded(image: Image, known: SiteTable, shape: Shape, calls: tuple[I64, I64]) -> SiteTable:
-    """The rows of calls that no record names."""
-    sec, off = calls
-    window, va, n = image.window(sec, off), image.va(sec, off), len(sec)
-    low, high = functions_at(image, shape, window, va)
-    around = image.functions.containing(va)  # where it is not at the entry as the layout has it: the function around it
-    inside = (low == high) & (around >= 0)
-    if inside.any():
-        low[inside], high[inside] = image.functions.at(image.functions.va[around[inside]])
-    status, row = np.full(n, UNRECORDED, dtype=np.uint8), np.full(n, -1, dtype=np.int64)
-    return SiteTable(image, shape, known.forced, row, sec, off, window, low, high, status, np.zeros(n, dtype=np.int64))
-
-
-def _with_patched(image: Image, known: SiteTable, shape: Shape) -> SiteTable:
-    """The sites with records, and behind them those that an earlier patch took out of the table."""
-    known = _append(known, _without_records(image, known, shape))
-    return _append(known, _nameless_calls(image, known, shape))
-
-
-def _all_without_records(image: Image, records: RecordTable, window: U32, va: U64) -> SiteTable:
-    """The sites of a module whose every record was taken out: by the shape that explains most calls of a patch,
-    of equal ones the longest; one with an ops pointer needs its NOPs, too: hooks leave them alone."""
-    best = _with_records(image, records, None, None, window, va)
-    calls = bool(image.sections_named(CALL_RECORDS))
-    for shape in (shape for shape in image.arch.shapes if bool(shape.called) == calls):
-        known = _with_records(image, records, shape, None, window, va)
-        whole = _with_patched(image, known, shape)
-        patched = np.arange(len(whole)) >= len(known)
-        if len(whole) == len(known) or len(whole) <= len(best):
-            continue
-        front = image.words(whole.sec[patched], whole.off[patched] + (shape.literal or 0), 0, 2)
-        if shape.literal is None or shape.old[0].matches(front).all():
-            best = whole
-    return best
-
-
-def _with_records(
-    image: Image, records: RecordTable, shape: Shape | None, forced: str | None, window: U32, va: U64
-) -> SiteTable:
-    n = len(records)
-    status = np.full(n, UNEXPECTED, dtype=np.uint8)
-    func = func_end = site = np.zeros(n, dtype=np.int64)
-    if shape is not None:
-        match = match_sites(image, shape, window, va)
-        func, func_end = functions_at(image, shape, window, va)
-        named = func < func_end
-        whole = named | ~image.functions.inside(va)  # what lies inside a function, but not at its entry, is no site
-        for state, matched in ((READY, MATCH_OLD), (ENABLED, MATCH_NEW), (HALF, MATCH_HALF)):
-            status[whole & (match == matched)] = state
-        site = shape.site(window)
-        nameless = (status == READY) & ~named & (records.sec >= 0)
-        if nameless.any():
-            status[nameless] = _nameless(image, records, shape, window, va, nameless)
-    status[(records.sec < 0) | ~image.executable[records.sec]] = OUTSIDE
-    status[records.null] = NULL
-    sec = np.where(records.null, -1, records.sec)
-    func_end, site = np.where(sec < 0, func, func_end), np.where(sec < 0, 0, site)
-    return SiteTable(image, shape, forced, np.arange(n), sec, records.off, window, func, func_end, status, site)
-
-
-def _nameless(image: Image, records: RecordTable, shape: Shape, window: U32, va: U64, nameless: Mask) -> U8:
-    """The status of each nameless site."""
-    static = image.symbols.bind[image.functions.row] == STB_LOCAL  # of all functions: patches take records away
-    n_static, n_live = int(static.sum()), int(records.live.sum())
-    why = why_nameless(image, records, shape, va[nameless], window[nameless], n_static, n_live)
-    return np.array(NAMELESS, dtype=np.uint8)[why]
-
-
-def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
-    """Functions whose entry holds the enabled words although no live record names them: earlier patches."""
-    functions = image.functions
-    if shape.refusal or not len(functions.va) or not (image.linked or is_patched(image)):
-        return None
-    entry = functions.va if shape.at_global else functions.local
-    first = first_of_each(entry)  # two names of one address may differ in their local entry
-    sound = (known.status == READY) | (known.status == ENABLED)  # their entries show no other site than theirs
-    first = first[~is_in(entry[first], (known.va + shape.to_entry(known.window).view(np.uint64))[sound])]
-    entry = entry[first]
-    sec, off = image.place(entry)
-    sec, off = np.where((sec >= 0) & image.executable[sec], sec, -1), off - shape.entry
-    off, window = behind_skip(image, shape, sec, off)
-    va = image.va(sec, off)
-    site = shape.site(window)
-    recorded = is_in(va + site.view(np.uint64), known.body_va[known.func < known.func_end])
-    patched = (match_sites(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded
-    if not image.linked:
-        patched &= calls_ours(image, shape, window, va)
-    elif patched.any():
-        body, branch = shape.body(window[patched]), (va + site.view(np.uint64))[patched] + np.uint64(shape.call_at)
-        called = called_from(image, shape, branch, shape.branch.distance(body))
-        patched[patched] = leading_to(called, tracers(image, shape, called))
-    if not patched.any():
-        return None
-    low, high = functions.at(functions.va[first][patched])
-    status, row = np.full(len(low), ENABLED, dtype=np.uint8), np.full(len(low), -1, dtype=np.int64)
-    sec, off, window, site = (column[patched] for column in (sec, off, window, site))
-    return SiteTable(image, shape, known.forced, row, sec, off, window, low, high, status, site)
-
-
-def _nameless_calls(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
-    """As `_without_records`, for functions of a relocatable file that have no symbol: its relocations show them."""
-    if shape.refusal or not is_patched(image):
-        return None
-    at = relocated_calls(image, OURS)
-    at = at[~image.functions.inside(at) & ~is_in(at, known.branch_va)]
-    sec, off = image.place(at)
-    off = off - shape.call_at - shape.unit * shape.start
-    if shape.skips and shape.skip_at >= 0:
-        behind = shape.skipped(image.window(sec, off - shape.unit * shape.skip_words))
-        off = off - np.where(behind, shape.unit * shape.skip_words, 0)
-    window = image.window(sec, off)
-    whole = match_sites(image, shape, window, image.va(sec, off)) == MATCH_NEW
-    sec, off, window = sec[whole], off[whole], window[whole]
-    none, n = np.zeros(len(sec), dtype=np.int64), len(sec)
-    status = np.full(n, ENABLED, dtype=np.uint8)
-    return SiteTable(image, shape, known.forced, none - 1, sec, off, window, none, none, status, shape.site(window))
-
-
-def _append(table: SiteTable, more: SiteTable | None) -> SiteTable:
-    if more is None:
-        return table
-    columns = ("row", "sec", "off", "window", "func", "func_end", "status", "site")
-    joined = {name: np.concatenate([getattr(table, name), getattr(more, name)]) for name in columns}
-    return SiteTable(table.image, table.shape, table.forced, **joined)

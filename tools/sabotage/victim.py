@@ -16,8 +16,9 @@ from ftpatch.arch import Arch, arch_of
 from ftpatch.arrays import Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image
+from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import RecordTable, read_records
-from ftpatch.sites.table import SiteTable, read_sites
+from ftpatch.sites.table import SiteTable
 
 __all__ = ["Damage", "Mutation", "Victim", "applied", "damaged", "victim_of"]
 
