@@ -332,6 +332,8 @@ leaked=2
 all=3187
 hit.__arm64_sys_getppid=20
 hit.nowhere=0
+step=-38
+step=console=ttyAMA0 loglevel=8
 taint=0
 lines.taint=1
 end=1
@@ -366,6 +368,7 @@ def test_a_healthy_boot_is_read_completely_and_has_no_problem() -> None:
     assert verdict.functions == ("type_show", "type_show", "vfs_open")
     assert verdict.total_info == "42046 pages:168 groups: 3"
     assert (verdict.traced_other, verdict.leaked, verdict.traced_all) == (21, 2, 3187)
+    assert verdict.steps == ("-38", "console=ttyAMA0 loglevel=8")
     assert verdict.foreign == ("__arm64_sys_getppid",)
     assert verdict.hits == {"__arm64_sys_getppid": 20, "nowhere": 0}
     assert (verdict.taint, verdict.splats, verdict.errors) == (0, (), {})
@@ -474,8 +477,11 @@ if "-D" in sys.argv:
         log.write(piece)
         log.flush()
         time.sleep(0.01)
+given = re.search(rb"steps\\0+((?:call|read).*?)(?:\\0|0707)", initrd, re.DOTALL)
 with open(re.search("mem-path=([^,]*)", arguments)[1], "r+b") as window:
     window.write(b"begin=1\\ntext=ffff001000\\n")
+    for line in given[1].splitlines() if given else ():
+        window.write(b"step=did " + line + b"\\n")
 if "hang" in arguments:
     time.sleep(60)
 sys.exit("fail" in arguments)
@@ -498,6 +504,13 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("FTPATCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("fakes")
+def test_the_guest_is_handed_its_steps_in_their_order() -> None:
+    assert boot(Path("Image")).steps == ()
+    steps = ["read /proc/version", "call 173", "call 13 0"]
+    assert boot(Path("Image"), steps=steps).steps == tuple(f"did {step}" for step in steps)
 
 
 @pytest.mark.usefixtures("fakes")

@@ -74,6 +74,7 @@ def boot(
     modules: Sequence[Path] = (),
     nic: bool = False,
     watch_module: Collection[Place] = (),
+    steps: Sequence[str] = (),
     expected_taint: int = 0,
     timeout: float = 120,
     log: Path | None = None,
@@ -102,7 +103,11 @@ def boot(
     statistics, and is brought down.  `nic` adds a virtio network card, whose cable ends nowhere.  `watch_module`
     is `watch` for places in modules, whose addresses nobody knows before the boot: all that runs in the area of
     the modules is logged, which takes a boot without KASLR, and the counts are in the verdict's `executed_in`; a
-    module that was refused has none.  `expected_taint` is what /proc/sys/kernel/tainted shall hold in the end.
+    module that was refused has none.
+
+    `steps` are taken in the end, before modules are unloaded: "call NUMBER [ARGUMENT]...", "read PATH" or "write PATH
+    VALUE", as in steps.c; the verdict has their answers.  `expected_taint` is what /proc/sys/kernel/tainted shall hold
+    then.
     """
     if names and (watch or watch_module):
         raise ValueError("names and watch exclude each other: tracing all functions runs the watched addresses")
@@ -115,7 +120,7 @@ def boot(
         raise ValueError("to watch with KASLR on takes the link-time address of _stext")
     contents = [plain(path) for path in modules]
     loads = {module_name(path, elf): elf for path, elf in zip(modules, contents, strict=True)}
-    guest = _Guest(image, arch, tuple(names), kaslr, loads, nic, expected_taint, timeout)
+    guest = _Guest(image, arch, tuple(names), kaslr, loads, nic, tuple(steps), expected_taint, timeout)
     verdict = guest.watch(watch, text, watch_module) if watch or watch_module else guest.run()
     if log is not None:
         log.write_text(verdict.console)
@@ -132,6 +137,7 @@ class _Guest:
     kaslr: bool
     modules: Mapping[str, bytes]  # by name, in the order of loading
     nic: bool
+    steps: tuple[str, ...]
     expected_taint: int
     timeout: float
 
@@ -207,6 +213,7 @@ class _Guest:
                 *(initramfs.directory(name) for name in ("dev", "proc", "sys", "modules")),
                 initramfs.character_device("dev/console", 5, 1),
                 initramfs.text("names", sorted(set(self.names))),
+                initramfs.text("steps", self.steps),
                 initramfs.text("modules.list", self.modules),
                 *(initramfs.file(f"modules/{name}.ko", elf) for name, elf in self.modules.items()),
                 initramfs.program("init", _init(self.arch).read_bytes()),

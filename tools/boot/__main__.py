@@ -24,6 +24,7 @@ def main() -> int:
             modules=options.module,
             nic=options.nic,
             watch_module=options.watch_module,
+            steps=options.step,
             expected_taint=options.expected_taint,
             timeout=options.timeout,
             log=options.log,
@@ -56,6 +57,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--expected-taint", type=_address, default=0, help="what the kernel's taint shall be in the end"
     )
+    parser.add_argument("--step", action="append", default=[], help="have the guest do this in the end, see steps.c")
     parser.add_argument("--nokaslr", action="store_true")
     parser.add_argument("--timeout", type=float, default=120)
     parser.add_argument("--log", type=Path, help="write the console here")

@@ -17,6 +17,7 @@
 
 #include "modules.h"
 #include "report.h"
+#include "steps.h"
 
 #define TRACING "/sys/kernel/tracing/"
 #define OTHER "vfs_open"		/* the function that is traced to see whether tracing works at all */
@@ -205,6 +206,7 @@ static void answer(void)
 	publish();
 	if (name_count)
 		trace_all();
+	take_steps();
 	publish();
 	unload_modules();
 	report_lines("/proc/sys/kernel/tainted", "taint");

@@ -45,6 +45,7 @@ class Verdict:
     symbols: Mapping[str, int] = field(default_factory=dict)  # "module:name" -> address, of names at one address only
     sent: int = 0  # frames that the drivers of the modules' interfaces took in the last recording
     executed_in: Mapping[Place, int] = field(default_factory=dict)  # watched place in a module -> how often it ran
+    steps: tuple[str, ...] = ()  # the answers to the steps that /init was to take, in their order
     expected_taint: int = 0  # the taint that the caller knows to be right
 
     @property
@@ -108,6 +109,7 @@ def judge(
         unloaded=_numbers(answers, "unloaded."),
         symbols=_symbols(answers),
         sent=int(answers.get("sent", ["0"])[-1]),
+        steps=tuple(answers.get("step", ())),
         expected_taint=expected_taint,
     )
 
