@@ -4,6 +4,11 @@
                                  │ it returns as a kernel's trampoline does, or as a C function does
     resume ◄─ [stub ◄─]──────────┘ here it is stopped again: the traced function would find what its caller left
 
+A redirected function is entered wherever callers enter it. Its replacement must find what the caller left, and return
+to the caller, which must find what the ABI promises it:
+
+    entry ─► site ─► [stub ─►] replacement ─► [stub ─►] return address
+
 The code is that of the file alone: nothing that planned or wrote it is asked. What is expected has to come from
 reading the file as well.
 """
@@ -16,14 +21,14 @@ from importlib import import_module
 from ftpatch.arch import Arch
 from ftpatch.arch.proof_tables import tables_of
 from ftpatch.elf.image import Image
-from ftpatch.proof.emulate.expectation import Outcome, SiteExpectation
+from ftpatch.proof.emulate.expectation import Expectation, Outcome, RedirectExpectation, SiteExpectation, together
 from ftpatch.proof.emulate.memory import Memory, image_memory
 
-__all__ = ["Outcome", "SiteExpectation", "emulate"]
+__all__ = ["Outcome", "RedirectExpectation", "SiteExpectation", "emulate"]
 
 
 def emulate(
-    image: Image, arch: Arch, sites: Sequence[SiteExpectation], seed: int = 1, memory: Memory | None = None
+    image: Image, arch: Arch, expected: Sequence[Expectation], seed: int = 1, memory: Memory | None = None
 ) -> Outcome:
     """Execute every site. The same seed gives the same registers, and the same outcome.
 
@@ -33,5 +38,11 @@ def emulate(
         assert image.linked, "a relocatable file is executed as it is loaded"
         memory = image_memory(image, arch)
     machine = import_module(f"{__name__}.{tables_of(arch).emulator}")
-    outcome: Outcome = machine.run(memory, sites, seed)
-    return outcome
+    sites = [site for site in expected if isinstance(site, SiteExpectation)]
+    redirects = [site for site in expected if isinstance(site, RedirectExpectation)]
+    outcomes: list[Outcome] = []
+    if sites or not redirects:
+        outcomes.append(machine.run(memory, sites, seed))
+    if redirects:
+        outcomes.append(machine.run_redirects(memory, redirects, seed))
+    return together(outcomes)

@@ -4,6 +4,10 @@ At a target that is a kernel's trampoline x9 must hold the caller's return addre
 there with x30 := x9 and x9–x17 changed. A C function is called with the stack aligned, and changes x0–x17, x30 and what
 lies below the stack pointer. In both cases the function must then go on with x0–x8, x18–x29 and sp of its caller, and
 with the return address in x30.
+
+A redirected function's replacement is entered by a jump: nothing is written on the way, and all registers but x16 and
+x17 are as the caller left them. In a function that begins with a `bti c`, which is executed where indirect jumps are
+guarded, an indirect jump arrives at a landing pad.
 """
 
 from __future__ import annotations
@@ -15,7 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftpatch.proof.emulate.expectation import FRAME, Outcome, SiteExpectation, first_difference, line, wrong_ops
+from ftpatch.proof.emulate.expectation import (
+    FRAME,
+    Expectation,
+    Outcome,
+    RedirectExpectation,
+    SiteExpectation,
+    first_difference,
+    line,
+    wrong_ops,
+)
 from ftpatch.proof.emulate.memory import Memory
 
 if TYPE_CHECKING:
@@ -32,19 +45,17 @@ PRESERVED = [(n, f"x{n}") for n in (*range(9), *range(18, 30))] + [(SP, "sp")]
 BEHIND = [*PRESERVED, (LR, "x30")]
 CHANGED_BY_KERNEL = range(9, 18)
 CHANGED_BY_C = range(18)
+BETWEEN = [(n, f"x{n}") for n in (*range(16), *range(18, 31))] + [(SP, "sp")]  # x16, x17: free between two functions
+BTI_C, BR_X16, BR_X17 = 0xD503_245F, 0xD61F_0200, 0xD61F_0220
+LANDING_PADS = (BTI_C, 0xD503_249F, 0xD503_24DF, 0xD503_233F, 0xD503_237F)  # bti c, bti j, bti jc, paciasp, pacibsp
 AND_LR_7, LDUR_16 = 0x927D_F3C0, 0xF85F_0000  # and Xn, x30, #~7; ldur Xn, [Xn, #-16]: how ftrace_caller finds its ops
 
 
 def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
     """Execute every site; skipped where unicorn is not installed, or has not enough memory."""
-    try:
-        import unicorn
-    except ImportError:
-        return Outcome(0, skipped="unicorn is not installed: pip install unicorn")
-    try:
-        machine = _Machine(unicorn, memory, seed)
-    except (OSError, MemoryError) as reason:
-        return Outcome(0, skipped=f"unicorn cannot be started in the memory that there is: {reason}")
+    machine = _started(memory, seed)
+    if isinstance(machine, str):
+        return Outcome(0, skipped=machine)
     failures: dict[int, str] = {}
     places: list[int | None] = []
     for at, site in enumerate(sites):  # one run of the emulator per site
@@ -54,6 +65,28 @@ def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
             failures[at] = failure
     failures = wrong_ops(memory, sites, places) | failures
     return Outcome(len(sites), tuple(failures[at] for at in sorted(failures)))
+
+
+def run_redirects(memory: Memory, redirects: Sequence[RedirectExpectation], seed: int) -> Outcome:
+    """Execute every redirected function up to its replacement; skipped where `run` is."""
+    machine = _started(memory, seed)
+    if isinstance(machine, str):
+        return Outcome(0, skipped=machine)
+    machine.watch()
+    failures = [machine.jump(redirect) for redirect in redirects]  # one run of the emulator per function
+    return Outcome(len(redirects), tuple(why for why in failures if why))
+
+
+def _started(memory: Memory, seed: int) -> _Machine | str:
+    """The emulator, or why there is none."""
+    try:
+        import unicorn
+    except ImportError:
+        return "unicorn is not installed: pip install unicorn"
+    try:
+        return _Machine(unicorn, memory, seed)
+    except (OSError, MemoryError) as reason:
+        return f"unicorn cannot be started in the memory that there is: {reason}"
 
 
 class _Machine:
@@ -72,9 +105,12 @@ class _Machine:
         self.uc.ctl_set_tcg_buffer_size(TRANSLATED)
         self.uc.mem_map(STACK, STACK_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
         self.uc.mem_write(STACK, self.random.bytes(STACK_SIZE))
+        self.written: list[int] = []  # va of what a redirected function wrote
+        self.last = 0  # va of the last word of the block that was executed last
         self.executable = unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC
         self.fresh = self.uc.context_save()  # system registers too: no site may leave anything to the next
         self.uc.hook_add(unicorn.UC_HOOK_MEM_FETCH_UNMAPPED | unicorn.UC_HOOK_MEM_READ_UNMAPPED, self._fill)
+        self.hooks = unicorn.UC_HOOK_MEM_WRITE, unicorn.UC_HOOK_BLOCK
 
     def _fill(self, uc: Any, access: int, va: int, size: int, value: int, data: object) -> bool:
         """Copy the page of the file that is touched; False, which ends the run, where it has none."""
@@ -89,10 +125,7 @@ class _Machine:
 
     def execute(self, site: SiteExpectation) -> tuple[str, int | None]:
         """(why the site does not hold, empty where it does; where its target reads the ops pointer)."""
-        self.uc.context_restore(self.fresh)
-        start: list[int] = self.random.integers(0, 1 << 64, 33, dtype=np.uint64).tolist()
-        start[SP] = STACK + STACK_SIZE // 2 + (start[SP] & 0xFF0)
-        start[PC] = site.entry
+        start = self._start(site)
         frame = self.uc.mem_read(start[SP], FRAME)
         place: int | None = None
         now = start
@@ -113,7 +146,50 @@ class _Machine:
         self.uc.mem_write(start[SP], bytes(frame))
         return why, place
 
-    def _go(self, registers: list[int], site: SiteExpectation, to: int) -> tuple[list[int], str]:
+    def _start(self, site: Expectation) -> list[int]:
+        """The registers at the entry; nothing is left of the site before."""
+        self.uc.context_restore(self.fresh)
+        start: list[int] = self.random.integers(0, 1 << 64, 33, dtype=np.uint64).tolist()
+        start[SP] = STACK + STACK_SIZE // 2 + (start[SP] & 0xFF0)
+        start[PC] = site.entry
+        return start
+
+    def watch(self) -> None:
+        """Take down from now on what is written, and by which instruction each block ends."""
+
+        def write(uc: Any, access: int, va: int, size: int, value: int, data: object) -> None:
+            self.written.append(va)
+
+        def block(uc: Any, va: int, size: int, data: object) -> None:
+            self.last = va + size - 4
+
+        on_write, on_block = self.hooks
+        self.uc.hook_add(on_write, write)
+        self.uc.hook_add(on_block, block)
+
+    def jump(self, redirect: RedirectExpectation) -> str:
+        """Why a redirected function does not become its replacement; empty where it does."""
+        start = self._start(redirect)
+        self.written.clear()
+        there, why = self._go(start, redirect, redirect.target)
+        if why:
+            return why
+        if self.written:
+            place = f"{self.written[0] - start[SP]:+d} from sp"
+            return line(redirect, "memory written on the way to the target", place, "none")
+        if what := first_difference(there, start, BETWEEN):
+            return f"{redirect.name}: at the target {what}"
+        return self._landing(redirect)
+
+    def _landing(self, redirect: RedirectExpectation) -> str:
+        """Why the replacement may not be entered by the jump that came last; empty where it may."""
+        jump, pad = self.memory.word(self.last), self.memory.word(redirect.target)
+        guarded = self.memory.word(redirect.entry) == BTI_C
+        if not guarded or jump not in (BR_X16, BR_X17) or pad is None or pad in LANDING_PADS:
+            return ""  # by another register it does not come here: each of them must be the caller's
+        return line(redirect, "the target of an indirect jump begins with", pad, "a landing pad")
+
+    def _go(self, registers: list[int], site: Expectation, to: int) -> tuple[list[int], str]:
         """Run with these registers; the registers where it stops, and why that is not at `to`."""
         where = "the target" if to == site.target else "the instruction behind the site"
         if registers[PC] == to:

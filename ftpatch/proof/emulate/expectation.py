@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -30,11 +31,16 @@ class RedirectExpectation:
     """What one redirected function must do when it is called: the replacement is entered as if it had been called."""
 
     name: str  # of the function, for messages
-    entry: int  # va of its local entry, where callers come in that share its TOC
+    entry: int  # va of its local entry, where callers come in that share its TOC; its only one, where it has one
     target: int  # va of the replacement's entry at which execution must arrive
     by_global: bool = False  # that is a global entry, which computes its TOC from r12: its address must be there
     toc: int | None = None  # what r2 must hold there, where it is a local entry; None: as the caller left it
     framed: bool = False  # a stub calls it, in a frame of its own, and returns to the function's caller
+    # va of the function's global entry, where it has two: others come in there, with its address in r12
+    global_entry: int | None = None
+
+
+Expectation = SiteExpectation | RedirectExpectation
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,14 @@ class Outcome:
     skipped: str = ""  # why nothing was executed; empty where it was
 
 
-def line(site: SiteExpectation, what: str, found: int | str, expected: int | str) -> str:
+def together(outcomes: Sequence[Outcome]) -> Outcome:
+    """What was seen in several runs: of the same emulator, so that it is missing in all or in none."""
+    skipped = next((outcome.skipped for outcome in outcomes if outcome.skipped), "")
+    failures = chain.from_iterable(outcome.failures for outcome in outcomes)
+    return Outcome(sum(outcome.n for outcome in outcomes), tuple(failures), skipped)
+
+
+def line(site: Expectation, what: str, found: int | str, expected: int | str) -> str:
     """One failure: name, what, found, expected."""
     shown = [f"{value:#x}" if isinstance(value, int) else value for value in (found, expected)]
     return printable(f"{site.name}: {what}: found {shown[0]}, expected {shown[1]}")
