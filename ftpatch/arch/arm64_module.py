@@ -12,6 +12,7 @@ Source: arch/arm64/kernel/module.c module_init_ftrace_plt(), arch/arm64/kernel/f
 
 from __future__ import annotations
 
+from ftpatch.arch.arm64_link import LINKING
 from ftpatch.arch.parts import Assembly, Code, Fixup, Loader, Modules
 from ftpatch.arrays import I64, U64, Mask, distinct
 
@@ -58,7 +59,7 @@ def hook(out_of_line: bool) -> Code:
     return HOOK
 
 
-MODULES = Modules(R_AARCH64_CALL26, TRAMPOLINES, jump=12, ops_function=OPS_FUNCTION, hook=hook)
+MODULES = Modules(R_AARCH64_CALL26, TRAMPOLINES, jump=12, ops_function=OPS_FUNCTION, hook=hook, linking=LINKING)
 
 
 def stubs_for(info: U64, addend: I64, same_section: Mask) -> int:

@@ -108,6 +108,62 @@ class Code(NamedTuple):
     fixups: tuple[Fixup, ...] = ()  # its relocations
 
 
+class Applied(NamedTuple):
+    """A relocation type of object files that a machine's module loader applies."""
+
+    name: str
+    # bytes that it spans in the module's text, to which it is bound then; 0: all memory of a module
+    reach: int = 0
+    # whether it may name what lives in another file: else the loader would cut the distance, and not say so
+    outside: bool = True
+    absent: bool = False  # whether it may name a weak symbol that nobody defines, whose address is 0
+    named: bool = True  # whether it is about a symbol; else about its own place, or about the TOC
+
+
+class NotApplied(NamedTuple):
+    """A range of relocation types that object files have and the loader does not apply."""
+
+    first: int
+    last: int
+    why: str  # what code uses them
+    todo: str  # how it is compiled without
+
+
+class Protection(NamedTuple):
+    """What compilers put into functions against an attacker, told by its words."""
+
+    words: tuple[int, ...]
+    what: str  # what functions with it do
+    option: str  # by which it is compiled in
+
+
+class Linking(NamedTuple):
+    """How an object file is linked into a module of this machine."""
+
+    applied: Mapping[int, Applied]
+    not_applied: tuple[NotApplied, ...]
+    nothing: tuple[int, ...]  # relocation types that do nothing
+    branches: tuple[int, ...]  # those of direct branches
+    jump: int  # relocation type of a jump that ends a piece of code
+    jump_word: int  # that jump, by a distance of 0
+    entry: Code  # what an entry into the middle of a function begins with
+    entry_pair: Code | None = None  # the same for a function with a global and a local entry; None: there are none such
+    pair_other: int = 0  # st_other of a symbol at that
+    # words between the local entry and the site that the code behind the site builds upon
+    repeated: tuple[int, ...] = ()
+    landing: tuple[int, ...] = ()  # words that an indirect branch may go to, where the processor asks for one
+    pads: Protection | None = None  # those of them that are there for nothing else
+    # words that are in functions that put the return address on the stack
+    protections: tuple[Protection, ...] = ()
+    saves: tuple[tuple[int, int], ...] = ()  # (bits, mask) of words that put it there
+    abi_mask: int = 0  # of e_flags
+    abi: tuple[int, ...] = (0,)  # values of those bits that an object may have
+    no_link: str = ""  # the option by which compilers make no jumps where a call is needed
+    small_code: str = ""  # the options by which distances to other sections are not too large
+    own_sections: tuple[str, ...] = ()  # the loader's own, which it fills itself
+    appended: tuple[str, ...] = ()  # tables of this machine that the loader walks from one end to the other
+
+
 class Modules(NamedTuple):
     """How modules of this machine are patched: with relocations that their loader resolves."""
 
@@ -119,6 +175,7 @@ class Modules(NamedTuple):
     ops_function: Code  # what an ops object made by a patch calls
     hook: Callable[[bool], Code]  # hook(shape is out of line) → a stub that calls a C function
     toc: str = ""  # the symbol that stands for the module's TOC
+    linking: Linking | None = None  # how object files are linked in; None where that is not known
 
 
 def no_stubs(info: U64, addend: I64, same_section: Mask) -> int:

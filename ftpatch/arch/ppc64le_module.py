@@ -10,6 +10,7 @@ Source: arch/powerpc/kernel/module_64.c apply_relocate_add(), restore_r2(); ELFv
 from __future__ import annotations
 
 from ftpatch.arch.parts import Assembly, Code, Fixup, Loader, Modules
+from ftpatch.arch.ppc64le_link import LINKING
 from ftpatch.arrays import I64, U64, Mask
 
 R_PPC64_REL24, R_PPC64_REL64 = 10, 44
@@ -85,7 +86,9 @@ def hook(out_of_line: bool) -> Code:
     return Code(front + CALL, 8, (toc, Fixup(4 * (len(front) + 1), R_PPC64_REL24, "hook")))
 
 
-MODULES = Modules(branch=R_PPC64_REL24, trampolines=(), jump=0, ops_function=OPS_FUNCTION, hook=hook, toc=".TOC.")
+MODULES = Modules(
+    branch=R_PPC64_REL24, trampolines=(), jump=0, ops_function=OPS_FUNCTION, hook=hook, toc=".TOC.", linking=LINKING
+)
 
 
 def stubs_for(info: U64, addend: I64, same_section: Mask) -> int:

@@ -14,11 +14,13 @@ Source: System V gABI, chapter 4 (symbol table, SHN_XINDEX, sh_info of symbol an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
+from ftpatch.elf.editable import require_relocations, require_symbols
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
 
@@ -48,6 +50,18 @@ class Placed:
     owner: str
 
 
+class NewSymbol(NamedTuple):
+    """A symbol to add, behind all others; never a local one, whose place is in front of them."""
+
+    name: str
+    sec: int  # section number; 0 leaves it undefined
+    value: int = 0  # offset in the section
+    size: int = 0  # bytes
+    kind: int = 0  # STT_*
+    bind: int = t.STB_GLOBAL  # or STB_WEAK
+    other: int = 0  # st_other: on ppc64le, where the local entry is
+
+
 class Editor:
     """Collects the changes of one ET_REL image; `finish` lays them out."""
 
@@ -60,15 +74,16 @@ class Editor:
         self.patches: list[Patch] = []
         self._grown: dict[int, bytearray] = {}  # contents that move to the end, by section
         self._n_symbols = len(image.symbols.rows)
+        self._added: dict[str, int] = {}  # rows of the new symbols, the first of each name
         self._tables: dict[int, int] = {}
         symtabs = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)
         if not len(symtabs):
             raise ElfError("no symbol table", image.path, found="a stripped file", expected=".symtab",
                            todo="modules cannot be loaded without one")  # fmt: skip
         self._symtab = int(symtabs[0])
-        _require_symbols(image, self._symtab)
+        require_symbols(image, self._symtab)
         for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
-            _require_relocations(image, table, self._symtab)
+            require_relocations(image, table, self._symtab)
             self._tables.setdefault(int(image.shdr["sh_info"][table]), table)
         strings = int(image.ehdr["e_shstrndx"])
         mine = (image.shdr["sh_type"] == t.SHT_SYMTAB_SHNDX) & (image.shdr["sh_link"] == self._symtab)
@@ -91,17 +106,33 @@ class Editor:
         self._grown[len(self.shdr) - 1] = bytearray(content)
         return len(self.shdr) - 1
 
+    def empty_section(self, name: str, sh_flags: int, size: int, align: int) -> int:
+        """Index of a new section that has no bytes in the file, only room in memory."""
+        sec = self.section(name, t.SHT_NOBITS, sh_flags, b"", align)
+        self.shdr[sec]["sh_size"] = size
+        return sec
+
     def symbol(self, name: str, sec: int, value: int = 0, size: int = 0, kind: int = 0) -> int:
         """Row of a new global symbol; `sec` 0 leaves it undefined."""
+        return self.add_symbol(NewSymbol(name, sec, value, size, kind))
+
+    def add_symbol(self, new: NewSymbol) -> int:
+        """Row of a new symbol of any kind that may come last."""
+        assert new.bind != t.STB_LOCAL
         row = np.zeros((), t.SYM)
-        row["st_name"] = self._string(int(self.shdr[self._symtab]["sh_link"]), name)
-        row["st_info"] = t.STB_GLOBAL << 4 | kind
-        row["st_shndx"] = sec if sec < t.SHN_LORESERVE else t.SHN_XINDEX
-        row["st_value"], row["st_size"] = value, size
+        row["st_name"] = self._string(int(self.shdr[self._symtab]["sh_link"]), new.name)
+        row["st_info"], row["st_other"] = new.bind << 4 | new.kind, new.other
+        row["st_shndx"] = new.sec if new.sec < t.SHN_LORESERVE else t.SHN_XINDEX
+        row["st_value"], row["st_size"] = new.value, new.size
         self.append(self._symtab, row.tobytes())
-        self._extended(sec)
+        self._extended(new.sec)
         self._n_symbols += 1
+        self._added.setdefault(new.name, self._n_symbols - 1)
         return self._n_symbols - 1
+
+    def added(self, name: str) -> int | None:
+        """Row of the first new symbol of that name."""
+        return self._added.get(name)
 
     def relocate(self, sec: int, off: int, kind: int, symbol: int, addend: int = 0) -> None:
         """A relocation for bytes of a section, behind the ones it has."""
@@ -187,7 +218,9 @@ class Editor:
         for sec in sorted(self._grown):
             pos = _aligned(end, self._alignment(sec))
             content = bytes(self._grown[sec])
-            self.shdr[sec]["sh_offset"], self.shdr[sec]["sh_size"] = pos, len(content)
+            self.shdr[sec]["sh_offset"] = pos
+            if int(self.shdr[sec]["sh_type"]) != t.SHT_NOBITS:
+                self.shdr[sec]["sh_size"] = len(content)
             tail.append(Placed(end, bytes(pos - end) + content, f"section {sec} {self.names[sec]}"))
             end = pos + len(content)
         pos, n = _aligned(end, 8), len(self.shdr)
@@ -225,43 +258,6 @@ class Editor:
         del content[4 * self._n_symbols :]
         content += bytes(4 * self._n_symbols - len(content))  # one entry per symbol, whatever there was
         content += (sec if sec >= t.SHN_LORESERVE else 0).to_bytes(4, "little")
-
-
-def _require_symbols(image: Image, symtab: int) -> None:
-    """ElfError where a symbol's name or section is not there: what is appended would become it."""
-    symbols, where = image.symbols, f"{image.path}: {image.names[symtab]}"
-    name = symbols.rows["st_name"]
-    lost = np.flatnonzero(name >= max(len(symbols.strtab), 1))
-    if len(lost):
-        raise ElfError("a symbol's name lies outside the string table", where, found=f"symbol {int(lost[0])}",
-                       expected=f"less than {len(symbols.strtab):#x}")  # fmt: skip
-    lost = np.flatnonzero((symbols.rows["st_shndx"] != t.SHN_UNDEF) & (symbols.shndx == t.SHN_UNDEF))
-    if len(lost):
-        raise ElfError("a symbol lies in no section of the file", where, found=f"symbol {int(lost[0])}",
-                       expected=f"a section below {len(image.shdr)}")  # fmt: skip
-    if int(image.shdr["sh_info"][symtab]) > len(name):
-        raise ElfError("the symbol table's sh_info is greater than its length", where,
-                       found=str(image.shdr["sh_info"][symtab]), expected=f"at most {len(name)}")  # fmt: skip
-    lost = np.flatnonzero(image.shdr["sh_link"] >= len(image.shdr))
-    if len(lost):
-        raise ElfError("a section's sh_link is no section", image.path, found=f"section {int(lost[0])}",
-                       expected=f"a link below {len(image.shdr)}")  # fmt: skip
-
-
-def _require_relocations(image: Image, table: int, symtab: int) -> None:
-    """ElfError where a relocation table belongs to no section of the file, or names symbols that are not there."""
-    link, info = (int(image.shdr[field][table]) for field in ("sh_link", "sh_info"))
-    where = f"{image.path}: section {table} {image.names[table]}"
-    if link != symtab:
-        raise ElfError("the relocations' sh_link is not the symbol table", where, found=f"section {link}",
-                       expected=f"section {symtab}")  # fmt: skip
-    if not 0 < info < len(image.shdr):
-        raise ElfError("the relocations' sh_info is no section", where, found=f"section {info}",
-                       expected=f"one below {len(image.shdr)}")  # fmt: skip
-    symbol = image.rows(table, t.RELA)["r_info"] >> np.uint64(32)
-    if len(symbol) and int(symbol.max()) >= len(image.symbols.rows):
-        raise ElfError("a relocation names no symbol of this file", where, found=f"symbol {int(symbol.max())}",
-                       expected=f"less than {len(image.symbols.rows)}")  # fmt: skip
 
 
 def _aligned(pos: int, align: int) -> int:

@@ -26,7 +26,7 @@ from ftpatch.kernel.module import Module
 from ftpatch.plan.module.callable import why_no_function
 from ftpatch.plan.module.callee import existing_symbol
 from ftpatch.plan.module.imports import add_import, find_import, require_function
-from ftpatch.plan.module.records import section_symbol
+from ftpatch.plan.module.records import start_symbol
 from ftpatch.plan.plan import Callee
 from ftpatch.plan.request import Against
 from ftpatch.plan.stubasm.text import SITE, TARGET
@@ -232,8 +232,7 @@ class Builder:
         """(symbol, addend) of a site's branch, by the symbol that its section has."""
         sec = int(self.sites.sec[site])
         if sec not in self._section_symbols:
-            row = section_symbol(self.editor.image, sec)
-            self._section_symbols[sec] = self.editor.symbol(f"ftpatch_home_{sec}", sec) if row is None else row
+            self._section_symbols[sec] = start_symbol(self.editor, sec)
         return self._section_symbols[sec], int(self.sites.branch_va[site] - self.editor.image.base[sec])
 
     def _patch_site(self, shape: Shape, site: int, words: U32, call: Call) -> None:

@@ -49,6 +49,14 @@ def section_symbol(image: Image, sec: int) -> int | None:
     return int(rows[0]) if len(rows) else None
 
 
+def start_symbol(editor: Editor, sec: int) -> int:
+    """Row of a symbol at the start of a section of the module; made where it has none."""
+    row, name = section_symbol(editor.image, sec), f"ftpatch_home_{sec}"
+    if row is None:
+        row = editor.added(name)
+    return editor.symbol(name, sec) if row is None else row
+
+
 def return_record(editor: Editor, sites: SiteTable, site: int) -> None:
     """A slot and its relocation behind the others of the first record section."""
     image, sec = editor.image, int(sites.sec[site])

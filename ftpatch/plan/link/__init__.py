@@ -1,0 +1,1 @@
+"""How an object file is linked into a module that is linked already: its sections, symbols and relocations."""

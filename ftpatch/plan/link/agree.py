@@ -1,0 +1,147 @@
+"""What an object and the module that it is linked into must agree in: machine, ABI, and how functions are entered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ftpatch.arch.parts import Linking, Protection
+from ftpatch.arrays import U32
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.errors import ArchError, ElfError, PolicyError
+from ftpatch.kernel.modinfo import ModInfo, read_modinfo
+from ftpatch.kernel.module import Module
+from ftpatch.plan.link.relocations import named_places
+from ftpatch.sites.reading import read_sites
+from ftpatch.sites.records import read_records
+from ftpatch.sites.scan import require_text
+from ftpatch.sites.table import READY, STATUSES
+
+PROLOGUE = 16  # words of a function in which it saves its return address
+NO_RECORDS = "no function of {path} has a record: none of them can be traced"
+NOT_COMPARED = "that {path} was compiled for the kernel of this module is not known: no file tells its configuration"
+
+
+def require_agreement(module: Module, patch: Image, linking: Linking) -> list[str]:
+    """Notes on what cannot be told. Raises ArchError, ElfError or PolicyError where the two do not fit together."""
+    _require_object(module, patch, linking)
+    _require_same_modinfo(module.info, read_modinfo(patch), patch.path)
+    _require_one_toc(patch)
+    _require_protected(module.image, patch, linking)
+    return [NOT_COMPARED.format(path=patch.path), *_require_same_sites(module, patch)]
+
+
+def _require_object(module: Module, patch: Image, linking: Linking) -> None:
+    """Refuse what is no object of the module's machine."""
+    if patch.arch.name != module.arch.name:
+        raise ArchError("the object is for another machine than the module", patch.path, found=patch.arch.name,
+                        expected=module.arch.name)  # fmt: skip
+    if patch.linked:
+        raise ElfError("not an object file", patch.path, found=f"a linked file (e_type {patch.e_type})",
+                       expected="what gcc -c makes")  # fmt: skip
+    require_text(patch)
+    abi = int(patch.ehdr["e_flags"]) & linking.abi_mask
+    if abi not in linking.abi:
+        raise ArchError("the object is for another ABI than the module", patch.path, found=f"ABI version {abi}",
+                        expected=" or ".join(map(str, linking.abi)))  # fmt: skip
+    if not len(patch.symbols.rows):
+        raise ElfError("no symbol table", patch.path, found="a stripped file", expected=".symtab",
+                       todo="give the object as the compiler made it")  # fmt: skip
+
+
+def _require_same_modinfo(module: ModInfo, patch: ModInfo, path: str) -> None:
+    """Refuse what contradicts the module; the rest of an object's .modinfo is left out."""
+    magic, licence = patch.first("vermagic"), patch.first("license")
+    if magic is not None and magic != module.first("vermagic"):
+        raise PolicyError("the object was built for another kernel than the module", path, found=f"vermagic {magic}",
+                          expected=str(module.first("vermagic")))  # fmt: skip
+    if licence is not None and patch.gpl_compatible != module.gpl_compatible:
+        raise PolicyError("the object has another licence than the module", path, found=f"license {licence}",
+                          expected=str(module.first("license")),
+                          todo="the loader gives symbols by the module's licence alone")  # fmt: skip
+    if lacking := [name for name in patch.all("import_ns") if name not in module.all("import_ns")]:
+        raise PolicyError("the object imports a namespace that the module does not", path, found=lacking[0],
+                          expected=", ".join(module.all("import_ns")) or "no namespace at all")  # fmt: skip
+
+
+def _require_one_toc(patch: Image) -> None:
+    """Refuse functions that lose the TOC pointer: their callers in the module go on with it."""
+    symbols, loses = patch.symbols, patch.arch.loses_toc
+    lost = (symbols.shndx > 0) & loses(symbols.rows["st_other"]) if loses is not None else np.zeros(1, dtype=bool)
+    if lost.any():
+        raise PolicyError("the object has functions of another TOC model", patch.path,
+                          found=f"{symbols.name(int(np.argmax(lost)))}, which loses the TOC pointer",
+                          expected="functions that keep it", todo="compile with -mno-pcrel")  # fmt: skip
+
+
+def _functions(image: Image) -> Iterator[tuple[int, U32]]:
+    """(symbol row, first words) of every function that has bytes."""
+    symbols = image.symbols
+    rows = np.flatnonzero((symbols.type == t.STT_FUNC) & (symbols.shndx > 0))
+    for row in rows[image.executable[symbols.shndx[rows]]].tolist():
+        sec, off = symbols.shndx[row : row + 1], symbols.rows["st_value"][row : row + 1].astype(np.int64)
+        n = max(1, min(PROLOGUE, int(symbols.rows["st_size"][row]) // 4))
+        yield row, image.words(sec, off, 0, n)[0]
+
+
+def _saves(words: U32, linking: Linking) -> int:
+    """Index of the first word that puts the return address on the stack; −1 where none does."""
+    hits = np.zeros(len(words), dtype=bool)
+    for bits, mask in linking.saves:
+        hits |= (words & np.uint32(mask)) == np.uint32(bits)
+    return int(np.argmax(hits)) if hits.any() else -1
+
+
+def _require_protected(module: Image, patch: Image, linking: Linking) -> None:
+    """Refuse an object without the protections that the code of the module has, told by the code of both."""
+    theirs = [words for _, words in _functions(module)]
+    if linking.pads is not None and any(int(words[0]) in linking.pads.words for words in theirs):
+        _require_landings(patch, linking, linking.pads)
+    for protection in linking.protections:
+        saving = [_has(words, protection) for words in theirs if _saves(words, linking) >= 0]
+        if 2 * sum(saving) <= len(saving):
+            continue
+        for row, words in _functions(patch):
+            at = _saves(words, linking)
+            if at >= 0 and not _has(words[:at], protection):
+                _refuse_unprotected(patch, row, protection)
+
+
+def _refuse_unprotected(patch: Image, row: int, protection: Protection) -> None:
+    raise PolicyError(f"functions of the module {protection.what}, and one of the object does not", patch.path,
+                      found=patch.symbols.name(row), expected="the same protection",
+                      todo=f"compile with {protection.option}, as the kernel does")  # fmt: skip
+
+
+def _has(words: U32, protection: Protection) -> bool:
+    return bool(np.isin(words, np.array(protection.words, dtype=np.uint32)).any())
+
+
+def _require_landings(patch: Image, linking: Linking, pads: Protection) -> None:
+    """Refuse functions that may be called by pointer and begin with no landing pad."""
+    named, symbols = named_places(patch, linking), patch.symbols
+    for row, words in _functions(patch):
+        place = int(symbols.shndx[row]), int(symbols.rows["st_value"][row])
+        called = symbols.bind[row] != t.STB_LOCAL or place in named
+        if called and int(words[0]) not in linking.landing:
+            _refuse_unprotected(patch, row, pads)
+
+
+def _require_same_sites(module: Module, patch: Image) -> list[str]:
+    """Refuse records that the loader's kernel would find other words at: it would switch ftrace off, machine-wide."""
+    records, shape = read_records(patch), module.scan.sites.shape
+    if not len(records):
+        return [NO_RECORDS.format(path=patch.path)]
+    if shape is None:
+        return []
+    sites = read_sites(patch, records, shape.name)
+    wrong = np.flatnonzero(sites.status[: len(records)] != READY)
+    if len(wrong):
+        at = int(wrong[0])
+        raise PolicyError("the object's patch sites have another layout than the module's", patch.path,
+                          found=f"{sites.place_text(at)} is {STATUSES[int(sites.status[at])]}",
+                          expected=f"sites of the layout {shape.name}, not enabled",
+                          todo="compile with the kernel's own -fpatchable-function-entry")  # fmt: skip
+    return []

@@ -1,0 +1,208 @@
+"""The symbols of an object in a module: those that it defines become the module's, those that it lacks are looked for.
+
+A file that is changed gets new symbols behind all others, where only global ones may be; so the object's local ones
+become global, under names that nobody else uses. What the object lacks is looked for in this order:
+
+    1. what --keep-original defines, and the loader's own `.TOC.`
+    2. the module: its static functions and data, too, by `name`, `name@file.c` or `name@.section+0xoffset`
+    3. what the module imports already
+    4. what the kernel and other modules export, with all that an import needs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.editor import Editor, NewSymbol
+from ftpatch.elf.image import Image
+from ftpatch.errors import PolicyError
+from ftpatch.kernel.module import Module
+from ftpatch.plan.link.lookup import MODULE, Wanted, look_up
+from ftpatch.plan.link.sections import COMMON, MAX_ALIGN, Section, unique
+from ftpatch.plan.request import Against
+
+SHN_ABS, SHN_COMMON = 0xFFF1, 0xFFF2
+STT_TLS, STT_IFUNC, STT_COMMON = 6, 10, 5
+LOCAL = "ftpatch_with."  # in front of the names of what is local in the object
+KINDS = (0, t.STT_OBJECT, t.STT_FUNC)
+MODULE_ENTRIES = ("init_module", "cleanup_module")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a symbol of the object is in the module."""
+
+    row: int  # in the module's symbol table
+    sec: int  # of the module; 0 where another file defines it
+    value: int = 0  # offset in the section
+    where: str = MODULE  # MODULE, OUTSIDE or ABSENT
+
+
+@dataclass
+class Symbols:
+    """The symbols of one object, as they become the module's."""
+
+    editor: Editor
+    module: Module
+    patch: Image
+    against: Against
+    sections: Mapping[int, Section]
+    originals: Mapping[str, Target]  # what --keep-original made, by name
+    path: str  # of the object, for messages
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    defined: dict[str, int] = field(default_factory=dict)  # row in the module by name, of what the object defines
+    _known: dict[int, Target] = field(default_factory=dict)  # by row in the object
+    _starts: dict[int, int] = field(default_factory=dict)  # row of a symbol at the start of a section of the object
+    _taken: set[str] = field(default_factory=set)
+
+    def define(self) -> None:
+        """Add every function and object that the object defines. Raises PolicyError for one that cannot be."""
+        symbols = self.patch.symbols
+        kinds, shndx = symbols.type, symbols.rows["st_shndx"]
+        rows = [row for row in range(1, len(symbols.rows)) if symbols.shndx[row] in self.sections
+                or shndx[row] in (SHN_ABS, SHN_COMMON)]  # fmt: skip
+        self._taken = {*map(self.module.image.symbols.name, range(len(self.module.image.symbols.rows)))}
+        for row in rows:
+            if symbols.bind[row] != t.STB_LOCAL:
+                self._require_new(row)
+        for row in rows:
+            name = symbols.name(row)
+            plain = name and kinds[row] in KINDS and not name.startswith("$")
+            if plain and shndx[row] != SHN_ABS and (kinds[row] or symbols.bind[row] != t.STB_LOCAL):
+                self.target(row)
+        self._common(rows)
+
+    def target(self, row: int) -> Target:
+        """What a symbol of the object is in the module, made where it is not there yet."""
+        if row not in self._known:
+            self._known[row] = self._find(row)
+        return self._known[row]
+
+    def _find(self, row: int) -> Target:
+        symbols = self.patch.symbols
+        sec, kind, name = int(symbols.shndx[row]), int(symbols.type[row]), symbols.name(row)
+        if kind in (STT_TLS, STT_IFUNC):
+            what = "a thread-local variable" if kind == STT_TLS else "a function that is chosen when it is first called"
+            raise PolicyError(f"the object has {what}", self.path, found=name, expected="functions and data",
+                              todo="no kernel knows such symbols")  # fmt: skip
+        if row == 0 or symbols.rows["st_shndx"][row] == SHN_ABS:
+            raise PolicyError("the object uses an absolute symbol", self.path, found=name or "symbol 0",
+                              expected="functions and data", todo="use a constant")  # fmt: skip
+        if sec == t.SHN_UNDEF:
+            return self._undefined(row, name)
+        if sec not in self.sections:
+            raise PolicyError("the object uses a section that is not loaded", self.path,
+                              found=f"{self.patch.names[sec]} by {name or 'its section symbol'}",
+                              expected="code and data")  # fmt: skip
+        if kind == t.STT_SECTION:
+            return self._start(sec)
+        return self._own(row, name, self.sections[sec])
+
+    def _own(self, row: int, name: str, section: Section) -> Target:
+        """A symbol that the object defines; a weak one gives way to the module's."""
+        symbols = self.patch.symbols
+        local, weak = symbols.bind[row] == t.STB_LOCAL, symbols.bind[row] == t.STB_WEAK
+        existing = self._of_module(name) if weak else None
+        if existing is not None:
+            self.notes.append(f"{name} is weak in {self.path}: the module's is used")
+            sec, value = int(self._symbols.shndx[existing]), int(self._symbols.rows["st_value"][existing])
+            self.defined[name] = existing
+            return Target(existing, sec, value)
+        old, value = symbols.rows[row], section.off + int(symbols.rows["st_value"][row])
+        new = unique(LOCAL + name, self._taken) if local else name
+        kind = int(symbols.type[row])
+        made = self.editor.add_symbol(NewSymbol(new, section.sec, value, int(old["st_size"]), kind,
+                                                other=int(old["st_other"]) & ~3))  # fmt: skip
+        if not local or name not in self.defined:
+            self.defined[name] = made
+        return Target(made, section.sec, value)
+
+    @property
+    def _symbols(self) -> t.Symbols:
+        return self.module.image.symbols
+
+    def _of_module(self, name: str) -> int | None:
+        """Row of the module's definition of a name that other files may use."""
+        rows = self._symbols.rows_named(name)
+        rows = rows[(self._symbols.shndx[rows] > 0) & (self._symbols.bind[rows] != t.STB_LOCAL)]
+        return int(rows[0]) if len(rows) else None
+
+    def _start(self, sec: int) -> Target:
+        """A symbol at the start of a section of the object."""
+        section = self.sections[sec]
+        if sec not in self._starts:
+            name = unique(LOCAL + section.name.lstrip("."), self._taken)
+            self._starts[sec] = self.editor.add_symbol(NewSymbol(name, section.sec, section.off))
+        return Target(self._starts[sec], section.sec, section.off)
+
+    def _common(self, rows: list[int]) -> None:
+        """Room for the variables that the compiler left to a linker (-fcommon), in a section of their own."""
+        symbols, size, most = self.patch.symbols, 0, 1
+        places: list[tuple[int, int]] = []  # (row in the object, offset)
+        for row in rows:
+            if symbols.rows["st_shndx"][row] == SHN_COMMON:
+                align = int(symbols.rows["st_value"][row])  # of a common symbol
+                if align & (align - 1) or not 0 < align <= MAX_ALIGN or symbols.type[row] == STT_TLS:
+                    raise PolicyError("the object has a common symbol that cannot be placed", self.path,
+                                      found=f"{symbols.name(row)}, aligned to {align:#x}",
+                                      expected=f"a power of two up to {MAX_ALIGN:#x}")  # fmt: skip
+                size += -size % align
+                places.append((row, size))
+                size, most = size + int(symbols.rows["st_size"][row]), max(most, align)
+        if not places:
+            return
+        name = unique(COMMON, set(self.editor.names))
+        sec = self.editor.empty_section(name, t.SHF_ALLOC | t.SHF_WRITE, size, most)
+        for row, off in places:
+            name, length = symbols.name(row), int(symbols.rows["st_size"][row])
+            made = self.editor.symbol(name, sec, off, length, t.STT_OBJECT)
+            self.defined[name], self._known[row] = made, Target(made, sec, off)
+
+    def _require_new(self, row: int) -> None:
+        """Refuse a name that the module has: two of a name could not be told apart, by nobody."""
+        symbols, name = self.patch.symbols, self.patch.symbols.name(row)
+        if name in MODULE_ENTRIES:
+            raise PolicyError("the object has a module_init or module_exit of its own", self.path, found=name,
+                              expected="functions that the module calls",
+                              todo="leave them out: the loader runs the module's alone")  # fmt: skip
+        if name in self.originals:
+            raise PolicyError("the object defines what --keep-original is to define", self.path, found=name,
+                              expected="a declaration alone", todo="give --keep-original another name")  # fmt: skip
+        weak = symbols.bind[row] == t.STB_WEAK
+        theirs = self._symbols.rows_named(name)
+        if not len(theirs) or (weak and self._of_module(name) is not None):
+            return
+        first = int(theirs[0])
+        sec = int(self._symbols.shndx[first])
+        at = f"{self.module.image.names[sec]}+{int(self._symbols.rows['st_value'][first]):#x}" if sec > 0 else ""
+        raise PolicyError("the object defines a symbol that the module has", self.path,
+                          found=f"{name}, in the module {f'at {at}' if at else 'an import'}", expected="a new name",
+                          todo="rename it, or make it static")  # fmt: skip
+
+    def _undefined(self, row: int, name: str) -> Target:
+        """A symbol that the object lacks."""
+        modules = self.module.arch.modules
+        assert modules is not None
+        if name in self.originals:
+            return self.originals[name]
+        if name == modules.toc:
+            return Target(toc_symbol(self.editor, name), 0)
+        weak = bool(self.patch.symbols.bind[row] == t.STB_WEAK)
+        found = look_up(self.editor, self.module, self.against, Wanted(name, weak, self.path))
+        self.notes += [note for note in found.notes if note not in self.notes]
+        self.warnings += found.warnings
+        sec = int(self._symbols.shndx[found.row]) if found.where == MODULE else 0
+        value = int(self._symbols.rows["st_value"][found.row]) if found.where == MODULE else 0
+        return Target(found.row, sec, value, found.where)
+
+
+def toc_symbol(editor: Editor, name: str) -> int:
+    """Row of the loader's own symbol for the TOC: it fills in the first one of that name alone."""
+    rows = editor.image.symbols.rows_named(name)
+    if len(rows):
+        return int(rows[0])
+    made = editor.added(name)
+    return editor.symbol(name, 0) if made is None else made
