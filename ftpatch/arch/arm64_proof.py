@@ -16,6 +16,7 @@ from ftpatch.arrays import I64, U8, U32
 BTI_C, RET, RET_X9 = 0xD503_245F, 0xD65F_03C0, 0xD65F_0120
 ADRP, ADD = (0x9F00_0000, 0x9000_0000), (0xFFC0_0000, 0x9100_0000)  # mask, and the bits under it
 ERRATUM_843419 = (0xFF8, 0xFFC)  # offsets in a page where an ADRP may misbehave on Cortex-A53
+VENEER = (0x9000_0010, 0x9100_0210, 0xD61F_0200)  # adrp x16; add x16, x16; br x16, less their immediates
 APART = 32  # words that may lie between the two instructions that form an address
 
 
@@ -68,6 +69,19 @@ def thunk(words: Sequence[int], va: int) -> t.Thunk | None:
     fault = "" if words[0] == BTI_C else "by a thunk without a landing pad (bti c)"
     fault = fault or ("by a thunk whose adrp an erratum may hit" if va + 4 & 0xFFF in ERRATUM_843419 else "")
     return t.Thunk(n, formed(words[1], words[2], va + 4), va + 12 + int(distance[0]), fault)
+
+
+def veneer(words: Sequence[int], va: int) -> t.Veneer | None:
+    """adrp x16, target; add x16, x16, #lo12; br x16"""
+    if len(words) < 3 or (words[0] & 0x9F00_001F, words[1] & 0xFFC0_03FF, words[2]) != VENEER:
+        return None
+    fault = "by a veneer whose adrp an erratum may hit" if va & 0xFFF in ERRATUM_843419 else ""
+    return t.Veneer(formed(words[0], words[1], va), fault)
+
+
+def landing_pad(word: int) -> bool:
+    """bti c, j or jc; paciasp and pacibsp are as good as the first, see Arm ARM D8.4.5"""
+    return word in (BTI_C, 0xD503_249F, 0xD503_24DF, 0xD503_233F, 0xD503_237F)
 
 
 # -- the module loader -------------------------------------------------------------------------------------------------
@@ -148,5 +162,7 @@ TABLES = t.ProofTables(
     # An ADRP reaches from one to the other, as in a kernel.
     module_area=(0xFFFF_8000_0100_0000, 0xFFFF_8000_4100_0000),
     thunk=thunk,
+    veneer=veneer,
+    landing_pad=landing_pad,
     address_pairs=t.AddressPairs(find_pairs, formed, same_else),
 )

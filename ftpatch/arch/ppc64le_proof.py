@@ -46,6 +46,11 @@ def far(words: Sequence[int]) -> tuple[int, int] | None:
     return words[0] & 0xFFFC, (low_half(words[1]) << 16) + low_half(words[2])
 
 
+def loses_toc(st_other: int) -> bool:
+    """STO_PPC64_LOCAL of 1: one entry, and r2 is a register like any other. Source: ELFv2 ABI, 3.4.1."""
+    return st_other >> 5 == 1
+
+
 # -- the module loader -------------------------------------------------------------------------------------------------
 
 
@@ -125,4 +130,5 @@ TABLES = t.ProofTables(
     module_toc=True,
     site_stub=(MFLR_R0, MTLR_R0, "mflr r0; bl; mtlr r0; b"),
     far=far,
+    loses_toc=loses_toc,
 )

@@ -97,6 +97,13 @@ class Thunk(NamedTuple):
     fault: str = ""  # why it must not be used, whatever it leads to
 
 
+class Veneer(NamedTuple):
+    """A stub by which a jump goes farther than it reaches."""
+
+    target: int  # va
+    fault: str = ""  # why it must not be used, whatever it leads to
+
+
 class AddressPairs(NamedTuple):
     """The two instructions by which code forms an address, as it forms the end of the record table."""
 
@@ -130,6 +137,12 @@ class ProofTables(NamedTuple):
     site_stub: tuple[int, int, str] | None = None
     # (four words, va of the first) → the thunk that they are
     thunk: Callable[[Sequence[int], int], Thunk | None] | None = None
+    # (three words, va of the first) → the veneer that they are
+    veneer: Callable[[Sequence[int], int], Veneer | None] | None = None
+    # first word of a function → whether a veneer may enter it where the kernel guards its indirect jumps
+    landing_pad: Callable[[int], bool] | None = None
+    # st_other of a function → whether it may come back with another TOC pointer than it was called with
+    loses_toc: Callable[[int], bool] | None = None
     # five words of a far stub → (where in the paca it finds the kernel's TOC, bytes from there to its target)
     far: Callable[[Sequence[int]], tuple[int, int] | None] | None = None
     address_pairs: AddressPairs | None = None

@@ -23,6 +23,7 @@ class SiteAction(NamedTuple):
 
     pos: int | None  # file position of its first byte; None where the site has no bytes in the file
     action: str  # call, call_via_stub, redirect, restore, drop, or keep
+    target: str | None = None  # name of the function that a redirected one becomes
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,9 @@ class ProofObject(TypedDict):
     journal: str | None
     notes: list[str]
     callees: NotRequired[Annotated[dict[str, Count], "what the enabled sites call, by name: how many of them"]]
+    redirects: NotRequired[
+        Annotated[dict[str, Count], "what the redirected functions lead to, by name: how many of them"]
+    ]
     ops: NotRequired[Annotated[dict[str, Count], "the ftrace_ops that a kernel's sites serve: how many of them"]]
     imports: NotRequired[Annotated[list[ImportRow], "symbols of other files that a module did not use before"]]
     depends: NotRequired[Annotated[list[str], "names that its depends= gained"]]

@@ -28,8 +28,8 @@ NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"
 # Members that are read. All others are dropped while the file is parsed: a site has twenty, and two are needed.
 READ = frozenset((
     "schema", "command", "images", "build_id", "sha256", "size", "packing", "wrapping", "encoder", "original",
-    "plain_sha256", "output", "elf_sha256", "edits", "pos", "old", "new", "owner", "sites", "action", "request",
-    "records", "forced_target",
+    "plain_sha256", "output", "elf_sha256", "edits", "pos", "old", "new", "owner", "sites", "action", "target",
+    "request", "records", "forced_target",
 ))  # fmt: skip
 
 
@@ -167,9 +167,10 @@ def _sites(rows: list[object]) -> list[SiteAction]:
     sites = []
     for number, row in enumerate(rows):
         site = _require(row, dict, f"site {number}")
-        pos, action = site.get("pos"), site.get("action")
+        pos, action, target = (site.get(name) for name in ("pos", "action", "target"))
         known = pos is None or (type(pos) is int and 0 <= pos < LIMIT)
         if not known or type(action) is not str:
             raise NotAJournal(f"something else as site {number}", "a position and an action")
-        sites.append(SiteAction(pos, action))
+        redirected = action == "redirect" and type(target) is str
+        sites.append(SiteAction(pos, action, target if redirected else None))
     return sites

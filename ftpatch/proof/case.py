@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,16 +14,21 @@ from ftpatch.arch import Arch
 from ftpatch.arch.parts import Modules
 from ftpatch.arch.proof_tables import ProofTables, tables_of
 from ftpatch.arch.shape import Shape
-from ftpatch.arrays import I64, U8, U32, U64, Mask
+from ftpatch.arrays import I64, U8, U32, U64, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.finding import Finding
-from ftpatch.proof.emulate.expectation import SiteExpectation
+from ftpatch.proof.emulate.expectation import Expectation
 from ftpatch.proof.emulate.memory import Memory
 from ftpatch.proof.steps import Step
 from ftpatch.sites.scan import Scan
 
-OLD, NEW, RETIRED, OTHER = range(4)  # as compiled; a call of ours; a call that became a NOP; anything else
+if TYPE_CHECKING:
+    from ftpatch.elf.function_types import FunctionTypes
+
+# as compiled; a call of ours; a call that became a NOP; a jump to another function; anything else
+OLD, NEW, RETIRED, REDIRECTED, OTHER = range(5)
+PATCHED = (NEW, REDIRECTED)
 MOST = 1000  # findings of one rule that are kept one by one; the rest is a count
 
 
@@ -53,6 +58,7 @@ class SiteRedirects:
     pos: I64  # file position of the first word of the site
     target: U64  # va of the replacement's symbol in a linked image; 0 in a module
     names: tuple[str, ...]  # of the replacement; of the first of several symbols at its address
+    rows: I64  # of that symbol
 
 
 class Import(NamedTuple):
@@ -65,7 +71,7 @@ class Import(NamedTuple):
 
 NO_PLACES = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 NO_CALLS = SiteCalls(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.uint64))
-NO_REDIRECTS = SiteRedirects(np.zeros(0, np.int64), np.zeros(0, np.uint64), ())
+NO_REDIRECTS = SiteRedirects(np.zeros(0, np.int64), np.zeros(0, np.uint64), (), np.zeros(0, np.int64))
 
 
 @dataclass
@@ -83,12 +89,13 @@ class Case:
     redirects: SiteRedirects = NO_REDIRECTS
     gone: I64 = field(default_factory=lambda: np.zeros(0, np.int64))  # rows of `before` whose records left
     returned: tuple[I64, I64] = NO_PLACES  # (section, offset) of the records of `after` that are new
-    expectations: list[SiteExpectation] = field(default_factory=list)  # what is to be seen when sites are executed
+    expectations: list[Expectation] = field(default_factory=list)  # what is to be seen when sites are executed
     expect_later: Callable[[], None] | None = None  # adds those that cost time, when something is executed at all
     unclaimed: list[str] = field(default_factory=list)  # sites of which one execution shows nothing, and why
     notes: list[str] = field(default_factory=list)
     steps: tuple[Step, ...] = ()  # the patches that appended something to a relocatable file
     callees: Counter[str] = field(default_factory=Counter)  # what the enabled sites call, by name: how many of them
+    replacements: Counter[str] = field(default_factory=Counter)  # what the redirected ones lead to, likewise
     ops: Counter[str] = field(default_factory=Counter)  # the ftrace_ops that they serve, by name: how many of them
     imports: tuple[Import, ...] = ()  # what a module uses of other files that it did not use before
     depends: tuple[str, ...] = ()  # names that its depends= gained
@@ -100,6 +107,13 @@ class Case:
     def tables(self) -> ProofTables:
         """The machine as the proof reads it."""
         return tables_of(self.arch)
+
+    @cached_property
+    def types(self) -> FunctionTypes:
+        """The types of the second file's functions."""
+        from ftpatch.elf.function_types import FunctionTypes  # loaded only where functions are redirected
+
+        return FunctionTypes(self.after.image)
 
     @property
     def modules(self) -> Modules:
@@ -171,7 +185,7 @@ class Pairs:
     record: I64  # byte offset in it that the site's record names
     before: I64  # row in the first file's site table; −1 where there is none
     after: I64  # row in the second file's; −1 where there is none
-    old: U8  # OLD, NEW, RETIRED or OTHER in the first file
+    old: U8  # OLD, NEW, RETIRED, REDIRECTED or OTHER in the first file
     new: U8  # the same in the second
     words: U32  # (n, k) as they are in the second file
     differs: Mask  # whether they were others in the first, or in a module called something else
@@ -195,9 +209,15 @@ class Pairs:
         return np.asarray((self.old != NEW) & (self.new == NEW) & self.differs)
 
     @cached_property
+    def redirected(self) -> Mask:
+        """Sites that lead to another function now, and did not before, or to a third one."""
+        return np.asarray((self.new == REDIRECTED) & self.differs)
+
+    @cached_property
     def disabled(self) -> Mask:
-        """Sites that call nothing of ours any more, or nothing at all where the compiler left a call."""
-        return np.asarray((((self.old == NEW) & (self.new != NEW)) | (self.new == RETIRED)) & self.differs)
+        """Sites that lead to nothing of ours any more, or call nothing at all where the compiler left a call."""
+        left = is_in(self.old, PATCHED) & ~is_in(self.new, PATCHED)
+        return np.asarray((left | (self.new == RETIRED)) & self.differs)
 
     def va(self, off: I64) -> U64:
         """va of places in the sites' sections, in the file that was patched."""

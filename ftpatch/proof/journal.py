@@ -11,7 +11,7 @@ from ftpatch.document.journal import Edit, Journal
 from ftpatch.proof.case import NEW, Case, Intent
 from ftpatch.proof.changes import Runs, place, uncovered
 
-CALLS, RETURNS, DROPS = ("call", "call_via_stub", "redirect"), ("restore",), ("drop",)
+CALLS, REDIRECTS, RETURNS, DROPS = ("call", "call_via_stub"), ("redirect",), ("restore",), ("drop",)
 
 
 def intent_of(journal: Journal) -> Intent:
@@ -39,12 +39,33 @@ def check_journal(case: Case, runs: Runs, journal: Journal) -> None:
     if pairs is None:
         return
     calling = pairs.differs & (pairs.new == NEW)
-    for what, marked, actions in (("enabled", calling, CALLS), ("disabled", pairs.disabled, RETURNS)):
+    for what, marked, actions in (
+        ("enabled", calling, CALLS), ("redirected", pairs.redirected, REDIRECTS), ("disabled", pairs.disabled, RETURNS),
+    ):  # fmt: skip
         in_journal = np.array([site.pos for site in journal.sites if site.action in actions and site.pos is not None],
                               dtype=np.int64)  # fmt: skip
         for pos in np.setxor1d(in_journal, pairs.pos[marked]).tolist():
             who = "the journal, and not in the file" if pos in in_journal else "the file, and not in the journal"
             case.say("verify-journal", f"the site at {place(before, pos)} is {what} in {who}", pos=pos)
+    _check_redirects(case, journal)
+
+
+def _check_redirects(case: Case, journal: Journal) -> None:
+    """Whether redirected sites lead to the functions that the journal names, or to others at the same address."""
+    redirects, symbols = case.redirects, case.after.image.symbols
+    row_of = dict(zip(redirects.pos.tolist(), redirects.rows.tolist(), strict=True))
+    for site in journal.sites:
+        row = row_of.get(-1 if site.pos is None else site.pos)
+        if site.action not in REDIRECTS or row is None or site.target == symbols.name(row):
+            continue
+        same = symbols.rows_named(site.target or "")
+        place_of = [symbols.rows[field] for field in ("st_shndx", "st_value")]
+        if (
+            not symbols.shndx[row]
+            or not np.logical_and.reduce([column[same] == column[row] for column in place_of]).any()
+        ):
+            case.say("verify-journal", f"the site at {place(case.before.image, int(site.pos or 0))} leads to "
+                     f"{symbols.name(row)}, in the journal to {site.target}", pos=site.pos)  # fmt: skip
 
 
 def _suspects(case: Case, edits: list[Edit]) -> list[int]:

@@ -16,7 +16,7 @@ from ftpatch.proof.case import NEW, Case, Pairs, SiteCalls
 from ftpatch.proof.changes import Runs
 from ftpatch.proof.decoders import both, branch_targets
 from ftpatch.proof.emulate.expectation import SiteExpectation
-from ftpatch.proof.kernel_stubs import Stubs, check_stubs, free_before
+from ftpatch.proof.kernel_stubs import Stubs, check_shared, check_stubs
 from ftpatch.proof.ops_pointers import TYPE, check_ops_pointers
 from ftpatch.sites.records import SLOT
 
@@ -72,20 +72,9 @@ def _check_targets(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) ->
         else:
             targets[i] = target
     shared = {target.shared for target in targets.values() if target.shared}
-    _check_shared(case, runs, shared)
+    check_shared(case, runs, shared)
     _account_for_removed_stubs(case, pairs, stubs, shared)
     return targets
-
-
-def _check_shared(case: Case, runs: Runs, stubs: set[tuple[int, int]]) -> None:
-    """New shared stubs stand where nothing was."""
-    for va, size in sorted(stubs):
-        pos = case.after.image.pos_of_va(va)
-        if not runs.touch(np.array([pos], dtype=np.int64), size)[0]:
-            continue
-        case.account_for("shared stub", [pos], size)
-        if why := free_before(case.before.image, va, size):
-            case.say("verify-stub", f"a shared stub of {size} bytes stands at {va:#x}, {why}", pos=pos)
 
 
 def _account_for_removed_stubs(case: Case, pairs: Pairs, stubs: Stubs | None, used: set[tuple[int, int]]) -> None:
@@ -95,7 +84,8 @@ def _account_for_removed_stubs(case: Case, pairs: Pairs, stubs: Stubs | None, us
     if stubs is not None:  # the stub's second word calls
         call = stubs.old_slot + stubs.literal + 4
     known = CallTargets(case, stubs is not None, case.before)
-    for va in np.unique(branch_targets(image, call[pairs.disabled])).view(np.uint64).tolist():
+    left = pairs.differs & (pairs.old == NEW) & (pairs.new != NEW)
+    for va in np.unique(branch_targets(image, call[left])).view(np.uint64).tolist():
         stub = known.at(va).shared
         pos = image.pos_of_va(stub[0]) if stub else -1
         if stub and stub not in used and pos >= 0 and not case.after.image.data[pos : pos + stub[1]].any():

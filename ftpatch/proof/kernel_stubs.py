@@ -20,6 +20,7 @@ from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import in_init_text, init_text
 from ftpatch.proof.call_targets import READ
 from ftpatch.proof.case import NEW, Case, Pairs
+from ftpatch.proof.changes import Runs
 from ftpatch.proof.decoders import both, branch_targets
 from ftpatch.proof.site_words import stub_faults
 
@@ -50,10 +51,9 @@ class Stubs:
 def check_stubs(case: Case, pairs: Pairs) -> Stubs | None:
     """The stubs of sites out of line, as they are found; findings for those that are none. None where the kernel has
     nothing of the kind."""
-    image, kind, first = case.after.image, case.arch.site_stub, case.after.image.symbols.value(case.arch.entries[0])
-    if not pairs.shape.out_of_line or kind is None or first is None:
+    image, kind, literal = case.after.image, case.arch.site_stub, _literal(case.after.image)
+    if not pairs.shape.out_of_line or kind is None or literal is None:
         return None
-    literal = 8 if case.arch.read_entry(image.code(first, READ)).literal else 0
     branch = pairs.va(pairs.branch_off).view(np.int64)
     old = np.where(pairs.old == NEW, branch_targets(case.before.image, branch) - literal, 0)
     stubs = Stubs(literal, old, np.zeros(len(pairs), np.int64), np.zeros(len(pairs), np.int64))
@@ -79,15 +79,37 @@ def check_stubs(case: Case, pairs: Pairs) -> Stubs | None:
     return stubs
 
 
-def _areas(case: Case, kind: SiteStub, size: int) -> list[Area]:
-    """The stub areas and what the kernel takes of each: records in order, the near area first while it reaches."""
-    sites, image = case.after.sites, case.after.image
-    places, taken, near = {}, Counter[str](), kind.text[0]
+def _literal(image: Image) -> int | None:
+    """Bytes of the ops pointer in a slot, 0 where the kernel reads none; None without the kernel's entry."""
+    first = image.symbols.value(image.arch.entries[0])
+    return None if first is None else 8 * image.arch.read_entry(image.code(first, READ)).literal
+
+
+def _places(image: Image, kind: SiteStub) -> dict[str, tuple[int, int]]:
+    """The stub areas by name: va of the first slot, and how many there are."""
+    places = {}
     for name in (*kind.text, kind.init):
         va, count = image.symbols.value(name), image.symbols.value(f"{name}_count")
         pos = image.pos_of_va(count) if count is not None else -1
         if va is not None and pos >= 0:
             places[name] = va, int.from_bytes(image.data[pos : pos + 4].tobytes(), "little")
+    return places
+
+
+def in_slots(image: Image, va: I64) -> Mask:
+    """Which addresses are in slots for the stubs of sites; all of them where the file does not tell where slots are."""
+    kind, literal = image.arch.site_stub, _literal(image)
+    places = _places(image, kind) if kind is not None and literal is not None else {}
+    inside = np.full(len(va), not places)
+    for start, n in places.values():
+        inside |= (va.view(np.uint64) >= start) & (va.view(np.uint64) < start + n * (16 + (literal or 0)))
+    return inside
+
+
+def _areas(case: Case, kind: SiteStub, size: int) -> list[Area]:
+    """The stub areas and what the kernel takes of each: records in order, the near area first while it reaches."""
+    sites, image = case.after.sites, case.after.image
+    places, taken, near = _places(image, kind), Counter[str](), kind.text[0]
     low, high = init_text(image)
     known = (sites.row >= 0) & (sites.sec >= 0) & ~np.isin(sites.sec, image.sections_named(".exit.text"))
     va, n = places.get(near, (0, 0))
@@ -120,6 +142,17 @@ def _check_empty(case: Case, pairs: Pairs, stubs: Stubs) -> None:
     pos = pos[pos >= 0]
     empty = ~image.data.rows(pos, 16 + stubs.literal).any(axis=1)
     case.account_for("stub taken away", pos[empty], 16 + stubs.literal)
+
+
+def check_shared(case: Case, runs: Runs, stubs: set[tuple[int, int]]) -> None:
+    """New shared stubs, (va, bytes) each, stand where nothing was."""
+    for va, size in sorted(stubs):
+        pos = case.after.image.pos_of_va(va)
+        if not runs.touch(np.array([pos], dtype=np.int64), size)[0]:
+            continue
+        case.account_for("shared stub", [pos], size)
+        if why := free_before(case.before.image, va, size):
+            case.say("verify-stub", f"a shared stub of {size} bytes stands at {va:#x}, {why}", pos=pos)
 
 
 def free_before(image: Image, va: int, size: int) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch.proof_tables import tables_of
+from ftpatch.arch.proof_tables import JUMP, tables_of
 from ftpatch.arch.shape import Shape
-from ftpatch.arrays import I64, U8, U32, Mask, is_in
+from ftpatch.arrays import I64, U8, U32, U64, Mask, is_in
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
-from ftpatch.proof.case import NEW, OLD, OTHER, RETIRED, Case, Pairs
+from ftpatch.proof.case import NEW, OLD, OTHER, REDIRECTED, RETIRED, Case, Pairs
 from ftpatch.proof.decoders import branch_targets
+from ftpatch.proof.kernel_stubs import in_slots
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import NULL, OUTSIDE, UNRECORDED, SiteTable
 
@@ -58,7 +59,21 @@ def _states(side: Scan, shape: Shape, sec: I64, off: I64, words: U32) -> U8:
         as_compiled = _calls_as_compiled(image, shape, sec, off, words)
         states[old] = np.where(as_compiled[old], OLD, NEW)
         states[(words == tables_of(image.arch).nop).all(axis=1)] = RETIRED
+    may = np.flatnonzero(states == (NEW if shape.out_of_line else OTHER))
+    states[may[_redirected(side, shape, image.va(sec, off)[may], words[may])]] = REDIRECTED
     return states
+
+
+def _redirected(side: Scan, shape: Shape, va: U64, words: U32) -> Mask:
+    """Which sites begin with a jump, and are as compiled but for that: where calls are out of line, and are jumps as
+    well, one that leads to no slot for a stub."""
+    kind, distance = tables_of(side.image.arch).branches(words[:, 0])
+    jumps: Mask = kind == JUMP
+    for number, word in enumerate(shape.old[1:], 1):
+        jumps &= word.matches(words[:, number])
+    if not shape.out_of_line or not jumps.any():
+        return jumps
+    return jumps & ~in_slots(side.image, va.view(np.int64) + distance)
 
 
 def _calls_as_compiled(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> Mask:

@@ -16,7 +16,7 @@ from ftpatch.document.journal import Journal
 from ftpatch.elf.image import Image
 from ftpatch.errors import ChangedError, FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
 from ftpatch.finding import Finding
-from ftpatch.proof import kernel_calls, module_calls
+from ftpatch.proof import kernel_calls, kernel_redirects, module_calls
 from ftpatch.proof.case import NO_CALLS, NO_PLACES, NO_REDIRECTS, Case, Import, Intent, SiteCalls, SiteRedirects
 from ftpatch.proof.changes import NO_RUNS, Runs, count_kinds, differences, report_unexplained
 from ftpatch.proof.emulate import emulate
@@ -73,6 +73,7 @@ class Proof:
     notes: tuple[str, ...] = ()
     callees: Mapping[str, int] = field(default_factory=dict)  # what the enabled sites call, by name: how many of them
     ops: Mapping[str, int] = field(default_factory=dict)  # the ftrace_ops that a kernel's sites serve, likewise
+    replacements: Mapping[str, int] = field(default_factory=dict)  # what the redirected functions lead to, likewise
     imports: tuple[Import, ...] = ()  # what a module uses of other files that it did not use before
     depends: tuple[str, ...] = ()  # names that its depends= gained
     unlooked: str = ""  # which of these were held against no kernel, and why
@@ -80,7 +81,7 @@ class Proof:
     @property
     def missing(self) -> tuple[str, ...]:
         """What belongs to a whole proof and was not done, and why."""
-        n, why = len(self.calls.pos), self.outcome.skipped
+        n, why = len(self.calls.pos) + len(self.redirects.pos), self.outcome.skipped
         unseen = len(self.unclaimed)
         reasons = [f"{n} site{'s' * (n != 1)} not executed: {why}"] if n and why else []
         if unseen and not why:
@@ -123,7 +124,8 @@ def prove(
         live=(int(old.live.sum()), int(new.live.sum())), slots=(len(old), len(new)), calls=case.calls,
         redirects=case.redirects, gone=case.gone,
         returned=case.returned, unclaimed=tuple(case.unclaimed), notes=tuple(case.notes), callees=dict(case.callees),
-        ops=dict(case.ops), imports=case.imports, depends=case.depends, unlooked=unlooked,
+        ops=dict(case.ops), replacements=dict(case.replacements), imports=case.imports, depends=case.depends,
+        unlooked=unlooked,
     )  # fmt: skip
 
 
@@ -171,6 +173,7 @@ def _check_sites(case: Case, runs: Runs) -> None:
         check_words(case, pairs)
         if linked:
             ops = kernel_calls.check_calls(case, pairs, runs)
+            kernel_redirects.check_redirects(case, pairs, runs)
         else:
             module_calls.check_calls(case, pairs)
     check_records(case, pairs)

@@ -11,7 +11,7 @@ import numpy as np
 from ftpatch.arrays import I64, Mask, is_in
 from ftpatch.kernel.boot import tests_zero_first
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.proof.case import NEW, OLD, RETIRED, Case, Pairs
+from ftpatch.proof.case import OLD, PATCHED, RETIRED, Case, Pairs
 from ftpatch.sites.records import MINUS4, SECTIONS, SLOT, RecordTable
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import UNTOUCHED
@@ -85,7 +85,7 @@ def _may_leave(case: Case, pairs: Pairs, rows: I64, at: I64) -> Mask:
     if case.intent is not None:
         may = is_in(case.before.sites.pos[rows], case.intent.dropped)
     else:
-        may = np.full(len(rows), not pairs.enabled.any())
+        may = np.full(len(rows), not (pairs.enabled | pairs.redirected).any())
     if image.linked and not case.after.records.live.any():
         known = np.flatnonzero(at >= 0)  # those of init text may not be the only ones to stay
         may[known] |= in_init_text(image, pairs.va(pairs.off)[at[known]])
@@ -98,7 +98,7 @@ def _check_added(case: Case, pairs: Pairs | None, rows: I64) -> None:
     at = _pair_of(pairs, pairs.after, rows) if pairs is not None else np.full(len(rows), -1)
     for row, pair in zip(rows.tolist(), at.tolist(), strict=True):
         value = f"{int(case.after.records.value[row]):#x}"
-        known = pairs is not None and pair >= 0 and (pairs.before[pair] >= 0 or pairs.old[pair] == NEW)
+        known = pairs is not None and pair >= 0 and (pairs.before[pair] >= 0 or pairs.old[pair] in PATCHED)
         if pairs is None or not known or status[row] not in UNTOUCHED:
             case.say("verify-record", f"slot {row} has a record for {value}, which is no patch site", row=row)
         elif beside := _beside(case, pairs, row, pair):
@@ -116,14 +116,14 @@ def _beside(case: Case, pairs: Pairs, row: int, pair: int) -> int:
 
 
 def _check_kept(case: Case, pairs: Pairs | None) -> None:
-    """Where the record of a site that was enabled stays, the kernel finds a call instead of a NOP, and gives up."""
+    """Where the record of a patched site stays, the kernel finds a call or a jump instead of a NOP, and gives up."""
     if pairs is None:
         return
     row = np.append(case.after.sites.row, -1)[pairs.after]  # −1 in `after`, no site of that file, takes the last
-    changed = pairs.enabled | (pairs.differs & (pairs.new == RETIRED))
+    changed = pairs.enabled | pairs.redirected | (pairs.differs & (pairs.new == RETIRED))
     kept = np.flatnonzero(changed & (row >= 0))
     if case.intent is not None and case.intent.keeps_records and len(kept):
-        case.notes.append(f"the records of {len(kept)} enabled sites were kept on purpose, as the journal says")
+        case.notes.append(f"the records of {len(kept)} patched sites were kept on purpose, as the journal says")
         return
     for at in kept.tolist():
         pairs.say("verify-record", at, f"its record stays in slot {int(row[at])}: the kernel will switch ftrace off")

@@ -6,7 +6,7 @@ import numpy as np
 
 from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.arrays import I64, U32
-from ftpatch.proof.case import NEW, OLD, OTHER, RETIRED, Case, Pairs
+from ftpatch.proof.case import NEW, OLD, OTHER, REDIRECTED, RETIRED, Case, Pairs
 from ftpatch.proof.decoders import both
 
 LEGAL = {
@@ -15,7 +15,15 @@ LEGAL = {
     (NEW, RETIRED): "site disabled",
     (OLD, RETIRED): "site disabled",  # enabled and disabled, in two steps
     (NEW, NEW): "site redirected",
+    (OLD, REDIRECTED): "function redirected",
+    (REDIRECTED, REDIRECTED): "function redirected",  # to a third one
+    (REDIRECTED, OLD): "site disabled",
+    (REDIRECTED, RETIRED): "site disabled",
+    (REDIRECTED, NEW): "site enabled",  # the site was disabled in between, as for the next
+    (NEW, REDIRECTED): "function redirected",
 }
+BY_RELOCATION = ((OLD, NEW), (NEW, NEW))  # in modules whose sites are calls in the file, words stay as they are
+N_STATES = OTHER + 1
 
 
 def check_words(case: Case, pairs: Pairs) -> None:
@@ -23,10 +31,10 @@ def check_words(case: Case, pairs: Pairs) -> None:
     width = 4 * pairs.words.shape[1]
     for (was, is_), kind in LEGAL.items():
         legal = pairs.differs & (pairs.old == was) & (pairs.new == is_)
-        if case.before.image.linked or not pairs.shape.called or is_ != NEW:  # else its relocation alone says it
+        if case.before.image.linked or not pairs.shape.called or (was, is_) not in BY_RELOCATION:
             case.account_for("site words", pairs.pos[legal], width)
         case.kinds[kind] += int(legal.sum())
-    odd = pairs.differs & ~np.isin(pairs.old * 4 + pairs.new, [old * 4 + new for old, new in LEGAL])
+    odd = pairs.differs & ~np.isin(pairs.old * N_STATES + pairs.new, [old * N_STATES + new for old, new in LEGAL])
     case.account_for("site words", pairs.pos[odd & (pairs.new == OTHER)], width)
     for at in np.flatnonzero(odd).tolist():
         before = case.before.image.words(pairs.sec[at : at + 1], pairs.off[at : at + 1], 0, pairs.words.shape[1])[0]

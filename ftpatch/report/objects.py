@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ftpatch.kernel.boot import Oracle
     from ftpatch.proof.prove import Proof
 
-SITES = ("site enabled", "site disabled", "site redirected", "record dropped alone")  # kinds of changes in a proof
+# kinds of changes in a proof
+SITES = ("site enabled", "site disabled", "site redirected", "function redirected", "record dropped alone")
 RECORDS = ("record taken out", "record returned")
 
 
@@ -63,6 +64,7 @@ def proof_object(proof: Proof, hashed: bool, journal: str | None) -> ImageObject
         "notes": list(proof.notes),
         "callees": dict(sorted(proof.callees.items())),
         "ops": dict(sorted(proof.ops.items())),
+        "redirects": dict(sorted(proof.replacements.items())),
         "imports": [
             {"name": name, "crc": None if crc is None else f"0x{crc:08x}", "exporter": exporter}
             for name, crc, exporter in proof.imports

@@ -179,7 +179,7 @@ LITERAL = frozenset({"verify-literal", "verify-relocation"})
 KINDS = (
     Mutation("wrong register", SITE, wrong_register),
     Mutation("branch off by 4", BRANCH, branch_off_by_4),
-    Mutation("branch without link", BRANCH, branch_without_link),
+    Mutation("branch without link", BRANCH | {"verify-redirect"}, branch_without_link),
     Mutation("half a site", SITE, half_a_site),
     Mutation("site undone, record gone", frozenset({"verify-record", "verify-literal", "verify-stub", "verify-byte",
              "verify-relocation"}), site_undone),

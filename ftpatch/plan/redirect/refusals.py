@@ -38,6 +38,9 @@ def refuse_wrong_substitutes(
             raise PolicyError(
                 "the replacement is no function", where, found=why, expected="the beginning of a function"
             )
+        if goal.name in (*draft.scan.arch.entries, draft.shape.called):
+            found = "what patch sites call, which finds the return addresses in other registers"
+            raise PolicyError("the replacement is no function", where, found=found, expected="a function")
         if why := why_never_returns(goal.types, goal.row):
             raise PolicyError("the replacement never returns", where, found=why, expected="code that returns")
     signatures: dict[int, str] = {}

@@ -27,14 +27,15 @@ def _file(image: ImageObject) -> Iterator[str]:
     result = number(n_sites(findings), "finding") if findings else "every change is accounted for"
     missing = "".join(f"; {reason}" for reason in proof["missing"])
     yield line("result", f"{printable(output['file'])}: {result}{printable(missing)}")
-    sites = [f"{n} {name.removeprefix('site ')}" for name, n in proof["sites"].items() if n]
+    sites = [f"{n} {_kind(name, n)}" for name, n in proof["sites"].items() if n]
     yield line("sites", ", ".join(sites) or "none changed")
     records = proof["records"]
     (live, live_now), (slots, slots_now) = records["live"], records["slots"]
     moved = {"taken out": records["record taken out"], "returned": records["record returned"]}
     moves = "".join(f"; {n} {what}" for what, n in moved.items() if n)
     yield line("records", f"{live} live in {slots} slots, now {live_now} in {slots_now}{moves}")
-    for what, counts in (("callees", proof.get("callees")), ("ops", proof.get("ops"))):
+    totals = (("callees", proof.get("callees")), ("ops", proof.get("ops")), ("redirects", proof.get("redirects")))
+    for what, counts in totals:
         if counts:
             yield line(what, ", ".join(f"{printable(name)} {n}" for name, n in counts.items()))
     imports = [_import(row) for row in proof.get("imports", ())]
@@ -50,6 +51,11 @@ def _file(image: ImageObject) -> Iterator[str]:
         yield line("journal", f"{printable(proof['journal'])}: held against both files")
     yield from (line("note", note) for note in proof["notes"])
     yield from _findings(findings)
+
+
+def _kind(name: str, n: int) -> str:
+    """A kind of change for people: sites are what the line is about, functions are not."""
+    return name.replace("function", "functions" if n > 1 else "function").removeprefix("site ")
 
 
 def _import(row: ImportRow) -> str:
