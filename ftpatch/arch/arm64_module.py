@@ -59,7 +59,10 @@ def hook(out_of_line: bool) -> Code:
     return HOOK
 
 
-MODULES = Modules(R_AARCH64_CALL26, TRAMPOLINES, jump=12, ops_function=OPS_FUNCTION, hook=hook, linking=LINKING)
+MODULES = Modules(
+    R_AARCH64_CALL26, TRAMPOLINES, jump=12, ops_function=OPS_FUNCTION, hook=hook, jump_type=R_AARCH64_JUMP26,
+    linking=LINKING,
+)  # fmt: skip
 
 
 def stubs_for(info: U64, addend: I64, same_section: Mask) -> int:

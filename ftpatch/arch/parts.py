@@ -164,6 +164,17 @@ class Linking(NamedTuple):
     appended: tuple[str, ...] = ()  # tables of this machine that the loader walks from one end to the other
 
 
+class ModuleEntries(NamedTuple):
+    """Stubs that a module's redirected function jumps to, where a jump to its replacement would not do.
+
+    Their fixups name `replacement` and `toc`.
+    """
+
+    enter: Code  # goes on to a function of the module with what its global entry computes the TOC from
+    call: Code  # calls a function of another file in a frame of its own, and returns; entered with the module's TOC
+    call_with_toc: Code  # the same; entered with anybody's TOC, which it returns with
+
+
 class Modules(NamedTuple):
     """How modules of this machine are patched: with relocations that their loader resolves."""
 
@@ -174,8 +185,10 @@ class Modules(NamedTuple):
     jump: int  # bytes of one such jump
     ops_function: Code  # what an ops object made by a patch calls
     hook: Callable[[bool], Code]  # hook(shape is out of line) → a stub that calls a C function
+    jump_type: int  # relocation type of a jump
     toc: str = ""  # the symbol that stands for the module's TOC
     linking: Linking | None = None  # how object files are linked in; None where that is not known
+    entries: ModuleEntries | None = None  # stubs of redirected functions, where a jump is not always enough
 
 
 def no_stubs(info: U64, addend: I64, same_section: Mask) -> int:

@@ -4,16 +4,19 @@ A module has a TOC of its own, and a site cannot know whose TOC r2 holds: functi
 with anybody's. So the hook's stub computes the module's TOC itself, keeps the incoming one in its own frame, and calls
 by a `bl` with a NOP behind it, which the loader turns into the reload of r2 where the hook lives elsewhere.
 
+A redirected function's replacement of another file is called, not jumped to: the loader's stub for it writes r2 to
+24(r1), and that word of the caller's frame may hold another TOC already, which the caller loads again.
+
 Source: arch/powerpc/kernel/module_64.c apply_relocate_add(), restore_r2(); ELFv2 ABI, 2.2.2 (stack frame), 3.5.3.
 """
 
 from __future__ import annotations
 
-from ftpatch.arch.parts import Assembly, Code, Fixup, Loader, Modules
+from ftpatch.arch.parts import Assembly, Code, Fixup, Loader, ModuleEntries, Modules
 from ftpatch.arch.ppc64le_link import LINKING
 from ftpatch.arrays import I64, U64, Mask
 
-R_PPC64_REL24, R_PPC64_REL64 = 10, 44
+R_PPC64_REL24, R_PPC64_REL64, R_PPC64_REL16_LO, R_PPC64_REL16_HA = 10, 44, 250, 252
 
 OPS_FUNCTION = Code((
     0x4E80_0020,  # blr
@@ -86,9 +89,54 @@ def hook(out_of_line: bool) -> Code:
     return Code(front + CALL, 8, (toc, Fixup(4 * (len(front) + 1), R_PPC64_REL24, "hook")))
 
 
-MODULES = Modules(
-    branch=R_PPC64_REL24, trampolines=(), jump=0, ops_function=OPS_FUNCTION, hook=hook, toc=".TOC.", linking=LINKING
+# The addends of a pair of high and low half count from the halves to the address that `bcl` leaves in LR.
+ENTER = Code(
+    (
+        0x7C08_02A6,  # mflr  r0
+        0x429F_0005,  # bcl   20,31,$+4
+        0x7D88_02A6,  # mflr  r12
+        0x7C08_03A6,  # mtlr  r0
+        0x3D8C_0000,  # addis r12,r12,replacement@ha
+        0x398C_0000,  # addi  r12,r12,replacement@l
+        0x7D89_03A6,  # mtctr r12
+        0x4E80_0420,  # bctr                           into the global entry, which computes the TOC from r12
+    ),
+    fixups=(Fixup(16, R_PPC64_REL16_HA, "replacement", 8), Fixup(20, R_PPC64_REL16_LO, "replacement", 12)),
 )
+FRAME = (
+    0x7C08_02A6,  # mflr  r0
+    0xF801_0010,  # std   r0,16(r1)
+    0xF821_FFD1,  # stdu  r1,-48(r1)   24(r1) is ours now: the loader's stub keeps the TOC there
+    0xF841_0028,  # std   r2,40(r1)    the TOC that the caller has
+)
+OWN_TOC = (
+    0x429F_0005,  # bcl   20,31,$+4
+    0x7D88_02A6,  # mflr  r12
+    0x3C4C_0000,  # addis r2,r12,.TOC.@ha
+    0x3842_0000,  # addi  r2,r2,.TOC.@l
+)
+CALL_AND_RETURN = (
+    0x4800_0001,  # bl    replacement
+    0x6000_0000,  # nop                which the loader turns into ld r2,24(r1)
+    0xE841_0028,  # ld    r2,40(r1)
+    0x3821_0030,  # addi  r1,r1,48
+    0xE801_0010,  # ld    r0,16(r1)
+    0x7C08_03A6,  # mtlr  r0
+    0x4E80_0020,  # blr
+)
+CALL_ELSEWHERE = Code(FRAME + CALL_AND_RETURN, fixups=(Fixup(16, R_PPC64_REL24, "replacement"),))
+CALL_WITH_TOC = Code(
+    FRAME + OWN_TOC + CALL_AND_RETURN,
+    fixups=(
+        Fixup(24, R_PPC64_REL16_HA, "toc", 4), Fixup(28, R_PPC64_REL16_LO, "toc", 8),
+        Fixup(32, R_PPC64_REL24, "replacement"),
+    ),
+)  # fmt: skip
+
+MODULES = Modules(
+    branch=R_PPC64_REL24, trampolines=(), jump=0, ops_function=OPS_FUNCTION, hook=hook, jump_type=R_PPC64_REL24,
+    toc=".TOC.", entries=ModuleEntries(ENTER, CALL_ELSEWHERE, CALL_WITH_TOC), linking=LINKING,
+)  # fmt: skip
 
 
 def stubs_for(info: U64, addend: I64, same_section: Mask) -> int:

@@ -11,7 +11,7 @@ A branch to another section of the same module is an ordinary relocation for the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,49 +20,39 @@ from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U32
 from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor
-from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.kernel.module import Module
+from ftpatch.plan.module.addition import ALIGN, TEXT, TEXT_FLAGS, Addition, Call, Place
 from ftpatch.plan.module.callable import why_no_function
 from ftpatch.plan.module.callee import existing_symbol
-from ftpatch.plan.module.imports import add_import, find_import, require_function
-from ftpatch.plan.module.records import start_symbol
+from ftpatch.plan.module.imports import find_import, require_function
 from ftpatch.plan.plan import Callee
 from ftpatch.plan.request import Against
 from ftpatch.plan.stubasm.text import SITE, TARGET
 from ftpatch.sites.table import ENABLED, SiteTable
 
-TEXT, INIT_TEXT, DATA = ".text.ftpatch", ".init.text.ftpatch", ".data.ftpatch"
-TEXT_FLAGS, DATA_FLAGS = t.SHF_ALLOC | t.SHF_EXECINSTR, t.SHF_ALLOC | t.SHF_WRITE
+DATA, DATA_FLAGS = ".data.ftpatch", t.SHF_ALLOC | t.SHF_WRITE
 CALL, STUBS, TAIL_TARGET = "ftpatch_call", "ftpatch_stubs", "ftpatch_target"
 OPS, OPS_FUNCTION = "ftpatch_ops", "ftpatch_ops_function"
-ALIGN = 16  # bytes, of new text
-Place = tuple[int, int]  # symbol row, addend
-
-
-@dataclass(frozen=True)
-class Call:
-    """Where one site's branch goes."""
-
-    symbol: int  # its row
-    addend: int  # bytes from the symbol
-    stub: str  # that place for people: section+offset
-    why: str  # why it goes through there
 
 
 @dataclass
 class Builder:
     """One run over an editor."""
 
-    editor: Editor
-    module: Module
+    addition: Addition
     modules: Modules  # how modules of this machine are patched
     callee: Callee  # what the sites call
     against: Against
-    notes: list[str] = field(default_factory=list)  # what the new symbols cost their user
     _ops: int = 0  # symbol row of the ops object; 0 for none
-    _section_symbols: dict[int, int] = field(default_factory=dict)  # section → row of a symbol at its start
-    _relocations: dict[int, Relocations] = field(default_factory=dict)  # section → what it had
+
+    @property
+    def editor(self) -> Editor:
+        return self.addition.editor
+
+    @property
+    def module(self) -> Module:
+        return self.addition.module
 
     @property
     def sites(self) -> SiteTable:
@@ -70,7 +60,7 @@ class Builder:
 
     def build(self, shape: Shape, index: I64, words: U32) -> tuple[Call, ...]:
         """Make all that the sites `index` need and patch them with `words`; where each one's branch goes."""
-        self._require_near()
+        self.addition.require_near()
         names = self.editor.names
         init = np.array([names[sec].startswith(".init") for sec in self.sites.sec[index].tolist()], dtype=bool)
         places = self._code_symbols(index, bool(init.all()))
@@ -85,35 +75,26 @@ class Builder:
             self._patch_site(shape, site, site_words, calls[site])
         return tuple(calls[site] for site in index.tolist())
 
-    def _require_near(self) -> None:
-        """All text of a module lies side by side; a branch must span it."""
-        image = self.editor.image
-        size = int(np.minimum(image.shdr["sh_size"], 1 << 40)[image.executable].sum())
-        if size >= self.module.arch.call.high // 2:
-            raise PolicyError("the module's text is too large for a branch to span", image.path, found=f"{size} bytes",
-                              expected=f"less than {self.module.arch.call.high // 2}")  # fmt: skip
-
     def _code_symbols(self, index: I64, init_only: bool) -> dict[str, Place]:
         """Symbols for every name that the code uses. init_only: whether all sites `index` are init text."""
         places, toc = {}, self.modules.toc
         for role, name in self.callee.names:
             option = "--hook" if role == TARGET else self.callee.option
             existing = existing_symbol(self.editor.image, name)
-            if existing is not None:
+            if name == toc:
+                row = self.addition.toc()
+            elif existing is not None:
                 row, sec = existing
-                if sec and name != toc:
+                if sec:
                     what = "hook" if option == "--hook" else "symbol"
                     self._require_usable(row, what, f"{option} {name}", role not in self.callee.data, init_only)
                     self._require_not_chosen(row, what, f"{option} {name}", index)
-                elif not sec and name != toc and role not in self.callee.data:
+                elif role not in self.callee.data:
                     require_function(name, self.against, f"{option} {name}")
-            elif name == toc:
-                row = self.editor.symbol(name, 0)  # the loader's own; nobody exports it
             else:
                 if role not in self.callee.data:
                     require_function(name, self.against, f"{option} {name}")
-                row, notes = add_import(self.editor, find_import(name, self.module, self.against, option))
-                self.notes += notes
+                row = self.addition.imported(find_import(name, self.module, self.against, option))
             places[role] = (row, 0)
         return places
 
@@ -156,7 +137,7 @@ class Builder:
         code, target, suffix = self.callee.code, self.callee.target, "_init" if init else ""
         if code is None and not shape.out_of_line:
             return [self._jump(self.callee, suffix)] * len(index)
-        section = self.editor.section(INIT_TEXT if init else TEXT, t.SHT_PROGBITS, TEXT_FLAGS, b"", ALIGN)
+        section = self.addition.text(init)
         if target is not None:
             places = {**places, TARGET: self._tail_target(section, target, suffix)}
         if code is None:
@@ -179,7 +160,7 @@ class Builder:
         if target.code is None:
             call = self._jump(target, suffix)
             return call.symbol, call.addend
-        entry = self._add_code(section, target.code, {})
+        entry = self.addition.add_code(section, target.code, {})
         size = self.editor.append(section, b"") - entry
         return self.editor.symbol(TAIL_TARGET + suffix, section, entry, size, t.STT_FUNC), 0
 
@@ -187,33 +168,22 @@ class Builder:
         """Where each site's call goes: one piece of code for all of them, or one for each."""
         if self.callee.per_site:
             why = "a copy of the stub for this site alone"
-            starts = [self._add_code(section, code, {**places, SITE: self._branch(site)}) for site in index.tolist()]
+            starts = [
+                self.addition.add_code(section, code, {**places, SITE: self.addition.branch_of(site)})
+                for site in index.tolist()
+            ]
         else:
             why = "code that the patch brings along"
-            starts = [self._add_code(section, code, places)] * len(index)
+            starts = [self.addition.add_code(section, code, places)] * len(index)
         size = self.editor.append(section, b"") - starts[0]
         row = self.editor.symbol(CALL + suffix, section, starts[0], size, t.STT_FUNC)
         return [Call(row, start - starts[0], f"{self.editor.names[section]}+{start:#x}", why) for start in starts]
-
-    def _add_code(self, section: int, code: Code, places: dict[str, Place]) -> int:
-        """Append code to a section, its relocations included; the offset of its first instruction."""
-        start = self._align(section)
-        self.editor.append(section, np.array(code.words, dtype="<u4").tobytes())
-        for fixup in code.fixups:
-            symbol, addend = places[fixup.symbol]
-            self.editor.relocate(section, start + fixup.off, fixup.kind, symbol, addend + fixup.addend)
-        return start + code.entry
-
-    def _align(self, section: int) -> int:
-        """Fill a section up to the next multiple of eight; its length then."""
-        self.editor.append(section, bytes(-self.editor.append(section, b"") % 8))
-        return self.editor.append(section, b"")
 
     def _stubs(self, section: int, suffix: str, index: I64, calls: list[Call]) -> list[Call]:
         """One stub per site, which saves and restores the caller's return address around the site's call."""
         editor, stub, branch, own_calls = self.editor, self.module.arch.site_stub, self.modules.branch, []
         assert stub is not None  # the layout has stubs
-        first, literal = self._align(section), stub.literal if self._ops else 0
+        first, literal = self.addition.align(section), stub.literal if self._ops else 0
         words = stub.code(np.zeros(1, np.int64), np.zeros(1, np.int64))[0].astype("<u4").tobytes()
         symbol = editor.symbol(STUBS + suffix, section, first, (literal + stub.size) * len(index), t.STT_FUNC)
         for site, call in zip(index.tolist(), calls, strict=True):  # a relocation or two per stub
@@ -222,18 +192,11 @@ class Builder:
                 editor.relocate(section, start, self.module.arch.abs64, self._ops)
             start += literal
             editor.relocate(section, start + stub.call_at, branch, call.symbol, call.addend)
-            place, addend = self._branch(site)
+            place, addend = self.addition.branch_of(site)
             editor.relocate(section, start + stub.back_at, branch, place, addend + self.module.arch.call.size)
             where = f"{editor.names[section]}+{start:#x}"
             own_calls.append(Call(symbol, start - first, where, "a stub of the site's own"))
         return own_calls
-
-    def _branch(self, site: int) -> Place:
-        """(symbol, addend) of a site's branch, by the symbol that its section has."""
-        sec = int(self.sites.sec[site])
-        if sec not in self._section_symbols:
-            self._section_symbols[sec] = start_symbol(self.editor, sec)
-        return self._section_symbols[sec], int(self.sites.branch_va[site] - self.editor.image.base[sec])
 
     def _patch_site(self, shape: Shape, site: int, words: U32, call: Call) -> None:
         """The site's words, the relocation of its branch, and its ops pointer."""
@@ -241,19 +204,8 @@ class Builder:
         branch = int(self.sites.branch_va[site] - editor.image.base[sec])
         editor.patch(sec, off + int(self.sites.site[site]), words.astype("<u4").tobytes(), "site", site)
         if shape.called:
-            self._retarget(sec, branch, call)
+            self.addition.retarget(sec, branch, self.modules.branch, call)
         else:
             editor.relocate(sec, branch, self.modules.branch, call.symbol, call.addend)
         if self._ops and shape.literal is not None:
             editor.relocate(sec, off + shape.literal, self.module.arch.abs64, self._ops)
-
-    def _retarget(self, sec: int, branch: int, call: Call) -> None:
-        """The relocation that the site's call has already names another symbol."""
-        if sec not in self._relocations:
-            self._relocations[sec] = relocations_of(self.editor.image, sec)
-        old = self._relocations[sec]
-        at = int(np.flatnonzero(old.off == branch)[0])
-        table, number = int(old.table[at]), int(old.row[at])
-        row = self.editor.image.rows(table, t.RELA)[number].copy()
-        row["r_info"], row["r_addend"] = call.symbol << 32 | int(old.kind[at]), call.addend
-        self.editor.patch(table, number * t.RELA.itemsize, row.tobytes(), "relocation", number)

@@ -9,18 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.elf.editor import Editor
-from ftpatch.errors import PolicyError
-from ftpatch.kernel import module_load
-from ftpatch.kernel.exports import read_exports
-from ftpatch.kernel.modinfo import kernel_spelling
 from ftpatch.kernel.module import Module
-from ftpatch.kernel.module_load import Check, preflight, reach
 from ftpatch.plan import notes, refusals
+from ftpatch.plan.module.addition import Addition
 from ftpatch.plan.module.build import OPS, Builder
 from ftpatch.plan.module.callee import resolve_callee
+from ftpatch.plan.module.loadable import require_loadable
 from ftpatch.plan.module.records import CUT, KEPT, cut_records, edits_of
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
-from ftpatch.plan.request import Against, Draft, EnableRequest, new_draft
+from ftpatch.plan.request import Draft, EnableRequest, new_draft
 from ftpatch.plan.routes import no_calls
 from ftpatch.sites.scan import Scan
 
@@ -34,11 +31,7 @@ def plan_module_enable(scan: Scan, request: EnableRequest) -> Plan:
     """Decide everything. Raises a PlanError, or an UnsupportedError where the layout cannot be enabled at all."""
     draft, module, modules = new_draft(scan, request), Module(scan), scan.arch.modules
     assert modules is not None  # other machines were refused
-    checks = _preflight(module, request.against)
-    if refused := module_load.refusals(checks):
-        raise PolicyError("the kernel would not load this module, or crash in it", scan.image.path,
-                          found="; ".join(check.text for check in refused),
-                          todo="--against the kernel that the module was built for")  # fmt: skip
+    checked = require_loadable(module, request.against)
     kernel = request.against.kernel
     wanted = resolve_callee(draft, request, modules, kernel.image if kernel else None)
     refusals.refuse_wrong_states(draft)
@@ -51,17 +44,8 @@ def plan_module_enable(scan: Scan, request: EnableRequest) -> Plan:
 
     # From here on nothing is refused for a single site.
     lines = [HOOK_CONTEXT] if request.hook and request.stub is None else []
-    lines += [check.text for check in checks if check.verdict == "warning"]
-    builder = Builder(Editor(scan.image), module, modules, wanted, request.against)
-    return _assemble(draft, request, builder, lines)
-
-
-def _preflight(module: Module, against: Against) -> tuple[Check, ...]:
-    """What can be told of the module before it is loaded, with the kernel or without."""
-    if against.kernel is None:
-        return (reach(module),)
-    known = {kernel_spelling(other.info.first("name") or ""): read_exports(other.image) for other in against.others}
-    return preflight(module, against.kernel, known)
+    addition = Addition(Editor(scan.image), module, modules)
+    return _assemble(draft, request, Builder(addition, modules, wanted, request.against), [*lines, *checked])
 
 
 def _assemble(draft: Draft, request: EnableRequest, builder: Builder, more_notes: list[str]) -> Plan:
@@ -73,7 +57,7 @@ def _assemble(draft: Draft, request: EnableRequest, builder: Builder, more_notes
     words[:] = [word.bits for word in draft.shape.new]
     calls = builder.build(draft.shape, index, words) if n else ()
     cut_records(editor, scan.records, gone)
-    lines = ([notes.LEAVES_LIST] if gone.any() else []) + [*wanted.notes, *builder.notes, *more_notes]
+    lines = ([notes.LEAVES_LIST] if gone.any() else []) + [*wanted.notes, *builder.addition.notes, *more_notes]
     way, why = ("keep", KEPT) if request.records == "keep" else ("shrink", CUT)
     kept = (f"records are kept, {KEPT}",) if way == "keep" and n else ()
     ops = OPS if wanted.ops_size else None
