@@ -19,6 +19,7 @@ REDIRECTED = (
     "live-patched; their replacements still can"
 )
 WORD = "each redirect changes one aligned word, which may be done while other processors execute it"
+REDIRECTS = (REDIRECTED, WORD)
 ONLY_INIT = (
     "records of init text leave the table too, their code unchanged: as the only ones left "
     "they would make the kernel read through a null pointer once init memory is freed"
@@ -59,7 +60,7 @@ def of_enable(goal: Goal, way: str, calls: Calls, more: int) -> list[str]:
 
 def of_redirect(calls: Calls, more: int) -> list[str]:
     """The notes of a plan for a kernel's redirected functions. more: records that leave besides theirs."""
-    lines = [REDIRECTED, WORD]
+    lines = [*REDIRECTS]
     if more > 0:
         lines.append(f"{more} {ONLY_INIT}")
     for number, stub in enumerate(calls.shared):

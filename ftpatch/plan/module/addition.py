@@ -46,6 +46,7 @@ class Addition:
     module: Module
     modules: Modules  # how modules of this machine are patched
     notes: list[str] = field(default_factory=list)  # what the new symbols cost their user
+    _toc: int | None = None  # symbol row
     _section_symbols: dict[int, int] = field(default_factory=dict)  # section → row of a symbol at its start
     _relocations: dict[int, Relocations] = field(default_factory=dict)  # section → what it had
 
@@ -69,8 +70,10 @@ class Addition:
 
     def toc(self) -> int:
         """Row of the symbol that stands for the module's TOC: the loader's own, which nobody exports."""
-        existing = existing_symbol(self.editor.image, self.modules.toc)
-        return self.editor.symbol(self.modules.toc, 0) if existing is None else existing[0]
+        if self._toc is None:  # a loader gives the first of that name its value
+            existing = existing_symbol(self.editor.image, self.modules.toc)
+            self._toc = self.editor.symbol(self.modules.toc, 0) if existing is None else existing[0]
+        return self._toc
 
     def add_code(self, section: int, code: Code, places: dict[str, Place]) -> int:
         """Append code to a section, its relocations included; the offset of its first instruction."""

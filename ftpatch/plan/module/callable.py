@@ -14,7 +14,16 @@ COLD = re.compile(r"\.cold(\.\d+)?$")  # compilers move the unlikely blocks of a
 
 
 def why_no_function(image: Image, row: int) -> str:
-    """Why a symbol that the module defines is no function that can be called; empty where it is one."""
+    """Why a symbol that the module defines is no function that can be called by its name; empty where it is one."""
+    symbols = image.symbols
+    same = symbols.rows_named(symbols.name(row))
+    same = same[symbols.shndx[same] > 0]
+    places = set(zip(symbols.shndx[same].tolist(), symbols.rows["st_value"][same].tolist(), strict=True))
+    return why_no_beginning(image, row) or (f"{len(places)} symbols of that name" if len(places) > 1 else "")
+
+
+def why_no_beginning(image: Image, row: int) -> str:
+    """Why a symbol that the module defines is no beginning of a function; empty where it is one."""
     symbols, name = image.symbols, image.symbols.name(row)
     sec, kind, value = int(symbols.shndx[row]), int(symbols.type[row]), symbols.rows["st_value"][row]
     if sec <= 0 or sec >= len(image.shdr) or kind not in (t.STT_FUNC, 0) or not image.executable[sec]:
@@ -23,11 +32,6 @@ def why_no_function(image: Image, row: int) -> str:
         return f"no instruction at {image.names[sec]}+{int(value):#x}"
     if COLD.search(name):
         return "the unlikely part of a function, which goes back into it"
-    same = symbols.rows_named(name)
-    same = same[symbols.shndx[same] > 0]
-    places = set(zip(symbols.shndx[same].tolist(), symbols.rows["st_value"][same].tolist(), strict=True))
-    if len(places) > 1:
-        return f"{len(places)} symbols of that name"
     start, size = symbols.rows["st_value"], symbols.rows["st_size"]
     around = (symbols.type == t.STT_FUNC) & (symbols.shndx == sec) & (start < value) & (value - start < size)
     outer = np.flatnonzero(around)

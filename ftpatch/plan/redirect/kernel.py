@@ -18,7 +18,7 @@ from ftpatch.plan import notes, records_out, refusals
 from ftpatch.plan.edits import Edits, as_bytes, group
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary, Redirect
 from ftpatch.plan.records_out import RecordEdits
-from ftpatch.plan.redirect.refusals import Substitute, refuse_loops, refuse_wrong_substitutes
+from ftpatch.plan.redirect.refusals import Substitute, refuse_loops, refuse_lost_toc, refuse_wrong_substitutes
 from ftpatch.plan.redirect.replacement import Replacement, find_replacement
 from ftpatch.plan.redirect.stubs import StubRoom
 from ftpatch.plan.request import Draft, RedirectRequest, new_draft
@@ -37,10 +37,10 @@ def plan_kernel_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     refusals.refuse_duplicate_records(draft)
     refusals.refuse_overlaps(draft, with_literal=False)
     entry = {site: int(scan.sites.entry_va[site]) for site in goals}
-    _refuse_lost_toc(draft, goals)
     refuse_loops(draft, {entry[site]: goal.va for site, goal in goals.items()}, entry)
     types = FunctionTypes(scan.image)
     substitutes = {site: Substitute(goal.name, types, goal.row) for site, goal in goals.items()}
+    refuse_lost_toc(draft, substitutes)
     signatures = refuse_wrong_substitutes(draft, request, types, substitutes)
     n_reasons = -1
     while n_reasons != len(draft.reasons):  # a site that falls out may leave its stub's place to others
@@ -57,19 +57,6 @@ def plan_kernel_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     out = records_out.take_out(scan, draft.shape, gone, request.records)
     redirects = tuple(Redirect(goals[site].name, goals[site].va, signatures[site]) for site in index.tolist())
     return _assemble(draft, redirects, gone, calls, out)
-
-
-def _refuse_lost_toc(draft: Draft, goals: dict[int, Replacement]) -> None:
-    """Sites whose callers rely on r2, where the replacement does not keep it."""
-    loses_toc, symbols, sites = draft.scan.arch.loses_toc, draft.scan.image.symbols, draft.scan.sites
-    if loses_toc is None or not goals:
-        return
-    bar = symbols.rows["st_other"][[goal.row for goal in goals.values()]]
-    for at in np.flatnonzero(loses_toc(bar)).tolist():
-        site, goal = list(goals.items())[at]
-        row = sites.image.functions.row[sites.func[site]] if sites.func[site] < sites.func_end[site] else 0
-        if not loses_toc(symbols.rows["st_other"][row : row + 1])[0]:
-            draft.refuse(np.array([site]), f"{goal.name} does not keep the TOC pointer, which its callers rely on")
 
 
 def _ways(draft: Draft, request: RedirectRequest, goals: dict[int, Replacement]) -> Calls:

@@ -1,13 +1,130 @@
-"""`redirect` for modules."""
+"""`redirect` for modules: the first word of a function's patch site becomes a jump, whose relocation names where to.
+
+    site ── b ──► replacement                   R_AARCH64_JUMP26, R_PPC64_REL24; the loader adds what the distance needs
+    site ── b ──► stub in .text.ftpatch ──►     ppc64le: the replacement computes its TOC from r12, which the site does
+                                                not have; or it is in another file, and has another TOC
+
+A symbol `ftpatch_redirected_FOO` stands at every function that leads elsewhere, so that the file itself tells which
+ones do: a jump at a function's entry may be the compiler's own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
+from ftpatch.arrays import U32
+from ftpatch.elf.editor import Editor
+from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.errors import UnsupportedError
-from ftpatch.plan.plan import Plan
-from ftpatch.plan.request import RedirectRequest
+from ftpatch.kernel.module import Module
+from ftpatch.kernel.signatures import why_not_in_registers
+from ftpatch.plan import notes, refusals
+from ftpatch.plan.module.addition import Addition, Call
+from ftpatch.plan.module.loadable import require_loadable
+from ftpatch.plan.module.records import CUT, cut_records, edits_of, require_way
+from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary, Redirect
+from ftpatch.plan.redirect.in_module import Finder, ModuleReplacement
+from ftpatch.plan.redirect.module_jumps import Jumps
+from ftpatch.plan.redirect.refusals import refuse_loops, refuse_lost_toc, refuse_wrong_substitutes, symbol_of
+from ftpatch.plan.request import Draft, RedirectRequest, new_draft
+from ftpatch.plan.routes import no_calls
 from ftpatch.sites.scan import Scan
+
+ASSUMED = "it was taken for granted that all arguments of these travel in registers: "
 
 
 def plan_module_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     """Decide everything. Raises a PlanError, or an UnsupportedError where the layout cannot be changed at all."""
-    raise UnsupportedError("redirecting functions of modules is not supported yet", scan.image.path)
+    if request.patch is not None or request.keep_original:
+        raise UnsupportedError("--with and --keep-original are not supported yet", scan.image.path)
+    draft, module, modules = new_draft(scan, request), Module(scan), scan.arch.modules
+    assert modules is not None  # other machines were refused
+    require_way(request.records, ("auto", "shrink"), scan.image.path)
+    checked = require_loadable(module, request.against)
+    kernel = request.against.kernel
+    types = FunctionTypes(scan.image, kernel.image if kernel else None)
+    finder = Finder(module, request.against, types)
+    known = {text: finder.find(text) for text in dict.fromkeys(request.replacements.values())}
+    goals = {site: known[text] for site, text in request.replacements.items()}
+    refusals.refuse_wrong_states(draft)
+    refusals.refuse_duplicate_records(draft)
+    refusals.refuse_relocated(draft)
+    refusals.refuse_overlaps(draft, with_literal=False)
+    signatures = _refuse_wrong_goals(draft, request, types, goals)
+    refusals.refuse_unless_skipped(draft)
+
+    # From here on nothing is refused for a single site.
+    jumps = Jumps(Addition(Editor(scan.image), module, modules), modules, goals)
+    return _assemble(draft, jumps, signatures, checked)
+
+
+def _refuse_wrong_goals(
+    draft: Draft, request: RedirectRequest, types: FunctionTypes, goals: Mapping[int, ModuleReplacement]
+) -> dict[int, str]:
+    """Sites whose replacement cannot be one; what is known of the signatures, by site, for reports."""
+    sites, names = draft.scan.sites, draft.scan.image.names
+    entry = {site: int(sites.entry_va[site]) for site in goals}
+    refuse_loops(draft, {entry[site]: goal.va for site, goal in goals.items()}, entry)
+    for site, goal in goals.items():
+        if names[goal.sec].startswith(".init") and not names[sites.sec[site]].startswith(".init"):
+            draft.refuse(np.array([site]), f"{goal.name} is init text, which is freed once the module runs")
+    substitutes = {site: goal.substitute for site, goal in goals.items()}
+    refuse_lost_toc(draft, substitutes)
+    signatures = refuse_wrong_substitutes(draft, request, types, substitutes)
+    if draft.scan.arch.modules is not None and draft.scan.arch.modules.entries is not None:
+        _refuse_memory_arguments(draft, request, types, {site: goal for site, goal in goals.items() if goal.outside})
+    return signatures
+
+
+def _refuse_memory_arguments(
+    draft: Draft, request: RedirectRequest, types: FunctionTypes, outside: Mapping[int, ModuleReplacement]
+) -> None:
+    """Sites whose replacement is called from a frame between it and its caller, where arguments in memory are lost."""
+    loses_toc, other, assumed = draft.scan.arch.loses_toc, draft.scan.image.symbols.rows["st_other"], dict[str, None]()
+    for site, goal in outside.items():
+        row, substitute = symbol_of(draft, site), goal.substitute
+        if row is not None and loses_toc is not None and loses_toc(other[row : row + 1])[0]:
+            draft.refuse(np.array([site]), "it keeps no TOC pointer, by which a function of another file is called")
+        sides = [(row, types), (substitute.row, substitute.types)]
+        answers = [None if at is None or of is None else why_not_in_registers(of, at) for at, of in sides]
+        if why := next(filter(None, answers), ""):
+            draft.refuse(np.array([site]), f"a call of {goal.name} in another file takes arguments in registers: {why}")
+        elif None in answers and not request.assume_register_args:
+            draft.refuse(np.array([site]), f"whether all arguments travel in registers, as a call of {goal.name} in "
+                         "another file needs it, is not known (--assume-register-args overrides)")  # fmt: skip
+        elif None in answers:
+            assumed[draft.scan.sites.name(site) or draft.scan.sites.place_text(site)] = None
+    if assumed:
+        draft.warnings.append(ASSUMED + ", ".join(assumed))
+
+
+def _assemble(draft: Draft, jumps: Jumps, signatures: Mapping[int, str], checked: list[str]) -> Plan:
+    """The plan, after its changes were made in the editor."""
+    index, scan, editor = draft.open(), draft.scan, jumps.addition.editor
+    gone, n = draft.gone(index), len(index)
+    words = _words(draft)
+    calls: tuple[Call, ...] = jumps.make(draft.shape, index, words) if n else ()
+    cut_records(editor, scan.records, gone)
+    goals = [jumps.goals[site] for site in index.tolist()]
+    lines = [*notes.REDIRECTS, *jumps.addition.notes, *checked, *dict.fromkeys(draft.remarks)] if n else []
+    return Plan(
+        verb="redirect", scan=scan, chosen=draft.request.chosen, reasons=draft.reasons, index=index, new_words=words,
+        stub=tuple(call.stub for call in calls), stub_why=tuple(call.why for call in calls),
+        record=tuple(np.where(scan.sites.row[index] >= 0, RECORD_OUTCOMES["shrink"], "none").tolist()),
+        calls=no_calls(n), gone=gone, returned=index[:0], edits=edits_of(editor), notes=tuple(lines),
+        summary=PlanSummary("shrink", CUT, ", ".join(dict.fromkeys(goal.name for goal in goals))),
+        redirects=tuple(
+            Redirect(goal.name, None, signatures[site]) for site, goal in zip(index.tolist(), goals, strict=True)
+        ),
+        warnings=(*draft.warnings, *notes.still_broken(scan, gone)),
+    )  # fmt: skip
+
+
+def _words(draft: Draft) -> U32:
+    """The sites' new words: a jump over no distance, as its relocation holds where it goes."""
+    jump, words = draft.scan.arch.jump, draft.scan.sites.body()[draft.open()]
+    assert jump is not None
+    words[:, 0] = jump.encode(np.zeros(1, dtype=np.int64))
+    return words

@@ -10,6 +10,7 @@ import numpy as np
 from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.callee import why_never_returns, why_no_function, why_no_substitute
+from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.kernel.signatures import Comparison, compare_signatures
 from ftpatch.plan.request import Draft, RedirectRequest
 
@@ -21,7 +22,7 @@ class Substitute(NamedTuple):
     """A function that takes another's place, wherever it lives."""
 
     name: str
-    types: FunctionTypes  # of its file
+    types: FunctionTypes | None  # of its file; None where that was not given
     row: int  # of its symbol there
 
 
@@ -33,6 +34,12 @@ def refuse_wrong_substitutes(
     types: of the file with the sites. Raises PolicyError for a substitute that is none for any function.
     """
     for goal in _distinct(goals.values()):
+        if goal.types is None:
+            if goal.name in NORETURN:
+                raise PolicyError(
+                    "the replacement never returns", f"--to {goal.name}", found="its name", expected="code that returns"
+                )
+            continue
         where = f"--to {goal.name}"
         if why := why_no_function(goal.types.image, goal.row):
             raise PolicyError(
@@ -46,10 +53,14 @@ def refuse_wrong_substitutes(
     signatures: dict[int, str] = {}
     doubts: list[str] = []
     for site, goal in goals.items():
-        row = _symbol_of(draft, site)
+        row = symbol_of(draft, site)
         if row is None:
             signatures[site] = "not compared: the function has no name"
             doubts.append(f"a function without a name becomes {goal.name}, and nothing tells its signature")
+            continue
+        if goal.types is None:
+            signatures[site] = f"not compared: no file with {goal.name} was given"
+            doubts.append(f"the signature of {goal.name} is not known: --against the file that exports it shows it")
             continue
         if why := why_no_substitute(goal.types.image, goal.row, draft.scan.image, row):
             draft.refuse(np.array([site]), why)
@@ -74,7 +85,7 @@ def _judged(draft: Draft, request: RedirectRequest, site: int, goal: Substitute,
     return compared.different or compared.warning or f"equal ({compared.source})"
 
 
-def _symbol_of(draft: Draft, site: int) -> int | None:
+def symbol_of(draft: Draft, site: int) -> int | None:
     """Row of the symbol of a site's function; None where it has none."""
     sites = draft.scan.sites
     named = sites.func[site] < sites.func_end[site]
@@ -91,7 +102,7 @@ def _warn_of_copies(draft: Draft, types: FunctionTypes, goals: Mapping[int, Subs
         draft.warnings.append(f"inlined copies were not looked for: {len(goals)} functions are more than {MANY}")
         return
     for site in goals:
-        row = _symbol_of(draft, site)
+        row = symbol_of(draft, site)
         copies = types.inlined(row) if row is not None else None
         if copies is None or not copies.functions:
             continue
@@ -116,3 +127,18 @@ def refuse_loops(draft: Draft, leads: Mapping[int, int], starts: Mapping[int, in
             draft.refuse(np.array([site]), "its replacement is the function itself")
         elif function in seen:
             draft.refuse(np.array([site]), "its replacement is redirected in turn, and the way comes back")
+
+
+def refuse_lost_toc(draft: Draft, goals: Mapping[int, Substitute]) -> None:
+    """Sites whose callers rely on the TOC pointer, where a substitute of the same file does not keep it."""
+    image, loses_toc = draft.scan.image, draft.scan.arch.loses_toc
+    own = {site: goal for site, goal in goals.items() if goal.types is not None and goal.types.image is image}
+    if loses_toc is None or not own:
+        return
+    other = image.symbols.rows["st_other"]
+    lost = loses_toc(other[[goal.row for goal in own.values()]])
+    for at in np.flatnonzero(lost).tolist():
+        site, goal = list(own.items())[at]
+        row = symbol_of(draft, site) or 0
+        if not loses_toc(other[row : row + 1])[0]:
+            draft.refuse(np.array([site]), f"{goal.name} does not keep the TOC pointer, which its callers rely on")

@@ -58,6 +58,12 @@ def _rows(image: Image, text: str) -> I64:
     if re.fullmatch("0[xX][0-9a-fA-F]{1,16}", text):
         rows = np.flatnonzero(symbols.rows["st_value"] == np.uint64(int(text, 16)))
         return rows[(symbols.shndx[rows] > 0) & np.isin(symbols.type[rows], (t.STT_FUNC, 0))]
+    return rows_named(image, text)
+
+
+def rows_named(image: Image, text: str) -> I64:
+    """The symbols that a name means, or those of name@file.c."""
+    symbols = image.symbols
     name, _, file = text.partition("@") if "@" in text[1:] else (text, "", "")
     rows = symbols.rows_named(name)
     if not file:
