@@ -46,7 +46,6 @@ class Addition:
     module: Module
     modules: Modules  # how modules of this machine are patched
     notes: list[str] = field(default_factory=list)  # what the new symbols cost their user
-    _toc: int | None = None  # symbol row
     _section_symbols: dict[int, int] = field(default_factory=dict)  # section → row of a symbol at its start
     _relocations: dict[int, Relocations] = field(default_factory=dict)  # section → what it had
 
@@ -70,10 +69,9 @@ class Addition:
 
     def toc(self) -> int:
         """Row of the symbol that stands for the module's TOC: the loader's own, which nobody exports."""
-        if self._toc is None:  # a loader gives the first of that name its value
-            existing = existing_symbol(self.editor.image, self.modules.toc)
-            self._toc = self.editor.symbol(self.modules.toc, 0) if existing is None else existing[0]
-        return self._toc
+        existing, name = existing_symbol(self.editor.image, self.modules.toc), self.modules.toc
+        row = existing[0] if existing is not None else self.editor.added(name)
+        return self.editor.symbol(name, 0) if row is None else row  # a loader gives the first of that name its value
 
     def add_code(self, section: int, code: Code, places: dict[str, Place]) -> int:
         """Append code to a section, its relocations included; the offset of its first instruction."""
@@ -93,7 +91,7 @@ class Addition:
         """(symbol, addend) of a site's branch, by the symbol that its section has."""
         sites = self.module.scan.sites
         sec = int(sites.sec[site])
-        if sec not in self._section_symbols:
+        if sec not in self._section_symbols:  # looked up once for many sites
             self._section_symbols[sec] = start_symbol(self.editor, sec)
         return self._section_symbols[sec], int(sites.branch_va[site] - self.editor.image.base[sec])
 
