@@ -11,7 +11,8 @@ from elfwriter import TEXT, Kernel
 
 from ftpatch import api
 from ftpatch.cli import run
-from ftpatch.sites.clones import clones_of, meaning
+from ftpatch.elf.clone_names import meaning
+from ftpatch.sites.clones import clones_of
 
 
 def kernel(folder: Path, *names: str) -> Path:

@@ -16,9 +16,9 @@ from ftpatch import api
 from ftpatch.arch import Arch, architectures
 from ftpatch.cli import run
 from ftpatch.elf import debug_names
+from ftpatch.elf.clone_names import base_name
 from ftpatch.explanation import live_patching
 from ftpatch.explanation.code import name_at
-from ftpatch.sites.clones import base_name
 from tools.kernels import Kernel
 
 MINI_PPC = MINI.parent / "mini-ppc64le"

@@ -6,7 +6,7 @@ are named in `OWN`; `register` takes more, from anywhere. Layouts and branches a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from importlib import import_module
@@ -103,6 +103,12 @@ class Arch(NamedTuple):
     # -- redirect
     # how a jump goes farther than it reaches, where that needs no more than the addresses; else `far` serves
     veneer: parts.Veneer | None = None
+
+    # -- redirect
+    # in_registers(result, parameters) → for each parameter whether all of it travels in registers, None: that is not
+    # told; None where no stub of a redirect has a frame of its own, so that it makes no difference
+    in_registers: Callable[[parts.Passed, Sequence[parts.Passed]], list[bool | None]] | None = None
+    widens: bool = False  # callers widen a number to the register, by its sign, and callees count on that
 
     # -- modules
     loader: parts.Loader = parts.Loader()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ftpatch.arch.shape import Word
 from ftpatch.arrays import I64, U32, U64, Mask
@@ -245,3 +245,10 @@ class Assembly(NamedTuple):
     numbered: str = ""  # general registers as written in operands, where they are numbers to the assembler
     # instructions that take a mask as two numbers, by how they begin: keystone hangs on those with one
     masked: str = ""
+
+
+class Passed(NamedTuple):
+    """A parameter or result, as calling conventions see it."""
+
+    kind: Literal["number", "float", "aggregate", "none"]  # pointers are numbers; none: a result of type void
+    size: int  # bytes

@@ -28,6 +28,7 @@ import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.arch.parts import Entry, FarCalls, SiteStub
+from ftpatch.arch.ppc64le_abi import in_registers
 from ftpatch.arch.ppc64le_log import LOG
 from ftpatch.arch.ppc64le_module import ASSEMBLY, LOADER, MODULES
 from ftpatch.arch.ppc64le_plt import plt_slot
@@ -282,6 +283,8 @@ ARCH = Arch(
         text=("ftrace_ool_stub_text", "ftrace_ool_stub_text_end"), init="ftrace_ool_stub_inittext",
         reserve_option="PPC_FTRACE_OUT_OF_LINE_NUM_RESERVE",
     ),
+    in_registers=in_registers,
+    widens=True,  # ELFv2, 2.2.3.2
     loader=LOADER,
     modules=MODULES,
     assembly=ASSEMBLY,

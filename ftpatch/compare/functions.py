@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from ftpatch.compare.changes import change
 from ftpatch.compare.digest import Digest, Key, Site
+from ftpatch.elf.clone_names import base_name
 from ftpatch.explanation.untraceable import text_of
 from ftpatch.finding import Finding
-from ftpatch.sites.clones import base_name
 
 Functions = Mapping[Key, Sequence[Site]]
 Change = tuple[str, Key, str, int, Site | None]  # rule, function, message, how many functions, the first of them

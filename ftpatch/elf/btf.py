@@ -37,6 +37,7 @@ ADDED = {INT: (4, 0), PTR: (0, 0), ARRAY: (12, 0), STRUCT: (0, 12), UNION: (0, 1
 SAME = (TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG)  # kinds that only qualify another type
 SIZED = (INT, STRUCT, UNION, ENUM, DATASEC, FLOAT, ENUM64)  # kinds whose third word is a size and no type
 POINTER = 8  # bytes
+SIGNED, BOOL = 1, 4  # how an integer is encoded
 PIECE = 1 << 20  # words that are looked at together
 MAX_SECTION, MAX_CHAIN, MAX_NAME = 1 << 28, 32, 512
 
@@ -133,6 +134,23 @@ class Btf:
             raise ElfError("a type refers to none", self.where, found=f"type {number} of kind {self.kind(number)}")
         return self._third(number)
 
+    def encoding(self, number: int) -> int:
+        """Of an integer: whether it is SIGNED, and BOOL."""
+        owner, at = self._row(number)
+        return int(owner.words[at + 3]) >> 24 & 15 if self.kind(number) == INT else 0
+
+    def flag(self, number: int) -> bool:
+        """The flag of a type: of an enum, that it is signed; of a declaration, that it is one of a union."""
+        owner, at = self._row(number)
+        return bool(int(owner.words[at + 1]) >> 31)
+
+    def array(self, number: int) -> tuple[int, int]:
+        """(the type of an array's elements, how many it has)."""
+        owner, at = self._row(number)
+        if self.kind(number) != ARRAY:
+            raise ElfError("a type is no array", self.where, found=f"type {number} of kind {self.kind(number)}")
+        return int(owner.words[at + 3]), int(owner.words[at + 5])
+
     def plain(self, number: int) -> int:
         """The type under all typedefs and qualifiers."""
         for _ in range(MAX_CHAIN):
@@ -185,10 +203,10 @@ class Btf:
             return number
         rows = np.flatnonzero(self.kinds == kind)
         offsets = self.words[self.start[rows]]
-        hit = rows[self._named(offsets, name)]
+        hit = rows[self.named(offsets, name)]
         return self.first + int(hit[0]) if len(hit) else None
 
-    def _named(self, offsets: U32, name: str) -> Mask:
+    def named(self, offsets: U32, name: str) -> Mask:
         """Which of the offsets are those of the name: it stands in the strings once, or a few times."""
         wanted, low = name.encode() + b"\0", self.base.all_strings if self.base else 0
         places: list[int] = []
@@ -216,15 +234,15 @@ class Btf:
         return None if number is None else self.target(number)
 
 
-def read_btf(image: Image, base: Btf | None = None) -> Btf | None:
-    """The types of a file; None where it has no `.BTF`. base: those of the kernel that a module is built for.
+def read_btf(image: Image, base: Btf | None = None, section: str = ".BTF") -> Btf | None:
+    """The types of a file; None where it has no such section. base: those of the kernel that a module is built for.
 
     Raises ElfError for a section that contradicts itself.
     """
-    sec = next((sec for sec in image.sections_named(".BTF") if image.has_bytes[sec]), None)
+    sec = next((sec for sec in image.sections_named(section) if image.has_bytes[sec]), None)
     if sec is None:
         return None
-    where, content = f"{image.path}: .BTF", image.content(sec)
+    where, content = f"{image.path}: {section}", image.content(sec)
     if not HEADER.size <= len(content) <= MAX_SECTION:
         raise ElfError("the types cannot be read", where, found=f"{len(content)} bytes",
                        expected=f"{HEADER.size} to {MAX_SECTION}")  # fmt: skip

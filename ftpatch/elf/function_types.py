@@ -10,10 +10,26 @@ function of that name. That of a module goes on from its kernel's, or brings wha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.btf import Btf, read_btf
+from ftpatch.elf.btf_prototypes import btf_prototype
 from ftpatch.elf.c_types import NotKnown, Prototype
+from ftpatch.elf.clone_names import other_parameters
+from ftpatch.elf.debug_entries import DAMAGE, DebugSections
+from ftpatch.elf.debug_prototypes import DebugFunctions
 from ftpatch.elf.image import Image
+from ftpatch.errors import ChangedError, ElfError
+
+MAX_ALIASES = 16  # names of one function that BTF is asked for
+SHORTEST = 4  # bytes that a function without a size has at least
+DWARF, BTF, BASE = (".debug_info", ".debug_abbrev"), ".BTF", ".BTF.base"
+NO_KERNEL = "its BTF goes on from that of a kernel that is not given (--against)"
+OTHER_KERNEL = "its BTF goes on from that of another kernel than the one given (--against)"
 
 
 class InlinedCopies(NamedTuple):
@@ -32,9 +48,116 @@ class FunctionTypes:
     kernel: Image | None = None  # the vmlinux of a module, from whose .BTF that of the module goes on
 
     def prototype(self, row: int) -> Prototype | NotKnown:
-        """The prototype of the function of a row of `image.symbols`."""
-        return NotKnown("neither DWARF nor BTF is read yet")
+        """The prototype of the function of a row of `image.symbols`, as callers of it were compiled."""
+        name = self.image.symbols.name(row)
+        if made := other_parameters(name):
+            return NotKnown(f"the compiler made it {made}")
+        told = self._by_dwarf(name, row)
+        if isinstance(told, Prototype) or told.sure or not self._btf_section:
+            return told
+        by_name = self._by_btf(name, row)
+        return by_name if isinstance(by_name, Prototype) or not self._has_dwarf else told
 
     def inlined(self, row: int) -> InlinedCopies:
         """The functions into which the compiler inlined the function of a row of `image.symbols`."""
-        return InlinedCopies(why_not_known="DWARF is not read yet")
+        if not self._has_dwarf:
+            return InlinedCopies(why_not_known="the file has no DWARF")
+        try:
+            found = self._dwarf.find(self.image.symbols.name(row), *self._extent(row))
+            if isinstance(found, NotKnown):
+                return InlinedCopies(why_not_known=found.why)
+            return InlinedCopies(*self._dwarf.inlined(found))
+        except ChangedError:
+            raise
+        except DAMAGE as error:
+            return InlinedCopies(why_not_known=f"its DWARF cannot be read ({error})")
+
+    def _extent(self, row: int) -> tuple[int, int]:
+        """[va, end) of a symbol."""
+        image, rows = self.image, self.image.symbols.rows
+        sec = int(image.symbols.shndx[row])
+        base = 0 if image.linked or not 0 < sec < len(image.base) else int(image.base[sec])
+        va = base + int(rows["st_value"][row])
+        return va, va + max(int(rows["st_size"][row]), SHORTEST)
+
+    # -- DWARF -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _has_dwarf(self) -> bool:
+        return all(self.image.sections_named(name, f".z{name[1:]}") for name in DWARF)
+
+    @cached_property
+    def _dwarf(self) -> DebugFunctions:
+        return DebugFunctions(DebugSections(self.image))
+
+    def _by_dwarf(self, name: str, row: int) -> Prototype | NotKnown:
+        if not self._has_dwarf:
+            return NotKnown("the file has neither DWARF nor BTF")
+        try:
+            return self._dwarf.prototype(name, *self._extent(row))
+        except ChangedError:  # says nothing of the debug information
+            raise
+        except DAMAGE as error:
+            return NotKnown(f"its DWARF cannot be read ({error})")
+
+    # -- BTF ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _btf_section(self) -> bool:
+        return bool(self.image.sections_named(BTF))
+
+    @cached_property
+    def _btf(self) -> Btf | NotKnown:
+        try:
+            return _read(self.image, self.kernel)
+        except ElfError as error:
+            return NotKnown(f"its BTF cannot be read ({error})")
+
+    def _by_btf(self, name: str, row: int) -> Prototype | NotKnown:
+        """By the name of the function, else by the other names that it has at its address."""
+        if isinstance(self._btf, NotKnown):
+            return self._btf
+        try:
+            answers = [self._named(self._btf, other) for other in (name, *self._other_names(row))]
+        except ElfError as error:
+            return NotKnown(f"its BTF cannot be read ({error})")
+        return next((answer for answer in answers if isinstance(answer, Prototype)), answers[0])
+
+    def _named(self, types: Btf, name: str) -> Prototype | NotKnown:
+        symbols = self.image.symbols
+        rows = symbols.rows_named(name)
+        rows = rows[(symbols.shndx[rows] > 0) & (symbols.type[rows] != t.STT_FILE)]
+        places = set(zip(symbols.shndx[rows].tolist(), symbols.rows["st_value"][rows].tolist(), strict=True))
+        if len(places) > 1:
+            return NotKnown(f"{len(places)} functions of the file have that name, and BTF goes by names")
+        return btf_prototype(types, name)
+
+    def _other_names(self, row: int) -> list[str]:
+        """Aliases that are functions: a system call has several names."""
+        functions = self.image.functions
+        low, high = functions.at(np.array([self._extent(row)[0]], dtype=np.uint64))
+        rows = functions.row[int(low[0]) : int(high[0])][:MAX_ALIASES].tolist()
+        return [self.image.symbols.name(other) for other in rows if other != row]
+
+
+def _read(image: Image, kernel: Image | None) -> Btf | NotKnown:
+    """The types of a file; ElfError where they contradict themselves."""
+    base = None
+    if image.sections_named(BASE):
+        base = read_btf(image, section=BASE)
+    elif image.kind == "module":
+        base = read_btf(kernel) if kernel is not None else None
+        if base is None:
+            return NotKnown(NO_KERNEL if kernel is None else "the kernel that is given (--against) has no BTF")
+    types = read_btf(image, base)
+    if types is None:
+        return NotKnown("the file has no BTF")
+    return types if base is None or _goes_on(types) else NotKnown(OTHER_KERNEL)
+
+
+def _goes_on(types: Btf) -> bool:
+    """Whether a file's own names begin where strings begin: with another kernel's strings in front they would not."""
+    names = types.words[types.start].astype(np.int64)
+    own = names[names >= types.base.all_strings] - types.base.all_strings if types.base else names[:0]
+    strings = np.frombuffer(types.strings, np.uint8)
+    return bool((own < len(strings)).all() and not strings[own[own > 0] - 1].any())

@@ -74,21 +74,23 @@ def _refuse_wrong_goals(
     refuse_lost_toc(draft, substitutes)
     signatures = refuse_wrong_substitutes(draft, request, types, substitutes)
     if draft.scan.arch.modules is not None and draft.scan.arch.modules.entries is not None:
-        _refuse_memory_arguments(draft, request, types, {site: goal for site, goal in goals.items() if goal.outside})
+        outside = {site: goal for site, goal in goals.items() if goal.outside}
+        _refuse_memory_arguments(draft, request, types, outside, signatures)
     return signatures
 
 
 def _refuse_memory_arguments(
-    draft: Draft, request: RedirectRequest, types: FunctionTypes, outside: Mapping[int, ModuleReplacement]
-) -> None:
+    draft: Draft, request: RedirectRequest, types: FunctionTypes, outside: Mapping[int, ModuleReplacement],
+    signatures: Mapping[int, str],
+) -> None:  # fmt: skip
     """Sites whose replacement is called from a frame between it and its caller, where arguments in memory are lost."""
     loses_toc, other, assumed = draft.scan.arch.loses_toc, draft.scan.image.symbols.rows["st_other"], dict[str, None]()
     for site, goal in outside.items():
         row, substitute = symbol_of(draft, site), goal.substitute
         if row is not None and loses_toc is not None and loses_toc(other[row : row + 1])[0]:
             draft.refuse(np.array([site]), "it keeps no TOC pointer, by which a function of another file is called")
-        sides = [(row, types), (substitute.row, substitute.types)]
-        answers = [None if at is None or of is None else why_not_in_registers(of, at) for at, of in sides]
+        sides = [(row, types, True), (substitute.row, substitute.types, signatures[site].startswith("equal"))]
+        answers = [None if at is None or of is None else why_not_in_registers(of, at, c) for at, of, c in sides]
         if why := next(filter(None, answers), ""):
             draft.refuse(np.array([site]), f"a call of {goal.name} in another file takes arguments in registers: {why}")
         elif None in answers and not request.assume_register_args:

@@ -1,0 +1,130 @@
+"""Which addresses the entries of debug information cover: those of units, of functions, of blocks in them.
+
+Source: DWARF 5, 2.17.3, 6.1.2, 7.21 and 7.25; DWARF 4, 2.17.3.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+
+from ftpatch.elf import debug_numbers as n
+from ftpatch.elf.debug_entries import DAMAGE, DebugSections, Entry, Unit
+from ftpatch.elf.debug_sections import extent
+
+# Entries of .debug_rnglists.
+END, BASE_ADDRESSX, STARTX_ENDX, STARTX_LENGTH, OFFSET_PAIR, BASE_ADDRESS, START_END, START_LENGTH = range(8)
+MAX_SPANS, MAX_LIST = 1 << 12, 1 << 16  # of one entry; bytes of its list. The units of vmlinux files have up to 600
+MAX_UNITS = 1 << 16  # of one file; Debian's vmlinux files have 2,500, an allyesconfig kernel some 30,000
+ADDRESSES = np.dtype([("start", "<u8"), ("size", "<u8")])
+
+Span = tuple[int, int]  # [first va, va behind the last)
+
+
+def extents(debug: DebugSections) -> Iterator[Span]:
+    """[first byte, end) of every unit in .debug_info, up to the first that contradicts the section."""
+    at, info = 0, debug.section(".debug_info")
+    for _ in range(MAX_UNITS):
+        if at + 12 > len(info):
+            return
+        end = extent(info, at)[0]
+        if not at < end <= len(info):
+            return
+        yield at, end
+        at = end
+
+
+def units_with(debug: DebugSections, low: int, high: int) -> list[int]:
+    """Positions of the units that have code in [low, high): by .debug_aranges, else by what units that it does not list
+    say themselves (clang makes no such section)."""
+    listed: set[int] = set()
+    units = []
+    for unit, rows in _listed(debug):
+        listed.add(unit)
+        if ((rows["start"] < np.uint64(high)) & (rows["start"] + rows["size"] > np.uint64(low))).any():
+            units.append(unit)
+    return list(dict.fromkeys(units)) or [
+        pos for pos, _ in extents(debug) if pos not in listed and _covers(debug, pos, low, high)
+    ]
+
+
+def _covers(debug: DebugSections, pos: int, low: int, high: int) -> bool:
+    try:
+        unit = Unit(debug, pos)
+        return any(start < high and end > low for start, end in spans_of(unit, unit.root))
+    except DAMAGE:
+        return False
+
+
+def _listed(debug: DebugSections) -> Iterator[tuple[int, np.ndarray]]:
+    """(unit, its addresses) of every set in .debug_aranges, up to the first that contradicts the section."""
+    section, at = debug.section(".debug_aranges"), 0
+    data = section.peek(0, len(section))
+    while at + 16 <= len(data):
+        end, version_at = extent(section, at)
+        wide = version_at == at + 12
+        if not version_at + 12 <= end <= len(data):
+            return
+        version, unit, address_size, _ = struct.unpack_from("<HQBB" if wide else "<HIBB", data, version_at)
+        if version != 2 or address_size != 8:
+            return
+        first = version_at + (12 if wide else 8)
+        first += -(first - at) % ADDRESSES.itemsize  # rows are aligned in their set
+        yield unit, np.frombuffer(data, ADDRESSES, max(end - first, 0) // ADDRESSES.itemsize, first)
+        at = end
+
+
+def spans_of(unit: Unit, entry: Entry) -> list[Span]:
+    """The code that an entry covers; nothing for declarations and abstract functions."""
+    numbers = entry.numbers
+    if n.DW_AT_RANGES in numbers:
+        base = unit.root.numbers.get(n.DW_AT_LOW_PC, 0)
+        pieces = _ranges(unit, numbers[n.DW_AT_RANGES], base) if unit.version < 5 else (
+            _rnglist(unit, numbers[n.DW_AT_RANGES], base))  # fmt: skip
+        return [span for span, _ in zip(pieces, range(MAX_SPANS), strict=False)]
+    if n.DW_AT_LOW_PC not in numbers:
+        return []
+    low = numbers[n.DW_AT_LOW_PC]
+    return [(low, numbers.get(n.DW_AT_HIGH_PC, low + 1))]
+
+
+def _ranges(unit: Unit, pos: int, base: int) -> Iterator[Span]:
+    """A list in .debug_ranges: pairs of offsets from the base, which one beginning with all ones changes."""
+    data = unit.debug.section(".debug_ranges").peek(pos, pos + MAX_LIST)
+    for start, end in struct.iter_unpack("<QQ", data[: len(data) & ~15]):
+        if (start, end) == (0, 0):
+            return
+        if start == (1 << 64) - 1:
+            base = end
+        else:
+            yield base + start, base + end
+
+
+def _rnglist(unit: Unit, pos: int, base: int) -> Iterator[Span]:
+    """A list in .debug_rnglists."""
+    data = unit.debug.section(".debug_rnglists").peek(pos, pos + MAX_LIST)
+    at = 0
+    while data[at] != END:
+        kind, at, operands = data[at], at + 1, []
+        if kind > START_LENGTH:
+            raise ValueError(f"range list entry {kind}")
+        addresses = {BASE_ADDRESS: 1, START_END: 2, START_LENGTH: 1}.get(kind, 0)  # of eight bytes each, in front
+        for _ in range(addresses):
+            operands.append(struct.unpack_from("<Q", data, at)[0])
+            at += 8
+        for _ in range({BASE_ADDRESS: 0, START_END: 0, BASE_ADDRESSX: 1, START_LENGTH: 1}.get(kind, 2)):
+            number, at = n.uleb(data, at)
+            operands.append(number)
+        if kind in (BASE_ADDRESSX, STARTX_ENDX, STARTX_LENGTH):
+            operands[0] = unit.address(operands[0])
+        if kind == STARTX_ENDX:
+            operands[1] = unit.address(operands[1])
+        if kind in (BASE_ADDRESSX, BASE_ADDRESS):
+            base = operands[0]
+        elif kind == OFFSET_PAIR:
+            yield base + operands[0], base + operands[1]
+        else:
+            length = kind in (STARTX_LENGTH, START_LENGTH)
+            yield operands[0], operands[1] + (operands[0] if length else 0)
