@@ -172,10 +172,12 @@ class Editor:
         return at
 
     def cut_slots(self, sec: int, gone: Mask, first: int) -> None:
-        """Take slots out of a section of pointers, with their relocations; the others move up, in order.
+        """Take slots out of a section of pointers, with their relocations; the others move up, in order. Before any are
+        added to it.
 
         first: number of the section's slot 0, for the owners.
         """
+        assert sec not in self._grown or not gone.any()  # what is behind would stay where it is
         words = self.image.content(sec)[: len(gone) * SLOT].reshape(-1, SLOT)
         kept = words[~gone]
         for slot in np.flatnonzero((kept != words[: len(kept)]).any(axis=1)).tolist():
@@ -197,6 +199,7 @@ class Editor:
     def _keep_rows(self, table: int, kept: Rows) -> None:
         """Replace the rows of a relocation table by these, which are fewer or as many."""
         rows = self.image.rows(table, t.RELA)
+        assert table not in self._grown or len(kept) == len(rows)
         for row in np.flatnonzero(kept != rows[: len(kept)]).tolist():
             self.patch(table, row * t.RELA.itemsize, kept[row].tobytes(), "relocation", row)
         self.shdr[table]["sh_size"] = len(kept) * t.RELA.itemsize

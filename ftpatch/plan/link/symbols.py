@@ -68,12 +68,12 @@ class Symbols:
         for row in rows:
             if symbols.bind[row] != t.STB_LOCAL:
                 self._require_new(row)
+        self._common(rows)
         for row in rows:
             name = symbols.name(row)
-            plain = name and kinds[row] in KINDS and not name.startswith("$")
-            if plain and shndx[row] != SHN_ABS and (kinds[row] or symbols.bind[row] != t.STB_LOCAL):
+            plain = name and kinds[row] in KINDS and symbols.shndx[row] > 0
+            if plain and (kinds[row] or symbols.bind[row] != t.STB_LOCAL):
                 self.target(row)
-        self._common(rows)
 
     def target(self, row: int) -> Target:
         """What a symbol of the object is in the module, made where it is not there yet."""
@@ -88,8 +88,9 @@ class Symbols:
             what = "a thread-local variable" if kind == STT_TLS else "a function that is chosen when it is first called"
             raise PolicyError(f"the object has {what}", self.path, found=name, expected="functions and data",
                               todo="no kernel knows such symbols")  # fmt: skip
-        if row == 0 or symbols.rows["st_shndx"][row] == SHN_ABS:
-            raise PolicyError("the object uses an absolute symbol", self.path, found=name or "symbol 0",
+        if row == 0 or sec == t.NO_SECTION:
+            raise PolicyError("the object uses a symbol that is no place in a section", self.path,
+                              found=f"{name or 'symbol 0'}, st_shndx {int(symbols.rows['st_shndx'][row]):#x}",
                               expected="functions and data", todo="use a constant")  # fmt: skip
         if sec == t.SHN_UNDEF:
             return self._undefined(row, name)

@@ -1,0 +1,297 @@
+"""Object files that are linked into a module: where everything goes, and that each relocation keeps its meaning."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from elfwriter import (
+    ALLOC,
+    ET_REL,
+    EXEC,
+    MINI,
+    NOP,
+    RELA,
+    RET,
+    WRITE,
+    Elf,
+    Section,
+    as_code,
+    extended,
+    parsed,
+    rela,
+    relocations_by_table,
+    written,
+)
+from test_editor import result
+from test_module import Export, kernel
+
+from ftpatch.elf.editor import Editor
+from ftpatch.elf.image import open_image
+from ftpatch.errors import FtpatchError
+from ftpatch.kernel.module import Kernel, Module
+from ftpatch.plan.link.carry import Carried, carry
+from ftpatch.plan.link.original import keep_original
+from ftpatch.plan.request import Against
+from ftpatch.sites.scan import scan_file
+
+TESTDATA = MINI.parent
+PPC = TESTDATA / "mini-ppc64le"
+FOLDERS = {"arm64": (MINI, "vmlinux-callops"), "ppc64le": (PPC, "vmlinux-ool")}
+COMMON, TLS, MERGE, STRINGS, GROUP, REL = 0xFFF2, 0x400, 0x10, 0x20, 0x200, 9
+ABS64, ABS32, CALL26, JUMP26, CONDBR19, ADRP, GOT_PAGE, TLS_DESC = 257, 258, 283, 282, 280, 275, 311, 562
+ADDR64, REL24, TOC16_HA, TOC16_DS, GOT16_HA, REL24_NOTOC, PPC_NOP, BL, B = (
+    38, 10, 50, 63, 17, 116, 0x6000_0000, 0x4800_0001, 0x4800_0000
+)  # fmt: skip
+NOT_KNOWN = "that {path} was compiled for the kernel of this module is not known: no file tells its configuration"
+
+
+@dataclass
+class Linked:
+    """What became of a module and an object."""
+
+    before: bytes
+    after: bytes
+    carried: Carried
+
+
+@dataclass
+class Object(Elf):
+    """An object with the function `fixed` in .text."""
+
+    e_type: int = ET_REL
+    words: Sequence[int] = (NOP, RET)
+    relocations: list[tuple[int, int, int, int]] = field(default_factory=list)  # offset, type, addend, symbol row
+    text: int = 0
+    fixed: int = 0
+
+    def __post_init__(self) -> None:
+        self.text = self.section(".text", as_code(self.words), flags=ALLOC | EXEC, align=4)
+        self.fixed = self.symbol("fixed", self.text, 0, 4 * len(self.words))
+
+    def relocate(self, kind: int, symbol: int, off: int = 0, addend: int = 0) -> None:
+        self.relocations.append((off, kind, addend, symbol))
+
+    def build(self) -> bytes:
+        if self.relocations:
+            rows = b"".join(rela(off, kind, addend, row) for off, kind, addend, row in self.relocations)
+            self.section(".rela.text", rows, type=RELA, info=self.text, align=8, entsize=24)
+        return super().build()
+
+
+class Case:
+    """A module of the fixtures that an object is linked into."""
+
+    def __init__(self, folder: Path, arch: str = "arm64", more: Sequence[Section] = (), kernel: bool = True) -> None:
+        self.folder, self.arch, home = folder, arch, FOLDERS[arch]
+        shipped = (home[0] / "mini.ko").read_bytes()
+        self.module = Module(scan_file(written(folder / "mini.ko", extended(shipped, more) if more else shipped)))
+        self.editor, self.against = Editor(self.module.image), Against()
+        if kernel:
+            self.against = Against(Kernel(scan_file(str(self.kernel()))))
+
+    def kernel(self) -> Path:
+        home, name = FOLDERS[self.arch]
+        exports = (Export("ktime_get"), Export("gpl_only", gpl=True), Export("spaced", namespace="SPACE"))
+        return kernel(self.folder, name, *exports, folder=home)
+
+    def original(self, function: str, name: str) -> dict[str, object]:
+        sites = self.module.scan.sites
+        site = next(i for i in range(len(sites)) if sites.name(i) == function)
+        return {name: keep_original(self.editor, self.module, site, name)}
+
+    def link(self, content: bytes, **originals: object) -> Linked:
+        path = written(self.folder / "fix.o", content)
+        carried = carry(self.editor, self.module, open_image(path), self.against, originals)  # type: ignore[arg-type]
+        return Linked(self.module.image.data.tobytes(), result(self.editor), carried)
+
+    def refused(self, content: bytes, **originals: object) -> str:
+        with pytest.raises(FtpatchError) as caught:
+            self.link(content, **originals)
+        return str(caught.value).replace(str(self.folder / "fix.o"), "fix.o")
+
+
+def fixture(case: Case) -> Linked:
+    """The object of testdata/link in the module, with the original of mini_step."""
+    originals = case.original("mini_step", "old_step")
+    return case.link((TESTDATA / "link" / f"{case.arch}.o").read_bytes(), **originals)
+
+
+def sections(file: bytes, first: int) -> list[tuple[str, int, int, int]]:
+    """(name, flags, size, alignment) of the sections from one on that are loaded."""
+    rows = list(parsed(file).iter_sections())[first:]
+    return [(row.name, row["sh_flags"], row["sh_size"], row["sh_addralign"]) for row in rows
+            if row["sh_flags"] & ALLOC]  # fmt: skip
+
+
+def n_sections(file: bytes) -> int:
+    return int(parsed(file).num_sections())
+
+
+WITH = ".ftpatch.with"
+
+
+@pytest.mark.parametrize(("arch", "rows"), [
+    ("arm64", [
+        (".text.ftpatch.original", ALLOC | EXEC, 8, 16), (f".text{WITH}.text", ALLOC | EXEC, 492, 8),
+        (f".data{WITH}.data", ALLOC | WRITE, 4, 4), (f".bss{WITH}.bss", ALLOC | WRITE, 4, 4),
+        (f".rodata{WITH}.rodata.str1.8", ALLOC, 45, 8), (f".rodata{WITH}.rodata", ALLOC, 64, 8),
+        (f".bss{WITH}.common", ALLOC | WRITE, 4, 4),
+    ]),
+    ("ppc64le", [
+        (".text.ftpatch.original", ALLOC | EXEC, 20, 16), (f".text{WITH}.text", ALLOC | EXEC, 780, 16),
+        (f".data{WITH}.data", ALLOC | WRITE, 4, 4), (f".bss{WITH}.bss", ALLOC | WRITE, 4, 4),
+        (f".data{WITH}.toc", ALLOC | WRITE, 64, 8), (f".rodata{WITH}.rodata.str1.8", ALLOC, 45, 8),
+        (f".rodata{WITH}.rodata", ALLOC, 32, 8), (f".data{WITH}.data.rel.ro", ALLOC | WRITE, 32, 8),
+        (f".bss{WITH}.common", ALLOC | WRITE, 4, 4),
+    ]),
+])  # fmt: skip
+def test_every_section_of_the_object_comes_along_once(
+    arch: str, rows: list[tuple[str, int, int, int]], tmp_path: Path
+) -> None:
+    made = fixture(Case(tmp_path, arch))
+    assert sections(made.after, n_sections(made.before)) == rows
+    assert made.after.startswith(made.before[:40])
+
+
+def test_records_of_the_object_go_behind_those_of_the_module(tmp_path: Path) -> None:
+    made = fixture(Case(tmp_path))
+    before, after = (relocations_by_table(file) for file in (made.before, made.after))
+    (old,), (new,) = ([rows for name, rows in tables if "patchable" in name] for tables in (before, after))
+    assert new[: len(old)] == old
+    assert [(row.offset, row.symbol, row.addend) for row in new[len(old) :]] == [
+        (48, "ftpatch_with.text", 0), (56, "ftpatch_with.text", 40), (64, "ftpatch_with.text", 208),
+        (72, "ftpatch_with.text", 384),
+    ]  # fmt: skip
+    scan = scan_file(written(tmp_path / "after.ko", made.after))
+    names = [scan.sites.name(i) for i in range(len(scan.sites))]
+    assert names[6:10] == ["ftpatch_with.count", "ftpatch_with.weigh", "fixed_step", "fixed_work"]
+    assert scan.sites.status[6:10].tolist() == [0, 0, 0, 0]  # ready
+
+
+def places(file: bytes) -> dict[str, tuple[str, int]]:
+    """(section, value) of every named symbol."""
+    elf = parsed(file)
+    found = {}
+    for one in elf.get_section_by_name(".symtab").iter_symbols():
+        index = one["st_shndx"]
+        found[one.name] = (elf.get_section(index).name if isinstance(index, int) else index, one["st_value"])
+    return found
+
+
+@pytest.mark.parametrize("arch", FOLDERS)
+def test_every_relocation_of_the_object_names_the_same_thing(arch: str, tmp_path: Path) -> None:
+    """Read by pyelftools: what each names in the object, and what it names in the module."""
+    made = fixture(Case(tmp_path, arch))
+    patch = (TESTDATA / "link" / f"{arch}.o").read_bytes()
+    first = n_sections(made.before)
+    was, known = dict(relocations_by_table(patch)), places(made.after)
+    homes = {section.name: (parsed(made.after).get_section(section.sec).name, section.off)
+             for section in made.carried.sections}  # fmt: skip
+    is_ = {(row.section, row.offset): row for name, rows in relocations_by_table(made.after) for row in rows}
+    n = 0
+    for section in made.carried.sections:
+        for row in was.get(f".rela{section.name}", []):
+            new = is_.pop((section.sec, section.off + row.offset))
+            assert (new.type, new.addend) == (row.type, row.addend)
+            assert known[new.symbol] == named(row.symbol, patch, homes, known), row
+            n += 1
+    assert n == {"arm64": 37, "ppc64le": 53}[arch]
+    assert not [key for key in is_ if key[0] >= first and not parsed(made.after).get_section(key[0]).name.endswith(
+        ".original")]  # fmt: skip
+
+
+def named(
+    name: str, patch: bytes, homes: dict[str, tuple[str, int]], known: dict[str, tuple[str, int]]
+) -> tuple[str, int]:  # fmt: skip
+    """Where in the module the thing is that a name of the object means."""
+    if name in homes:  # a section's symbol
+        return homes[name]
+    home, value = places(patch)[name]
+    if home in homes:
+        return homes[home][0], homes[home][1] + value
+    if home == "SHN_COMMON":
+        return f".bss{WITH}.common", 0
+    return known[name.partition("@")[0]]
+
+
+SYMBOLS = {
+    "arm64": [
+        ("old_step", "FUNC", "GLOBAL", 0, 8, 0), ("shared_count", "OBJECT", "GLOBAL", 0, 4, 0),
+        ("ftpatch_with.count", "FUNC", "GLOBAL", 8, 28, 0), ("ftpatch_with.weigh", "FUNC", "GLOBAL", 48, 156, 0),
+        ("ftpatch_with.words", "OBJECT", "GLOBAL", 0, 32, 0), ("ftpatch_with.limit", "OBJECT", "GLOBAL", 0, 4, 0),
+        ("ftpatch_with.calls", "OBJECT", "GLOBAL", 0, 4, 0), ("fixed_step", "FUNC", "GLOBAL", 216, 164, 0),
+        ("fixed_work", "FUNC", "GLOBAL", 392, 100, 0), ("steps", "OBJECT", "GLOBAL", 40, 24, 0),
+        ("possibly", "OBJECT", "GLOBAL", 32, 8, 0), ("maybe", "NOTYPE", "WEAK", 0, 0, 0),
+    ],
+    "ppc64le": [
+        ("old_step", "FUNC", "GLOBAL", 8, 12, 3), ("shared_count", "OBJECT", "GLOBAL", 0, 4, 0),
+        ("ftpatch_with.count", "FUNC", "GLOBAL", 8, 48, 3), ("ftpatch_with.weigh", "FUNC", "GLOBAL", 72, 288, 3),
+        ("ftpatch_with.words", "OBJECT", "GLOBAL", 0, 32, 0), ("ftpatch_with.limit", "OBJECT", "GLOBAL", 0, 4, 0),
+        ("ftpatch_with.calls", "OBJECT", "GLOBAL", 0, 4, 0), ("fixed_step", "FUNC", "GLOBAL", 376, 244, 3),
+        ("fixed_work", "FUNC", "GLOBAL", 632, 148, 3), ("steps", "OBJECT", "GLOBAL", 8, 24, 0),
+        ("possibly", "OBJECT", "GLOBAL", 0, 8, 0), ("maybe", "NOTYPE", "WEAK", 0, 0, 0),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", FOLDERS)
+def test_names_kinds_and_entries_of_symbols_are_kept(arch: str, tmp_path: Path) -> None:
+    """The local entry of a function with two stands in st_other."""
+    made = fixture(Case(tmp_path, arch))
+    tables = [parsed(file).get_section_by_name(".symtab") for file in (made.before, made.after)]
+    new = list(tables[1].iter_symbols())[tables[0].num_symbols() :]
+    rows = [(row.name, row["st_info"]["type"][4:], row["st_info"]["bind"][4:], row["st_value"], row["st_size"],
+             row["st_other"]["local"]) for row in new]  # fmt: skip
+    starts = [row for row in rows if row[1:3] == ("NOTYPE", "GLOBAL")]
+    assert [row for row in rows if row not in starts] == SYMBOLS[arch]
+    assert {row[3:] for row in starts} == {(0, 0, 0)}
+    names = [row.name for row in tables[1].iter_symbols()]
+    assert len(set(names[tables[0].num_symbols() :])) == len(new)
+    own = {name.removeprefix("ftpatch_with."): row for row, name in enumerate(names) if name in {
+        row[0] for row in SYMBOLS[arch][1:-1]}}  # fmt: skip
+    assert made.carried.symbols == own
+
+
+@pytest.mark.parametrize(("arch", "notes", "warnings"), [
+    ("arm64", [NOT_KNOWN, "maybe is weak in {path}, and nobody defines it: its address is 0"], []),
+    ("ppc64le", [NOT_KNOWN, "no function of {path} has a record: none of them can be traced",
+                 "maybe is weak in {path}, and nobody defines it: its address is 0"],
+     ["the module does not tell of which source file state is: the only one of that name was taken for mini_mod.c"]),
+])  # fmt: skip
+def test_what_cannot_be_told_is_said(arch: str, notes: list[str], warnings: list[str], tmp_path: Path) -> None:
+    made, path = fixture(Case(tmp_path, arch)), tmp_path / "fix.o"
+    assert list(made.carried.notes) == [note.format(path=path) for note in notes]
+    assert list(made.carried.warnings) == warnings
+
+
+# -- the original of a function ---------------------------------------------------------------------------------------
+
+KEPT = {
+    # one entry: bti c; b
+    ("arm64", "mini_step"): ([0xD503245F, 0x14000000], [(4, JUMP26, ".text", 0xC)], (0, 8, 0)),
+    ("arm64", "mini_init"): ([0xD503245F, 0x14000000], [(4, JUMP26, ".init.text", 0xC)], (0, 8, 0)),
+    # two: the TOC's distance; ld r2,-8(r12); add r2,r2,r12; b
+    ("ppc64le", "mini_step"): (
+        [0, 0, 0xE84CFFF8, 0x7C426214, 0x48000000], [(0, 44, ".TOC.", -8), (16, REL24, ".text", 0x14)], (8, 12, 3)
+    ),
+    ("ppc64le", "mini_util"): ([0x48000000], [(0, REL24, ".text", 0x144)], (0, 4, 0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arch", "function"), KEPT)
+def test_an_original_is_entered_behind_its_site(arch: str, function: str, tmp_path: Path) -> None:
+    case = Case(tmp_path, arch, kernel=False)
+    case.original(function, "old")
+    after = result(case.editor)
+    home = ".init.text.ftpatch.original" if "init" in function else ".text.ftpatch.original"
+    content = parsed(after).get_section_by_name(home).data()
+    words, rows, entry = KEPT[arch, function]
+    row = parsed(after).get_section_by_name(".symtab").get_symbol_by_name("old")[0]
+    assert list(struct.unpack(f"<{len(words)}I", content)) == words
+    assert [(one.offset, one.type, one.symbol, one.addend) for name, some in relocations_by_table(after)
+            if name == ".rela" + home for one in some] == rows  # fmt: skip
+    assert (row["st_value"], row["st_size"], row["st_other"]["local"]) == entry
