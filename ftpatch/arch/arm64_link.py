@@ -53,8 +53,6 @@ LINKING = Linking(
     ),
     nothing=(0, 256),
     branches=(279, 280, 282, 283),
-    jump=282,
-    jump_word=0x1400_0000,  # b .
     entry=Code((BTI_C,)),  # it may be called by pointer; without BTI it is a hint that does nothing
     landing=(BTI_C, BTI_J, BTI_JC, PACIASP, PACIBSP),
     pads=Protection((BTI_C, BTI_J, BTI_JC), "begin with bti", "-mbranch-protection=standard"),

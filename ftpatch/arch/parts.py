@@ -144,8 +144,6 @@ class Linking(NamedTuple):
     not_applied: tuple[NotApplied, ...]
     nothing: tuple[int, ...]  # relocation types that do nothing
     branches: tuple[int, ...]  # those of direct branches
-    jump: int  # relocation type of a jump that ends a piece of code
-    jump_word: int  # that jump, by a distance of 0
     entry: Code  # what an entry into the middle of a function begins with
     entry_pair: Code | None = None  # the same for a function with a global and a local entry; None: there are none such
     pair_other: int = 0  # st_other of a symbol at that

@@ -56,8 +56,6 @@ LINKING = Linking(
     ),
     nothing=(0,),
     branches=(R_PPC64_REL24,),
-    jump=R_PPC64_REL24,
-    jump_word=0x4800_0000,  # b .
     entry=Code(()),
     entry_pair=Code(
         (

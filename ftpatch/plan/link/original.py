@@ -20,8 +20,8 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor, NewSymbol
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.module import Module
-from ftpatch.plan.link.symbols import Target, toc_symbol
-from ftpatch.plan.module.records import start_symbol
+from ftpatch.plan.link.symbols import Target
+from ftpatch.plan.module.records import start_symbol, toc_symbol
 
 TEXT, INIT_TEXT = ".text.ftpatch.original", ".init.text.ftpatch.original"
 TEXT_FLAGS = t.SHF_ALLOC | t.SHF_EXECINSTR
@@ -34,7 +34,7 @@ def keep_original(editor: Editor, module: Module, site: int, name: str) -> Targe
     Raises PolicyError where the name is taken, or the code in front of the site is not known.
     """
     sites, image, modules = module.scan.sites, module.image, module.arch.modules
-    assert modules is not None and modules.linking is not None
+    assert modules is not None and modules.linking is not None and module.arch.jump is not None
     linking, sec, where = modules.linking, int(sites.sec[site]), f"--keep-original {name}"
     _require_free_name(editor, name, where)
     off = int(sites.body_va[site] - image.base[sec])
@@ -45,10 +45,10 @@ def keep_original(editor: Editor, module: Module, site: int, name: str) -> Targe
     front = _front(module, site, where)
     home = start_symbol(editor, sec)
     own = _section(editor, INIT_TEXT if image.names[sec].startswith(".init") else TEXT)
-    code = (*start.words, *front, linking.jump_word)
+    code = (*start.words, *front, module.arch.jump.word.bits)
     at = editor.append(own, np.array(code, dtype="<u4").tobytes())
     _fix(editor, own, at, start, modules.toc)
-    editor.relocate(own, at + 4 * (len(code) - 1), linking.jump, home, off + module.arch.unit)
+    editor.relocate(own, at + 4 * (len(code) - 1), modules.jump_type, home, off + module.arch.unit)
     entry = at + start.entry
     size, other = at + 4 * len(code) - entry, linking.pair_other if two else 0
     row = editor.add_symbol(NewSymbol(name, own, entry, size, t.STT_FUNC, other=other))

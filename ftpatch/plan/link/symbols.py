@@ -21,6 +21,7 @@ from ftpatch.errors import PolicyError
 from ftpatch.kernel.module import Module
 from ftpatch.plan.link.lookup import MODULE, Wanted, look_up
 from ftpatch.plan.link.sections import COMMON, MAX_ALIGN, Section, unique
+from ftpatch.plan.module.records import toc_symbol
 from ftpatch.plan.request import Against
 
 SHN_ABS, SHN_COMMON = 0xFFF1, 0xFFF2
@@ -198,12 +199,3 @@ class Symbols:
         sec = int(self._symbols.shndx[found.row]) if found.where == MODULE else 0
         value = int(self._symbols.rows["st_value"][found.row]) if found.where == MODULE else 0
         return Target(found.row, sec, value, found.where)
-
-
-def toc_symbol(editor: Editor, name: str) -> int:
-    """Row of the loader's own symbol for the TOC: it fills in the first one of that name alone."""
-    rows = editor.image.symbols.rows_named(name)
-    if len(rows):
-        return int(rows[0])
-    made = editor.added(name)
-    return editor.symbol(name, 0) if made is None else made

@@ -18,9 +18,8 @@ from ftpatch.elf.editor import Editor
 from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.module import Module
-from ftpatch.plan.module.callee import existing_symbol
 from ftpatch.plan.module.imports import Import, add_import
-from ftpatch.plan.module.records import start_symbol
+from ftpatch.plan.module.records import start_symbol, toc_symbol
 
 TEXT, INIT_TEXT = ".text.ftpatch", ".init.text.ftpatch"
 TEXT_FLAGS = t.SHF_ALLOC | t.SHF_EXECINSTR
@@ -69,9 +68,7 @@ class Addition:
 
     def toc(self) -> int:
         """Row of the symbol that stands for the module's TOC: the loader's own, which nobody exports."""
-        existing, name = existing_symbol(self.editor.image, self.modules.toc), self.modules.toc
-        row = existing[0] if existing is not None else self.editor.added(name)
-        return self.editor.symbol(name, 0) if row is None else row  # a loader gives the first of that name its value
+        return toc_symbol(self.editor, self.modules.toc)
 
     def add_code(self, section: int, code: Code, places: dict[str, Place]) -> int:
         """Append code to a section, its relocations included; the offset of its first instruction."""

@@ -57,6 +57,15 @@ def start_symbol(editor: Editor, sec: int) -> int:
     return editor.symbol(name, sec) if row is None else row
 
 
+def toc_symbol(editor: Editor, name: str) -> int:
+    """Row of the loader's own symbol for the TOC: it fills in the first one of that name alone."""
+    rows = editor.image.symbols.rows_named(name)
+    if len(rows):
+        return int(rows[0])
+    made = editor.added(name)
+    return editor.symbol(name, 0) if made is None else made
+
+
 def return_record(editor: Editor, sites: SiteTable, site: int) -> None:
     """A slot and its relocation behind the others of the first record section."""
     image, sec = editor.image, int(sites.sec[site])
