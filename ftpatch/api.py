@@ -205,7 +205,7 @@ class RedirectOptions(TypedDict, total=False):
     """The options of `redirect`, none of them required: see `plan.decide.plan_redirect`."""
 
     patch: str | None
-    keep_original: str | None
+    keep_original: Sequence[str]
     against: Sequence[str]
     force_signature: bool
     assume_register_args: bool

@@ -18,7 +18,7 @@ from ftpatch.sites.choice import Choose
 TO_HELP = "The function that the chosen one becomes: name, name@file.c or 0xVA."
 MAP_HELP = "A function and what it becomes; repeatable. @FILE has one pair a line."
 WITH_HELP = "Modules: an object file that brings the replacement along."
-KEEP_HELP = "Modules, with --with: the name by which the object calls the old function."
+KEEP_HELP = "Modules, with --with: the name by which the object calls the old function; repeatable."
 FORCE_SIGNATURE_HELP = "Take a replacement with other parameters or another result."
 ASSUME_HELP = "Take it that all arguments are in registers, where nothing tells."
 FORCE_EARLY_HELP = "Take functions that run before a stub can work."
@@ -44,7 +44,7 @@ def _choose(shared: WritingOptions, to: str | None, map_: tuple[str, ...], **own
 @click.option("--to", metavar="BAR", help=TO_HELP)
 @click.option("--map", "map_", multiple=True, metavar="FOO=BAR|@FILE", help=MAP_HELP)
 @click.option("--with", "patch", metavar="FILE.o", help=WITH_HELP)
-@click.option("--keep-original", metavar="NAME", help=KEEP_HELP)
+@click.option("--keep-original", multiple=True, metavar="NAME|FOO=NAME", help=KEEP_HELP)
 @against
 @click.option("--force-signature", is_flag=True, help=FORCE_SIGNATURE_HELP)
 @click.option("--assume-register-args", is_flag=True, help=ASSUME_HELP)

@@ -119,23 +119,25 @@ def _read_stub(scan: Scan, path: str) -> Stub:
 
 def plan_redirect(
     scan: Scan, chosen: Mask, pairs: Sequence[tuple[str, str]], max_size: int | None = None, *,
-    patch: str | None = None, keep_original: str | None = None, against: Sequence[str] = (),
+    patch: str | None = None, keep_original: Sequence[str] = (), against: Sequence[str] = (),
     force_signature: bool = False, assume_register_args: bool = False, force_early: bool = False,
     records: str = "auto", skip_unpatchable: bool = False,
 ) -> Plan:  # fmt: skip
     """The plan by which the chosen functions become others. pairs: (selector, replacement), each; patch: an object file
-    that brings replacements along; keep_original: a name for the old function; the rest as in RedirectRequest."""
+    that brings replacements along; keep_original: names for the old functions; the rest as in RedirectRequest."""
     from ftpatch.elf.image import open_image
-    from ftpatch.plan.redirect.pairs import Pair, replacements_of
+    from ftpatch.plan.redirect.pairs import Pair, originals_of, replacements_of
 
-    if scan.image.kind == "vmlinux" and (patch is not None or keep_original is not None):
+    if scan.image.kind == "vmlinux" and (patch is not None or keep_original):
         raise UsageError("--with and --keep-original are for modules", scan.image.path, found="a vmlinux",
                          todo="build the replacement into the kernel, or into a module")  # fmt: skip
+    if keep_original and patch is None:
+        raise UsageError("--keep-original is for the object of --with", scan.image.path, found="no --with")
     to = replacements_of(scan, chosen, [Pair(*pair) for pair in pairs])
     return make_plan(scan, RedirectRequest(
         chosen, to, force_early=force_early, force_signature=force_signature,
         assume_register_args=assume_register_args, records=records, skip_unpatchable=skip_unpatchable,
         patch=open_image(patch, max_size) if patch is not None else None,
-        keep_original={} if keep_original is None else dict.fromkeys(to, keep_original),
+        keep_original=originals_of(scan, to, keep_original),
         against=read_against(scan, against, max_size),
     ))  # fmt: skip

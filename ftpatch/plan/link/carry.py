@@ -29,6 +29,7 @@ class Carried:
 
     symbols: Mapping[str, int]  # row in the module's symbol table, by the object's name, of all that the object defines
     patch_rows: Mapping[str, int]  # the same symbols' rows in the object's own table
+    rows: Mapping[int, int]  # row in the module's symbol table, by row in the object's, of all that has a type
     sections: tuple[Section, ...]  # where its sections are now
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -53,6 +54,6 @@ def carry(
     Relocations(symbols, linking).carry()
     rows = {name: patch.symbols.defined(name) for name in symbols.defined}
     return Carried(
-        symbols.defined, {name: row for name, row in rows.items() if row is not None}, tuple(sections.values()),
-        (*notes, *symbols.notes), tuple(symbols.warnings),
+        symbols.defined, {name: row for name, row in rows.items() if row is not None}, symbols.rows,
+        tuple(sections.values()), (*notes, *symbols.notes), tuple(symbols.warnings),
     )  # fmt: skip

@@ -76,6 +76,11 @@ class Symbols:
             if plain and (kinds[row] or symbols.bind[row] != t.STB_LOCAL):
                 self.target(row)
 
+    @property
+    def rows(self) -> dict[int, int]:
+        """Row in the module's symbol table, by row in the object's, of each that has been asked for."""
+        return {row: target.row for row, target in self._known.items()}
+
     def target(self, row: int) -> Target:
         """What a symbol of the object is in the module, made where it is not there yet."""
         if row not in self._known:

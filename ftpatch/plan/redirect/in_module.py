@@ -1,13 +1,17 @@
-"""The function that takes another's place in a module: one of the module itself, or one that another file exports.
+"""The function that takes another's place in a module: one of the module itself or of an object, or one that
+another file exports.
 
-name, name@file.c, .section+0xOFF   a function of the module, static or not
-name                                one that the module uses already, or may use: the loader finds it
+    name, name@file.c                   a function of the object that comes along, static or not
+    name, name@file.c, .section+0xOFF   one of the module, static or not
+    name                                one that the module uses already, or may use
+
+The first that there is counts.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from posixpath import basename
 
 import numpy as np
@@ -38,20 +42,17 @@ class ModuleReplacement:
     """A function that takes another's place in a module."""
 
     substitute: Substitute
-    row: int | None  # of its symbol in the module; None for one that the module does not use yet
-    sec: int  # of the module; 0 where it is in another file
-    va: int  # of its symbol, as the module is laid out here; 0 where it is in another file
-    two_entries: bool = False  # of a function of the module: whether it computes the TOC at its symbol
+    row: int | None  # of its symbol in the module; None for one that the module does not have yet
+    va: int = -1  # of a function of the module, as that is laid out here; −1 for others
+    outside: bool = False  # whether it is in another file
+    carried: bool = False  # whether it comes along in an object
+    init: bool = False  # whether it is init text
+    two_entries: bool = False  # of one that is not outside: whether it computes the TOC at its symbol
     wanted: Import | None = None  # what the module must say to use it
 
     @property
     def name(self) -> str:
         return self.substitute.name
-
-    @property
-    def outside(self) -> bool:
-        """Whether it is in another file."""
-        return not self.sec
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Finder:
     module: Module
     against: Against
     types: FunctionTypes  # of the module
+    patch: Image | None = None  # the object that comes along
     _other_types: dict[int, FunctionTypes] = field(default_factory=dict)  # id of an image → the types in it
 
     def find(self, text: str) -> ModuleReplacement:
@@ -71,21 +73,54 @@ class Finder:
                                  expected=FORMS)  # fmt: skip
         rows = _rows_at(image, text) if PLACE.fullmatch(text) else rows_named(image, text)
         defined = rows[image.symbols.shndx[rows] != t.SHN_UNDEF]
+        if (brought := self._brought(text, bool((image.symbols.bind[defined] != t.STB_LOCAL).any()))) is not None:
+            return brought
         if len(defined):
-            return self._own(defined, text, where)
+            row = self._function(image, defined, text, where)
+            sec, value = int(image.symbols.shndx[row]), int(image.symbols.rows["st_value"][row])
+            own = ModuleReplacement(self._substitute(image, row), row, int(image.base[sec]) + value)
+            return replace(own, init=_is_init(image, row), two_entries=_has_two(image, row))
         if PLACE.fullmatch(text) or "@" in text[1:]:
             raise SelectionError("no such function", where, found="no symbol of the module there", expected=FORMS)
         existing = existing_symbol(image, text)
         if existing is not None:
             self._require_called(existing[0], text, where)
-            return ModuleReplacement(self._elsewhere(text), existing[0], 0, 0)
+            return ModuleReplacement(self._elsewhere(text), existing[0], outside=True)
         wanted = find_import(text, self.module, self.against, OPTION)
         require_function(text, self.against, where)
-        return ModuleReplacement(self._elsewhere(text), None, 0, 0, wanted=wanted)
+        return ModuleReplacement(self._elsewhere(text), None, outside=True, wanted=wanted)
 
-    def _own(self, rows: I64, text: str, where: str) -> ModuleReplacement:
-        """The function of the module that these symbols name."""
-        image, symbols = self.module.image, self.module.image.symbols
+    def _brought(self, text: str, in_module: bool) -> ModuleReplacement | None:
+        """The function of the object that `text` names; None where it has none. in_module: whether the module has one
+        of that name, which a weak one of the object gives way to."""
+        patch = self.patch
+        if patch is None or PLACE.fullmatch(text):
+            return None
+        rows = rows_named(patch, text)
+        rows = rows[patch.symbols.shndx[rows] != t.SHN_UNDEF]
+        if in_module:
+            rows = rows[patch.symbols.bind[rows] != t.STB_WEAK]
+        if not len(rows):
+            return None
+        where = f"{OPTION} {text}"
+        row = self._function(patch, rows, text, where)
+        if patch.symbols.type[row] != t.STT_FUNC and patch.symbols.bind[row] == t.STB_LOCAL:
+            raise SelectionError("the replacement is no function", where, found=f"a local label of {patch.path}",
+                                 expected="code", todo=".type NAME, %function makes it one")  # fmt: skip
+        brought = ModuleReplacement(self._substitute(patch, row), None, carried=True)
+        return replace(brought, init=_is_init(patch, row), two_entries=_has_two(patch, row))
+
+    def _substitute(self, image: Image, row: int) -> Substitute:
+        """A function of one of the files, with what is known of it there."""
+        if image is self.module.image:
+            return Substitute(image.symbols.name(row), self.types, row)
+        kernel = self.against.kernel.image if self.against.kernel else None
+        types = self._other_types.setdefault(id(image), FunctionTypes(image, None if image is kernel else kernel))
+        return Substitute(image.symbols.name(row), types, row)
+
+    def _function(self, image: Image, rows: I64, text: str, where: str) -> int:
+        """Row of the one function that these symbols of a relocatable file name."""
+        symbols = image.symbols
         places = sorted(set(zip(symbols.shndx[rows].tolist(), symbols.rows["st_value"][rows].tolist(), strict=True)))
         if len(places) > 1:
             shown = [f"{_section(image, sec)}+{off:#x}" for sec, off in places]
@@ -96,10 +131,7 @@ class Finder:
         row = _function_row(image, rows)
         if why := why_no_beginning(image, row):
             raise SelectionError("the replacement is no function", where, found=why, expected="code")
-        sec, local_entry = places[0][0], image.arch.local_entry
-        two = local_entry is not None and bool(local_entry(symbols.rows["st_other"][row : row + 1])[0])
-        va = int(image.base[sec]) + places[0][1]
-        return ModuleReplacement(Substitute(symbols.name(row), self.types, row), row, sec, va, two)
+        return row
 
     def _require_called(self, row: int, name: str, where: str) -> None:
         """Refuse an undefined symbol of which nothing says that it will be there, and a function."""
@@ -128,11 +160,7 @@ class Finder:
             sec, value = int(symbols.shndx[candidate]), int(symbols.rows["st_value"][candidate])
             if (value == export.va) if image.linked else ((sec, value) == (export.sec, export.off)):
                 row = candidate
-        if row is None:
-            return Substitute(name, None, 0)
-        kernel = self.against.kernel.image if self.against.kernel else None
-        types = self._other_types.setdefault(id(image), FunctionTypes(image, None if image is kernel else kernel))
-        return Substitute(name, types, row)
+        return Substitute(name, None, 0) if row is None else self._substitute(image, row)
 
     def _export(self, name: str) -> tuple[Image, Export] | None:
         """The file that exports a name, the kernel first, and how."""
@@ -162,6 +190,17 @@ def _function_row(image: Image, rows: I64) -> int:
     same = (symbols.shndx == symbols.shndx[rows[0]]) & (symbols.rows["st_value"] == symbols.rows["st_value"][rows[0]])
     functions = np.flatnonzero(same & (symbols.type == t.STT_FUNC)).tolist()
     return int(functions[0] if functions else rows[0])
+
+
+def _is_init(image: Image, row: int) -> bool:
+    """Whether a function is freed once the module runs."""
+    return image.names[int(image.symbols.shndx[row])].startswith(".init")
+
+
+def _has_two(image: Image, row: int) -> bool:
+    """Whether a function has a global and a local entry."""
+    local_entry = image.arch.local_entry
+    return local_entry is not None and bool(local_entry(image.symbols.rows["st_other"][row : row + 1])[0])
 
 
 def _section(image: Image, sec: int) -> str:

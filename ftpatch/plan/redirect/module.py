@@ -17,7 +17,7 @@ import numpy as np
 from ftpatch.arrays import U32
 from ftpatch.elf.editor import Editor
 from ftpatch.elf.function_types import FunctionTypes
-from ftpatch.errors import UnsupportedError
+from ftpatch.elf.image import Image
 from ftpatch.kernel.module import Module
 from ftpatch.kernel.signatures import why_not_in_registers
 from ftpatch.plan import notes, refusals
@@ -37,15 +37,13 @@ ASSUMED = "it was taken for granted that all arguments of these travel in regist
 
 def plan_module_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     """Decide everything. Raises a PlanError, or an UnsupportedError where the layout cannot be changed at all."""
-    if request.patch is not None or request.keep_original:
-        raise UnsupportedError("--with and --keep-original are not supported yet", scan.image.path)
     draft, module, modules = new_draft(scan, request), Module(scan), scan.arch.modules
     assert modules is not None  # other machines were refused
     require_way(request.records, ("auto", "shrink"), scan.image.path)
     checked = require_loadable(module, request.against)
     kernel = request.against.kernel
     types = FunctionTypes(scan.image, kernel.image if kernel else None)
-    finder = Finder(module, request.against, types)
+    finder = Finder(module, request.against, types, request.patch)
     known = {text: finder.find(text) for text in dict.fromkeys(request.replacements.values())}
     goals = {site: known[text] for site, text in request.replacements.items()}
     refusals.refuse_wrong_states(draft)
@@ -57,7 +55,30 @@ def plan_module_redirect(scan: Scan, request: RedirectRequest) -> Plan:
 
     # From here on nothing is refused for a single site.
     jumps = Jumps(Addition(Editor(scan.image), module, modules), modules, goals)
+    if request.patch is not None:
+        checked += _link(draft, request, jumps, request.patch)
     return _assemble(draft, jumps, signatures, checked)
+
+
+def _link(draft: Draft, request: RedirectRequest, jumps: Jumps, patch: Image) -> list[str]:
+    """Link the object into the module, with entries to the old functions that it calls; what is to be said of that.
+
+    Raises what `carry` raises."""
+    from ftpatch.plan.link.carry import carry
+    from ftpatch.plan.link.original import keep_original
+
+    editor, module = jumps.addition.editor, jumps.addition.module
+    index, kept = draft.open().tolist(), request.keep_original
+    originals = {kept[site]: keep_original(editor, module, site, kept[site]) for site in index if site in kept}
+    carried = carry(editor, module, patch, request.against, originals)
+    jumps.carried = carried.rows
+    draft.warnings += carried.warnings
+    undefined = {patch.symbols.name(row) for row in np.flatnonzero(patch.symbols.shndx == 0).tolist()}
+    draft.warnings += [f"{patch.path} does not use {name} of --keep-original" for name in originals
+                       if name not in undefined]  # fmt: skip
+    if not any(jumps.goals[site].carried for site in index):
+        draft.warnings.append(f"no function leads to one of {patch.path}")
+    return list(carried.notes)
 
 
 def _refuse_wrong_goals(
@@ -68,7 +89,7 @@ def _refuse_wrong_goals(
     entry = {site: int(sites.entry_va[site]) for site in goals}
     refuse_loops(draft, {entry[site]: goal.va for site, goal in goals.items()}, entry)
     for site, goal in goals.items():
-        if names[goal.sec].startswith(".init") and not names[sites.sec[site]].startswith(".init"):
+        if goal.init and not names[sites.sec[site]].startswith(".init"):
             draft.refuse(np.array([site]), f"{goal.name} is init text, which is freed once the module runs")
     substitutes = {site: goal.substitute for site, goal in goals.items()}
     refuse_lost_toc(draft, substitutes)

@@ -26,6 +26,7 @@ class Jumps:
     addition: Addition
     modules: Modules  # how modules of this machine are patched
     goals: Mapping[int, ModuleReplacement]  # by site
+    carried: Mapping[int, int] = field(default_factory=dict)  # row in the module, by row in the object that came along
     _text: dict[bool, int] = field(default_factory=dict)  # whether it is init text → section of the stubs
     _symbols: dict[str, int] = field(default_factory=dict)  # name → row of a symbol of another file
     _stubs: dict[tuple[int, int, bool], Call] = field(default_factory=dict)
@@ -57,6 +58,8 @@ class Jumps:
         """Row of the replacement's symbol, which may be new."""
         if goal.row is not None:
             return goal.row
+        if goal.carried:
+            return self.carried[goal.substitute.row]
         assert goal.wanted is not None  # found in another file
         if goal.name not in self._symbols:
             self._symbols[goal.name] = self.addition.imported(goal.wanted)

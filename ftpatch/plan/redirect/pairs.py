@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,25 @@ def _pair(line: str, source: str) -> Pair:
         raise UsageError("not a pair", f"--map {source}", found=repr(line),
                          expected="FOO=BAR, a function and its replacement")  # fmt: skip
     return Pair(func, to)
+
+
+def originals_of(scan: Scan, replacements: Mapping[int, str], texts: Sequence[str]) -> dict[int, str]:
+    """Names for the old functions by site, from NAME where one function is redirected, or FOO=NAME, each.
+
+    Raises UsageError or SelectionError.
+    """
+    names: dict[int, str] = {}
+    for text in texts:
+        where, (func, equals, name) = f"--keep-original {text}", text.rpartition("=")
+        selected = select(scan.sites, [func], named=True).mask if equals else np.ones(len(scan.sites), dtype=bool)
+        sites = [site for site in replacements if selected[site]]
+        if len(sites) != 1:
+            raise SelectionError("a name for one function's old code", where, expected="one",
+                                 found=f"{len(sites)} redirected functions", todo="give FOO=NAME")  # fmt: skip
+        if sites[0] in names:
+            raise UsageError("two names for the old code of one function", where, found=f"{names[sites[0]]} and {name}")
+        names[sites[0]] = name
+    return names
 
 
 def replacements_of(scan: Scan, chosen: Mask, pairs: Sequence[Pair]) -> dict[int, str]:
