@@ -227,7 +227,8 @@ NAMED = re.compile(r"(?i)arm64|aarch64|ppc|powerpc|x86_64|riscv|s390")
 INSTRUCTION = re.compile(r"\b(bl|blr|bctr|bcl|mflr|mtlr|mtctr|adrp|bti|addis|addi|ldur|endbr64|paciasp|ret|eret)\b")
 # They execute code of one machine.
 EMULATORS = {
-    "proof.emulate.arm64", "proof.emulate.ppc64le", "proof.emulate.guest_ppc64le", "proof.emulate.reach_ppc64le",
+    "proof.emulate.arm64", "proof.emulate.ppc64le", "proof.emulate.guest_ppc64le", "proof.emulate.process_ppc64le",
+    "proof.emulate.reach_ppc64le", "proof.emulate.redirects_ppc64le",
 }  # fmt: skip
 
 

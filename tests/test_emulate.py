@@ -18,7 +18,7 @@ from ftpatch.arch import arm64_module as arm_code
 from ftpatch.arch import ppc64le_module as ppc_code
 from ftpatch.cli import run
 from ftpatch.elf.image import Image, open_image
-from ftpatch.proof.emulate import Outcome, SiteExpectation, arm64, emulate, ppc64le, qemu_sandbox
+from ftpatch.proof.emulate import Outcome, SiteExpectation, arm64, emulate, ppc64le, process_ppc64le, qemu_sandbox
 from ftpatch.proof.emulate import guest_ppc64le as guest
 from ftpatch.proof.emulate import reach_ppc64le as reach
 from ftpatch.proof.emulate.loader import load_module
@@ -494,7 +494,7 @@ def test_a_target_that_is_a_site_itself_is_run_apart() -> None:
 
 @needs_qemu
 def test_code_without_end_is_stopped_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ppc64le, "SECONDS", 1.0)
+    monkeypatch.setattr(process_ppc64le, "SECONDS", 1.0)
     memory = memory_of({BASE: [0x4800_0000], TARGET: INLINE})  # b .
     claims = [
         SiteExpectation("f", BASE, RESUME, STUB, None),
