@@ -19,20 +19,18 @@ from ftpatch.elf.editor import Editor
 from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.elf.image import Image
 from ftpatch.kernel.module import Module
-from ftpatch.kernel.signatures import why_not_in_registers
 from ftpatch.plan import notes, refusals
 from ftpatch.plan.module.addition import Addition, Call
 from ftpatch.plan.module.loadable import require_loadable
 from ftpatch.plan.module.records import CUT, cut_records, edits_of, require_way
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary, Redirect
+from ftpatch.plan.redirect.arguments import refuse_memory_arguments
 from ftpatch.plan.redirect.in_module import Finder, ModuleReplacement
 from ftpatch.plan.redirect.module_jumps import Jumps
-from ftpatch.plan.redirect.refusals import refuse_loops, refuse_lost_toc, refuse_wrong_substitutes, symbol_of
+from ftpatch.plan.redirect.refusals import refuse_loops, refuse_lost_toc, refuse_wrong_substitutes
 from ftpatch.plan.request import Draft, RedirectRequest, new_draft
 from ftpatch.plan.routes import no_calls
 from ftpatch.sites.scan import Scan
-
-ASSUMED = "it was taken for granted that all arguments of these travel in registers: "
 
 
 def plan_module_redirect(scan: Scan, request: RedirectRequest) -> Plan:
@@ -95,32 +93,9 @@ def _refuse_wrong_goals(
     refuse_lost_toc(draft, substitutes)
     signatures = refuse_wrong_substitutes(draft, request, types, substitutes)
     if draft.scan.arch.modules is not None and draft.scan.arch.modules.entries is not None:
-        outside = {site: goal for site, goal in goals.items() if goal.outside}
-        _refuse_memory_arguments(draft, request, types, outside, signatures)
+        outside = {site: goal.substitute for site, goal in goals.items() if goal.outside}
+        refuse_memory_arguments(draft, request, types, outside, signatures)
     return signatures
-
-
-def _refuse_memory_arguments(
-    draft: Draft, request: RedirectRequest, types: FunctionTypes, outside: Mapping[int, ModuleReplacement],
-    signatures: Mapping[int, str],
-) -> None:  # fmt: skip
-    """Sites whose replacement is called from a frame between it and its caller, where arguments in memory are lost."""
-    loses_toc, other, assumed = draft.scan.arch.loses_toc, draft.scan.image.symbols.rows["st_other"], dict[str, None]()
-    for site, goal in outside.items():
-        row, substitute = symbol_of(draft, site), goal.substitute
-        if row is not None and loses_toc is not None and loses_toc(other[row : row + 1])[0]:
-            draft.refuse(np.array([site]), "it keeps no TOC pointer, by which a function of another file is called")
-        sides = [(row, types, True), (substitute.row, substitute.types, signatures[site].startswith("equal"))]
-        answers = [None if at is None or of is None else why_not_in_registers(of, at, c) for at, of, c in sides]
-        if why := next(filter(None, answers), ""):
-            draft.refuse(np.array([site]), f"a call of {goal.name} in another file takes arguments in registers: {why}")
-        elif None in answers and not request.assume_register_args:
-            draft.refuse(np.array([site]), f"whether all arguments travel in registers, as a call of {goal.name} in "
-                         "another file needs it, is not known (--assume-register-args overrides)")  # fmt: skip
-        elif None in answers:
-            assumed[draft.scan.sites.name(site) or draft.scan.sites.place_text(site)] = None
-    if assumed:
-        draft.warnings.append(ASSUMED + ", ".join(assumed))
 
 
 def _assemble(draft: Draft, jumps: Jumps, signatures: Mapping[int, str], checked: list[str]) -> Plan:

@@ -14,6 +14,7 @@ from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.kernel.signatures import Comparison, compare_signatures
 from ftpatch.plan.request import Draft, RedirectRequest
 
+EQUAL = "equal"  # how the text about two signatures begins, where they agree
 SHOWN = 3  # functions that a warning names
 MANY = 64  # functions up to which inlined copies are looked for: each is a search through the debug information
 
@@ -82,7 +83,7 @@ def _judged(draft: Draft, request: RedirectRequest, site: int, goal: Substitute,
     elif compared.different:
         name = draft.scan.sites.name(site)
         draft.warnings.append(f"the signatures of {name} and {goal.name} differ: {compared.different}; forced")
-    return compared.different or compared.warning or f"equal ({compared.source})"
+    return compared.different or compared.warning or f"{EQUAL} ({compared.source})"
 
 
 def symbol_of(draft: Draft, site: int) -> int | None:
