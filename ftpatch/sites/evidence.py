@@ -11,8 +11,8 @@ from ftpatch.sites.table import ENABLED, SiteTable
 
 
 def callees_of(table: SiteTable) -> dict[int, Callee]:
-    """What each enabled site without a record leads to, by its index in the table."""
-    index = np.flatnonzero((table.row < 0) & (table.status == ENABLED))
+    """What each site that calls without a record leads to, by its index in the table."""
+    index = np.flatnonzero((table.row < 0) & (table.status == ENABLED) & ~table.redirected)
     image, shape = table.image, table.shape
     if shape is None or not len(index):
         return {}
