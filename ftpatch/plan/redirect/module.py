@@ -53,6 +53,8 @@ def plan_module_redirect(scan: Scan, request: RedirectRequest) -> Plan:
 
     # From here on nothing is refused for a single site.
     jumps = Jumps(Addition(Editor(scan.image), module, modules), modules, goals)
+    # in front of what the object puts behind the records that stay
+    cut_records(jumps.addition.editor, scan.records, draft.gone(draft.open()))
     if request.patch is not None:
         checked += _link(draft, request, jumps, request.patch)
     return _assemble(draft, jumps, signatures, checked)
@@ -104,7 +106,6 @@ def _assemble(draft: Draft, jumps: Jumps, signatures: Mapping[int, str], checked
     gone, n = draft.gone(index), len(index)
     words = _words(draft)
     calls: tuple[Call, ...] = jumps.make(draft.shape, index, words) if n else ()
-    cut_records(editor, scan.records, gone)
     goals = [jumps.goals[site] for site in index.tolist()]
     lines = [*notes.REDIRECTS, *jumps.addition.notes, *checked, *dict.fromkeys(draft.remarks)] if n else []
     return Plan(
