@@ -92,6 +92,20 @@ def fuzz_enable(data: bytes, seen: Seen) -> None:
         _written(Path(folder(), "out").read_bytes(), seen, "disable", again)
 
 
+def fuzz_redirect(data: bytes, seen: Seen) -> None:
+    """`redirect`, and `disable` of what it made; the pairs by the input's checksum."""
+    rng = Random(zlib.crc32(data))
+    others = ("vfs_write", "sys_getppid", "direct_only", "slot_probe", "mini_work", "_printk", "ftrace_caller")
+    pairs = [f"{rng.choice(FUNCTIONS)}={rng.choice(others)}" for _ in range(rng.choice((1, 1, 2)))]
+    options = [word for pair in pairs for word in ("--map", pair)]
+    flags = ("--skip-unpatchable", "--force-signature", "--assume-register-args", "--force-early")
+    options += [flag for flag in flags if rng.random() < 0.9]
+    options += ["--records", rng.choice(("auto", "auto", "auto", "null", "minus4", "shrink"))]
+    if _written(data, seen, "redirect", options):
+        again = ["--func", "*", "--status", "enabled", "--skip-unpatchable"]
+        _written(Path(folder(), "out").read_bytes(), seen, "disable", again)
+
+
 def fuzz_undo(data: bytes, seen: Seen) -> None:
     """`drop` and `disable`, likewise."""
     rng = Random(zlib.crc32(data))

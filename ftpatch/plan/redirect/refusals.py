@@ -35,44 +35,50 @@ def refuse_wrong_substitutes(
     types: of the file with the sites. Raises PolicyError for a substitute that is none for any function.
     """
     for goal in _distinct(goals.values()):
-        if goal.types is None:
-            if goal.name in NORETURN:
-                raise PolicyError(
-                    "the replacement never returns", f"--to {goal.name}", found="its name", expected="code that returns"
-                )
-            continue
-        where = f"--to {goal.name}"
-        if why := why_no_function(goal.types.image, goal.row):
-            raise PolicyError(
-                "the replacement is no function", where, found=why, expected="the beginning of a function"
-            )
-        if goal.name in (*draft.scan.arch.entries, draft.shape.called):
-            found = "what patch sites call, which finds the return addresses in other registers"
-            raise PolicyError("the replacement is no function", where, found=found, expected="a function")
-        if why := why_never_returns(goal.types, goal.row):
-            raise PolicyError("the replacement never returns", where, found=why, expected="code that returns")
+        _require_function(draft, goal)
     signatures: dict[int, str] = {}
     doubts: list[str] = []
     for site, goal in goals.items():
-        row = symbol_of(draft, site)
-        if row is None:
-            signatures[site] = "not compared: the function has no name"
-            doubts.append(f"a function without a name becomes {goal.name}, and nothing tells its signature")
-            continue
-        if goal.types is None:
-            signatures[site] = f"not compared: no file with {goal.name} was given"
-            doubts.append(f"the signature of {goal.name} is not known: --against the file that exports it shows it")
-            continue
-        if why := why_no_substitute(goal.types.image, goal.row, draft.scan.image, row):
-            draft.refuse(np.array([site]), why)
-        compared = compare_signatures(types, row, goal.types, goal.row)
-        signatures[site] = _judged(draft, request, site, goal, compared)
-        doubts += [compared.warning] if compared.warning else []
+        signatures[site], doubt = _signatures(draft, request, types, site, goal)
+        doubts += [doubt] if doubt else []
     draft.warnings += doubts[:SHOWN]
     if len(doubts) > SHOWN:
         draft.warnings.append(f"{len(doubts) - SHOWN} more signatures could not be compared, or differ in little")
     _warn_of_copies(draft, types, goals)
     return signatures
+
+
+def _require_function(draft: Draft, goal: Substitute) -> None:
+    """Refuse what can take no function's place. Raises PolicyError."""
+    where, no_function = f"--to {goal.name}", "the replacement is no function"
+    why = why_no_function(goal.types.image, goal.row) if goal.types is not None else ""
+    if why:
+        raise PolicyError(no_function, where, found=why, expected="the beginning of a function")
+    if goal.name in (*draft.scan.arch.entries, draft.shape.called):
+        found = "what patch sites call, which finds the return addresses in other registers"
+        raise PolicyError(no_function, where, found=found, expected="a function")
+    why = why_never_returns(goal.types, goal.row) if goal.types is not None else ""
+    if why or goal.name in NORETURN:
+        raise PolicyError("the replacement never returns", where, found=why or "its name", expected="code that returns")
+
+
+def _signatures(
+    draft: Draft, request: RedirectRequest, types: FunctionTypes, site: int, goal: Substitute
+) -> tuple[str, str]:
+    """(what reports say of the signatures of a site's function and its substitute, what is in doubt about them)."""
+    row, index = symbol_of(draft, site), np.array([site])
+    if row is None:
+        doubt = f"a function without a name becomes {goal.name}, and nothing tells its signature"
+        return "not compared: the function has no name", doubt
+    if (why := why_never_returns(types, row)) and not request.force_signature:
+        draft.refuse(index, f"it never returns, and {goal.name} does: {why} (--force-signature overrides)")
+    if goal.types is None:
+        doubt = f"the signature of {goal.name} is not known: --against the file that exports it shows it"
+        return f"not compared: no file with {goal.name} was given", doubt
+    if why := why_no_substitute(goal.types.image, goal.row, draft.scan.image, row):
+        draft.refuse(index, why)
+    compared = compare_signatures(types, row, goal.types, goal.row)
+    return _judged(draft, request, site, goal, compared), compared.warning
 
 
 def _judged(draft: Draft, request: RedirectRequest, site: int, goal: Substitute, compared: Comparison) -> str:
