@@ -82,7 +82,6 @@ class Case:
     before: Scan
     after: Scan
     intent: Intent | None = None  # None: nobody says what was wished
-    kernel: Image | None = None  # that a module will meet, where it is known
     findings: list[Finding] = field(default_factory=list)
     accounted: list[tuple[str, I64, int]] = field(default_factory=list)  # bytes that may differ: kind, where, how many
     kinds: Counter[str] = field(default_factory=Counter)  # how many edits of each kind
@@ -114,7 +113,7 @@ class Case:
         """The types of the second file's functions."""
         from ftpatch.elf.function_types import FunctionTypes  # loaded only where functions are redirected
 
-        return FunctionTypes(self.after.image, self.kernel)
+        return FunctionTypes(self.after.image)
 
     @property
     def modules(self) -> Modules:
