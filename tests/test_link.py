@@ -12,10 +12,16 @@ from elfwriter import (
     ALLOC,
     ET_REL,
     EXEC,
+    FUNC,
+    GLOBAL,
+    LOCAL,
     MINI,
     NOP,
+    NOTYPE,
+    OBJECT,
     RELA,
     RET,
+    WEAK,
     WRITE,
     Elf,
     Section,
@@ -24,6 +30,7 @@ from elfwriter import (
     parsed,
     rela,
     relocations_by_table,
+    symbol,
     written,
 )
 from test_editor import result
@@ -41,11 +48,7 @@ from ftpatch.sites.scan import scan_file
 TESTDATA = MINI.parent
 PPC = TESTDATA / "mini-ppc64le"
 FOLDERS = {"arm64": (MINI, "vmlinux-callops"), "ppc64le": (PPC, "vmlinux-ool")}
-COMMON, TLS, MERGE, STRINGS, GROUP, REL = 0xFFF2, 0x400, 0x10, 0x20, 0x200, 9
-ABS64, ABS32, CALL26, JUMP26, CONDBR19, ADRP, GOT_PAGE, TLS_DESC = 257, 258, 283, 282, 280, 275, 311, 562
-ADDR64, REL24, TOC16_HA, TOC16_DS, GOT16_HA, REL24_NOTOC, PPC_NOP, BL, B = (
-    38, 10, 50, 63, 17, 116, 0x6000_0000, 0x4800_0001, 0x4800_0000
-)  # fmt: skip
+ABS64, PREL32, CALL26, JUMP26, REL24 = 257, 261, 283, 282, 10
 NOT_KNOWN = "that {path} was compiled for the kernel of this module is not known: no file tells its configuration"
 
 
@@ -86,12 +89,17 @@ class Case:
     """A module of the fixtures that an object is linked into."""
 
     def __init__(self, folder: Path, arch: str = "arm64", more: Sequence[Section] = (), kernel: bool = True) -> None:
-        self.folder, self.arch, home = folder, arch, FOLDERS[arch]
-        shipped = (home[0] / "mini.ko").read_bytes()
-        self.module = Module(scan_file(written(folder / "mini.ko", extended(shipped, more) if more else shipped)))
-        self.editor, self.against = Editor(self.module.image), Against()
+        self.folder, self.arch, self.against = folder, arch, Against()
+        shipped = (FOLDERS[arch][0] / "mini.ko").read_bytes()
+        self.open(extended(shipped, more) if more else shipped)
         if kernel:
             self.against = Against(Kernel(scan_file(str(self.kernel()))))
+
+    def open(self, content: bytes) -> None:
+        """Take another module, unchanged as yet."""
+        self.content = content
+        self.module = Module(scan_file(written(self.folder / "mini.ko", content)))
+        self.editor = Editor(self.module.image)
 
     def kernel(self) -> Path:
         home, name = FOLDERS[self.arch]
@@ -112,6 +120,12 @@ class Case:
         with pytest.raises(FtpatchError) as caught:
             self.link(content, **originals)
         return str(caught.value).replace(str(self.folder / "fix.o"), "fix.o")
+
+
+def table(name: str, size: int, rows: list[bytes], index: int) -> list[Section]:
+    """A table of the loader's with its relocations, for the module; index: its section number there."""
+    return [Section(name, bytes(size), flags=ALLOC | WRITE, align=4),
+            Section(".rela" + name, b"".join(rows), type=RELA, link=20, info=index, align=8, entsize=24)]  # fmt: skip
 
 
 def fixture(case: Case) -> Linked:
@@ -295,3 +309,115 @@ def test_an_original_is_entered_behind_its_site(arch: str, function: str, tmp_pa
     assert [(one.offset, one.type, one.symbol, one.addend) for name, some in relocations_by_table(after)
             if name == ".rela" + home for one in some] == rows  # fmt: skip
     assert (row["st_value"], row["st_size"], row["st_other"]["local"]) == entry
+
+
+# -- tables of the loader, and what else is special --------------------------------------------------------------------
+
+
+def rows_of(file: bytes, name: str) -> list[tuple[int, int, str, int]]:
+    return [(row.offset, row.type, row.symbol, row.addend) for table, rows in relocations_by_table(file)
+            if table == name for row in rows]  # fmt: skip
+
+
+def content_of(file: bytes, name: str) -> bytes:
+    return bytes(parsed(file).get_section_by_name(name).data())
+
+
+def test_rows_of_a_table_go_behind_those_of_the_module(tmp_path: Path) -> None:
+    """Each row means the same place as before, told by the symbol that stands for the start of the object's part."""
+    more = table("__ex_table", 12, [rela(0, PREL32, 0, 18), rela(4, PREL32, 8, 18)], 23)
+    case, made = Case(tmp_path, more=more, kernel=False), Object()
+    sec = made.section("__ex_table", b"\7" * 24, flags=ALLOC, align=4)
+    own = [rela(12 * row + at, PREL32, at, made.fixed) for row in range(2) for at in (0, 4)]
+    made.section(".rela__ex_table", b"".join(own), type=RELA, info=sec, align=8, entsize=24)
+    linked = case.link(made.build())
+    assert content_of(linked.after, "__ex_table") == bytes(12) + b"\7" * 24
+    assert rows_of(linked.after, ".rela__ex_table") == [
+        (0, PREL32, "mini_step", 0), (4, PREL32, "mini_step", 8), (12, PREL32, "fixed", 0), (16, PREL32, "fixed", 4),
+        (24, PREL32, "fixed", 0), (28, PREL32, "fixed", 4),
+    ]  # fmt: skip
+
+
+def test_a_table_that_the_module_lacks_keeps_its_name(tmp_path: Path) -> None:
+    case, made = Case(tmp_path, kernel=False), Object()
+    sec = made.section("__ex_table", bytes(12), flags=ALLOC, align=4)
+    made.section(".rela__ex_table", rela(0, PREL32, 0, made.fixed), type=RELA, info=sec, align=8, entsize=24)
+    linked = case.link(made.build())
+    assert sections(linked.after, n_sections(linked.before))[1:] == [("__ex_table", ALLOC, 12, 4)]
+
+
+def test_per_cpu_variables_lie_behind_those_of_the_module(tmp_path: Path) -> None:
+    """The loader adds the place of the module's per-cpu memory to the symbols of that section alone."""
+    more = [Section(".data..percpu", b"\1" * 12, flags=ALLOC | WRITE, align=4)]
+    case, made = Case(tmp_path, more=more, kernel=False), Object()
+    sec = made.section(".data..percpu", b"\2" * 16, flags=ALLOC | WRITE, align=16)
+    made.relocate(ABS64, made.symbol("counter", sec, 8, 8, OBJECT))
+    linked = case.link(made.build())
+    elf = parsed(linked.after)
+    home = elf.get_section_by_name(".data..percpu")
+    row = elf.get_section_by_name(".symtab").get_symbol_by_name("counter")[0]
+    assert content_of(linked.after, ".data..percpu") == b"\1" * 12 + bytes(4) + b"\2" * 16
+    assert (home["sh_addralign"], elf.get_section(row["st_shndx"]).name, row["st_value"]) == (16, ".data..percpu", 24)
+
+
+def test_unwinding_tables_are_for_loaders_that_look_at_them(tmp_path: Path) -> None:
+    """Kernels that put a shadow call stack into functions when they are loaded find these by .init.eh_frame."""
+    for home, wanted in (((), []), ((Section(".init.eh_frame", b"\1" * 24, flags=ALLOC, align=8),), [(32, PREL32)])):
+        case, made = Case(tmp_path, more=home, kernel=False), Object()
+        sec = made.section(".eh_frame", bytes(24), flags=ALLOC, align=8)
+        made.section(".rela.eh_frame", rela(8, PREL32, 0, made.fixed), type=RELA, info=sec, align=8, entsize=24)
+        linked = case.link(made.build())
+        assert not [name for name, *_ in sections(linked.after, n_sections(linked.before)) if "eh_frame" in name]
+        assert [row[:2] for row in rows_of(linked.after, ".rela.init.eh_frame")] == wanted
+
+
+def test_sections_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
+    """/sys/module has a file for each section: a second of a name is a splat, and no file at all."""
+    case, made = Case(tmp_path, kernel=False), Object()
+    made.section(".text", as_code((RET,)), flags=ALLOC | EXEC, align=4)
+    made.symbol("second", 2, 0, 4)
+    first = case.link(made.build())
+    names = [f".text{WITH}.text", f".text{WITH}.text.2"]
+    assert [row[0] for row in sections(first.after, n_sections(first.before))] == names
+    case.open(first.after)
+    again = Object()
+    again.symbols[0] = ("other", again.text, 0, 8, FUNC, GLOBAL)
+    second = case.link(again.build())
+    assert [row[0] for row in sections(second.after, n_sections(first.before))] == [*names, f".text{WITH}.text.3"]
+
+
+def test_local_names_that_the_module_has_are_no_obstacle(tmp_path: Path) -> None:
+    case, made = Case(tmp_path, kernel=False), Object()
+    made.symbols[:] = [("mini_step", made.text, 0, 4, FUNC, LOCAL), ("mini_step", made.text, 4, 4, FUNC, LOCAL),
+                       ("fixed", made.text, 0, 8, FUNC, GLOBAL)]  # fmt: skip
+    linked = case.link(made.build())
+    names = [row.name for row in parsed(linked.after).get_section_by_name(".symtab").iter_symbols()]
+    assert names[-3:] == ["ftpatch_with.mini_step", "ftpatch_with.mini_step.2", "fixed"]
+    assert symbol(linked.after, "mini_step") == symbol(linked.before, "mini_step")
+
+
+def test_a_weak_definition_gives_way_to_the_module(tmp_path: Path) -> None:
+    case, made = Case(tmp_path, kernel=False), Object()
+    made.relocate(CALL26, made.symbol("mini_work", made.text, 4, 4, FUNC, WEAK))
+    linked = case.link(made.build())
+    assert rows_of(linked.after, f".rela.text{WITH}.text") == [(0, CALL26, "mini_work", 0)]
+    assert linked.carried.notes[-1] == f"mini_work is weak in {tmp_path}/fix.o: the module's is used"
+    assert symbol(linked.after, "mini_work") == symbol(linked.before, "mini_work")
+
+
+def test_init_code_may_use_what_is_freed_with_it(tmp_path: Path) -> None:
+    case, made = Case(tmp_path, kernel=False), Object()
+    made.sections[made.text].name = ".init.text"
+    made.relocate(CALL26, made.symbol("mini_init", 0, 0, 0, NOTYPE))
+    linked = case.link(made.build())
+    assert rows_of(linked.after, f".rela.init.text{WITH}.init.text") == [(0, CALL26, "mini_init", 0)]
+
+
+def test_nothing_that_does_not_run_comes_along(tmp_path: Path) -> None:
+    case, made = Case(tmp_path, kernel=False), Object()
+    for name in (".note.gnu.property", ".BTF", ".discard.reachable", ".note.Linux"):
+        made.section(name, bytes(16), flags=ALLOC, align=8)
+    made.section(".modinfo", b"license=GPL v2\0author=me\0", flags=ALLOC)
+    made.section(".debug_info", bytes(16))
+    linked = case.link(made.build())
+    assert sections(linked.after, n_sections(linked.before)) == [(f".text{WITH}.text", ALLOC | EXEC, 8, 4)]

@@ -20,7 +20,17 @@ KERNELS = [
     *(ARM64 / f"vmlinux-{name}" for name in ("callops", "callops-bti", "exec", "kcfi", "pfe2", "pfe2-bti")),
     *(PPC64LE / f"vmlinux-{name}" for name in ("mprofile", "pfe2", "ool", "ool-noops", "clang", "unreachable")),
 ]
-READ_BY_WRITE = ("--map", "vfs_read=vfs_write")
+FORCED = ("--force-signature", "--assume-register-args")
+MODULES = [
+    (ARM64 / "mini.ko", ("mini_work=mini_util",)),
+    (ARM64 / "mini.ko", ("mini_work=_printk", "mini_step=_printk")),
+    (ARM64 / "mini.ko", ("mini_probe_one=mini_util_probe", "mini_util=mini_untraced")),
+    (PPC64LE / "mini.ko", ("mini_work=mini_step",)),
+    (PPC64LE / "mini.ko", ("mini_util=mini_work",)),
+    (PPC64LE / "mini.ko", ("mini_work=_printk", "mini_util=_printk")),
+    (PPC64LE / "mini.ko", ("mini_work=mini_util", "mini_probe_one=_printk", "mini_util_probe=_printk")),
+]  # fmt: skip
+READ_BY_WRITE = ("--map", "vfs_read=vfs_write", "--force-signature")
 
 
 def redirected(before: Path, folder: Path, *options: str, verb: str = "redirect", out: str = "after") -> Path:
@@ -79,6 +89,16 @@ def test_what_redirect_makes_of_a_kernel_is_found_sound(before: Path, tmp_path: 
     back = verify(after, before)
     assert messages(back) == []
     assert {name: n for name, n in back["proof"]["sites"].items() if n} == {"site disabled": 1}
+
+
+@pytest.mark.parametrize(("before", "pairs"), MODULES, ids=lambda one: ",".join(one) if isinstance(one, tuple) else "")
+def test_what_redirect_makes_of_a_module_is_found_sound(before: Path, pairs: tuple[str, ...], tmp_path: Path) -> None:
+    after = redirected(before, tmp_path, *(word for pair in pairs for word in ("--map", pair)), *FORCED)
+    image = verify(before, after, "--journal", str(tmp_path / "after.json"))
+    assert messages(image) == []
+    assert {name: n for name, n in image["proof"]["sites"].items() if n} == {"function redirected": len(pairs)}
+    replacements = [pair.partition("=")[2] for pair in pairs]
+    assert image["proof"]["redirects"] == {name: replacements.count(name) for name in replacements}
 
 
 def test_the_text_names_what_the_functions_lead_to(tmp_path: Path) -> None:

@@ -117,6 +117,15 @@ def veneer(va: int, target: int) -> U32:
     return np.array([adrp(va, target, 16), add, BR_X16.bits], dtype=np.uint32)
 
 
+def veneer_leads_to(words: U32, va: int) -> int | None:
+    """Where a stub of `veneer`'s words at `va` goes on; None where the words are no such stub."""
+    if len(words) < 3 or int(words[0]) & 0x9F00_001F != ADRP.bits | 16 or int(words[2]) != BR_X16.bits:
+        return None
+    if int(words[1]) & 0xFFC0_03FF != ADD_IMM.bits | 16 << 5 | 16:
+        return None
+    return adrp_target(int(words[0]), va) + (int(words[1]) >> 10 & 0xFFF) & 0xFFFF_FFFF_FFFF_FFFF
+
+
 def plt_slot(words: U32, va: U64, got: int) -> U64:
     """Where each stub of a .plt reads its target: `[bti c;] adrp x16, page; ldr x17, [x16, #lo12]`; 0 where none is."""
     start = BTI_C.matches(words[:, 0]).astype(np.int64)
@@ -262,7 +271,7 @@ ARCH = Arch(
     jumps=("b", "bl"),
     capstone=("CS_ARCH_ARM64", "CS_MODE_LITTLE_ENDIAN"),
     log=LOG,
-    veneer=Veneer(veneer, 12, (1 << 32) - (1 << 12), ERRATUM_843419, (ANY_BTI, *PACI_SP)),
+    veneer=Veneer(veneer, 12, (1 << 32) - (1 << 12), ERRATUM_843419, veneer_leads_to, (ANY_BTI, *PACI_SP)),
     exchangeable=EXCHANGEABLE,
     cache_line=64,
     loader=LOADER,

@@ -164,5 +164,6 @@ TABLES = t.ProofTables(
     thunk=thunk,
     veneer=veneer,
     landing_pad=landing_pad,
+    jump_type=282,  # R_AARCH64_JUMP26
     address_pairs=t.AddressPairs(find_pairs, formed, same_else),
 )

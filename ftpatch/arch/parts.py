@@ -75,6 +75,8 @@ class Veneer(NamedTuple):
     size: int  # bytes
     reach: int  # bytes from the stub, either way, within which the function must lie
     avoids: tuple[int, ...]  # offsets in a 4 KiB page where its first word may not lie
+    # leads_to(words at va, va) → where such a stub goes on; None where they are none
+    leads_to: Callable[[U32, int], int | None]
     pads: tuple[Word, ...] = ()  # words that a function must begin with where the kernel guards indirect jumps (BTI)
 
 

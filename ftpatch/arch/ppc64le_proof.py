@@ -51,6 +51,58 @@ def loses_toc(st_other: int) -> bool:
     return st_other >> 5 == 1
 
 
+def writes_toc(word: int) -> bool:
+    """std rX,24(r1)"""
+    return word & 0xFC1F_FFFF == 0xF801_0018
+
+
+def makes_frame(word: int) -> bool:
+    """stdu r1,-X(r1)"""
+    return word & 0xFFFF_8003 == 0xF821_8001
+
+
+LR_LOST = "the return address is lost"
+R12_WRONG = "r12 is not the address of the global entry"
+CALLERS = "24(r1) is a word of the caller's frame then, which may hold another TOC pointer"
+TOC_LOST, TOC_WRONG = "the caller's r2 is lost", "r2 is not the module's TOC pointer"
+CALLS = (
+    t.StubWord(MFLR_R0, "mflr r0", LR_LOST),
+    t.StubWord(0xF801_0010, "std r0,16(r1)", LR_LOST),
+    t.StubWord(0xF821_FFD1, "stdu r1,-48(r1)", CALLERS),
+    t.StubWord(0xF841_0028, "std r2,40(r1)", TOC_LOST),
+)
+SETS_TOC = (
+    t.StubWord(HERE, "bcl 20,31,$+4", TOC_WRONG),
+    t.StubWord(0x7D88_02A6, "mflr r12", TOC_WRONG),
+    t.StubWord(0x3C4C_0000, "addis r2,r12,0", TOC_WRONG),
+    t.StubWord(0x3842_0000, "addi r2,r2,0", TOC_WRONG),
+)
+RETURNS = (
+    t.StubWord(0x4800_0001, "bl $+0", "the replacement is not called"),
+    t.StubWord(NOP, "nop", "the loader refuses a call without one, which becomes the load of r2"),
+    t.StubWord(0xE841_0028, "ld r2,40(r1)", TOC_LOST),
+    t.StubWord(0x3821_0030, "addi r1,r1,48", "r1 is not the caller's"),
+    t.StubWord(0xE801_0010, "ld r0,16(r1)", LR_LOST),
+    t.StubWord(MTLR_R0, "mtlr r0", LR_LOST),
+    t.StubWord(BLR, "blr", "it does not return"),
+)
+REDIRECT_STUBS = (
+    t.RedirectStub("", "enters a global entry with its address in r12", (
+        t.StubWord(MFLR_R0, "mflr r0", LR_LOST),
+        t.StubWord(HERE, "bcl 20,31,$+4", R12_WRONG),
+        t.StubWord(0x7D88_02A6, "mflr r12", R12_WRONG),
+        t.StubWord(MTLR_R0, "mtlr r0", LR_LOST),
+        t.StubWord(ADDIS_R12, "addis r12,r12,0", R12_WRONG),
+        t.StubWord(ADDI_R12, "addi r12,r12,0", R12_WRONG),
+        t.StubWord(MTCTR_R12, "mtctr r12", "it goes nowhere that is known"),
+        t.StubWord(BCTR, "bctr", "it does not enter the replacement"),
+    ), enters=t.Halves(8, 16, 20)),
+    t.RedirectStub("", "calls from a frame of its own", CALLS + RETURNS, call=16),
+    t.RedirectStub("toc_", "calls from a frame of its own, with the module's TOC pointer",
+                   CALLS + SETS_TOC + RETURNS, own_toc=t.Halves(20, 24, 28), call=32),
+)  # fmt: skip
+
+
 # -- the module loader -------------------------------------------------------------------------------------------------
 
 
@@ -131,4 +183,9 @@ TABLES = t.ProofTables(
     site_stub=(MFLR_R0, MTLR_R0, "mflr r0; bl; mtlr r0; b"),
     far=far,
     loses_toc=loses_toc,
+    jump_type=10,  # R_PPC64_REL24
+    halves=(252, 250),  # R_PPC64_REL16_HA, REL16_LO
+    redirect_stubs=REDIRECT_STUBS,
+    writes_toc=writes_toc,
+    makes_frame=makes_frame,
 )

@@ -114,6 +114,33 @@ class AddressPairs(NamedTuple):
     same_else: Callable[[tuple[int, int], tuple[int, int]], bool]
 
 
+class StubWord(NamedTuple):
+    """One instruction of a stub."""
+
+    word: int
+    text: str  # as assembly writes it
+    loss: str  # what comes of it where another stands there
+
+
+class Halves(NamedTuple):
+    """Two instructions of a stub that add the distance from `here` to an address, in two relocated halves."""
+
+    here: int  # byte offset of the place whose address is in the register
+    high: int  # of the instruction with the upper half
+    low: int  # of that with the lower half
+
+
+class RedirectStub(NamedTuple):
+    """What a module's redirected function jumps to, where a jump to its replacement would not do."""
+
+    kind: str  # in its symbol's name, between the prefix and the replacement's name
+    text: str
+    words: tuple[StubWord, ...]
+    enters: Halves | None = None  # the replacement that it goes on to, by its global entry
+    own_toc: Halves | None = None  # how it finds the module's TOC pointer, where it is entered without
+    call: int | None = None  # byte offset of the call of the replacement, from a frame of its own
+
+
 class ProofTables(NamedTuple):
     """One machine, as the proof reads it."""
 
@@ -143,6 +170,12 @@ class ProofTables(NamedTuple):
     landing_pad: Callable[[int], bool] | None = None
     # st_other of a function → whether it may come back with another TOC pointer than it was called with
     loses_toc: Callable[[int], bool] | None = None
+    jump_type: int = 0  # relocation type of a jump
+    halves: tuple[int, int] = (0, 0)  # relocation types of the upper and lower half of a distance
+    redirect_stubs: tuple[RedirectStub, ...] = ()
+    # word of a stub → whether it writes where the caller's frame may hold a TOC pointer
+    writes_toc: Callable[[int], bool] | None = None
+    makes_frame: Callable[[int], bool] | None = None  # word → whether it makes a frame
     # five words of a far stub → (where in the paca it finds the kernel's TOC, bytes from there to its target)
     far: Callable[[Sequence[int]], tuple[int, int] | None] | None = None
     address_pairs: AddressPairs | None = None

@@ -234,14 +234,20 @@ class Shape(NamedTuple):
         first = start + self.shift(window)
         return np.asarray(np.take_along_axis(window, first[:, None] + np.arange(len(self.old)), axis=1))
 
+    def led(self, window: U32) -> Mask:
+        """Which sites have the unit that must stand right before them, or before their extra units."""
+        if self.lead is None:
+            return np.ones(len(window), dtype=bool)
+        before = self.start - self.first - 1
+        far, near = window[:, before - self.skip_words], window[:, before]
+        return self.lead.matches(np.where(self.skipped(window), far, near))
+
     def match(self, window: U32) -> U8:
         """MATCH_* per site, by the code alone."""
         body = self.body(window)
         old = self.is_left(body)
-        if self.lead is not None:  # in front of the site, or of the extra words before it
-            before = self.start - self.first - 1
-            far, near = window[:, before - self.skip_words], window[:, before]
-            old &= self.lead.matches(np.where(self.skipped(window), far, near))
+        if self.lead is not None:
+            old &= self.led(window)
         match = np.where(old, MATCH_OLD, MATCH_NONE).astype(np.uint8)
         if self.refusal or self.new in (self.old, *self.also):  # where it goes tells, see sites/table.py
             return match

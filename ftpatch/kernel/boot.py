@@ -213,7 +213,7 @@ def _bugs(table: SiteTable, index: I64) -> list[Bug]:
     names = listed_names(table, index[bad])
     bugs = []
     for at, site, name in zip(bad.tolist(), index[bad].tolist(), names, strict=True):
-        word, ip = int(np.argmax(wrong[at])), int(table.branch_va[site])
+        word, ip = int(np.argmax(wrong[at])), int(table.body_va[site]) + shape.call_at
         bugs.append(
             Bug(site, name, ip - int(table.entry_va[site]), int(table.row[site]), table.place_text(site), ip,
                 int(table.body_va[site]) + arch.unit * word, int(expected[at, word]), int(found[at, word]),

@@ -41,7 +41,7 @@ DROPPED_NAMES = re.compile(r"\.comment|\.note\b.*|\.discard\b.*|\.BTF\b.*|\.gnu\
 
 A_MODULE = "a module, not an object", "give the object of your own source file (gcc -c), not what modpost and ld made"
 EXPORTS = "exports, whose tables other modules are linked against", "leave EXPORT_SYMBOL out of the object"
-TRACEPOINTS = "tracepoints of its own, which are registered by tables in sorted order", "use those of the module"
+TRACEPOINTS = "tracepoints of its own, which several tables and files in tracefs describe", "use those of the module"
 CONSTRUCTORS = "constructors, which only some kernels run", "initialise in the function itself"
 BUILT_IN = "an initcall of a kernel", "compile with -DMODULE, and leave module_init out"
 

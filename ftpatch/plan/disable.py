@@ -21,6 +21,7 @@ from ftpatch.plan.edits import Edits, as_bytes, group, group_at
 from ftpatch.plan.module import records as module_records
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.records_out import RecordEdits
+from ftpatch.plan.redirect.undo import emptied_stubs, loses_records, refuse_mixture, restored_words
 from ftpatch.plan.request import DisableRequest, Draft, new_draft
 from ftpatch.plan.routes import no_calls
 from ftpatch.sites.matching import OURS
@@ -40,19 +41,24 @@ def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
     refusals.refuse_duplicate_records(draft)
     if not scan.image.linked:
         refusals.refuse_other_relocations(draft)
+    else:
+        refuse_mixture(draft)
     refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused for a single site.
     index, called = draft.open(), draft.shape.called
     words = np.empty((len(index), len(draft.shape.old)), dtype=np.uint32)
     words[:] = [scan.arch.nop if called else word.bits for word in draft.shape.old]
+    retires = loses_records(draft)
+    if called and not retires:
+        words = restored_words(draft)
     # An enabled site has its record only where it was kept, or where sites are calls in the file.
     has_record = scan.sites.row[index] >= 0
-    gone = draft.gone(index[has_record & bool(called)])
-    returned = index[~has_record & (not called)]
+    gone = draft.gone(index[has_record & retires])
+    returned = index[~has_record & (not retires)]
     edits, out = (_kernel_edits if scan.image.linked else _module_edits)(draft, words, gone, returned)
-    with_record, without = (RECORD_OUTCOMES[out.way], "none") if called else ("kept", "returned")
-    lines = ([BECOMES_NOP.format(called=called)] if called else []) + ([] if scan.image.linked else [STAYS])
+    with_record, without = (RECORD_OUTCOMES[out.way], "none") if retires else ("kept", "returned")
+    lines = ([BECOMES_NOP.format(called=called)] if retires else []) + ([] if scan.image.linked else [STAYS])
     n = len(index)
     return Plan(
         verb="disable", scan=scan, chosen=request.chosen, reasons=draft.reasons, index=index, new_words=words,
@@ -68,8 +74,11 @@ def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
 def _kernel_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[Edits, RecordEdits]:
     """The edits of a kernel, and what becomes of its records."""
     scan, image, shape, index = draft.scan, draft.scan.image, draft.shape, draft.open()
-    stub, no_rows = scan.arch.site_stub, np.zeros(0, np.int64)
-    groups, slots, unused = [group("site", image.data, index, scan.sites.pos[index], as_bytes(words))], None, no_rows
+    stub, unused, slots = scan.arch.site_stub, np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    groups = [group("site", image.data, index, scan.sites.pos[index], as_bytes(words))]
+    redirected = scan.sites.redirected[index]
+    groups += emptied_stubs(scan, index[redirected])
+    index = index[~redirected]  # no pointer and no stub of its own belongs to a redirected one
     if len(index) and shape.out_of_line and stub is not None:
         # The slot of each site's stub: its branch leads behind the ops pointer in it.
         literal, ahead = ool_slots.stub_literal(image), shape.branch.distance(scan.sites.body()[index])
@@ -84,11 +93,11 @@ def _kernel_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[
         groups.append(group_at("literal", image, index, va, nops))
         unused = _rows_into(image, va, POINTER)
     out = RecordEdits("return", records_back.RETURNED)
-    if shape.called:  # a NOP cannot have a record there
+    if loses_records(draft):  # a NOP cannot have a record there
         out = records_out.take_out(scan, shape, gone, "auto")
         unused = np.concatenate([unused, out.freed])
     elif len(returned):
-        if slots is not None and stub is not None:
+        if shape.out_of_line and stub is not None:
             ool_slots.require_free(scan, stub, returned, slots)
         rows = np.concatenate([unused, records_out.free_rows(image)])
         out = records_back.give_back(scan, scan.sites.va[returned], rows)

@@ -82,6 +82,7 @@ class Case:
     before: Scan
     after: Scan
     intent: Intent | None = None  # None: nobody says what was wished
+    kernel: Image | None = None  # that a module will meet, where it is known
     findings: list[Finding] = field(default_factory=list)
     accounted: list[tuple[str, I64, int]] = field(default_factory=list)  # bytes that may differ: kind, where, how many
     kinds: Counter[str] = field(default_factory=Counter)  # how many edits of each kind
@@ -113,7 +114,7 @@ class Case:
         """The types of the second file's functions."""
         from ftpatch.elf.function_types import FunctionTypes  # loaded only where functions are redirected
 
-        return FunctionTypes(self.after.image)
+        return FunctionTypes(self.after.image, self.kernel)
 
     @property
     def modules(self) -> Modules:

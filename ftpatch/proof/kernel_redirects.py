@@ -15,35 +15,27 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ftpatch.arch.proof_tables import BIT64
-from ftpatch.arrays import U64
-from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.proof.call_targets import AREA, READ, CallTargets
-from ftpatch.proof.case import REDIRECTED, Case, Pairs, SiteRedirects
+from ftpatch.proof.case import REDIRECTED, Case, Pairs
 from ftpatch.proof.changes import Runs
 from ftpatch.proof.decoders import both, branch_targets
 from ftpatch.proof.emulate.expectation import RedirectExpectation
 from ftpatch.proof.kernel_stubs import check_shared
-from ftpatch.proof.redirects import check_circles, check_replacement, function_of
+from ftpatch.proof.redirects import (
+    Landing,
+    check_circles,
+    check_replacement,
+    function_at,
+    function_of,
+    keep_redirects,
+    what_is_at,
+    wrong_entry,
+)
 from ftpatch.sites.scan import Scan
 
 VENEER = 12  # bytes
-
-
-@dataclass(frozen=True)
-class Landing:
-    """Where a jump ends."""
-
-    name: str = ""  # of the replacement
-    row: int = -1  # of its symbol
-    va: int = 0  # of its symbol
-    entry: int = 0  # va at which it is entered
-    two_entries: bool = False
-    by_global: bool = False  # with its address in r12
-    indirect: bool = False  # by a jump to an address in a register
-    stub: tuple[int, int] | None = None  # va and bytes of what lies in between
-    why: str = ""  # a reason against it
 
 
 @dataclass
@@ -60,26 +52,17 @@ class Landings:
 
     def at(self, va: int) -> Landing:
         if va not in self._known:
-            self._known[va] = self._function(va) or self._veneer(va) or self._far(va) or Landing(why=self._what(va))
+            self._known[va] = self._read(va)
         return self._known[va]
 
-    def _function(self, va: int) -> Landing | None:
-        """The function of which an address is an entry."""
-        functions = self.image.functions
-        for low, high in (functions.at_local(np.array([va], np.uint64)), functions.at(np.array([va], np.uint64))):
-            for at in range(int(low[0]), int(high[0])):
-                if va in (local := int(functions.local[at]), start := int(functions.va[at])):
-                    return self._landing(int(functions.row[at]), start, local, va)
-        symbols = self.image.symbols  # code in assembly may have a name and no type
-        rows = np.flatnonzero((symbols.rows["st_value"] == np.uint64(va)) & (symbols.shndx > 0) & (symbols.type == 0))
-        place = self.image.place(np.array([va], np.uint64))[0]
-        plain = [row for row in rows.tolist() if not symbols.name(row).startswith("$")]  # mapping symbols (AAELF64)
-        if not plain or place[0] < 0 or not self.image.executable[place[0]] or functions.inside(_one(va))[0]:
-            return None
-        return self._landing(plain[0], va, va, va)
+    def _read(self, va: int) -> Landing:
+        for read in (self._function, self._veneer, self._far):
+            if (landing := read(va)) is not None:
+                return landing
+        return Landing(why=what_is_at(self.image, va))
 
-    def _landing(self, row: int, start: int, local: int, entry: int) -> Landing:
-        return Landing(self.image.symbols.name(row), row, start, entry, start != local)
+    def _function(self, va: int) -> Landing | None:
+        return function_at(self.image, va)
 
     def _veneer(self, va: int) -> Landing | None:
         read = self.case.tables.veneer
@@ -87,7 +70,7 @@ class Landings:
         veneer = read(words, va) if read else None
         if veneer is None:
             return None
-        end = self._function(veneer.target) or Landing(why=self._what(veneer.target))
+        end = function_at(self.image, veneer.target) or Landing(why=what_is_at(self.image, veneer.target))
         return replace(end, stub=(va, VENEER), indirect=True, why=end.why or veneer.fault)
 
     def _far(self, va: int) -> Landing | None:
@@ -99,7 +82,7 @@ class Landings:
         if toc is None or first is None:
             return None
         target = toc + stub[1] & BIT64
-        end = self._function(target) or Landing(why=self._what(target))
+        end = function_at(image, target) or Landing(why=what_is_at(image, target))
         why = end.why
         if not why and end.entry != end.va:
             why = f"by a stub that enters {end.name} behind its global entry"
@@ -109,16 +92,6 @@ class Landings:
         if va in areas:
             why = why or f"by {areas[va]}, which the kernel overwrites with a jump to its last entry"
         return replace(end, stub=(va, AREA), by_global=True, why=why)
-
-    def _what(self, va: int) -> str:
-        """What stands at an address that is no function's entry."""
-        functions, symbols = self.image.functions, self.image.symbols
-        around = int(functions.containing(_one(va))[0])
-        if around >= 0:
-            return f"{va - int(functions.va[around]):#x} bytes into {symbols.name(int(functions.row[around]))}"
-        start, size = symbols.rows["st_value"], symbols.rows["st_size"]
-        data = np.flatnonzero((symbols.type == t.STT_OBJECT) & (start <= va) & (np.uint64(va) - start < size))
-        return f"in {symbols.name(int(data[0]))}, which is data" if len(data) else "where no function begins"
 
 
 def check_redirects(case: Case, pairs: Pairs, runs: Runs) -> None:
@@ -132,7 +105,7 @@ def check_redirects(case: Case, pairs: Pairs, runs: Runs) -> None:
     ends: dict[int, Landing] = {}
     for number, (i, va) in enumerate(zip(at.tolist(), target.view(np.uint64).tolist(), strict=True)):
         landing = landings.at(va)
-        if why := seen.why[number] or landing.why or _wrong_entry(pairs, i, landing):
+        if why := seen.why[number] or landing.why or wrong_entry(pairs, i, landing):
             pairs.say("verify-branch", i, f"its jump goes to {va:#x}, {why}")
         elif why := _wrong_stub(case, pairs, i, landing):
             pairs.say("verify-stub", i, f"its jump goes to {va:#x}, {why}")
@@ -142,28 +115,7 @@ def check_redirects(case: Case, pairs: Pairs, runs: Runs) -> None:
     check_shared(case, runs, stubs)
     _account_for_removed_stubs(case, pairs, stubs)
     _check_pairs(case, pairs, ends)
-    order = sorted(ends)
-    case.redirects = SiteRedirects(
-        pairs.pos[np.array(order, dtype=np.int64)], np.array([ends[i].va for i in order], dtype=np.uint64),
-        tuple(ends[i].name for i in order), np.array([ends[i].row for i in order], dtype=np.int64),
-    )  # fmt: skip
-    case.replacements.update(landing.name for landing in ends.values())
-
-
-def _wrong_entry(pairs: Pairs, at: int, landing: Landing) -> str:
-    """Why a replacement must not be entered where a jump comes in: for its TOC; empty where it may."""
-    own, loses = function_of(pairs, at), pairs.case.tables.loses_toc
-    other = pairs.case.after.image.symbols.rows["st_other"]
-    if loses and loses(int(other[landing.row])) and not (own.row >= 0 and loses(int(other[own.row]))):
-        return f"{landing.name}, which does not keep r2 as callers of {pairs.name(at)} expect"
-    if not landing.two_entries or landing.by_global:
-        return ""
-    if landing.entry == landing.va:
-        return f"the global entry of {landing.name}, which needs its address in r12"
-    if not own.two_entries:
-        return (f"the local entry of {landing.name}, which needs its TOC in r2: callers of {pairs.name(at)} need not "
-                "have it there")  # fmt: skip
-    return ""
+    keep_redirects(case, pairs, ends)
 
 
 def _wrong_stub(case: Case, pairs: Pairs, at: int, landing: Landing) -> str:
@@ -198,15 +150,10 @@ def _check_pairs(case: Case, pairs: Pairs, ends: dict[int, Landing]) -> None:
     places = np.array([[landing.va, int(va[i])] for i, landing in ends.items()], dtype=np.uint64).reshape(-1, 2)
     freed = in_init_text(image, places.reshape(-1)).reshape(-1, 2)
     for number, (i, landing) in enumerate(ends.items()):
-        check_replacement(case, pairs, i, landing.row, bool(freed[number, 0] and not freed[number, 1]))
+        check_replacement(case, pairs, i, landing, bool(freed[number, 0] and not freed[number, 1]))
         own = function_of(pairs, i)
         case.expectations.append(RedirectExpectation(
             pairs.name(i), own.local, landing.entry, by_global=landing.by_global and landing.two_entries,
             global_entry=own.va if own.two_entries else None,
         ))  # fmt: skip
-    starts = {function_of(pairs, i).va: i for i in ends}
-    check_circles(pairs, starts, {i: landing.va for i, landing in ends.items()}, lambda i: ends[i].name)
-
-
-def _one(va: int) -> U64:
-    return np.array([va], dtype=np.uint64)
+    check_circles(pairs, ends)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from ftpatch.proof.case import NEW
+from ftpatch.proof.case import PATCHED, Pairs
 from ftpatch.proof.module_code import OURS, Called, Calls, Place
+from ftpatch.proof.redirects import function_of
 
 NOBODY = "(code of the patch that calls nothing)"
 
@@ -46,12 +49,20 @@ def _leftover(calls: Calls) -> Called:
     return Called(frozenset(names), frozenset(pointers))
 
 
-def check_circles(calls: Calls) -> None:
-    """Findings for sites whose hook is patched in turn and comes back to them: they call each other for ever."""
+def _symbol_off(pairs: Pairs, at: int) -> int:
+    """Offset in its section of the symbol of a site's function."""
+    return function_of(pairs, at).va - int(pairs.case.after.image.base[int(pairs.sec[at])])
+
+
+def check_circles(calls: Calls, replaced: Mapping[int, tuple[int, int]]) -> None:
+    """Findings for sites whose hook is patched in turn and comes back to them: they call each other for ever.
+
+    replaced: section and offset of the function that takes the place of each redirected one, by pair.
+    """
     pairs, symbols = calls.pairs, calls.image.symbols
-    at = np.flatnonzero(pairs.new == NEW).tolist()
-    entry = {(int(pairs.sec[i]), pairs.entry_off(i)): i for i in at}
-    leads: dict[int, set[int]] = {}
+    at = np.flatnonzero(np.isin(pairs.new, PATCHED)).tolist()
+    entry = {(int(pairs.sec[i]), off): i for i in at for off in (pairs.entry_off(i), _symbol_off(pairs, i))}
+    leads = {i: {entry[place]} if place in entry else set[int]() for i, place in replaced.items()}
     for i, (_, called) in calls.ends.items():
         rows = [row for name in called.names for row in symbols.rows_named(name).tolist() if symbols.shndx[row] > 0]
         local = calls.case.arch.local_entry
@@ -60,7 +71,7 @@ def check_circles(calls: Calls) -> None:
             more = int(local(symbols.rows["st_other"][row : row + 1])[0]) if local else 0
             hit = {entry.get((int(symbols.shndx[row]), off)) for off in (value, value + more)} - {None}
             leads.setdefault(i, set()).update(one for one in hit if one is not None)
-    for i in leads:
+    for i in (i for i in leads if i in calls.ends):  # circles of redirected functions alone are told with them
         seen, todo = set[int](), list(leads[i])
         while todo:
             if (one := todo.pop()) not in seen:

@@ -18,6 +18,7 @@ from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.module_callees import check_circles, count_callees
 from ftpatch.proof.module_code import OURS, Calls, Place
 from ftpatch.proof.module_own import check_own
+from ftpatch.proof.module_redirects import check_redirects, replaced
 from ftpatch.proof.module_symbols import DATA, OPS_TEXT
 from ftpatch.proof.site_words import stub_faults
 
@@ -45,8 +46,9 @@ def check_calls(case: Case, pairs: Pairs) -> None:
         else:
             literal = pairs.shape.literal
             _check_target(calls, i, to, sec, None if literal is None else int(pairs.record[i]) + literal)
+    redirects = check_redirects(calls)
     check_own(calls)
-    check_circles(calls)
+    check_circles(calls, replaced(calls, redirects))
     count_callees(calls)
     ends = sorted(calls.ends.items())
     pos = pairs.pos[np.array([i for i, _ in ends], dtype=np.int64)]

@@ -14,7 +14,8 @@ import numpy as np
 from ftpatch.arch.proof_tables import NONE
 from ftpatch.proof.case import Case
 from ftpatch.proof.module_code import Calls, Place
-from ftpatch.proof.module_symbols import DATA, INIT_TEXT, OPS_TEXT, TEXT
+from ftpatch.proof.module_symbols import DATA, INIT_TEXT, OPS_TEXT, STUB, TEXT
+from ftpatch.proof.redirect_stubs import wrong_piece
 from ftpatch.proof.site_words import stub_faults
 
 FAR_STUB = 20  # bytes
@@ -70,29 +71,32 @@ def _check_code(calls: Calls, sec: int) -> None:
     found = _symbols(calls, sec)
     for value, size, name, row in found:
         front = value - (end + 7 & ~7)
-        role = name.removesuffix("_init").rpartition("_")[2]
         if front < 0 or value + size > len(content) or not size:
             _say(calls.case, sec, value, f"{name} has {size} bytes at {value:#x}, which are not behind the piece in "
                  "front of it")  # fmt: skip
             return
-        wanted, why = _piece(calls, (sec, value, size), role, _leftover(calls.case, row))
+        wanted, why = _piece(calls, (sec, value, size), name, _leftover(calls.case, row))
         if why:
             _say(calls.case, sec, value, f"{name} {why}")
         elif front != wanted >= 0 or (wanted >= 0 and content[end:value].any()):
             _say(calls.case, sec, end, f"there are {value - end} bytes in front of {name} that belong to nothing")
         end = value + size
-    names = [name for _, _, name, _ in found]
+    names = [name for _, _, name, _ in found if not name.startswith(STUB)]  # two replacements may have one name
     if end != len(content) or len(names) != len(set(names)):
         _say(calls.case, sec, end, f"{len(content) - end} bytes at the end belong to no code of the patch")
 
 
-def _piece(calls: Calls, where: tuple[int, int, int], role: str, leftover: bool) -> tuple[int, str]:
+def _piece(calls: Calls, where: tuple[int, int, int], name: str, leftover: bool) -> tuple[int, str]:
     """(bytes of data in front of its first instruction, −1: any, what is wrong with a piece of code).
 
-    where: section, first byte, bytes; role: call, stubs or target; leftover: of an earlier patch.
+    where: section, first byte, bytes; name: of its symbol; leftover: of an earlier patch.
     """
     sec, value, size = where
     starts = sorted(off - value for at, off in calls.reached if at == sec and value <= off < value + size)
+    if name.startswith(STUB):
+        unused = not starts and not leftover
+        return 0, f"of {size} bytes is entered by nothing" if unused else wrong_piece(calls, where, name)
+    role = name.removesuffix("_init").rpartition("_")[2]
     if role == "stubs":
         return 0, _stubs(calls, where, starts, leftover)
     if not starts and not leftover:
@@ -164,7 +168,8 @@ def _check_fixups(calls: Calls, sec: int) -> None:
     size = int(calls.image.shdr["sh_size"][sec])
     content = calls.image.content(sec)
     for off, kind, to in calls.named_at(sec, 0, size):
-        width = 4 if kind in branch else 8
+        half = kind != 0 and kind in case.tables.halves
+        width = 4 if kind in branch or half else 8
         if off < end or off + width > size or off % width:
             _say(case, sec, off, f"a relocation of type {kind} lies over another, or outside the code")
             continue
@@ -173,6 +178,9 @@ def _check_fixups(calls: Calls, sec: int) -> None:
         if width == 8:
             if content[off:end].any():
                 _say(case, sec, off, "a pointer that the loader fills is not empty before")
+        elif half:
+            if word[0] & np.uint32(0xFFFF):
+                _say(case, sec, off, "a half of a distance that the loader fills is not empty before")
         elif (seen := case.tables.branches(word))[0][0] == NONE or seen[1][0]:
             _say(case, sec, off, f"a call's relocation is on {int(word[0]):#010x}, which is no branch by 0")
         if calls.is_freed(to) and not calls.image.names[sec].startswith(".init"):

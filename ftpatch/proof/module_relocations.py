@@ -8,7 +8,7 @@ import numpy as np
 
 from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
-from ftpatch.proof.case import Case, Pairs
+from ftpatch.proof.case import NEW, REDIRECTED, RETIRED, Case, Pairs
 from ftpatch.proof.module_symbols import DATA, INIT_TEXT, TEXT
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 
@@ -43,35 +43,43 @@ def _account_for_rows(case: Case, sec: int, n: int) -> None:
 
 
 def _check_table(case: Case, pairs: Pairs | None, sec: int, target: int, old: Rows, new: Rows) -> None:
-    kept = old[~_of_sites(pairs, "disabled", target, old)]
+    kept = old[~_of_sites(pairs, "left", target, old)]
     if len(new) < len(kept):
         case.say("verify-relocation", f"{case.after.image.names[sec]} has {len(new)} rows, at least {len(kept)} stay",
                  sec=sec)  # fmt: skip
         return
-    may = _of_sites(pairs, "enabled", target, new)
+    may = _of_sites(pairs, "patched", target, new)
     stay = new[: len(kept)]
     called = pairs is not None and bool(pairs.shape.called)
     same_place = (stay["r_offset"] == kept["r_offset"]) & ((stay["r_info"] & TYPE) == (kept["r_info"] & TYPE))
-    redirected = same_place & may[: len(kept)] & called
-    for row in np.flatnonzero((stay != kept) & ~redirected).tolist():
+    retargeted = same_place & may[: len(kept)] & called
+    for row in np.flatnonzero((stay != kept) & ~retargeted).tolist():
         _say(case, sec, row, f"{_text(case, kept[row])} became {_text(case, stay[row])}")
     for row in (len(kept) + np.flatnonzero(~may[len(kept) :] | called)).tolist():
         _say(case, sec, row, f"{_text(case, new[row])} is new, and no patched site is there")
-    case.kinds["relocation changed"] += int(((stay != kept) & redirected).sum())
+    case.kinds["relocation changed"] += int(((stay != kept) & retargeted).sum())
     case.kinds["relocation added"] += len(new) - len(kept)
     case.kinds["relocation taken out"] += len(old) - len(kept)
     _account_for_rows(case, sec, min(len(old), len(new)))
 
 
-def _of_sites(pairs: Pairs | None, change: Literal["enabled", "disabled"], target: int, rows: Rows) -> Mask:
-    """Which rows are the call or the ops pointer of a site in section `target` that changed so."""
+def _of_sites(pairs: Pairs | None, change: Literal["left", "patched"], target: int, rows: Rows) -> Mask:
+    """Which rows are the call, the jump or the ops pointer of a site in section `target` that changed: left what it
+    was, or is patched now."""
     if pairs is None:
         return np.zeros(len(rows), dtype=bool)
-    which = (pairs.enabled if change == "enabled" else pairs.disabled) & (pairs.sec == target)
-    offset, kind, case = rows["r_offset"], rows["r_info"] & TYPE, pairs.case
-    hit = np.isin(offset, pairs.branch_off[which].view(np.uint64)) & (kind == case.modules.branch)
-    if pairs.shape.literal is not None:
-        literal = (pairs.record[which] + pairs.shape.literal).view(np.uint64)
+    here, case, shape = (pairs.sec == target) & pairs.differs, pairs.case, pairs.shape
+    state = pairs.old if change == "left" else pairs.new
+    calls = here & (state == NEW)
+    if change == "left" and shape.called:  # the one row of a site stays, but where nothing is called any more
+        here &= pairs.new == RETIRED
+        calls = here
+    offset, kind = rows["r_offset"], rows["r_info"] & TYPE
+    hit = np.isin(offset, pairs.branch_off[calls].view(np.uint64)) & (kind == case.modules.branch)
+    jumps = pairs.off[here & (state == REDIRECTED)].view(np.uint64)
+    hit |= np.isin(offset, jumps) & (kind == case.tables.jump_type)
+    if shape.literal is not None:
+        literal = (pairs.record[calls] + shape.literal).view(np.uint64)
         hit |= np.isin(offset, literal) & (kind == case.arch.abs64)
     return np.asarray(hit)
 
@@ -91,7 +99,8 @@ def _check_records(case: Case, sec: int, old: Rows, new: Rows) -> None:
 def _check_own(case: Case, sec: int, target: int, rows: Rows) -> None:
     """Relocations of what the patch brings along: of known types, inside their section."""
     image = case.after.image
-    code = {case.modules.branch, *case.arch.loader.calls, case.arch.abs64, case.tables.distance64}
+    code = {case.modules.branch, *case.arch.loader.calls, case.arch.abs64, case.tables.distance64,
+            *(kind for kind in case.tables.halves if kind)}  # fmt: skip
     known = {TEXT: code, INIT_TEXT: code, DATA: {case.arch.abs64}}.get(image.names[target], set())
     size = int(image.shdr["sh_size"][target])
     for row, (info, off) in enumerate(zip(rows["r_info"].tolist(), rows["r_offset"].tolist(), strict=True)):

@@ -20,6 +20,7 @@ IN_SECTION = {
     DATA: ("ftpatch_ops",),
 }
 HOME = re.compile(r"ftpatch_home_(\d+)")
+STUB, MARK = "ftpatch_redirect_", "ftpatch_redirected_"  # in front of a replacement's name, and of a function's
 
 
 def check_symbols(case: Case) -> None:
@@ -35,7 +36,7 @@ def check_symbols(case: Case) -> None:
     for row in range(n, len(symbols.rows)):
         name = symbols.name(row)
         why = _wrong(case, row, name)
-        if not why and row not in used and row >= last:
+        if not why and row not in used and row >= last and not name.startswith(MARK):
             why = "is used by nothing"
         elif not why and symbols.shndx[row] == t.SHN_UNDEF and name in undefined:
             why = "is undefined, as another of its name is"
@@ -61,7 +62,8 @@ def _wrong(case: Case, row: int, name: str) -> str:
     if symbols.type[row] != kind:
         return f"has type {int(symbols.type[row])}, expected {kind}"
     if named:  # its place and size are those of the code
-        return "" if name in named else f"is no symbol of {image.names[sec]}"
+        stub = name.startswith(STUB) and image.names[sec] in (TEXT, INIT_TEXT)
+        return "" if name in named or stub else f"is no symbol of {image.names[sec]}"
     if size:
         return f"has a size of {size}, expected 0"
     if sec == t.SHN_UNDEF:
@@ -79,6 +81,8 @@ def _wrong_home(case: Case, name: str, sec: int, value: int) -> str:
         if right is None:
             return f"is no jump of the loader's in {image.names[sec]}"
         return "" if value == right else f"is at {value:#x}, where the loader's jump is at {right:#x}"
+    if name.startswith(MARK) and 0 < sec < len(case.before.image.shdr) and image.executable[sec]:
+        return ""  # at which function is looked at with the sites
     home = HOME.fullmatch(name)
     if home is None or int(home[1]) != sec or sec >= len(case.before.image.shdr):
         return "is no symbol of a patch"

@@ -6,7 +6,8 @@ import numpy as np
 
 from ftpatch.arch.proof_tables import JUMP, tables_of
 from ftpatch.arch.shape import Shape
-from ftpatch.arrays import I64, U8, U32, U64, Mask, is_in
+from ftpatch.arrays import I64, U8, U32, Mask, is_in
+from ftpatch.elf import tables as t
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
@@ -16,6 +17,7 @@ from ftpatch.proof.kernel_stubs import in_slots
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import NULL, OUTSIDE, UNRECORDED, SiteTable
 
+SITE_STUBS = "ftpatch_stubs"  # how the symbols of stubs of sites begin
 NO_SITES = (NULL, OUTSIDE, UNRECORDED)
 
 
@@ -38,6 +40,10 @@ def pair_up(case: Case) -> Pairs | None:
     differs = (old != new).any(axis=1)
     if not image.linked and shape.called:  # there the words are the same, and the relocation says what is called
         differs |= states[0] != states[1]
+    twice = (states[0] == REDIRECTED) & (states[1] == REDIRECTED)
+    if not image.linked and twice.any():  # so it is of jumps
+        where = [_jump_of(side.image, sec[twice], off[twice]) for side in (case.before, case.after)]
+        differs[twice] |= np.array([one != other for one, other in zip(*where, strict=True)], dtype=bool)
     return Pairs(case, shape, sec, off, record, rows[0], rows[1], states[0], states[1], new, differs)
 
 
@@ -60,20 +66,37 @@ def _states(side: Scan, shape: Shape, sec: I64, off: I64, words: U32) -> U8:
         states[old] = np.where(as_compiled[old], OLD, NEW)
         states[(words == tables_of(image.arch).nop).all(axis=1)] = RETIRED
     may = np.flatnonzero(states == (NEW if shape.out_of_line else OTHER))
-    states[may[_redirected(side, shape, image.va(sec, off)[may], words[may])]] = REDIRECTED
+    states[may[_redirected(image, shape, sec[may], off[may], words[may])]] = REDIRECTED
     return states
 
 
-def _redirected(side: Scan, shape: Shape, va: U64, words: U32) -> Mask:
+def _redirected(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> Mask:
     """Which sites begin with a jump, and are as compiled but for that: where calls are out of line, and are jumps as
-    well, one that leads to no slot for a stub."""
-    kind, distance = tables_of(side.image.arch).branches(words[:, 0])
+    well, one that leads to no stub of a site's, and to no slot for one."""
+    kind, distance = tables_of(image.arch).branches(words[:, 0])
     jumps: Mask = kind == JUMP
     for number, word in enumerate(shape.old[1:], 1):
         jumps &= word.matches(words[:, number])
     if not shape.out_of_line or not jumps.any():
         return jumps
-    return jumps & ~in_slots(side.image, va.view(np.int64) + distance)
+    if image.linked:
+        jumps &= ~in_slots(image, image.va(sec, off).view(np.int64) + distance)
+        return jumps
+    names = [{image.symbols.name(row) for row, _, _ in rows} for rows in _jump_of(image, sec, off)]
+    jumps &= np.array([not any(name.startswith(SITE_STUBS) for name in some) for some in names], dtype=bool)
+    return jumps
+
+
+def _jump_of(image: Image, sec: I64, off: I64) -> list[list[tuple[int, int, int]]]:
+    """(symbol, addend, type) of the relocations at each place of a relocatable file."""
+    tables = {number: relocations_of(image, number) for number in np.unique(sec).tolist()}
+    jumps = []
+    for number, place in zip(sec.tolist(), off.tolist(), strict=True):  # patched sites, a search for each
+        rows = tables[number]
+        here = range(int(np.searchsorted(rows.off, place)), int(np.searchsorted(rows.off, place + 1)))
+        jumps.append([(int(rows.symbol[at]), int(image.rows(int(rows.table[at]), t.RELA)["r_addend"][rows.row[at]]),
+                       int(rows.kind[at])) for at in here])  # fmt: skip
+    return jumps
 
 
 def _calls_as_compiled(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> Mask:

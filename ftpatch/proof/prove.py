@@ -112,7 +112,8 @@ def prove(
         raise
     except FtpatchError as error:
         return _unreadable(before, after, error)
-    case = Case(before.arch, before, second, intent_of(journal) if journal is not None else intent)
+    kernel = checks.loader.kernel.image if checks.loader is not None and not image.linked else None
+    case = Case(before.arch, before, second, intent_of(journal) if journal is not None else intent, kernel)
     runs = differences(image, after)
     reader = _check(case, runs, journal, checks.deep)
     unlooked = check_imports(case, checks.loader)

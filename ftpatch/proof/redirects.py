@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
+
+from ftpatch.arrays import I64, U64
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
 from ftpatch.kernel.noreturn import NORETURN
-from ftpatch.proof.case import Case, Pairs
+from ftpatch.proof.case import Case, Pairs, SiteRedirects
 
-Key = TypeVar("Key")
+
+@dataclass(frozen=True)
+class Landing:
+    """Where the jump of a redirected function ends."""
+
+    name: str = ""  # of the replacement
+    row: int = -1  # of its symbol
+    va: int = 0  # of its symbol; in a module as the image is laid out, 0 where it is in another file
+    entry: int = 0  # va at which it is entered
+    two_entries: bool = False
+    by_global: bool = False  # with its address in the register from which a global entry computes the TOC
+    indirect: bool = False  # by a jump to an address in a register
+    stub: tuple[int, int] | None = None  # what lies in between: va and bytes; in a module section and offset
+    why: str = ""  # a reason against it
 
 
 class OwnFunction(NamedTuple):
     """The function of a site."""
 
-    row: int  # of its symbol in the first file; −1 where it has none
+    row: int  # of its symbol; −1 where it has none
     va: int  # of its symbol; of its entry as the layout has it, where it has none
     local: int  # va of its local entry
 
@@ -31,46 +50,109 @@ def function_of(pairs: Pairs, at: int) -> OwnFunction:
     if sites.func[row] == sites.func_end[row]:
         entry = int(side.image.base[int(pairs.sec[at])]) + pairs.entry_off(at)
         return OwnFunction(-1, entry, entry)
-    at_first = int(sites.func[row])
-    return OwnFunction(int(side.image.functions.row[at_first]), int(sites.entry_va[row]), int(sites.local_va[row]))
+    first = int(sites.func[row])
+    return OwnFunction(int(side.image.functions.row[first]), int(sites.entry_va[row]), int(sites.local_va[row]))
 
 
-def check_replacement(case: Case, pairs: Pairs, at: int, row: int, freed: bool) -> None:
-    """A finding where the function of a symbol of the second file must not take the place of a site's.
+def function_at(image: Image, va: int) -> Landing | None:
+    """The function of which an address is an entry; in a relocatable file as the image is laid out."""
+    functions, symbols, place = image.functions, image.symbols, _one(va)
+    for low, high in (functions.at_local(place), functions.at(place)):
+        for at in range(int(low[0]), int(high[0])):
+            local, start, row = int(functions.local[at]), int(functions.va[at]), int(functions.row[at])
+            if va in (local, start):
+                return Landing(symbols.name(row), row, start, va, start != local)
+    sec = int(image.place(place)[0][0])
+    if sec < 0 or not image.executable[sec] or functions.inside(place)[0]:
+        return None
+    here = symbols.rows["st_value"] == np.uint64(va - int(image.base[sec]))
+    rows = np.flatnonzero(here & (symbols.shndx == sec) & (symbols.type == 0)).tolist()
+    # code in assembly may have a name and no type; mapping symbols, which begin with a dollar, are no names
+    plain = [row for row in rows if symbols.name(row)[:1] not in ("", "$")]
+    return Landing(symbols.name(plain[0]), plain[0], va, va) if plain else None
+
+
+def what_is_at(image: Image, va: int) -> str:
+    """What stands at an address that is no function's entry, as the end of a sentence."""
+    functions, symbols = image.functions, image.symbols
+    around = int(functions.containing(_one(va))[0])
+    if around >= 0:
+        return f"{va - int(functions.va[around]):#x} bytes into {symbols.name(int(functions.row[around]))}"
+    sec = int(image.place(_one(va))[0][0])
+    off, start = np.uint64(va - int(image.base[max(sec, 0)])), symbols.rows["st_value"]
+    data = (symbols.type == t.STT_OBJECT) & (symbols.shndx == sec) & (start <= off)
+    rows = np.flatnonzero(data & (off - start < symbols.rows["st_size"]))
+    return f"in {symbols.name(int(rows[0]))}, which is data" if len(rows) else "where no function begins"
+
+
+def wrong_entry(pairs: Pairs, at: int, landing: Landing) -> str:
+    """Why a replacement must not be entered where a jump comes in, for its TOC; empty where it may."""
+    own, loses = function_of(pairs, at), pairs.case.tables.loses_toc
+    other, name = pairs.case.after.image.symbols.rows["st_other"], pairs.name(at)
+    if loses and loses(int(other[landing.row])) and not (own.row >= 0 and loses(int(other[own.row]))):
+        return f"{landing.name}, which does not keep r2 as callers of {name} expect"
+    if not landing.two_entries or landing.by_global:
+        return ""
+    if landing.entry == landing.va:
+        return f"the global entry of {landing.name}, which needs its address in r12"
+    if not own.two_entries:
+        return (f"the local entry of {landing.name}, which needs its TOC in r2: callers of {name} need not have it "
+                "there")  # fmt: skip
+    return ""
+
+
+def check_replacement(case: Case, pairs: Pairs, at: int, landing: Landing, freed: bool) -> None:
+    """A finding where a function of the second file must not take the place of a site's.
 
     freed: it is init text, and the site's is not.
     """
     from ftpatch.kernel import callee
 
-    image = case.after.image
-    name, own = image.symbols.name(row), function_of(pairs, at)
+    image, name, own, row = case.after.image, landing.name, function_of(pairs, at), landing.row
     if name in (*case.arch.entries, pairs.shape.called):
         why = "which is called from patch sites alone"
     elif freed:
         why = "which is freed with init memory"
-    elif name in NORETURN or callee.why_never_returns(case.types, row):
+    elif name in NORETURN or (landing.va and callee.why_never_returns(case.types, row)):
         why = "which never returns"
-    else:
+    elif landing.va:
         why = callee.why_no_function(image, row)
         if not why and own.row >= 0:
-            why = callee.why_no_substitute(image, row, case.before.image, own.row)
+            why = callee.why_no_substitute(image, row, image, own.row)
+    else:
+        why = ""
     if why:
         pairs.say("verify-redirect", at, f"it leads to {name}, {why}")
     elif pairs.name(at) in NORETURN:
         case.notes.append(f"{pairs.name(at)} never returns, and {name}, to which it leads, is not known to do so")
 
 
-def check_circles(
-    pairs: Pairs, starts: Mapping[Key, int], leads: Mapping[int, Key], name: Callable[[int], str]
-) -> None:
-    """Findings for sites from which the way comes back. starts: function → its pair; leads: pair → function."""
-    for at in leads:
-        number, seen = starts.get(leads[at]), set[int]()
+def check_circles(pairs: Pairs, ends: Mapping[int, Landing]) -> None:
+    """Findings for redirected functions from which the way comes back to them. ends: by pair."""
+    starts = {function_of(pairs, at).va: at for at in ends}
+    for at, landing in ends.items():
+        number, seen = starts.get(landing.va), set[int]()
         if number == at:
             pairs.say("verify-redirect", at, "it leads to itself")
             continue
-        while number is not None and number != at and number not in seen and number in leads:
+        while number is not None and number != at and number not in seen:
             seen.add(number)
-            number = starts.get(leads[number])
+            number = starts.get(ends[number].va)
         if number == at:
-            pairs.say("verify-redirect", at, f"it leads to {name(at)}, from where the way comes back")
+            pairs.say("verify-redirect", at, f"it leads to {landing.name}, from where the way comes back")
+
+
+def keep_redirects(case: Case, pairs: Pairs, ends: Mapping[int, Landing]) -> None:
+    """What the redirected functions lead to, for the verdict."""
+    order: I64 = np.array(sorted(ends), dtype=np.int64)
+    landings = [ends[at] for at in order.tolist()]
+    va = [landing.va if case.after.image.linked else 0 for landing in landings]
+    case.redirects = SiteRedirects(
+        pairs.pos[order], np.array(va, dtype=np.uint64), tuple(landing.name for landing in landings),
+        np.array([landing.row for landing in landings], dtype=np.int64),
+    )  # fmt: skip
+    case.replacements.update(landing.name for landing in landings)
+
+
+def _one(va: int) -> U64:
+    return np.array([va & (1 << 64) - 1], dtype=np.uint64)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, distinct
+from ftpatch.arrays import I64, U64, distinct
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.sites.callees import Callee, called_from, tracers
 from ftpatch.sites.table import ENABLED, SiteTable
 
 
 def callees_of(table: SiteTable) -> dict[int, Callee]:
-    """What each enabled site without a record leads to, by its index in the table."""
-    index = np.flatnonzero((table.row < 0) & (table.status == ENABLED))
+    """What each site that calls without a record leads to, by its index in the table."""
+    index = np.flatnonzero((table.row < 0) & (table.status == ENABLED) & ~table.redirected)
     image, shape = table.image, table.shape
     if shape is None or not len(index):
         return {}
     if not image.linked:
         return _relocated_to(table, index)
-    called = called_from(image, shape, table.branch_va[index], shape.branch.distance(table.body()[index]))
+    called = called_by(table, index)
     known = tracers(image, shape, called)
     return {site: known[va] for site, va in zip(index.tolist(), called.tolist(), strict=True) if va in known}
+
+
+def called_by(table: SiteTable, index: I64) -> U64:
+    """va that each of these enabled sites of a linked file calls; out of line, what its stub calls."""
+    assert table.shape is not None  # no site is enabled without a layout
+    distance = table.shape.branch.distance(table.body()[index])
+    return called_from(table.image, table.shape, table.branch_va[index], distance)
 
 
 def _relocated_to(table: SiteTable, index: I64) -> dict[int, Callee]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_OLD, Shape
+from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import STB_LOCAL
 from ftpatch.sites.callees import called_from, leading_to, relocated_calls, tracers
+from ftpatch.sites.jumps import Jumps, may_begin_with_jump
 from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls
 from ftpatch.sites.matching import OURS, behind_skip, calls_ours, functions_at, is_patched, match_sites
 from ftpatch.sites.nameless import why_nameless
@@ -65,7 +66,8 @@ def _unrecorded(image: Image, known: SiteTable, shape: Shape, calls: tuple[I64, 
     if inside.any():
         low[inside], high[inside] = image.functions.at(image.functions.va[around[inside]])
     status, row = np.full(n, UNRECORDED, dtype=np.uint8), np.full(n, -1, dtype=np.int64)
-    return SiteTable(image, shape, known.forced, row, sec, off, window, low, high, status, np.zeros(n, dtype=np.int64))
+    site, redirected = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
+    return SiteTable(image, shape, known.forced, row, sec, off, window, low, high, status, site, redirected)
 
 
 def _with_patched(image: Image, known: SiteTable, shape: Shape) -> SiteTable:
@@ -97,8 +99,11 @@ def _with_records(
     n = len(records)
     status = np.full(n, UNEXPECTED, dtype=np.uint8)
     func = func_end = site = np.zeros(n, dtype=np.int64)
+    redirected = np.zeros(n, dtype=bool)
     if shape is not None:
         match = match_sites(image, shape, window, va)
+        redirected = _redirected(image, records, shape, window, match)
+        match[redirected] = MATCH_NEW
         func, func_end = functions_at(image, shape, window, va)
         named = func < func_end
         whole = named | ~image.functions.inside(va)  # what lies inside a function, but not at its entry, is no site
@@ -110,9 +115,26 @@ def _with_records(
             status[nameless] = _nameless(image, records, shape, window, va, nameless)
     status[(records.sec < 0) | ~image.executable[records.sec]] = OUTSIDE
     status[records.null] = NULL
+    redirected &= status == ENABLED
     sec = np.where(records.null, -1, records.sec)
     func_end, site = np.where(sec < 0, func, func_end), np.where(sec < 0, 0, site)
-    return SiteTable(image, shape, forced, np.arange(n), sec, records.off, window, func, func_end, status, site)
+    slots = np.arange(n)
+    return SiteTable(
+        image, shape, forced, slots, sec, records.off, window, func, func_end, status, site, redirected
+    )  # fmt: skip
+
+
+def _redirected(image: Image, records: RecordTable, shape: Shape, window: U32, match: U8) -> Mask:
+    """Records whose site is a jump to another function: what is no other site, or the jump alone tells it."""
+    redirected = np.asarray(match == MATCH_NONE)
+    if not image.linked and shape.out_of_line:
+        redirected |= match == MATCH_NEW
+    if not redirected.any():
+        return redirected
+    redirected[redirected] = Jumps(image).redirected(
+        shape, records.sec[redirected], records.off[redirected], window[redirected], recorded=True
+    )
+    return redirected
 
 
 def _nameless(image: Image, records: RecordTable, shape: Shape, window: U32, va: U64, nameless: Mask) -> U8:
@@ -124,9 +146,10 @@ def _nameless(image: Image, records: RecordTable, shape: Shape, window: U32, va:
 
 
 def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
-    """Functions whose entry holds the enabled words although no live record names them: earlier patches."""
-    functions = image.functions
-    if shape.refusal or not len(functions.va) or not (image.linked or is_patched(image)):
+    """Functions whose entry holds the words of an enabled or redirected site although no live record names them:
+    earlier patches."""
+    functions, patched = image.functions, image.linked or is_patched(image)
+    if shape.refusal or not len(functions.va) or not (patched or may_begin_with_jump(image, shape, _bare(known))):
         return None
     entry = functions.va if shape.at_global else functions.local
     first = first_of_each(entry)  # two names of one address may differ in their local entry
@@ -137,21 +160,38 @@ def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable 
     sec, off = np.where((sec >= 0) & image.executable[sec], sec, -1), off - shape.entry
     off, window = behind_skip(image, shape, sec, off)
     va = image.va(sec, off)
+    bare = ~is_in(va + shape.site(window).view(np.uint64), known.body_va[known.func < known.func_end]) & (sec >= 0)
+    redirected = bare & Jumps(image).redirected(shape, sec, off, window, recorded=False)
+    enabled = bare & ~redirected & patched
+    enabled[enabled] = _calls_a_tracer(image, shape, window[enabled], va[enabled])
+    some = redirected | enabled
+    if not some.any():
+        return None
+    low, high = functions.at(functions.va[first][some])
+    status, row = np.full(len(low), ENABLED, dtype=np.uint8), np.full(len(low), -1, dtype=np.int64)
+    sec, off, window = sec[some], off[some], window[some]
     site = shape.site(window)
-    recorded = is_in(va + site.view(np.uint64), known.body_va[known.func < known.func_end])
-    patched = (match_sites(image, shape, window, va) == MATCH_NEW) & (sec >= 0) & ~recorded
-    if not image.linked:
+    return SiteTable(image, shape, known.forced, row, sec, off, window, low, high, status, site, redirected[some])
+
+
+def _bare(known: SiteTable) -> I64:
+    """The functions that no record names, by their first symbol or another."""
+    bare = np.ones(len(known.image.functions.va), dtype=bool)
+    bare[known.func[known.func < known.func_end]] = False
+    return np.flatnonzero(bare)
+
+
+def _calls_a_tracer(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
+    """Which places hold the enabled words of a site that no record names."""
+    patched = np.asarray(match_sites(image, shape, window, va) == MATCH_NEW)
+    if not image.linked and patched.any():
         patched &= calls_ours(image, shape, window, va)
     elif patched.any():
-        body, branch = shape.body(window[patched]), (va + site.view(np.uint64))[patched] + np.uint64(shape.call_at)
+        body = shape.body(window[patched])
+        branch = (va + shape.site(window).view(np.uint64))[patched] + np.uint64(shape.call_at)
         called = called_from(image, shape, branch, shape.branch.distance(body))
         patched[patched] = leading_to(called, tracers(image, shape, called))
-    if not patched.any():
-        return None
-    low, high = functions.at(functions.va[first][patched])
-    status, row = np.full(len(low), ENABLED, dtype=np.uint8), np.full(len(low), -1, dtype=np.int64)
-    sec, off, window, site = (column[patched] for column in (sec, off, window, site))
-    return SiteTable(image, shape, known.forced, row, sec, off, window, low, high, status, site)
+    return patched
 
 
 def _nameless_calls(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
@@ -169,13 +209,14 @@ def _nameless_calls(image: Image, known: SiteTable, shape: Shape) -> SiteTable |
     whole = match_sites(image, shape, window, image.va(sec, off)) == MATCH_NEW
     sec, off, window = sec[whole], off[whole], window[whole]
     none, n = np.zeros(len(sec), dtype=np.int64), len(sec)
-    status = np.full(n, ENABLED, dtype=np.uint8)
-    return SiteTable(image, shape, known.forced, none - 1, sec, off, window, none, none, status, shape.site(window))
+    status, redirected = np.full(n, ENABLED, dtype=np.uint8), np.zeros(n, dtype=bool)
+    site = shape.site(window)
+    return SiteTable(image, shape, known.forced, none - 1, sec, off, window, none, none, status, site, redirected)
 
 
 def _append(table: SiteTable, more: SiteTable | None) -> SiteTable:
     if more is None:
         return table
-    columns = ("row", "sec", "off", "window", "func", "func_end", "status", "site")
+    columns = ("row", "sec", "off", "window", "func", "func_end", "status", "site", "redirected")
     joined = {name: np.concatenate([getattr(table, name), getattr(more, name)]) for name in columns}
     return SiteTable(table.image, table.shape, table.forced, **joined)

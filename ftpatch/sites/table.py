@@ -8,9 +8,10 @@ from functools import cached_property
 import numpy as np
 
 from ftpatch.arch.shape import Shape
-from ftpatch.arrays import I64, U8, U32, U64
+from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.sites.entries import Entries
+from ftpatch.sites.jumps import Jumps, JumpTarget
 
 STATUSES = (
     "ready", "enabled", "half", "null", "weak-leftover", "outside-text", "unexpected", "stripped", "unnamed",
@@ -38,6 +39,7 @@ class SiteTable:
     func_end: I64  # behind the last; equal to the first: none
     status: U8  # index into STATUSES
     site: I64  # bytes from the record to the first byte to rewrite
+    redirected: Mask  # enabled sites that do not call, but jump to another function, which takes their place
 
     def __len__(self) -> int:
         return len(self.row)
@@ -54,8 +56,8 @@ class SiteTable:
 
     @cached_property
     def branch_va(self) -> U64:
-        """va of the call."""
-        return self.body_va + np.uint64(self.shape.call_at if self.shape else 0)
+        """va of the call; of a redirected site's jump."""
+        return self.body_va + np.where(self.redirected, 0, self.shape.call_at if self.shape else 0).astype(np.uint64)
 
     @cached_property
     def entry_va(self) -> U64:
@@ -82,6 +84,18 @@ class SiteTable:
     def entries(self) -> Entries:
         """Which sites belong to which functions."""
         return Entries(self.image.functions, self.func, self.func_end)
+
+    @cached_property
+    def redirects(self) -> dict[int, JumpTarget]:
+        """Where each redirected site leads, by its index."""
+        index, jumps = np.flatnonzero(self.redirected), Jumps(self.image)
+        off, words = self.off[index] + self.site[index], self.body()[index]
+        targets: dict[int, JumpTarget] = {}
+        for at, site in enumerate(index.tolist()):
+            target = jumps.target_of(int(self.sec[site]), int(off[at]), words[at])
+            assert target is not None  # that is what told the site
+            targets[site] = target
+        return targets
 
     def body(self) -> U32:
         """(n, words) that enabling rewrites, as found."""

@@ -27,7 +27,6 @@ from ftpatch.plan.request import Against
 SHN_ABS, SHN_COMMON = 0xFFF1, 0xFFF2
 STT_TLS, STT_IFUNC, STT_COMMON = 6, 10, 5
 LOCAL = "ftpatch_with."  # in front of the names of what is local in the object
-KINDS = (0, t.STT_OBJECT, t.STT_FUNC)
 MODULE_ENTRIES = ("init_module", "cleanup_module")
 
 
@@ -72,8 +71,8 @@ class Symbols:
         self._common(rows)
         for row in rows:
             name = symbols.name(row)
-            plain = name and kinds[row] in KINDS and symbols.shndx[row] > 0
-            if plain and (kinds[row] or symbols.bind[row] != t.STB_LOCAL):
+            kind = kinds[row] if kinds[row] != t.STT_SECTION else 0
+            if name and symbols.shndx[row] > 0 and (kind or symbols.bind[row] != t.STB_LOCAL):
                 self.target(row)
 
     @property
@@ -184,9 +183,10 @@ class Symbols:
             return
         first = int(theirs[0])
         sec = int(self._symbols.shndx[first])
-        at = f"{self.module.image.names[sec]}+{int(self._symbols.rows['st_value'][first]):#x}" if sec > 0 else ""
+        at = f"at {self.module.image.names[sec]}+{int(self._symbols.rows['st_value'][first]):#x}" if sec > 0 else ""
         raise PolicyError("the object defines a symbol that the module has", self.path,
-                          found=f"{name}, in the module {f'at {at}' if at else 'an import'}", expected="a new name",
+                          found=f"{name}, which the module {f'defines {at}' if at else 'imports'}",
+                          expected="a new name",
                           todo="rename it, or make it static")  # fmt: skip
 
     def _undefined(self, row: int, name: str) -> Target:

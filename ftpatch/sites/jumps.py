@@ -1,0 +1,224 @@
+"""Jumps at the entries of functions: what a site holds whose function another one takes the place of.
+
+    site ── b ──► the other function                  straight: no stub; a compiler could write the same
+    site ── b ──► stub ── … ──► the other function    a stub that only a patch makes
+
+Words that a compiler left stand around the jump, and its function goes on behind the site: where a function ends in
+the code of another one (a thunk, a tail call), nothing follows the jump. The one jump that goes to a stub of the site's
+own, out of line, is the call of an enabled site.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from ftpatch.arch.shape import Shape
+from ftpatch.arrays import I64, U32, Mask, is_in
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.elf.relocations import Relocations, relocations_of
+from ftpatch.sites.matching import OURS
+
+STUB_WORDS = 8  # of a linked file's longest stub
+CODE_BYTES = 96  # of the longest stub in a module
+OF_PATCH = ".ftpatch"  # in the names of sections that a patch adds to a module
+
+
+class JumpTarget(NamedTuple):
+    """Where the jump of a redirected site ends."""
+
+    name: str  # of the function there, for people
+    va: int | None  # where callers come to; None: in another file, so that a loader decides it
+    start: int | None  # va of that function's symbol, as for `va`
+    entry: bool  # it is an entry of the function, not the middle of it
+    through: int | None = None  # va of the stub that the jump goes through; None: straight
+    by: str = ""  # what that stub is: `veneer`, `far`, or `code` that a patch brought along; empty for none
+    sure: bool = False  # no compiler or linker makes that stub
+
+
+@dataclass
+class Jumps:
+    """The jumps of one file."""
+
+    image: Image
+    _relocations: dict[int, Relocations] = field(default_factory=dict)  # by section
+
+    def redirected(self, shape: Shape, sec: I64, off: I64, window: U32, recorded: bool) -> Mask:
+        """Which places of records hold the site of a function that another one takes the place of.
+
+        recorded: a record names each of them, which says that it is a site; else its function has to say so.
+        """
+        places = self._look_so(shape, sec, off, window)
+        for at in np.flatnonzero(places).tolist():  # few: nothing begins with a jump in a file as it was built
+            here = slice(at, at + 1)
+            site = off[here] + shape.site(window[here])
+            target = self.target_of(int(sec[at]), int(site[0]), shape.body(window[here])[0])
+            places[at] = target is not None and self._fits(shape, sec[here], off[here], window[here], target, recorded)
+        return places
+
+    def _look_so(self, shape: Shape, sec: I64, off: I64, window: U32) -> Mask:
+        """Which places have a jump where a site begins, and around it what a compiler left."""
+        image, jump = self.image, self.image.arch.jump
+        if jump is None or jump.n_units > len(shape.old) or shape.refusal:
+            return np.zeros(len(sec), dtype=bool)
+        body = shape.body(window)
+        places = np.asarray(jump.word.matches(body[:, 0]) & (sec >= 0))
+        if not places.any():
+            return places
+        for unit in range(jump.n_units, len(shape.old)):
+            places &= shape.old[unit].matches(body[:, unit])
+        places &= shape.led(window)
+        if shape.literal is not None:  # NOPs that nothing fills: another place of the site that is not as it was
+            places &= shape.old[0].matches(image.words(sec, off + shape.literal, 0, 2)).all(axis=1)
+        return places
+
+    def _fits(self, shape: Shape, sec: I64, off: I64, window: U32, target: JumpTarget, recorded: bool) -> bool:
+        """Whether a place with a jump is the site of a function, and the jump leads out of that to another one."""
+        functions, va = self.image.functions, self.image.va(sec, off)
+        site = va + shape.site(window).view(np.uint64)
+        if shape.out_of_line and self._is_site_stub(shape, target.through or target.va):
+            return False
+        entry = va + shape.to_entry(window).view(np.uint64)
+        low, high = (functions.at if shape.at_global else functions.at_local)(entry)
+        own = slice(int(low[0]), int(high[0]))
+        if own.start == own.stop:  # without a name only a record tells that it is a site
+            return recorded and target.entry
+        start, end = int(functions.va[own.start]), int(functions.end[own].max())
+        if target.va is not None and (start <= target.va < end or target.start == start):
+            return False
+        if recorded:
+            return True
+        goes_on = end > int(site[0]) + shape.size
+        told = target.entry or len(shape.old) > 1 or shape.lead is not None  # by more than the jump
+        return goes_on and told
+
+    def _is_site_stub(self, shape: Shape, va: int | None) -> bool:
+        """Whether the stub of an enabled site out of line is at an address."""
+        if va is None:
+            return False
+        words = self.image.words(*self.image.place(np.array([va], np.uint64)), 0, len(shape.stub))
+        return all(word.matches(words[:, unit])[0] for unit, word in enumerate(shape.stub))
+
+    def target_of(self, sec: int, off: int, units: U32) -> JumpTarget | None:
+        """Where the jump at a place ends; None where that is nowhere in the code. units: the jump's, and more."""
+        image, jump = self.image, self.image.arch.jump
+        assert jump is not None
+        distance = jump.decode(units[:1] if jump.n_units == 1 else units[None, : jump.n_units])
+        if not image.linked:
+            rows = self._relocated(sec)
+            first, last = (int(np.searchsorted(rows.off, off, side=side)) for side in ("left", "right"))
+            if last > first:
+                return self._relocated_to(rows, first) if last == first + 1 else None
+            if not 0 <= off + int(distance[0]) < int(image.shdr["sh_size"][sec]):
+                return None
+        with np.errstate(over="ignore"):
+            va = int((image.base[sec] + np.uint64(off)).astype(np.int64) + distance[0]) % (1 << 64)
+        return self._in_function(va, entry_only=True) or self._behind_stub(va) or self._in_function(va)
+
+    def _relocated(self, sec: int) -> Relocations:
+        if sec not in self._relocations:
+            self._relocations[sec] = relocations_of(self.image, sec)
+        return self._relocations[sec]
+
+    def _relocated_to(self, rows: Relocations, at: int) -> JumpTarget | None:
+        """Where a loader lets a jump go."""
+        image, symbol = self.image, int(rows.symbol[at])
+        symbols, sec = image.symbols, int(image.symbols.shndx[symbol])
+        if int(rows.kind[at]) not in image.arch.loader.calls:
+            return None
+        if sec == t.SHN_UNDEF:
+            return JumpTarget(symbols.name(symbol), None, None, entry=True)
+        if not 0 < sec < len(image.shdr) or not image.executable[sec]:
+            return None
+        addend = int(image.rows(int(rows.table[at]), t.RELA)["r_addend"][int(rows.row[at])])
+        local_entry = image.arch.local_entry  # a loader adds that, since the file's functions share a TOC
+        more = int(local_entry(symbols.rows["st_other"][symbol : symbol + 1])[0]) if local_entry else 0
+        va = int(image.base[sec]) + int(symbols.rows["st_value"][symbol]) + addend + more
+        target = self._in_function(va)
+        brought = OF_PATCH in image.names[sec] and (target is None or target.name.startswith(OURS))
+        return self._behind_code(sec, va) if brought else target
+
+    def _behind_code(self, sec: int, va: int) -> JumpTarget | None:
+        """The function that code of a patch leads to: the first thing but the TOC that its relocations name."""
+        image, start, toc = self.image, va - int(self.image.base[sec]), _toc_name(self.image)
+        rows = self._relocated(sec)
+        for at in np.flatnonzero((rows.off >= start) & (rows.off < start + CODE_BYTES)).tolist():
+            symbol = int(rows.symbol[at])
+            name, of = image.symbols.name(symbol), int(image.symbols.shndx[symbol])
+            if not name or name == toc:
+                continue
+            if of <= 0:
+                return JumpTarget(name, None, None, True, va, "code", sure=True)
+            to = int(image.base[of]) + int(image.symbols.rows["st_value"][symbol])
+            target = self._in_function(to) or JumpTarget(name, to, to, True)
+            return target._replace(through=va, by="code", sure=True)
+        return self._in_function(va, entry_only=True)
+
+    def _in_function(self, va: int, entry_only: bool = False) -> JumpTarget | None:
+        """The function at an address, or around it."""
+        functions, at = self.image.functions, np.array([va % (1 << 64)], dtype=np.uint64)
+        for find in (functions.at, functions.at_local):
+            low, high = find(at)
+            if low[0] < high[0]:
+                return self._target_at(int(low[0]), va, entry=True)
+        if entry_only:
+            return self._at_label(va)
+        inside = int(functions.containing(at)[0])
+        return self._target_at(inside, va, entry=False) if inside >= 0 else None
+
+    def _target_at(self, function: int, va: int, entry: bool) -> JumpTarget:
+        functions = self.image.functions
+        start = int(functions.va[function])
+        name = self.image.symbols.name(int(functions.row[function]))
+        return JumpTarget(name if entry else f"{name}+{va - start:#x}", va, start, entry)
+
+    def _at_label(self, va: int) -> JumpTarget | None:
+        """Code in assembly that has a symbol without a type."""
+        symbols = self.image.symbols
+        rows = np.flatnonzero((symbols.rows["st_value"] == np.uint64(va % (1 << 64))) & (symbols.type == 0))
+        rows = rows[(symbols.shndx[rows] > 0) & is_in(symbols.bind[rows], (t.STB_GLOBAL, t.STB_WEAK))]
+        if not self.image.linked or not len(rows) or not self.image.executable[symbols.shndx[rows[0]]]:
+            return None
+        return JumpTarget(symbols.name(int(rows[0])), va, va, entry=True)
+
+    def _behind_stub(self, va: int) -> JumpTarget | None:
+        """The function behind a stub that a patch made in a linked file."""
+        image, arch = self.image, self.image.arch
+        if not image.linked or arch.unit == 1:
+            return None
+        pos = image.pos_of_va(va)  # a stub may stand between sections
+        held = image.data[pos : pos + 4 * STUB_WORDS] if pos >= 0 and pos % 4 == 0 else image.data[:0]
+        words = np.asarray(held[: len(held) & ~3].view("<u4"), dtype=np.uint32)
+        toc = image.symbols.value(arch.far.toc) if arch.far is not None else None
+        for by, to in (
+            ("veneer", arch.veneer.leads_to(words, va) if arch.veneer is not None else None),
+            ("far", arch.far.leads_to(words, toc) if arch.far is not None and toc is not None else None),
+        ):
+            target = self._in_function(to, entry_only=True) or self._in_function(to) if to is not None else None
+            if target is not None:
+                sure = by == "far" or not (image.symbols.rows["st_value"] == np.uint64(va)).any()
+                return target._replace(through=va, by=by, sure=sure)  # linkers make veneers, too, and name them
+        return None
+
+
+def _toc_name(image: Image) -> str:
+    return image.arch.modules.toc if image.arch.modules is not None else ""
+
+
+def may_begin_with_jump(image: Image, shape: Shape, bare: I64) -> bool:
+    """Whether one of some functions may begin with a jump, by a word or two of each: quick, and seldom so.
+
+    bare: indices in image.functions.
+    """
+    functions, jump = image.functions, image.arch.jump
+    if jump is None or jump.unit == 1 or shape.refusal or not len(bare):
+        return False
+    sec = image.symbols.shndx[functions.row[bare]]
+    off = ((functions.va if shape.at_global else functions.local)[bare] - image.base[sec]).view(np.int64)
+    pos = image.shdr["sh_offset"][sec].view(np.int64) + off - shape.entry + shape.unit * shape.start
+    n = 1 + shape.skip_words
+    inside = (pos >= 0) & (pos <= len(image.data) - 4 * n) & (pos & 3 == 0)
+    return bool(jump.word.matches(image.data.words(pos[inside], n)).any())

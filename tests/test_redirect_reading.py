@@ -1,0 +1,123 @@
+"""Redirected functions, read: which sites they are, where they lead, what is said of them, and how they go back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from elfwriter import MINI, pos_of, symbol, words_at, written
+from test_redirect import PPC, far_kernel, planned, result
+
+from ftpatch import api
+from ftpatch.cli import run
+from ftpatch.sites.table import STATUSES
+
+ARM64 = ["vmlinux-pfe2", "vmlinux-pfe2-bti", "vmlinux-exec", "vmlinux-kcfi", "vmlinux-callops", "vmlinux-callops-bti"]
+PPC64LE = ["vmlinux-mprofile", "vmlinux-pfe2", "vmlinux-ool"]
+KERNELS = [*(MINI / name for name in ARM64), *(PPC / name for name in PPC64LE)]
+MODULES = [MINI / "mini.ko", PPC / "mini.ko"]
+Row = tuple[str | None, bool, str, str, bool]  # function, whether a record names it, where it leads, by what, sure
+
+
+def of(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def redirected(path: str | Path, *pairs: tuple[str, str], to: Path) -> str:
+    plan = planned(path, *pairs, force_signature=True)
+    return written(to / "vmlinux", result(path, plan) + plan.edits.grown)
+
+
+def rows(path: str | Path) -> list[Row]:
+    """What is read of every redirected site."""
+    sites = api.scan(str(path)).sites
+    assert {STATUSES[sites.status[site]] for site in sites.redirects} <= {"enabled"}
+    return [(sites.name(site), bool(sites.row[site] >= 0), to.name, to.by, to.sure)
+            for site, to in sites.redirects.items()]  # fmt: skip
+
+
+def with_record(path: str | Path, function: str, word: int, off: int) -> bytes:
+    """The kernel with one word changed behind a function's symbol, its record in place."""
+    file = bytearray(Path(path).read_bytes())
+    pos = pos_of(bytes(file), symbol(bytes(file), function) + off)
+    file[pos : pos + 4] = word.to_bytes(4, "little")
+    return bytes(file)
+
+
+# -- which sites -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [*KERNELS, *MODULES], ids=of)
+def test_a_file_as_it_was_built_has_no_redirected_function(path: Path) -> None:
+    assert rows(path) == []
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=of)
+def test_a_jump_to_another_functions_entry_is_seen_without_a_record(path: Path, tmp_path: Path) -> None:
+    after = redirected(path, ("vfs_read", "vfs_write"), to=tmp_path)
+    assert rows(after) == [("vfs_read", False, "vfs_write", "", False)]
+
+
+@pytest.mark.parametrize("name", PPC64LE)
+def test_a_jump_through_the_stub_that_sets_r12_is_sure(name: str, tmp_path: Path) -> None:
+    after = redirected(PPC / name, ("direct_only", "vfs_read"), to=tmp_path)
+    assert rows(after) == [("direct_only", False, "vfs_read", "far", True)]
+
+
+def test_a_veneer_is_seen_through(tmp_path: Path) -> None:
+    path = far_kernel(tmp_path / "before")
+    assert rows(redirected(path, ("near", "far"), to=tmp_path)) == [("near", False, "far", "veneer", True)]
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=of)
+def test_a_record_that_was_kept_changes_nothing(path: Path, tmp_path: Path) -> None:
+    file = path.read_bytes()
+    words = words_at(Path(redirected(path, ("vfs_read", "vfs_write"), to=tmp_path)).read_bytes(),
+                     symbol(file, "vfs_read"), 4)  # fmt: skip
+    at = next(at for at, (old, new) in enumerate(zip(words_at(file, symbol(file, "vfs_read"), 4), words, strict=True))
+              if old != new)  # fmt: skip
+    kept = written(tmp_path / "kept", with_record(path, "vfs_read", words[at], 4 * at))
+    assert rows(kept) == [("vfs_read", True, "vfs_write", "", False)]
+
+
+# -- and back ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [path for path in KERNELS if path.name != "vmlinux-exec"], ids=of)
+def test_disable_gives_a_kernels_function_its_words_and_its_record_back(path: Path, tmp_path: Path) -> None:
+    after = redirected(path, ("vfs_read", "vfs_write"), ("invoke_syscall", "sys_getppid"), to=tmp_path)
+    assert run(["disable", after, "--func", "vfs_read", "--func", "invoke_syscall", "-o", str(tmp_path / "back")]) == 0
+    assert (tmp_path / "back").read_bytes() == path.read_bytes()
+
+
+def test_a_table_that_was_cut_shorter_takes_no_record_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    after = redirected(MINI / "vmlinux-exec", ("vfs_read", "vfs_write"), to=tmp_path)
+    assert run(["disable", after, "--func", "vfs_read", "-o", str(tmp_path / "back")]) == 5
+    assert capsys.readouterr().err == (
+        f"ftpatch: {after}: the record table has no free slot for a record to return to: found 0 null slots, expected "
+        "1 – ftpatch restore with the patch's journal undoes it\n"
+    )
+
+
+@pytest.mark.parametrize("name", PPC64LE)
+def test_disable_clears_the_stub_with_the_last_function_that_goes_through_it(name: str, tmp_path: Path) -> None:
+    after = redirected(PPC / name, ("direct_only", "vfs_read"), ("slot_probe", "vfs_read"), to=tmp_path)
+    stub = next(to.through for to in api.scan(after).sites.redirects.values())
+    assert stub is not None
+    for function, left in (("direct_only", True), ("slot_probe", False)):
+        before, after = after, str(tmp_path / function)
+        assert run(["disable", before, "--func", function, "-o", after]) == 0
+        assert any(words_at(Path(after).read_bytes(), stub, 5)) == left
+    assert Path(after).read_bytes() == (PPC / name).read_bytes()
+
+
+def test_disable_takes_calls_and_redirects_of_mprofile_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    after = redirected(PPC / "vmlinux-mprofile", ("vfs_read", "vfs_write"), to=tmp_path)
+    assert run(["disable", after, "--func", "vfs_*", "-o", str(tmp_path / "back")]) == 5
+    assert capsys.readouterr().err == (
+        f"ftpatch: {after}: 1 of 2 chosen sites cannot be patched: found vfs_read (no record, .text+0x83c): it is "
+        "redirected and gets its call and its record back, others lose theirs: disable the two sorts apart, expected "
+        "all of them, or nothing is written – --skip-unpatchable patches the others\n"
+    )
