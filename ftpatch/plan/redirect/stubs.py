@@ -35,6 +35,7 @@ class StubRoom:
     scan: Scan
     stubs: list[SharedStub] = field(default_factory=list)
     _known: dict[int, list[int]] = field(default_factory=dict)  # va of a replacement → numbers of its stubs
+    _taken: set[int] = field(default_factory=set)  # multiples of ALIGN on which this run's stubs lie
 
     def number_for(self, site: int, target: int, name: str) -> int | None:
         """Number in `stubs` of one that leads to `target` and that a jump at `site` reaches; None where there is none,
@@ -46,9 +47,12 @@ class StubRoom:
         code, size = _code_to(self.scan, target, name)
         for place, va in self._places(site, size):
             words = code(va)
-            present = is_present(self.scan.image, va, bytes_at(self.scan.image, va, size), words)
-            if present is None or not reaches(va) or self._taken(va, size):
+            if not reaches(va):
                 continue
+            present = is_present(self.scan.image, va, bytes_at(self.scan.image, va, size), words)
+            if present is None:
+                continue
+            self._taken.update(_steps(va, size))
             self.stubs.append(SharedStub(va, words, present, place, f"its way to {name}, in {PLACES[place]}"))
             self._known.setdefault(target, []).append(len(self.stubs) - 1)
             return len(self.stubs) - 1
@@ -71,16 +75,18 @@ class StubRoom:
         gap = range(last, max(gap_start, last - SEARCH) - 1, -step)
         for place, candidates in (("text tail", tail), ("gap before init text", gap)):
             for va in candidates:
-                if not is_claimed(image, va, size) and not self._avoided(va):
+                free = self._taken.isdisjoint(_steps(va, size))
+                if free and not self._avoided(va) and not is_claimed(image, va, size):
                     yield place, va
 
     def _avoided(self, va: int) -> bool:
         veneer = self.scan.arch.veneer
         return veneer is not None and va & 0xFFF in veneer.avoids
 
-    def _taken(self, va: int, size: int) -> bool:
-        """Whether one of this run's stubs stands there."""
-        return any(stub.va < va + size and va < stub.va + 4 * len(stub.words) for stub in self.stubs)
+
+def _steps(va: int, size: int) -> range:
+    """The multiples of ALIGN on which a stub lies."""
+    return range(va // ALIGN, (va + size - 1) // ALIGN + 1)
 
 
 PLACES = {
