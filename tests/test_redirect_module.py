@@ -1,0 +1,270 @@
+"""Redirects in modules, planned: words, relocations, stubs and symbols, and what stands in the way."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from elfwriter import parsed, relocated, written
+from test_module import ARM64, PPC64LE, Export, arm64_module, content, helper_module, kernel, ppc_module, words
+
+from ftpatch import api
+from ftpatch.cli import run
+from ftpatch.errors import FtpatchError
+from ftpatch.plan.plan import Plan
+
+JUMP26, REL24, REL16_LO, REL16_HA = 282, 10, 250, 252
+B_A64, NOP_A64, B_PPC, NOP_PPC, MFLR_R0 = 0x14000000, 0xD503201F, 0x48000000, 0x60000000, 0x7C0802A6
+# the stubs, by the Power ISA: book I, 2.4, 3.3.2, 3.3.9, 3.3.17
+ENTER = [
+    MFLR_R0, 0x429F0005, 0x7D8802A6, 0x7C0803A6,  # mflr r0; bcl 20,31,$+4; mflr r12; mtlr r0
+    0x3D8C0000, 0x398C0000, 0x7D8903A6, 0x4E800420,  # addis r12,r12,BAR@ha; addi r12,r12,BAR@l; mtctr r12; bctr
+]  # fmt: skip
+FRAME = [MFLR_R0, 0xF8010010, 0xF821FFD1, 0xF8410028]  # mflr r0; std r0,16(r1); stdu r1,-48(r1); std r2,40(r1)
+OWN_TOC = [0x429F0005, 0x7D8802A6, 0x3C4C0000, 0x38420000]  # bcl; mflr r12; addis r2,r12,.TOC.@ha; addi r2,r2,.TOC.@l
+BACK = [
+    0x48000001, NOP_PPC, 0xE8410028, 0x38210030,  # bl BAR; nop; ld r2,40(r1); addi r1,r1,48
+    0xE8010010, 0x7C0803A6, 0x4E800020,  # ld r0,16(r1); mtlr r0; blr
+]  # fmt: skip
+CALL, CALL_WITH_TOC = [*FRAME, *BACK], [*FRAME, *OWN_TOC, *BACK]
+
+
+class Row(NamedTuple):
+    """A relocation: (place, type, symbol, addend)."""
+
+    offset: int
+    type: int
+    symbol: str
+    addend: int
+
+
+@dataclass(frozen=True)
+class Redirected:
+    """A plan, and the file that its edits make."""
+
+    plan: Plan
+    before: bytes
+    after: bytes
+
+    def new_rows(self, section: str) -> list[Row]:
+        """The relocations of a section that were not there, or not so."""
+        old = relocated(self.before, f".rela{section}")
+        new = relocated(self.after, f".rela{section}")
+        return [Row(row.offset, row.type, row.symbol, row.addend) for row in new if row not in old]
+
+    def new_symbols(self) -> list[tuple[str, str | int, int, int, str]]:
+        """(name, section, value, size, type) of the symbols behind the old ones, all of them global."""
+        old, elf = parsed(self.before).get_section_by_name(".symtab").num_symbols(), parsed(self.after)
+        symbols = []
+        for symbol in list(elf.get_section_by_name(".symtab").iter_symbols())[old:]:
+            assert (symbol["st_info"]["bind"], symbol["st_other"]["local"]) == ("STB_GLOBAL", 0)
+            sec = symbol["st_shndx"]
+            where = elf.get_section(sec).name if isinstance(sec, int) else sec
+            symbols.append((symbol.name, where, symbol["st_value"], symbol["st_size"], symbol["st_info"]["type"]))
+        return symbols
+
+    def new_sections(self) -> list[str]:
+        old = parsed(self.before).num_sections()
+        return [section.name for section in list(parsed(self.after).iter_sections())[old:]]
+
+    def words(self, section: str, off: int = 0, n: int | None = None) -> list[int]:
+        return words(self.after, section, off, len(content(self.after, section)) // 4 if n is None else n)
+
+
+def planned(path: str | Path, *pairs: tuple[str, str], **options: Any) -> Plan:
+    scan = api.scan(str(path))
+    chosen, _ = api.by_selectors([func for func, _ in pairs])(scan)
+    return api.plan_redirect(scan, chosen, pairs, **options)
+
+
+def redirected(path: str | Path, *pairs: tuple[str, str], **options: Any) -> Redirected:
+    plan, before = planned(path, *pairs, **options), Path(path).read_bytes()
+    after = bytearray(before)
+    for pos, old, new, _, _ in plan.edits:
+        assert before[pos : pos + len(old)] == old
+        after[pos : pos + len(new)] = new
+    return Redirected(plan, before, bytes(after) + plan.edits.grown)
+
+
+def module_of(name: str, tmp_path: Path) -> Path:
+    """One of the fixtures, whose objects are made modules."""
+    machine, _, file = name.partition("/")
+    if file == "mini.ko":
+        return {"arm64": ARM64, "ppc64le": PPC64LE}[machine]
+    return (arm64_module if machine == "arm64" else ppc_module)(tmp_path, file)
+
+
+# -- a jump to a function of the module --------------------------------------------------------------------------------
+
+# module, FOO, BAR, section of FOO, offset of its site, the words there, what the relocation names
+DIRECT = [
+    ("arm64/mini.ko", "mini_work", "mini_untraced", ".text", 0x58, [B_A64, NOP_A64]),
+    ("arm64/mini.ko", "mini_probe_one", "mini_util", ".init.text", 0x60, [B_A64, NOP_A64]),  # init to core text
+    ("arm64/mini.ko", "mini_probe_one", "mini_init", ".init.text", 0x60, [B_A64, NOP_A64]),
+    ("arm64/pfe2.o", "vfs_read", "vfs_write", ".text", 0x34, [B_A64, NOP_A64]),
+    ("arm64/callops.o", "vfs_read", "slot_probe", ".text", 0x50, [B_A64, NOP_A64]),
+    ("arm64/clang-sections.o", "direct_only", "slot_probe", ".text.direct_only", 0, [B_A64, NOP_A64]),
+    # two entries each: the loader adds the local entry of the symbol
+    ("ppc64le/mini.ko", "mini_work", "mini_step", ".text", 0x90, [B_PPC]),
+    ("ppc64le/pfe2.o", "vfs_read", "vfs_write", ".text", 0x58, [B_PPC, NOP_PPC]),
+    ("ppc64le/clang.o", "vfs_read", "vfs_write", ".text", 0x48, [B_PPC]),
+    # the replacement has one
+    ("ppc64le/mini.ko", "mini_work", "mini_util", ".text", 0x90, [B_PPC]),
+    ("ppc64le/pfe2.o", "vfs_read", "slot_probe", ".text", 0x58, [B_PPC, NOP_PPC]),
+    # both have one
+    ("ppc64le/pfe2.o", "direct_only", "slot_probe", ".text", 0, [B_PPC, NOP_PPC]),
+    ("ppc64le/clang.o", "direct_only", "slot_probe", ".text", 0x100, [B_PPC]),
+]
+
+
+@pytest.mark.parametrize(("name", "foo", "bar", "sec", "off", "code"), DIRECT)
+def test_a_jump_names_the_replacement_itself(
+    name: str, foo: str, bar: str, sec: str, off: int, code: list[int], tmp_path: Path
+) -> None:
+    found = redirected(module_of(name, tmp_path), (foo, bar))
+    kind = JUMP26 if name.startswith("arm64") else REL24
+    assert found.words(sec, off, len(code)) == code
+    assert found.new_rows(sec) == [Row(off, kind, bar, 0)]
+    assert [symbol[0] for symbol in found.new_symbols()] == [f"ftpatch_redirected_{foo}"]
+    assert ".text.ftpatch" not in found.new_sections()
+    plan = found.plan
+    assert (plan.action(0), plan.concurrency, plan.distance, plan.stub) == ("redirect", "single", None, ("",))
+    assert [(to.name, to.va) for to in plan.redirects] == [(bar, None)]
+    assert (plan.record, int(plan.gone.sum())) == (("cut",), 1)
+
+
+@pytest.mark.parametrize(("name", "foo", "sec", "entry"), [
+    ("arm64/mini.ko", "mini_work", ".text", 0x58),
+    ("ppc64le/mini.ko", "mini_work", ".text", 0x88),
+    ("ppc64le/mini.ko", "mini_probe_one", ".init.text", 0xB8),
+])  # fmt: skip
+def test_a_symbol_marks_the_function_that_leads_elsewhere(
+    name: str, foo: str, sec: str, entry: int, tmp_path: Path
+) -> None:
+    """At the function's own symbol, so that kallsyms, which takes the first of one address, keeps its name."""
+    found = redirected(module_of(name, tmp_path), (foo, "mini_util"))
+    assert found.new_symbols() == [(f"ftpatch_redirected_{foo}", sec, entry, 0, "STT_NOTYPE")]
+
+
+def test_the_call_of_mcount_becomes_the_jump(tmp_path: Path) -> None:
+    """Its own relocation names the replacement: the kernel would find two at one place. `mflr r0` in front stays."""
+    found = redirected(ppc_module(tmp_path, "mprofile.o"), ("vfs_read", "vfs_write"))
+    old, new = relocated(found.before, ".rela.text"), relocated(found.after, ".rela.text")
+    assert len(old) == len(new)
+    assert found.new_rows(".text") == [Row(0x5C, REL24, "vfs_write", 0)]
+    assert found.words(".text", 0x58, 2) == [MFLR_R0, B_PPC]
+    assert len(content(found.after, "__mcount_loc")) == len(content(found.before, "__mcount_loc")) - 8
+
+
+@pytest.mark.parametrize("name", ["arm64/mini.ko", "ppc64le/mini.ko"])
+@pytest.mark.parametrize("text", ["mini_util", "{place}"])
+def test_replacements_are_named_by_place_as_well(name: str, text: str, tmp_path: Path) -> None:
+    place = {"arm64/mini.ko": ".text+0xc0", "ppc64le/mini.ko": ".text+0x140"}[name]
+    found = redirected(module_of(name, tmp_path), ("mini_work", text.format(place=place)))
+    assert [row.symbol for row in found.new_rows(".text")] == ["mini_util"]
+
+
+@pytest.mark.parametrize("text", ["mini_step@mini_mod.c", "mini_step@drivers/mini_mod.c", ".text+0x8"])
+def test_static_functions_are_named_by_their_file(text: str) -> None:
+    found = redirected(ARM64, ("mini_work", text))
+    assert [row.symbol for row in found.new_rows(".text")] == ["mini_step"]
+
+
+# -- ppc64le: stubs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "foo", "bar", "off"), [
+    ("ppc64le/mini.ko", "mini_util", "mini_untraced", 0x140),
+    ("ppc64le/pfe2.o", "direct_only", "vfs_write", 0),
+    ("ppc64le/mprofile.o", "direct_only", "vfs_write", 4),
+    ("ppc64le/clang.o", "direct_only", "vfs_write", 0x100),
+])  # fmt: skip
+def test_a_function_with_one_entry_enters_one_with_two_by_its_address(
+    name: str, foo: str, bar: str, off: int, tmp_path: Path
+) -> None:
+    found = redirected(module_of(name, tmp_path), (foo, bar))
+    assert found.new_rows(".text") == [Row(off, REL24, f"ftpatch_redirect_{bar}", 0)]
+    assert found.words(".text", off, 1) == [B_PPC]
+    assert found.words(".text.ftpatch") == ENTER
+    assert found.new_rows(".text.ftpatch") == [Row(16, REL16_HA, bar, 8), Row(20, REL16_LO, bar, 12)]
+    assert found.new_symbols()[0] == (f"ftpatch_redirect_{bar}", ".text.ftpatch", 0, 32, "STT_FUNC")
+    assert found.plan.stub == (".text.ftpatch+0x0",)
+    assert found.plan.stub_why == (f"{bar} computes its TOC from r12, which the function is not called with",)
+
+
+@pytest.mark.parametrize("bar", [0x140, 0x8123, 0x1234_5678])
+@pytest.mark.parametrize("stub", [0x1000, 0x0FFF_8000, 0x7000_0000])
+def test_the_addends_of_that_stub_make_the_replacements_address(bar: int, stub: int) -> None:
+    """As the loader works them out (ELFv2 ABI 3.5.3, #ha and #lo of S + A - P), and the processor adds them."""
+    link = stub + 8  # behind the bcl
+    ha = (bar + 8 - (stub + 16) + 0x8000) >> 16 & 0xFFFF
+    lo = bar + 12 - (stub + 20) & 0xFFFF
+    r12 = link + ((ha ^ 0x8000) - 0x8000 << 16) + ((lo ^ 0x8000) - 0x8000)
+    assert r12 == bar
+
+
+@pytest.mark.parametrize(("name", "foo", "off"), [
+    ("ppc64le/mini.ko", "mini_work", 0x90),
+    ("ppc64le/pfe2.o", "vfs_read", 0x58),
+    ("ppc64le/mprofile.o", "vfs_read", 0x5C),
+    ("ppc64le/clang.o", "vfs_read", 0x48),
+])  # fmt: skip
+def test_a_function_of_another_file_is_called_in_a_frame(name: str, foo: str, off: int, tmp_path: Path) -> None:
+    bar = "_printk" if "mini" in name else "notrace_helper"
+    found = redirected(module_of(name, tmp_path), (foo, bar), assume_register_args=True)
+    assert found.new_rows(".text") == [Row(off, REL24, f"ftpatch_redirect_{bar}", 0)]
+    assert found.words(".text.ftpatch") == CALL
+    assert found.new_rows(".text.ftpatch") == [Row(16, REL24, bar, 0)]
+    assert found.new_symbols()[0] == (f"ftpatch_redirect_{bar}", ".text.ftpatch", 0, 44, "STT_FUNC")
+    assert found.plan.stub_why == (f"{bar} is in another file, with another TOC: it is called in a frame that keeps "
+                                   "this one",)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "foo", "off"), [
+    ("ppc64le/mini.ko", "mini_util", 0x140),
+    ("ppc64le/pfe2.o", "direct_only", 0),
+    ("ppc64le/mprofile.o", "direct_only", 4),
+    ("ppc64le/clang.o", "direct_only", 0x100),
+])  # fmt: skip
+def test_a_function_with_one_entry_calls_it_with_the_modules_toc(name: str, foo: str, off: int, tmp_path: Path) -> None:
+    """The loader's own stub finds its address by r2, and such a function is entered with anybody's."""
+    bar = "_printk" if "mini" in name else "notrace_helper"
+    found = redirected(module_of(name, tmp_path), (foo, bar), assume_register_args=True)
+    assert found.new_rows(".text") == [Row(off, REL24, f"ftpatch_redirect_toc_{bar}", 0)]
+    assert found.words(".text.ftpatch") == CALL_WITH_TOC
+    assert found.new_rows(".text.ftpatch") == [
+        Row(24, REL16_HA, ".TOC.", 4), Row(28, REL16_LO, ".TOC.", 8), Row(32, REL24, bar, 0),
+    ]  # fmt: skip
+
+
+def test_stubs_serve_many_functions_and_init_text_has_its_own() -> None:
+    found = redirected(PPC64LE, *((func, "_printk") for func in ("mini_work", "mini_step", "mini_util", "mini_first",
+                                  "mini_probe_one", "mini_complain")), assume_register_args=True)  # fmt: skip
+    assert found.new_rows(".text") == [
+        Row(0x140, REL24, "ftpatch_redirect_toc__printk", 0), Row(0x10, REL24, "ftpatch_redirect__printk", 0),
+        Row(0x90, REL24, "ftpatch_redirect__printk", 0),
+    ]  # fmt: skip
+    assert [row.symbol for row in found.new_rows(".text.unlikely")] == ["ftpatch_redirect__printk"]
+    assert [row.symbol for row in found.new_rows(".init.text")] == 2 * ["ftpatch_redirect__printk_init"]
+    assert found.words(".init.text.ftpatch") == CALL
+    assert sorted(symbol[:3] for symbol in found.new_symbols() if symbol[3]) == [
+        ("ftpatch_redirect__printk", ".text.ftpatch", 0x40),
+        ("ftpatch_redirect__printk_init", ".init.text.ftpatch", 0),
+        ("ftpatch_redirect_toc__printk", ".text.ftpatch", 0),
+    ]
+
+
+# -- functions of other files ------------------------------------------------------------------------------------------
+
+
+def test_arm64_jumps_to_what_other_files_export() -> None:
+    """The loader makes the way there, by x16: a tail jump, which leaves the stack as it is."""
+    found = redirected(ARM64, ("mini_work", "_printk"))
+    assert found.new_rows(".text") == [Row(0x58, JUMP26, "_printk", 0)]
+    assert [symbol[0] for symbol in found.new_symbols()] == ["ftpatch_redirected_mini_work"]
+    assert (
+        found.plan.warnings[0] == "the signature of _printk is not known: --against the file that exports it shows it"
+    )
