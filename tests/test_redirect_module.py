@@ -9,12 +9,23 @@ from typing import Any, NamedTuple
 
 import pytest
 from elfwriter import parsed, relocated, written
-from test_module import ARM64, PPC64LE, Export, arm64_module, content, helper_module, kernel, ppc_module, words
+from test_module import (
+    ARM64,
+    PPC64LE,
+    Export,
+    arm64_module,
+    content,
+    helper_module,
+    kernel,
+    ppc_module,
+    versioned,
+    words,
+)
 
 from ftpatch import api
 from ftpatch.cli import run
-from ftpatch.errors import FtpatchError
 from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import DisableRequest
 
 JUMP26, REL24, REL16_LO, REL16_HA = 282, 10, 250, 252
 B_A64, NOP_A64, B_PPC, NOP_PPC, MFLR_R0 = 0x14000000, 0xD503201F, 0x48000000, 0x60000000, 0x7C0802A6
@@ -81,7 +92,11 @@ def planned(path: str | Path, *pairs: tuple[str, str], **options: Any) -> Plan:
 
 
 def redirected(path: str | Path, *pairs: tuple[str, str], **options: Any) -> Redirected:
-    plan, before = planned(path, *pairs, **options), Path(path).read_bytes()
+    return applied(path, planned(path, *pairs, **options))
+
+
+def applied(path: str | Path, plan: Plan) -> Redirected:
+    before = Path(path).read_bytes()
     after = bytearray(before)
     for pos, old, new, _, _ in plan.edits:
         assert before[pos : pos + len(old)] == old
@@ -268,3 +283,160 @@ def test_arm64_jumps_to_what_other_files_export() -> None:
     assert (
         found.plan.warnings[0] == "the signature of _printk is not known: --against the file that exports it shows it"
     )
+
+
+# -- back again --------------------------------------------------------------------------------------------------------
+
+
+def rows_of(file: bytes) -> list[Row]:
+    return sorted(Row(row.offset, row.type, row.symbol, row.addend) for row in relocated(file, ".rela.text"))
+
+
+@pytest.mark.parametrize(("name", "foo", "bar"), [
+    ("arm64/mini.ko", "mini_work", "mini_untraced"), ("arm64/mini.ko", "mini_work", "_printk"),
+    ("arm64/pfe2.o", "vfs_read", "vfs_write"), ("ppc64le/mini.ko", "mini_util", "mini_untraced"),
+    ("ppc64le/mini.ko", "mini_work", "_printk"), ("ppc64le/pfe2.o", "vfs_read", "slot_probe"),
+    ("ppc64le/pfe2.o", "direct_only", "notrace_helper"), ("ppc64le/clang.o", "direct_only", "notrace_helper"),
+])  # fmt: skip
+def test_disable_gives_words_relocations_and_record_back(name: str, foo: str, bar: str, tmp_path: Path) -> None:
+    """Without a journal: by what the file shows."""
+    found = redirected(module_of(name, tmp_path), (foo, bar), assume_register_args=True)
+    back = disabled(written(tmp_path / "redirected.ko", found.after), foo)
+    assert content(back.after, ".text") == content(found.before, ".text")
+    assert rows_of(back.after) == rows_of(found.before)
+    table = ".rela__patchable_function_entries"
+    old, new = ([(row.symbol, row.addend) for row in relocated(file, table)] for file in (found.before, back.after))
+    assert sorted(old) == sorted(new)
+    assert (back.plan.action(0), back.plan.record) == ("restore", ("returned",))
+
+
+def disabled(path: str, *funcs: str) -> Redirected:
+    scan = api.scan(path)
+    chosen, _ = api.by_selectors(list(funcs))(scan)
+    return applied(path, api.make_plan(scan, DisableRequest(chosen)))
+
+
+def test_a_redirected_call_of_mcount_becomes_a_nop(tmp_path: Path) -> None:
+    """As the call of an enabled site: the file does not tell that it was one of `_mcount`."""
+    found = redirected(ppc_module(tmp_path, "mprofile.o"), ("vfs_read", "vfs_write"))
+    back = disabled(written(tmp_path / "redirected.ko", found.after), "vfs_read")
+    assert back.words(".text", 0x58, 2) == [MFLR_R0, NOP_PPC]
+    assert rows_of(back.after) == [row for row in rows_of(found.before) if row.offset != 0x5C]
+    assert back.plan.record == ("none",)
+
+
+def test_some_of_many_come_back_and_the_others_stay(tmp_path: Path) -> None:
+    found = redirected(PPC64LE, *((func, "_printk") for func in ("mini_work", "mini_step")), assume_register_args=True)
+    back = disabled(written(tmp_path / "redirected.ko", found.after), "mini_step")
+    assert back.words(".text", 0x10, 1) == [NOP_PPC] and back.words(".text", 0x90, 1) == [B_PPC]
+    assert [row for row in rows_of(back.after) if "redirect" in row.symbol] == [
+        Row(0x90, REL24, "ftpatch_redirect__printk", 0)
+    ]
+
+
+@pytest.mark.parametrize("name", ["arm64/mini.ko", "ppc64le/mini.ko", "ppc64le/pfe2.o", "ppc64le/mprofile.o"])
+def test_all_of_a_modules_functions_are_still_known(name: str, tmp_path: Path) -> None:
+    """Not one record is left to show the layout."""
+    bar = "_printk" if "mini" in name else "notrace_helper"
+    found = redirected(module_of(name, tmp_path), ("*", bar), assume_register_args=True)
+    scan = api.scan(written(tmp_path / "redirected.ko", found.after))
+    n = len(found.plan.index)
+    assert len(scan.sites) == n and scan.sites.redirected.all()
+    assert scan.sites.shape == found.plan.scan.sites.shape
+    assert {target.name for target in scan.sites.redirects.values()} == {bar}
+
+
+# -- symbols that the module did not use -------------------------------------------------------------------------------
+
+PPC_KERNEL = "vmlinux-ool"
+
+
+def test_what_the_kernel_exports_is_imported(tmp_path: Path) -> None:
+    vmlinux = kernel(tmp_path, "vmlinux-callops", Export("_printk"), Export("vfs_read"))
+    found = redirected(ARM64, ("mini_work", "vfs_read"), against=[str(vmlinux)], force_signature=True)
+    assert found.new_rows(".text") == [Row(0x58, JUMP26, "vfs_read", 0)]
+    assert [symbol[:2] for symbol in found.new_symbols()] == [
+        ("vfs_read", "SHN_UNDEF"), ("ftpatch_redirected_mini_work", ".text"),
+    ]  # fmt: skip
+
+
+def test_many_functions_share_one_import_with_its_version(tmp_path: Path) -> None:
+    vmlinux = kernel(tmp_path, "vmlinux-callops", Export("_printk", crc=1), Export("new", crc=0xABCDEF01), crcs=True)
+    module = versioned(tmp_path, _printk=1)
+    found = redirected(module, ("mini_work", "new"), ("mini_step", "new"), ("mini_util", "new"), against=[str(vmlinux)])
+    assert [row.symbol for row in found.new_rows(".text")] == ["new", "new", "new"]
+    assert [symbol[0] for symbol in found.new_symbols() if symbol[1] == "SHN_UNDEF"] == ["new"]
+    rows = content(found.after, "__versions")
+    assert rows.count(b"new\0") == 1 and rows[64:72] == struct.pack("<Q", 0xABCDEF01)
+
+
+@pytest.mark.parametrize(("module", "fixture", "machine"), [
+    (ARM64, "vmlinux-callops", 183), (PPC64LE, PPC_KERNEL, 21),
+])  # fmt: skip
+def test_another_modules_function_makes_a_dependency(module: Path, fixture: str, machine: int, tmp_path: Path) -> None:
+    vmlinux = kernel(tmp_path, fixture, Export("_printk"), folder=module.parent)
+    helper = helper_module(tmp_path, machine=machine)
+    found = redirected(module, ("mini_work", "helper_hook"), against=[str(vmlinux), str(helper)],
+                       assume_register_args=True)  # fmt: skip
+    assert b"depends=help_er\0" in content(found.after, ".modinfo")
+    assert found.plan.notes[2].startswith("depends= now names help_er: run depmod")
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+NOT_ALL = "expected all of them, or nothing is written – --skip-unpatchable patches the others"
+FORMS = "expected name, name@file.c or .section+0xOFF of the module, or what another file exports"
+NO_KERNEL = (
+    "the module does not use this symbol yet: found no kernel to look for it, expected a symbol that the module "
+    "defines or uses – --against VMLINUX shows whether it may be used, and its version"
+)
+REGISTERS = (
+    "is in another file, to which a stub hands on arguments in registers alone; whether all of them are is not known"
+)
+
+
+@pytest.mark.parametrize(("name", "foo", "bar", "told"), [
+    ("arm64/mini.ko", "mini_work", "mini_work",
+     "{m}: 1 of 1 chosen sites cannot be patched: found mini_work (row 1, .text+0x58): its replacement is the function "
+     f"itself, {NOT_ALL}"),
+    ("arm64/mini.ko", "mini_init", "init_module",  # another name of it
+     "{m}: 1 of 1 chosen sites cannot be patched: found mini_init (row 2, .init.text+0x8): its replacement is the "
+     f"function itself, {NOT_ALL}"),
+    ("ppc64le/mini.ko", "mini_work", "mini_first",
+     "{m}: 1 of 1 chosen sites cannot be patched: found mini_work (row 6, .text+0x90): mini_first is init text, which "
+     f"is freed once the module runs, {NOT_ALL}"),
+    ("arm64/mini.ko", "mini_work", "state",
+     "--to state: the replacement is no function: found symbol type 1 in section 19, expected code"),
+    ("arm64/mini.ko", "mini_work", ".text+0x9",
+     f"--to .text+0x9: no such function: found no symbol of the module there, {FORMS}"),
+    ("arm64/mini.ko", "mini_work", "mini_step@other.c",
+     f"--to mini_step@other.c: no such function: found no symbol of the module there, {FORMS}"),
+    ("arm64/mini.ko", "mini_work", "_printk@mini_mod.c",
+     f"--to _printk@mini_mod.c: no such function: found no symbol of the module there, {FORMS}"),
+    ("arm64/mini.ko", "mini_work", "0x40",
+     f"--to 0x40: an address means nothing in a module, which is loaded anywhere: {FORMS}"),
+    ("arm64/mini.ko", "mini_work", "nowhere", f"--to nowhere: {NO_KERNEL}"),
+    ("ppc64le/pfe2.o", "vfs_read", "linux_banner",
+     "--to linux_banner: the module uses this symbol, but never calls it: found no kernel to look for it, expected a "
+     "function – --against VMLINUX shows whether it is one"),
+    ("ppc64le/mini.ko", "mini_work", "_printk",
+     f"{{m}}: 1 of 1 chosen sites cannot be patched: found mini_work (row 6, .text+0x90): _printk {REGISTERS}: "
+     "mini_work: the file has neither DWARF nor BTF; _printk: no file with it was given (--against) "
+     f"(--assume-register-args overrides), {NOT_ALL}"),
+    ("arm64/mini.ko", "mini_work", "panic", f"--to panic: {NO_KERNEL}"),
+])  # fmt: skip
+def test_a_wrong_replacement_is_refused(
+    name: str, foo: str, bar: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = module_of(name, tmp_path)
+    assert refused(capsys, module, "--func", foo, "--to", bar) == told.format(m=module)
+
+
+def refused(capsys: pytest.CaptureFixture[str], module: Path | str, *arguments: object) -> str:
+    """The line that refuses, which nothing else is printed beside."""
+    assert run(["redirect", str(module), *map(str, arguments), "--dry-run"]) == 5
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = [line for line in said.err.splitlines() if not line.startswith("  ")]
+    assert len(lines) == 1
+    return lines[0].removeprefix("ftpatch: ")

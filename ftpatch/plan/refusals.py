@@ -58,7 +58,10 @@ def refuse_wrong_states(draft: Draft) -> None:
     """Sites whose state, or whose record's state, forbids a patch."""
     sites, records, chosen = draft.scan.sites, draft.scan.records, draft.request.chosen
     for i in np.flatnonzero(chosen & ~np.isin(sites.status, UNTOUCHED)).tolist():
-        draft.reasons[i] = WHY_NOT.get(int(sites.status[i]), OTHER)
+        target = sites.redirects.get(i)
+        draft.reasons[i] = (
+            f"already redirected to {target.name}" if target else WHY_NOT.get(int(sites.status[i]), OTHER)
+        )
     if draft.scan.arch.echoes and not records.in_sections:
         # The kernel may read either of the two, so that a record must leave both.
         lone = (records.rela < 0) & (records.carrier == "mixed")
@@ -161,7 +164,7 @@ def refuse_other_relocations(draft: Draft) -> None:
     sites, shape = draft.scan.sites, draft.shape
     for index, rows in _by_section(draft, np.flatnonzero(draft.request.chosen & (sites.sec >= 0))):
         start = sites.off[index] + sites.site[index]
-        branch = start + shape.call_at
+        branch = start + (sites.branch_va - sites.body_va)[index].view(np.int64)
         n_calls = np.searchsorted(rows.off, branch, side="right") - np.searchsorted(rows.off, branch)
         more = touching(rows, start, shape.size) > n_calls
         draft.refuse(index[more], "a relocation beside that of its call writes into its words")

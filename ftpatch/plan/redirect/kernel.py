@@ -36,8 +36,7 @@ def plan_kernel_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     refusals.refuse_wrong_states(draft)
     refusals.refuse_duplicate_records(draft)
     refusals.refuse_overlaps(draft, with_literal=False)
-    entry = {site: int(scan.sites.entry_va[site]) for site in goals}
-    refuse_loops(draft, {entry[site]: goal.va for site, goal in goals.items()}, entry)
+    refuse_loops(draft, {site: goal.va for site, goal in goals.items()})
     types = FunctionTypes(scan.image)
     substitutes = {site: Substitute(goal.name, types, goal.row) for site, goal in goals.items()}
     refuse_lost_toc(draft, substitutes)

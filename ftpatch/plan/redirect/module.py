@@ -86,9 +86,7 @@ def _refuse_wrong_goals(
 ) -> dict[int, str]:
     """Sites whose replacement cannot be one; what is known of the signatures, by site, for reports."""
     sites, names = draft.scan.sites, draft.scan.image.names
-    inside = {site: goal for site, goal in goals.items() if not goal.outside}  # no other file leads back
-    entry = {site: int(sites.entry_va[site]) for site in inside}
-    refuse_loops(draft, {entry[site]: goal.va for site, goal in inside.items()}, entry)
+    refuse_loops(draft, {site: goal.va for site, goal in goals.items()})
     for site, goal in goals.items():
         if goal.init and not names[sites.sec[site]].startswith(".init"):
             draft.refuse(np.array([site]), f"{goal.name} is init text, which is freed once the module runs")

@@ -119,12 +119,13 @@ def _warn_of_copies(draft: Draft, types: FunctionTypes, goals: Mapping[int, Subs
         draft.warnings.append(f"{draft.scan.sites.name(site)} is inlined in {where}")
 
 
-def refuse_loops(draft: Draft, leads: Mapping[int, int], starts: Mapping[int, int]) -> None:
-    """Sites from which the way of redirects comes back to them.
-
-    leads: from a function to what takes its place, of this plan and of earlier ones; starts: the function of each site.
-    Functions are numbers, one each: their addresses, say.
-    """
+def refuse_loops(draft: Draft, goals: Mapping[int, int]) -> None:
+    """Sites from which the way of redirects comes back to them. goals: va of each site's replacement; one that is the
+    va of no function stands for those of other files, which lead back to none of this one."""
+    sites = draft.scan.sites
+    starts = {site: int(sites.entry_va[site]) for site in goals}
+    leads = {int(sites.entry_va[site]): to.start for site, to in sites.redirects.items() if to.start is not None}
+    leads |= {starts[site]: goal for site, goal in goals.items()}
     for site, start in starts.items():
         function, seen = leads[start], set[int]()
         while function not in seen and function in leads:
