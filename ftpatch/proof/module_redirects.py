@@ -85,7 +85,7 @@ def _landing(calls: Calls, at: int) -> Landing:
         if symbols.rows["st_shndx"][to.symbol] != t.SHN_UNDEF or to.off:
             return Landing(why=f"it jumps to {name}{to.off:+#x}, which is no function")
         why = f"it jumps to {name} in another file: {FOREIGN}" if tables.module_toc else ""
-        return Landing(name, to.symbol, 0, calls.loaded.fakes.get(name, 0), why=why)
+        return Landing(name, to.symbol, -1, calls.loaded.fakes.get(name, 0), why=why)
     if to.sec >= len(calls.case.before.image.shdr):
         return _through_stub(calls, at, to)
     local = calls.case.arch.local_entry
@@ -122,7 +122,7 @@ def _is_init(calls: Calls, at: int) -> bool:
 
 def _check_arguments(calls: Calls, at: int, landing: Landing) -> None:
     """A finding where a stub's frame lies between arguments in memory and who reads them; a note where nobody knows."""
-    if landing.stub is None or landing.va:
+    if landing.stub is None or not landing.outside:
         return
     case, pairs, own = calls.case, calls.pairs, function_of(calls.pairs, at)
     answers = [why_not_in_registers(case.types, own.row) if own.row >= 0 else None]
@@ -145,12 +145,12 @@ def _expect(calls: Calls, at: int, landing: Landing) -> None:
     sec, own = int(pairs.sec[at]), function_of(pairs, at)
     moved = loaded.base[sec] - int(image.base[sec])
     target = landing.entry
-    if landing.va:
+    if not landing.outside:
         of = int(image.symbols.shndx[landing.row])
         target += loaded.base[of] - int(image.base[of])
     calls.case.expectations.append(RedirectExpectation(
         pairs.name(at), own.local + moved, target, by_global=landing.by_global and landing.two_entries,
-        framed=landing.stub is not None and not landing.va, global_entry=own.va + moved if own.two_entries else None,
+        framed=landing.stub is not None and landing.outside, global_entry=own.va + moved if own.two_entries else None,
     ))  # fmt: skip
 
 
@@ -189,5 +189,5 @@ def _mark_places(pairs: Pairs, at: int) -> list[tuple[int, int, str]]:
 def replaced(calls: Calls, ends: Mapping[int, Landing]) -> dict[int, tuple[int, int]]:
     """(section, offset) of the functions of the module that redirected ones lead to, by pair."""
     symbols, base = calls.image.symbols, calls.image.base
-    places = {at: int(symbols.shndx[landing.row]) for at, landing in ends.items() if landing.va}
+    places = {at: int(symbols.shndx[landing.row]) for at, landing in ends.items() if not landing.outside}
     return {at: (sec, ends[at].va - int(base[sec])) for at, sec in places.items()}

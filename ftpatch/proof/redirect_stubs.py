@@ -108,7 +108,7 @@ def _called(calls: Calls, sec: int, off: int, stub: RedirectStub) -> Landing:
         return Landing(why=f"its stub calls {name} of the module itself, where a jump keeps arguments on the stack")
     if symbols.rows["st_shndx"][to.symbol] != t.SHN_UNDEF or to.off or name == calls.modules.toc or not name:
         return Landing(why=f"its stub calls {name}{to.off:+#x}, which is no function")
-    return Landing(name, to.symbol, 0, calls.loaded.fakes.get(name, 0), two_entries=True)
+    return Landing(name, to.symbol, -1, calls.loaded.fakes.get(name, 0), two_entries=True)
 
 
 def _why_unknown(calls: Calls, sec: int, off: int) -> str:

@@ -21,13 +21,18 @@ class Landing:
 
     name: str = ""  # of the replacement
     row: int = -1  # of its symbol
-    va: int = 0  # of its symbol; in a module as the image is laid out, 0 where it is in another file
+    va: int = 0  # of its symbol; in a module as the image is laid out, -1 where it is in another file
     entry: int = 0  # va at which it is entered
     two_entries: bool = False
     by_global: bool = False  # with its address in the register from which a global entry computes the TOC
     indirect: bool = False  # by a jump to an address in a register
     stub: tuple[int, int] | None = None  # what lies in between: va and bytes; in a module section and offset
     why: str = ""  # a reason against it
+
+    @property
+    def outside(self) -> bool:
+        """Whether it is in another file. The first section of a module is at 0, as functions of it may be."""
+        return self.va < 0
 
 
 class OwnFunction(NamedTuple):
@@ -43,15 +48,17 @@ class OwnFunction(NamedTuple):
 
 
 def function_of(pairs: Pairs, at: int) -> OwnFunction:
-    """The function that a site belongs to."""
-    case = pairs.case
+    """The function that a site belongs to, at its addresses in the second file."""
+    case, sec = pairs.case, int(pairs.sec[at])
     side, row = (case.before, pairs.before[at]) if pairs.before[at] >= 0 else (case.after, pairs.after[at])
-    sites = side.sites
+    sites, base = side.sites, int(case.after.image.base[sec])
     if sites.func[row] == sites.func_end[row]:
-        entry = int(side.image.base[int(pairs.sec[at])]) + pairs.entry_off(at)
+        entry = base + pairs.entry_off(at)
         return OwnFunction(-1, entry, entry)
-    first = int(sites.func[row])
-    return OwnFunction(int(side.image.functions.row[first]), int(sites.entry_va[row]), int(sites.local_va[row]))
+    # Where a table of records became shorter, the sections of a relocatable file behind it are laid out anew.
+    first, moved = int(sites.func[row]), base - int(side.image.base[sec])
+    entry, local = int(sites.entry_va[row]) + moved, int(sites.local_va[row]) + moved
+    return OwnFunction(int(side.image.functions.row[first]), entry, local)
 
 
 def function_at(image: Image, va: int) -> Landing | None:
@@ -113,9 +120,9 @@ def check_replacement(case: Case, pairs: Pairs, at: int, landing: Landing, freed
         why = "which is called from patch sites alone"
     elif freed:
         why = "which is freed with init memory"
-    elif name in NORETURN or (landing.va and callee.why_never_returns(case.types, row)):
+    elif name in NORETURN or (not landing.outside and callee.why_never_returns(case.types, row)):
         why = "which never returns"
-    elif landing.va:
+    elif not landing.outside:
         why = callee.why_no_function(image, row)
         if not why and own.row >= 0:
             why = callee.why_no_substitute(image, row, image, own.row)
