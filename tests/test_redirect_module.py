@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import lzma
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -440,3 +442,43 @@ def refused(capsys: pytest.CaptureFixture[str], module: Path | str, *arguments: 
     lines = [line for line in said.err.splitlines() if not line.startswith("  ")]
     assert len(lines) == 1
     return lines[0].removeprefix("ftpatch: ")
+
+
+# -- written, proven, and taken back -----------------------------------------------------------------------------------
+
+WRITTEN = [
+    ("arm64/mini.ko", "mini_work", "mini_untraced"), ("arm64/mini.ko", "mini_work", "_printk"),
+    ("arm64/pfe2.o", "vfs_read", "vfs_write"), ("arm64/clang-sections.o", "direct_only", "slot_probe"),
+    ("ppc64le/mini.ko", "mini_util", "mini_untraced"), ("ppc64le/mini.ko", "mini_work", "_printk"),
+    ("ppc64le/mini.ko", "mini_util", "_printk"), ("ppc64le/mini.ko", "mini_probe_one", "_printk"),
+    ("ppc64le/mprofile.o", "vfs_read", "vfs_write"), ("ppc64le/mprofile.o", "direct_only", "notrace_helper"),
+    ("ppc64le/clang.o", "slot_probe", "vfs_write"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "foo", "bar"), WRITTEN)
+def test_what_is_written_is_proven_and_comes_back(
+    name: str, foo: str, bar: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A module whose text lies behind its records moved when those became fewer, and a function at 0 was none of it."""
+    module, out, journal, back = module_of(name, tmp_path), *(tmp_path / end for end in ("out.ko", "j.json", "back.ko"))
+    wanted = ("--func", foo, "--to", bar, "--assume-register-args", "-o", str(out), "--report", f"json={journal}")
+    assert run(["redirect", str(module), *wanted]) == 0
+    capsys.readouterr()
+    assert run(["verify", str(module), str(out), "--journal", str(journal)]) == 0
+    assert run(["restore", str(out), "--journal", str(journal), "-o", str(back)]) == 0
+    assert back.read_bytes() == module.read_bytes()
+    again = tmp_path / "disabled.ko"
+    assert run(["disable", str(out), "--func", foo, "-o", str(again)]) == 0
+    assert run(["verify", str(out), str(again)]) == 0
+    (journal_site,) = json.loads(journal.read_text())["images"][0]["sites"]
+    assert (journal_site["action"], journal_site["target"]) == ("redirect", bar)
+
+
+def test_a_compressed_module_comes_back(tmp_path: Path) -> None:
+    module, out, journal, back = (tmp_path / name for name in ("m.ko.xz", "out.ko.xz", "j.json", "back.ko.xz"))
+    module.write_bytes(lzma.compress(PPC64LE.read_bytes(), check=lzma.CHECK_CRC32))
+    wanted = ("--func", "mini_work", "--to", "_printk", "--assume-register-args", "-o", str(out))
+    assert run(["redirect", str(module), *wanted, "--report", f"json={journal}"]) == 0
+    assert run(["restore", str(out), "--journal", str(journal), "-o", str(back)]) == 0
+    assert lzma.decompress(back.read_bytes()) == PPC64LE.read_bytes()
