@@ -31,13 +31,13 @@ def changed(source: Path, name: str, path: Path, **fields: int) -> Path:
 
 
 @pytest.mark.parametrize(("fields", "told"), [
-    ({"st_info": GLOBAL | 1}, "symbol type 1 in section 2"),  # data
-    ({"st_info": GLOBAL | 3}, "symbol type 3 in section 2"),  # a section
-    ({"st_info": GLOBAL | 6}, "symbol type 6 in section 2"),  # TLS
-    ({"st_info": GLOBAL | 10}, "symbol type 10 in section 2"),  # IFUNC
-    ({"st_shndx": 11}, "symbol type 2 in section 11"),  # .rodata
-    ({"st_shndx": ABS}, "symbol type 2 in section -1"),
-    ({"st_shndx": COMMON}, "symbol type 2 in section -1"),
+    ({"st_info": GLOBAL | 1}, "data in .text"),  # data
+    ({"st_info": GLOBAL | 3}, "a section's symbol in .text"),  # a section
+    ({"st_info": GLOBAL | 6}, "thread-local data in .text"),  # TLS
+    ({"st_info": GLOBAL | 10}, "an indirect function (IFUNC), which nothing in a kernel resolves, in .text"),  # IFUNC
+    ({"st_shndx": 11}, "data in .rodata"),  # .rodata
+    ({"st_shndx": ABS}, "an absolute number"),
+    ({"st_shndx": COMMON}, "data without a section (COMMON)"),
     ({"st_value": 0x64}, "a place inside mini_work"),
     ({"st_value": 0x64, "st_info": GLOBAL}, "a place inside mini_work"),  # an inner label
     ({"st_value": 0x42}, "no instruction at .text+0x42"),

@@ -550,10 +550,10 @@ def test_a_hook_of_the_module_itself_may_be_local(enable: Enable, hook: str) -> 
                       "itself, expected another function – --func '!mini_work' leaves it out"),
         ("init_module", "--hook init_module: the hook is init text, which is freed once the module runs: found chosen "
                         "sites outside init text, expected a hook that stays"),
-        ("state", "--hook state: the hook is no function: found symbol type 1 in section 19, expected code"),
-        ("__this_module", "--hook __this_module: the hook is no function: found symbol type 1 in section 17, expected "
-                          "code"),
-        ("mini_mod.c", "--hook mini_mod.c: the hook is no function: found symbol type 4 in section -1, expected code"),
+        ("state", "--hook state: the hook is no function: found data in .bss, expected code"),
+        ("__this_module", "--hook __this_module: the hook is no function: found data in .gnu.linkonce.this_module, "
+                          "expected code"),
+        ("mini_mod.c", "--hook mini_mod.c: the hook is no function: found the name of a source file, expected code"),
         ("nothing", "--hook nothing: the module does not use this symbol yet: found no kernel to look for it, expected "
                     "a symbol that the module defines or uses – --against VMLINUX shows whether it may be used, and "
                     "its version"),

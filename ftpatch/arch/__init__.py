@@ -108,6 +108,8 @@ class Arch(NamedTuple):
     # in_registers(result, parameters) → for each parameter whether all of it travels in registers, None: that is not
     # told; None where no stub of a redirect has a frame of its own, so that it makes no difference
     in_registers: Callable[[parts.Passed, Sequence[parts.Passed]], list[bool | None]] | None = None
+    # ways_out(units of a function) → whether it may be left, by a return or a jump; calls do not count
+    ways_out: Callable[[U32], bool] | None = None
     widens: bool = False  # callers widen a number to the register, by its sign, and callees count on that
 
     # -- modules

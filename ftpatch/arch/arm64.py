@@ -41,6 +41,7 @@ PACI_SP = (Word(0xD503_233F, text="paciasp"), Word(0xD503_237F, text="pacibsp"))
 BR_X16 = Word(0xD61F_0200, text="br x16")
 BL = Branch(Word(0x9400_0000, 0xFC00_0000, "bl"), 26)
 B = Branch(Word(0x1400_0000, 0xFC00_0000, "b"), 26)
+BRK = Word(0xD420_0000, 0xFFE0_001F, "brk")
 B_COND = Branch(Word(0x5400_0000, 0xFF00_0010, "b.cond"), 19, lsb=5)
 CBZ = Branch(Word(0x3400_0000, 0x7E00_0000, "cbz, cbnz"), 19, lsb=5)
 TBZ = Branch(Word(0x3600_0000, 0x7E00_0000, "tbz, tbnz"), 14, lsb=5)
@@ -218,9 +219,25 @@ def set_pair(words: U32, va: int, pair: AddressPair, value: int) -> U32 | None:
     return np.array([page, add & ~(0xFFF << 10) | (value & 0xFFF) << 10], dtype=np.uint32)
 
 
+def ways_out(words: U32) -> bool:
+    """Whether a function's words have a return, an indirect jump, a jump to outside of them, or simply go on."""
+    last = words[-1:]
+    if not (BL.word.matches(last) | B.word.matches(last) | BRK.matches(last)).all():
+        return True
+    # br, ret, eret and their forms with pointer authentication; bit 21 makes blr of br
+    if ((words & np.uint32(0xFE20_0000)) == np.uint32(0xD600_0000)).any():
+        return True
+    for branch in (B, B_COND, CBZ, TBZ):
+        offset, distance = branch.find(words)
+        target = offset + distance
+        if ((target < 0) | (target >= 4 * len(words))).any():
+            return True
+    return False
+
+
 # Source: Arm ARM (DDI 0487) B2.2.5, concurrent modification and execution of instructions.
 EXCHANGEABLE = (
-    NOP, B.word, BL.word, Word(0xD400_0001, 0xFFE0_001F, "svc"), Word(0xD420_0000, 0xFFE0_001F, "brk"),
+    NOP, B.word, BL.word, Word(0xD400_0001, 0xFFE0_001F, "svc"), BRK,
     Word(0xD400_0002, 0xFFE0_001F, "hvc"), Word(0xD400_0003, 0xFFE0_001F, "smc"),
 )  # fmt: skip
 
@@ -277,5 +294,6 @@ ARCH = Arch(
     loader=LOADER,
     modules=MODULES,
     assembly=ASSEMBLY,
+    ways_out=ways_out,
     proof="ftpatch.arch.arm64_proof",
 )  # fmt: skip

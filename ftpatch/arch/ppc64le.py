@@ -28,7 +28,7 @@ import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.arch.parts import Entry, FarCalls, SiteStub
-from ftpatch.arch.ppc64le_abi import in_registers
+from ftpatch.arch.ppc64le_abi import in_registers, ways_out
 from ftpatch.arch.ppc64le_log import LOG
 from ftpatch.arch.ppc64le_module import ASSEMBLY, LOADER, MODULES
 from ftpatch.arch.ppc64le_plt import plt_slot
@@ -284,6 +284,7 @@ ARCH = Arch(
         reserve_option="PPC_FTRACE_OUT_OF_LINE_NUM_RESERVE",
     ),
     in_registers=in_registers,
+    ways_out=ways_out,
     widens=True,  # ELFv2, 2.2.3.2
     loader=LOADER,
     modules=MODULES,

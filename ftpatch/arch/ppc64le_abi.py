@@ -1,4 +1,4 @@
-"""Where the arguments of a function travel on ppc64le: as the ELFv2 ABI has them.
+"""How functions are called on ppc64le, as the ELFv2 ABI has it: where their arguments travel, and how they end.
 
     doubleword     0   1   2   3   4   5   6   7 │  8   9 …
     of a call      r3  r4  r5  r6  r7  r8  r9  r10  in the caller's frame, from 32(r1) + 64 on
@@ -14,7 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ftpatch.arch.parts import Passed
+from ftpatch.arrays import U32
 
 REGISTERS, DOUBLEWORD = 8, 8  # doublewords of arguments in r3 to r10; bytes
 FLOAT_REGISTERS = 13  # f1 to f13
@@ -45,3 +48,25 @@ def in_registers(result: Passed, parameters: Sequence[Passed]) -> list[bool | No
 def _first(result: Passed) -> int:
     """The doubleword of the first argument: behind the place of the result, where the caller passes that."""
     return int(result.kind == "aggregate" and result.size > IN_TWO_REGISTERS)
+
+
+TRAP = 0x7FE0_0008
+RETURNS = (16, 528, 560, 18, 274)  # extended opcodes of bclr, bcctr, bctar, rfid, hrfid
+
+
+def ways_out(words: U32) -> bool:
+    """Whether a function's words have a return, an indirect jump, a jump to outside of them, or simply go on."""
+    if len(words) and words[-1] >> np.uint32(26) != 18 and words[-1] != TRAP:
+        return True
+    # calls (LK) come back
+    opcode, link = words >> np.uint32(26), (words & np.uint32(1)).astype(bool)
+    if ((opcode == 19) & ~link & np.isin(words >> np.uint32(1) & np.uint32(0x3FF), RETURNS)).any():
+        return True
+    for number, bits in ((18, 26), (16, 16)):  # b, bc
+        at = np.flatnonzero((opcode == number) & ~link)
+        field = words[at].astype(np.int64) & ((1 << bits) - 4)
+        target = 4 * at + (field ^ 1 << bits - 1) - (1 << bits - 1)
+        # An absolute address (AA) is outside.
+        if ((target < 0) | (target >= 4 * len(words)) | (words[at] & np.uint32(2)).astype(bool)).any():
+            return True
+    return False

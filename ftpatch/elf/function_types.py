@@ -72,6 +72,13 @@ class FunctionTypes:
         except DAMAGE as error:
             return InlinedCopies(why_not_known=f"its DWARF cannot be read ({error})")
 
+    def aliases(self, row: int) -> list[str]:
+        """Other names of a function, which are functions at its address: a system call has several."""
+        functions = self.image.functions
+        low, high = functions.at(np.array([self._extent(row)[0]], dtype=np.uint64))
+        rows = functions.row[int(low[0]) : int(high[0])][:MAX_ALIASES].tolist()
+        return [self.image.symbols.name(other) for other in rows if other != row]
+
     def _extent(self, row: int) -> tuple[int, int]:
         """[va, end) of a symbol."""
         image, rows = self.image, self.image.symbols.rows
@@ -118,7 +125,7 @@ class FunctionTypes:
         if isinstance(self._btf, NotKnown):
             return self._btf
         try:
-            answers = [self._named(self._btf, other) for other in (name, *self._other_names(row))]
+            answers = [self._named(self._btf, other) for other in (name, *self.aliases(row))]
         except ElfError as error:
             return NotKnown(f"its BTF cannot be read ({error})")
         return next((answer for answer in answers if isinstance(answer, Prototype)), answers[0])
@@ -131,13 +138,6 @@ class FunctionTypes:
         if len(places) > 1:
             return NotKnown(f"{len(places)} functions of the file have that name, and BTF goes by names")
         return btf_prototype(types, name)
-
-    def _other_names(self, row: int) -> list[str]:
-        """Aliases that are functions: a system call has several names."""
-        functions = self.image.functions
-        low, high = functions.at(np.array([self._extent(row)[0]], dtype=np.uint64))
-        rows = functions.row[int(low[0]) : int(high[0])][:MAX_ALIASES].tolist()
-        return [self.image.symbols.name(other) for other in rows if other != row]
 
 
 def _read(image: Image, kernel: Image | None) -> Btf | NotKnown:

@@ -22,9 +22,9 @@ from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.errors import PolicyError, SelectionError
+from ftpatch.kernel.callee import why_no_function
 from ftpatch.kernel.exports import Export, read_exports
 from ftpatch.kernel.module import Module
-from ftpatch.plan.module.callable import why_no_beginning
 from ftpatch.plan.module.callee import existing_symbol
 from ftpatch.plan.module.imports import Import, find_import, require_function
 from ftpatch.plan.redirect.refusals import Substitute
@@ -129,7 +129,7 @@ class Finder:
             raise SelectionError(f"{len(places)} functions of that name", where, found=", ".join(shown[:3]),
                                  todo=f"give {by_file}{shown[0]}")  # fmt: skip
         row = _function_row(image, rows)
-        if why := why_no_beginning(image, row):
+        if why := why_no_function(image, row):
             raise SelectionError("the replacement is no function", where, found=why, expected="code")
         return row
 

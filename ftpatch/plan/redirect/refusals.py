@@ -57,9 +57,13 @@ def _require_function(draft: Draft, goal: Substitute) -> None:
     if goal.name in (*draft.scan.arch.entries, draft.shape.called):
         found = "what patch sites call, which finds the return addresses in other registers"
         raise PolicyError(no_function, where, found=found, expected="a function")
-    why = why_never_returns(goal.types, goal.row) if goal.types is not None else ""
-    if why or goal.name in NORETURN:
-        raise PolicyError("the replacement never returns", where, found=why or "its name", expected="code that returns")
+
+
+def _never_returns(goal: Substitute) -> str:
+    """What tells that a substitute never returns; empty where nothing does."""
+    if goal.types is None:
+        return "its name" if goal.name in NORETURN else ""
+    return why_never_returns(goal.types, goal.row)
 
 
 def _signatures(
@@ -70,8 +74,11 @@ def _signatures(
     if row is None:
         doubt = f"a function without a name becomes {goal.name}, and nothing tells its signature"
         return "not compared: the function has no name", doubt
-    if (why := why_never_returns(types, row)) and not request.force_signature:
-        draft.refuse(index, f"it never returns, and {goal.name} does: {why} (--force-signature overrides)")
+    needed, never = why_never_returns(types, row), _never_returns(goal)
+    if needed and not never and not request.force_signature:  # compilers put no code behind a call of such a function
+        draft.refuse(index, f"it never returns, and {goal.name} does: {needed} (--force-signature overrides)")
+    if never and not needed:
+        draft.refuse(index, f"{goal.name} never returns: {never}")
     if goal.types is None:
         doubt = f"the signature of {goal.name} is not known: --against the file that exports it shows it"
         return f"not compared: no file with {goal.name} was given", doubt
