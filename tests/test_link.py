@@ -421,3 +421,14 @@ def test_nothing_that_does_not_run_comes_along(tmp_path: Path) -> None:
     made.section(".debug_info", bytes(16))
     linked = case.link(made.build())
     assert sections(linked.after, n_sections(linked.before)) == [(f".text{WITH}.text", ALLOC | EXEC, 8, 4)]
+
+
+def test_a_static_name_of_the_module_that_hides_an_export_is_told(tmp_path: Path) -> None:
+    case, made = Case(tmp_path), Object()
+    case.against = Against(Kernel(scan_file(str(kernel(tmp_path, "vmlinux-callops", Export("mini_step"))))))
+    made.relocate(CALL26, made.symbol("mini_step", 0, 0, 0, NOTYPE))
+    linked = case.link(made.build())
+    assert linked.carried.warnings == (
+        f"{tmp_path}/fix.o uses mini_step: the module's own static one was taken, not the kernel's export",
+    )
+    assert linked.carried.uses == {(2, 8)}

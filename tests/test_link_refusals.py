@@ -80,6 +80,11 @@ def short_relocations(made: Object) -> None:
     made.section(".rel.text", bytes(16), type=REL, info=made.text)
 
 
+def empty_relocated(made: Object) -> None:
+    sec = made.section(".bss", type=NOBITS, size=8, flags=ALLOC | WRITE, align=8)
+    made.section(".rela.bss", rela(0, ABS64, 0, made.fixed), type=RELA, info=sec, entsize=24)
+
+
 def no_symbols(made: Object) -> None:
     made.symbols.clear()
 
@@ -239,6 +244,10 @@ OBJECTS = [
     ("an init of its own", defines("init_module"),
      "fix.o: the object has a module_init or module_exit of its own: found init_module, expected functions "
      "that the module calls – leave them out: the loader runs the module's alone"),
+    ("twice", defines("fixed"),
+     "fix.o: the object defines a symbol twice: found fixed, expected one definition"),
+    ("no bytes to change", empty_relocated,
+     "fix.o: relocations for a section without bytes: found .bss, expected contents that they change"),
     ("ifunc", defines("chosen", type=10),
      "fix.o: the object has a function that is chosen when it is first called: found chosen, expected "
      "functions and data – no kernel knows such symbols"),

@@ -75,6 +75,7 @@ class Editor:
         self._grown: dict[int, bytearray] = {}  # contents that move to the end, by section
         self._n_symbols = len(image.symbols.rows)
         self._added: dict[str, int] = {}  # rows of the new symbols, the first of each name
+        self._imports: dict[str, int] = {}  # of those, what is undefined
         self._tables: dict[int, int] = {}
         symtabs = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)
         if not len(symtabs):
@@ -128,11 +129,17 @@ class Editor:
         self._extended(new.sec)
         self._n_symbols += 1
         self._added.setdefault(new.name, self._n_symbols - 1)
+        if not new.sec:
+            self._imports.setdefault(new.name, self._n_symbols - 1)
         return self._n_symbols - 1
 
     def added(self, name: str) -> int | None:
         """Row of the first new symbol of that name."""
         return self._added.get(name)
+
+    def imported(self, name: str) -> int | None:
+        """Row of the first new symbol of that name that is undefined."""
+        return self._imports.get(name)
 
     def relocate(self, sec: int, off: int, kind: int, symbol: int, addend: int = 0) -> None:
         """A relocation for bytes of a section, behind the ones it has."""

@@ -27,9 +27,14 @@ def has_hashes(image: Image) -> bool:
 
 def type_hash(image: Image, row: int) -> int | None:
     """The hash of the function of a row of `image.symbols`; None where it has none for sure."""
+    return word_in_front(image, row) if has_hashes(image) else None
+
+
+def word_in_front(image: Image, row: int) -> int | None:
+    """The word in front of a function and its NOPs, where its hash would be; None where it has none for sure."""
     symbols = image.symbols
     sec, arch = int(symbols.shndx[row]), image.arch
-    if not 0 < sec < len(image.shdr) or symbols.bind[row] == t.STB_LOCAL or not has_hashes(image) or arch.unit != 4:
+    if not 0 < sec < len(image.shdr) or symbols.bind[row] == t.STB_LOCAL or arch.unit != 4:
         return None
     off = int(symbols.rows["st_value"][row]) - (int(image.base[sec]) if image.linked else 0)
     words = image.words(np.array([sec]), np.array([off]), -MAX_NOPS, MAX_NOPS)[0].tolist()[::-1]

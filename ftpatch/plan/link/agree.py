@@ -11,6 +11,7 @@ from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ArchError, ElfError, PolicyError
+from ftpatch.kernel.kcfi import has_hashes, word_in_front
 from ftpatch.kernel.modinfo import ModInfo, read_modinfo
 from ftpatch.kernel.module import Module
 from ftpatch.plan.link.relocations import named_places
@@ -30,6 +31,7 @@ def require_agreement(module: Module, patch: Image, linking: Linking) -> list[st
     _require_same_modinfo(module.info, read_modinfo(patch), patch.path)
     _require_one_toc(patch)
     _require_protected(module.image, patch, linking)
+    _require_hashes(module.image, patch)
     return [NOT_COMPARED.format(path=patch.path), *_require_same_sites(module, patch)]
 
 
@@ -127,6 +129,20 @@ def _require_landings(patch: Image, linking: Linking, pads: Protection) -> None:
         called = symbols.bind[row] != t.STB_LOCAL or place in named
         if called and int(words[0]) not in linking.landing:
             _refuse_unprotected(patch, row, pads)
+
+
+def _require_hashes(module: Image, patch: Image) -> None:
+    """Refuse functions without a kCFI type hash, where those of the module have one: a call by pointer would stop the
+    kernel. What is in front of a function that is not the first of its section may be the end of another."""
+    if not has_hashes(module):
+        return
+    symbols = patch.symbols
+    shared = (symbols.type == t.STT_FUNC) & (symbols.shndx > 0) & (symbols.bind != t.STB_LOCAL)
+    for row in np.flatnonzero(shared).tolist():
+        if word_in_front(patch, row) is None:
+            raise PolicyError("functions of the module have kCFI type hashes, and one of the object has none",
+                              patch.path, found=symbols.name(row), expected="a hash in front of it",
+                              todo="compile with -fsanitize=kcfi, as the kernel does")  # fmt: skip
 
 
 def _require_same_sites(module: Module, patch: Image) -> list[str]:

@@ -31,6 +31,7 @@ class Carried:
     patch_rows: Mapping[str, int]  # the same symbols' rows in the object's own table
     rows: Mapping[int, int]  # row in the module's symbol table, by row in the object's, of all that has a type
     sections: tuple[Section, ...]  # where its sections are now
+    uses: frozenset[tuple[int, int]]  # (section, offset) of all in the module that it names
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -55,5 +56,5 @@ def carry(
     rows = {name: patch.symbols.defined(name) for name in symbols.defined}
     return Carried(
         symbols.defined, {name: row for name, row in rows.items() if row is not None}, symbols.rows,
-        tuple(sections.values()), (*notes, *symbols.notes), tuple(symbols.warnings),
+        tuple(sections.values()), symbols.uses, (*notes, *symbols.notes), tuple(symbols.warnings),
     )  # fmt: skip

@@ -54,12 +54,20 @@ def look_up(editor: Editor, module: Module, against: Against, wanted: Wanted) ->
         name, _, place = name.partition("@")
         return _in_module(module.image, name, place, wanted)
     if (row := _only_one(module.image, _definitions(module.image, name), wanted)) is not None:
-        return Found(row, MODULE)
+        return Found(row, MODULE, warnings=_hides_export(module.image, row, against, wanted))
     if len(rows := module.image.symbols.rows_named(name)):
         return Found(int(rows[0]), OUTSIDE)  # undefined in the module, too
-    if (made := editor.added(name)) is not None:
+    if (made := editor.imported(name)) is not None:
         return Found(made, OUTSIDE)
     return _import(editor, module, against, wanted)
+
+
+def _hides_export(image: Image, row: int, against: Against, wanted: Wanted) -> tuple[str, ...]:
+    """What to say where a static name of the module hides one that the kernel exports."""
+    local = image.symbols.bind[row] == t.STB_LOCAL and wanted.name.isprintable()
+    if not local or against.kernel is None or against.kernel.exports.find(wanted.name) is None:
+        return ()
+    return (f"{wanted.path} uses {wanted.name}: the module's own static one was taken, not the kernel's export",)
 
 
 def _import(editor: Editor, module: Module, against: Against, wanted: Wanted) -> Found:

@@ -68,7 +68,11 @@ class Relocations:
         if short.any():
             raise ElfError("relocations without addends", self.symbols.path, found=self.patch.names[sec],
                            expected="SHT_RELA, as the machine's compilers make it")  # fmt: skip
-        return self.patch.rela_tables.get(sec, [])
+        tables = self.patch.rela_tables.get(sec, [])
+        if tables and not self.patch.has_bytes[sec]:
+            raise ElfError("relocations for a section without bytes", self.symbols.path, found=self.patch.names[sec],
+                           expected="contents that they change")  # fmt: skip
+        return tables
 
     def _one(self, section: Section, row: Row) -> None:
         """Check one relocation, and add it to the module."""

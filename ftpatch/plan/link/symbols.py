@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor, NewSymbol
 from ftpatch.elf.image import Image
-from ftpatch.errors import PolicyError
+from ftpatch.errors import ElfError, PolicyError
 from ftpatch.kernel.module import Module
 from ftpatch.plan.link.lookup import MODULE, Wanted, look_up
 from ftpatch.plan.link.sections import COMMON, MAX_ALIGN, Section, unique
 from ftpatch.plan.module.records import toc_symbol
 from ftpatch.plan.request import Against
 
-SHN_ABS, SHN_COMMON = 0xFFF1, 0xFFF2
-STT_TLS, STT_IFUNC, STT_COMMON = 6, 10, 5
+SHN_COMMON = 0xFFF2
+STT_TLS, STT_IFUNC = 6, 10
 LOCAL = "ftpatch_with."  # in front of the names of what is local in the object
 MODULE_ENTRIES = ("init_module", "cleanup_module")
 
@@ -62,12 +62,13 @@ class Symbols:
         """Add every function and object that the object defines. Raises PolicyError for one that cannot be."""
         symbols = self.patch.symbols
         kinds, shndx = symbols.type, symbols.rows["st_shndx"]
-        rows = [row for row in range(1, len(symbols.rows)) if symbols.shndx[row] in self.sections
-                or shndx[row] in (SHN_ABS, SHN_COMMON)]  # fmt: skip
+        rows = [row for row in range(1, len(symbols.rows))
+                if symbols.shndx[row] in self.sections or shndx[row] == SHN_COMMON]  # fmt: skip
         self._taken = {*map(self.module.image.symbols.name, range(len(self.module.image.symbols.rows)))}
+        names: set[str] = set()
         for row in rows:
             if symbols.bind[row] != t.STB_LOCAL:
-                self._require_new(row)
+                self._require_new(row, names)
         self._common(rows)
         for row in rows:
             name = symbols.name(row)
@@ -79,6 +80,14 @@ class Symbols:
     def rows(self) -> dict[int, int]:
         """Row in the module's symbol table, by row in the object's, of each that has been asked for."""
         return {row: target.row for row, target in self._known.items()}
+
+    @property
+    def uses(self) -> frozenset[tuple[int, int]]:
+        """(section, offset) of all in the module that the object names."""
+        theirs = [target for target in self._known.values() if target.where == MODULE]
+        return frozenset(
+            (target.sec, target.value) for target in theirs if 0 < target.sec < len(self.editor.image.shdr)
+        )
 
     def target(self, row: int) -> Target:
         """What a symbol of the object is in the module, made where it is not there yet."""
@@ -167,9 +176,12 @@ class Symbols:
             made = self.editor.symbol(name, sec, off, length, t.STT_OBJECT)
             self.defined[name], self._known[row] = made, Target(made, sec, off)
 
-    def _require_new(self, row: int) -> None:
-        """Refuse a name that the module has: two of a name could not be told apart, by nobody."""
+    def _require_new(self, row: int, names: set[str]) -> None:
+        """Refuse a name that the module has, or the object twice: nobody could tell the two apart."""
         symbols, name = self.patch.symbols, self.patch.symbols.name(row)
+        if name in names:
+            raise ElfError("the object defines a symbol twice", self.path, found=name, expected="one definition")
+        names.add(name)
         if name in MODULE_ENTRIES:
             raise PolicyError("the object has a module_init or module_exit of its own", self.path, found=name,
                               expected="functions that the module calls",

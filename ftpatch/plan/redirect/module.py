@@ -76,9 +76,22 @@ def _link(draft: Draft, request: RedirectRequest, jumps: Jumps, patch: Image) ->
     undefined = {patch.symbols.name(row) for row in np.flatnonzero(patch.symbols.shndx == 0).tolist()}
     draft.warnings += [f"{patch.path} does not use {name} of --keep-original" for name in originals
                        if name not in undefined]  # fmt: skip
+    draft.warnings += _leads_back(draft, carried.uses, jumps, patch)
     if not any(jumps.goals[site].carried for site in index):
         draft.warnings.append(f"no function leads to one of {patch.path}")
     return list(carried.notes)
+
+
+def _leads_back(draft: Draft, uses: frozenset[tuple[int, int]], jumps: Jumps, patch: Image) -> list[str]:
+    """What to say of an object that calls a function by the name whose calls lead to the object."""
+    sites, image = draft.scan.sites, draft.scan.image
+    told = []
+    for site in draft.open().tolist():
+        place = int(sites.sec[site]), int(sites.entry_va[site] - image.base[sites.sec[site]])
+        if place in uses and jumps.goals[site].carried:
+            told.append(f"{patch.path} uses {sites.name(site)}, which leads back to {jumps.goals[site].name}: "
+                        "--keep-original gives the old function a name")  # fmt: skip
+    return told
 
 
 def _refuse_wrong_goals(
