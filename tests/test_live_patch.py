@@ -110,6 +110,19 @@ def test_a_site_that_a_live_patch_relocation_writes_into_is_refused(
     assert "live_cmdline" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("machine", ["arm64"])
+def test_the_first_function_of_a_module_may_lead_into_the_kernel(
+    machine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A function of another file has no place in this one, and 0 is the place of this module's first function."""
+    path, out = str(LIVE / f"{machine}.ko"), str(tmp_path / "out.ko")
+    (live,) = [site for site in scanned(path, capsys)["sites"] if site["function"] == "live_uptime"]
+    assert live["entry"] == "0x0000000000000000"
+    assert run(["redirect", path, "--func", "live_uptime", "--to", "klp_enable_patch", "-o", out]) == 0
+    assert run(["verify", path, out]) == 0
+    assert "redirects  klp_enable_patch 1" in capsys.readouterr().out
+
+
 # -- damaged -----------------------------------------------------------------------------------------------------------
 
 
