@@ -121,3 +121,61 @@ def test_disable_takes_calls_and_redirects_of_mprofile_apart(
         "redirected and gets its call and its record back, others lose theirs: disable the two sorts apart, expected "
         "all of them, or nothing is written – --skip-unpatchable patches the others\n"
     )
+
+
+# -- modules -----------------------------------------------------------------------------------------------------------
+
+
+def module(path: Path, *pairs: tuple[str, str], to: Path) -> str:
+    plan = planned(path, *pairs, force_signature=True, assume_register_args=True)
+    return written(to / path.name, result(path, plan) + plan.edits.grown)
+
+
+@pytest.mark.parametrize(
+    ("path", "pair", "by"),
+    [
+        (MINI / "mini.ko", ("mini_step", "mini_work"), ""),
+        (PPC / "mini.ko", ("mini_step", "mini_work"), ""),
+        (PPC / "mini.ko", ("mini_util", "mini_work"), "code"),
+        (MINI / "mini.ko", ("mini_step", "_printk"), ""),
+        (PPC / "mini.ko", ("mini_step", "_printk"), "code"),
+    ],
+    ids=lambda value: of(value) if isinstance(value, Path) else str(value),
+)
+def test_a_modules_redirect_is_told_by_its_relocation(
+    path: Path, pair: tuple[str, str], by: str, tmp_path: Path
+) -> None:
+    assert rows(module(path, pair, to=tmp_path)) == [(pair[0], False, pair[1], by, True)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=of)
+def test_without_a_mark_the_jump_alone_speaks(path: Path, tmp_path: Path) -> None:
+    """Another tool's redirect: nothing else says that no compiler wrote the jump."""
+    marked = Path(module(path, ("mini_step", "mini_work"), to=tmp_path)).read_bytes()
+    unmarked = written(tmp_path / "unmarked.ko", marked.replace(b"ftpatch_redirected_", b"somebody_elses_was_"))
+    assert rows(unmarked) == [("mini_step", False, "mini_work", "", False)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=of)
+def test_a_module_that_has_no_record_left_shows_its_layout_by_its_jumps(path: Path, tmp_path: Path) -> None:
+    """Every traced function became one that is not traced."""
+    sites = api.scan(str(path)).sites
+    names = [name for site in range(len(sites)) if (name := sites.name(site)) is not None]
+    after = api.scan(module(path, *((name, "mini_untraced") for name in names), to=tmp_path))
+    assert len(after.records) == 0 and after.sites.shape == sites.shape
+    assert sorted(row[0] or "" for row in rows(after.image.path)) == sorted(names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=of)
+def test_a_nameless_function_is_found_by_its_mark(path: Path, tmp_path: Path) -> None:
+    """Its record is gone, its symbol was never there: the mark stands where the record pointed."""
+    file = bytearray(path.read_bytes())
+    rows_of = api.scan(str(path)).image.symbols
+    row = int(rows_of.rows_named("mini_util")[0])
+    at = file.index(rows_of.rows[row : row + 1].tobytes())
+    file[at + 4] &= 0xF0  # STT_NOTYPE
+    stripped = written(tmp_path / "stripped.ko", file)
+    sites = api.scan(stripped).sites
+    site = next(site for site in range(len(sites)) if sites.name(site) is None)
+    after = module(Path(stripped), (f"row:{sites.row[site]}", "mini_work"), to=tmp_path / "..")
+    assert rows(after) == [(None, False, "mini_work", rows(after)[0][3], True)]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ftpatch.arch.shape import Shape
-from ftpatch.arrays import I64, U32, Mask, is_in
+from ftpatch.arrays import I64, U32, U64, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
@@ -25,6 +25,7 @@ from ftpatch.sites.matching import OURS
 STUB_WORDS = 8  # of a linked file's longest stub
 CODE_BYTES = 96  # of the longest stub in a module
 OF_PATCH = ".ftpatch"  # in the names of sections that a patch adds to a module
+MARK = "ftpatch_redirected_"  # how the symbol begins that a patch puts at a redirected function of a module
 
 
 class JumpTarget(NamedTuple):
@@ -36,7 +37,7 @@ class JumpTarget(NamedTuple):
     entry: bool  # it is an entry of the function, not the middle of it
     through: int | None = None  # va of the stub that the jump goes through; None: straight
     by: str = ""  # what that stub is: `veneer`, `far`, or `code` that a patch brought along; empty for none
-    sure: bool = False  # no compiler or linker makes that stub
+    sure: bool = False  # no compiler or linker makes that stub; in a module, or the function has a patch's mark
 
 
 @dataclass
@@ -202,6 +203,17 @@ class Jumps:
                 sure = by == "far" or not (image.symbols.rows["st_value"] == np.uint64(va)).any()
                 return target._replace(through=va, by=by, sure=sure)  # linkers make veneers, too, and name them
         return None
+
+
+def marks(image: Image) -> U64:
+    """va of every mark of a redirected function in a relocatable file: at its symbol, or where its record named it."""
+    if image.linked:
+        return np.zeros(0, dtype=np.uint64)
+    symbols = image.symbols
+    starts = list(t.places_of(MARK.encode(), symbols.strtab))
+    rows = np.flatnonzero(is_in(symbols.rows["st_name"], starts)) if starts else np.zeros(0, np.int64)
+    rows = rows[symbols.shndx[rows] > 0]
+    return np.asarray(image.base[symbols.shndx[rows]] + symbols.rows["st_value"][rows])
 
 
 def _toc_name(image: Image) -> str:

@@ -13,7 +13,7 @@ from ftpatch.arrays import I64, U8, U32, U64, Mask, first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import STB_LOCAL
 from ftpatch.sites.callees import called_from, leading_to, relocated_calls, tracers
-from ftpatch.sites.jumps import Jumps, may_begin_with_jump
+from ftpatch.sites.jumps import Jumps, marks, may_begin_with_jump
 from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls
 from ftpatch.sites.matching import OURS, behind_skip, calls_ours, functions_at, is_patched, match_sites
 from ftpatch.sites.nameless import why_nameless
@@ -73,7 +73,7 @@ def _unrecorded(image: Image, known: SiteTable, shape: Shape, calls: tuple[I64, 
 def _with_patched(image: Image, known: SiteTable, shape: Shape) -> SiteTable:
     """The sites with records, and behind them those that an earlier patch took out of the table."""
     known = _append(known, _without_records(image, known, shape))
-    return _append(known, _nameless_calls(image, known, shape))
+    return _append(known, _patched_nameless(image, known, shape))
 
 
 def _all_without_records(image: Image, records: RecordTable, window: U32, va: U64) -> SiteTable:
@@ -194,23 +194,27 @@ def _calls_a_tracer(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
     return patched
 
 
-def _nameless_calls(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
-    """As `_without_records`, for functions of a relocatable file that have no symbol: its relocations show them."""
+def _patched_nameless(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
+    """As `_without_records`, for functions of a relocatable file that have no symbol: what a patch added shows them,
+    the relocations of calls and the marks of redirected ones."""
     if shape.refusal or not is_patched(image):
         return None
-    at = relocated_calls(image, OURS)
-    at = at[~image.functions.inside(at) & ~is_in(at, known.branch_va)]
+    at, mark = relocated_calls(image, OURS), marks(image)
+    at = at[~image.functions.inside(at) & ~is_in(at, known.branch_va) & ~is_in(at, mark)]
     sec, off = image.place(at)
     off = off - shape.call_at - shape.unit * shape.start
     if shape.skips and shape.skip_at >= 0:
         behind = shape.skipped(image.window(sec, off - shape.unit * shape.skip_words))
         off = off - np.where(behind, shape.unit * shape.skip_words, 0)
     window = image.window(sec, off)
-    whole = match_sites(image, shape, window, image.va(sec, off)) == MATCH_NEW
-    sec, off, window = sec[whole], off[whole], window[whole]
+    calls = match_sites(image, shape, window, image.va(sec, off)) == MATCH_NEW
+    mark_sec, mark_off = image.place(mark[~image.functions.inside(mark) & ~is_in(mark, known.va)])
+    mark_window = image.window(mark_sec, mark_off)
+    jumps = Jumps(image).redirected(shape, mark_sec, mark_off, mark_window, recorded=True)
+    sec, off = np.concatenate([sec[calls], mark_sec[jumps]]), np.concatenate([off[calls], mark_off[jumps]])
+    window = np.concatenate([window[calls], mark_window[jumps]])
     none, n = np.zeros(len(sec), dtype=np.int64), len(sec)
-    status, redirected = np.full(n, ENABLED, dtype=np.uint8), np.zeros(n, dtype=bool)
-    site = shape.site(window)
+    status, redirected, site = np.full(n, ENABLED, dtype=np.uint8), np.arange(n) >= calls.sum(), shape.site(window)
     return SiteTable(image, shape, known.forced, none - 1, sec, off, window, none, none, status, site, redirected)
 
 

@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 
 from ftpatch.arch.shape import Shape
-from ftpatch.arrays import I64, U8, U32, U64, Mask
+from ftpatch.arrays import I64, U8, U32, U64, Mask, is_in
 from ftpatch.elf.image import Image
 from ftpatch.sites.entries import Entries
-from ftpatch.sites.jumps import Jumps, JumpTarget
+from ftpatch.sites.jumps import Jumps, JumpTarget, marks
 
 STATUSES = (
     "ready", "enabled", "half", "null", "weak-leftover", "outside-text", "unexpected", "stripped", "unnamed",
@@ -91,10 +91,11 @@ class SiteTable:
         index, jumps = np.flatnonzero(self.redirected), Jumps(self.image)
         off, words = self.off[index] + self.site[index], self.body()[index]
         targets: dict[int, JumpTarget] = {}
+        at_mark = is_in(self.entry_va[index], marks(self.image)).tolist() if len(index) else []
         for at, site in enumerate(index.tolist()):
             target = jumps.target_of(int(self.sec[site]), int(off[at]), words[at])
             assert target is not None  # that is what told the site
-            targets[site] = target
+            targets[site] = target._replace(sure=target.sure or at_mark[at])
         return targets
 
     def body(self) -> U32:

@@ -13,8 +13,9 @@ from ftpatch.arrays import I64, U32
 from ftpatch.elf import tables as t
 from ftpatch.plan.module.addition import Addition, Call
 from ftpatch.plan.redirect.in_module import ModuleReplacement
+from ftpatch.sites.jumps import MARK
 
-MARK, STUB = "ftpatch_redirected_", "ftpatch_redirect_"  # in front of a function's name, and of its replacement's
+STUB = "ftpatch_redirect_"  # in front of the name of a stub's replacement
 ENTERS = "{name} computes its TOC from r12, which the function is not called with"
 CALLS = "{name} is in another file, with another TOC: it is called in a frame that keeps this one"
 
