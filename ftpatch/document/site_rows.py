@@ -46,7 +46,8 @@ class ScannedSite(TypedDict):
 
 
 class SiteChange(TypedDict, total=False):
-    """What a writing verb does with a site; explain fills in `concurrency` alone."""
+    """What a writing verb does with a site. explain fills in `concurrency`; every verb fills in `action`, `target` and
+    `stub` of a site that is redirected."""
 
     action: Annotated[str, Values(("keep", "call", "call_via_stub", "restore", "drop", "redirect"))]
     reason: str | None
@@ -68,7 +69,12 @@ class SiteRow(ScannedSite, SiteChange):
     """One site of a report."""
 
     calls: NotRequired[Annotated[str, "what an enabled site without a record leads to"]]
-    sure: NotRequired[Annotated[bool, "whether that shows that a patch made it, as in the summary's `patched`"]]
+    sure: NotRequired[
+        Annotated[
+            bool,
+            "whether that, or its jump, shows that a patch made it, as in the summary's `patched` and `redirected`",
+        ]
+    ]
 
 
 class LiveFunctionRow(TypedDict):

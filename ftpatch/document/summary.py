@@ -42,11 +42,14 @@ def summary(scan: Scan, brief: bool = False) -> SummaryObject:
     }
     if unrecorded := int((table.status == UNRECORDED).sum()):
         figures["unrecorded"] = unrecorded
-    if figures["without_record"]:
+    if callees := callees_of(table):
         figures["patched"] = [
             {"calls": callee.name, "sites": n, "sure": callee.sure}
-            for callee, n in Counter(callees_of(table).values()).most_common()
+            for callee, n in Counter(callees.values()).most_common()
         ]
+    if table.redirects:
+        by_name = Counter((target.name, target.sure) for target in table.redirects.values())
+        figures["redirected"] = [{"to": name, "sites": n, "sure": sure} for (name, sure), n in by_name.most_common()]
     if elsewhere := records_elsewhere(scan.image):
         figures["elsewhere"] = {name: len(va) for name, va in elsewhere.items()}
     return figures

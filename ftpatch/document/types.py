@@ -58,6 +58,17 @@ class PatchedRow(TypedDict):
     ]  # fmt: skip
 
 
+class RedirectedRow(TypedDict):
+    """Functions that the same one takes the place of."""
+
+    to: str
+    sites: Annotated[int, Range(1)]
+    sure: Annotated[
+        bool, "their jumps go through a stub that only patches make, or a mark says so; false where the jump alone "
+        "speaks for it",
+    ]  # fmt: skip
+
+
 class SummaryObject(TypedDict):
     slots: Count
     null: Count
@@ -65,7 +76,10 @@ class SummaryObject(TypedDict):
     by_section: Counts
     by_status: Counts
     without_record: NotRequired[Annotated[Count, "enabled sites that no record names: earlier patches"]]
-    patched: NotRequired[Annotated[list[PatchedRow], "those sites by what they call; absent where there are none"]]
+    patched: NotRequired[Annotated[list[PatchedRow], "those that call, by what they call; absent where there are none"]]
+    redirected: NotRequired[
+        Annotated[list[RedirectedRow], "enabled sites that are jumps to other functions, by these; absent without any"]
+    ]
     unrecorded: NotRequired[
         Annotated[Count, "calls of the profiling function (-pg) that no record names: the tracer does not know them"]
     ]

@@ -118,6 +118,14 @@ class SiteTable:
         sec = int(self.sec[index])
         return f"{self.image.names[sec]}+{int(self.off[index]) + int(self.site[index]):#x}" if sec >= 0 else "nowhere"
 
+    def stub_text(self, index: int) -> str:
+        """Where the stub lies that a redirected site's jump goes through: its va, or `section+0x10`; "" without one."""
+        through = self.redirects[index].through
+        if through is None or self.image.linked:
+            return "" if through is None else f"0x{through:016x}"
+        sec, off = self.image.place(np.array([through], dtype=np.uint64))
+        return f"{self.image.names[int(sec[0])]}+{int(off[0]):#x}"
+
     def words_text(self, index: int) -> list[str]:
         """The code from the record to the end of the call: its words, or all its bytes in one string."""
         if self.shape is None or self.sec[index] < 0:

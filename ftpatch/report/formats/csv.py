@@ -18,6 +18,7 @@ from ftpatch.report import Document
 # what begins a formula; the last four are the first four as East Asian fonts write them
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 SPECIAL = (",", '"')
+OF_REDIRECTED = ("action", "target")  # of a site: what a redirected one is, and where it leads
 # ASCII with neither of these that begins no formula
 PLAIN = re.compile(r"(?![=+@ -])[\x20\x21\x23-\x2b\x2d-\x7e]*")
 
@@ -25,7 +26,7 @@ PLAIN = re.compile(r"(?![=+@ -])[\x20\x21\x23-\x2b\x2d-\x7e]*")
 def render(document: Document) -> Iterator[str]:
     """Header and rows; columns are the keys of the rows' types, and only ever appended."""
     kind = document.kind
-    of_site = [*ScannedSite.__annotations__, *(SiteChange.__annotations__ if kind.changes else ())]
+    of_site = [*ScannedSite.__annotations__, *(SiteChange.__annotations__ if kind.changes else OF_REDIRECTED)]
     columns = list(FindingRow.__annotations__) if kind.table == "findings" else of_site
     yield ",".join(["file", *columns]) + "\n"
     for image in document.images:

@@ -81,6 +81,8 @@ def _row(image: ImageObject, usual: str) -> tuple[str, str]:
     """A module's figures, and what a reader should stumble over."""
     summary, layout = image["summary"], image["layout"]
     remarks = [f"{name} {count}" for name, count in summary["by_status"].items() if name != "ready"]
+    if redirected := sum(row["sites"] for row in summary.get("redirected", ())):
+        remarks.append(f"redirected {redirected}")
     if layout not in (usual, "none"):
         remarks.append(f"layout {layout}, most have {usual}")
     figures = f"{summary['live']:>6} {summary['null']:>5}  {layout:<12}"
@@ -126,12 +128,19 @@ def _patched(summary: SummaryObject) -> Iterator[str]:
     n, rows = summary["without_record"], summary.get("patched", [])
     sure = {row["calls"]: row["sites"] for row in rows if row["sure"]}
     unsure = {row["calls"]: row["sites"] for row in rows if not row["sure"]}
+    redirected = summary.get("redirected", [])
+    some_sure = bool(sure) or any(row["sure"] for row in redirected)
     if n:
-        yield line("patched", f"{n} enabled without a record, {'' if sure else 'likely '}by an earlier patch")
+        yield line("patched", f"{n} enabled without a record, {'' if some_sure else 'likely '}by an earlier patch")
     if sure:
         yield line("", f"sure: they call {_counts(sure)}")
     if unsure:
         yield line("", f"likely: they call {_counts(unsure)}, whose code keeps the contract of a patch site")
+    for row in redirected[:N_NAMES]:
+        yield line("", f"{row['sites']} redirected to {row['to']}{'' if row['sure'] else ', likely'}")
+    if len(redirected) > N_NAMES:
+        more = sum(row["sites"] for row in redirected[N_NAMES:])
+        yield line("", f"{more} redirected to {len(redirected) - N_NAMES} others")
 
 
 def _live_patch(patch: LivePatchObject) -> Iterator[str]:
@@ -163,5 +172,7 @@ def _sites(sites: Sequence[SiteRow]) -> Iterator[str]:
         names = " = ".join([site["function"] or "-", *site["aliases"]])
         if site["listed_as"]:
             names = f"- (the kernel lists it as {site['listed_as']})"
+        if site.get("action") == "redirect":
+            names += f" (redirected to {site['target']})"
         row, pos = or_dash(site["row"]), or_dash(site["pos"])
         yield f"{row:>6}  {site['record']:<18}  {site['status']:<13}  {place:<24}  {pos:>10}  {printable(names)}\n"
