@@ -18,7 +18,7 @@ from ftpatch.report import Document
 # what begins a formula; the last four are the first four as East Asian fonts write them
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 SPECIAL = (",", '"')
-OF_REDIRECTED = ("action", "target")  # of a site: what a redirected one is, and where it leads
+OF_REDIRECTED = ("action", "target")  # of a scan where some site is redirected: what that is, and where it leads
 # ASCII with neither of these that begins no formula
 PLAIN = re.compile(r"(?![=+@ -])[\x20\x21\x23-\x2b\x2d-\x7e]*")
 
@@ -26,7 +26,9 @@ PLAIN = re.compile(r"(?![=+@ -])[\x20\x21\x23-\x2b\x2d-\x7e]*")
 def render(document: Document) -> Iterator[str]:
     """Header and rows; columns are the keys of the rows' types, and only ever appended."""
     kind = document.kind
-    of_site = [*ScannedSite.__annotations__, *(SiteChange.__annotations__ if kind.changes else OF_REDIRECTED)]
+    redirected = any("redirected" in image["summary"] for image in document.images if not kind.changes)
+    more = SiteChange.__annotations__ if kind.changes else OF_REDIRECTED if redirected else ()
+    of_site = [*ScannedSite.__annotations__, *more]
     columns = list(FindingRow.__annotations__) if kind.table == "findings" else of_site
     yield ",".join(["file", *columns]) + "\n"
     for image in document.images:
