@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import lzma
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from elfedit import SYM, Elf
 from elfwriter import parsed, relocated, written
 from test_module import (
     ARM64,
@@ -282,9 +284,7 @@ def test_arm64_jumps_to_what_other_files_export() -> None:
     found = redirected(ARM64, ("mini_work", "_printk"))
     assert found.new_rows(".text") == [Row(0x58, JUMP26, "_printk", 0)]
     assert [symbol[0] for symbol in found.new_symbols()] == ["ftpatch_redirected_mini_work"]
-    assert (
-        found.plan.warnings[0] == "the signature of _printk is not known: --against the file that exports it shows it"
-    )
+    assert found.plan.warnings[0] == "the signature of _printk is not known: no file with it was given (--against)"
 
 
 # -- back again --------------------------------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ REGISTERS = (
      "{m}: 1 of 1 chosen sites cannot be patched: found mini_work (row 6, .text+0x90): mini_first is init text, which "
      f"is freed once the module runs, {NOT_ALL}"),
     ("arm64/mini.ko", "mini_work", "state",
-     "--to state: the replacement is no function: found symbol type 1 in section 19, expected code"),
+     "--to state: the replacement is no function: found data in .bss, expected code"),
     ("arm64/mini.ko", "mini_work", ".text+0x9",
      f"--to .text+0x9: no such function: found no symbol of the module there, {FORMS}"),
     ("arm64/mini.ko", "mini_work", "mini_step@other.c",
@@ -482,3 +482,140 @@ def test_a_compressed_module_comes_back(tmp_path: Path) -> None:
     assert run(["redirect", str(module), *wanted, "--report", f"json={journal}"]) == 0
     assert run(["restore", str(out), "--journal", str(journal), "-o", str(back)]) == 0
     assert lzma.decompress(back.read_bytes()) == PPC64LE.read_bytes()
+
+
+NAMES = ("mini_step", "mini_untraced")
+
+
+def edited(path: Path, out: Path, change: Callable[[Elf], object]) -> Path:
+    elf = Elf(path)
+    change(elf)
+    out.write_bytes(elf.raw)
+    return out
+
+
+def namesakes(elf: Elf) -> None:
+    """mini_untraced has the name of mini_step."""
+    elf.sym("mini_untraced", st_name=elf.get(SYM, elf.symbol("mini_step"), "st_name"))
+
+
+def in_the_middle(elf: Elf) -> None:
+    """mini_untraced is a label inside mini_step."""
+    elf.sym("mini_untraced", st_value=elf.value("mini_step") + 8, st_size=0, st_info=0x10)
+
+
+def cold(elf: Elf) -> None:
+    """mini_complain lost its letters to the name of an unlikely part."""
+    pos = elf.raw.index(b"\0mini_complain\0") + 1
+    elf.raw[pos : pos + 13] = b"mini_rk.cold\0"
+
+
+def program_counter_relative(elf: Elf) -> None:
+    elf.sym("mini_untraced", st_other=0x20)
+
+
+def weak(elf: Elf) -> None:
+    elf.sym("_printk", st_info=0x20)
+
+
+def with_a_relocation(elf: Elf) -> None:
+    """The second word of mini_work's site is written by the loader, too."""
+    elf.rela(".rela.text", 0, r_offset=0x58)
+
+
+CANNOT = "{m}: 1 of 1 chosen sites cannot be patched: found "
+
+
+@pytest.mark.parametrize(("module", "change", "pairs", "told"), [
+    (ARM64, namesakes, ("mini_work", "mini_step"),
+     "--to mini_step: 2 functions of that name: found .text+0x8, .text+0x40 – give mini_step@mini_mod.c, or .text+0x8"),
+    (PPC64LE, in_the_middle, ("mini_work", "mini_untraced"),
+     "--to mini_untraced: the replacement is no function: found a place inside mini_step, expected code"),
+    (PPC64LE, cold, ("mini_work", "mini_rk.cold"),
+     "--to mini_rk.cold: the replacement is no function: found the unlikely part of a function, which goes back into "
+     "it, expected code"),
+    (PPC64LE, program_counter_relative, ("mini_work", "mini_untraced"),
+     CANNOT + "mini_work (row 6, .text+0x90): mini_untraced does not keep the TOC pointer, which its callers rely on, "
+     f"{NOT_ALL}"),
+    (ARM64, weak, ("mini_work", "_printk"),
+     "--to _printk: the symbol is weak, and nothing where no file exports it: found no kernel to look for it – "
+     "--against VMLINUX shows it"),
+    (ARM64, with_a_relocation, ("mini_work", "mini_step"),
+     CANNOT + f"mini_work (row 1, .text+0x58): a relocation writes into its words, {NOT_ALL}"),
+])  # fmt: skip
+def test_odd_symbols_and_sites_are_refused(
+    module: Path, change: Callable[[Elf], object], pairs: tuple[str, str], told: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    odd = edited(module, tmp_path / "odd.ko", change)
+    assert refused(capsys, odd, "--func", pairs[0], "--to", pairs[1]) == told.format(m=odd)
+
+
+@pytest.mark.parametrize(("export", "licence", "told"), [
+    (Export("vfs_read", gpl=True), b"BSD",
+     "--to vfs_read: the symbol is exported to GPL modules only: found license BSD, expected a GPL-compatible licence"),
+    (Export("vfs_read", namespace="SPACE"), b"GPL",
+     "--to vfs_read: the module does not import the symbol's namespace: found SPACE, expected no namespace at all – "
+     "use a symbol outside namespaces"),
+    (Export("other"), b"GPL",
+     "--to vfs_read: no such exported symbol: found vfs_read in the kernel, but not exported, expected a function that "
+     "the kernel or a module given by --against exports"),
+])  # fmt: skip
+def test_what_the_loader_would_not_give_is_refused(
+    export: Export, licence: bytes, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = tmp_path / "m.ko"
+    module.write_bytes(ARM64.read_bytes().replace(b"license=GPL\0", b"license=" + licence + b"\0"))
+    vmlinux = kernel(tmp_path, "vmlinux-callops", Export("_printk"), export)
+    assert refused(capsys, module, "--func", "mini_work", "--to", "vfs_read", "--against", vmlinux) == told
+
+
+def test_a_symbol_without_a_version_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module, helper = versioned(tmp_path, _printk=1), helper_module(tmp_path)
+    vmlinux = kernel(tmp_path, "vmlinux-callops", Export("_printk", crc=1), crcs=True)
+    against = ("--against", vmlinux, "--against", helper)
+    assert refused(capsys, module, "--func", "mini_work", "--to", "helper_hook", *against) == (
+        "--to helper_hook: the symbol has no version, and the module states one for each of its others: found no CRC "
+        "in help_er, expected a symbol with a CRC – build its exporter with CONFIG_MODVERSIONS"
+    )
+
+
+def test_a_way_that_comes_back_through_an_earlier_patch_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tmp_path / "first.ko"
+    assert run(["redirect", str(ARM64), "--func", "mini_work", "--to", "mini_step", "-o", str(first)]) == 0
+    capsys.readouterr()
+    assert refused(capsys, first, "--func", "mini_step", "--to", "mini_work") == (
+        f"{first}: 1 of 1 chosen sites cannot be patched: found mini_step (row 0, .text+0x8): its replacement is "
+        f"redirected in turn, and the way comes back, {NOT_ALL}"
+    )
+    assert refused(capsys, first, "--func", "mini_work", "--to", "mini_util") == (
+        f"{first}: 1 of 1 chosen sites cannot be patched: found mini_work (no record, .text+0x58): already redirected "
+        f"to mini_step, {NOT_ALL}"
+    )
+    second = tmp_path / "second.ko"  # a longer way that ends is none that comes back
+    assert run(["redirect", str(first), "--func", "mini_util", "--to", "mini_work", "-o", str(second)]) == 0
+
+
+@pytest.mark.parametrize(("option", "told"), [
+    (["--records", "null"], "M: --records null does not work in a module: found a loader that reads every slot, "
+     "expected shrink: slot and relocation leave"),
+    (["--keep-original", "old"], "M: --keep-original is for the object of --with: found no --with"),
+])  # fmt: skip
+def test_options_of_others_are_refused(option: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = ["redirect", str(ARM64), "--func", "mini_work", "--to", "mini_step", *option, "--dry-run"]
+    assert run(wanted) == (2 if "original" in told else 5)
+    assert capsys.readouterr().err == f"ftpatch: {told}\n".replace("M:", f"{ARM64}:")
+
+
+@pytest.mark.parametrize(("name", "foo", "bar"), [
+    ("arm64/mini.ko", "mini_step", "mini_work"), ("ppc64le/mini.ko", "mini_util", "mini_step"),
+    ("ppc64le/mprofile.o", "slot_probe", "arch_hook_power"), ("arm64/pfe2.o", "direct_only", "vfs_read"),
+])  # fmt: skip
+def test_a_replacement_that_calls_what_it_replaces_is_told(name: str, foo: str, bar: str, tmp_path: Path) -> None:
+    """Within a section assemblers resolve calls, and elsewhere relocations name them."""
+    found = redirected(module_of(name, tmp_path), (foo, bar))
+    told = f"{bar} calls {foo}, which is {bar} from now on: it never returns, unless a condition ends that"
+    assert found.plan.warnings[-1] == told
+    assert not [line for line in redirected(module_of(name, tmp_path), (bar, foo)).plan.warnings if "from now" in line]

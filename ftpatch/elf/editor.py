@@ -76,6 +76,8 @@ class Editor:
         self._n_symbols = len(image.symbols.rows)
         self._added: dict[str, int] = {}  # rows of the new symbols, the first of each name
         self._imports: dict[str, int] = {}  # of those, what is undefined
+
+        self._new_names: list[str] = []  # of the new symbols
         self._tables: dict[int, int] = {}
         symtabs = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)
         if not len(symtabs):
@@ -131,6 +133,8 @@ class Editor:
         self._added.setdefault(new.name, self._n_symbols - 1)
         if not new.sec:
             self._imports.setdefault(new.name, self._n_symbols - 1)
+
+        self._new_names.append(new.name)
         return self._n_symbols - 1
 
     def added(self, name: str) -> int | None:
@@ -140,6 +144,11 @@ class Editor:
     def imported(self, name: str) -> int | None:
         """Row of the first new symbol of that name that is undefined."""
         return self._imports.get(name)
+
+    def symbol_name(self, row: int) -> str:
+        """Name of a symbol, old or new."""
+        old = len(self.image.symbols.rows)
+        return self.image.symbols.name(row) if row < old else self._new_names[row - old]
 
     def relocate(self, sec: int, off: int, kind: int, symbol: int, addend: int = 0) -> None:
         """A relocation for bytes of a section, behind the ones it has."""

@@ -29,13 +29,18 @@ def refuse_memory_arguments(
 
     outside: the replacements in other files, by site; signatures: what is known of the two, as reports have it.
     """
-    loses_toc, other, assumed = draft.scan.arch.loses_toc, draft.scan.image.symbols.rows["st_other"], dict[str, None]()
+    loses_toc, entries, assumed = (
+        draft.scan.arch.loses_toc,
+        draft.scan.image.symbols.rows["st_other"],
+        dict[str, None](),
+    )
     for site, goal in outside.items():
         index, row = np.array([site]), symbol_of(draft, site)
-        if row is not None and loses_toc is not None and loses_toc(other[row : row + 1])[0]:
+        if row is not None and loses_toc is not None and loses_toc(entries[row : row + 1])[0]:
             draft.refuse(index, "it keeps no TOC pointer, by which a function of another file is called")
-        sides = [(types, row, True), (goal.types, goal.row, signatures[site].startswith(EQUAL))]
-        answers = [_why(*side) for side in sides]
+        mine = _why(types, row, compiled=True) if row is not None else ("it has no name", False)
+        other = _why(goal.types, goal.row, signatures[site].startswith(EQUAL)) if goal.types else (goal.why, False)
+        answers = [mine, other]
         names = [draft.scan.sites.name(site) or "the function", goal.name]
         known = [(name, why) for name, (why, sure) in zip(names, answers, strict=True) if sure and why]
         doubts = [f"{name}: {why}" for name, (why, sure) in zip(names, answers, strict=True) if not sure]
@@ -50,10 +55,8 @@ def refuse_memory_arguments(
         draft.warnings.append(ASSUMED.format("; ".join(assumed)))
 
 
-def _why(types: FunctionTypes | None, row: int | None, compiled: bool) -> tuple[str, bool]:
+def _why(types: FunctionTypes, row: int, compiled: bool) -> tuple[str, bool]:
     """(why not all arguments are in registers, empty where they are; True), or (why that is not known; False)."""
-    if types is None or row is None:
-        return ("no file with it was given (--against)" if types is None else "it has no name"), False
     answer = why_not_in_registers(types, row, compiled)
     if answer is not None:
         return answer, True

@@ -160,7 +160,9 @@ class Finder:
             sec, value = int(symbols.shndx[candidate]), int(symbols.rows["st_value"][candidate])
             if (value == export.va) if image.linked else ((sec, value) == (export.sec, export.off)):
                 row = candidate
-        return Substitute(name, None, 0) if row is None else self._substitute(image, row)
+        if row is None:
+            return Substitute(name, None, 0, f"{image.path} has no symbol of it")
+        return self._substitute(image, row)
 
     def _export(self, name: str) -> tuple[Image, Export] | None:
         """The file that exports a name, the kernel first, and how."""

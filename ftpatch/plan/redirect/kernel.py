@@ -18,6 +18,7 @@ from ftpatch.plan import notes, records_out, refusals
 from ftpatch.plan.edits import Edits, as_bytes, group
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary, Redirect
 from ftpatch.plan.records_out import RecordEdits
+from ftpatch.plan.redirect.recursion import warn_of_recursion
 from ftpatch.plan.redirect.refusals import Substitute, refuse_loops, refuse_lost_toc, refuse_wrong_substitutes
 from ftpatch.plan.redirect.replacement import Replacement, find_replacement
 from ftpatch.plan.redirect.stubs import StubRoom
@@ -41,6 +42,7 @@ def plan_kernel_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     substitutes = {site: Substitute(goal.name, types, goal.row) for site, goal in goals.items()}
     refuse_lost_toc(draft, substitutes)
     signatures = refuse_wrong_substitutes(draft, request, types, substitutes)
+    warn_of_recursion(draft, substitutes)
     n_reasons = -1
     while n_reasons != len(draft.reasons):  # a site that falls out may leave its stub's place to others
         n_reasons = len(draft.reasons)

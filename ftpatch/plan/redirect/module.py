@@ -27,6 +27,7 @@ from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary, Redirect
 from ftpatch.plan.redirect.arguments import refuse_memory_arguments
 from ftpatch.plan.redirect.in_module import Finder, ModuleReplacement
 from ftpatch.plan.redirect.module_jumps import Jumps
+from ftpatch.plan.redirect.recursion import warn_of_recursion
 from ftpatch.plan.redirect.refusals import refuse_loops, refuse_lost_toc, refuse_wrong_substitutes
 from ftpatch.plan.request import Draft, RedirectRequest, new_draft
 from ftpatch.plan.routes import no_calls
@@ -106,6 +107,7 @@ def _refuse_wrong_goals(
     substitutes = {site: goal.substitute for site, goal in goals.items()}
     refuse_lost_toc(draft, substitutes)
     signatures = refuse_wrong_substitutes(draft, request, types, substitutes)
+    warn_of_recursion(draft, substitutes)
     if draft.scan.arch.modules is not None and draft.scan.arch.modules.entries is not None:
         outside = {site: goal.substitute for site, goal in goals.items() if goal.outside}
         refuse_memory_arguments(draft, request, types, outside, signatures)
@@ -118,16 +120,16 @@ def _assemble(draft: Draft, jumps: Jumps, signatures: Mapping[int, str], checked
     gone, n = draft.gone(index), len(index)
     words = _words(draft)
     calls: tuple[Call, ...] = jumps.make(draft.shape, index, words) if n else ()
-    goals = [jumps.goals[site] for site in index.tolist()]
+    names = [jumps.name(jumps.goals[site]) for site in index.tolist()]
     lines = [*notes.REDIRECTS, *jumps.addition.notes, *checked, *dict.fromkeys(draft.remarks)] if n else []
     return Plan(
         verb="redirect", scan=scan, chosen=draft.request.chosen, reasons=draft.reasons, index=index, new_words=words,
         stub=tuple(call.stub for call in calls), stub_why=tuple(call.why for call in calls),
         record=tuple(np.where(scan.sites.row[index] >= 0, RECORD_OUTCOMES["shrink"], "none").tolist()),
         calls=no_calls(n), gone=gone, returned=index[:0], edits=edits_of(editor), notes=tuple(lines),
-        summary=PlanSummary("shrink", CUT, ", ".join(dict.fromkeys(goal.name for goal in goals))),
+        summary=PlanSummary("shrink", CUT, ", ".join(dict.fromkeys(names))),
         redirects=tuple(
-            Redirect(goal.name, None, signatures[site]) for site, goal in zip(index.tolist(), goals, strict=True)
+            Redirect(name, None, signatures[site]) for site, name in zip(index.tolist(), names, strict=True)
         ),
         warnings=(*draft.warnings, *notes.still_broken(scan, gone)),
     )  # fmt: skip

@@ -55,6 +55,10 @@ class Jumps:
             return self._stub(entries.call_with_toc, "toc_", goal, row, init, CALLS)
         return self._stub(entries.call, "", goal, row, init, CALLS)
 
+    def name(self, goal: ModuleReplacement) -> str:
+        """The name that a replacement has in the module: static functions of an object get one of their own there."""
+        return self.addition.editor.symbol_name(self._row(goal))
+
     def _row(self, goal: ModuleReplacement) -> int:
         """Row of the replacement's symbol, which may be new."""
         if goal.row is not None:
@@ -78,10 +82,11 @@ class Jumps:
             if any(fixup.symbol == "toc" for fixup in code.fixups):
                 places["toc"] = (addition.toc(), 0)
             start = addition.add_code(section, code, places)
-            name = f"{STUB}{kind}{goal.name}{'_init' if init else ''}"
+            bar = editor.symbol_name(row)
+            name = f"{STUB}{kind}{bar}{'_init' if init else ''}"
             symbol = editor.symbol(name, section, start, 4 * len(code.words), t.STT_FUNC)
             where = f"{editor.names[section]}+{start:#x}"
-            self._stubs[key] = Call(symbol, 0, where, why.format(name=goal.name))
+            self._stubs[key] = Call(symbol, 0, where, why.format(name=bar))
         return self._stubs[key]
 
     def _redirect(self, shape: Shape, site: int, words: U32, call: Call) -> None:

@@ -23,8 +23,9 @@ class Substitute(NamedTuple):
     """A function that takes another's place, wherever it lives."""
 
     name: str
-    types: FunctionTypes | None  # of its file; None where that was not given
+    types: FunctionTypes | None  # of its file; None where nothing is known of it there
     row: int  # of its symbol there
+    why: str = "no file with it was given (--against)"  # why nothing is known
 
 
 def refuse_wrong_substitutes(
@@ -80,8 +81,8 @@ def _signatures(
     if never and not needed:
         draft.refuse(index, f"{goal.name} never returns: {never}")
     if goal.types is None:
-        doubt = f"the signature of {goal.name} is not known: --against the file that exports it shows it"
-        return f"not compared: no file with {goal.name} was given", doubt
+        doubt = f"the signature of {goal.name} is not known: {goal.why}"
+        return f"not compared: {goal.name}: {goal.why}", doubt
     if why := why_no_substitute(goal.types.image, goal.row, draft.scan.image, row):
         draft.refuse(index, why)
     compared = compare_signatures(types, row, goal.types, goal.row)
