@@ -81,8 +81,8 @@ def qualified(plain: CType, qualifiers: list[str], alias: str = "", outer: list[
 def pointer_to(target: CType, size: int) -> CType:
     """A pointer, as C spells it."""
     text = f"{target.text}{'' if target.text.endswith('*') else ' '}*"
-    if target.function is not None and target.text == _spelled(target.function, ""):
-        text = _spelled(target.function, "(*)")
+    if target.function is not None and target.text == spelled(target.function, ""):
+        text = spelled(target.function, "(*)")
     elif target.kind is Kind.ARRAY and " [" in target.text:
         text = target.text.replace(" [", " (*)[", 1)
     elif "(*" in target.text:  # a pointer to one of these
@@ -101,10 +101,11 @@ def array_of(element: CType, counts: list[int | None]) -> CType:
 
 def function_of(function: Prototype | None) -> CType:
     """A type of functions; None: declared without a prototype."""
-    return CType(Kind.FUNCTION, "a function" if function is None else _spelled(function, ""), function=function)
+    return CType(Kind.FUNCTION, "a function" if function is None else spelled(function, ""), function=function)
 
 
-def _spelled(function: Prototype, declarator: str) -> str:
+def spelled(function: Prototype, declarator: str) -> str:
+    """A prototype as C has it, of a function of that name, or with `(*)` in its place."""
     texts = [parameter.text for parameter in function.parameters] + ["..."] * function.variadic
     return f"{function.result.text} {declarator}({', '.join(texts) or 'void'})"
 

@@ -6,8 +6,9 @@ entry that nobody asks for is only passed over: its declaration tells how long i
     .debug_abbrev ─ Declaration: tag, (attribute, form)… ─ skips: bytes to pass over, once for each declaration
     .debug_info ─── Unit.walk ─> (position, depth, Declaration) of every entry ─ Unit.entry ─> what it says
 
-Nothing is believed: every entry takes at least a byte, so that a walk ends with its unit; what contradicts itself is
-one of DAMAGE, and means: not known. Positions are those in .debug_info.
+Nothing is believed: every entry takes at least a byte, so that a walk ends with its unit, and all that is read of an
+image is counted (`Steps`). What contradicts itself is one of DAMAGE, and means: not known. Positions are those in
+.debug_info.
 Source: DWARF 5, 7.5 (units, declarations, forms); the versions from 2 on are read. GNU's forms for split units and
 other files are not.
 """
@@ -24,11 +25,13 @@ from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import debug_numbers as n
 from ftpatch.elf import tables as t
 from ftpatch.elf.debug_sections import extent, section_content
+from ftpatch.elf.debug_stream import Steps
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
 
 MAX_ABBREVS = 1 << 16  # bytes of one unit's table; the longest of Debian's vmlinux files has 5,856
 MAX_ROOT = 4096  # bytes of a unit's first entry
+PIECE = 256  # entries that are walked between two looks at how much may be read
 
 # What damaged debug information leads to.
 DAMAGE = (ElfError, LookupError, OverflowError, TypeError, ValueError, struct.error)
@@ -66,6 +69,11 @@ class DebugSections:
         if name not in self._kept:
             self._kept[name] = section_content(self.image, name)
         return self._kept[name]
+
+    @cached_property
+    def steps(self) -> Steps:
+        """How much may be read in all: in proportion to the size of the file."""
+        return Steps.for_size(len(self.section(".debug_info")) + len(self.section(".debug_abbrev")))
 
     def number(self, section: str, pos: int, size: int) -> int:
         """A number of `size` bytes in a section; ElfError where it lies outside."""
@@ -120,13 +128,18 @@ class Unit:
 
     def walk(self, pos: int | None = None) -> Iterator[tuple[int, int, Declaration]]:
         """(position, depth, declaration) of the entry at `pos` and of all below it; of the whole unit without it."""
-        data, known = self.data, self._declarations.known
+        data, known, n_read = self.data, self._declarations.known, 0
+        self.debug.steps.take(1)
         at, depth = (self.first if pos is None else pos) - self.pos, 0
         while at < len(data):
             start = at
             number, at = data[at], at + 1
             if number >= 0x80:
                 number, at = n.uleb(data, start)
+            n_read += 1
+            if n_read == PIECE:
+                self.debug.steps.take(n_read)
+                n_read = 0
             if number == 0:
                 depth -= 1
             else:
@@ -147,6 +160,7 @@ class Unit:
         number, at = n.uleb(data, at)
         declaration, name = self._declarations.read(number), ""
         numbers: dict[int, int] = {}
+        self.debug.steps.take(1 + len(declaration.attributes))
         for attribute, form, constant in declaration.attributes:
             skip = n.skip(form, self.wide, self.version)
             behind = at + skip if skip >= 0 else _behind(data, at, skip)

@@ -23,10 +23,12 @@ from ftpatch.elf import debug_numbers as n
 from ftpatch.elf.c_types import VOID, NotKnown, Prototype
 from ftpatch.elf.debug_ctypes import PARAMETERS, TypeReader, children
 from ftpatch.elf.debug_entries import DebugSections, Entry, Unit
-from ftpatch.elf.debug_spans import Span, extents, spans_of, units_with
+from ftpatch.elf.debug_spans import Span, UnitSpans, extents, spans_of
 
 NEAR = 24  # bytes from a symbol within which gcc's entry begins: it counts from behind landing pad and NOPs
 PLACES = (n.DW_AT_LOW_PC, n.DW_AT_RANGES)  # one of these has each function with code
+MAX_KEPT = 64  # units, of which the longest of Debian's have 0.8 MB
+MAX_PIECES = 8  # of one function: compilers make two, the likely and the unlikely one
 MAX_ORIGINS = 4  # entries that one function refers on to
 
 
@@ -55,10 +57,11 @@ class Copies(NamedTuple):
 
 @dataclass(eq=False)
 class DebugFunctions:
-    """The functions that an image's debug information describes. Made once for an image: units are kept."""
+    """The functions that an image's debug information describes. Made once for an image: what is read is kept."""
 
     debug: DebugSections
     _units: dict[int, Unit] = field(default_factory=dict)
+    _functions: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # see _begins
 
     def prototype(self, name: str, va: int, end: int) -> Prototype | NotKnown:
         """The prototype of the function at [va, end). name: of its symbol. Raises one of DAMAGE."""
@@ -106,17 +109,17 @@ class DebugFunctions:
         unit that has the code has the function by name, of which C allows one.
         """
         limit = min(va + NEAR + 1, end)
-        units = [self.unit(pos) for pos in units_with(self.debug, va, limit)]
-        begins: dict[int, list[Subprogram]] = {}
+        units = [self.unit(pos) for pos in self._spans.units_with(va, limit)]
+        begins: dict[int, list[tuple[Unit, int]]] = {}
         for unit in units:
-            for entry in _subprograms(unit, PLACES):
-                starts = [low for low, _ in spans_of(unit, entry) if va <= low < limit]
-                if starts:
-                    begins.setdefault(min(starts), []).append(self._subprogram(unit, entry))
-        functions = begins[min(begins)] if begins else [
-            self._subprogram(unit, entry) for unit in units for entry in _subprograms(unit, (n.DW_AT_PROTOTYPED,))
+            for start, pos in self._begins(unit):
+                if va <= start < limit:
+                    begins.setdefault(start, []).append((unit, pos))
+        places = begins[min(begins)] if begins else [
+            (unit, entry.pos) for unit in units for entry in _subprograms(unit, (n.DW_AT_PROTOTYPED,))
             if entry.name == name and not entry.numbers.keys() & {n.DW_AT_DECLARATION, *PLACES}
         ]  # fmt: skip
+        functions = [self._subprogram(unit, unit.entry(pos)) for unit, pos in places]
         named = [function for function in functions if function.name == name or name.startswith(f"{function.name}.")]
         functions = named or functions
         if len(functions) == 1:
@@ -134,9 +137,20 @@ class DebugFunctions:
             chain.append((other, other.entry(to)))
         return Subprogram(unit, entry, tuple(chain))
 
+    def _begins(self, unit: Unit) -> list[tuple[int, int]]:
+        """(va, position) of each piece of code of the unit's functions."""
+        if unit.pos not in self._functions:
+            entries = _subprograms(unit, PLACES)
+            self._functions[unit.pos] = [
+                (low, entry.pos) for entry in entries for low, _ in spans_of(unit, entry, MAX_PIECES)
+            ]
+        return self._functions[unit.pos]
+
     def unit(self, pos: int) -> Unit:
         """The unit that begins at a position."""
         if pos not in self._units:
+            if len(self._units) >= MAX_KEPT:
+                self._units.pop(next(iter(self._units)))
             self._units[pos] = Unit(self.debug, pos)
         return self._units[pos]
 
@@ -144,6 +158,10 @@ class DebugFunctions:
         """The unit that holds a position."""
         known = next((unit for unit in self._units.values() if unit.first <= pos < unit.end), None)
         return known or self.unit(self._extents[bisect_right(self._extents, (pos, pos)) - 1][0])
+
+    @cached_property
+    def _spans(self) -> UnitSpans:
+        return UnitSpans(self.debug)
 
     @cached_property
     def _extents(self) -> list[Span]:
@@ -170,7 +188,7 @@ class DebugFunctions:
                 holder, holder_depth = pos, depth
             elif declaration.tag != n.DW_TAG_INLINED_SUBROUTINE or holder_depth < 0:
                 continue
-            elif unit.entry(pos).numbers.get(n.DW_AT_ABSTRACT_ORIGIN) in roots and spans_of(unit, unit.entry(holder)):
+            elif unit.entry(pos).numbers.get(n.DW_AT_ABSTRACT_ORIGIN) in roots and _has_code(unit, holder):
                 yield holder
 
 
@@ -179,3 +197,8 @@ def _subprograms(unit: Unit, one_of: tuple[int, ...]) -> Iterator[Entry]:
     for pos, _, declaration in unit.walk():
         if declaration.tag == n.DW_TAG_SUBPROGRAM and any(at in one_of for at, _, _ in declaration.attributes):
             yield unit.entry(pos)
+
+
+def _has_code(unit: Unit, pos: int) -> bool:
+    """Whether the function at a position is one of machine code."""
+    return bool(unit.entry(pos).numbers.keys() & set(PLACES))

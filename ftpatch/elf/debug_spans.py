@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
+from ftpatch.arrays import Rows
 from ftpatch.elf import debug_numbers as n
+from ftpatch.elf import tables as t
 from ftpatch.elf.debug_entries import DAMAGE, DebugSections, Entry, Unit
 from ftpatch.elf.debug_sections import extent
+from ftpatch.errors import ChangedError
 
 # Entries of .debug_rnglists.
 END, BASE_ADDRESSX, STARTX_ENDX, STARTX_LENGTH, OFFSET_PAIR, BASE_ADDRESS, START_END, START_LENGTH = range(8)
 MAX_SPANS, MAX_LIST = 1 << 12, 1 << 16  # of one entry; bytes of its list. The units of vmlinux files have up to 600
+MAX_ALL = 1 << 18  # spans of all units of a file; those of vmlinux files have 6,000
 MAX_UNITS = 1 << 16  # of one file; Debian's vmlinux files have 2,500, an allyesconfig kernel some 30,000
 ADDRESSES = np.dtype([("start", "<u8"), ("size", "<u8")])
+SPAN = np.dtype([("start", "<u8"), ("size", "<u8"), ("unit", "<i8")])  # code of the unit at a position of .debug_info
 
 Span = tuple[int, int]  # [first va, va behind the last)
 
@@ -36,29 +44,53 @@ def extents(debug: DebugSections) -> Iterator[Span]:
         at = end
 
 
-def units_with(debug: DebugSections, low: int, high: int) -> list[int]:
-    """Positions of the units that have code in [low, high): by .debug_aranges, else by what units that it does not list
-    say themselves (clang makes no such section)."""
-    listed: set[int] = set()
-    units = []
-    for unit, rows in _listed(debug):
-        listed.add(unit)
-        if ((rows["start"] < np.uint64(high)) & (rows["start"] + rows["size"] > np.uint64(low))).any():
-            units.append(unit)
-    return list(dict.fromkeys(units)) or [
-        pos for pos, _ in extents(debug) if pos not in listed and _covers(debug, pos, low, high)
-    ]
+@dataclass(eq=False)
+class UnitSpans:
+    """Which units have code where: what .debug_aranges lists, and what units that are not listed say themselves (clang
+    makes no such section). Both are read when they are first asked for, and kept."""
+
+    debug: DebugSections
+
+    def units_with(self, low: int, high: int) -> list[int]:
+        """Positions of the units that have code in [low, high)."""
+        high = min(high, t.LAST_VA)
+        for rows in (self._listed, self._unlisted):
+            there = (rows["start"] < np.uint64(high)) & (rows["start"] + rows["size"] > np.uint64(low))
+            if there.any():
+                return list(dict.fromkeys(rows["unit"][there].tolist()))
+        return []
+
+    @cached_property
+    def _listed(self) -> Rows:
+        sets = list(_listed(self.debug))
+        rows = np.zeros(sum(len(addresses) for _, addresses in sets), SPAN)
+        at = 0
+        for unit, addresses in sets:
+            part = rows[at : at + len(addresses)]
+            part["start"], part["size"], part["unit"] = addresses["start"], addresses["size"], unit
+            at += len(addresses)
+        return rows
+
+    @cached_property
+    def _unlisted(self) -> Rows:
+        listed = {unit for unit, _ in _listed(self.debug)}
+        rows = ((low, high - low, pos) for pos, _ in extents(self.debug) if pos not in listed
+                for low, high in _unit_spans(self.debug, pos))  # fmt: skip
+        plausible = (row for row in rows if row[0] >= 0 and row[1] > 0 and row[0] + row[1] <= t.LAST_VA)
+        return np.array(list(islice(plausible, MAX_ALL)), SPAN)
 
 
-def _covers(debug: DebugSections, pos: int, low: int, high: int) -> bool:
+def _unit_spans(debug: DebugSections, pos: int) -> list[Span]:
     try:
         unit = Unit(debug, pos)
-        return any(start < high and end > low for start, end in spans_of(unit, unit.root))
+        return spans_of(unit, unit.root)
+    except ChangedError:  # says nothing of the debug information
+        raise
     except DAMAGE:
-        return False
+        return []
 
 
-def _listed(debug: DebugSections) -> Iterator[tuple[int, np.ndarray]]:
+def _listed(debug: DebugSections) -> Iterator[tuple[int, Rows]]:
     """(unit, its addresses) of every set in .debug_aranges, up to the first that contradicts the section."""
     section, at = debug.section(".debug_aranges"), 0
     data = section.peek(0, len(section))
@@ -76,14 +108,14 @@ def _listed(debug: DebugSections) -> Iterator[tuple[int, np.ndarray]]:
         at = end
 
 
-def spans_of(unit: Unit, entry: Entry) -> list[Span]:
-    """The code that an entry covers; nothing for declarations and abstract functions."""
+def spans_of(unit: Unit, entry: Entry, most: int = MAX_SPANS) -> list[Span]:
+    """The code that an entry covers; nothing for declarations and abstract functions. most: spans that are read."""
     numbers = entry.numbers
     if n.DW_AT_RANGES in numbers:
         base = unit.root.numbers.get(n.DW_AT_LOW_PC, 0)
         pieces = _ranges(unit, numbers[n.DW_AT_RANGES], base) if unit.version < 5 else (
             _rnglist(unit, numbers[n.DW_AT_RANGES], base))  # fmt: skip
-        return [span for span, _ in zip(pieces, range(MAX_SPANS), strict=False)]
+        return list(islice(pieces, most))
     if n.DW_AT_LOW_PC not in numbers:
         return []
     low = numbers[n.DW_AT_LOW_PC]

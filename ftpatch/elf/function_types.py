@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ftpatch.elf import tables as t
-from ftpatch.elf.btf import Btf, read_btf
+from ftpatch.elf.btf import FUNC, Btf, read_btf
 from ftpatch.elf.btf_prototypes import btf_prototype
 from ftpatch.elf.c_types import NotKnown, Prototype
 from ftpatch.elf.clone_names import other_parameters
@@ -26,6 +26,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import ChangedError, ElfError
 
 MAX_ALIASES = 16  # names of one function that BTF is asked for
+MAX_ASKED = 16  # functions of a module that are looked for to tell whose types it goes on from
 SHORTEST = 4  # bytes that a function without a size has at least
 DWARF, BTF, BASE = (".debug_info", ".debug_abbrev"), ".BTF", ".BTF.base"
 NO_KERNEL = "its BTF goes on from that of a kernel that is not given (--against)"
@@ -49,6 +50,16 @@ class FunctionTypes:
 
     def prototype(self, row: int) -> Prototype | NotKnown:
         """The prototype of the function of a row of `image.symbols`, as callers of it were compiled."""
+        if row not in self._prototypes:
+            self._prototypes[row] = self._ask(row)
+        return self._prototypes[row]
+
+    @cached_property
+    def _prototypes(self) -> dict[int, Prototype | NotKnown]:
+        """Those that were asked for, by row."""
+        return {}
+
+    def _ask(self, row: int) -> Prototype | NotKnown:
         name = self.image.symbols.name(row)
         if made := other_parameters(name):
             return NotKnown(f"the compiler made it {made}")
@@ -152,12 +163,17 @@ def _read(image: Image, kernel: Image | None) -> Btf | NotKnown:
     types = read_btf(image, base)
     if types is None:
         return NotKnown("the file has no BTF")
-    return types if base is None or _goes_on(types) else NotKnown(OTHER_KERNEL)
+    return types if base is None or _goes_on(image, types) else NotKnown(OTHER_KERNEL)
 
 
-def _goes_on(types: Btf) -> bool:
-    """Whether a file's own names begin where strings begin: with another kernel's strings in front they would not."""
+def _goes_on(image: Image, types: Btf) -> bool:
+    """Whether a file's types go on from the base that they were given: names begin where strings begin, and functions
+    have the names of the file's. With another kernel's types and strings in front they would not."""
     names = types.words[types.start].astype(np.int64)
-    own = names[names >= types.base.all_strings] - types.base.all_strings if types.base else names[:0]
+    low = types.base.all_strings if types.base else 0
+    own = names[names >= low] - low
     strings = np.frombuffer(types.strings, np.uint8)
-    return bool((own < len(strings)).all() and not strings[own[own > 0] - 1].any())
+    if (own >= len(strings)).any() or strings[own[own > 0] - 1].any():
+        return False
+    functions = [types.string(name) for name in names[types.kinds == FUNC].tolist()[:MAX_ASKED]]
+    return not functions or any(name and image.symbols.defined(name) is not None for name in functions)

@@ -38,6 +38,12 @@ cp "$obj/clang5-one.o" "$out/clang5.o"
 units ppc64le powerpc64le-linux-gnu-gcc -gdwarf-5
 cp "$obj/ppc64le-one.o" "$out/ppc64le.o"
 
+# Prototypes: of C for both machines, and of what has none.
+objects="$FLAGS -w -ffile-prefix-map=$here=/src/linux -c"
+aarch64-linux-gnu-gcc -gdwarf-5 $objects types.c -o "$out/types.o"
+powerpc64le-linux-gnu-gcc -gdwarf-4 $objects types.c -o "$out/types-ppc64le.o"
+aarch64-linux-gnu-gcc -gdwarf-5 $objects asm.S -o "$out/asm.o"
+
 # Compiled in a build directory, with absolute names, as O= does.
 mkdir -p "$obj/tree/build" && cp -r one.c sub include "$obj/tree"
 (cd "$obj/tree/build" && aarch64-linux-gnu-gcc -gdwarf-5 $FLAGS -I"$obj/tree/include" \
