@@ -315,6 +315,13 @@ def test_a_c_function_called_straight_from_a_site_fails() -> None:
     assert arm({BASE: GOOD}, tail=True).startswith("f: behind the site x0: found 0x")
 
 
+def test_a_target_that_was_executed_as_a_site_is_stopped_at() -> None:
+    """Unicorn keeps translated code, without the stop that it gets where it is a target; so the order mattered."""
+    memory = memory_of({BASE: GOOD, TARGET: [MOV_X9_X30, bl(TARGET + 4, STUB), NOP], STUB: [0]})
+    claims = [SiteExpectation("g", TARGET, TARGET + 8, STUB, None), SiteExpectation("f", BASE, RESUME, TARGET, None)]
+    assert arm64.run(memory, claims, 1) == arm64.run(memory, claims[::-1], 1) == Outcome(2)
+
+
 def test_a_stub_that_does_all_by_itself_arrives_behind_the_site() -> None:
     tramp = [0xAA1E_03EA, 0xAA09_03FE, 0xD65F_0140]  # mov x10, x30; mov x30, x9; ret x10
     assert arm({BASE: HOOKED, STUB: tramp}, target=RESUME) == ""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,22 @@ import pytest
 
 from ftpatch.arch.ppc64le_proof import TABLES
 from ftpatch.arch.proof_tables import Link
-from ftpatch.proof.emulate import Outcome, RedirectExpectation, arm64, process_ppc64le, qemu_sandbox, redirects_ppc64le
+from ftpatch.elf.image import open_image
+from ftpatch.elf.relocations import relocations_of
+from ftpatch.proof.emulate import (
+    Outcome,
+    RedirectExpectation,
+    SiteExpectation,
+    arm64,
+    emulate,
+    process_ppc64le,
+    qemu_sandbox,
+    redirects_ppc64le,
+)
+from ftpatch.proof.emulate.loader import Loaded, load_module
 from ftpatch.proof.emulate.memory import Block, Memory, Moved
+
+TESTDATA = Path(__file__).resolve().parent.parent / "testdata"
 
 NOT_HERE = qemu_sandbox.why_not(process_ppc64le.QEMU)
 needs_qemu = pytest.mark.skipif(bool(NOT_HERE), reason=f"{NOT_HERE} – apt install qemu-user runs it")
@@ -112,6 +127,15 @@ def test_every_function_of_a_run_is_told_of_once() -> None:
     expected = [RedirectExpectation(f"f{n}", ENTRY + 0x100 * n, TARGET) for n in range(6)]
     outcome = arm64.run_redirects(memory_of({TARGET: [BTI_C, 0], **code}), expected, 1)
     assert outcome.n == 6 and [line.partition(":")[0] for line in outcome.failures] == ["f1", "f3", "f5"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 1, 0, 2, 1, 2)])
+def test_functions_that_lead_to_each_other_hold_in_any_order(order: tuple[int, ...]) -> None:
+    """Unicorn keeps translated code, without the stop that it gets where it is a target."""
+    va = [ENTRY + 0x100 * n for n in range(4)]
+    memory = memory_of({here: [b(here, there)] for here, there in zip(va, [*va[1:], TARGET], strict=True)})
+    expected = [RedirectExpectation(f"f{n}", va[n], va[n + 1]) for n in order]
+    assert arm64.run_redirects(memory, expected, 1) == Outcome(len(order))
 
 
 def test_no_redirects_is_nothing_executed() -> None:
@@ -437,3 +461,121 @@ def test_without_qemu_nothing_is_executed(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PATH", "/nowhere")
     outcome = ppc({FOO: [branch(FOO, BAR)]}, RedirectExpectation("f", FOO, BAR))
     assert outcome == Outcome(0, skipped="no qemu-ppc64le (Debian package qemu-user)")
+
+
+# -- whole files ---------------------------------------------------------------------------------------------------
+
+Ftpatch = Callable[..., str]
+
+
+def local_entry(other: int) -> int:
+    """Bytes from the global to the local entry (ELFv2 ABI 3.4.1)."""
+    return (1 << (other >> 5)) >> 2 << 2
+
+
+def function_of(loaded: Loaded, name: str) -> tuple[int, int, int]:
+    """(section, va of the symbol, va of its local entry) of a function of the module; of another file's, −1 and a va
+    for both."""
+    symbols, image = loaded.image.symbols, loaded.image
+    row = symbols.defined(name)
+    if row is None:
+        return -1, loaded.fakes[name], loaded.fakes[name]
+    sec, value = int(symbols.shndx[row]), int(symbols.rows["st_value"][row])
+    va = loaded.base[sec] + value
+    more = local_entry(int(symbols.rows["st_other"][row])) if image.arch.name == "ppc64le" else 0
+    return sec, va, va + more
+
+
+def module_expectation(loaded: Loaded, foo: str, bar: str) -> RedirectExpectation:
+    """What a function of a module must do that became another one, by the ABI alone."""
+    (_, va, local), (sec, bar_va, bar_local) = function_of(loaded, foo), function_of(loaded, bar)
+    other = va if va != local else None
+    if loaded.memory.own_toc is None:
+        return RedirectExpectation(foo, local, bar_va)
+    if sec < 0:
+        return RedirectExpectation(foo, local, bar_va, by_global=True, framed=True, global_entry=other)
+    if bar_va == bar_local:
+        return RedirectExpectation(foo, local, bar_va, global_entry=other)
+    if other is None:
+        return RedirectExpectation(foo, local, bar_va, by_global=True)
+    return RedirectExpectation(foo, local, bar_local, toc=loaded.memory.own_toc, global_entry=other)
+
+
+def module_outcome(path: Path, pairs: Sequence[tuple[str, str]]) -> Outcome:
+    image = open_image(str(path))
+    loaded = load_module(image, image.arch)
+    return emulate(image, image.arch, [module_expectation(loaded, *pair) for pair in pairs], memory=loaded.memory)
+
+
+ARM_PAIRS = [("mini_step", "_printk"), ("mini_work", "mini_untraced"), ("mini_util", "mini_untraced"),
+             ("mini_init", "mini_util"), ("mini_probe_one", "_printk")]  # fmt: skip
+PPC_PAIRS = [("mini_step", "_printk"), ("mini_work", "mini_untraced"), ("mini_complain", "mini_untraced"),
+             ("mini_init", "mini_untraced"), ("mini_probe_one", "_printk"), ("mini_first", "mini_util")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "pairs"), [
+    ("mini/mini.ko", ARM_PAIRS),
+    pytest.param("mini-ppc64le/mini.ko", PPC_PAIRS, marks=needs_qemu),
+    # from one entry: to another file, to a function with two
+    pytest.param("mini-ppc64le/mini.ko", [("mini_util", "_printk")], marks=needs_qemu),
+    pytest.param("mini-ppc64le/mini.ko", [("mini_util", "mini_untraced")], marks=needs_qemu),
+])  # fmt: skip
+def test_the_redirected_functions_of_a_module_hold(
+    module: str, pairs: list[tuple[str, str]], tmp_path: Path, ftpatch: Ftpatch
+) -> None:
+    maps = [word for pair in pairs for word in ("--map", "=".join(pair))]
+    out = tmp_path / "out.ko"
+    ftpatch("redirect", TESTDATA / module, *maps, "--assume-register-args", "-o", out)
+    assert module_outcome(out, pairs) == Outcome(len(pairs))
+
+
+@needs_qemu
+def test_a_jump_by_relocation_to_another_file_spoils_the_callers_toc_slot(tmp_path: Path, ftpatch: Ftpatch) -> None:
+    """A module whose site's own relocation names the export. Its loader takes it, as the compiler's sibling calls."""
+    out, spoilt = tmp_path / "out.ko", tmp_path / "spoilt.ko"
+    ftpatch("redirect", TESTDATA / "mini-ppc64le/mini.ko", "--func", "mini_step", "--to", "_printk",
+            "--assume-register-args", "-o", out)  # fmt: skip
+    image = open_image(str(out))
+    site = image.symbols.defined("mini_step")
+    assert site is not None
+    sec, off = int(image.symbols.shndx[site]), int(image.symbols.rows["st_value"][site]) + 8
+    rows = relocations_of(image, sec)
+    (at,) = np.flatnonzero(rows.off == off).tolist()
+    pos = int(image.shdr["sh_offset"][rows.table[at]]) + 24 * int(rows.row[at])
+    content = bytearray(out.read_bytes())
+    export = image.symbols.rows_named("_printk").tolist()[0]
+    content[pos + 8 : pos + 24] = (export << 32 | 10).to_bytes(8, "little") + bytes(8)  # R_PPC64_REL24, addend 0
+    spoilt.write_bytes(content)
+    image = open_image(str(spoilt))
+    loaded = load_module(image, image.arch)
+    expected = replace(module_expectation(loaded, "mini_step", "_printk"), framed=False)
+    (why,) = emulate(image, image.arch, [expected], memory=loaded.memory).failures
+    toc = loaded.memory.own_toc
+    assert re.fullmatch(rf"mini_step: 24\(r1\), the caller's, at the target: found {toc:#x}, expected 0x[0-9a-f]+", why)
+
+
+@needs_qemu
+def test_global_entries_of_a_loaded_module_find_its_toc() -> None:
+    """The loader writes addis and addi over the load of the distance to the TOC, where that is near enough."""
+    image = open_image(str(TESTDATA / "mini-ppc64le/mini.ko"))
+    loaded = load_module(image, image.arch)
+    _, va, local = function_of(loaded, "mini_step")
+    words = [loaded.memory.word(va), loaded.memory.word(va + 4)]
+    assert local == va + 8 and loaded.memory.own_toc is not None
+    assert words == setting(va, loaded.memory.own_toc, 2)
+
+
+@pytest.mark.parametrize("name", ["callops", "callops-bti", "pfe2", "pfe2-bti"])
+def test_both_kinds_of_sites_are_counted_together(name: str) -> None:
+    """Of one call both are executed, and each failure is told."""
+    image = open_image(str(TESTDATA / f"mini/vmlinux-{name}"))
+    va = image.symbols.value("vfs_read")
+    assert va is not None
+    expected: list[SiteExpectation | RedirectExpectation] = [
+        SiteExpectation("vfs_read", va, va, va, None),
+        RedirectExpectation("vfs_read", va, va),
+        RedirectExpectation("vfs_read", va, 0),
+    ]
+    outcome = emulate(image, image.arch, expected)
+    assert outcome.n == 3 and len(outcome.failures) == 1
+    assert outcome.failures[0].startswith("vfs_read: never arrives at the target: found ")

@@ -16,6 +16,7 @@ from ftpatch.arrays import I64, U8, U32
 NOP, BLR, BCTR, LD_R2_24 = 0x6000_0000, 0x4E80_0020, 0x4E80_0420, 0xE841_0018
 MFLR_R0, MTLR_R0 = 0x7C08_02A6, 0x7C08_03A6
 LD_R12, ADDIS_R12, ADDI_R12, MTCTR_R12 = 0xE98D_0000, 0x3D8C_0000, 0x398C_0000, 0x7D89_03A6
+LD_R2_R12, ADD_R2_R12, ADDIS_R2_R12, ADDI_R2_R2 = 0xE84C_0000, 0x7C42_6214, 0x3C4C_0000, 0x3842_0000
 HERE = 0x429F_0005  # bcl 20,31,$+4: always taken, to learn the address
 
 
@@ -142,6 +143,16 @@ def _half(of: str, toc: bool, ds: bool = False) -> t.Apply:
     return apply
 
 
+def _entry(link: t.Link, at: t.Spot) -> None:
+    """ld r2,-8(r12); add r2,r2,r12 becomes addis r2,r12; addi r2,r2 where the TOC is within 2 GiB."""
+    distance = (link.toc or 0) - at.va
+    if len(at.content) < at.off + 8 or at.word() & ~0xFFFC != LD_R2_R12 or at.word(4) != ADD_R2_R12:
+        return
+    if -0x8000_8000 <= distance < 0x7FFF_8000:
+        at.put(ADDIS_R2_R12 | distance + 0x8000 >> 16 & 0xFFFF)
+        at.put(ADDI_R2_R2 | distance & 0xFFFF, more=4)
+
+
 def _toc(link: t.Link, at: t.Spot) -> None:
     at.put(link.toc or 0, 8)
     link.pointers[at.va] = link.toc or 0
@@ -159,6 +170,7 @@ APPLY: dict[int, t.Apply] = {
     51: _toc,  # TOC
     63: _half("lo", True, True),  # TOC16_DS
     64: _half("lo", True, True),  # TOC16_LO_DS
+    118: _entry,  # ENTRY
     250: _half("lo", False),  # REL16_LO
     251: _half("hi", False),  # REL16_HI
     252: _half("ha", False),  # REL16_HA

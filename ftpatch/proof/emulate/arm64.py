@@ -40,6 +40,7 @@ TRANSLATED = 64 << 20  # bytes of translated code that unicorn keeps at a time
 N_INSTRUCTIONS = 1024  # from the entry to the target, and from there back
 STACK, STACK_SIZE = 0x7F00_0000_0000, 1 << 16  # in the lower half, where no kernel address is
 BELOW = 256  # bytes below the stack pointer that a C function overwrites
+NOWHERE = 1  # an address that execution cannot reach
 LR, SP, PC = 30, 31, 32  # in the order of a row of registers
 PRESERVED = [(n, f"x{n}") for n in (*range(9), *range(18, 30))] + [(SP, "sp")]
 BEHIND = [*PRESERVED, (LR, "x30")]
@@ -56,6 +57,8 @@ def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
     machine = _started(memory, seed)
     if isinstance(machine, str):
         return Outcome(0, skipped=machine)
+    if {site.target for site in sites} & {site.entry for site in sites}:
+        machine.stop_at_blocks()
     failures: dict[int, str] = {}
     places: list[int | None] = []
     for at, site in enumerate(sites):  # one run of the emulator per site
@@ -72,7 +75,8 @@ def run_redirects(memory: Memory, redirects: Sequence[RedirectExpectation], seed
     machine = _started(memory, seed)
     if isinstance(machine, str):
         return Outcome(0, skipped=machine)
-    machine.watch()
+    machine.stop_at_blocks()
+    machine.watch_writes()
     failures = [machine.jump(redirect) for redirect in redirects]  # one run of the emulator per function
     return Outcome(len(redirects), tuple(why for why in failures if why))
 
@@ -106,6 +110,8 @@ class _Machine:
         self.uc.mem_map(STACK, STACK_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
         self.uc.mem_write(STACK, self.random.bytes(STACK_SIZE))
         self.written: list[int] = []  # va of what a redirected function wrote
+        self.goal = 0  # va where execution is to stop
+        self.at_blocks = False  # whether it is watched for, at the beginning of every block
         self.last = 0  # va of the last word of the block that was executed last
         self.executable = unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC
         self.fresh = self.uc.context_save()  # system registers too: no site may leave anything to the next
@@ -154,18 +160,24 @@ class _Machine:
         start[PC] = site.entry
         return start
 
-    def watch(self) -> None:
-        """Take down from now on what is written, and by which instruction each block ends."""
+    def stop_at_blocks(self) -> None:
+        """Stop at the goal even where its code is executed as well: unicorn keeps what it has translated, with a stop
+        where it had one then."""
+        self.at_blocks = True
 
+        def block(uc: Any, va: int, size: int, data: object) -> None:
+            if va == self.goal:
+                uc.emu_stop()
+            else:
+                self.last = va + size - 4
+
+        self.uc.hook_add(self.hooks[1], block)
+
+    def watch_writes(self) -> None:
         def write(uc: Any, access: int, va: int, size: int, value: int, data: object) -> None:
             self.written.append(va)
 
-        def block(uc: Any, va: int, size: int, data: object) -> None:
-            self.last = va + size - 4
-
-        on_write, on_block = self.hooks
-        self.uc.hook_add(on_write, write)
-        self.uc.hook_add(on_block, block)
+        self.uc.hook_add(self.hooks[0], write)
 
     def jump(self, redirect: RedirectExpectation) -> str:
         """Why a redirected function does not become its replacement; empty where it does."""
@@ -196,12 +208,14 @@ class _Machine:
             return registers, ""
         self.registers.write(registers)
         stopped = ""
+        self.goal = to
         try:
-            self.uc.emu_start(registers[PC], to, count=N_INSTRUCTIONS)
+            self.uc.emu_start(registers[PC], NOWHERE if self.at_blocks else to, count=N_INSTRUCTIONS)
         except self.error as reason:
             stopped = f" ({reason})"
         stop = self.registers.read()
-        if stop[PC] != to or stopped:
+        elsewhere = self.memory.word(to) is None  # what is in another file cannot be fetched
+        if stop[PC] != to or (stopped and not elsewhere):
             return stop, line(site, f"never arrives at {where}", f"a stop at {stop[PC]:#x}{stopped}", to)
         return stop, ""
 
