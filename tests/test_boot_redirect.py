@@ -1,6 +1,6 @@
 """Redirected functions of real kernels, in QEMU: user space gets the other function's answer, and ftrace is alive.
 
-Beside each redirected boot stands a stock one.
+Beside each redirected boot stands one of what `disable` makes of the file, which is the stock kernel again.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def backtraces(verdict: Verdict) -> int:
 def test_redirected_functions_answer_as_the_others(kernel: Callable[[str], Kernel], tmp_path: Path, name: str) -> None:
     one = Debian(kernel(name), tmp_path)
     cases = SYSCALLS[one.kernel.arch]
-    redirected, both = (tmp_path / step / "vmlinux" for step in ("redirected", "both"))
-    for path in (redirected, both):
+    redirected, both, disabled = (tmp_path / step / "vmlinux" for step in ("redirected", "both", "disabled"))
+    for path in (redirected, both, disabled):
         path.parent.mkdir()
     sites = redirect(one.kernel.vmlinux, redirected, {case.func: case.to for case in cases})
     assert {func: bool(site["stub"]) for func, site in sites.items()} == {case.func: case.by_stub for case in cases}
@@ -106,7 +106,10 @@ def test_redirected_functions_answer_as_the_others(kernel: Callable[[str], Kerne
         "allocating": after.allocating, "listed": len(after.functions),
     }  # fmt: skip
 
-    stock = one.boot(one.stock_image, names=names, steps=steps)
+    off = [word for func in changed for word in ("--func", func)]
+    assert run(["disable", str(both), *off, "-o", str(disabled)]) == 0
+    assert disabled.read_bytes() == one.kernel.vmlinux.read_bytes()  # which makes this boot one of the stock kernel
+    stock = one.boot(one.image(disabled), names=names, steps=steps)
     assert answers(stock)[:-1] == [*(case.own for case in cases), "1", "99"]
     assert stock.steps[-1].startswith("console=")
     assert stock.hits == {cases[0].func: CALLS, cases[0].to: 0}

@@ -33,16 +33,27 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.split("\n")[0])
-def test_commands_print_what_the_page_shows(place: Path, block: str) -> None:
+def run_as_shown(command: str, shown: str, cwd: Path) -> None:
     """A line `…` stands for lines that are left out, and `…` in a line for what differs."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    words = [sys.executable, "-m", "ftpatch", *shlex.split(command)]
+    ran = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    pattern = re.sub(r"^(\\ )*…\\\n", lambda _: "(?:.*\n)*", re.escape(shown), flags=re.MULTILINE).replace("…", ".*")
+    assert re.fullmatch(pattern, ran.stdout), ran.stdout
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.split("\n")[0])
+def test_commands_print_what_the_page_shows(place: Path, block: str) -> None:
     for command, shown in re.findall(r"^\$ ftpatch (.*)\n((?:[^$\n].*\n)*)", block, re.MULTILINE):
-        words = [sys.executable, "-m", "ftpatch", *shlex.split(command)]
-        ran = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=60)
-        assert ran.returncode == 0, ran.stderr
-        pattern = re.escape(shown).replace("…\\\n", "(?:.*\n)*").replace("…", ".*")
-        assert re.fullmatch(pattern, ran.stdout), ran.stdout
+        run_as_shown(command, shown, place)
+
+
+def test_the_example_of_the_readme_runs_in_a_clone(tmp_path: Path) -> None:
+    """Its `/tmp` is the test's own."""
+    readme = (ROOT / "README.md").read_text().replace("/tmp/", f"{tmp_path}/")
+    ((command, shown),) = re.findall(r"^\$ \.venv/bin/ftpatch (redirect .*)\n((?:.+\n)*?)```$", readme, re.MULTILINE)
+    run_as_shown(command, shown, ROOT)
 
 
 def listings() -> list[list[str]]:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# `make demo`: the two commands that matter, on the small kernel in testdata/mini.
+# `make demo`: the commands that matter, on the small kernel in testdata/mini.
 set -eu
 ftpatch=$1
 out=build/demo
@@ -20,4 +20,8 @@ run enable --func vfs_read --report json=journal.json
 echo
 echo "The result, read again:"
 run scan vmlinux.patched --sites --func '*'
+echo
+echo "A function may become another, too: one jump, in a copy that verify reads again:"
+run redirect --func vfs_read --to vfs_write -o redirected
+run verify vmlinux redirected
 printf '\nWritten: %s/vmlinux.patched and the journal of every changed byte, %s/journal.json\n' "$out" "$out"
