@@ -165,5 +165,8 @@ TABLES = t.ProofTables(
     veneer=veneer,
     landing_pad=landing_pad,
     jump_type=282,  # R_AARCH64_JUMP26
+    kept_entries=(t.KeptEntry((BTI_C,)),),
+    jump=0x1400_0000,
+    also_applied=(264, 266, 268, 269, 273),  # MOVW_UABS_G0_NC, G1_NC, G2_NC, G3, LD_PREL_LO19
     address_pairs=t.AddressPairs(find_pairs, formed, same_else),
 )

@@ -194,6 +194,13 @@ TABLES = t.ProofTables(
     module_toc=True,
     site_stub=(MFLR_R0, MTLR_R0, "mflr r0; bl; mtlr r0; b"),
     far=far,
+    kept_entries=(
+        t.KeptEntry((), (MFLR_R0, 0xF801_0010)),
+        # ld r2,-8(r12); add r2,r2,r12
+        t.KeptEntry((0xE84C_FFF8, 0x7C42_6214), (MFLR_R0, 0xF801_0010), (44, -8, -8)),
+    ),
+    jump=0x4800_0000,
+    also_applied=(109, 118),  # TOCSAVE, ENTRY
     loses_toc=loses_toc,
     jump_type=10,  # R_PPC64_REL24
     halves=(252, 250),  # R_PPC64_REL16_HA, REL16_LO

@@ -141,6 +141,14 @@ class RedirectStub(NamedTuple):
     call: int | None = None  # byte offset of the call of the replacement, from a frame of its own
 
 
+class KeptEntry(NamedTuple):
+    """The entry to the old body of a redirected function, as it stands in front of the jump there."""
+
+    words: tuple[int, ...]
+    front: tuple[int, ...] = ()  # words that may follow, each once: what the function did in front of its site
+    toc: tuple[int, int, int] | None = None  # (type, bytes from the entry, addend) of the distance to the TOC
+
+
 class ProofTables(NamedTuple):
     """One machine, as the proof reads it."""
 
@@ -176,6 +184,10 @@ class ProofTables(NamedTuple):
     # word of a stub → whether it writes where the caller's frame may hold a TOC pointer
     writes_toc: Callable[[int], bool] | None = None
     makes_frame: Callable[[int], bool] | None = None  # word → whether it makes a frame
+    # entries to the old body of a function with one entry, and with two
+    kept_entries: tuple[KeptEntry, ...] = ()
+    jump: int = 0  # a jump by no distance
+    also_applied: tuple[int, ...] = ()  # relocation types that a module's loader applies, and `apply` does not
     # five words of a far stub → (where in the paca it finds the kernel's TOC, bytes from there to its target)
     far: Callable[[Sequence[int]], tuple[int, int] | None] | None = None
     address_pairs: AddressPairs | None = None

@@ -240,7 +240,8 @@ class Editor:
             self.shdr[sec]["sh_offset"] = pos
             if int(self.shdr[sec]["sh_type"]) != t.SHT_NOBITS:
                 self.shdr[sec]["sh_size"] = len(content)
-            tail.append(Placed(end, bytes(pos - end) + content, f"section {sec} {self.names[sec]}"))
+            if piece := bytes(pos - end) + content:
+                tail.append(Placed(end, piece, f"section {sec} {self.names[sec]}"))
             end = pos + len(content)
         pos, n = _aligned(end, 8), len(self.shdr)
         if n >= t.SHN_LORESERVE:

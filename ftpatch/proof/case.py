@@ -20,6 +20,7 @@ from ftpatch.elf.image import Image
 from ftpatch.finding import Finding
 from ftpatch.proof.emulate.expectation import Expectation
 from ftpatch.proof.emulate.memory import Memory
+from ftpatch.proof.linked import Linked, read_linked
 from ftpatch.proof.steps import Step
 from ftpatch.sites.scan import Scan
 
@@ -115,6 +116,11 @@ class Case:
         from ftpatch.elf.function_types import FunctionTypes  # loaded only where functions are redirected
 
         return FunctionTypes(self.after.image, self.kernel)
+
+    @cached_property
+    def linked(self) -> Linked:
+        """What an object brought into the second file."""
+        return read_linked(self.before.image, self.after.image)
 
     @property
     def modules(self) -> Modules:

@@ -69,7 +69,8 @@ def with_depends(content: bytes, text: bytes) -> bytes:
 def new_imports(case: Case) -> list[str]:
     """Names of the new symbols that other files define; the loader's own are none of them."""
     symbols, n = case.after.image.symbols, len(case.before.image.symbols.rows)
-    names = [symbols.name(row) for row in range(n, len(symbols.rows)) if symbols.shndx[row] == t.SHN_UNDEF]
+    names = [symbols.name(row) for row in range(n, len(symbols.rows))
+             if symbols.shndx[row] == t.SHN_UNDEF and symbols.bind[row] != t.STB_WEAK]  # fmt: skip
     return [name for name in names if name not in LOADERS_OWN]
 
 

@@ -86,7 +86,7 @@ def _landing(calls: Calls, at: int) -> Landing:
             return Landing(why=f"it jumps to {name}{to.off:+#x}, which is no function")
         why = f"it jumps to {name} in another file: {FOREIGN}" if tables.module_toc else ""
         return Landing(name, to.symbol, -1, calls.loaded.fakes.get(name, 0), why=why)
-    if to.sec >= len(calls.case.before.image.shdr):
+    if to.sec >= len(calls.case.before.image.shdr) and to.sec not in calls.case.linked.functions:
         return _through_stub(calls, at, to)
     local = calls.case.arch.local_entry
     more = int(local(symbols.rows["st_other"][to.symbol : to.symbol + 1])[0]) if local else 0

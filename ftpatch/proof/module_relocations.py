@@ -8,6 +8,7 @@ import numpy as np
 
 from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
+from ftpatch.proof import linked_relocations
 from ftpatch.proof.case import NEW, REDIRECTED, RETIRED, Case, Pairs
 from ftpatch.proof.module_symbols import DATA, INIT_TEXT, TEXT
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
@@ -26,6 +27,8 @@ def check_relocations(case: Case, pairs: Pairs | None) -> None:
             case.say("verify-relocation", f"{new.names[sec]} names a symbol that is not there", sec=sec)
         elif target >= len(new.shdr):
             case.say("verify-section", f"{new.names[sec]} is about no section of the file", sec=sec)
+        elif target in case.linked.sections or target in case.linked.grown:
+            linked_relocations.check_table(case, sec, target, rows)
         elif target >= n:
             _check_own(case, sec, target, rows)
         elif target < n and old.names[target] in RECORD_SECTIONS:
@@ -91,6 +94,7 @@ def _check_records(case: Case, sec: int, old: Rows, new: Rows) -> None:
     kinds = symbols.type[(new["r_info"] >> np.uint64(32)).astype(np.int64)]
     for row, (info, addend) in enumerate(zip(new["r_info"].tolist(), new["r_addend"].tolist(), strict=True)):
         back = case.kinds["record returned"] and info & 0xFFFF_FFFF == case.arch.abs64 and kinds[row] == t.STT_SECTION
+        back |= info & 0xFFFF_FFFF == case.arch.abs64 and int(symbols.shndx[info >> 32]) in case.linked.sections
         if (info, addend) not in before and not back:
             _say(case, sec, row, f"{_text(case, new[row])} is none that was there")
     _account_for_rows(case, sec, min(len(old), len(new)))

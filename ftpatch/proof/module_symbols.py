@@ -36,7 +36,8 @@ def check_symbols(case: Case) -> None:
     for row in range(n, len(symbols.rows)):
         name = symbols.name(row)
         why = _wrong(case, row, name)
-        if not why and row not in used and row >= last and not name.startswith(MARK):
+        may = name.startswith(MARK) or case.linked.holds(int(symbols.shndx[row]), int(symbols.rows["st_value"][row]))
+        if not why and row not in used and row >= last and not may:
             why = "is used by nothing"
         elif not why and symbols.shndx[row] == t.SHN_UNDEF and name in undefined:
             why = "is undefined, as another of its name is"
@@ -52,6 +53,10 @@ def _wrong(case: Case, row: int, name: str) -> str:
     """Why a new symbol is none that a patch makes; empty where it is one."""
     image, symbols = case.after.image, case.after.image.symbols
     sec, value, size = int(symbols.shndx[row]), *(int(symbols.rows[f][row]) for f in ("st_value", "st_size"))
+    if case.linked.holds(sec, value):
+        return case.linked.wrong_symbol(image, row)
+    if sec == t.SHN_UNDEF and symbols.bind[row] == t.STB_WEAK and case.linked.sections and name:
+        return "" if not (value or size or symbols.rows["st_info"][row] & 0xF) else "is weak and has a place"
     if symbols.bind[row] != t.STB_GLOBAL or symbols.rows["st_other"][row]:
         return "is not simply global"
     raw = int(symbols.rows["st_shndx"][row])

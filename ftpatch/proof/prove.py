@@ -23,6 +23,8 @@ from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
 from ftpatch.proof.journal import check_journal, intent_of
 from ftpatch.proof.lief_check import NOT_INSTALLED, read_again
+from ftpatch.proof.linked import summary
+from ftpatch.proof.linked_relocations import check_originals
 from ftpatch.proof.module_imports import Loader, check_imports
 from ftpatch.proof.module_relocations import check_relocations
 from ftpatch.proof.pairs import pair_up
@@ -184,6 +186,8 @@ def _check_sites(case: Case, runs: Runs) -> None:
         kernel_calls.check_relocations(case, *ops)
     else:
         check_relocations(case, pairs)
+        check_originals(case, pairs)
+        case.notes += [text for text in (summary(case.after.image, case.linked),) if text]
         check_stale(case, pairs)
 
 

@@ -14,7 +14,7 @@ from ftpatch.kernel.init_text import in_init_text
 from ftpatch.proof.case import OLD, PATCHED, RETIRED, Case, Pairs
 from ftpatch.sites.records import MINUS4, SECTIONS, SLOT, RecordTable
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import UNTOUCHED
+from ftpatch.sites.table import READY, UNTOUCHED
 
 
 def check_records(case: Case, pairs: Pairs | None) -> None:
@@ -30,12 +30,18 @@ def check_records(case: Case, pairs: Pairs | None) -> None:
         at = int(np.argmax(stays != there))
         row = int(rows_new[~added][at])
         case.say("verify-order", f"the records that stay are in another order from slot {row} on", row=row)
+    came = added & is_in(two.records.sec[rows_new], sorted(case.linked.sections))  # of functions of an object
+    for row in rows_new[came & (two.sites.status[rows_new] != READY)].tolist():
+        case.say("verify-record", f"slot {row} has a record of what came along that is no site as it was compiled",
+                 row=row)  # fmt: skip
+    added &= ~came
     back = rows_new[added]
     case.gone, case.returned = rows_old[gone], (two.records.sec[back], two.records.off[back])
     case.kinds["record taken out"] += int(gone.sum())
     case.kinds["record returned"] += int(added.sum())
     _check_gone(case, pairs, rows_old[gone])
     _check_added(case, pairs, rows_new[added])
+    case.kinds["record of an object"] += int(came.sum())
     _check_kept(case, pairs)
     _check_init_only(case)
     _check_carriers(case)

@@ -11,6 +11,7 @@ from ftpatch.arrays import U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.kernel.modinfo import section_of
+from ftpatch.proof import linked
 from ftpatch.proof.case import Case
 from ftpatch.proof.module_metadata import GROWN_NAMES, check_modinfo, check_versions
 from ftpatch.proof.module_symbols import DATA, INIT_TEXT, OPS_TEXT, TEXT, check_symbols
@@ -65,7 +66,10 @@ def _check_section(case: Case, sec: int) -> None:
     record = name in RECORD_SECTIONS
     grows = int(one["sh_type"]) in GROWS or record or sec in case.strings
     grows |= name in GROWN_NAMES and sec == section_of(old, name)
+    table = sec in case.linked.grown
+    grows |= table
     free = {"sh_offset"} if grows else set()
+    free |= {"sh_addralign"} if table and two["sh_addralign"] in linked.ALIGNMENTS else set()
     free |= {"sh_size"} if grows or (sec == 0 and len(new.shdr) >= t.SHN_LORESERVE) else set()
     wrong = [field for field in one.dtype.names or () if field not in free and one[field] != two[field]]
     if wrong or name != new.names[sec]:
@@ -89,7 +93,7 @@ def _check_section(case: Case, sec: int) -> None:
         case.say(
             "verify-record", f"section {sec} {name} has words that it did not have, under its relocations", sec=sec
         )
-    if moved and int(one["sh_type"]) in (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_SYMTAB_SHNDX):
+    if moved and (table or int(one["sh_type"]) in (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_SYMTAB_SHNDX)):
         _check_prefix(case, sec)
 
 
@@ -109,9 +113,12 @@ def _check_prefix(case: Case, sec: int) -> None:
     if image.shdr["sh_type"][sec] == t.SHT_SYMTAB:
         row = at // t.SYM.itemsize
         what = f"symbol {row} {image.symbols.name(row)} is not what it was"
+    elif sec in case.linked.grown:
+        what = f"what the module had in it differs at offset {at:#x}"
     else:
         what = f"the names differ at offset {at:#x}"
-    case.say("verify-symbol", f"{image.names[sec]}: {what}", sec=sec, off=at)
+    rule = "verify-section" if sec in case.linked.grown else "verify-symbol"
+    case.say(rule, f"{image.names[sec]}: {what}", sec=sec, off=at)
 
 
 def _check_new(case: Case, sec: int) -> None:
@@ -127,6 +134,8 @@ def _check_new(case: Case, sec: int) -> None:
         same = (image.shdr["sh_type"] == t.SHT_RELA) & (image.shdr["sh_info"] == info)
         right &= int(same.sum()) == 1 and int(head["sh_size"]) > 0
         right &= fields == (0, 8, tab, info, t.RELA.itemsize)
+    elif sec in case.linked.sections:
+        right = linked.is_right(image, sec) and fields[2:] == (0, 0, 0) and not fields[0]
     else:
         right = NEW.get(name) == (kind, flags) and int(head["sh_size"]) > 0
         right &= fields == ((0, 4, tab, 0, 4) if kind == t.SHT_SYMTAB_SHNDX else (0, ALIGN.get(name, 16), 0, 0, 0))

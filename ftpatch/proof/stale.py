@@ -55,7 +55,9 @@ def _check_copy(case: Case, pairs: Pairs | None, step: Step, sec: int) -> None:
     content, right = image.data[pos : pos + size], False
     kind = int(image.shdr["sh_type"][sec])
     width = _row_size(case, sec) if sec < len(case.before.image.shdr) else None
-    if width is not None:
+    if _came_along(case, sec):
+        right = _begins(image.content(sec), content)
+    elif width is not None:
         right = size % width == 0 and bool(_legal_rows(case, pairs, sec, content).all())
     elif kind in (t.SHT_SYMTAB, t.SHT_SYMTAB_SHNDX) or sec in case.strings or image.names[sec] in GROW_BEHIND:
         right = _begins(image.content(sec), content)
@@ -64,6 +66,13 @@ def _check_copy(case: Case, pairs: Pairs | None, step: Step, sec: int) -> None:
     if not right:
         text = f"{size} bytes at file position {pos:#x} are no {image.names[sec]} that an earlier patch can have left"
         case.say("verify-byte", text, pos=pos)
+
+
+def _came_along(case: Case, sec: int) -> bool:
+    """Whether a section came along in an object, or grew by it; or is the table of relocations of one that did."""
+    image = case.after.image
+    of = int(image.shdr["sh_info"][sec]) if image.shdr["sh_type"][sec] == t.SHT_RELA else sec
+    return of in case.linked.sections or of in case.linked.grown
 
 
 def _begins(whole: U8, part: U8) -> bool:
@@ -102,6 +111,7 @@ def _of_records(case: Case, pairs: Pairs | None, target: int, rows: Rows, old: R
     known = set(zip(old["r_info"].tolist(), old["r_addend"].tolist(), strict=True))
     said = zip(rows["r_info"].tolist(), rows["r_addend"].tolist(), strict=True)
     was = np.array([row in known for row in said], dtype=bool)
+    was |= np.isin(sec, sorted(case.linked.sections)) & inside & ((rows["r_info"] & TYPE) == case.arch.abs64)
     if pairs is not None:
         place = pairs.sec << 40 | pairs.record
         back = np.isin(sec << 40 | rows["r_addend"], place) & ((rows["r_info"] & TYPE) == case.arch.abs64)

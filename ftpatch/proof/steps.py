@@ -23,7 +23,7 @@ MAX_ALIGN = 1 << 16  # of a section that moves; linkers align to pages at most
 MAX_CANDIDATES = 4096  # places that begin like a table of section headers and are looked at
 MAX_NEW = 1 << 12  # sections that one patch adds
 ALIGN = 8  # of section headers
-MAY_CHANGE = ("sh_offset", "sh_size")
+MAY_CHANGE = ("sh_offset", "sh_size", "sh_addralign")
 STAYS = [name for name in t.SHDR.names or () if name not in MAY_CHANGE]
 
 
@@ -121,13 +121,16 @@ def _headers(image: Image, pos: int, n: int) -> Rows:
 def _goes_on(heads: Rows, rows: Rows) -> bool:
     """Whether section headers are those of the next patch: nothing changed but where sections are, and how long."""
     same = all(np.array_equal(heads[name], rows[name]) for name in STAYS)
-    right = (rows["sh_offset"] != heads["sh_offset"]) == (rows["sh_size"] > heads["sh_size"])  # what grows moves
+    moved = rows["sh_offset"] != heads["sh_offset"]
+    right = moved | (rows["sh_size"] <= heads["sh_size"])  # what grows moves
+    right &= (rows["sh_addralign"] == heads["sh_addralign"]) | (moved & (rows["sh_addralign"] > heads["sh_addralign"]))
     return bool(same and right[1:].all() and rows["sh_offset"][0] == heads["sh_offset"][0])
 
 
 def _behind(image: Image, row: Rows, end: int) -> int:
     """Where a part ends that begins behind `end`, with nothing but zeros in between; −1 where it does not."""
     align, pos, size = (int(row[name]) for name in ("sh_addralign", "sh_offset", "sh_size"))
+    size = 0 if int(row["sh_type"]) == t.SHT_NOBITS else size
     align = max(align, 1)
     if (
         align > MAX_ALIGN
