@@ -109,5 +109,12 @@ def _both(foo: CType, bar: CType) -> str:
     """Two types for people, told apart."""
     if foo.text != bar.text:
         return f"{foo.text}, but {bar.text}"
-    mine, other = (f"{one.name or one.kind.value}, {one.size} bytes" for one in (foo, bar))
+    mine, other = _innermost(foo), _innermost(bar)
     return f"{foo.text} ({mine}), but {bar.text} ({other})" if mine != other else f"{foo.text}, but another {bar.text}"
+
+
+def _innermost(of: CType) -> str:
+    """What a type is, or what it points to."""
+    while of.target is not None:
+        of = of.target
+    return " ".join(filter(None, (of.kind.value, of.name, "" if of.size is None else f"of {of.size} bytes")))

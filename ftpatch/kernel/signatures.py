@@ -100,10 +100,10 @@ def why_not_in_registers(types: FunctionTypes, row: int, compiled: bool = False)
         return None
     known = [one for one in passed[: passed.index(None)]] if None in passed else passed
     answers = arch.in_registers(result, [one for one in known if one is not None])
-    for number, (parameter, answer) in enumerate(zip(prototype.parameters, answers, strict=False), 1):
-        if answer is not True:
-            return None if answer is None else _by_memory(number, parameter)
-    return "" if len(known) == len(passed) else None
+    if False in answers:
+        number = answers.index(False)
+        return _by_memory(number + 1, prototype.parameters[number])
+    return None if None in (*answers, *passed) else ""
 
 
 def _by_memory(number: int, parameter: CType) -> str:
