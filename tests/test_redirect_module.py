@@ -420,7 +420,7 @@ REGISTERS = (
     ("arm64/mini.ko", "mini_work", "nowhere", f"--to nowhere: {NO_KERNEL}"),
     ("ppc64le/pfe2.o", "vfs_read", "linux_banner",
      "--to linux_banner: the module uses this symbol, but never calls it: found no kernel to look for it, expected a "
-     "function – --against VMLINUX shows whether it is one"),
+     "function – --against the file that exports it shows whether it is one"),
     ("ppc64le/mini.ko", "mini_work", "_printk",
      f"{{m}}: 1 of 1 chosen sites cannot be patched: found mini_work (row 6, .text+0x90): _printk {REGISTERS}: "
      "mini_work: the file has neither DWARF nor BTF; _printk: no file with it was given (--against) "
@@ -538,8 +538,8 @@ CANNOT = "{m}: 1 of 1 chosen sites cannot be patched: found "
      CANNOT + "mini_work (row 6, .text+0x90): mini_untraced does not keep the TOC pointer, which its callers rely on, "
      f"{NOT_ALL}"),
     (ARM64, weak, ("mini_work", "_printk"),
-     "--to _printk: the symbol is weak, and nothing where no file exports it: found no kernel to look for it – "
-     "--against VMLINUX shows it"),
+     "--to _printk: the symbol is weak, and nothing where no file exports it: found no kernel to look for it, expected "
+     "a function that is there – --against the file that exports it shows whether it is one"),
     (ARM64, with_a_relocation, ("mini_work", "mini_step"),
      CANNOT + f"mini_work (row 1, .text+0x58): a relocation writes into its words, {NOT_ALL}"),
 ])  # fmt: skip
@@ -619,3 +619,14 @@ def test_a_replacement_that_calls_what_it_replaces_is_told(name: str, foo: str, 
     told = f"{bar} calls {foo}, which is {bar} from now on: it never returns, unless a condition ends that"
     assert found.plan.warnings[-1] == told
     assert not [line for line in redirected(module_of(name, tmp_path), (bar, foo)).plan.warnings if "from now" in line]
+
+
+def test_what_the_module_calls_already_needs_no_file(tmp_path: Path) -> None:
+    """A kernel is given that does not export it: by depends= another module does."""
+    elf, info = Elf(ARM64), content(ARM64.read_bytes(), ".modinfo").replace(b"depends=\0", b"depends=other\0")
+    elf.sh(".modinfo", sh_offset=elf.append(info), sh_size=len(info))
+    module = written(tmp_path / "m.ko", elf.raw)
+    vmlinux = kernel(tmp_path, "vmlinux-callops", Export("other"))
+    found = redirected(module, ("mini_work", "_printk"), against=[str(vmlinux)])
+    assert [row.symbol for row in found.new_rows(".text")] == ["_printk"]
+    assert found.plan.warnings[0] == "the signature of _printk is not known: no file with it was given (--against)"

@@ -34,6 +34,7 @@ from ftpatch.plan.request import Against
 PLACE = re.compile(r"(\.[\w.]+)\+0[xX]([0-9a-fA-F]{1,16})")
 ADDRESS = re.compile(r"0[xX][0-9a-fA-F]+")
 OPTION = "--to"
+AGAINST = "--against the file that exports it shows whether it is one"
 FORMS = "name, name@file.c or .section+0xOFF of the module, or what another file exports"
 
 
@@ -135,19 +136,16 @@ class Finder:
 
     def _require_called(self, row: int, name: str, where: str) -> None:
         """Refuse an undefined symbol of which nothing says that it will be there, and a function."""
-        kernel = self.against.kernel
-        if kernel is None and self.module.image.symbols.bind[row] == t.STB_WEAK:
-            raise PolicyError("the symbol is weak, and nothing where no file exports it", where,
-                              found="no kernel to look for it", todo="--against VMLINUX shows it")  # fmt: skip
-        if kernel is not None:
-            if self._export(name) is None:
-                raise SelectionError("no such exported symbol", where, found="a symbol that no file given exports",
-                                     expected="one that the kernel or a module by --against exports")  # fmt: skip
+        given = [side for side in (self.against.kernel, *self.against.others) if side is not None]
+        nowhere = "exported by no file that was given" if given else "no kernel to look for it"
+        if self._export(name) is not None:
             require_function(name, self.against, where)
+        elif self.module.image.symbols.bind[row] == t.STB_WEAK:
+            raise PolicyError("the symbol is weak, and nothing where no file exports it", where, found=nowhere,
+                              expected="a function that is there", todo=AGAINST)  # fmt: skip
         elif row not in _called(self.module.image):
-            raise PolicyError("the module uses this symbol, but never calls it", where,
-                              found="no kernel to look for it", expected="a function",
-                              todo="--against VMLINUX shows whether it is one")  # fmt: skip
+            raise PolicyError("the module uses this symbol, but never calls it", where, found=nowhere,
+                              expected="a function", todo=AGAINST)  # fmt: skip
 
     def _elsewhere(self, name: str) -> Substitute:
         """A function of another file, with what is known of it there."""
