@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from pathlib import Path
 
 import pytest
 from elfwriter import MINI, pos_of, symbol, words_at, written
-from test_redirect import PPC, far_kernel, planned, result
+from test_redirect import PPC, b_a64, far_kernel, planned, result
 
 from ftpatch import api
 from ftpatch.cli import run
@@ -179,3 +182,111 @@ def test_a_nameless_function_is_found_by_its_mark(path: Path, tmp_path: Path) ->
     site = next(site for site in range(len(sites)) if sites.name(site) is None)
     after = module(Path(stripped), (f"row:{sites.row[site]}", "mini_work"), to=tmp_path / "..")
     assert rows(after) == [(None, False, "mini_work", rows(after)[0][3], True)]
+
+
+# -- what is said of them ----------------------------------------------------------------------------------------------
+
+
+def test_the_summary_counts_them_and_the_table_names_where_they_lead(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = redirected(PPC / "vmlinux-pfe2", ("direct_only", "vfs_read"), ("invoke_syscall", "sys_getppid"), to=tmp_path)
+    assert run(["scan", name, "--sites"]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "  patched    2 enabled without a record, by an earlier patch\n"
+        "             1 redirected to sys_getppid, likely\n"
+        "             1 redirected to vfs_read\n"
+    ) in text
+    ends = [line.split("  ")[-1] for line in text.splitlines() if line.endswith(")") and "  enabled  " in line]
+    assert ends == ["invoke_syscall (redirected to sys_getppid)", "direct_only (redirected to vfs_read)"]
+
+
+def test_json_has_action_and_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = redirected(PPC / "vmlinux-pfe2", ("direct_only", "vfs_read"), ("invoke_syscall", "sys_getppid"), to=tmp_path)
+    assert run(["scan", name, "--format", "json"]) == 0
+    image = json.loads(capsys.readouterr().out)["images"][0]
+    assert image["summary"]["redirected"] == [
+        {"to": "sys_getppid", "sites": 1, "sure": False}, {"to": "vfs_read", "sites": 1, "sure": True},
+    ]  # fmt: skip
+    assert "patched" not in image["summary"] and image["summary"]["without_record"] == 2
+    keys = ("function", "status", "row", "action", "target", "sure")
+    assert [tuple(site[key] for key in keys) for site in image["sites"] if "action" in site] == [
+        ("invoke_syscall", "enabled", None, "redirect", "sys_getppid", False),
+        ("direct_only", "enabled", None, "redirect", "vfs_read", True),
+    ]
+    stub = next(to.through for to in api.scan(name).sites.redirects.values() if to.through)
+    assert image["sites"][-1]["stub"] == f"0x{stub:016x}"
+
+
+def test_csv_has_two_more_columns_where_some_site_is_redirected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = redirected(MINI / "vmlinux-pfe2", ("vfs_read", "vfs_write"), to=tmp_path)
+    assert run(["scan", name, "--format", "csv", "--func", "vfs_*"]) == 0
+    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["function"], row["action"], row["target"]) for row in table] == [
+        ("vfs_write", "", ""), ("vfs_read", "redirect", "vfs_write"),
+    ]  # fmt: skip
+
+
+VERDICTS = [
+    (MINI / "vmlinux-callops", ("vfs_read", "vfs_write"), "redirected to vfs_write, directly: it cannot be traced; "
+     "vfs_write can"),
+    (PPC / "vmlinux-ool", ("direct_only", "vfs_read"), "redirected to vfs_read, through a stub that sets r12 at "
+     "0x{stub:016x}: it cannot be traced; vfs_read can"),
+    (MINI / "mini.ko", ("mini_step", "mini_untraced"), "redirected to mini_untraced, directly: it cannot be traced; "
+     "mini_untraced cannot either"),
+    (PPC / "mini.ko", ("mini_step", "_printk"), "redirected to _printk, through code that the patch brought along at "
+     ".text.ftpatch+0x0: it cannot be traced; this file does not tell of _printk"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "pair", "verdict"), VERDICTS, ids=lambda value: of(value) if isinstance(value, Path) else None
+)
+def test_explain_says_where_a_function_leads_and_what_can_be_traced(
+    path: Path, pair: tuple[str, str], verdict: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = module(path, pair, to=tmp_path) if path.suffix == ".ko" else redirected(path, pair, to=tmp_path)
+    stub = next(to.through for to in api.scan(name).sites.redirects.values())
+    assert run(["explain", pair[0], name]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[0].partition(": ")[2] == verdict.format(stub=stub or 0)
+    assert (
+        "  live       single: yes: one aligned word, legal to change while others execute it; a call's two words are "
+        "not\n"
+    ) in text
+    assert run(["explain", pair[1], name]) in (0, 1, 5)
+    assert f"  for        {pair[0]} is redirected here\n" in capsys.readouterr().out
+
+
+def test_explain_shows_a_chain_link_by_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = redirected(MINI / "vmlinux-pfe2", ("vfs_read", "vfs_write"), ("vfs_write", "sys_getppid"), to=tmp_path)
+    assert run(["explain", "vfs_read", name]) == 0
+    assert capsys.readouterr().out.startswith(
+        "vfs_read: redirected to vfs_write, directly: it cannot be traced; vfs_write is redirected to sys_getppid in "
+        "turn\n"
+    )
+
+
+def test_explain_foretells_the_bug_of_a_kept_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = MINI / "vmlinux-callops"
+    file = path.read_bytes()
+    foo, bar = symbol(file, "vfs_read"), symbol(file, "vfs_write")
+    kept = written(tmp_path / "kept", with_record(path, "vfs_read", b_a64(foo, bar), 0))
+    assert run(["explain", "vfs_read", kept]) == 0
+    assert capsys.readouterr().out.startswith(
+        "vfs_read: redirected to vfs_write, directly: its record is live: the kernel will raise an ftrace bug there\n"
+    )
+    log = written(tmp_path / "log", b"""\
+[    0.000000] ------------[ ftrace bug ]------------
+[    0.000000] ftrace failed to modify
+[    0.000000] [<ffff800080010434>] vfs_read+0x4/0x20
+[    0.000000]  actual:   1f:20:03:d5
+[    0.000000] Initializing ftrace call sites
+[    0.000000] ftrace record flags: 0
+""")  # fmt: skip
+    assert run(["explain", "--splat", log, kept]) == 0
+    cause = "certain: the function is redirected on disk: its site is a jump to another one, and its record is"
+    assert f"  cause      {cause}\n             still in the table (site-enabled)\n" in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 from ftpatch.document.fields import EditKind, Hex, Values
 
@@ -78,6 +78,17 @@ EditClassRow = TypedDict(
 ConcurrencyObject = TypedDict("ConcurrencyObject", {"class": EditKind, "live": bool, "text": str})
 
 
+class RedirectedObject(TypedDict):
+    """Where a redirected function leads."""
+
+    to: str
+    va: Annotated[Hex | None, "where its callers come to: va, or in a module the offset in its section; null elsewhere"]
+    entry: Annotated[bool, "that is an entry of the function, not the middle of it"]
+    way: str
+    stub: Annotated[str | None, "what the jump goes through: its address, or in a module .section+0x offset"]
+    sure: Annotated[bool, "whether more than the jump shows it"]
+
+
 class ExplainedRow(TypedDict):
     """One site from bytes to verdict, beside its row in `sites`."""
 
@@ -96,6 +107,8 @@ class ExplainedRow(TypedDict):
     place: str | None
     pos: int | None
     status: str
+    redirected: NotRequired[RedirectedObject]
+    leads_here: NotRequired[Annotated[list[str], "functions that are redirected to this one"]]
 
 
 class RenamedRow(TypedDict):
@@ -125,6 +138,7 @@ class AbsentObject(TypedDict):
     imported: bool
     modules: list[str] | None
     near: list[str]
+    leads_here: NotRequired[Annotated[list[str], "functions that are redirected to the one of that name"]]
 
 
 class RemarkRow(TypedDict):

@@ -52,6 +52,10 @@ CAUSES = {
     "enabled": Cause(
         "site-enabled", "the site is enabled on disk and its record is still in the table", ENABLED_TODO,
     ),
+    "redirected-on-disk": Cause(
+        "site-enabled", "the function is redirected on disk: its site is a jump to another one, and its record is "
+        "still in the table", "drop the record (ftpatch redirect does), or ftpatch disable restores the site",
+    ),
     "half": Cause(
         "site-half", "the first word of the site is rewritten on disk, in the form that a running kernel gives to a "
         "site that is off; on disk all words have to be as compiled", "ftpatch disable restores them",

@@ -95,7 +95,8 @@ def sites_of(splat: Splat, table: SiteTable) -> list[int]:
 
 def offset_of(table: SiteTable, site: int) -> int:
     """Bytes from the function's entry to the call."""
-    return int(table.branch_va[site]) - int(table.entry_va[site])
+    call_at = table.shape.call_at if table.shape else 0  # where the kernel has its call, whatever the file has there
+    return int(table.body_va[site]) + call_at - int(table.entry_va[site])
 
 
 # -- causes --------------------------------------------------------------------------------------------------------
@@ -118,7 +119,10 @@ def _weigh(
     exact = offset_of(table, sites[0]) == splat.offset
     same = evidence.same_words(splat, origin, scan, sites[0]) if exact else None
     if bug is not None and splat.phase in ("init", ""):
-        by_file = Weighed(CAUSES[BY_STATUS.get(int(table.status[bug.site]), "twice")], CERTAIN if same else LIKELY)
+        shown = (
+            "redirected-on-disk" if table.redirected[bug.site] else BY_STATUS.get(int(table.status[bug.site]), "twice")
+        )
+        by_file = Weighed(CAUSES[shown], CERTAIN if same else LIKELY)
         return [by_file, *(one for one in _lowered(alone) if one.cause is not by_file.cause and not same)]
     if same is False and int(table.status[sites[0]]) == READY:
         return _changed_in_memory(splat, alone)
@@ -155,7 +159,10 @@ def _notes(splat: Splat, origin: Origin, scan: Scan, sites: list[int], bugs: dic
         there = evidence.number_at(scan, exact[0])
         notes.append("the file holds the very word there that the kernel found" if True in same
                      else f"the file holds another word there: {scan.arch.text(there or 0)}")  # fmt: skip
-    if exact and exact[0] not in bugs and splat.phase == "init":
+    if exact and exact[0] in table.redirects and exact[0] not in bugs:
+        leads = f"the function is redirected to {table.redirects[exact[0]].name}, and no record names it"
+        notes.append(f"in this file {leads}: it is not the file that booted")
+    elif exact and exact[0] not in bugs and splat.phase == "init":
         notes.append("in this file the site is as the compiler left it: it is not the file that booted")
     notes += evidence.about_addresses(splat, origin, scan, exact)
     if sites and splat.what.startswith("faulted") and evidence.in_freed_text(scan, sites[0]):

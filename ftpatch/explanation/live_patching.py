@@ -26,6 +26,8 @@ LIVE = {
     "unsafe": (False, "no: it is not aligned to its eight bytes, so that a processor may see half of it"),
 }  # fmt: skip
 
+JUMP = "yes: one aligned word, legal to change while others execute it; a call's two words are not"  # of a redirect
+
 
 def of_word(arch: Arch, va: int, old: int, new: int) -> str:
     """The class of one instruction word that changes."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from ftpatch.elf.image import Image
 from ftpatch.errors import ChangedError, FtpatchError
-from ftpatch.explanation import live_patching
+from ftpatch.explanation import live_patching, redirected
 from ftpatch.explanation.code import code_rows
 from ftpatch.explanation.untraceable import TEXTS
 from ftpatch.kernel.init_text import in_init_text
@@ -102,7 +102,23 @@ def _explain(scan: Scan, index: int, against: Against | FtpatchError, source: st
     }
     if not isinstance(plan, FtpatchError):
         _add_patch(explained, scan, index, plan)
+    if sites.redirected[index]:
+        _add_redirect(explained, scan, index)
+    if here := redirected.leading_to(sites, None, int(sites.entry_va[index])):
+        explained["leads_here"] = here
     return explained
+
+
+def _add_redirect(explained: ExplainedRow, scan: Scan, index: int) -> None:
+    """Where the function leads instead, by which code, and whether a running kernel could be changed so."""
+    sites, arch = scan.sites, scan.arch
+    redirected.jump_text(scan, index, explained["code"][0]["words"])
+    explained["code"] += redirected.stub_code(scan, index)
+    explained["redirected"] = redirected.redirected_object(sites, index)
+    new, va = int(sites.body()[index, 0]), int(sites.body_va[index])
+    kind = live_patching.of_word(arch, va, sites.shape.old[0].bits if sites.shape else new, new)
+    live, text = live_patching.LIVE[kind]
+    explained["concurrency"] = {"class": kind, "live": live, "text": live_patching.JUMP if live else text}
 
 
 def _add_patch(explained: ExplainedRow, scan: Scan, index: int, plan: Plan) -> None:
@@ -131,6 +147,8 @@ def _verdict(scan: Scan, index: int) -> str:
         return (
             "not traceable: it calls the profiling function, as gprof wants it (-pg); a program needs no record of that"
         )
+    if sites.redirected[index]:
+        return redirected.verdict(sites, index)
     text = VERDICTS[status] + (ENDS[listed] if status in ("enabled", "half", "unexpected") else "")
     if listed and bool(in_init_text(scan.image, sites.va[index : index + 1])[0]):
         text += "; listed until init memory is freed at the end of boot"
@@ -199,7 +217,8 @@ def _site_code(scan: Scan, index: int, plan: Plan | FtpatchError) -> CodeBlock:
     names: dict[int, str] = {}
     record = [("record", sites.va)] if sites.row[index] >= 0 else []
     local = [("local entry", sites.local_va)] if sites.local_va[index] != sites.entry_va[index] else []
-    for name, column in (("entry", sites.entry_va), *local, *record, ("call", sites.branch_va)):
+    last = "jump" if sites.redirected[index] else "call"
+    for name, column in (("entry", sites.entry_va), *local, *record, (last, sites.branch_va)):
         at = int(column[index])
         names[at] = f"{names[at]}, {name}" if at in names else name
     edits = None if isinstance(plan, FtpatchError) else plan.edits

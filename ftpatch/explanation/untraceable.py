@@ -19,6 +19,7 @@ from ftpatch.arrays import I64, U8, U64, is_in
 from ftpatch.elf import debug_names
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.explanation.redirected import leading_to_named
 from ftpatch.sites.clones import Clone, clones_of
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.profiler_calls import calls_through_pointer
@@ -195,6 +196,8 @@ def absence(image: Image, table: SiteTable, name: str, modules: Sequence[str] | 
         "modules": None if modules is None else list(modules),
         "near": [] if symbols or clones or debug.functions or modules else near(image, name),
     }  # fmt: skip
+    if here := leading_to_named(table, name):
+        absent["leads_here"] = here
     n_stripped = int(is_in(table.status, (STRIPPED, UNNAMED)).sum())
     absent["text"] = _likeliest(absent, debug, n_stripped)
     return absent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ftpatch.document.site_rows import SiteRow
     from ftpatch.document.types import ImageObject
 
+N_LEADING = 5  # functions that are redirected to one, and are named
 WIDEST = 44  # characters of an instruction, in the column of the listing
 # what ftrace was about to do: of `Splat.phase`
 PHASES = {"init": "at boot or load", "on": "when it was to be traced", "off": "when tracing it ended",
@@ -76,6 +77,7 @@ def _site(image: ImageObject, site: SiteRow, row: explained.ExplainedRow, docume
         yield line("place", f"{printable(row['place'])}, file position {site['pos']}")
         yield line("addresses", f"entry {site['entry']}, site {site['site']}, call {site['branch']}")
     yield line("layout", layout_text(image))
+    yield from _leads_here(row.get("leads_here", []))
     for block in row["code"]:
         yield from _listing(block)
     yield from _patch(row)  # last: what enable would do
@@ -107,6 +109,8 @@ def _listing(block: explained.CodeBlock) -> Iterator[str]:
 
 def _patch(row: explained.ExplainedRow) -> Iterator[str]:
     patch, concurrency = row["patch"], row["concurrency"]
+    if "redirected" in row and concurrency is not None:
+        yield from wrapped("live", f"{concurrency['class']}: {concurrency['text']}")
     if patch is None or concurrency is None:
         yield from wrapped("enable", f"refused: {row['refused']}")
         return
@@ -122,6 +126,15 @@ def _patch(row: explained.ExplainedRow) -> Iterator[str]:
         yield from wrapped("", f"{edit['what']} {edit['old']} -> {edit['new']}: {edit['class']}, {edit['text']}")
 
 
+def _leads_here(functions: Sequence[str]) -> Iterator[str]:
+    """Who is redirected to the explained function."""
+    names = ", ".join(functions[:N_LEADING]) + (
+        f" and {len(functions) - N_LEADING} more" * (len(functions) > N_LEADING)
+    )
+    if functions:
+        yield from wrapped("for", f"{names} {'is' if len(functions) == 1 else 'are'} redirected here")
+
+
 def _symbol(symbol: explained.SymbolRow) -> str:
     file = f"@{symbol['file']}" if symbol["file"] else ""
     return f"{printable(symbol['name'] + file)} at {symbol['va']} in {printable(symbol['section'])}: {symbol['text']}"
@@ -132,6 +145,7 @@ def _absent(image: ImageObject, absent: explained.AbsentObject, document: Docume
     yield f"{title(absent['function'], document)}: not traceable in {printable(image['file'])}\n"
     yield from wrapped("why", absent["text"])
     yield from (line("symbol", _symbol(symbol)) for symbol in absent["symbols"])
+    yield from _leads_here(absent.get("leads_here", []))
     for row in absent["renamed"]:
         yield line("renamed", f"{printable(row['name'])}, {row['text']}" + ", traceable" * row["traceable"])
     inlined, modules = absent["inlined"], absent["modules"]
