@@ -7,12 +7,15 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from elfwriter import MINI, pos_of, symbol, words_at, written
-from test_redirect import PPC, b_a64, far_kernel, planned, result
+from test_redirect import PPC, b_a64, b_ppc, far_kernel, planned, result
 
 from ftpatch import api
 from ftpatch.cli import run
+from ftpatch.elf.relocations import relocations_of
+from ftpatch.rules.run import Request, check_file
 from ftpatch.sites.table import STATUSES
 
 ARM64 = ["vmlinux-pfe2", "vmlinux-pfe2-bti", "vmlinux-exec", "vmlinux-kcfi", "vmlinux-callops", "vmlinux-callops-bti"]
@@ -290,3 +293,85 @@ def test_explain_foretells_the_bug_of_a_kept_record(tmp_path: Path, capsys: pyte
     assert run(["explain", "--splat", log, kept]) == 0
     cause = "certain: the function is redirected on disk: its site is a jump to another one, and its record is"
     assert f"  cause      {cause}\n             still in the table (site-enabled)\n" in capsys.readouterr().out
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+
+def found(path: str) -> list[tuple[str, str]]:
+    return [(one.finding.rule, one.finding.message) for one in check_file(Request(REDIRECT_RULES), path).findings]
+
+
+REDIRECT_RULES = ("site-enabled", "redirected", "redirect-loop", "redirect-target", "redirect-entry", "without-record")
+
+
+def test_a_redirect_is_a_note_of_its_own(tmp_path: Path) -> None:
+    name = redirected(PPC / "vmlinux-pfe2", ("direct_only", "vfs_read"), ("invoke_syscall", "sys_getppid"), to=tmp_path)
+    assert found(name) == [
+        ("redirected", "2 functions are redirected (invoke_syscall, direct_only): likely an earlier patch (to "
+         "sys_getppid, vfs_read)"),
+    ]  # fmt: skip
+
+
+def planted(path: Path, jumps: dict[str, tuple[str, int]], to: Path) -> str:
+    """A kernel in which functions begin with jumps to (function, bytes behind its symbol), their records in place."""
+    file = path.read_bytes()
+    after, lead = bytearray(file), {"mini-ppc64le": 8}.get(path.parent.name, 0)
+    for function, (other, off) in jumps.items():
+        two = function not in ("direct_only", "slot_probe")
+        site, target = symbol(file, function) + lead * two, symbol(file, other) + off
+        word = b_ppc(site, target) if lead else b_a64(site, target)
+        pos = pos_of(file, site)
+        after[pos : pos + 4] = word.to_bytes(4, "little")
+    return written(to / "planted", after)
+
+
+@pytest.mark.parametrize(
+    ("path", "jumps", "rule", "messages"),
+    [
+        (MINI / "vmlinux-pfe2", {"vfs_read": ("vfs_write", 0), "vfs_write": ("vfs_read", 0)}, "redirect-loop", [
+            "vfs_read is redirected to vfs_write, and that to vfs_read: whoever calls it never comes back",
+            "vfs_write is redirected to vfs_read, and that to vfs_write: whoever calls it never comes back",
+        ]),
+        (MINI / "vmlinux-pfe2", {"vfs_read": ("vfs_write", 4)}, "redirect-target",
+         ["vfs_read is redirected to vfs_write+0x4, which is the middle of a function"]),
+        (MINI / "vmlinux-pfe2", {"vfs_read": ("a_setup", 0)}, "redirect-target",
+         ["vfs_read is redirected to a_setup: a_setup is init text, which is freed after boot"]),
+        (MINI / "vmlinux-pfe2", {"vfs_read": ("rest_init", 0)}, "redirect-target",
+         ["vfs_read is redirected to rest_init, which never returns (rest_init)"]),
+        (PPC / "vmlinux-pfe2", {"vfs_read": ("vfs_write", 0)}, "redirect-entry",
+         ["vfs_read is redirected to vfs_write, at its global entry, which computes the TOC pointer from r12: nothing "
+          "sets that"]),
+        (PPC / "vmlinux-pfe2", {"direct_only": ("vfs_write", 8)}, "redirect-entry",
+         ["direct_only is redirected to vfs_write, at its local entry, which takes the TOC pointer as set: callers of "
+          "a function with one entry need not"]),
+        (PPC / "vmlinux-pfe2", {"vfs_read": ("vfs_write", 8)}, "redirect-entry", []),
+    ],
+)  # fmt: skip
+def test_a_redirect_that_leads_nowhere_good_is_an_error(
+    path: Path, jumps: dict[str, tuple[str, int]], rule: str, messages: list[str], tmp_path: Path
+) -> None:
+    name = planted(path, jumps, tmp_path)
+    assert [message for other, message in found(name) if other == rule] == messages
+    kept = [message for other, message in found(name) if other == "site-enabled"]
+    assert len(kept) == len(jumps) and all("is a jump to" in message for message in kept)
+
+
+def test_a_call_of_another_file_by_a_jump_loses_the_callers_toc(tmp_path: Path) -> None:
+    """The form that a compiler would use for a tail call: the loader takes it, and its stub saves r2 in 24(r1)."""
+    marked = Path(module(PPC / "mini.ko", ("mini_step", "mini_work"), to=tmp_path))
+    image = api.scan(str(marked)).image
+    site = next(iter(api.scan(str(marked)).sites.redirects))
+    sites = api.scan(str(marked)).sites
+    rows_of = relocations_of(image, int(sites.sec[site]))
+    at = int(np.flatnonzero(rows_of.off == int(sites.off[site] + sites.site[site]))[0])
+    pos = int(image.shdr["sh_offset"][int(rows_of.table[at])]) + 24 * int(rows_of.row[at])
+    file = bytearray(marked.read_bytes())
+    printk = int(image.symbols.rows_named("_printk")[0])
+    file[pos + 12 : pos + 16] = printk.to_bytes(4, "little")
+    name = written(tmp_path / "sibling.ko", file)
+    assert rows(name) == [("mini_step", False, "_printk", "", True)]
+    assert [one for one in found(name) if one[0] == "redirect-entry"] == [
+        ("redirect-entry", "mini_step is redirected to _printk, in another file, by a jump: the stub that the loader "
+         "makes for it saves the TOC pointer in the frame of the function's caller"),
+    ]  # fmt: skip

@@ -71,4 +71,6 @@ def must_trace(case: Case) -> Iterator[Hit]:
         sites = entries.sites_of(entries.of_functions(functions)) if len(functions) else functions
         if not ready[sites].any():
             why = f"its site is {STATUSES[table.status[sites[0]]]}" if len(sites) else "it has no record"
+            target = table.redirects.get(int(sites[0])) if len(sites) else None
+            why = why if target is None else f"it is redirected to {target.name}"
             yield Hit(f"{name} must be traceable; {why if len(functions) else absent}", None, name)

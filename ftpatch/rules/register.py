@@ -20,6 +20,7 @@ MODULES = (
     "table",
     "layout",
     "sites",
+    "redirects",
     "objects",
     "unrecorded",
     "reach",

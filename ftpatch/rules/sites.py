@@ -32,8 +32,9 @@ def record_without_nops(case: Case) -> Iterator[Hit]:
 def site_enabled(case: Case) -> Iterator[Hit]:
     """Sites that are calls already although their record is live."""
     for site in case.live_with(ENABLED).tolist():
-        row = case.table.row[site]
-        yield Hit(f"row {row} is a call in the file ({case.words(site)}) and still has its record", site)
+        row, target = case.table.row[site], case.table.redirects.get(site)
+        what = "a call" if target is None else f"a jump to {target.name}"
+        yield Hit(f"row {row} is {what} in the file ({case.words(site)}) and still has its record", site)
 
 
 def site_half(case: Case) -> Iterator[Hit]:
@@ -60,7 +61,7 @@ def literal_missing(case: Case) -> Iterator[Hit]:
     image, table, shape = case.image, case.table, case.table.shape
     if shape is None or shape.literal is None or not (table.row < 0).any():
         return
-    index = np.flatnonzero((table.row < 0) & (table.status == ENABLED))
+    index = np.flatnonzero((table.row < 0) & (table.status == ENABLED) & ~table.redirected)
     target = table.branch_va[index].view(np.int64) + shape.branch.distance(table.body()[index])
     entries = [image.symbols.value(name) for name in case.arch.entries]
     reads = [va for va in entries if va is not None and case.arch.read_entry(image.code(va, READ)).literal]

@@ -32,6 +32,7 @@ class JumpTarget(NamedTuple):
     """Where the jump of a redirected site ends."""
 
     name: str  # of the function there, for people
+    row: int  # of its symbol
     va: int | None  # where callers come to; None: in another file, so that a loader decides it
     start: int | None  # va of that function's symbol, as for `va`
     entry: bool  # it is an entry of the function, not the middle of it
@@ -131,7 +132,7 @@ class Jumps:
         if int(rows.kind[at]) not in image.arch.loader.calls:
             return None
         if sec == t.SHN_UNDEF:
-            return JumpTarget(symbols.name(symbol), None, None, entry=True)
+            return JumpTarget(symbols.name(symbol), symbol, None, None, entry=True)
         if not 0 < sec < len(image.shdr) or not image.executable[sec]:
             return None
         addend = int(image.rows(int(rows.table[at]), t.RELA)["r_addend"][int(rows.row[at])])
@@ -152,9 +153,9 @@ class Jumps:
             if not name or name == toc:
                 continue
             if of <= 0:
-                return JumpTarget(name, None, None, True, va, "code", sure=True)
+                return JumpTarget(name, symbol, None, None, True, va, "code", sure=True)
             to = int(image.base[of]) + int(image.symbols.rows["st_value"][symbol])
-            target = self._in_function(to) or JumpTarget(name, to, to, True)
+            target = self._in_function(to) or JumpTarget(name, symbol, to, to, True)
             return target._replace(through=va, by="code", sure=True)
         return self._in_function(va, entry_only=True)
 
@@ -173,8 +174,9 @@ class Jumps:
     def _target_at(self, function: int, va: int, entry: bool) -> JumpTarget:
         functions = self.image.functions
         start = int(functions.va[function])
-        name = self.image.symbols.name(int(functions.row[function]))
-        return JumpTarget(name if entry else f"{name}+{va - start:#x}", va, start, entry)
+        row = int(functions.row[function])
+        name = self.image.symbols.name(row)
+        return JumpTarget(name if entry else f"{name}+{va - start:#x}", row, va, start, entry)
 
     def _at_label(self, va: int) -> JumpTarget | None:
         """Code in assembly that has a symbol without a type."""
@@ -183,7 +185,7 @@ class Jumps:
         rows = rows[(symbols.shndx[rows] > 0) & is_in(symbols.bind[rows], (t.STB_GLOBAL, t.STB_WEAK))]
         if not self.image.linked or not len(rows) or not self.image.executable[symbols.shndx[rows[0]]]:
             return None
-        return JumpTarget(symbols.name(int(rows[0])), va, va, entry=True)
+        return JumpTarget(symbols.name(int(rows[0])), int(rows[0]), va, va, entry=True)
 
     def _behind_stub(self, va: int) -> JumpTarget | None:
         """The function behind a stub that a patch made in a linked file."""
