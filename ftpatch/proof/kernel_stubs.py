@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arch.parts import SiteStub
-from ftpatch.arch.proof_tables import BIT64
+from ftpatch.arch.proof_tables import BIT64, tables_of
 from ftpatch.arrays import I64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -97,10 +97,13 @@ def _places(image: Image, kind: SiteStub) -> dict[str, tuple[int, int]]:
 
 
 def in_slots(image: Image, va: I64) -> Mask:
-    """Which addresses are in slots for the stubs of sites; all of them where the file does not tell where slots are."""
+    """Which addresses are in slots for the stubs of sites; where the file does not tell where slots are, at what looks
+    like a stub."""
     kind, literal = image.arch.site_stub, _literal(image)
     places = _places(image, kind) if kind is not None and literal is not None else {}
-    inside = np.full(len(va), not places)
+    save, restore, _ = tables_of(image.arch).site_stub or (0, 0, "")
+    words = image.words(*image.place(va.view(np.uint64)), 0, 3)
+    inside = (words[:, 0] == save) & (words[:, 2] == restore) if not places else np.zeros(len(va), dtype=bool)
     for start, n in places.values():
         inside |= (va.view(np.uint64) >= start) & (va.view(np.uint64) < start + n * (16 + (literal or 0)))
     return inside
