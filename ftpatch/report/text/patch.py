@@ -27,7 +27,8 @@ def _patch(image: ImageObject, command: str) -> Iterator[str]:
     request, sites, done = image["request"], image["sites"], image["done"]
     patched = [site for site in sites if site["action"] != "keep"]  # no more than text shows: see Delivery.shown
     kept = [site for site in sites if site["action"] == "keep"]
-    calling = f", calling {request['target']}" if request["target"] else ""
+    leads = " to" if command == "redirect" else ", calling"
+    calling = f"{leads} {request['target']}" if request["target"] else ""
     left = f"; {done['left']} chosen ones left as they are" if kept else ""
     yield line("sites", f"{done['patched']} {DONE[command]}{calling}{left}")
     if patched and request["ops"]:
