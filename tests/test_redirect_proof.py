@@ -120,21 +120,69 @@ def symbol(name: str, more: int = 0) -> Where:
     return lambda image: (image.symbols.value(name) or 0) + more
 
 
-BAD_TARGETS = [
-    (ARM64 / "vmlinux-callops", symbol("vfs_write", 4), "verify-branch", "0x4 bytes into vfs_write"),
-    (ARM64 / "vmlinux-callops-bti", symbol("vfs_write", 8), "verify-branch", "0x8 bytes into vfs_write"),
-    (PPC64LE / "vmlinux-pfe2", symbol("vfs_write", 12), "verify-branch", "0xc bytes into vfs_write"),
+JUMPS: list[tuple[Path, str, Where, str]] = [
+    (ARM64 / "vmlinux-callops", "vfs_read", symbol("vfs_write", 4), "verify-branch: {jump}, 0x4 bytes into vfs_write"),
+    (ARM64 / "vmlinux-callops-bti", "vfs_read", symbol("vfs_write", 8),
+     "verify-branch: {jump}, 0x8 bytes into vfs_write"),
+    (PPC64LE / "vmlinux-pfe2", "vfs_read", symbol("vfs_write", 12), "verify-branch: {jump}, 0xc bytes into vfs_write"),
+    (PPC64LE / "vmlinux-mprofile", "vfs_read", symbol("vfs_write", 12),
+     "verify-branch: {jump}, 0xc bytes into vfs_write"),
+    (PPC64LE / "vmlinux-ool", "vfs_read", symbol("vfs_write", 12), "verify-branch: {jump}, 0xc bytes into vfs_write"),
+    (PPC64LE / "vmlinux-pfe2", "vfs_read", symbol("vfs_write"),
+     "verify-branch: {jump}, the global entry of vfs_write, which needs its address in r12"),
+    (PPC64LE / "vmlinux-pfe2", "vfs_read", symbol("pcrel_read"),
+     "verify-branch: {jump}, pcrel_read, which does not keep r2 as callers of vfs_read expect"),
+    (PPC64LE / "vmlinux-pfe2", "slot_probe", symbol("vfs_write", 8),
+     "verify-branch: {jump}, the local entry of vfs_write, which needs its TOC in r2: callers of slot_probe need not "
+     "have it there"),
+    (ARM64 / "vmlinux-callops", "vfs_read", symbol("linux_banner", 4),
+     "verify-branch: {jump}, in linux_banner, which is data"),
+    (ARM64 / "vmlinux-pfe2", "vfs_read", symbol("vfs_read"), "verify-redirect: vfs_read: it leads to itself"),
+    (PPC64LE / "vmlinux-pfe2", "vfs_read", symbol("vfs_read", 8), "verify-redirect: vfs_read: it leads to itself"),
+    (ARM64 / "vmlinux-pfe2", "vfs_read", symbol("b_setup"),
+     "verify-redirect: vfs_read: it leads to b_setup, which is freed with init memory"),
+    (ARM64 / "vmlinux-pfe2", "vfs_read", symbol("rest_init"),
+     "verify-redirect: vfs_read: it leads to rest_init, which never returns"),
+    (ARM64 / "vmlinux-pfe2", "vfs_read", symbol("ftrace_caller"),
+     "verify-redirect: vfs_read: it leads to ftrace_caller, which is called from patch sites alone"),
+    (PPC64LE / "vmlinux-mprofile", "vfs_read", symbol("_mcount"),
+     "verify-redirect: vfs_read: it leads to _mcount, which is called from patch sites alone"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("before", "where", "rule", "text"), BAD_TARGETS)
-def test_a_jump_to_what_is_no_entry_is_a_finding(
-    before: Path, where: Where, rule: str, text: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("before", "function", "where", "text"), JUMPS, ids=[case[3].rpartition(", ")[2] for case in JUMPS]
+)
+def test_a_jump_to_where_none_may_lead_is_a_finding(
+    before: Path, function: str, where: Where, text: str, tmp_path: Path
 ) -> None:
-    after = open_image(str(redirected(before, tmp_path, *READ_BY_WRITE)))
-    va, to = site(open_image(str(before)), "vfs_read"), where(after)
-    damaged = write(after, tmp_path / "damaged", {va: jump(after, va, to)})
-    assert messages(verify(before, damaged)) == [f"{rule}: vfs_read: its jump goes to {to:#x}, {text}"]
+    after = open_image(str(redirected(before, tmp_path, "--map", f"{function}=vfs_write", "--force-signature")))
+    va, to = site(open_image(str(before)), function), where(after)
+    found = messages(verify(before, write(after, tmp_path / "damaged", {va: jump(after, va, to)})))
+    assert [line for line in found if not line.startswith("verify-byte")] == [
+        text.format(jump=f"{function}: its jump goes to {to:#x}")
+    ]
+
+
+def test_two_functions_that_lead_to_each_other_are_findings(tmp_path: Path) -> None:
+    before = ARM64 / "vmlinux-exec"
+    after = open_image(str(redirected(before, tmp_path, *READ_BY_WRITE, "--map", "vfs_write=slot_probe")))
+    va = site(open_image(str(before)), "vfs_write")
+    damaged = write(after, tmp_path / "damaged", {va: jump(after, va, symbol("vfs_read")(after))})
+    assert messages(verify(before, damaged)) == [
+        "verify-redirect: vfs_read: it leads to vfs_write, from where the way comes back",
+        "verify-redirect: vfs_write: it leads to vfs_read, from where the way comes back",
+    ]
+
+
+@pytest.mark.parametrize("before", [ARM64 / "vmlinux-callops", PPC64LE / "vmlinux-pfe2", PPC64LE / "vmlinux-ool"])
+def test_a_record_that_stays_kills_the_tracer(before: Path, tmp_path: Path) -> None:
+    image = open_image(str(before))
+    va, more = site(image, "vfs_read"), 8 if before.parent == PPC64LE else 0
+    kept = write(image, tmp_path / "kept", {va: jump(image, va, symbol("vfs_write", more)(image))})
+    (finding,) = messages(verify(before, kept))
+    row = finding.partition("slot ")[2].partition(":")[0]
+    assert finding == f"verify-record: vfs_read: its record stays in slot {row}: the kernel will switch ftrace off"
 
 
 def test_a_journal_of_another_replacement_is_a_finding(tmp_path: Path) -> None:
@@ -144,3 +192,206 @@ def test_a_journal_of_another_replacement_is_a_finding(tmp_path: Path) -> None:
     journal.write_text(journal.read_text().replace('"target": "vfs_write"', '"target": "rest_init"'))
     (finding,) = messages(verify(before, after, "--journal", str(journal)))
     assert finding.endswith(" leads to vfs_write, in the journal to rest_init")
+
+
+# -- modules: damage to jumps, relocations, stubs and marks ------------------------------------------------------------
+
+
+class Patched:
+    """A module with redirected functions, and changes to it."""
+
+    def __init__(self, folder: Path, before: Path, *pairs: str) -> None:
+        self.before, self.path = before, folder / "damaged.ko"
+        after = redirected(before, folder, *(word for pair in pairs for word in ("--map", pair)), *FORCED)
+        self.image, self.data = open_image(str(after)), bytearray(after.read_bytes())
+
+    def start(self, section: str) -> int:
+        return int(self.image.shdr["sh_offset"][self.image.names.index(section)])
+
+    def row(self, name: str) -> int:
+        """A symbol of that name, or of the section of that name."""
+        symbols = self.image.symbols
+        if name in self.image.names:
+            sec = self.image.names.index(name)
+            return next(row for row in range(len(symbols.rows)) if symbols.type[row] == 3 and symbols.shndx[row] == sec)
+        return int(symbols.rows_named(name)[-1])
+
+    def word(self, place: str, word: int) -> None:
+        """Another word at .section+0xOFF or symbol+0xOFF."""
+        struct.pack_into("<I", self.data, self._pos(place), word)
+
+    def _pos(self, place: str) -> int:
+        name, _, off = place.partition("+")
+        more = int(off or "0", 16)
+        if name in self.image.names:
+            return self.start(name) + more
+        row = self.row(name)
+        start = int(self.image.shdr["sh_offset"][int(self.image.symbols.shndx[row])])
+        return start + int(self.image.symbols.rows["st_value"][row]) + more
+
+    def relocation(self, place: str, **fields: Any) -> None:
+        """Other fields of the relocation at a place: type, symbol (a name), addend, offset (bytes further)."""
+        wanted = self._pos(place)
+        for sec, name in enumerate(self.image.names):
+            if self.image.shdr["sh_type"][sec] != 4:
+                continue
+            target = int(self.image.shdr["sh_info"][sec])
+            start, size = (int(self.image.shdr[field][sec]) for field in ("sh_offset", "sh_size"))
+            for pos in range(start, start + size, 24):
+                offset, info, addend = struct.unpack_from("<QQq", self.data, pos)
+                if int(self.image.shdr["sh_offset"][target]) + offset == wanted and name != ".rela.debug_info":
+                    symbol, kind = info >> 32, info & 0xFFFF_FFFF
+                    symbol = self.row(fields["symbol"]) if "symbol" in fields else symbol
+                    info = symbol << 32 | fields.get("type", kind)
+                    packed = (offset + fields.get("offset", 0), info, fields.get("addend", addend))
+                    struct.pack_into("<QQq", self.data, pos, *packed)
+                    return
+        raise AssertionError(f"no relocation at {place}")
+
+    def rename(self, name: str, new: str) -> None:
+        at = self.data.rindex(b"\0" + name.encode() + b"\0")
+        self.data[at + 1 : at + 1 + len(name)] = new.encode().ljust(len(name), b"_")
+
+    def findings(self) -> list[str]:
+        self.path.write_bytes(self.data)
+        return messages(verify(self.before, self.path))
+
+
+Change = Callable[[Patched], None]
+SITE_UTIL, SITE_WORK, SITE_STEP = ".text+0x140", ".text+0x90", ".text+0x10"  # of the ppc64le module
+FRAMELESS = (
+    "the loader's stub for it writes the TOC pointer into a frame of the caller's, which may hold another one there"
+)
+
+
+def words(place: str, *some: int) -> Change:
+    def change(module: Patched) -> None:
+        name, _, off = place.partition("+")
+        for number, word in enumerate(some):
+            module.word(f"{name}+{int(off or '0', 16) + 4 * number:#x}", word)
+
+    return change
+
+
+def relocation(place: str, **fields: Any) -> Change:
+    return lambda module: module.relocation(place, **fields)
+
+
+def both(*changes: Change) -> Change:
+    def change(module: Patched) -> None:
+        for step in changes:
+            step(module)
+
+    return change
+
+
+NOP, FRAMED, TOC, ENTER = 0x6000_0000, "ftpatch_redirect__printk", "ftpatch_redirect_toc__printk", (
+    "ftpatch_redirect_mini_work"
+)  # fmt: skip
+BY_FRAME = "verify-stub: mini_work: it jumps to ftpatch_redirect__printk (.text.ftpatch+0x0), but "
+BY_TOC = "verify-stub: mini_util: it jumps to ftpatch_redirect_toc__printk (.text.ftpatch+0x0), but "
+BY_R12 = "verify-stub: mini_util: it jumps to ftpatch_redirect_mini_work (.text.ftpatch+0x0), but "
+CASES: list[tuple[str, tuple[str, ...], Change, list[str]]] = [
+    # the sibling call, which corrupts a TOC pointer of the caller's
+    ("a jump straight to another file", ("mini_work=_printk",), relocation(SITE_WORK, symbol="_printk"), [
+        "verify-symbol: new symbol 28 ftpatch_redirect__printk is used by nothing",
+        f"verify-branch: mini_work: it jumps to _printk in another file: {FRAMELESS}",
+        "verify-stub: .text.ftpatch: ftpatch_redirect__printk of 44 bytes is entered by nothing"]),
+    ("a stub without a frame that jumps to another file", ("mini_work=_printk",),
+     words(FRAMED, NOP, NOP, NOP, NOP, 0x4800_0000), [
+        BY_FRAME + "its stub goes to _printk "
+        f"in another file without a frame of its own: {FRAMELESS}"]),
+    ("a stub that keeps r2 in its caller's frame", ("mini_work=_printk",), words(FRAMED + "+0x4", 0xF841_0018), [
+        BY_FRAME + "its stub writes a TOC "
+        "pointer into a frame of the caller's, which may hold another one there"]),
+    ("a frame that is not made", ("mini_work=_printk",), words(FRAMED + "+0x8", NOP), [
+        BY_FRAME + "its stub goes to _printk "
+        f"in another file without a frame of its own: {FRAMELESS}"]),
+    ("a frame that is not given back", ("mini_work=_printk",), words(FRAMED + "+0x1c", NOP), [
+        BY_FRAME + "its stub has 0x60000000 at "
+        "+0x1c, expected 0x38210030 (addi r1,r1,48): r1 is not the caller's"]),
+    ("r2 that is not put back", ("mini_work=_printk",), words(FRAMED + "+0x18", NOP), [
+        BY_FRAME + "its stub has 0x60000000 at "
+        "+0x18, expected 0xe8410028 (ld r2,40(r1)): the caller's r2 is lost"]),
+    ("a return address that is not put back", ("mini_util=_printk",), words(TOC + "+0x34", NOP), [
+        BY_TOC + "its stub has "
+        "0x60000000 at +0x34, expected 0x7c0803a6 (mtlr r0): the return address is lost"]),
+    ("a call without its nop", ("mini_work=_printk",), words(FRAMED + "+0x14", 0x7C00_0378), [
+        BY_FRAME + "its stub has 0x7c000378 at "
+        "+0x14, expected 0x60000000 (nop): the loader refuses a call without one, which becomes the load of r2"]),
+    ("a call with the caller's r2", ("mini_work=_printk", "mini_util=_printk"), relocation(SITE_UTIL, symbol=FRAMED), [
+        "verify-symbol: new symbol 28 ftpatch_redirect_toc__printk is used by nothing",
+        "verify-stub: mini_util: its stub calls _printk with whatever TOC pointer the callers of mini_util have",
+        "verify-stub: .text.ftpatch: ftpatch_redirect_toc__printk of 60 bytes is entered by nothing"]),
+    # entries
+    ("a global entry without r12", ("mini_work=mini_step",), relocation(SITE_WORK, symbol=".text", addend=8), [
+        "verify-branch: mini_work: it jumps to the global entry of mini_step, which needs its address in r12"]),
+    ("a local entry with anybody's r2", ("mini_util=mini_work",), relocation(SITE_UTIL, symbol="mini_work"), [
+        "verify-symbol: new symbol 28 ftpatch_redirect_mini_work is used by nothing",
+        "verify-branch: mini_util: it jumps to the local entry of mini_work, which needs its TOC in r2: callers of "
+        "mini_util need not have it there",
+        "verify-stub: .text.ftpatch: ftpatch_redirect_mini_work of 32 bytes is entered by nothing"]),
+    ("the local entry by a section's symbol", ("mini_work=mini_step",),
+     relocation(SITE_WORK, symbol=".text", addend=16), []),
+    ("the middle of a function", ("mini_work=mini_step",), relocation(SITE_WORK, symbol=".text", addend=20), [
+        "verify-branch: mini_work: it jumps to .text+0x14, 0xc bytes into mini_step"]),
+    ("behind a symbol", ("mini_work=mini_step",), relocation(SITE_WORK, addend=4), [
+        "verify-branch: mini_work: it jumps to .text+0x14, 0xc bytes into mini_step"]),
+    ("data", ("mini_work=mini_step",), relocation(SITE_WORK, symbol="state"), [
+        "verify-branch: mini_work: it jumps to .bss+0x0, in state, which is data"]),
+    ("a stub to a local entry", ("mini_util=mini_work",),
+     both(relocation(ENTER + "+0x10", addend=16), relocation(ENTER + "+0x14", addend=20)), [
+        BY_R12 + "its stub enters mini_work "
+        "behind its global entry"]),
+    ("a stub into another file", ("mini_util=mini_work",),
+     both(relocation(ENTER + "+0x10", symbol="_printk"), relocation(ENTER + "+0x14", symbol="_printk")), [
+        BY_R12 + "its stub enters _printk in "
+        "another file, and nothing takes its TOC pointer back"]),
+    ("halves of two places", ("mini_util=mini_work",), relocation(ENTER + "+0x14", addend=16), [
+        BY_R12 + "the halves of a distance in "
+        "its stub are of two places, mini_work (.text+0x90) and mini_work (.text+0x98)"]),
+    ("another TOC pointer", ("mini_util=_printk",),
+     both(relocation(TOC + "+0x18", symbol="mini_work"), relocation(TOC + "+0x1c", symbol="mini_work")), [
+        BY_TOC + "its stub takes "
+        "mini_work+0x88 for the module's TOC pointer"]),
+    ("a stub of a function of the module", ("mini_work=_printk",), relocation(FRAMED + "+0x10", symbol="mini_step"), [
+        BY_FRAME + "its stub calls mini_step of "
+        "the module itself, where a jump keeps arguments on the stack"]),
+    # relocations
+    ("a relocation of another type", ("mini_work=mini_step",), relocation(SITE_WORK, type=44), [
+        "verify-branch: mini_work: its jump has a relocation of type 44 at 0x90, expected 10 at 0x90",
+        "verify-relocation: .rela.text row 20: offset 0x90, type 44, symbol 8 mini_step +0x0 is new, and no patched "
+        "site is there"]),
+    ("a relocation beside the jump", ("mini_work=mini_step",), relocation(SITE_WORK, offset=4), [
+        "verify-branch: mini_work: 0 relocations write its jump, expected one",
+        "verify-relocation: .rela.text row 20: offset 0x94, type 10, symbol 8 mini_step +0x0 is new, and no patched "
+        "site is there"]),
+    ("a distance that is there before", ("mini_work=mini_step",), words(SITE_WORK, 0x4800_0004), [
+        "verify-branch: mini_work: its jump goes +0x4 bytes before the loader fills it, expected 0"]),
+    # the pair
+    ("itself", ("mini_work=mini_step",), relocation(SITE_WORK, symbol="mini_work"), [
+        "verify-redirect: mini_work: it leads to itself"]),
+    ("each other", ("mini_work=mini_step", "mini_step=mini_util"), relocation(SITE_STEP, symbol="mini_work"), [
+        "verify-redirect: mini_step: it leads to mini_work, from where the way comes back",
+        "verify-redirect: mini_work: it leads to mini_step, from where the way comes back"]),
+    ("init text", ("mini_work=mini_step",), relocation(SITE_WORK, symbol="mini_init"), [
+        "verify-redirect: mini_work: it leads to mini_init, which is freed with init memory"]),
+    # marks
+    ("a mark of another name", ("mini_work=mini_step",), lambda module: module.rename("ftpatch_redirected_mini_work", (
+        "ftpatch_redirected_mini_walk")), [
+        "verify-symbol: mini_work: no symbol ftpatch_redirected_mini_work marks it as redirected",
+        "verify-symbol: new symbol 28 ftpatch_redirected_mini_walk marks no redirected function"]),
+    ("a stub of another name", ("mini_work=_printk",), lambda module: module.rename(FRAMED, "ftpatch_redirect__puts"), [
+        "verify-stub: .text.ftpatch: ftpatch_redirect__puts__ leads to _printk, and should have the name "
+        "ftpatch_redirect__printk"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pairs", "change", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_damage_to_a_module_is_found(
+    pairs: tuple[str, ...], change: Change, expected: list[str], tmp_path: Path
+) -> None:
+    module = Patched(tmp_path, PPC64LE / "mini.ko", *pairs)
+    change(module)
+    # what is not executed has no reader for a second opinion, which is another test's subject
+    assert [line for line in module.findings() if not line.startswith("verify-emulation")] == expected

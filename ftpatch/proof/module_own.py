@@ -95,7 +95,9 @@ def _piece(calls: Calls, where: tuple[int, int, int], name: str, leftover: bool)
     starts = sorted(off - value for at, off in calls.reached if at == sec and value <= off < value + size)
     if name.startswith(STUB):
         unused = not starts and not leftover
-        return 0, f"of {size} bytes is entered by nothing" if unused else wrong_piece(calls, where, name)
+        if unused:
+            return 0, f"of {size} bytes is entered by nothing"
+        return 0, wrong_piece(calls, where, name, bool(starts))
     role = name.removesuffix("_init").rpartition("_")[2]
     if role == "stubs":
         return 0, _stubs(calls, where, starts, leftover)

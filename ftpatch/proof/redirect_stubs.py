@@ -22,22 +22,26 @@ READ = 64  # words of unknown code that are looked at
 
 def read_stub(calls: Calls, sec: int, off: int) -> tuple[Landing, RedirectStub | None]:
     """Where the stub at a place leads, or why it is none; and which it is."""
-    known = calls.case.tables.redirect_stubs
-    wrong = {number: _differences(calls, sec, off, stub) for number, stub in enumerate(known)}
-    best = min(wrong, key=lambda number: (len(wrong[number]), -len(known[number].words)), default=None)
-    if best is None or len(wrong[best]) > NEARLY:
-        return Landing(why=_why_unknown(calls, sec, off), stub=(sec, off)), None
-    stub = known[best]
-    if wrong[best]:
-        number = wrong[best][0]
-        word, text, loss = stub.words[number]
-        there = int(calls.words(sec, off + 4 * number, 1)[0])
-        why = f"its stub has {there:#010x} at +{4 * number:#x}, expected {word:#010x} ({text}): {loss}"
-        return Landing(why=why, stub=(sec, off)), None
+    known = [(_differences(calls, sec, off, stub), stub) for stub in calls.case.tables.redirect_stubs]
+    wrong, stub = min(known, key=lambda pair: (len(pair[0]), -len(pair[1].words)), default=([], None))
+    if stub is None or wrong:
+        return Landing(why=_why_none(calls, (sec, off), wrong, stub), stub=(sec, off)), None
     if why := _wrong_relocations(calls, sec, off, stub):
         return Landing(why=why, stub=(sec, off)), None
     landing = _entered(calls, sec, off, stub.enters) if stub.enters else _called(calls, sec, off, stub)
     return replace(landing, stub=(sec, off), by_global=True), stub
+
+
+def _why_none(calls: Calls, place: tuple[int, int], wrong: list[int], stub: RedirectStub | None) -> str:
+    """Why code is no stub: what it does, or which word is not that of the stub that it is nearly. wrong: the numbers of
+    all such words."""
+    if why := _hazard(calls, *place):
+        return why
+    if stub is None or len(wrong) > NEARLY:
+        return "that is no stub of a redirected function"
+    word, text, loss = stub.words[wrong[0]]
+    there = int(calls.words(place[0], place[1] + 4 * wrong[0], 1)[0])
+    return f"its stub has {there:#010x} at +{4 * wrong[0]:#x}, expected {word:#010x} ({text}): {loss}"
 
 
 def _differences(calls: Calls, sec: int, off: int, stub: RedirectStub) -> list[int]:
@@ -111,8 +115,8 @@ def _called(calls: Calls, sec: int, off: int, stub: RedirectStub) -> Landing:
     return Landing(name, to.symbol, -1, calls.loaded.fakes.get(name, 0), two_entries=True)
 
 
-def _why_unknown(calls: Calls, sec: int, off: int) -> str:
-    """What unknown code does wrong, as far as its words tell."""
+def _hazard(calls: Calls, sec: int, off: int) -> str:
+    """What code that is no known stub does to frames of its callers; empty where its words tell nothing of the kind."""
     tables, size = calls.case.tables, int(calls.image.shdr["sh_size"][sec])
     words = calls.words(sec, off, max(min((size - off) // 4, READ), 0))
     kinds = tables.branches(words)[0]
@@ -127,15 +131,18 @@ def _why_unknown(calls: Calls, sec: int, off: int) -> str:
             return f"its stub goes to {names[0]} in another file without a frame of its own: {FOREIGN}"
         if word in tables.ends:
             break
-    return "that is no stub of a redirected function"
+    return ""
 
 
-def wrong_piece(calls: Calls, where: tuple[int, int, int], name: str) -> str:
-    """Why a piece of code, by section, first byte and bytes, is not the stub of its name; empty where it is."""
+def wrong_piece(calls: Calls, where: tuple[int, int, int], name: str, reached: bool) -> str:
+    """Why a piece of code, by section, first byte and bytes, is not the stub of its name; empty where it is.
+
+    reached: sites go there, so that what is wrong with it is told with them.
+    """
     sec, off, size = where
     landing, stub = read_stub(calls, sec, off)
     if landing.why or stub is None:
-        return f"is no stub: {landing.why}"
+        return "" if reached else f"is no stub: {landing.why}"
     if size != 4 * len(stub.words):
         return f"has {size} bytes, expected {4 * len(stub.words)}"
     init = "_init" if calls.image.names[sec].startswith(".init") else ""

@@ -72,7 +72,7 @@ def function_at(image: Image, va: int) -> Landing | None:
     sec = int(image.place(place)[0][0])
     if sec < 0 or not image.executable[sec] or functions.inside(place)[0]:
         return None
-    here = symbols.rows["st_value"] == np.uint64(va - int(image.base[sec]))
+    here = symbols.rows["st_value"] == _value(image, sec, va)
     rows = np.flatnonzero(here & (symbols.shndx == sec) & (symbols.type == 0)).tolist()
     # code in assembly may have a name and no type; mapping symbols, which begin with a dollar, are no names
     plain = [row for row in rows if symbols.name(row)[:1] not in ("", "$")]
@@ -86,9 +86,9 @@ def what_is_at(image: Image, va: int) -> str:
     if around >= 0:
         return f"{va - int(functions.va[around]):#x} bytes into {symbols.name(int(functions.row[around]))}"
     sec = int(image.place(_one(va))[0][0])
-    off, start = np.uint64(va - int(image.base[max(sec, 0)])), symbols.rows["st_value"]
-    data = (symbols.type == t.STT_OBJECT) & (symbols.shndx == sec) & (start <= off)
-    rows = np.flatnonzero(data & (off - start < symbols.rows["st_size"]))
+    value, start = _value(image, sec, va), symbols.rows["st_value"]
+    data = (symbols.type == t.STT_OBJECT) & (symbols.shndx == sec) & (start <= value)
+    rows = np.flatnonzero(data & (value - start < symbols.rows["st_size"]))
     return f"in {symbols.name(int(rows[0]))}, which is data" if len(rows) else "where no function begins"
 
 
@@ -134,19 +134,20 @@ def check_replacement(case: Case, pairs: Pairs, at: int, landing: Landing, freed
         case.notes.append(f"{pairs.name(at)} never returns, and {name}, to which it leads, is not known to do so")
 
 
-def check_circles(pairs: Pairs, ends: Mapping[int, Landing]) -> None:
-    """Findings for redirected functions from which the way comes back to them. ends: by pair."""
-    starts = {function_of(pairs, at).va: at for at in ends}
+def check_circles(pairs: Pairs, ends: Mapping[int, Landing]) -> set[int]:
+    """Findings for redirected functions from which the way comes back to them; which these are. ends: by pair."""
+    starts, circles = {function_of(pairs, at).va: at for at in ends}, set[int]()
     for at, landing in ends.items():
         number, seen = starts.get(landing.va), set[int]()
-        if number == at:
-            pairs.say("verify-redirect", at, "it leads to itself")
-            continue
         while number is not None and number != at and number not in seen:
             seen.add(number)
             number = starts.get(ends[number].va)
-        if number == at:
-            pairs.say("verify-redirect", at, f"it leads to {landing.name}, from where the way comes back")
+        if number != at:
+            continue
+        circles.add(at)
+        what = f"{landing.name}, from where the way comes back" if seen else "itself"
+        pairs.say("verify-redirect", at, f"it leads to {what}")
+    return circles
 
 
 def keep_redirects(case: Case, pairs: Pairs, ends: Mapping[int, Landing]) -> None:
@@ -159,6 +160,11 @@ def keep_redirects(case: Case, pairs: Pairs, ends: Mapping[int, Landing]) -> Non
         np.array([landing.row for landing in landings], dtype=np.int64),
     )  # fmt: skip
     case.replacements.update(landing.name for landing in landings)
+
+
+def _value(image: Image, sec: int, va: int) -> np.uint64:
+    """What a symbol at a va has as its value."""
+    return np.uint64(va if image.linked or sec < 0 else va - int(image.base[sec]))
 
 
 def _one(va: int) -> U64:

@@ -12,6 +12,8 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.case import Case, Pairs
 from ftpatch.proof.module_metadata import CRCS, DEPENDS, MODINFO, NAMES, VERSIONS, with_depends
+from ftpatch.proof.module_symbols import STUB
+from ftpatch.proof.redirects import function_at
 from ftpatch.proof.steps import Step
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 from ftpatch.sites.records import SLOT
@@ -131,11 +133,26 @@ def _of_sites(case: Case, pairs: Pairs | None, target: int, rows: Rows, old: Row
         hit |= np.isin(rows["r_offset"], literal) & (kind == case.arch.abs64)
     image, symbol = case.after.image, (rows["r_info"] >> np.uint64(32)).astype(np.int64)
     hit &= (symbol >= len(case.before.image.symbols.rows)) & (symbol < len(image.symbols.rows))
-    for row in np.flatnonzero(hit).tolist():
+    jumps = np.isin(rows["r_offset"], pairs.off[here].view(np.uint64)) & (kind == case.tables.jump_type)
+    jumps &= symbol < len(image.symbols.rows)
+    for row in np.flatnonzero(hit | jumps).tolist():
         place = target, int(rows["r_offset"][row]) + 4
         to = int(symbol[row]), int(rows["r_addend"][row])
-        hit[row] = _leads_back(case, to, place) if pairs.shape.out_of_line else 0 <= to[1] < 1 << 32 and not to[1] % 8
+        call = hit[row] and (
+            _leads_back(case, to, place) if pairs.shape.out_of_line else 0 <= to[1] < 1 << 32 and not to[1] % 8
+        )
+        hit[row] = call or (jumps[row] and _leads_to_function(case, to))
     return np.asarray(hit)
+
+
+def _leads_to_function(case: Case, to: tuple[int, int]) -> bool:
+    """Whether the jump of a redirected function may have gone to a symbol and addend."""
+    image, symbols, name = case.after.image, case.after.image.symbols, case.after.image.symbols.name(to[0])
+    sec, value = int(symbols.shndx[to[0]]), int(symbols.rows["st_value"][to[0]])
+    if to[1] or not name or sec < 0 or symbols.type[to[0]] == t.STT_SECTION:
+        return False
+    stub = name.startswith(STUB) and sec >= len(case.before.image.shdr)
+    return not sec or stub or function_at(image, int(image.base[sec]) + value) is not None
 
 
 def _leads_back(case: Case, to: tuple[int, int], place: tuple[int, int]) -> bool:
