@@ -7,6 +7,7 @@ import lzma
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from test_module import (
 
 from ftpatch import api
 from ftpatch.cli import run
+from ftpatch.errors import SelectionError, UsageError
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import DisableRequest
 
@@ -630,3 +632,79 @@ def test_what_the_module_calls_already_needs_no_file(tmp_path: Path) -> None:
     found = redirected(module, ("mini_work", "_printk"), against=[str(vmlinux)])
     assert [row.symbol for row in found.new_rows(".text")] == ["_printk"]
     assert found.plan.warnings[0] == "the signature of _printk is not known: no file with it was given (--against)"
+
+
+# -- replacements that come along in an object -------------------------------------------------------------------------
+
+OBJECTS = {path: PPC64LE.parents[1] / "link" / f"{machine}.o" for path, machine in
+           ((ARM64, "arm64"), (PPC64LE, "ppc64le"))}  # fmt: skip
+EXPORTS = {ARM64: "vmlinux-callops", PPC64LE: PPC_KERNEL}
+
+
+def with_object(module: Path, tmp_path: Path, *pairs: tuple[str, str], names: tuple[str, ...]) -> Redirected:
+    vmlinux = kernel(tmp_path, EXPORTS[module], Export("_printk"), Export("ktime_get"), folder=module.parent)
+    return redirected(module, *pairs, patch=str(OBJECTS[module]), keep_original=names, against=[str(vmlinux)])
+
+
+@pytest.mark.parametrize(("module", "site", "kind"), [(ARM64, 0x8, JUMP26), (PPC64LE, 0x10, REL24)])
+def test_a_replacement_comes_along(module: Path, site: int, kind: int, tmp_path: Path) -> None:
+    found = with_object(module, tmp_path, ("mini_step", "fixed_step"), names=("old_step",))
+    assert found.new_rows(".text") == [Row(site, kind, "fixed_step", 0)]
+    assert [(to.name, to.va) for to in found.plan.redirects] == [("fixed_step", None)]
+    names = [symbol.name for symbol in parsed(found.after).get_section_by_name(".symtab").iter_symbols()]
+    assert {"fixed_step", "old_step", "ftpatch_with.weigh", "ftpatch_redirected_mini_step"} <= set(names)
+
+
+@pytest.mark.parametrize(("foo", "stub"), [
+    ("mini_work", ("ftpatch_with.count", "")),
+    ("mini_util", ("ftpatch_redirect_ftpatch_with.count", ".text.ftpatch+0x0")),  # it has one entry
+])  # fmt: skip
+def test_static_functions_of_an_object_have_names_of_their_own(foo: str, stub: tuple[str, str], tmp_path: Path) -> None:
+    found = with_object(PPC64LE, tmp_path, (foo, "count"), ("mini_step", "fixed_step"), names=("mini_step=old_step",))
+    site = {"mini_work": 0x90, "mini_util": 0x140}[foo]
+    assert Row(site, REL24, stub[0], 0) in found.new_rows(".text")
+    at = [found.plan.scan.sites.name(index) for index in found.plan.index.tolist()].index(foo)
+    assert (found.plan.redirects[at].name, found.plan.stub[at]) == ("ftpatch_with.count", stub[1])
+
+
+@pytest.mark.parametrize(("names", "told"), [
+    ((), "2 redirected functions"), (("mini_first=old_step",), "0 redirected functions"),
+    (("mini_*=old_step",), "2 redirected functions"),
+])  # fmt: skip
+def test_a_name_for_the_old_code_is_of_one_function(names: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    with pytest.raises(SelectionError) as refused:
+        with_object(PPC64LE, tmp_path, ("mini_step", "fixed_step"), ("mini_work", "fixed_work"),
+                    names=names or ("old_step",))  # fmt: skip
+    assert str(refused.value) == (f"--keep-original {(names or ('old_step',))[0]}: a name for one function's old code: "
+                                  f"found {told}, expected one – give FOO=NAME")  # fmt: skip
+
+
+def test_two_names_for_the_old_code_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="two names for the old code of one function: found a and b"):
+        with_object(PPC64LE, tmp_path, ("mini_step", "fixed_step"), names=("a", "b"))
+
+
+def test_an_object_that_nothing_leads_to_is_told(tmp_path: Path) -> None:
+    found = with_object(PPC64LE, tmp_path, ("mini_step", "mini_work"), names=("old_step",))
+    assert found.plan.warnings[-1] == f"no function leads to one of {OBJECTS[PPC64LE]}"
+
+
+@pytest.mark.parametrize("module", [ARM64, PPC64LE])
+def test_patches_upon_patches_come_back_one_by_one(module: Path, tmp_path: Path) -> None:
+    """Two stubs of one name, a hook beside redirects, a replacement that is redirected in turn."""
+    steps = [
+        ("redirect", "--func", "mini_work", "--to", "_printk", "--assume-register-args"),
+        ("redirect", "--func", "mini_step", "--to", "_printk", "--assume-register-args"),
+        ("redirect", "--func", "mini_util", "--to", "mini_step"),
+        ("enable", "--func", "mini_init", "--hook", "mini_untraced"),
+        ("redirect", "--func", "mini_util_probe", "--to", "mini_util"),
+    ]
+    files = [module, *(tmp_path / f"{number}.ko" for number in range(len(steps)))]
+    for (before, after), (verb, *options) in zip(pairwise(files), steps, strict=True):
+        assert run([verb, str(before), *options, "-o", str(after), "--report", f"json={after}.json"]) == 0
+    for before, after in reversed(list(pairwise(files))):
+        assert run(["verify", str(before), str(after)]) == 0
+        back = tmp_path / "back.ko"
+        back.unlink(missing_ok=True)
+        assert run(["restore", str(after), "--journal", f"{after}.json", "-o", str(back)]) == 0
+        assert back.read_bytes() == before.read_bytes()

@@ -23,8 +23,9 @@ ENDLESS = "{bar} calls {foo}, which is {bar} from now on: it never returns, unle
 def warn_of_recursion(draft: Draft, goals: Mapping[int, Substitute]) -> None:
     """Say which replacements of the same file call what they replace."""
     image, sites, called = draft.scan.image, draft.scan.sites, dict[int, set[int]]()
+    elsewhere = set(sites.entry_va[[*goals, *sites.redirects]].tolist())  # functions whose code runs no more
     for site, goal in goals.items():
-        if goal.types is None or goal.types.image is not image:
+        if goal.types is None or goal.types.image is not image or _start(image, goal.row) in elsewhere:
             continue
         if goal.row not in called:
             called[goal.row] = set(_called(image, goal.row))
@@ -35,8 +36,7 @@ def warn_of_recursion(draft: Draft, goals: Mapping[int, Substitute]) -> None:
 
 def _called(image: Image, row: int) -> Iterator[int]:
     """va of each place in an image that a function of it calls or jumps to."""
-    sec, off, size = _extent(image, row)
-    start = off if image.linked else int(image.base[sec]) + off
+    (sec, off, size), start = _extent(image, row), _start(image, row)
     code = image.code(start, min(size // image.arch.unit, MAX_WORDS))
     for branch in (image.arch.call, image.arch.jump):
         if branch is not None:
@@ -46,6 +46,12 @@ def _called(image: Image, row: int) -> Iterator[int]:
         of = int(image.symbols.shndx[symbol])
         if of > 0:
             yield int(image.base[of]) + int(image.symbols.rows["st_value"][symbol]) + addend
+
+
+def _start(image: Image, row: int) -> int:
+    """va of a function."""
+    sec, off, _ = _extent(image, row)
+    return off if image.linked else int(image.base[sec]) + off
 
 
 def _extent(image: Image, row: int) -> tuple[int, int, int]:
