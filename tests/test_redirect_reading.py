@@ -375,3 +375,30 @@ def test_a_call_of_another_file_by_a_jump_loses_the_callers_toc(tmp_path: Path) 
         ("redirect-entry", "mini_step is redirected to _printk, in another file, by a jump: the stub that the loader "
          "makes for it saves the TOC pointer in the frame of the function's caller"),
     ]  # fmt: skip
+
+
+# -- two builds --------------------------------------------------------------------------------------------------------
+
+
+def changes(old: str | Path, new: str | Path) -> list[tuple[str, str]]:
+    return [(one.rule, one.message) for pair in api.diff(str(old), str(new)).compared for one in pair.findings
+            if one.function == "vfs_read"]  # fmt: skip
+
+
+def test_diff_says_where_a_function_leads_now_and_led_before(tmp_path: Path) -> None:
+    plain = MINI / "vmlinux-pfe2"
+    first = redirected(plain, ("vfs_read", "vfs_write"), to=tmp_path)
+    (tmp_path / "other").mkdir()
+    second = redirected(plain, ("vfs_read", "sys_getppid"), to=tmp_path / "other")
+    enabled = str(tmp_path / "enabled")
+    assert run(["enable", str(plain), "--func", "vfs_read", "-o", enabled]) == 0
+    assert changes(plain, first) == [
+        ("diff-lost", "vfs_read is no longer traceable: it is redirected to vfs_write"),
+    ]  # fmt: skip
+    assert changes(first, plain) == [("diff-gained", "vfs_read became traceable: it was redirected to vfs_write")]
+    assert changes(first, second) == [
+        ("diff-redirected", "vfs_read is redirected to sys_getppid now, to vfs_write before"),
+    ]  # fmt: skip
+    assert changes(enabled, first) == [("diff-redirected", "vfs_read is redirected to vfs_write now")]
+    assert changes(first, enabled) == [("diff-redirected", "vfs_read is redirected no more, to vfs_write before")]
+    assert changes(first, first) == []

@@ -23,7 +23,7 @@ from ftpatch.rules.register import rules_for
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject
 
-CLASSES = ("layout", "module", "lost", "reach", "removed", "renamed", "gained", "added", "count")
+CLASSES = ("layout", "module", "lost", "redirected", "reach", "removed", "renamed", "gained", "added", "count")
 FAIL_HELP = "Exit 1 only for this kind of change; repeatable. Others are shown all the same."
 
 

@@ -2,6 +2,7 @@
 
 lost      in both builds, no longer traceable       removed   traceable before, its function is gone
 gained    in both builds, traceable now             added     a new function that is traceable
+redirected  it is untraceable as before, and another function takes its place
 renamed   the compiler's name for it changed (.isra, .constprop, .part)
 layout    another layout, or another way in which the records are kept
 count     slots, sections, statuses, what the boot says     reach   how far the calls span

@@ -38,6 +38,7 @@ class Site(NamedTuple):
     row: int | None  # slot of its record; None without one
     section: str  # of the function
     offset: int | None  # of its site in that; None without one
+    to: str = ""  # the function that it is redirected to
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,13 @@ def functions(scan: Scan) -> dict[Key, tuple[Site, ...]]:
     names = [symbols.name(int(row)) for row in files.tolist()]
     secs = symbols.shndx[rows].tolist()
     table_rows, offsets = table.row.tolist(), (table.off + table.site).tolist()
+    leads = {index: target.name for index, target in table.redirects.items()}
     known: dict[Key, list[Site]] = {}
     for i, row in enumerate(rows.tolist()):  # a function is a Python object from here on: 60,000 in a kernel
         key = (symbols.name(row), names[of_file[i]] if of_file[i] >= 0 else "")
         at = site[i]
         listed = table_rows[at] if at >= 0 and table_rows[at] >= 0 else None
-        function = Site(STATES[state[i]], listed, image.names[secs[i]], offsets[at] if at >= 0 else None)
+        offset, to = (offsets[at], leads.get(at, "")) if at >= 0 else (None, "")
+        function = Site(STATES[state[i]], listed, image.names[secs[i]], offset, to)
         known.setdefault(key, []).append(function)
     return {key: tuple(sites) for key, sites in known.items()}

@@ -84,14 +84,26 @@ def _renamed(old: Functions, new: Functions, gone: list[Key], come: list[Key]) -
 def _pair(key: Key, old: Sequence[Site], new: Sequence[Site]) -> Iterator[Change]:
     """What became of the functions of one name and file that both builds have."""
     n = _traceable(new) - _traceable(old)
+    before, after = _redirected(old), _redirected(new)
     if n > 0:
-        yield "diff-gained", key, f"{_named(key)} became traceable{_times(n)}", n, _first(new)
+        was = f": it was redirected to {before[0]}" if before and not after else ""
+        yield "diff-gained", key, f"{_named(key)} became traceable{_times(n)}{was}", n, _first(new)
     elif n < 0 and len(new) > _traceable(new):
-        site = next(site for site in new if site.state != "traceable")
-        text = f"{_named(key)} is no longer traceable{_times(-n)}: {text_of(site.state, site.section)}"
+        site = max((site for site in new if site.state != "traceable"), key=lambda site: bool(site.to))
+        why = f"it is redirected to {site.to}" if site.to else text_of(site.state, site.section)
+        text = f"{_named(key)} is no longer traceable{_times(-n)}: {why}"
         yield "diff-lost", key, text, -n, site
     elif n < 0:
         yield "diff-removed", key, f"{-n} of {len(old)} functions called {_named(key)} are gone", -n, None
+    elif before != after:
+        now = f"is redirected to {', '.join(after)} now" if after else "is redirected no more"
+        was = f", to {', '.join(before)} before" if before else ""
+        yield "diff-redirected", key, f"{_named(key)} {now}{was}", 1, next((site for site in new if site.to), None)
+
+
+def _redirected(sites: Sequence[Site]) -> list[str]:
+    """Where those of some functions lead that are redirected."""
+    return sorted(site.to for site in sites if site.to)
 
 
 def _traceable(sites: Sequence[Site]) -> int:
