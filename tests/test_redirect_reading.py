@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from test_redirect import PPC, b_a64, b_ppc, far_kernel, planned, result
 from ftpatch import api
 from ftpatch.cli import run
 from ftpatch.elf.relocations import relocations_of
+from ftpatch.report.text.patch import _redirects
 from ftpatch.rules.run import Request, check_file
 from ftpatch.sites.table import STATUSES
 
@@ -402,3 +404,45 @@ def test_diff_says_where_a_function_leads_now_and_led_before(tmp_path: Path) -> 
     assert changes(enabled, first) == [("diff-redirected", "vfs_read is redirected to vfs_write now")]
     assert changes(first, enabled) == [("diff-redirected", "vfs_read is redirected no more, to vfs_write before")]
     assert changes(first, first) == []
+
+
+# -- what redirect itself reports --------------------------------------------------------------------------------------
+
+
+def test_the_report_of_redirect_names_every_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, journal = str(PPC / "vmlinux-pfe2"), tmp_path / "journal"
+    pairs = ["--map", "invoke_syscall=sys_getppid", "--map", "direct_only=vfs_read"]
+    assert run(["redirect", path, *pairs, "--force-signature", "-o", str(tmp_path / "out"), "--report",
+                f"json={journal}"]) == 0  # fmt: skip
+    text = capsys.readouterr().out
+    image = json.loads(journal.read_text())["images"][0]
+    assert [(row["function"], row["to"]) for row in image["request"]["redirects"]] == [
+        ("invoke_syscall", "sys_getppid"), ("direct_only", "vfs_read"),
+    ]  # fmt: skip
+    assert image["request"]["with"] is image["request"]["keep_original"] is None
+    assert image["request"]["forced_signature"] is True and "assumed_register_args" not in image["request"]
+    assert {site["concurrency"] for site in image["sites"]} == {"single"}
+    assert "  sites      2 redirected to sys_getppid, vfs_read\n" in text
+    stub = image["sites"][1]["stub"]
+    assert f"-> {image['sites'][1]['new_words'][0][2:]} 60000000, redirected to vfs_read through {stub}, " in text
+    assert run(["verify", path, str(tmp_path / "out"), "--journal", str(journal)]) == 0
+    assert run(["restore", str(tmp_path / "out"), "--journal", str(journal), "-o", str(tmp_path / "back")]) == 0
+    assert (tmp_path / "back").read_bytes() == Path(path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("signatures", "lines"),
+    [
+        (["equal (DWARF)", "equal (DWARF)"], ["  signature  equal (DWARF)\n"]),
+        (["equal (DWARF)", "equal (BTF)"], ["  signature  equal (DWARF)\n", "  signature  equal (BTF)\n"]),
+        (["equal (DWARF)", "1 parameter, but 4"], []),  # a note says that
+        ([], []),
+    ],
+)
+def test_the_report_says_where_signatures_are_equal(signatures: list[str], lines: list[str]) -> None:
+    request: Any = {"redirects": [{"function": "f", "to": "g", "signature": text} for text in signatures]}
+    assert list(_redirects(request)) == lines
+    came: Any = {**request, "with": "patch.o", "keep_original": "old_f"}
+    assert list(_redirects(came)) == [
+        *lines, "  with       patch.o\n", "  original   can still be called as old_f\n",
+    ]  # fmt: skip

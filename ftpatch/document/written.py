@@ -7,7 +7,29 @@ from typing import Annotated, NotRequired, TypedDict
 from ftpatch.document.fields import Count, Hex, HexBytes, Sha256, Values
 
 
-class RequestObject(TypedDict):
+class RedirectRow(TypedDict):
+    """A function and the one that takes its place."""
+
+    function: Annotated[str | None, "null for one without a name"]
+    to: str
+    signature: Annotated[str, "whether the two agree: `equal` and by what source, or how they differ, or why that is "
+                         "not known"]  # fmt: skip
+
+
+# `with` is a word of the language, so this has no body.
+RedirectOptionsObject = TypedDict(
+    "RedirectOptionsObject",
+    {
+        "redirects": NotRequired[list[RedirectRow]],
+        "with": NotRequired[Annotated[str | None, "the object file that brought replacements along"]],
+        "keep_original": NotRequired[Annotated[str | None, "names under which old functions can still be called"]],
+        "forced_signature": NotRequired[Annotated[bool, "only where --force-signature was given"]],
+        "assumed_register_args": NotRequired[Annotated[bool, "only where --assume-register-args was given"]],
+    },
+)
+
+
+class RequestObject(RedirectOptionsObject):
     target: str
     target_va: Annotated[Hex | None, "null where a loader decides it: for a module"]
     ops: str | None

@@ -11,13 +11,14 @@ from ftpatch.arrays import Mask
 from ftpatch.document.rows import image_object
 from ftpatch.elf.image import Image
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan
+from ftpatch.plan.request import RedirectRequest
 from ftpatch.sites.table import SiteTable
 from ftpatch.write.deliver import Output
 
 if TYPE_CHECKING:
     from ftpatch.document.site_rows import SiteChange
     from ftpatch.document.types import ImageObject
-    from ftpatch.document.written import EditRow, PackingObject
+    from ftpatch.document.written import EditRow, PackingObject, RequestObject
 
 
 def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: int | None = None) -> ImageObject:
@@ -37,6 +38,8 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
         "target": summary.target, "target_va": None if summary.target_va is None else f"0x{summary.target_va:016x}",
         "ops": summary.ops, "ops_via": summary.ops_via, "records": summary.records, "records_why": summary.records_why,
     }  # fmt: skip
+    if plan.asked is not None:
+        _add_redirect(report["request"], plan, plan.asked, shown)
     if plan.forced_target:
         report["request"]["forced_target"] = True
     report["notes"] = [*plan.warnings, *plan.notes]
@@ -51,6 +54,21 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
     report["packing"] = _packing(scan.image, sha256) if output and sha256 else None  # it costs a compression
     report["edits"] = EditRows(plan, output.trailer if output else b"") if shown is None else []
     return report
+
+
+def _add_redirect(request: RequestObject, plan: Plan, asked: RedirectRequest, shown: int | None) -> None:
+    """What a redirect's request has besides what every request has."""
+    sites = plan.scan.sites
+    request["redirects"] = [
+        {"function": sites.name(site), "to": to.name, "signature": to.signature}
+        for site, to in list(zip(plan.index.tolist(), plan.redirects, strict=True))[:shown]
+    ]
+    request["with"] = None if asked.patch is None else asked.patch.path
+    request["keep_original"] = ", ".join(dict.fromkeys(asked.keep_original.values())) or None
+    if asked.force_signature:
+        request["forced_signature"] = True
+    if asked.assume_register_args:
+        request["assumed_register_args"] = True
 
 
 def _packing(image: Image, sha256: str) -> PackingObject:

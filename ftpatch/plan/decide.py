@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ftpatch.arch import architectures
@@ -43,10 +44,10 @@ def make_plan(scan: Scan, request: Request) -> Plan:
         if scan.image.kind == "module":
             from ftpatch.plan.redirect.module import plan_module_redirect
 
-            return plan_module_redirect(scan, request)
+            return replace(plan_module_redirect(scan, request), asked=request)
         from ftpatch.plan.redirect.kernel import plan_kernel_redirect
 
-        return plan_kernel_redirect(scan, request)
+        return replace(plan_kernel_redirect(scan, request), asked=request)
     from ftpatch.plan.disable import plan_disable
 
     return plan_disable(scan, request)

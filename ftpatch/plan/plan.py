@@ -13,6 +13,7 @@ from functools import cached_property
 from ftpatch.arch.parts import Code
 from ftpatch.arrays import I64, U32, Mask
 from ftpatch.plan.edits import Edits
+from ftpatch.plan.request import RedirectRequest
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.sites.scan import Scan
 
@@ -84,6 +85,7 @@ class Plan:
     ops_va: int | None = None  # va of the ftrace_ops that a kernel's sites serve
     callee: Callee | None = None  # what the sites of a module call
     redirects: tuple[Redirect, ...] = ()  # (n,) where redirected sites lead; empty for other verbs
+    asked: RedirectRequest | None = None  # of redirect: what the user asked for
     forced_target: bool = False  # the sites call code that was not shown to keep the contract of a site, on purpose
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from ftpatch.report.text.lines import each_file, first_of, line, or_dash
 if TYPE_CHECKING:
     from ftpatch.document.site_rows import SiteRow
     from ftpatch.document.types import ImageObject
+    from ftpatch.document.written import RequestObject
 
 DONE = {"enable": "enabled", "disable": "disabled", "drop": "dropped from the record table",
         "redirect": "redirected"}  # fmt: skip
@@ -35,6 +36,7 @@ def _patch(image: ImageObject, command: str) -> Iterator[str]:
         yield line("ops", f"{request['ops']} by {request['ops_via']}")
     if patched:
         yield line("records", f"{request['records']}: {request['records_why']}")
+    yield from _redirects(request)
     yield from first_of([_changed(site) for site in patched[:N_SHOWN]], N_SHOWN, "    ", n=done["patched"])
     left_texts = [f"{_site(site)}: left, {site['reason']}" for site in kept[:N_SHOWN]]
     yield from first_of(left_texts, N_SHOWN, "    ", "more left", done["left"])
@@ -42,6 +44,20 @@ def _patch(image: ImageObject, command: str) -> Iterator[str]:
     what = f"{printable(output['file'])} written and checked" if output else "nothing written (dry run)"
     yield line("output", f"{what}; {done['edits']} edits, {done['bytes']} bytes")
     yield from (line("note", note) for note in image["notes"])
+
+
+def _redirects(request: RequestObject) -> Iterator[str]:
+    """What is known of the signatures of functions and their replacements, and what came along with those."""
+    from ftpatch.plan.redirect.refusals import EQUAL
+
+    texts = [row["signature"] for row in request.get("redirects", ())]
+    equal = [text for text in texts if text.startswith(EQUAL)]
+    if len(equal) == len(texts):  # else the notes have what is wrong with each
+        yield from (line("signature", text) for text in dict.fromkeys(equal))
+    if request.get("with"):
+        yield line("with", printable(request["with"] or ""))
+    if request.get("keep_original"):
+        yield line("original", f"can still be called as {request['keep_original']}")
 
 
 def _site(site: SiteRow) -> str:
@@ -55,4 +71,9 @@ def _changed(site: SiteRow) -> str:
     old = " ".join(word[2:] for word in site["words"][-len(site["new_words"]) :])
     way = f", to {site['stub']}, by relocation" if site["stub"] else ""
     way = way if site["distance"] is None else f", {site['distance']:+#x} bytes"  # of a module a loader decides it
+    if site["action"] == "redirect":
+        through = f" through {site['stub']}" if site["stub"] else ""
+        way = f", redirected to {site['target']}{through}" + (
+            way if site["distance"] is not None else ", by relocation"
+        )
     return f"{_site(site)}: {old} -> {new}{way}; record {site['record_fate']}"
