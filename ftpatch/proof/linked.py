@@ -104,10 +104,10 @@ def is_right(image: Image, sec: int) -> bool:
 
 def summary(image: Image, linked: Linked) -> str:
     """What the verdict says of it; empty where nothing came along."""
-    n = len(linked.sections)
-    if not linked.functions and not linked.grown:
+    came = [sec for sec in linked.sections if image.names[sec] not in ORIGINALS]
+    if not came:
         return ""
-    size = sum(int(image.shdr["sh_size"][sec]) for sec in linked.sections)
+    n, size = len(came), sum(int(image.shdr["sh_size"][sec]) for sec in came)
     size += sum(int(image.shdr["sh_size"][sec]) - was for sec, was in linked.grown.items())
     return (f"{n} sections came along in an object, {size} bytes: that they hold what the object held is told by the "
             "journal alone")  # fmt: skip
