@@ -104,7 +104,7 @@ def _explain(scan: Scan, index: int, against: Against | FtpatchError, source: st
         _add_patch(explained, scan, index, plan)
     if sites.redirected[index]:
         _add_redirect(explained, scan, index)
-    if here := redirected.leading_to(sites, None, int(sites.entry_va[index])):
+    if placed and (here := redirected.leading_to(sites, None, int(sites.entry_va[index]))):
         explained["leads_here"] = here
     return explained
 

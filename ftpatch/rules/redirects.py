@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.kernel.callee import why_never_returns, why_no_substitute
-from ftpatch.rules.case import Case, Hit, first
+from ftpatch.rules.case import N_SHOWN, Case, Hit, first
 from ftpatch.sites.jumps import JumpTarget
 
 SIBLING = (
@@ -32,16 +32,30 @@ def redirected(case: Case) -> Iterator[Hit]:
 def redirect_loop(case: Case) -> Iterator[Hit]:
     """Functions from which the way of redirects comes back to them."""
     table, redirects = case.table, case.table.redirects
-    leads = {int(table.entry_va[site]): target.start for site, target in redirects.items() if target.start is not None}
+    starts = {site: int(table.entry_va[site]) for site in redirects}
+    leads = {starts[site]: (target.start, target.name) for site, target in redirects.items()}
+    loops = list(_loops({va: start for va, (start, _) in leads.items()}))
+    places = {va: (loop, at) for loop in loops for at, va in enumerate(loop)}
     for site in redirects:
-        start, seen = int(table.entry_va[site]), list[int]()
-        va = leads.get(start)
-        while va is not None and va != start and va not in seen:
-            seen.append(va)
-            va = leads.get(va)
-        if va == start:
-            way = ", and that to ".join([redirects[site].name, *(_name(case, leads[at]) for at in seen)])
+        loop, at = places.get(starts[site], ([], 0))
+        names = [leads[loop[(at + step) % len(loop)]][1] for step in range(min(len(loop), N_SHOWN + 1))]
+        if names:
+            way = ", and that to ".join(names) if len(loop) <= N_SHOWN else first(names)
             yield Hit(f"{_function(case, site)} is redirected to {way}: whoever calls it never comes back", site)
+
+
+def _loops(leads: Mapping[int, int | None]) -> Iterator[list[int]]:
+    """The circles of what leads to what, each function in one at most."""
+    done: set[int] = set()
+    for start in leads:
+        way: dict[int, int] = {}  # function → its place on the way
+        va: int | None = start
+        while va is not None and va in leads and va not in done and va not in way:
+            way[va] = len(way)
+            va = leads[va]
+        if va is not None and va in way:
+            yield list(way)[way[va] :]
+        done |= way.keys()
 
 
 def redirect_target(case: Case) -> Iterator[Hit]:
@@ -91,8 +105,3 @@ def _wrong_entry(case: Case, site: int, target: JumpTarget) -> str:
 
 def _function(case: Case, site: int) -> str:
     return case.table.name(site) or case.table.place_text(site)
-
-
-def _name(case: Case, va: int | None) -> str:
-    """The function at an address to which another leads."""
-    return next(target.name for target in case.table.redirects.values() if target.start == va)

@@ -10,7 +10,9 @@ own, out of line, is the call of an enabled site.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +49,7 @@ class Jumps:
 
     image: Image
     _relocations: dict[int, Relocations] = field(default_factory=dict)  # by section
+    _known: dict[int, JumpTarget | None] = field(default_factory=dict)  # by address
 
     def redirected(self, shape: Shape, sec: I64, off: I64, window: U32, recorded: bool) -> Mask:
         """Which places of records hold the site of a function that another one takes the place of.
@@ -54,11 +57,13 @@ class Jumps:
         recorded: a record names each of them, which says that it is a site; else its function has to say so.
         """
         places = self._look_so(shape, sec, off, window)
-        for at in np.flatnonzero(places).tolist():  # few: nothing begins with a jump in a file as it was built
-            here = slice(at, at + 1)
-            site = off[here] + shape.site(window[here])
-            target = self.target_of(int(sec[at]), int(site[0]), shape.body(window[here])[0])
-            places[at] = target is not None and self._fits(shape, sec[here], off[here], window[here], target, recorded)
+        if shape.out_of_line and self.image.linked:  # where calls are jumps, too: to stubs that lead back
+            places[places] = ~self._call_stubs(shape, sec[places], off[places], window[places])
+        index = np.flatnonzero(places)
+        if len(index):  # never in a file as it was built
+            sec, off, window = sec[index], off[index], window[index]
+            targets = self.targets_of(sec, off + shape.site(window), shape.body(window))
+            places[index] = self._fit(shape, self.image.va(sec, off), window, targets, recorded)
         return places
 
     def _look_so(self, shape: Shape, sec: I64, off: I64, window: U32) -> Mask:
@@ -77,48 +82,69 @@ class Jumps:
             places &= shape.old[0].matches(image.words(sec, off + shape.literal, 0, 2)).all(axis=1)
         return places
 
-    def _fits(self, shape: Shape, sec: I64, off: I64, window: U32, target: JumpTarget, recorded: bool) -> bool:
-        """Whether a place with a jump is the site of a function, and the jump leads out of that to another one."""
-        functions, va = self.image.functions, self.image.va(sec, off)
-        site = va + shape.site(window).view(np.uint64)
-        if shape.out_of_line and self._is_site_stub(shape, target.through or target.va):
-            return False
-        entry = va + shape.to_entry(window).view(np.uint64)
-        low, high = (functions.at if shape.at_global else functions.at_local)(entry)
-        own = slice(int(low[0]), int(high[0]))
-        if own.start == own.stop:  # without a name only a record tells that it is a site
-            return recorded and target.entry
-        start, end = int(functions.va[own.start]), int(functions.end[own].max())
-        if target.va is not None and (start <= target.va < end or target.start == start):
-            return False
-        if recorded:
-            return True
-        goes_on = end > int(site[0]) + shape.size
-        told = target.entry or len(shape.old) > 1 or shape.lead is not None  # by more than the jump
-        return goes_on and told
+    def _fit(
+        self, shape: Shape, va: U64, window: U32, targets: Sequence[JumpTarget | None], recorded: bool
+    ) -> Mask:  # fmt: skip
+        """Which places with a jump are the sites of functions, and the jump leads out of those to others."""
+        functions, site = self.image.functions, va + shape.site(window).view(np.uint64)
+        low, high = (functions.at if shape.at_global else functions.at_local)(
+            va + shape.to_entry(window).view(np.uint64)
+        )
+        fits = np.array([target is not None for target in targets], dtype=bool)
+        if shape.out_of_line and not self.image.linked:
+            through = [target.through if target is not None else None for target in targets]
+            fits &= ~self._stubs_at(
+                shape, np.array([t.LAST_VA if va is None else va for va in through], dtype=np.uint64)
+            )
+        ends = zip(site.tolist(), low.tolist(), high.tolist(), strict=True)
+        for at, (site_va, first, behind) in enumerate(ends):
+            target = targets[at]
+            if target is None or not fits[at]:
+                continue
+            if first == behind:  # without a name only a record tells that it is a site
+                fits[at] = recorded and target.entry
+                continue
+            start, end = int(functions.va[first]), int(functions.end[first:behind].max())
+            inside = target.va is not None and (start <= target.va < end or target.start == start)
+            told = target.entry or len(shape.old) > 1 or shape.lead is not None  # by more than the jump
+            fits[at] = not inside and (recorded or (told and end > site_va + shape.size))
+        return fits
 
-    def _is_site_stub(self, shape: Shape, va: int | None) -> bool:
-        """Whether the stub of an enabled site out of line is at an address."""
-        if va is None:
-            return False
-        words = self.image.words(*self.image.place(np.array([va], np.uint64)), 0, len(shape.stub))
-        return all(word.matches(words[:, unit])[0] for unit, word in enumerate(shape.stub))
+    def _call_stubs(self, shape: Shape, sec: I64, off: I64, window: U32) -> Mask:
+        """Which jumps of a linked file go to the stub of an enabled site out of line."""
+        site = self.image.va(sec, off + shape.site(window)).view(np.int64)
+        return self._stubs_at(shape, (site + shape.branch.distance(shape.body(window))).view(np.uint64))
 
-    def target_of(self, sec: int, off: int, units: U32) -> JumpTarget | None:
-        """Where the jump at a place ends; None where that is nowhere in the code. units: the jump's, and more."""
+    def _stubs_at(self, shape: Shape, va: U64) -> Mask:
+        """At which addresses the stub of an enabled site is."""
+        words = self.image.words(*self.image.place(va), 0, len(shape.stub))
+        return np.asarray(np.logical_and.reduce([word.matches(words[:, unit]) for unit, word in enumerate(shape.stub)]))
+
+    def targets_of(self, sec: I64, off: I64, units: U32) -> list[JumpTarget | None]:
+        """Where the jumps at some places end; None where that is nowhere in the code. units: each one's, and more."""
         image, jump = self.image, self.image.arch.jump
         assert jump is not None
-        distance = jump.decode(units[:1] if jump.n_units == 1 else units[None, : jump.n_units])
-        if not image.linked:
-            rows = self._relocated(sec)
-            first, last = (int(np.searchsorted(rows.off, off, side=side)) for side in ("left", "right"))
+        distance = jump.decode(units[:, 0] if jump.n_units == 1 else units[:, : jump.n_units])
+        to = (image.va(sec, off).view(np.int64) + distance).view(np.uint64)
+        if image.linked:
+            return [self._at(va) for va in to.tolist()]
+        within = (off + distance >= 0) & (off + distance < image.shdr["sh_size"][sec].astype(np.int64))
+        targets: list[JumpTarget | None] = []
+        for number, place, va, inside in zip(sec.tolist(), off.tolist(), to.tolist(), within.tolist(), strict=True):
+            rows = self._relocated(number)
+            first, last = (int(np.searchsorted(rows.off, place, side=side)) for side in ("left", "right"))
             if last > first:
-                return self._relocated_to(rows, first) if last == first + 1 else None
-            if not 0 <= off + int(distance[0]) < int(image.shdr["sh_size"][sec]):
-                return None
-        with np.errstate(over="ignore"):
-            va = int((image.base[sec] + np.uint64(off)).astype(np.int64) + distance[0]) % (1 << 64)
-        return self._in_function(va, entry_only=True) or self._behind_stub(va) or self._in_function(va)
+                targets.append(self._relocated_to(rows, first) if last == first + 1 else None)
+            else:
+                targets.append(self._at(va) if inside else None)
+        return targets
+
+    def _at(self, va: int) -> JumpTarget | None:
+        """What a jump to an address comes to: an entry, a stub, or the middle of a function."""
+        if va not in self._known:
+            target = self._in_function(va, entry_only=True) or self._behind_stub(va) or self._in_function(va)
+            self._known[va] = target
+        return self._known[va]
 
     def _relocated(self, sec: int) -> Relocations:
         if sec not in self._relocations:
@@ -180,12 +206,27 @@ class Jumps:
 
     def _at_label(self, va: int) -> JumpTarget | None:
         """Code in assembly that has a symbol without a type."""
-        symbols = self.image.symbols
-        rows = np.flatnonzero((symbols.rows["st_value"] == np.uint64(va % (1 << 64))) & (symbols.type == 0))
-        rows = rows[(symbols.shndx[rows] > 0) & is_in(symbols.bind[rows], (t.STB_GLOBAL, t.STB_WEAK))]
-        if not self.image.linked or not len(rows) or not self.image.executable[symbols.shndx[rows[0]]]:
+        if not self.image.linked:
             return None
-        return JumpTarget(symbols.name(int(rows[0])), int(rows[0]), va, va, entry=True)
+        values, rows = self._labels
+        at = int(np.searchsorted(values, np.uint64(va % (1 << 64))))
+        if at == len(values) or int(values[at]) != va % (1 << 64):
+            return None
+        return JumpTarget(self.image.symbols.name(int(rows[at])), int(rows[at]), va, va, entry=True)
+
+    @cached_property
+    def _labels(self) -> tuple[U64, I64]:
+        """The global symbols of code without a type, by address: their values and rows."""
+        symbols, image = self.image.symbols, self.image
+        rows = np.flatnonzero((symbols.type == 0) & (symbols.shndx > 0) & (symbols.bind != t.STB_LOCAL))
+        rows = rows[image.executable[symbols.shndx[rows]]]
+        order = np.argsort(symbols.rows["st_value"][rows], kind="stable")
+        return np.ascontiguousarray(symbols.rows["st_value"][rows][order]), rows[order]
+
+    @cached_property
+    def _named(self) -> U64:
+        """The values of all symbols, ascending."""
+        return np.sort(self.image.symbols.rows["st_value"])
 
     def _behind_stub(self, va: int) -> JumpTarget | None:
         """The function behind a stub that a patch made in a linked file."""
@@ -202,7 +243,8 @@ class Jumps:
         ):
             target = self._in_function(to, entry_only=True) or self._in_function(to) if to is not None else None
             if target is not None:
-                sure = by == "far" or not (image.symbols.rows["st_value"] == np.uint64(va)).any()
+                at = int(np.searchsorted(self._named, np.uint64(va)))
+                sure = by == "far" or at == len(self._named) or int(self._named[at]) != va
                 return target._replace(through=va, by=by, sure=sure)  # linkers make veneers, too, and name them
         return None
 

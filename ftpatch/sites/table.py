@@ -88,14 +88,15 @@ class SiteTable:
     @cached_property
     def redirects(self) -> dict[int, JumpTarget]:
         """Where each redirected site leads, by its index."""
-        index, jumps = np.flatnonzero(self.redirected), Jumps(self.image)
-        off, words = self.off[index] + self.site[index], self.body()[index]
+        index = np.flatnonzero(self.redirected)
+        if not len(index):
+            return {}
+        off, at_mark = self.off[index] + self.site[index], is_in(self.entry_va[index], marks(self.image)).tolist()
         targets: dict[int, JumpTarget] = {}
-        at_mark = is_in(self.entry_va[index], marks(self.image)).tolist() if len(index) else []
-        for at, site in enumerate(index.tolist()):
-            target = jumps.target_of(int(self.sec[site]), int(off[at]), words[at])
+        found = Jumps(self.image).targets_of(self.sec[index], off, self.body()[index])
+        for site, target, marked in zip(index.tolist(), found, at_mark, strict=True):
             assert target is not None  # that is what told the site
-            targets[site] = target._replace(sure=target.sure or at_mark[at])
+            targets[site] = target._replace(sure=target.sure or marked)
         return targets
 
     def body(self) -> U32:
