@@ -53,7 +53,7 @@ def expectation(image: Image, sites: SiteTable, foo: int, bar: Entries) -> Redir
         return RedirectExpectation(name, own.local, bar.local, global_entry=own.other)
     if own.other is None or not near:
         return RedirectExpectation(name, own.local, bar.va, by_global=True, global_entry=own.other)
-    return RedirectExpectation(name, own.local, bar.local, toc=image.symbols.value(".TOC."), global_entry=own.other)
+    return RedirectExpectation(name, own.local, bar.local, by_local=True, global_entry=own.other)
 
 
 def redirected(scan: Scan, foo: I64, bar: I64, out: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Image, I64]:
@@ -152,7 +152,7 @@ def to_other(sites: SiteTable, goals: dict[int, int], loaded: Loaded, foo: int) 
         return RedirectExpectation(name, own.local, goal.local, global_entry=own.other)
     if own.other is None:
         return RedirectExpectation(name, own.local, goal.va, by_global=True)
-    return RedirectExpectation(name, own.local, goal.local, toc=loaded.memory.own_toc, global_entry=own.other)
+    return RedirectExpectation(name, own.local, goal.local, by_local=True, global_entry=own.other)
 
 
 def n_that_hold(plan: Plan, out: Path, expect: Callable[[Loaded, int], RedirectExpectation]) -> int:

@@ -206,12 +206,12 @@ class Case(NamedTuple):
     failure: str = ""  # without the name; ? for what is random, names for addresses
     two: bool = False  # whether it has a global entry, two words before
     by_global: bool = False
-    toc: int | None = None
+    by_local: bool = False
     framed: bool = False
 
     def expectation(self, va: int) -> RedirectExpectation:
         entry, other = (va + 8, va) if self.two else (va, None)
-        return RedirectExpectation(self.name, entry, self.target, self.by_global, self.toc, self.framed, other)
+        return RedirectExpectation(self.name, entry, self.target, self.by_global, self.by_local, self.framed, other)
 
     def code(self, va: int) -> dict[int, list[int]]:
         words = setting(va, TOC, 2) if self.two else []
@@ -221,7 +221,7 @@ class Case(NamedTuple):
 
 
 def of_kernel(name: str, site: Code | None, stub: Code | None, target: int, failure: str = "", **more: bool) -> Case:
-    local = {BAR + 8: TOC}.get(target)
+    local = target == BAR + 8
     return Case(name, site, stub, target, failure, more.get("two", False), more.get("by_global", False), local)
 
 
@@ -407,7 +407,7 @@ def test_a_jump_to_another_file_without_a_frame_loses_the_callers_toc() -> None:
 def test_the_toc_that_a_global_entry_sets_is_seen() -> None:
     """Entered at its local entry all is well; a caller from another file comes with another r2."""
     code = {FOO: [PPC_NOP, PPC_NOP, branch(FOO + 8, BAR + 8)]}
-    expected = RedirectExpectation("f", FOO + 8, BAR + 8, toc=TOC, global_entry=FOO)
+    expected = RedirectExpectation("f", FOO + 8, BAR + 8, by_local=True, global_entry=FOO)
     (why,) = ppc(code, expected, kernel=True).failures
     assert named(why, FOO) == "f: r2 at the target, entered at its global entry: found ?, expected TOC"
 
@@ -498,7 +498,7 @@ def module_expectation(loaded: Loaded, foo: str, bar: str) -> RedirectExpectatio
         return RedirectExpectation(foo, local, bar_va, global_entry=other)
     if other is None:
         return RedirectExpectation(foo, local, bar_va, by_global=True)
-    return RedirectExpectation(foo, local, bar_local, toc=loaded.memory.own_toc, global_entry=other)
+    return RedirectExpectation(foo, local, bar_local, by_local=True, global_entry=other)
 
 
 def module_outcome(path: Path, pairs: Sequence[tuple[str, str]]) -> Outcome:

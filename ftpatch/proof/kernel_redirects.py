@@ -158,5 +158,5 @@ def _check_pairs(case: Case, pairs: Pairs, ends: dict[int, Landing]) -> None:
             continue
         case.expectations.append(RedirectExpectation(
             pairs.name(i), own.local, landing.entry, by_global=landing.by_global and landing.two_entries,
-            global_entry=own.va if own.two_entries else None,
+            by_local=not landing.by_global and landing.two_entries, global_entry=own.va if own.two_entries else None,
         ))  # fmt: skip

@@ -153,7 +153,8 @@ def _expect(calls: Calls, at: int, landing: Landing) -> None:
         target += loaded.base[of] - int(image.base[of])
     calls.case.expectations.append(RedirectExpectation(
         pairs.name(at), own.local + moved, target, by_global=landing.by_global and landing.two_entries,
-        framed=landing.stub is not None and landing.outside, global_entry=own.va + moved if own.two_entries else None,
+        by_local=not landing.by_global and landing.two_entries, framed=landing.stub is not None and landing.outside,
+        global_entry=own.va + moved if own.two_entries else None,
     ))  # fmt: skip
 
 

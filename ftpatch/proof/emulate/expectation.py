@@ -34,7 +34,7 @@ class RedirectExpectation:
     entry: int  # va of its local entry, where callers come in that share its TOC; its only one, where it has one
     target: int  # va of the replacement's entry at which execution must arrive
     by_global: bool = False  # that is a global entry, which computes its TOC from r12: its address must be there
-    toc: int | None = None  # what r2 must hold there, where it is a local entry; None: as the caller left it
+    by_local: bool = False  # that is the local entry of a function with two: its file's TOC must be in r2
     framed: bool = False  # a stub calls it, in a frame of its own, and returns to the function's caller
     # va of the function's global entry, where it has two: others come in there, with its address in r12
     global_entry: int | None = None

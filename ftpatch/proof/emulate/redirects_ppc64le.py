@@ -193,12 +193,10 @@ class _Judgement:
 
     def _toc_at_target(self) -> None:
         """A local entry wants its TOC; what has one entry leaves r2 as it finds it."""
-        batch, wanted = self.batch, [redirect.toc for redirect in self.batch.redirects]
-        expected = self.rows[:, 2].copy()
-        expected[batch.globally] = self.process.moved(batch.toc)  # by the global entry
-        named = _mask(toc is not None for toc in wanted)
-        expected[named] = [self.process.moved(toc) for toc in wanted if toc is not None]
-        known = ~batch.globally | named | (batch.toc is not None)
+        batch, expected = self.batch, self.rows[:, 2].copy()
+        own = batch.globally | _mask(redirect.by_local for redirect in batch.redirects)  # which the global entry sets
+        expected[own] = self.process.moved(batch.toc)
+        known = ~own | (batch.toc is not None)
         self._same("r2 at the target", self.target[:, 2], expected, ~batch.by_global & known)
 
     def _restores_toc(self) -> None:
