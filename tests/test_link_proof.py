@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elfwriter import ALLOC, EXEC, WRITE, parsed
-from test_link import FOLDERS, TESTDATA, WITH
+from elfwriter import ALLOC, EXEC, WRITE, parsed, written
+from test_link import FOLDERS, TESTDATA, WITH, Object
 from test_module import Export, kernel
 
 from ftpatch.cli import run
@@ -82,7 +82,7 @@ def test_a_module_with_an_object_is_written_proven_and_undone(
 def header(file: bytes, name: str) -> int:
     """File position of a section's header."""
     elf = parsed(file)
-    return int(int(elf["e_shoff"]) + 64 * elf.get_section_index(name))
+    return int(elf["e_shoff"] + 64 * elf.get_section_index(name))
 
 
 def sets(name: str, field: int, form: str, value: int) -> Damage:
@@ -188,3 +188,29 @@ def test_a_byte_of_the_object_is_held_by_the_journal(tmp_path: Path, capsys: pyt
     assert [row.partition(":")[0] for row in messages(made.verify(capsys, "--journal", str(made.journal)))] == [
         "verify-journal", "verify-journal"
     ]  # fmt: skip
+
+
+def test_a_second_object_comes_along_with_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its sections have names of their own; entries of the first object's are no functions of the module's own."""
+    made, patch, second = Made(tmp_path, "arm64"), Object(), tmp_path / "second.ko"
+    path = written(tmp_path / "second.o", patch.build())
+    wanted = ("--func", "mini_work", "--to", "fixed", "--with", path, "--keep-original", "old_work")
+    assert run(["redirect", str(made.after), *wanted, "-o", str(second)]) == 0
+    made.after = second
+    image = made.verify(capsys, "--require-emulation")
+    assert messages(image) == []
+    assert image["proof"]["redirects"] == {"fixed": 1, "fixed_step": 1}
+    names = [section.name for section in parsed(second.read_bytes()).iter_sections()]
+    assert f".text{WITH}.text.2" in names and f"{ORIGINAL}.2" in names
+    assert run(["disable", str(second), "--func", "mini_work", "-o", str(tmp_path / "third.ko")]) == 0
+
+
+def test_an_object_does_not_come_along_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, path = Made(tmp_path, "arm64"), TESTDATA / "link" / "arm64.o"
+    capsys.readouterr()
+    wanted = ("--func", "mini_work", "--to", "fixed_work", "--with", str(path), "--keep-original", "old_work")
+    assert run(["redirect", str(made.after), *wanted, "-o", str(tmp_path / "second.ko")]) == 5
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"ftpatch: {path}: the object defines a symbol that the module has: found shared_count, which the module "
+        "defines at .bss.ftpatch.with.common+0x0, expected a new name – rename it, or make it static"
+    )

@@ -24,7 +24,7 @@ CODE, DATA, CONSTANT = t.SHF_ALLOC | t.SHF_EXECINSTR, t.SHF_ALLOC | t.SHF_WRITE,
 KINDS = {".text": (t.SHT_PROGBITS, CODE), ".data": (t.SHT_PROGBITS, DATA), ".bss": (t.SHT_NOBITS, DATA),
          ".rodata": (t.SHT_PROGBITS, CONSTANT)}  # fmt: skip
 NAMED = re.compile(r"(?:\.init)?(\.text|\.data|\.bss|\.rodata)\.ftpatch\.with\..+")
-ORIGINALS = (".text.ftpatch.original", ".init.text.ftpatch.original")
+ORIGINALS = re.compile(r"(?:\.init)?\.text\.ftpatch\.original(?:\.\d+)?")
 ALIGNMENTS = tuple(1 << n for n in range(13))  # a module's memory is aligned to pages of 4 KiB at least
 MEMORY = t.SHF_ALLOC | t.SHF_WRITE | t.SHF_EXECINSTR
 
@@ -69,13 +69,13 @@ def read_linked(before: Image, after: Image) -> Linked:
         return Linked()
     own = {sec for sec in range(n, len(names)) if NAMED.fullmatch(names[sec])}
     if not own:
-        return Linked(frozenset(sec for sec in range(n, len(names)) if names[sec] in ORIGINALS))
+        return Linked(frozenset(sec for sec in range(n, len(names)) if ORIGINALS.fullmatch(names[sec])))
     tables = {sec for sec, name in enumerate(names) if _is_table(name, after) and int(after.shdr["sh_type"][sec]) == 1}
     grown = {sec: int(before.shdr["sh_size"][sec]) for sec in tables if sec < n and not _records(names[sec])
              and after.shdr["sh_size"][sec] > before.shdr["sh_size"][sec]}  # fmt: skip
-    new = {sec for sec in range(n, len(names)) if sec in tables or names[sec] in ORIGINALS}
+    new = {sec for sec in range(n, len(names)) if sec in tables or ORIGINALS.fullmatch(names[sec])}
     code = {sec for sec in own | new if int(after.shdr["sh_flags"][sec]) & t.SHF_EXECINSTR}
-    return Linked(frozenset(own | new), grown, frozenset(sec for sec in code if names[sec] not in ORIGINALS))
+    return Linked(frozenset(own | new), grown, frozenset(sec for sec in code if not ORIGINALS.fullmatch(names[sec])))
 
 
 def _is_table(name: str, image: Image) -> bool:
@@ -97,14 +97,14 @@ def is_right(image: Image, sec: int) -> bool:
     match = NAMED.fullmatch(name)
     if match is not None:
         return (kind, flags) == KINDS[match[1]]
-    if name in ORIGINALS:
+    if ORIGINALS.fullmatch(name):
         return (kind, flags, align) == (t.SHT_PROGBITS, CODE, 16)
     return kind == t.SHT_PROGBITS and flags & ~np.uint64(MEMORY) == 0 and flags & MEMORY != MEMORY
 
 
 def summary(image: Image, linked: Linked) -> str:
     """What the verdict says of it; empty where nothing came along."""
-    came = [sec for sec in linked.sections if image.names[sec] not in ORIGINALS]
+    came = [sec for sec in linked.sections if not ORIGINALS.fullmatch(image.names[sec])]
     if not came:
         return ""
     n, size = len(came), sum(int(image.shdr["sh_size"][sec]) for sec in came)

@@ -62,7 +62,7 @@ def check_originals(case: Case, pairs: Pairs | None) -> None:
     """Findings for entries to old functions that are none, or that lead to a function which is not redirected."""
     image = case.after.image
     for sec in sorted(case.linked.sections):
-        if image.names[sec] not in ORIGINALS:
+        if not ORIGINALS.fullmatch(image.names[sec]):
             continue
         symbols = image.symbols
         here = np.flatnonzero(symbols.shndx == sec).tolist()

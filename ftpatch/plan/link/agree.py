@@ -20,6 +20,7 @@ from ftpatch.sites.records import read_records
 from ftpatch.sites.scan import require_text
 from ftpatch.sites.table import READY, STATUSES
 
+PATCH = ".ftpatch"  # in the names of sections that patches made: their code may be called by pointer everywhere
 PROLOGUE = 16  # words of a function in which it saves its return address
 NO_RECORDS = "no function of {path} has a record: none of them can be traced"
 NOT_COMPARED = "that {path} was compiled for the kernel of this module is not known: no file tells its configuration"
@@ -98,7 +99,7 @@ def _saves(words: U32, linking: Linking) -> int:
 
 def _require_protected(module: Image, patch: Image, linking: Linking) -> None:
     """Refuse an object without the protections that the code of the module has, told by the code of both."""
-    theirs = [words for _, words in _functions(module)]
+    theirs = [words for row, words in _functions(module) if PATCH not in module.names[module.symbols.shndx[row]]]
     if linking.pads is not None and any(int(words[0]) in linking.pads.words for words in theirs):
         _require_landings(patch, linking, linking.pads)
     for protection in linking.protections:
