@@ -47,6 +47,7 @@ def types_of(path: Path, kernel: Image | None = None) -> FunctionTypes:
     ("text", "int text(const char *, ...)"),
     ("take", "int (*)(int) take(int)"),
     ("helper", "int helper(int)"),
+    ("same", "int same(int)"),  # merged with shared(), so that DWARF has no address of it
     ("old", "DWARF has no prototype of it"),  # int old(a) int a;
     ("cloned.constprop.0", "the compiler made it for constant arguments (.constprop)"),
 ])  # fmt: skip

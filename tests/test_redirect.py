@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from elfwriter import BTI_C, MINI, TEXT, Kernel, add, adrp, as_code, pos_of, symbol, words_at, written
+from test_callable import changed
 
 from ftpatch import api
 from ftpatch.cli import run
@@ -303,3 +304,12 @@ def test_the_command_line_refuses(
     assert run(["redirect", path, *filled]) == code
     out, err = capsys.readouterr()
     assert out == "" and message in err and sorted(tmp_path.iterdir()) == there
+
+
+def test_the_other_names_of_a_function_are_told(tmp_path: Path) -> None:
+    """Compilers merge functions of equal code: 14 of arm64's cpu_show_ functions are one, and one site."""
+    functions = [("near", TEXT + 0x200), ("near2", TEXT + 0x240), ("bar", TEXT + 0x280)]
+    source = Path(written(tmp_path / "source", Kernel(functions).build()))
+    path = changed(source, "near2", tmp_path / "vmlinux", st_value=TEXT + 0x200)
+    plan = planned(path, ("near", "bar"))
+    assert "near is redirected under its other names, too: near2" in plan.warnings

@@ -105,8 +105,8 @@ class DebugFunctions:
     def find(self, name: str, va: int, end: int) -> Subprogram | NotKnown:
         """The function whose code begins at va, or soon behind it and before `end`; name: of its symbol.
 
-        gcc gives a function whose code equals another's (-fipa-icf) a symbol and code, and no addresses in DWARF: the
-        unit that has the code has the function by name, of which C allows one.
+        Of functions with equal code (-fipa-icf) gcc gives one addresses in DWARF, and the others only a symbol, there
+        or at a copy: the unit that has the code has them by name, of which C allows one.
         """
         limit = min(va + NEAR + 1, end)
         units = [self.unit(pos) for pos in self._spans.units_with(va, limit)]
@@ -115,13 +115,10 @@ class DebugFunctions:
             for start, pos in self._begins(unit):
                 if va <= start < limit:
                     begins.setdefault(start, []).append((unit, pos))
-        places = begins[min(begins)] if begins else [
-            (unit, entry.pos) for unit in units for entry in _subprograms(unit, (n.DW_AT_PROTOTYPED,))
-            if entry.name == name and not entry.numbers.keys() & {n.DW_AT_DECLARATION, *PLACES}
-        ]  # fmt: skip
-        functions = [self._subprogram(unit, unit.entry(pos)) for unit, pos in places]
+        there = begins[min(begins)] if begins else []
+        functions = [self._subprogram(unit, unit.entry(pos)) for unit, pos in there]
         named = [function for function in functions if function.name == name or name.startswith(f"{function.name}.")]
-        functions = named or functions
+        functions = named or [self._subprogram(*merged) for merged in _merged(units, name)] or functions
         if len(functions) == 1:
             return functions[0]
         return NotKnown(f"DWARF describes {len(functions) or 'no'} function{'s' * (len(functions) > 1)} at its address")
@@ -171,7 +168,7 @@ class DebugFunctions:
 
     def inlined(self, function: Subprogram) -> Copies:
         """The copies of a function in the units that describe it."""
-        roots = {entry.pos for _, entry in function.chain[1:]}
+        roots = {entry.pos for _, entry in function.chain if not entry.numbers.keys() & set(PLACES)}
         holders: Counter[str] = Counter()
         for unit in {unit.pos: unit for unit, _ in function.chain}.values() if roots else ():
             for holder in self._holders(unit, roots):
@@ -197,6 +194,14 @@ def _subprograms(unit: Unit, one_of: tuple[int, ...]) -> Iterator[Entry]:
     for pos, _, declaration in unit.walk():
         if declaration.tag == n.DW_TAG_SUBPROGRAM and any(at in one_of for at, _, _ in declaration.attributes):
             yield unit.entry(pos)
+
+
+def _merged(units: list[Unit], name: str) -> Iterator[tuple[Unit, Entry]]:
+    """The functions of that name that are defined in a unit, and have no addresses."""
+    for unit in units:
+        for entry in _subprograms(unit, (n.DW_AT_PROTOTYPED,)):
+            if entry.name == name and not entry.numbers.keys() & {n.DW_AT_DECLARATION, *PLACES}:
+                yield unit, entry
 
 
 def _has_code(unit: Unit, pos: int) -> bool:

@@ -25,7 +25,7 @@ from ftpatch.elf.debug_prototypes import DebugFunctions
 from ftpatch.elf.image import Image
 from ftpatch.errors import ChangedError, ElfError
 
-MAX_ALIASES = 16  # names of one function that BTF is asked for
+MAX_ALIASES = 64  # names of one function that are looked at; sys_ni_syscall has 48
 MAX_ASKED = 16  # functions of a module that are looked for to tell whose types it goes on from
 SHORTEST = 4  # bytes that a function without a size has at least
 DWARF, BTF, BASE = (".debug_info", ".debug_abbrev"), ".BTF", ".BTF.base"

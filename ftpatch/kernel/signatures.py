@@ -64,6 +64,8 @@ def _not_compared(names: tuple[str, str], foo: Prototype | NotKnown, bar: Protot
     """Why two signatures cannot be compared."""
     whys = [f"{name}: {told.why}" for name, told in zip(names, (foo, bar), strict=True) if isinstance(told, NotKnown)]
     whys = whys or [f"{names[1]}: {ASSEMBLY}"]
+    if isinstance(foo, NotKnown) and foo == bar:
+        whys = [foo.why]
     return f"the signatures of {names[0]} and {names[1]} could not be compared: {'; '.join(whys)}"
 
 

@@ -45,6 +45,7 @@ def refuse_wrong_substitutes(
     draft.warnings += doubts[:SHOWN]
     if len(doubts) > SHOWN:
         draft.warnings.append(f"{len(doubts) - SHOWN} more signatures could not be compared, or differ in little")
+    _warn_of_aliases(draft, types, goals)
     _warn_of_copies(draft, types, goals)
     return signatures
 
@@ -109,6 +110,17 @@ def symbol_of(draft: Draft, site: int) -> int | None:
 
 def _distinct(goals: Iterable[Substitute]) -> list[Substitute]:
     return list({(id(goal.types), goal.row): goal for goal in goals}.values())
+
+
+def _warn_of_aliases(draft: Draft, types: FunctionTypes, goals: Mapping[int, Substitute]) -> None:
+    """Say which functions are one with a redirected one: compilers merge functions of equal code (-fipa-icf)."""
+    for site in goals:
+        row = symbol_of(draft, site)
+        names = types.aliases(row) if row is not None else []
+        if row is not None and names:
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            draft.warnings.append(f"{draft.scan.sites.name(site)} is redirected under its other names, too: "
+                                  f"{', '.join(names[:SHOWN])}{more}")  # fmt: skip
 
 
 def _warn_of_copies(draft: Draft, types: FunctionTypes, goals: Mapping[int, Substitute]) -> None:
