@@ -12,6 +12,9 @@ import pytest
 
 from ftpatch.cli import run
 from ftpatch.elf.image import Image, open_image
+from ftpatch.errors import FtpatchError
+from ftpatch.proof.prove import Checks, prove
+from ftpatch.sites.scan import scan_file
 from tools.sabotage.__main__ import quietly
 
 ROOT = Path(__file__).parent.parent / "testdata"
@@ -61,8 +64,6 @@ def jump(image: Image, va: int, to: int) -> int:
 
 def site(image: Image, name: str) -> int:
     """va of the first word that a redirect of a function changes."""
-    from ftpatch.sites.scan import scan_file
-
     sites = scan_file(image.path).sites
     return next(int(sites.body_va[at]) for at in range(len(sites)) if sites.name(at) == name)
 
@@ -395,3 +396,50 @@ def test_damage_to_a_module_is_found(
     change(module)
     # what is not executed has no reader for a second opinion, which is another test's subject
     assert [line for line in module.findings() if not line.startswith("verify-emulation")] == expected
+
+
+# -- every byte --------------------------------------------------------------------------------------------------------
+
+EVERY = [
+    (ARM64 / "vmlinux-callops", READ_BY_WRITE),
+    (PPC64LE / "vmlinux-pfe2", ("--map", "slot_probe=vfs_write", "--force-signature")),
+    (ARM64 / "mini.ko", ("--map", "mini_work=_printk", *FORCED)),
+    (PPC64LE / "mini.ko", ("--map", "mini_util=mini_work", *FORCED)),
+    (PPC64LE / "mini.ko", ("--map", "mini_util=_printk", *FORCED)),
+]  # fmt: skip
+
+
+def places(before: Image, after: Image, journal: Path) -> list[int]:
+    """Positions of what a redirect wrote: the jump, its stub, the relocations of both, and the new symbols."""
+    document = json.loads(journal.read_text())["images"][0]
+    spans = [(int(edit["pos"]), len(edit["new"]) // 2) for edit in document["edits"]
+             if edit["owner"].startswith(("site ", "stub "))]  # fmt: skip
+    for sec in range(len(after.shdr)) if not after.linked else ():
+        start, size, kind = (int(after.shdr[field][sec]) for field in ("sh_offset", "sh_size", "sh_type"))
+        old = int(before.shdr["sh_size"][sec]) if sec < len(before.shdr) else 0
+        if kind in (2, 4) and size > old and not after.names[sec].startswith((".rela__", ".rela.debug")):
+            spans.append((start + old, size - old))  # symbols and relocations that are new
+        elif sec >= len(before.shdr) and kind == 1:
+            spans.append((start, size))
+    return [pos + at for pos, size in spans for at in range(size)]
+
+
+@pytest.mark.parametrize(("before", "options"), EVERY, ids=lambda one: one.name if isinstance(one, Path) else one[1])
+def test_any_changed_byte_of_a_redirect_is_found(before: Path, options: tuple[str, ...], tmp_path: Path) -> None:
+    """One bit of each byte, by turns; it may make another request's result, which leads to another function."""
+    after = redirected(before, tmp_path, *options)
+    scan, sound = scan_file(str(before)), after.read_bytes()
+    leads = prove(scan, open_image(str(after)), checks=Checks(execute=False)).replacements
+    at, missed = places(scan.image, open_image(str(after)), tmp_path / "after.json"), []
+    assert len(at) >= 8
+    for number, pos in enumerate(at):
+        data = bytearray(sound)
+        data[pos] ^= 1 << number % 8
+        (tmp_path / "damaged").write_bytes(data)
+        try:
+            proof = prove(scan, open_image(str(tmp_path / "damaged")), checks=Checks(execute=False, deep=None))
+        except FtpatchError:
+            continue
+        if not proof.findings and proof.replacements == leads:
+            missed.append((hex(pos), number % 8))
+    assert missed == []

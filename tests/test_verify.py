@@ -233,6 +233,8 @@ def test_what_drop_makes_is_found_sound(before: Path, tmp_path: Path) -> None:
 
 # -- what is not -------------------------------------------------------------------------------------------------------
 
+FORCED = ("--force-signature", "--assume-register-args")
+REDIRECT = ("--map", "vfs_read=vfs_write", "--force-signature")
 VICTIMS: dict[str, tuple[Path, tuple[str, ...]]] = {
     "callops": (ARM64 / "vmlinux-callops", TWO),
     "thunk": (ARM64 / "vmlinux-callops-bti", (*TWO, "--ops-via", "thunk")),
@@ -246,14 +248,24 @@ VICTIMS: dict[str, tuple[Path, tuple[str, ...]]] = {
     "module": (ARM64 / "mini.ko", ("--func", "row:0", "--func", "row:1")),
     "hook": (ARM64 / "mini.ko", HOOK),
     "ppc64le-hook": (PPC64LE / "mini.ko", HOOK),
-}
+    "redirect-callops": (ARM64 / "vmlinux-callops", REDIRECT),
+    **{f"redirect-{name}": (PPC64LE / f"vmlinux-{name}", (*REDIRECT, "--map", "slot_probe=vfs_write"))
+       for name in ("mprofile", "ool")},
+    "redirect-module": (ARM64 / "mini.ko", ("--map", "mini_work=mini_util", "--map", "mini_step=_printk", *FORCED)),
+    "redirect-r12": (PPC64LE / "mini.ko", ("--map", "mini_util=mini_work", *FORCED)),
+    "redirect-toc": (PPC64LE / "mini.ko", ("--map", "mini_util=_printk", "--map", "mini_step=mini_work", *FORCED)),
+}  # fmt: skip
+
+
+def made_of(before: Path, folder: Path, *options: str, out: str) -> tuple[Path, Path]:
+    return enabled(before, folder, *options, out=out, verb="redirect" if "--map" in options else "enable")
 
 
 @pytest.mark.parametrize("name", VICTIMS)
 def test_damage_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind that applies, by its own rule, and without any help by the emulator."""
     before, options = VICTIMS[name]
-    after, journal = enabled(before, tmp_path, *options, out="after.ko" if before.suffix else "after")
+    after, journal = made_of(before, tmp_path, *options, out="after.ko" if before.suffix else "after")
     patched = victim_of(before, after, journal)
     monkeypatch.setattr(prove, "emulate", lambda *_, **__: Outcome(0, skipped="not here"))
     made = {kind: kind.make(patched) for kind in KINDS}
@@ -276,7 +288,7 @@ def test_every_kind_of_damage_applies_somewhere(tmp_path: Path) -> None:
     """CRCs and debug information are in real files only: `make sabotage` plants damage in those."""
     left = {kind.name for kind in KINDS}
     for name, (before, options) in VICTIMS.items():
-        after, journal = enabled(before, tmp_path, *options, out=f"{name}.ko" if before.suffix else name)
+        after, journal = made_of(before, tmp_path, *options, out=f"{name}.ko" if before.suffix else name)
         patched = victim_of(before, after, journal)
         left -= {kind.name for kind in KINDS if kind.make(patched) is not None}
     assert left == {"byte of debug information or comments", "CRC cut", "version row missing"}

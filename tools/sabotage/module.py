@@ -17,9 +17,9 @@ OURS = (".text.ftpatch", ".init.text.ftpatch", ".data.ftpatch")
 def _call_row(victim: Victim) -> int:
     """File position of the relocation of a patched site's call; −1 where there is none."""
     modules = victim.arch.modules
-    if victim.linked or modules is None:
-        return -1
     site = victim.patched[0]
+    if victim.linked or modules is None or site["action"] == "redirect":
+        return -1
     rows, start = victim.relocations(site["section"])
     calls = rows["r_info"] & 0xFFFF_FFFF == modules.branch
     hit = np.flatnonzero(calls & (rows["r_offset"] == int(site["branch"], 16)))

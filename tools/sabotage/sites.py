@@ -14,7 +14,7 @@ def _site(victim: Victim) -> tuple[int, list[int]] | None:
     """Position and words of the first patched site."""
     one = victim.patched[0]
     words = [int(word, 16) for word in one["new_words"]]
-    return (one["pos"], words) if words else None
+    return (one["pos"], words) if words and one["action"] != "redirect" else None
 
 
 def wrong_register(victim: Victim) -> Damage | None:

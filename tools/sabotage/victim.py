@@ -67,8 +67,9 @@ class Victim:
 
     @cached_property
     def patched(self) -> list[dict[str, Any]]:
-        """The sites that call something now."""
-        return [site for site in self.journal["sites"] if site["action"].startswith("call")]
+        """The sites that lead to something now."""
+        sites: list[dict[str, Any]] = self.journal["sites"]
+        return [site for site in sites if site["action"].startswith("call") or site["action"] == "redirect"]
 
     def edits(self, owner: str) -> list[dict[str, Any]]:
         """The journal's edits whose owner begins so."""
