@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from elfwriter import MINI, pos_of, symbol, words_at, written
+from elfwriter import MINI, TEXT, Kernel, pos_of, symbol, words_at, written
 from test_redirect import PPC, b_a64, b_ppc, far_kernel, planned, result
 
 from ftpatch import api
 from ftpatch.cli import run
 from ftpatch.elf.relocations import relocations_of
+from ftpatch.kernel.boot import oracle
 from ftpatch.report.text.patch import _redirects
 from ftpatch.rules.run import Request, check_file
 from ftpatch.sites.table import STATUSES
@@ -42,6 +45,12 @@ def rows(path: str | Path) -> list[Row]:
     assert {STATUSES[sites.status[site]] for site in sites.redirects} <= {"enabled"}
     return [(sites.name(site), bool(sites.row[site] >= 0), to.name, to.by, to.sure)
             for site, to in sites.redirects.items()]  # fmt: skip
+
+
+def with_word(file: bytes, va: int, word: int) -> bytes:
+    """A kernel with another word at an address."""
+    pos = pos_of(file, va)
+    return file[:pos] + word.to_bytes(4, "little") + file[pos + 4 :]
 
 
 def with_record(path: str | Path, function: str, word: int, off: int) -> bytes:
@@ -86,6 +95,57 @@ def test_a_record_that_was_kept_changes_nothing(path: Path, tmp_path: Path) -> N
               if old != new)  # fmt: skip
     kept = written(tmp_path / "kept", with_record(path, "vfs_read", words[at], 4 * at))
     assert rows(kept) == [("vfs_read", True, "vfs_write", "", False)]
+
+
+NO_REDIRECT = [  # what stands at vfs_read, by (its va, vfs_write's, ftrace_caller's)
+    ("a jump to itself", MINI / "vmlinux-callops", lambda foo, bar, tracer: [b_a64(foo, foo)]),
+    ("a jump within the function", MINI / "vmlinux-callops", lambda foo, bar, tracer: [b_a64(foo, foo + 8)]),
+    ("other code behind the jump", MINI / "vmlinux-callops", lambda foo, bar, tracer: [b_a64(foo, bar), 0xD65F03C0]),
+    ("a jump out of the file", MINI / "vmlinux-callops", lambda foo, bar, tracer: [b_a64(foo, foo + (1 << 26))]),
+    ("a call", MINI / "vmlinux-callops", lambda foo, bar, tracer: [b_a64(foo, bar) | 1 << 31]),
+    ("a return", PPC / "vmlinux-pfe2", lambda foo, bar, tracer: [0x4E800020]),
+    ("an absolute branch", PPC / "vmlinux-pfe2", lambda foo, bar, tracer: [b_ppc(foo, bar) | 2]),
+    ("a jump to what sites call", PPC / "vmlinux-ool", lambda foo, bar, tracer: [b_ppc(foo, tracer)]),
+    ("a jump to what sites call, in line", MINI / "vmlinux-pfe2", lambda foo, bar, tracer: [b_a64(foo, tracer)]),
+]
+
+
+@pytest.mark.parametrize(("path", "words"), [case[1:] for case in NO_REDIRECT], ids=[case[0] for case in NO_REDIRECT])
+def test_what_only_looks_like_a_redirect_stays_unexpected(
+    path: Path, words: Callable[[int, int, int], list[int]], tmp_path: Path
+) -> None:
+    file = path.read_bytes()
+    lead = 8 if path.parent == PPC else 0
+    foo, bar = (symbol(file, name) + lead for name in ("vfs_read", "vfs_write"))
+    changed = file
+    for at, word in enumerate(words(foo, bar, symbol(file, "ftrace_caller"))):
+        changed = with_word(changed, foo + 4 * at, word)
+    name = written(tmp_path / "changed", changed)
+    sites = api.scan(name).sites
+    assert rows(name) == []
+    assert [sites.name(site) for site in range(len(sites)) if STATUSES[sites.status[site]] == "unexpected"] == [
+        "vfs_read"
+    ]
+
+
+def test_a_filled_ops_pointer_is_no_place_of_a_redirect(tmp_path: Path) -> None:
+    """Whoever redirects leaves it as it is: this is half of something else."""
+    file = (MINI / "vmlinux-callops").read_bytes()
+    foo = symbol(file, "vfs_read")
+    changed = with_word(with_word(file, foo, b_a64(foo, symbol(file, "vfs_write"))), foo - 8, 1)
+    assert rows(written(tmp_path / "changed", changed)) == []
+
+
+@pytest.mark.parametrize(("size", "found"), [(8, []), (12, [("thunk", False, "vfs_write", "", False)])])
+def test_a_function_that_ends_with_its_jump_is_a_thunk(size: int, found: list[Row], tmp_path: Path) -> None:
+    """`b vfs_write` and the NOP that aligns what follows: only code behind the site tells what it was for."""
+    thunk, bar = TEXT + 0x280, TEXT + 0x240
+    kernel = Kernel([("near", TEXT + 0x200), ("vfs_write", bar), ("thunk", thunk)])
+    file = with_word(kernel.build(), thunk, b_a64(thunk, bar))
+    file = file.replace(struct.pack("<QQ", thunk, 12), struct.pack("<QQ", thunk, size))
+    slot = pos_of(file, kernel.table + 16)
+    path = written(tmp_path / "vmlinux", file[:slot] + bytes(8) + file[slot + 8 :])
+    assert rows(path) == found
 
 
 # -- and back ----------------------------------------------------------------------------------------------------------
@@ -445,4 +505,27 @@ def test_the_report_says_where_signatures_are_equal(signatures: list[str], lines
     came: Any = {**request, "with": "patch.o", "keep_original": "old_f"}
     assert list(_redirects(came)) == [
         *lines, "  with       patch.o\n", "  original   can still be called as old_f\n",
+    ]  # fmt: skip
+
+
+# -- what a boot will say ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=of)
+def test_a_boot_lists_all_but_the_redirected_function(path: Path, tmp_path: Path) -> None:
+    before, after = (oracle(api.scan(str(name))) for name in
+                     (path, redirected(path, ("vfs_read", "vfs_write"), to=tmp_path)))  # fmt: skip
+    assert before is not None and after is not None
+    assert set(before.listed_after) - set(after.listed_after) == {"vfs_read"}
+    assert len(after.listed_after) == len(before.listed_after) - 1 and not after.bugs
+
+
+def test_a_boot_stumbles_over_a_kept_record(tmp_path: Path) -> None:
+    path = MINI / "vmlinux-callops"
+    file = path.read_bytes()
+    foo, jump = symbol(file, "vfs_read"), b_a64(symbol(file, "vfs_read"), symbol(file, "vfs_write"))
+    told = oracle(api.scan(written(tmp_path / "kept", with_word(file, foo, jump))))
+    assert told is not None
+    assert [(bug.function, bug.offset, bug.ip, bug.va, bug.found, bug.actual) for bug in told.bugs] == [
+        ("vfs_read", 4, foo + 4, foo, jump, 0xD503201F),
     ]  # fmt: skip

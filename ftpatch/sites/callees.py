@@ -65,7 +65,7 @@ def tracers(image: Image, shape: Shape, called: U64) -> dict[int, Callee]:
     """Those of the addresses called that lead to a tracer, and to which one."""
     distinct, n_calls = np.unique(called, return_counts=True)
     most_called = distinct[np.argsort(-n_calls, kind="stable")][:MAX_CALLEES].tolist()
-    own, through = _entries(image, shape), linker_stubs(image) if most_called else {}
+    own, through = own_entries(image, shape), linker_stubs(image) if most_called else {}
     known: dict[int, Callee] = {}
     n_judged = 0
     for va in most_called:
@@ -81,7 +81,7 @@ def tracers(image: Image, shape: Shape, called: U64) -> dict[int, Callee]:
     return known
 
 
-def _entries(image: Image, shape: Shape) -> tuple[str, ...]:
+def own_entries(image: Image, shape: Shape) -> tuple[str, ...]:
     """Names of the kernel's own trampolines."""
     return (*image.arch.entries, *(image.arch.far.areas if image.arch.far else ()), *filter(None, [shape.called]))
 

@@ -22,6 +22,7 @@ from ftpatch.arrays import I64, U32, U64, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
+from ftpatch.sites.callees import own_entries
 from ftpatch.sites.matching import OURS
 
 STUB_WORDS = 8  # of a linked file's longest stub
@@ -87,10 +88,12 @@ class Jumps:
     ) -> Mask:  # fmt: skip
         """Which places with a jump are the sites of functions, and the jump leads out of those to others."""
         functions, site = self.image.functions, va + shape.site(window).view(np.uint64)
+        own = own_entries(self.image, shape)
         low, high = (functions.at if shape.at_global else functions.at_local)(
             va + shape.to_entry(window).view(np.uint64)
         )
-        fits = np.array([target is not None for target in targets], dtype=bool)
+        # a jump to what sites call is a call gone wrong: no function can be it
+        fits = np.array([target is not None and target.name not in own for target in targets], dtype=bool)
         if shape.out_of_line and not self.image.linked:
             through = [target.through if target is not None else None for target in targets]
             fits &= ~self._stubs_at(

@@ -116,7 +116,7 @@ class Builder:
             raise PolicyError(f"the {what} is itself among the chosen sites", where,
                               found="a call that leads back to itself", expected="another function",
                               todo=f"--func '!{symbols.name(row)}' leaves it out")  # fmt: skip
-        enabled = self.sites.status == ENABLED
+        enabled = (self.sites.status == ENABLED) & ~self.sites.redirected  # those call nothing there
         if np.any(enabled & ((self.sites.entry_va == va) | (self.sites.local_va == va))):
             raise PolicyError(f"the {what} is itself enabled", where, found="a call at its own entry",
                               expected="a function that calls nothing there",
