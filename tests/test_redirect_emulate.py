@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from test_link_proof import Made
 
 from ftpatch.arch.ppc64le_proof import TABLES
 from ftpatch.arch.proof_tables import Link
@@ -579,3 +580,22 @@ def test_both_kinds_of_sites_are_counted_together(name: str) -> None:
     outcome = emulate(image, image.arch, expected)
     assert outcome.n == 3 and len(outcome.failures) == 1
     assert outcome.failures[0].startswith("vfs_read: never arrives at the target: found ")
+
+
+@pytest.mark.parametrize("arch", ["arm64", pytest.param("ppc64le", marks=needs_qemu)])
+def test_an_object_that_was_linked_in_is_entered_and_so_is_the_old_function(arch: str, tmp_path: Path) -> None:
+    """The redirect leads to a function of the object; what that calls by --keep-original arrives behind the site."""
+    made = Made(tmp_path, arch)
+    assert made.code == 0
+    image = open_image(str(made.after))
+    loaded = load_module(image, image.arch)
+    _, foo, _ = function_of(loaded, "mini_step")
+    _, old, old_local = function_of(loaded, "old_step")
+    first = (loaded.memory.word(foo) == BTI_C) + 1 if arch == "arm64" else 3  # words up to the site's first
+    kept = RedirectExpectation("old_step", old_local, foo + 4 * first, by_local=arch == "ppc64le",
+                               global_entry=old if old != old_local else None)  # fmt: skip
+    expected = [module_expectation(loaded, "mini_step", "fixed_step"), kept]
+    assert emulate(image, image.arch, expected, memory=loaded.memory) == Outcome(2)
+    wrong = replace(kept, target=kept.target - 4)  # the redirect itself
+    (why,) = emulate(image, image.arch, [wrong], memory=loaded.memory).failures
+    assert why.startswith("old_step: never arrives at the target: found ")
