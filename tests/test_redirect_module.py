@@ -708,3 +708,12 @@ def test_patches_upon_patches_come_back_one_by_one(module: Path, tmp_path: Path)
         back.unlink(missing_ok=True)
         assert run(["restore", str(after), "--journal", f"{after}.json", "-o", str(back)]) == 0
         assert back.read_bytes() == before.read_bytes()
+
+
+@pytest.mark.parametrize("module", [ARM64, PPC64LE])
+def test_all_functions_but_the_replacement_itself(module: Path) -> None:
+    """It was held against each of the others that the way comes back through it, which is redirected to itself."""
+    plan = planned(module, ("*", "mini_util"), skip_unpatchable=True)
+    (site,) = plan.reasons
+    assert (plan.scan.sites.name(site), plan.reasons[site]) == ("mini_util", "its replacement is the function itself")
+    assert len(plan.index) == len(plan.scan.sites) - 1

@@ -145,15 +145,16 @@ def refuse_loops(draft: Draft, goals: Mapping[int, int]) -> None:
     sites = draft.scan.sites
     starts = {site: int(sites.entry_va[site]) for site in goals}
     leads = {int(sites.entry_va[site]): to.start for site, to in sites.redirects.items() if to.start is not None}
-    leads |= {starts[site]: goal for site, goal in goals.items()}
+    itself = [site for site, goal in goals.items() if starts[site] == goal]
+    draft.refuse(np.array(itself, dtype=np.int64), "its replacement is the function itself")
+    # Such a one stays as it is, so that the way of others ends there.
+    leads |= {starts[site]: goal for site, goal in goals.items() if starts[site] != goal}
     for site, start in starts.items():
-        function, seen = leads[start], set[int]()
-        while function not in seen and function in leads:
+        function, seen = leads.get(start), set[int]()
+        while function is not None and function not in seen and function in leads:
             seen.add(function)
             function = leads[function]
-        if leads[start] == start:
-            draft.refuse(np.array([site]), "its replacement is the function itself")
-        elif function in seen:
+        if function in seen:
             draft.refuse(np.array([site]), "its replacement is redirected in turn, and the way comes back")
 
 
