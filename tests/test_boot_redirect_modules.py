@@ -118,9 +118,7 @@ def test_disabled_they_do_what_is_their_own(kernel: Callable[[str], Kernel], tmp
     assert {f"{func} [zram]" in functions(verdict) for func in ZRAM} == {traceable}
 
 
-def test_a_replacement_in_another_module_runs_and_the_loader_counts_the_use(
-    kernel: Callable[[str], Kernel], tmp_path: Path
-) -> None:
+def test_a_replacement_in_another_module_runs(kernel: Callable[[str], Kernel], tmp_path: Path) -> None:
     one = Modules(kernel("ppc64le-6.12"), kernels.modules("ppc64le-6.12"), tmp_path)
     other = "dm_get_reserved_bio_based_ios"  # takes nothing, changes nothing
     others = dependencies(one.tree, "dm_mod")
@@ -130,7 +128,6 @@ def test_a_replacement_in_another_module_runs_and_the_loader_counts_the_use(
     verdict = one.boot([*others, patched], names=["set_multicast_list", other], expected_taint=UNSIGNED)
     assert (verdict.problems, verdict.unloaded) == ((), dict.fromkeys(verdict.loaded, 0))
     assert verdict.hits["set_multicast_list"] == 0 < verdict.hits[other]
-    assert one.boot([patched], expected_taint=0).loaded == {"dummy": errno.ENOENT}  # insmod needs the other one first
 
 
 def test_without_a_frame_a_caller_in_the_module_loses_its_data(
