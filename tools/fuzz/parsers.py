@@ -10,8 +10,9 @@ import numpy as np
 from ftpatch import api
 from ftpatch.container import envelope, signature
 from ftpatch.container.file_bytes import FileBytes
-from ftpatch.elf import btf, debug_lines, debug_names, identity
+from ftpatch.elf import btf, debug_lines, debug_names, function_types, identity
 from ftpatch.elf import tables as t
+from ftpatch.elf.c_types import NotKnown
 from ftpatch.elf.headers import read_headers
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of, touched
@@ -24,6 +25,7 @@ from tools.fuzz import seeds
 from tools.fuzz.files import Seen, folder, named
 
 MAX_SIZE = 1 << 20  # bytes that a compressed input may unpack to
+PROTOTYPES = 8  # functions whose prototypes are asked for
 PLACES = 64  # addresses that are asked for
 
 
@@ -215,6 +217,16 @@ def fuzz_debug(data: bytes, seen: Seen) -> None:
     assert all(line is None or ":" in line for line in lines), "a line that is not one"
     for name in ("one", "three", "begin"):
         debug_names.find(image, name)
+    _ask_for_prototypes(image)
+
+
+def _ask_for_prototypes(image: Image) -> None:
+    types = function_types.FunctionTypes(image)
+    for row in image.functions.row[:PROTOTYPES].tolist():
+        told = types.prototype(row)
+        assert isinstance(told, NotKnown) or len(told.parameters) <= len(image.data), "parameters of nothing"
+        copies = types.inlined(row)
+        assert copies.n_copies >= len(copies.functions), "functions without a copy"
 
 
 def fuzz_notes(data: bytes, seen: Seen) -> None:
@@ -225,7 +237,8 @@ def fuzz_notes(data: bytes, seen: Seen) -> None:
 
 def fuzz_types(data: bytes, seen: Seen) -> None:
     """BTF: every question to some of the types."""
-    types = btf.read_btf(image_of(data, seen))
+    image = image_of(data, seen)
+    types = btf.read_btf(image)
     if types is None:
         return
     for number in range(types.first, min(types.end, types.first + PLACES)):
@@ -238,3 +251,4 @@ def fuzz_types(data: bytes, seen: Seen) -> None:
             place = types.find(kind, name)
             assert place is None or types.name(place) == name, "another type than was asked for"
     types.variables(".data")
+    _ask_for_prototypes(image)

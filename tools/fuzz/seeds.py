@@ -145,7 +145,7 @@ def debug_of(real: bool = True) -> tuple[bytes, ...]:
     return tuple((folder / name).read_bytes() for name in DEBUG)
 
 
-DEBUG = ("gcc4.o", "gcc5.o", "clang5.o", "ppc64le.o", "beside.o", "clang4", "clang5")
+DEBUG = ("gcc4.o", "gcc5.o", "clang5.o", "ppc64le.o", "beside.o", "types.o", "types-ppc64le.o", "clang4", "clang5")
 
 
 @cache

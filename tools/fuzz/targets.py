@@ -59,7 +59,7 @@ TARGETS = {
                        "kernel/kallsyms.py"),
     "records": _target(parsers.fuzz_records, SMALL, ELF, 90, "sites/records.py"),
     "debug": _target(parsers.fuzz_debug, seeds.debug_of, mutate.inside(".debug_"), 60, "elf/debug_"),
-    "types": _target(parsers.fuzz_types, seeds.typed_of, mutate.inside(".BTF"), 20, "elf/btf.py"),
+    "types": _target(parsers.fuzz_types, seeds.typed_of, mutate.inside(".BTF"), 20, "elf/btf"),
     "notes": _target(parsers.fuzz_notes, seeds.noted_of, mutate.notes, 20, "elf/identity.py"),
     "strings": _target(parsers.fuzz_strings, seeds.strings_of, mutate.plain, 40, "kernel/modinfo.py"),
     "metadata": _target(parsers.fuzz_metadata, _loadable, ELF, 40, "kernel/exports.py", "kernel/loader.py",

@@ -16,7 +16,7 @@ from ftpatch.plan.request import Draft, RedirectRequest
 
 EQUAL = "equal"  # how the text about two signatures begins, where they agree
 SHOWN = 3  # functions that a warning names
-MANY = 64  # functions up to which inlined copies are looked for: each is a search through the debug information
+MANY = 256  # functions up to which inlined copies are looked for: each is a search through the debug information
 
 
 class Substitute(NamedTuple):
@@ -131,6 +131,9 @@ def _warn_of_copies(draft: Draft, types: FunctionTypes, goals: Mapping[int, Subs
     for site in goals:
         row = symbol_of(draft, site)
         copies = types.inlined(row) if row is not None else None
+        if copies is not None and copies.why_not_known:
+            draft.remarks.append(f"whether other functions hold inlined copies, which run the old code, is not known: "
+                                 f"{copies.why_not_known}")  # fmt: skip
         if copies is None or not copies.functions:
             continue
         n, shown = len(copies.functions), ", ".join(copies.functions[:SHOWN])
