@@ -76,8 +76,9 @@ def _wrong_target(case: Case, types: FunctionTypes, site: int, target: JumpTarge
     if own is not None and (why := why_no_substitute(case.image, target.row, case.image, own)):
         return f": {why}"
     never = why_never_returns(types, target.row)
-    same = own is not None and why_never_returns(types, own)
-    return f", which never returns ({never})" if never and not same else ""
+    if not never or (own is not None and why_never_returns(types, own)):
+        return ""
+    return f", which never returns ({never})"
 
 
 def redirect_entry(case: Case) -> Iterator[Hit]:

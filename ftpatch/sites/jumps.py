@@ -21,7 +21,8 @@ from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64, U32, U64, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.relocations import Relocations, relocations_of
+from ftpatch.elf.relocations import NONE, Relocations, relocations_of
+from ftpatch.errors import ElfError
 from ftpatch.sites.callees import own_entries
 from ftpatch.sites.matching import OURS
 
@@ -151,7 +152,10 @@ class Jumps:
 
     def _relocated(self, sec: int) -> Relocations:
         if sec not in self._relocations:
-            self._relocations[sec] = relocations_of(self.image, sec)
+            try:
+                self._relocations[sec] = relocations_of(self.image, sec)
+            except ElfError:  # no loader takes such a section: whoever patches it says so
+                self._relocations[sec] = NONE
         return self._relocations[sec]
 
     def _relocated_to(self, rows: Relocations, at: int) -> JumpTarget | None:
@@ -167,7 +171,7 @@ class Jumps:
         addend = int(image.rows(int(rows.table[at]), t.RELA)["r_addend"][int(rows.row[at])])
         local_entry = image.arch.local_entry  # a loader adds that, since the file's functions share a TOC
         more = int(local_entry(symbols.rows["st_other"][symbol : symbol + 1])[0]) if local_entry else 0
-        va = int(image.base[sec]) + int(symbols.rows["st_value"][symbol]) + addend + more
+        va = (int(image.base[sec]) + int(symbols.rows["st_value"][symbol]) + addend + more) % (1 << 64)
         target = self._in_function(va)
         brought = OF_PATCH in image.names[sec] and (target is None or target.name.startswith(OURS))
         return self._behind_code(sec, va) if brought else target
@@ -183,14 +187,14 @@ class Jumps:
                 continue
             if of <= 0:
                 return JumpTarget(name, symbol, None, None, True, va, "code", sure=True)
-            to = int(image.base[of]) + int(image.symbols.rows["st_value"][symbol])
+            to = (int(image.base[of]) + int(image.symbols.rows["st_value"][symbol])) % (1 << 64)
             target = self._in_function(to) or JumpTarget(name, symbol, to, to, True)
             return target._replace(through=va, by="code", sure=True)
         return self._in_function(va, entry_only=True)
 
     def _in_function(self, va: int, entry_only: bool = False) -> JumpTarget | None:
         """The function at an address, or around it."""
-        functions, at = self.image.functions, np.array([va % (1 << 64)], dtype=np.uint64)
+        functions, at = self.image.functions, np.array([va], dtype=np.uint64)
         for find in (functions.at, functions.at_local):
             low, high = find(at)
             if low[0] < high[0]:
@@ -212,8 +216,8 @@ class Jumps:
         if not self.image.linked:
             return None
         values, rows = self._labels
-        at = int(np.searchsorted(values, np.uint64(va % (1 << 64))))
-        if at == len(values) or int(values[at]) != va % (1 << 64):
+        at = int(np.searchsorted(values, np.uint64(va)))
+        if at == len(values) or int(values[at]) != va:
             return None
         return JumpTarget(self.image.symbols.name(int(rows[at])), int(rows[at]), va, va, entry=True)
 
