@@ -214,3 +214,28 @@ def test_an_object_does_not_come_along_twice(tmp_path: Path, capsys: pytest.Capt
         f"ftpatch: {path}: the object defines a symbol that the module has: found shared_count, which the module "
         "defines at .bss.ftpatch.with.common+0x0, expected a new name – rename it, or make it static"
     )
+
+
+@pytest.mark.parametrize("arch", FOLDERS)
+def test_what_two_patches_add_has_names_of_its_own(
+    arch: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A module that was enabled twice had two sections .text.ftpatch: newer kernels did not load it (EEXIST)."""
+    home, name = FOLDERS[arch]
+    (tmp_path / "one").mkdir()
+    vmlinux = kernel(tmp_path / "one", name, Export("hook"), Export("_printk"), folder=home)
+    first, second = tmp_path / "first.ko", tmp_path / "second.ko"
+    for before, function, after in ((home / "mini.ko", "mini_work", first), (first, "mini_step", second)):
+        wanted = ("--func", function, "--hook", "hook", "--against", str(vmlinux))
+        assert run(["enable", str(before), *wanted, "-o", str(after)]) == 0
+    names = [section.name for section in parsed(second.read_bytes()).iter_sections() if section["sh_flags"] & ALLOC]
+    assert [one for one in names if "ftpatch" in one] == [".text.ftpatch", ".text.ftpatch.2"]
+    assert run(["verify", str(home / "mini.ko"), str(second), "--require-emulation"]) == 0
+    file = bytearray(second.read_bytes())
+    (at,) = struct.unpack_from("<I", file, header(bytes(file), ".text.ftpatch"))
+    sets(".text.ftpatch.2", 0, "<I", at)(file)
+    second.write_bytes(file)
+    capsys.readouterr()
+    assert run(["verify", str(home / "mini.ko"), str(second)]) == 1
+    said = capsys.readouterr().out
+    assert "is a second one of the name .text.ftpatch: newer kernels do not load the module (EEXIST)" in said

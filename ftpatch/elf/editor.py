@@ -109,6 +109,18 @@ class Editor:
         self._grown[len(self.shdr) - 1] = bytearray(content)
         return len(self.shdr) - 1
 
+    def free_name(self, name: str) -> str:
+        """The name, or `name.2`, `name.3` …: the first that no section has.
+
+        A kernel makes a file in /sys for each loaded section: it warns of a second one of a name, and newer ones do not
+        load the module at all (EEXIST, seen in Debian 6.12.107).
+        """
+        number, free, taken = 1, name, set(self.names)
+        while free in taken:
+            number += 1
+            free = f"{name}.{number}"
+        return free
+
     def empty_section(self, name: str, sh_flags: int, size: int, align: int) -> int:
         """Index of a new section that has no bytes in the file, only room in memory."""
         sec = self.section(name, t.SHT_NOBITS, sh_flags, b"", align)

@@ -92,8 +92,8 @@ def is_right(image: Image, sec: int) -> bool:
     """Whether the header of a section that came along is one that a loader takes for what its name says."""
     head, name = image.shdr[sec], image.names[sec]
     kind, flags, align = (int(head[field]) for field in ("sh_type", "sh_flags", "sh_addralign"))
-    if align not in ALIGNMENTS or not int(head["sh_size"]) or list(image.names).count(name) > 1:
-        return False  # /sys has a file for each section's name
+    if align not in ALIGNMENTS or not int(head["sh_size"]):
+        return False
     match = NAMED.fullmatch(name)
     if match is not None:
         return (kind, flags) == KINDS[match[1]]

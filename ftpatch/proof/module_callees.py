@@ -8,6 +8,7 @@ import numpy as np
 
 from ftpatch.proof.case import PATCHED, Pairs
 from ftpatch.proof.module_code import OURS, Called, Calls, Place
+from ftpatch.proof.module_symbols import plain
 from ftpatch.proof.redirects import function_of
 
 NOBODY = "(code of the patch that calls nothing)"
@@ -40,7 +41,7 @@ def _leftover(calls: Calls) -> Called:
     image, symbols, names, pointers = calls.image, calls.image.symbols, set[str](), set[str]()
     for row in range(len(calls.case.before.image.symbols.rows), len(symbols.rows)):
         sec, off = int(symbols.shndx[row]), int(symbols.rows["st_value"][row])
-        if not len(calls.case.before.image.shdr) <= sec < len(image.shdr) or image.names[sec] not in OURS:
+        if not len(calls.case.before.image.shdr) <= sec < len(image.shdr) or plain(image.names[sec]) not in OURS:
             continue
         low, high = calls.extent(Place(row, sec, off))
         if not any(at == sec and low <= place < high for at, place in calls.reached):

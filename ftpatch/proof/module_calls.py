@@ -19,7 +19,7 @@ from ftpatch.proof.module_callees import check_circles, count_callees
 from ftpatch.proof.module_code import OURS, Calls, Place
 from ftpatch.proof.module_own import check_own
 from ftpatch.proof.module_redirects import check_redirects, replaced
-from ftpatch.proof.module_symbols import DATA, OPS_TEXT
+from ftpatch.proof.module_symbols import DATA, OPS_TEXT, plain
 from ftpatch.proof.site_words import stub_faults
 
 MIN_OPS = 216  # bytes of an ops object: the newest kernel reads direct_call at 208 (Linux 6.12)
@@ -108,7 +108,7 @@ def _check_target(calls: Calls, at: int, to: Place, sec: int, literal: int | Non
 
 def _reads_ops(calls: Calls, to: Place, sec: int) -> bool:
     """Whether a call comes to an entry of the kernel's that reads an ops pointer, at once or in the end."""
-    if calls.pairs.shape.literal is None and DATA not in calls.image.names:
+    if calls.pairs.shape.literal is None and DATA not in map(plain, calls.image.names):
         return False  # nothing is known of the kernel then but that the patch saw no need
     return calls.entry_va(to, sec) is not None or calls.tail_target(to) is not None
 
@@ -143,7 +143,7 @@ def _ops(calls: Calls, literal: int, rows: list[tuple[int, int, Place]]) -> tupl
     if len(rows) != 1 or rows[0][:2] != (literal, case.arch.abs64):
         return None, f"its ops pointer at {literal:#x} has {len(rows)} relocations, expected one to an ops object"
     to = rows[0][2]
-    if to.sec <= 0 or image.names[to.sec] != DATA:
+    if to.sec <= 0 or plain(image.names[to.sec]) != DATA:
         return None, f"its ops pointer names {calls.name_of(to)}, expected an object in {DATA}"
     content = image.content(to.sec)[to.off :]
     inside = calls.named_at(to.sec, to.off, len(content))
@@ -155,7 +155,7 @@ def _ops(calls: Calls, literal: int, rows: list[tuple[int, int, Place]]) -> tupl
     returns = any(
         tuple(calls.words(function.sec, function.off, len(words)).tolist()) == words for words in case.tables.returns
     )
-    if function.sec <= 0 or image.names[function.sec] != OPS_TEXT or not returns:
+    if function.sec <= 0 or plain(image.names[function.sec]) != OPS_TEXT or not returns:
         return None, f"its ops call {calls.name_of(function)}, expected a function that returns"
     return calls.loaded.va(to.sec, to.off), ""
 
@@ -199,4 +199,4 @@ def _reads_data(calls: Calls, to: Place) -> bool:
     """Whether the code has pointers to data, which the emulation does not keep."""
     pointers = [place.sec for _, kind, place in calls.named_at(to.sec, to.off, calls.room(to))
                 if kind == calls.case.arch.abs64]  # fmt: skip
-    return any(sec and calls.image.names[sec] not in (DATA, *OURS) for sec in pointers)
+    return any(sec and plain(calls.image.names[sec]) not in (DATA, *OURS) for sec in pointers)

@@ -15,7 +15,7 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.proof.case import Case, Pairs
 from ftpatch.proof.emulate.loader import Loaded
-from ftpatch.proof.module_symbols import INIT_TEXT, TEXT
+from ftpatch.proof.module_symbols import INIT_TEXT, TEXT, plain
 
 OURS = (TEXT, INIT_TEXT)
 MAX_CODE = 1 << 12  # bytes of one piece of code that are read
@@ -135,9 +135,9 @@ class Calls:
     def is_ours(self, to: Place, sec: int) -> bool:
         """Whether a place is code of the patch that a call in `sec` may go to: init text is freed."""
         names = self.image.names
-        if to.sec < len(self.case.before.image.shdr) and names[to.sec] not in OURS:
+        if to.sec < len(self.case.before.image.shdr) and plain(names[to.sec]) not in OURS:
             return False
-        return names[to.sec] == TEXT or (names[to.sec] == INIT_TEXT and names[sec].startswith(".init"))
+        return plain(names[to.sec]) == TEXT or (plain(names[to.sec]) == INIT_TEXT and names[sec].startswith(".init"))
 
     def name_of(self, to: Place) -> str:
         return f"{self.image.symbols.name(to.symbol)} ({self.image.names[to.sec] or 'undefined'}+{to.off:#x})"
@@ -173,7 +173,7 @@ class Calls:
             return name == self.modules.toc and addend == fixup.addend
         outside = int(symbols.rows["st_shndx"][named.symbol]) == t.SHN_UNDEF
         code = outside or (named.sec > 0 and bool(self.image.executable[named.sec]))
-        function = int(symbols.type[named.symbol]) in (0, t.STT_FUNC) and self.image.names[named.sec] not in OURS
+        function = int(symbols.type[named.symbol]) in (0, t.STT_FUNC) and plain(self.image.names[named.sec]) not in OURS
         return addend == fixup.addend and bool(name) and function and code
 
     def is_freed(self, to: Place) -> bool:
@@ -203,7 +203,7 @@ class Calls:
                 continue
             if (jump := self.jump_of(place, sec)) is not None:
                 found[kind in branches].add(jump)
-            elif self.image.names[place.sec] not in OURS and symbols.type[place.symbol] != t.STT_SECTION:
+            elif plain(self.image.names[place.sec]) not in OURS and symbols.type[place.symbol] != t.STT_SECTION:
                 found[kind in branches].add(symbols.name(place.symbol))
         return Called(frozenset(found[True]), frozenset(found[False]))
 
@@ -225,7 +225,7 @@ class Calls:
         memory, last = self.loaded.memory, self.tail_target(to)
         if resume is None:
             names = [place for _, place in self.branches_of(to) if isinstance(place, Place) and place.sec > 0
-                     and self.image.names[place.sec] not in OURS]  # fmt: skip
+                     and plain(self.image.names[place.sec]) not in OURS]  # fmt: skip
             resume = (names[-1].sec, names[-1].off) if names else None
 
         def read(va: int, n: int) -> U32:

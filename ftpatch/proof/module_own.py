@@ -14,7 +14,7 @@ import numpy as np
 from ftpatch.arch.proof_tables import NONE
 from ftpatch.proof.case import Case
 from ftpatch.proof.module_code import Calls, Place
-from ftpatch.proof.module_symbols import DATA, INIT_TEXT, OPS_TEXT, STUB, TEXT
+from ftpatch.proof.module_symbols import DATA, INIT_TEXT, OPS_TEXT, STUB, TEXT, plain
 from ftpatch.proof.redirect_stubs import wrong_piece
 from ftpatch.proof.site_words import stub_faults
 
@@ -28,10 +28,10 @@ def check_own(calls: Calls) -> None:
     for sec in range(len(case.before.image.shdr), len(image.shdr)):
         if not image.has_bytes[sec]:
             continue  # which is told
-        if image.names[sec] in (TEXT, INIT_TEXT):
+        if plain(image.names[sec]) in (TEXT, INIT_TEXT):
             _check_code(calls, sec)
             _check_fixups(calls, sec)
-        elif image.names[sec] in (OPS_TEXT, DATA):
+        elif plain(image.names[sec]) in (OPS_TEXT, DATA):
             _check_whole(calls, sec)
 
 
@@ -56,11 +56,11 @@ def _check_whole(calls: Calls, sec: int) -> None:
     whole = len(found) == 1 and found[0][:2] == (0, size)
     if not whole:
         _say(case, sec, 0, f"{name} has {size} bytes, which are not one object of its only symbol")
-    elif name == DATA and (size not in OPS_SIZES or content.any()):
+    elif plain(name) == DATA and (size not in OPS_SIZES or content.any()):
         _say(case, sec, 0, f"its ops object has {size} bytes, expected {OPS_SIZES[0]} zeros")
-    elif name == OPS_TEXT and tuple(content[: size & ~3].view("<u4").tolist()) not in case.tables.returns:
+    elif plain(name) == OPS_TEXT and tuple(content[: size & ~3].view("<u4").tolist()) not in case.tables.returns:
         _say(case, sec, 0, f"{name} is no function that returns at once")
-    wanted = 1 if name == DATA else 0
+    wanted = 1 if plain(name) == DATA else 0
     if (n := len(calls.named_at(sec, 0, size))) != wanted:
         _say(case, sec, 0, f"{name} has {n} relocations, expected {wanted}")
 

@@ -21,7 +21,7 @@ from ftpatch.proof.case import REDIRECTED, Pairs
 from ftpatch.proof.decoders import both
 from ftpatch.proof.emulate.expectation import RedirectExpectation
 from ftpatch.proof.module_code import OURS, Calls, Place
-from ftpatch.proof.module_symbols import MARK
+from ftpatch.proof.module_symbols import MARK, plain
 from ftpatch.proof.redirect_stubs import FOREIGN, read_stub
 from ftpatch.proof.redirects import (
     Landing,
@@ -89,7 +89,7 @@ def _landing(calls: Calls, at: int) -> Landing:
         why = f"it jumps to {name} in another file: {FOREIGN}" if tables.module_toc else ""
         return Landing(name, to.symbol, -1, calls.loaded.fakes.get(name, 0), why=why)
     new = to.sec >= len(calls.case.before.image.shdr) and to.sec not in calls.case.linked.functions
-    if new or image.names[to.sec] in OURS:
+    if new or plain(image.names[to.sec]) in OURS:
         return _through_stub(calls, at, to)
     local = calls.case.arch.local_entry
     more = int(local(symbols.rows["st_other"][to.symbol : to.symbol + 1])[0]) if local else 0

@@ -10,7 +10,7 @@ from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.proof import linked_relocations
 from ftpatch.proof.case import NEW, REDIRECTED, RETIRED, Case, Pairs
-from ftpatch.proof.module_symbols import DATA, INIT_TEXT, TEXT
+from ftpatch.proof.module_symbols import DATA, INIT_TEXT, TEXT, plain
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 
 TYPE = np.uint64(0xFFFF_FFFF)
@@ -105,7 +105,7 @@ def _check_own(case: Case, sec: int, target: int, rows: Rows) -> None:
     image = case.after.image
     code = {case.modules.branch, *case.arch.loader.calls, case.arch.abs64, case.tables.distance64,
             *(kind for kind in case.tables.halves if kind)}  # fmt: skip
-    known = {TEXT: code, INIT_TEXT: code, DATA: {case.arch.abs64}}.get(image.names[target], set())
+    known = {TEXT: code, INIT_TEXT: code, DATA: {case.arch.abs64}}.get(plain(image.names[target]), set())
     size = int(image.shdr["sh_size"][target])
     for row, (info, off) in enumerate(zip(rows["r_info"].tolist(), rows["r_offset"].tolist(), strict=True)):
         if info & 0xFFFF_FFFF not in known or off + 4 > size:

@@ -19,8 +19,14 @@ IN_SECTION = {
     OPS_TEXT: ("ftpatch_ops_function",),
     DATA: ("ftpatch_ops",),
 }
+NUMBER = re.compile(r"(\.ftpatch(?:\.ops)?)\.\d+$")  # of the sections that a second patch adds
 HOME = re.compile(r"ftpatch_home_(\d+)")
 STUB, MARK = "ftpatch_redirect_", "ftpatch_redirected_"  # in front of a replacement's name, and of a function's
+
+
+def plain(name: str) -> str:
+    """A section's name as the first patch would give it."""
+    return NUMBER.sub(r"\1", name)
 
 
 def check_symbols(case: Case) -> None:
@@ -62,12 +68,12 @@ def _wrong(case: Case, row: int, name: str) -> str:
     raw = int(symbols.rows["st_shndx"][row])
     if sec < 0 or sec >= len(image.shdr) or raw != (sec if sec < t.SHN_LORESERVE else t.SHN_XINDEX):
         return f"lies in no section of the file (st_shndx {raw:#x})"
-    named = IN_SECTION.get(image.names[sec], ()) if sec >= len(case.before.image.shdr) else ()
-    kind = t.STT_OBJECT if sec and image.names[sec] == DATA and named else t.STT_FUNC if named else 0
+    named = IN_SECTION.get(plain(image.names[sec]), ()) if sec >= len(case.before.image.shdr) else ()
+    kind = t.STT_OBJECT if sec and plain(image.names[sec]) == DATA and named else t.STT_FUNC if named else 0
     if symbols.type[row] != kind:
         return f"has type {int(symbols.type[row])}, expected {kind}"
     if named:  # its place and size are those of the code
-        stub = name.startswith(STUB) and image.names[sec] in (TEXT, INIT_TEXT)
+        stub = name.startswith(STUB) and plain(image.names[sec]) in (TEXT, INIT_TEXT)
         return "" if name in named or stub else f"is no symbol of {image.names[sec]}"
     if size:
         return f"has a size of {size}, expected 0"

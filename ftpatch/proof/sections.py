@@ -14,7 +14,7 @@ from ftpatch.kernel.modinfo import section_of
 from ftpatch.proof import linked
 from ftpatch.proof.case import Case
 from ftpatch.proof.module_metadata import GROWN_NAMES, check_modinfo, check_versions
-from ftpatch.proof.module_symbols import DATA, INIT_TEXT, OPS_TEXT, TEXT, check_symbols
+from ftpatch.proof.module_symbols import DATA, INIT_TEXT, OPS_TEXT, TEXT, check_symbols, plain
 from ftpatch.proof.steps import read_steps
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 from ftpatch.sites.records import SLOT
@@ -137,10 +137,15 @@ def _check_new(case: Case, sec: int) -> None:
     elif sec in case.linked.sections:
         right = linked.is_right(image, sec) and fields[2:] == (0, 0, 0) and not fields[0]
     else:
-        right = NEW.get(name) == (kind, flags) and int(head["sh_size"]) > 0
-        right &= fields == ((0, 4, tab, 0, 4) if kind == t.SHT_SYMTAB_SHNDX else (0, ALIGN.get(name, 16), 0, 0, 0))
+        right = NEW.get(plain(name)) == (kind, flags) and int(head["sh_size"]) > 0
+        right &= fields == (
+            (0, 4, tab, 0, 4) if kind == t.SHT_SYMTAB_SHNDX else (0, ALIGN.get(plain(name), 16), 0, 0, 0)
+        )
     if not right:
         shown = ", ".join(f"{value:#x}" for value in fields)
         case.say("verify-section", f"new section {sec} {name} is none that a patch makes: type {kind}, flags "
                  f"{flags:#x}, address, alignment, link, info, entry size {shown}", sec=sec)  # fmt: skip
+    elif flags & t.SHF_ALLOC and name in image.names[:sec]:
+        case.say("verify-section", f"new section {sec} is a second one of the name {name}: newer kernels do not load "
+                 "the module (EEXIST)", sec=sec)  # fmt: skip
     case.kinds["new section"] += 1

@@ -20,7 +20,6 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor, NewSymbol
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.module import Module
-from ftpatch.plan.link.sections import unique
 from ftpatch.plan.link.symbols import Target
 from ftpatch.plan.module.records import start_symbol, toc_symbol
 
@@ -84,7 +83,7 @@ def _section(editor: Editor, name: str) -> int:
     first = len(editor.image.shdr)
     known = [sec for sec, own in enumerate(editor.names) if sec >= first and own.startswith(name)]
     sec = known[0] if known else editor.section(
-        unique(name, set(editor.names)), t.SHT_PROGBITS, TEXT_FLAGS, b"", ALIGN
+        editor.free_name(name), t.SHT_PROGBITS, TEXT_FLAGS, b"", ALIGN
     )  # fmt: skip
     editor.append(sec, bytes(-editor.append(sec, b"") % 8))
     return sec

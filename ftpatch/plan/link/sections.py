@@ -49,8 +49,7 @@ def carry_sections(editor: Editor, patch: Image, linking: Linking, where: str) -
         _require_ordinary(patch, sec, where)
         if treated.what == APPENDED:
             _require_same_rows(editor.image, patch, sec, where)
-    taken = set(editor.names)
-    return {sec: _place(editor, patch, sec, treated, taken) for sec, treated in wanted.items()}
+    return {sec: _place(editor, patch, sec, treated) for sec, treated in wanted.items()}
 
 
 def _wanted(module: Image, patch: Image, linking: Linking, where: str) -> dict[int, Treatment]:
@@ -116,7 +115,7 @@ def _relocations_and_bytes(image: Image, sec: int) -> tuple[int, int]:
     return sum(map(len, rows)), int(image.shdr["sh_size"][sec])
 
 
-def _place(editor: Editor, patch: Image, sec: int, treated: Treatment, taken: set[str]) -> Section:
+def _place(editor: Editor, patch: Image, sec: int, treated: Treatment) -> Section:
     """Put one section where it belongs."""
     name = patch.names[sec]
     table = treated.what in (APPENDED, FOLDED)
@@ -124,7 +123,7 @@ def _place(editor: Editor, patch: Image, sec: int, treated: Treatment, taken: se
     init = (treated.name if table else name).startswith(".init")
     if homes:
         return Section(sec, name, homes[0], _append(editor, patch, sec, homes[0]), True, init)
-    return Section(sec, name, _new(editor, patch, sec, treated, taken), 0, table, init)
+    return Section(sec, name, _new(editor, patch, sec, treated), 0, table, init)
 
 
 def _append(editor: Editor, patch: Image, sec: int, home: int) -> int:
@@ -137,18 +136,18 @@ def _append(editor: Editor, patch: Image, sec: int, home: int) -> int:
     return editor.append(home, content)
 
 
-def _new(editor: Editor, patch: Image, sec: int, treated: Treatment, taken: set[str]) -> int:
+def _new(editor: Editor, patch: Image, sec: int, treated: Treatment) -> int:
     """Make a section of its own; its number in the module."""
     head = patch.shdr[sec]
     flags, align = int(head["sh_flags"]) & MEMORY, max(int(head["sh_addralign"]), 1)
-    name = treated.name if treated.what == APPENDED else _name(patch, sec, taken)
+    name = treated.name if treated.what == APPENDED else editor.free_name(_name(patch, sec))
     if not patch.has_bytes[sec]:
         return editor.empty_section(name, flags, int(head["sh_size"]), align)
     return editor.section(name, t.SHT_PROGBITS, flags, patch.content(sec).tobytes(), align)
 
 
-def _name(patch: Image, sec: int, taken: set[str]) -> str:
-    """A name that no other section has: /sys has a file for each, and a second one of a name is a splat."""
+def _name(patch: Image, sec: int) -> str:
+    """A name that tells what kind of memory it is, and that it came along."""
     old, flags = patch.names[sec], int(patch.shdr["sh_flags"][sec])
     if flags & t.SHF_EXECINSTR:
         head = ".text"
@@ -157,14 +156,4 @@ def _name(patch: Image, sec: int, taken: set[str]) -> str:
     else:
         head = ".rodata"
     head = ".init" + head if old.startswith(".init") else head
-    return unique(head + MARK + (old if old.startswith(".") else "." + old), taken)
-
-
-def unique(name: str, taken: set[str]) -> str:
-    """The name, or the first `name.2`, `name.3` … that is free; taken from then on."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}.{number}"
-    taken.add(free)
-    return free
+    return head + MARK + (old if old.startswith(".") else "." + old)

@@ -20,7 +20,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError, PolicyError
 from ftpatch.kernel.module import Module
 from ftpatch.plan.link.lookup import MODULE, Wanted, look_up
-from ftpatch.plan.link.sections import COMMON, MAX_ALIGN, Section, unique
+from ftpatch.plan.link.sections import COMMON, MAX_ALIGN, Section
 from ftpatch.plan.module.records import toc_symbol
 from ftpatch.plan.request import Against
 
@@ -127,7 +127,7 @@ class Symbols:
             self.defined[name] = existing
             return Target(existing, sec, value)
         old, value = symbols.rows[row], section.off + int(symbols.rows["st_value"][row])
-        new = unique(LOCAL + name, self._taken) if local else name
+        new = _unique(LOCAL + name, self._taken) if local else name
         kind = int(symbols.type[row])
         made = self.editor.add_symbol(NewSymbol(new, section.sec, value, int(old["st_size"]), kind,
                                                 other=int(old["st_other"]) & ~3))  # fmt: skip
@@ -149,7 +149,7 @@ class Symbols:
         """A symbol at the start of a section of the object."""
         section = self.sections[sec]
         if sec not in self._starts:
-            name = unique(LOCAL + section.name.lstrip("."), self._taken)
+            name = _unique(LOCAL + section.name.lstrip("."), self._taken)
             self._starts[sec] = self.editor.add_symbol(NewSymbol(name, section.sec, section.off))
         return Target(self._starts[sec], section.sec, section.off)
 
@@ -169,7 +169,7 @@ class Symbols:
                 size, most = size + int(symbols.rows["st_size"][row]), max(most, align)
         if not places:
             return
-        name = unique(COMMON, set(self.editor.names))
+        name = self.editor.free_name(COMMON)
         sec = self.editor.empty_section(name, t.SHF_ALLOC | t.SHF_WRITE, size, most)
         for row, off in places:
             name, length = symbols.name(row), int(symbols.rows["st_size"][row])
@@ -216,3 +216,13 @@ class Symbols:
         sec = int(self._symbols.shndx[found.row]) if found.where == MODULE else 0
         value = int(self._symbols.rows["st_value"][found.row]) if found.where == MODULE else 0
         return Target(found.row, sec, value, found.where)
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """The name, or the first `name.2`, `name.3` … that is free; taken from then on."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}.{number}"
+    taken.add(free)
+    return free

@@ -58,7 +58,9 @@ class Addition:
 
     def text(self, init: bool) -> int:
         """A new section for code: of init text, or of text that stays."""
-        return self.editor.section(INIT_TEXT if init else TEXT, t.SHT_PROGBITS, TEXT_FLAGS, b"", ALIGN)
+        return self.editor.section(
+            self.editor.free_name(INIT_TEXT if init else TEXT), t.SHT_PROGBITS, TEXT_FLAGS, b"", ALIGN
+        )
 
     def imported(self, wanted: Import) -> int:
         """Row of a new undefined symbol."""

@@ -125,10 +125,10 @@ class Builder:
     def _make_ops(self) -> int:
         """Symbol row of an ops object whose function returns at once."""
         editor, code = self.editor, np.array(self.modules.ops_function.words, dtype="<u4").tobytes()
-        text = editor.section(TEXT + ".ops", t.SHT_PROGBITS, TEXT_FLAGS, code, ALIGN)
+        text = editor.section(editor.free_name(TEXT + ".ops"), t.SHT_PROGBITS, TEXT_FLAGS, code, ALIGN)
         function = editor.symbol(OPS_FUNCTION, text, 0, len(code), t.STT_FUNC)
         size = (self.callee.ops_size + 7) & ~7
-        data = editor.section(DATA, t.SHT_PROGBITS, DATA_FLAGS, bytes(size), 8)
+        data = editor.section(editor.free_name(DATA), t.SHT_PROGBITS, DATA_FLAGS, bytes(size), 8)
         editor.relocate(data, 0, self.module.arch.abs64, function)
         return editor.symbol(OPS, data, 0, size, t.STT_OBJECT)
 
