@@ -35,7 +35,8 @@ def check_stale(case: Case, pairs: Pairs | None) -> None:
         case.account_for("earlier patch", start + width * np.flatnonzero(legal), width)
     for step in case.steps:
         for sec in step.moved:
-            _check_copy(case, pairs, step, sec)
+            if sec < len(case.after.image.shdr):  # else no step goes on from there, which is told
+                _check_copy(case, pairs, step, sec)
 
 
 def _row_size(case: Case, sec: int) -> int | None:

@@ -122,8 +122,9 @@ def _goes_on(heads: Rows, rows: Rows) -> bool:
     """Whether section headers are those of the next patch: nothing changed but where sections are, and how long."""
     same = all(np.array_equal(heads[name], rows[name]) for name in STAYS)
     moved = rows["sh_offset"] != heads["sh_offset"]
-    right = moved | (rows["sh_size"] <= heads["sh_size"])  # what grows moves
-    right &= (rows["sh_addralign"] == heads["sh_addralign"]) | (moved & (rows["sh_addralign"] > heads["sh_addralign"]))
+    wider = rows["sh_addralign"] > heads["sh_addralign"]
+    right = moved == ((rows["sh_size"] > heads["sh_size"]) | wider)  # what grows moves, and nothing else
+    right &= wider | (rows["sh_addralign"] == heads["sh_addralign"])
     return bool(same and right[1:].all() and rows["sh_offset"][0] == heads["sh_offset"][0])
 
 

@@ -32,6 +32,10 @@ ROOT = Path(__file__).parents[2] / "testdata"
 MODULES_SHARE, GROWN_SHARE = 0.6, 0.7  # of runs on modules, and of those that change whole parts
 UNREADABLE = "unreadable"
 TWO, ALL = ("--func", "row:8", "--func", "row:9"), ("--func", "*", "--skip-unpatchable")
+STEP = ("--func", "mini_step")
+FORCED = ("--force-signature", "--assume-register-args")
+KERNEL_PAIR = ("--map", "vfs_read=vfs_write", "--map", "slot_probe=vfs_write")
+MODULE_PAIRS = ("mini_util=mini_work", "mini_work=_printk", "mini_util=_printk")
 PAIR = ("--func", "row:0", "--func", "row:1")
 
 
@@ -65,6 +69,7 @@ def fixtures() -> Iterator[tuple[str, Path, tuple[tuple[str, ...], ...]]]:
             for what, options in (("two", TWO), ("all", ALL)):
                 yield f"{folder}/{path.name} {what}", path, (("enable", *options),)
             yield f"{folder}/{path.name} dropped", path, (("drop", *TWO),)
+            yield f"{folder}/{path.name} redirected", path, (("redirect", *KERNEL_PAIR, *FORCED[:1]),)
         module, stub = ROOT / folder / "mini.ko", ROOT / "stubs" / f"{'ppc64le' if 'ppc' in folder else 'arm64'}.S"
         hook = ("--hook", "_printk")
         steps: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -76,6 +81,10 @@ def fixtures() -> Iterator[tuple[str, Path, tuple[tuple[str, ...], ...]]]:
             "enabled, disabled, enabled": (("enable", *PAIR, *hook), ("disable", "--status", "enabled"),
                                            ("enable", "--func", "mini_util_probe", *hook)),
             "dropped": (("drop", *PAIR),),
+            **{f"redirected, {pair}": (("redirect", "--map", pair, *FORCED),) for pair in MODULE_PAIRS},
+            "redirected twice": (("redirect", "--map", MODULE_PAIRS[0], *FORCED),
+                                 ("redirect", "--map", "mini_step=_printk", *FORCED)),
+            "redirected, enabled": (("redirect", "--map", MODULE_PAIRS[0], *FORCED), ("enable", *STEP, *hook)),
         }  # fmt: skip
         for what, made in steps.items():
             yield f"{folder}/mini.ko {what}", module, made
@@ -178,11 +187,16 @@ def why_legal(result: Result, damaged: bytes, proof: Proof) -> str:
     before, folder = Path(result.before.image.path), result.victim.path.parent
     out = folder / f"other{result.victim.path.suffix}"
     names = [name for name in (*proof.callees, *proof.ops) if name.isidentifier()]
-    more = (_by_target(result, proof), _with_disable(result, proof), *_drops(result, proof))
+    more = (
+        _by_target(result, proof),
+        _with_disable(result, proof),
+        *_drops(result, proof),
+        *_by_redirect(result, proof),
+    )
     for steps in (*_other_requests(result, names), *more):
         if steps and _make(before, steps, out, folder / "other.json") and out.read_bytes() == damaged:
             return f"as of {'; '.join(' '.join(step) for step in steps)}"
-    if _same_but_callees(result, damaged):
+    if not proof.replacements and _same_but_callees(result, damaged):
         requests = _by_callee(result, proof, [imported.name for imported in proof.imports])
         requests = iter(_by_target(result, proof)) if result.victim.linked else requests
         if all(_make(before, (step,), out, folder / "other.json") for step in requests):
@@ -222,6 +236,20 @@ def _by_target(result: Result, proof: Proof) -> tuple[tuple[str, ...], ...]:
         chosen.setdefault(target, []).append(f"{va_of.get(pos, 0):#x}")
     return tuple(("enable", *(word for va in some for word in ("--func", va)), "--target", f"{target:#x}")
                  for target, some in chosen.items() if target)  # fmt: skip
+
+
+def _by_redirect(result: Result, proof: Proof) -> Iterator[tuple[tuple[str, ...], ...]]:
+    """A request for what the redirected functions lead to now, in the order of the sound one's and in theirs."""
+    sites, redirects, symbols = result.before.sites, proof.redirects, proof.after.symbols
+    row_of = dict(zip(sites.pos.tolist(), range(len(sites)), strict=True))
+    pairs = []
+    for pos, row, name in zip(redirects.pos.tolist(), redirects.rows.tolist(), redirects.names, strict=True):
+        to = f"0x{int(symbols.rows['st_value'][row]):x}" if result.victim.linked else name
+        if not result.victim.linked and symbols.shndx[row] > 0:
+            to = f"{proof.after.names[int(symbols.shndx[row])]}+0x{int(symbols.rows['st_value'][row]):x}"
+        pairs.append(f"row:{int(sites.row[row_of[pos]])}={to}")
+    for some in (pairs, pairs[::-1]) if pairs else ():
+        yield (("redirect", *(word for pair in some for word in ("--map", pair)), *FORCED),)
 
 
 def _with_disable(result: Result, proof: Proof) -> tuple[tuple[str, ...], ...]:
