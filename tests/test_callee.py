@@ -116,7 +116,8 @@ def test_a_replacement_lies_where_it_may_run(bar: str, foo: str, why: str, tmp_p
 
 def module_with_sections(path: Path) -> Image:
     elf = Elf(e_type=REL)
-    for name in (".text", ".init.text", ".noinstr.text", ".init.text.unlikely", ".hyp.text", ".exit.text"):
+    for name in (".text", ".init.text", ".noinstr.text", ".init.text.unlikely", ".hyp.text", ".exit.text",
+                 ".head.text"):  # fmt: skip
         sec = elf.section(name, as_code([NOP, RET]), flags=ALLOC | EXEC)
         elf.symbol(name[1:], sec, 0, 8)
     path.write_bytes(elf.build())
@@ -127,6 +128,7 @@ def module_with_sections(path: Path) -> Image:
     ("init.text", "init.text.unlikely", ""), ("text", "init.text", ""), ("exit.text", "text", ""),
     ("init.text", "text", "init.text is init text, which is freed once the module runs"),
     ("noinstr.text", "text", "noinstr.text is noinstr, and the function is not"),
+    ("head.text", "text", "head.text is code of the boot and of exception entries, and the function is not"),
     ("hyp.text", "text", "hyp.text is code of the hypervisor, and the function is not"),
 ])  # fmt: skip
 def test_a_replacement_in_a_module_lies_where_it_may_run(bar: str, foo: str, why: str, tmp_path: Path) -> None:

@@ -88,6 +88,16 @@ def test_inlined_copies_are_counted_by_the_functions_that_hold_them(
     assert types.inlined(types.image.symbols.defined(name) or 0) == copies
 
 
+def test_link_time_optimisation_may_have_put_copies_into_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "types.o"
+    path.write_bytes((DWARF / "types.o").read_bytes().replace(b"third_user\0", b"thi.llvm.1\0"))
+    types = types_of(path)
+    why = "link-time optimisation may have put more of them into other files"
+    assert types.inlined(types.image.symbols.defined("helper") or 0) == InlinedCopies(
+        ("cloned", "first_user", "second_user"), 4, why
+    )
+
+
 def test_a_file_without_debug_information_says_so() -> None:
     types = types_of(DWARF.parent / "mini" / "vmlinux-callops")
     row = types.image.symbols.defined("vfs_read") or 0

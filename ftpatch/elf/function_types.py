@@ -29,6 +29,8 @@ MAX_ALIASES = 64  # names of one function that are looked at; sys_ni_syscall has
 MAX_ASKED = 16  # functions of a module that are looked for to tell whose types it goes on from
 SHORTEST = 4  # bytes that a function without a size has at least
 DWARF, BTF, BASE = (".debug_info", ".debug_abbrev"), ".BTF", ".BTF.base"
+THIN_LTO = b".llvm."  # in names of static functions that clang's link-time optimisation took to other files
+OTHER_FILES = "link-time optimisation may have put more of them into other files"
 NO_KERNEL = "its BTF goes on from that of a kernel that is not given (--against)"
 OTHER_KERNEL = "its BTF goes on from that of another kernel than the one given (--against)"
 
@@ -38,7 +40,7 @@ class InlinedCopies(NamedTuple):
 
     functions: tuple[str, ...] = ()  # names of the functions that hold copies, ascending
     n_copies: int = 0
-    why_not_known: str = ""  # empty where the file tells
+    why_not_known: str = ""  # why there may be others; empty where the file tells
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,7 +79,8 @@ class FunctionTypes:
             found = self._dwarf.find(self.image.symbols.name(row), *self._extent(row))
             if isinstance(found, NotKnown):
                 return InlinedCopies(why_not_known=found.why)
-            return InlinedCopies(*self._dwarf.inlined(found))
+            other = OTHER_FILES if THIN_LTO in self.image.symbols.strtab else ""
+            return InlinedCopies(*self._dwarf.inlined(found), other)
         except ChangedError:
             raise
         except DAMAGE as error:

@@ -28,7 +28,9 @@ APART = (
     ("__hyp_text_start", "__hyp_text_end", r"\.hyp\.text", "code of the hypervisor"),
     ("__hyp_idmap_text_start", "__hyp_idmap_text_end", r"\.hyp\.idmap\.text", "code of the hypervisor"),
     ("__idmap_text_start", "__idmap_text_end", r"\.idmap\.text", "code that runs without the kernel's page tables"),
+    ("", "", r"\.head\.text", "code of the boot and of exception entries"),
     ("__hibernate_exit_text_start", "__hibernate_exit_text_end", r"\.hibernate_exit\.text", "code for waking up"),
+    ("", "", r"\.rodata\.text", "code that runs as a copy, or without the kernel's page tables"),
 )  # fmt: skip
 
 
@@ -112,7 +114,8 @@ def _apart(image: Image, row: int) -> str:
     """What kind of code a function is whose callers are of the same kind; empty where it is like most."""
     sec, value = int(image.symbols.shndx[row]), int(image.symbols.rows["st_value"][row])
     for first, last, pattern, kind in APART:
-        low, high = (image.symbols.value(first), image.symbols.value(last)) if image.linked else (None, None)
+        known = image.linked and first
+        low, high = (image.symbols.value(first), image.symbols.value(last)) if known else (None, None)
         if re.fullmatch(pattern, image.names[sec]) or (low is not None and high is not None and low <= value < high):
             return kind
     return ""
