@@ -562,6 +562,9 @@ def test_odd_symbols_and_sites_are_refused(
     (Export("other"), b"GPL",
      "--to vfs_read: no such exported symbol: found vfs_read in the kernel, but not exported, expected a function that "
      "the kernel or a module given by --against exports"),
+    (Export("vfs_reads"), b"GPL",
+     "--to vfs_read: no such exported symbol: found vfs_read in the kernel, but not exported, expected a function that "
+     "the kernel or a module given by --against exports – vfs_reads is there"),
 ])  # fmt: skip
 def test_what_the_loader_would_not_give_is_refused(
     export: Export, licence: bytes, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -708,6 +711,34 @@ def test_patches_upon_patches_come_back_one_by_one(module: Path, tmp_path: Path)
         back.unlink(missing_ok=True)
         assert run(["restore", str(after), "--journal", f"{after}.json", "-o", str(back)]) == 0
         assert back.read_bytes() == before.read_bytes()
+
+
+def one_name_twice(elf: Elf) -> None:
+    elf.sym("mini_work", st_name=elf.get(SYM, elf.symbol("mini_step"), "st_name"))
+
+
+def without_a_name(elf: Elf) -> None:
+    elf.sym("mini_work", st_info=0x10, st_name=0)
+
+
+@pytest.mark.parametrize("bar", ["mini_untraced", "_printk"])
+@pytest.mark.parametrize("case", [
+    (ARM64, one_name_twice, "mini_step", 2), (PPC64LE, one_name_twice, "mini_step", 2),
+    (ARM64, without_a_name, ".text+0x58", 1), (PPC64LE, without_a_name, ".text+0x90", 1),
+])  # fmt: skip
+def test_functions_of_one_name_or_none(
+    case: tuple[Path, Callable[[Elf], object], str, int], bar: str, tmp_path: Path
+) -> None:
+    """What has no symbol is taken to be called with anybody's TOC: its stub gives that back."""
+    module, change, foo, n = case
+    odd, out, back = edited(module, tmp_path / "odd.ko", change), tmp_path / "out.ko", tmp_path / "back.ko"
+    assert run(["redirect", str(odd), "--func", foo, "--to", bar, "--assume-register-args", "-o", str(out)]) == 0
+    scan = api.scan(str(out))
+    assert [target.name for target in scan.sites.redirects.values()] == n * [bar]
+    assert run(["disable", str(out), "--func", foo, "-o", str(back)]) == 0
+    assert content(back.read_bytes(), ".text") == content(odd.read_bytes(), ".text")
+    if module is PPC64LE and n == 1:
+        assert words(out.read_bytes(), ".text.ftpatch", 0, 1) == [MFLR_R0]
 
 
 @pytest.mark.parametrize("module", [ARM64, PPC64LE])

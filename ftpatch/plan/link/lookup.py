@@ -82,12 +82,12 @@ def _import(editor: Editor, module: Module, against: Against, wanted: Wanted) ->
         todo = next((todo for start, todo in OF_COMPILERS if wanted.name.startswith(start)), None)
         raise SelectionError(error.what, error.where, found=error.found,
                              expected="a symbol of the module, or one that the kernel or a module given by --against "
-                             "exports", todo=todo or _nearest(module, against, wanted.name)) from None  # fmt: skip
+                             "exports", todo=todo or nearest(module, against, wanted.name)) from None  # fmt: skip
     row, notes = add_import(editor, new)
     return Found(row, OUTSIDE, tuple(notes))
 
 
-def _nearest(module: Module, against: Against, name: str) -> str:
+def nearest(module: Module, against: Against, name: str) -> str:
     """A name that may have been meant."""
     symbols = module.image.symbols
     names = {symbols.name(row) for row in np.flatnonzero(np.isin(symbols.type, (t.STT_FUNC, t.STT_OBJECT))).tolist()}

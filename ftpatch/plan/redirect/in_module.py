@@ -87,9 +87,19 @@ class Finder:
         if existing is not None:
             self._require_called(existing[0], text, where)
             return ModuleReplacement(self._elsewhere(text), existing[0], outside=True)
-        wanted = find_import(text, self.module, self.against, OPTION)
+        wanted = self._import(text)
         require_function(text, self.against, where)
         return ModuleReplacement(self._elsewhere(text), None, outside=True, wanted=wanted)
+
+    def _import(self, name: str) -> Import:
+        """What the module must say to use a symbol; a refusal for a name that nobody has names one like it."""
+        try:
+            return find_import(name, self.module, self.against, OPTION)
+        except SelectionError as error:
+            from ftpatch.plan.link.lookup import nearest
+
+            raise SelectionError(error.what, error.where, found=error.found, expected=error.expected,
+                                 todo=nearest(self.module, self.against, name)) from None  # fmt: skip
 
     def _brought(self, text: str, in_module: bool) -> ModuleReplacement | None:
         """The function of the object that `text` names; None where it has none. in_module: whether the module has one
