@@ -529,3 +529,25 @@ def test_a_boot_stumbles_over_a_kept_record(tmp_path: Path) -> None:
     assert [(bug.function, bug.offset, bug.ip, bug.va, bug.found, bug.actual) for bug in told.bugs] == [
         ("vfs_read", 4, foo + 4, foo, jump, 0xD503201F),
     ]  # fmt: skip
+
+
+# -- trees -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_tree_says_which_modules_have_redirects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tree").mkdir()
+    changed = Path(module(MINI / "mini.ko", ("mini_step", "mini_work"), ("mini_util", "_printk"), to=tmp_path))
+    changed.rename(tmp_path / "tree" / "changed.ko")
+    written(tmp_path / "tree" / "plain.ko", (MINI / "mini.ko").read_bytes())
+    assert run(["scan", str(tmp_path / "tree"), "--jobs", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "  patched    2 redirected, in 1 module\n" in text
+    assert "     4     0  callops      changed.ko  ! redirected 2\n" in text
+    assert "     6     0  callops      plain.ko\n" in text
+    assert run(["check", str(tmp_path / "tree"), "--jobs", "1"]) == 0
+    assert (
+        "changed.ko: 2 functions are redirected (mini_step, mini_util): an earlier patch (to mini_work, _printk)"
+        in capsys.readouterr().out
+    )
+    assert run(["diff", str(MINI / "mini.ko"), str(tmp_path / "tree" / "changed.ko")]) == 1
+    assert "mini_step@mini_mod.c is no longer traceable: it is redirected to mini_work" in capsys.readouterr().out

@@ -260,6 +260,7 @@ class TotalsObject(TypedDict):
     live: Count
     by_section: Counts
     by_status: Counts
+    redirected: NotRequired[Annotated[Count, "functions that others take the place of; absent without any"]]
     by_layout: Counts
     by_arch: Counts
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftpatch.elf.image import Image
-from ftpatch.errors import ChangedError, FtpatchError
+from ftpatch.errors import ChangedError, FtpatchError, PolicyError
 from ftpatch.explanation import live_patching, redirected
 from ftpatch.explanation.code import code_rows
 from ftpatch.explanation.untraceable import TEXTS
@@ -190,6 +190,12 @@ def _slot(image: Image, records: RecordTable, row: int) -> SlotObject:
 
 def _plan(scan: Scan, index: int, against: Against | FtpatchError) -> Plan | FtpatchError:
     """What enable would do with this site alone, or why it would not."""
+    sites = scan.sites
+    if sites.redirected[index]:
+        name = sites.name(index)
+        what = f"{name or sites.place_text(index)} is redirected to {sites.redirects[index].name}"
+        todo = f"ftpatch disable{f' --func {name}' if name else ''} gives its site back"
+        return PolicyError(what, scan.image.path, todo=todo)
     if isinstance(against, FtpatchError):
         return against
     chosen = np.zeros(len(scan.sites), dtype=bool)

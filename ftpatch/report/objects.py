@@ -103,7 +103,8 @@ def totals(images: Sequence[ImageObject], n_bad: int) -> TotalsObject:
     """The sums over the modules of one tree; the counts by name begin with the greatest."""
     summaries = [image["summary"] for image in images]
     with_sites = sum(1 for summary in summaries if summary["live"])
-    return {
+    redirected = sum(row["sites"] for summary in summaries for row in summary.get("redirected", ()))
+    sums: TotalsObject = {
         "modules": len(images) + n_bad,
         "bad": n_bad,
         "with_sites": with_sites,
@@ -116,6 +117,9 @@ def totals(images: Sequence[ImageObject], n_bad: int) -> TotalsObject:
         "by_layout": _sum({image["layout"]: 1} for image in images),
         "by_arch": _sum({image["arch"]: 1} for image in images),
     }
+    if redirected:
+        sums["redirected"] = redirected
+    return sums
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

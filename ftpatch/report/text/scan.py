@@ -48,6 +48,9 @@ def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
     yield line("records", f"{total['slots']} slots, {total['null']} null, {total['live']} live")
     counted = {"layouts": total["by_layout"], "sections": total["by_section"], "status": total["by_status"]}
     yield from (counts_line(name, counts, document.width) for name, counts in counted.items() if counts)
+    if redirected := total.get("redirected"):
+        n_modules = sum("redirected" in image["summary"] for image in images)
+        yield line("patched", f"{redirected} redirected, in {number(n_modules, 'module')}")
     usual = _usual(images)  # what differs from it is remarked
     shown = [image for image in images if image["sites"]] if document.selected else images
     rows = {image["file"]: _row(image, usual[image["arch"]]) for image in shown}
