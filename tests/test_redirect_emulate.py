@@ -151,6 +151,7 @@ APART, STUB = 0x200, 0x100  # from one case's function to the next one's, and to
 MFLR_R0, MTLR_R0, BCTR, BLR, PPC_NOP = 0x7C08_02A6, 0x7C08_03A6, 0x4E80_0420, 0x4E80_0020, 0x6000_0000
 MTCTR_R12, HERE, MFLR_R12, LD_R2_24 = 0x7D89_03A6, 0x429F_0005, 0x7D88_02A6, 0xE841_0018
 LINK = 1
+END = 1 << 64  # of all addresses
 Code = Callable[[int], list[int]]  # va of the first word → the words
 
 
@@ -477,6 +478,26 @@ def test_addresses_too_far_apart_are_a_failure_of_their_own() -> None:
     )
     assert outcome == Outcome(2, ("f: addresses too far apart: found 0xc000000000000000 and 0xc000010000010000, "
                                   "expected within 0x4000000000",))  # fmt: skip
+
+
+@needs_qemu
+def test_one_function_that_is_far_from_all_others_is_the_only_one_that_fails() -> None:
+    code = {FOO + 0x100 * n: [branch(FOO + 0x100 * n, BAR)] for n in range(3)}
+    stray = RedirectExpectation("f", 0, 0)
+    outcome = ppc(code, *(RedirectExpectation(f"g{n}", va, BAR) for n, va in enumerate(code)), stray)
+    assert outcome == Outcome(4, ("f: addresses too far apart: found 0xc000000000000000 and 0x0, "
+                                  "expected within 0x4000000000",))  # fmt: skip
+
+
+@needs_qemu
+@pytest.mark.parametrize(("entry", "target", "found"), [
+    (END - 4, END - 8, "a return to a caller"), (0, 4, "an illegal instruction at 0x8"),
+])  # fmt: skip
+def test_addresses_at_either_end_are_no_trouble(entry: int, target: int, found: str) -> None:
+    """What lies around them wraps over the end of all addresses, where there is code, too."""
+    memory = memory_of({END - 4: [BLR], 0: [branch(0, 8)]})
+    outcome = redirects_ppc64le.run_redirects(memory, [RedirectExpectation("f", entry, target)], 1)
+    assert outcome.failures == (f"f: never arrives at the target: found {found}, expected {target:#x}",)
 
 
 def test_without_qemu_nothing_is_executed(monkeypatch: pytest.MonkeyPatch) -> None:

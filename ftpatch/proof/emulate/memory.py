@@ -109,7 +109,10 @@ class Memory:
         holder = np.searchsorted(np.array(self._starts, dtype=np.uint64), places, side="right") - 1
         for number in distinct(holder[holder >= 0]).tolist():
             block = self.blocks[number]
-            inside = np.flatnonzero((holder == number) & (places + np.uint64(4) <= np.uint64(block.end)))
+            if len(block.data) < 4:
+                continue
+            last = np.uint64(block.end - 4)  # so that nothing wraps at the end of all addresses
+            inside = np.flatnonzero((holder == number) & (places <= last))
             at = (places[inside] - np.uint64(block.va)).view(np.int64)
             word[inside] = np.ascontiguousarray(block.data[at[:, None] + np.arange(4)]).view("<u4").reshape(-1)
             present[inside] = True

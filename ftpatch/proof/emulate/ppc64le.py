@@ -39,13 +39,13 @@ def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
     """Execute every site; skipped where there is no QEMU."""
     if why := qemu_sandbox.why_not(QEMU):
         return Outcome(0, skipped=why)
-    low = lowest_of(min(site.entry, site.resume, site.target) for site in sites)
+    low = lowest_of(chain.from_iterable((site.entry, site.resume, site.target) for site in sites))
     failures: dict[int, str] = {}
     places: list[int | None] = [None] * len(sites)
     near = []
     for at, site in enumerate(sites):
-        if too_far((site.entry, site.resume, site.target), low):
-            failures[at] = line(site, "addresses too far apart", f"{low:#x} and {site.target:#x}", f"within {SPAN:#x}")
+        if found := too_far((site.entry, site.resume, site.target), low):
+            failures[at] = line(site, "addresses too far apart", found, f"within {SPAN:#x}")
         else:
             near.append(at)
     random = np.random.default_rng(seed)

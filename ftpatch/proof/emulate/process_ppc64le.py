@@ -6,7 +6,7 @@ pointers in the copied code are moved along.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from subprocess import SubprocessError
@@ -32,13 +32,16 @@ CR_KEPT = 0x00FF_F000  # cr2, cr3, cr4
 
 
 def lowest_of(places: Iterable[int]) -> int:
-    """The address of a file that goes to LOWEST."""
-    return min(places, default=0) & ~(LOWEST - 1)
+    """The address of a file that goes to LOWEST: of all that are executed, without those that are far from most."""
+    ordered = sorted(places)
+    low = max(ordered[len(ordered) // 2] - SPAN // 2, 0) if ordered else 0
+    return min((place for place in ordered if place >= low), default=0) & ~(LOWEST - 1)
 
 
-def too_far(places: Iterable[int], low: int) -> bool:
-    """Whether not all of these addresses can be laid out in one process."""
-    return max(places) - low >= SPAN
+def too_far(places: Sequence[int], low: int) -> str:
+    """Two addresses that cannot be laid out in one process; empty where all can."""
+    farthest = max(places, key=lambda place: abs(place - low))
+    return f"{low:#x} and {farthest:#x}" if min(places) < low or max(places) - low >= SPAN else ""
 
 
 def apart(target: U64, first: U64, end: U64) -> list[list[int]]:
@@ -155,7 +158,7 @@ class Process:
             first, n = int(pages[0]) * g.SEGMENT, (int(pages[-1]) - int(pages[0]) + 1) * g.SEGMENT
             content = np.zeros(n // 4, dtype="<u4")
             for places, words in ((va, word), (traps, np.full(len(traps), g.TRAP, np.uint32))):
-                inside = (places >= np.uint64(first)) & (places < np.uint64(first + n))
+                inside = (places >= np.uint64(first)) & (places <= np.uint64(first + n - 1))
                 content[(places[inside] - np.uint64(first)) // np.uint64(4)] = words[inside]
             self._move_pointers(content, first, va)
             segments.append(g.Segment(self.moved(first), content.tobytes(), g.READ | g.EXECUTE))

@@ -16,6 +16,7 @@ Source: OpenPOWER ELFv2 ABI 1.5, 2.2.2 (registers), 2.2.3 (stack frame), 2.3.1 (
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from subprocess import SubprocessError
 
 import numpy as np
@@ -51,12 +52,11 @@ def run_redirects(memory: Memory, redirects: Sequence[RedirectExpectation], seed
     """Execute every redirected function; skipped where there is no QEMU."""
     if why := qemu_sandbox.why_not(QEMU):
         return Outcome(0, skipped=why)
-    low = lowest_of(min(_places(redirect)) for redirect in redirects)
+    low = lowest_of(chain.from_iterable(map(_places, redirects)))
     failures: dict[int, str] = {}
     near = []
     for at, redirect in enumerate(redirects):
-        if too_far(_places(redirect), low):
-            found = f"{low:#x} and {redirect.target:#x}"
+        if found := too_far(_places(redirect), low):
             failures[at] = line(redirect, "addresses too far apart", found, f"within {SPAN:#x}")
         else:
             near.append(at)
