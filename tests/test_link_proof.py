@@ -69,7 +69,7 @@ def test_a_module_with_an_object_is_written_proven_and_undone(
     for options in ((), ("--against", str(made.kernel)), ("--journal", str(made.journal), "--require-emulation")):
         image = made.verify(capsys, *options)
         assert messages(image) == []
-        assert image["proof"]["notes"] == [f"{note}: that they hold what the object held is told by the journal alone"]
+        assert image["proof"]["notes"] == [f"{note}: whether they are the object's is told by the journal alone"]
     assert image["proof"]["redirects"] == {"fixed_step": 1}
     assert run(["restore", str(made.after), "--journal", str(made.journal), "-o", str(back)]) == 0
     assert back.read_bytes() == made.before.read_bytes()

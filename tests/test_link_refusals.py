@@ -188,7 +188,8 @@ OBJECTS = [
      "fix.o: the object uses a section that is not loaded: found .discard.x by there, expected code and data"),
     ("nobody has it", uses(CALL26, "nothing_like_it"),
      "--with fix.o: undefined symbol nothing_like_it: no such exported symbol: found nothing of that name, "
-     "expected a symbol of the module, or one that the kernel or a module given by --against exports"),
+     "expected a symbol of the module, or one that the kernel or a module given by --against exports – "
+     "--keep-original nothing_like_it, if it is to be the old function"),
     ("nearly", uses(CALL26, "mini_utill"),
      "--with fix.o: undefined symbol mini_utill: no such exported symbol: found nothing of that name, "
      "expected a symbol of the module, or one that the kernel or a module given by --against exports – "

@@ -109,5 +109,5 @@ def summary(image: Image, linked: Linked) -> str:
         return ""
     n, size = len(came), sum(int(image.shdr["sh_size"][sec]) for sec in came)
     size += sum(int(image.shdr["sh_size"][sec]) - was for sec, was in linked.grown.items())
-    return (f"{n} sections came along in an object, {size} bytes: that they hold what the object held is told by the "
-            "journal alone")  # fmt: skip
+    return (f"{n} section{'s' * (n != 1)} came along in an object, {size} bytes: whether they are the object's is told "
+            "by the journal alone")  # fmt: skip

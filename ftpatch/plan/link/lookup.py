@@ -94,7 +94,7 @@ def nearest(module: Module, against: Against, name: str) -> str:
     if against.kernel is not None:
         names |= {exported.decode("utf-8", "replace") for exported in against.kernel.exports.names.tolist()}
     near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.8)
-    return f"{near[0]} is there" if near else ""
+    return f"{near[0]} is there" if near else f"--keep-original {name}, if it is to be the old function"
 
 
 def _definitions(image: Image, name: str) -> list[int]:
