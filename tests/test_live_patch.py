@@ -123,6 +123,18 @@ def test_the_first_function_of_a_module_may_lead_into_the_kernel(
     assert "redirects  klp_enable_patch 1" in capsys.readouterr().out
 
 
+def test_a_replacement_with_a_call_of_the_profiler_comes_along(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loader does not ask for a nop behind a call of _mcount, which it turns into one itself."""
+    path, out = str(LIVE / "ppc64le.ko"), str(tmp_path / "out.ko")
+    options = ["--func", "live_cmdline", "--to", "printed_cmdline", "--with", str(LIVE / "print-ppc64le.o")]
+    assert run(["redirect", path, *options, "-o", out]) == 0
+    assert run(["verify", path, out, "--require-emulation"]) == 0
+    sites = {site["function"]: site["status"] for site in scanned(out, capsys)["sites"]}
+    assert (sites["live_cmdline"], sites["printed_cmdline"]) == ("enabled", "ready")
+
+
 # -- damaged -----------------------------------------------------------------------------------------------------------
 
 

@@ -41,7 +41,9 @@ def _wrong(case: Case, target: int, row: Rows) -> str:
         there = image.names[sec]
     if there.startswith(".init") and not name.startswith(".init") and name not in TABLES_OF_INIT:
         return f"names {image.symbols.name(symbol)} in {there}, which is freed with init memory, and {name} stays"
-    return _wrong_call(case, target, off, sec, kind) if tables.module_toc else ""
+    if not tables.module_toc or image.symbols.name(symbol) in {shape.called for shape in case.arch.shapes}:
+        return ""  # a patch site's own call keeps the TOC pointer, as the loader knows
+    return _wrong_call(case, target, off, sec, kind)
 
 
 def _wrong_call(case: Case, target: int, off: int, to: int, kind: int) -> str:

@@ -13,3 +13,12 @@ for name in size state; do
 	aarch64-linux-gnu-gcc $BASE -mgeneral-regs-only -mbranch-protection=pac-ret -c $name.c -o "$out/$name-arm64.o"
 	powerpc64le-linux-gnu-gcc $BASE -mcpu=power8 -msoft-float -mno-altivec -mno-vsx -mcmodel=large -fno-section-anchors -c $name.c -o "$out/$name-ppc64le.o"
 done
+
+# size.c with records of its own function, for kernels with these layouts
+for layout in callops=4,2 pfe2=2; do
+	aarch64-linux-gnu-gcc $BASE -mgeneral-regs-only -mbranch-protection=pac-ret \
+		-fpatchable-function-entry=${layout#*=} -c size.c -o "$out/size-arm64-${layout%=*}.o"
+done
+powerpc64le-linux-gnu-gcc $BASE -mcpu=power8 -msoft-float -mno-altivec -mno-vsx -mcmodel=large -fno-section-anchors \
+	-pg -mprofile-kernel -c size.c -o "$out/size-ppc64le-mprofile.o"
+python3 ../mini-ppc64le/recordmcount.py "$out/size-ppc64le-mprofile.o"
