@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arrays import Rows
+from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 
 MAX_ALIGN = 1 << 16  # of a section that moves; linkers align to pages at most
 MAX_CANDIDATES = 4096  # places that begin like a table of section headers and are looked at
@@ -93,7 +94,7 @@ def _step(image: Image, heads: Rows, start: int, pos: int, final: Rows | None) -
     """
     n = len(heads)
     rows = final if final is not None else _headers(image, pos, n + MAX_NEW)
-    if len(rows) < n or not _goes_on(heads, rows[:n]):
+    if len(rows) < n or not _goes_on(image, heads, rows[:n]):
         return None
     moved = np.flatnonzero(rows["sh_offset"][:n] != heads["sh_offset"]).tolist()
     end = start
@@ -118,14 +119,25 @@ def _headers(image: Image, pos: int, n: int) -> Rows:
     return image.data[pos : pos + min(n, (len(image.data) - pos) // t.SHDR.itemsize) * t.SHDR.itemsize].view(t.SHDR)
 
 
-def _goes_on(heads: Rows, rows: Rows) -> bool:
+def _goes_on(image: Image, heads: Rows, rows: Rows) -> bool:
     """Whether section headers are those of the next patch: nothing changed but where sections are, and how long."""
-    same = all(np.array_equal(heads[name], rows[name]) for name in STAYS)
+    if not all(np.array_equal(heads[name], rows[name]) for name in STAYS):
+        return False
     moved = rows["sh_offset"] != heads["sh_offset"]
     wider = rows["sh_addralign"] > heads["sh_addralign"]
-    right = moved == ((rows["sh_size"] > heads["sh_size"]) | wider)  # what grows moves, and nothing else
+    # What grows moves, and nothing else; a table may lose as many records as an object brings along.
+    grows = (rows["sh_size"] > heads["sh_size"]) | wider
+    right = (moved == grows) | (moved & _holds_records(image, heads) & (rows["sh_size"] == heads["sh_size"]))
     right &= wider | (rows["sh_addralign"] == heads["sh_addralign"])
-    return bool(same and right[1:].all() and rows["sh_offset"][0] == heads["sh_offset"][0])
+    return bool(right[1:].all() and rows["sh_offset"][0] == heads["sh_offset"][0])
+
+
+def _holds_records(image: Image, heads: Rows) -> Mask:
+    """Which sections hold records of patch sites, or their relocations."""
+    records = np.zeros(len(heads), dtype=bool)
+    records[[sec for sec, name in enumerate(image.names[: len(heads)]) if name in RECORD_SECTIONS]] = True
+    of = np.where(heads["sh_type"] == t.SHT_RELA, heads["sh_info"], 0)
+    return np.asarray(records | ((of < len(heads)) & records[np.minimum(of, len(heads) - 1)]))
 
 
 def _behind(image: Image, row: Rows, end: int) -> int:
