@@ -454,3 +454,24 @@ def test_a_damaged_object_is_refused_or_linked(arch: str, tmp_path: Path) -> Non
             n_refused += 1
             assert "\n" not in str(refused)
     assert n_refused > 100
+
+
+def test_an_object_of_absurd_size_is_refused_at_once(tmp_path: Path) -> None:
+    case, made = Case(tmp_path, kernel=False), Object()
+    for _ in range(1000):
+        made.section(".text", as_code((RET,)), flags=ALLOC | EXEC, align=4)
+    assert case.refused(made.build()) == (
+        "fix.o: the object has too many sections: found 1001, expected at most 1000 – compile without "
+        "-ffunction-sections and -fdata-sections"
+    )
+    made = Object()
+    made.symbols += [("some", made.text, 0, 4, FUNC, GLOBAL)] * 32768
+    assert case.refused(made.build()) == "fix.o: the object has too many symbols: found 32770, expected at most 32768"
+
+
+def test_many_symbols_of_one_name_take_no_longer_than_others(tmp_path: Path) -> None:
+    case, made = Case(tmp_path, kernel=False), Object()
+    made.symbols[:0] = [("same", made.text, 0, 4, FUNC, 0)] * 5000
+    names = [row.name for row in parsed(case.link(made.build()).after).get_section_by_name(".symtab").iter_symbols()]
+    assert names[-5001:-4998] == ["ftpatch_with.same", "ftpatch_with.same.2", "ftpatch_with.same.3"]
+    assert len(set(names[-5001:])) == 5001

@@ -25,6 +25,7 @@ COMMON = ".bss" + MARK + ".common"
 MEMORY = t.SHF_ALLOC | t.SHF_WRITE | t.SHF_EXECINSTR
 MAX_ALIGN = 4096  # a module's memory is aligned to pages, and 4 KiB are the smallest
 MAX_SIZE = 1 << 30  # bytes of a section in memory
+MAX_SECTIONS = 1000  # that come along; /sys has a file for each
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ def carry_sections(editor: Editor, patch: Image, linking: Linking, where: str) -
     Raises PolicyError for one that cannot come along.
     """
     wanted = _wanted(editor.image, patch, linking, where)
+    if len(wanted) > MAX_SECTIONS:
+        raise PolicyError("the object has too many sections", where, found=str(len(wanted)),
+                          expected=f"at most {MAX_SECTIONS}",
+                          todo="compile without -ffunction-sections and -fdata-sections")  # fmt: skip
     for sec, treated in wanted.items():  # before anything is changed
         _require_ordinary(patch, sec, where)
         if treated.what == APPENDED:

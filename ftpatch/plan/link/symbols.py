@@ -27,6 +27,7 @@ from ftpatch.plan.request import Against
 SHN_COMMON = 0xFFF2
 STT_TLS, STT_IFUNC = 6, 10
 LOCAL = "ftpatch_with."  # in front of the names of what is local in the object
+MAX_SYMBOLS = 1 << 15  # of an object
 MODULE_ENTRIES = ("init_module", "cleanup_module")
 
 
@@ -56,15 +57,19 @@ class Symbols:
     defined: dict[str, int] = field(default_factory=dict)  # row in the module by name, of what the object defines
     _known: dict[int, Target] = field(default_factory=dict)  # by row in the object
     _starts: dict[int, int] = field(default_factory=dict)  # row of a symbol at the start of a section of the object
-    _taken: set[str] = field(default_factory=set)
+    _taken: dict[str, int] = field(default_factory=dict)  # names that are taken, and how often they were wanted
 
     def define(self) -> None:
         """Add every function and object that the object defines. Raises PolicyError for one that cannot be."""
         symbols = self.patch.symbols
+        if len(symbols.rows) > MAX_SYMBOLS:
+            raise PolicyError("the object has too many symbols", self.path, found=str(len(symbols.rows)),
+                              expected=f"at most {MAX_SYMBOLS}")  # fmt: skip
+        self._symbols.look_up([symbols.name(row) for row in range(1, len(symbols.rows))])
         kinds, shndx = symbols.type, symbols.rows["st_shndx"]
         rows = [row for row in range(1, len(symbols.rows))
                 if symbols.shndx[row] in self.sections or shndx[row] == SHN_COMMON]  # fmt: skip
-        self._taken = {*map(self.module.image.symbols.name, range(len(self.module.image.symbols.rows)))}
+        self._taken = dict.fromkeys(map(self._symbols.name, range(len(self._symbols.rows))), 1)
         names: set[str] = set()
         for row in rows:
             if symbols.bind[row] != t.STB_LOCAL:
@@ -218,11 +223,14 @@ class Symbols:
         return Target(found.row, sec, value, found.where)
 
 
-def _unique(name: str, taken: set[str]) -> str:
+def _unique(name: str, taken: dict[str, int]) -> str:
     """The name, or the first `name.2`, `name.3` … that is free; taken from then on."""
-    number, free = 1, name
-    while free in taken:
+    number, free = taken.get(name, 0), name
+    while number:
         number += 1
         free = f"{name}.{number}"
-    taken.add(free)
+        if free not in taken:
+            break
+    taken[name] = max(number, 1)
+    taken[free] = max(taken.get(free, 0), 1)
     return free
