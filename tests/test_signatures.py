@@ -170,6 +170,10 @@ def test_what_may_be_assembly_is_compared_with_nothing_but_its_like(tmp_path: Pa
         warning="the signatures of vfs_read and memcpy could not be compared: memcpy: BTF has it as void (void), as it "
         "has functions in assembly"
     )
+    foo, bar = (types.image.symbols.defined(name) or 0 for name in ("vfs_read", "memcpy"))
+    assert compare_signatures(types, foo, types, bar, compiled=True).different == (
+        "returns size_t, but void; 2 parameters, but 0"
+    )
     assert compared(types, "memcpy", types, "memcpy") == Comparison(source="BTF")
     assert compared(types, "memcpy", types, "vfs_read").different  # the first has a patch site, so that it is of C
 

@@ -27,15 +27,17 @@ class Comparison(NamedTuple):
     source: str = ""  # what told: "DWARF", "BTF", "DWARF and BTF", "kCFI"; empty where nothing did
 
 
-def compare_signatures(foo: FunctionTypes, foo_row: int, bar: FunctionTypes, bar_row: int) -> Comparison:
+def compare_signatures(
+    foo: FunctionTypes, foo_row: int, bar: FunctionTypes, bar_row: int, compiled: bool = False
+) -> Comparison:
     """How the signature of BAR, which takes the place of FOO, differs from FOO's; two rows of their images' symbols.
 
     foo and bar may be the same file, a module and its kernel, or a module and an object that is linked to it. FOO has a
-    patch site: it is no assembly.
+    patch site: it is no assembly. compiled: neither is BAR.
     """
     mine, other = foo.prototype(foo_row), bar.prototype(bar_row)
     names = foo.image.symbols.name(foo_row), bar.image.symbols.name(bar_row)
-    if isinstance(mine, NotKnown) or isinstance(other, NotKnown) or _is_assembly(mine, other):
+    if isinstance(mine, NotKnown) or isinstance(other, NotKnown) or (not compiled and _is_assembly(mine, other)):
         return _by_hash(foo, foo_row, bar, bar_row) or Comparison(warning=_not_compared(names, mine, other))
     source = " and ".join(dict.fromkeys((mine.source, other.source)))
     found = list(differences(mine, other, foo.image.arch.widens))

@@ -128,7 +128,7 @@ def _check_arguments(calls: Calls, at: int, landing: Landing) -> None:
     if landing.stub is None or not landing.outside:
         return
     case, pairs, own = calls.case, calls.pairs, function_of(calls.pairs, at)
-    answers = [why_not_in_registers(case.types, own.row) if own.row >= 0 else None]
+    answers = [why_not_in_registers(case.types, own.row, compiled=True) if own.row >= 0 else None]
     if case.kernel is not None:
         from ftpatch.elf.function_types import FunctionTypes
 

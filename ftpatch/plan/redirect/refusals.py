@@ -86,8 +86,14 @@ def _signatures(
         return f"not compared: {goal.name}: {goal.why}", doubt
     if why := why_no_substitute(goal.types.image, goal.row, draft.scan.image, row):
         draft.refuse(index, why)
-    compared = compare_signatures(types, row, goal.types, goal.row)
+    compared = compare_signatures(types, row, goal.types, goal.row, goal.types is types and _has_site(draft, goal.row))
     return _judged(draft, request, site, goal, compared), compared.warning
+
+
+def _has_site(draft: Draft, row: int) -> bool:
+    """Whether the function of a symbol has a patch site, as only compilers make them."""
+    sites, functions = draft.scan.sites, draft.scan.image.functions
+    return bool((sites.entry_va == functions.va[functions.row == row][:1]).any())
 
 
 def _judged(draft: Draft, request: RedirectRequest, site: int, goal: Substitute, compared: Comparison) -> str:
