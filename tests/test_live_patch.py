@@ -123,13 +123,14 @@ def test_the_first_function_of_a_module_may_lead_into_the_kernel(
     assert "redirects  klp_enable_patch 1" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("others", [[], ["live_xmit", "live_uptime"]])  # which lose their records, too
 def test_a_replacement_with_a_call_of_the_profiler_comes_along(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    others: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The loader does not ask for a nop behind a call of _mcount, which it turns into one itself."""
     path, out = str(LIVE / "ppc64le.ko"), str(tmp_path / "out.ko")
-    options = ["--func", "live_cmdline", "--to", "printed_cmdline", "--with", str(LIVE / "print-ppc64le.o")]
-    assert run(["redirect", path, *options, "-o", out]) == 0
+    options = [f"--map={func}=printed_cmdline" for func in ("live_cmdline", *others)]
+    assert run(["redirect", path, *options, "--with", str(LIVE / "print-ppc64le.o"), "-o", out]) == 0
     assert run(["verify", path, out, "--require-emulation"]) == 0
     sites = {site["function"]: site["status"] for site in scanned(out, capsys)["sites"]}
     assert (sites["live_cmdline"], sites["printed_cmdline"]) == ("enabled", "ready")

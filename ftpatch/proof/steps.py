@@ -125,9 +125,9 @@ def _goes_on(image: Image, heads: Rows, rows: Rows) -> bool:
         return False
     moved = rows["sh_offset"] != heads["sh_offset"]
     wider = rows["sh_addralign"] > heads["sh_addralign"]
-    # What grows moves, and nothing else; a table may lose as many records as an object brings along.
+    # What grows moves, and nothing else; but a table may lose more records than an object brings along.
     grows = (rows["sh_size"] > heads["sh_size"]) | wider
-    right = (moved == grows) | (moved & _holds_records(image, heads) & (rows["sh_size"] == heads["sh_size"]))
+    right = (moved == grows) | (moved & _holds_records(image, heads))
     right &= wider | (rows["sh_addralign"] == heads["sh_addralign"])
     return bool(right[1:].all() and rows["sh_offset"][0] == heads["sh_offset"][0])
 
