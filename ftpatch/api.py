@@ -105,12 +105,13 @@ def explain(
 
 def verify(
     before: str, after: str, journal: str | None = None, deep: bool = False, require_emulation: bool = False,
-    against: Sequence[str] = (), **reading: Unpack[Reading],
+    against: Sequence[str] = (), objects: Sequence[str] = (), **reading: Unpack[Reading],
 ) -> Proof:  # fmt: skip
     """What became of the first file on the way to the second, by both alone, and whether the journal agrees.
 
     deep: have lief read a kernel a second time; require_emulation: that a patched site was not run is a finding;
-    against: for a module, the vmlinux that will load it, and modules that it may use, for what it newly imports.
+    against: for a module, the vmlinux that will load it, and modules that it may use, for what it newly imports;
+    objects: that `redirect --with` linked into it, in that order.
     """
     from ftpatch.journal.read import read_journal
     from ftpatch.proof.prove import Checks, prove
@@ -118,7 +119,11 @@ def verify(
     record = read_journal(journal) if journal else None
     first, second = scan(before, **reading), open_image(after, reading.get("max_size"))
     loader = _loader(first, against, reading.get("max_size")) if against else None
-    return prove(first, second, record, checks=Checks(True, require_emulation, deep, reading.get("layout"), loader))
+    if objects and first.image.linked:
+        raise UsageError("--with is for modules, into which objects are linked", before, found=first.image.kind)
+    linked = tuple(open_image(path, reading.get("max_size")) for path in objects)
+    checks = Checks(True, require_emulation, deep, reading.get("layout"), loader, linked)
+    return prove(first, second, record, checks=checks)
 
 
 def _loader(scan: Scan, paths: Sequence[str], max_size: int | None) -> Loader:

@@ -13,6 +13,7 @@ from ftpatch.report import Document
 from ftpatch.report.files import check_reports
 from ftpatch.report.objects import proof_object
 
+WITH_HELP = "Hold an object that redirect --with linked into AFTER against it; repeatable, in that order."
 REQUIRE_HELP = "That a patched site was not executed is a finding; repeatable."
 
 
@@ -23,6 +24,7 @@ class VerifyOptions:
     layout: str | None  # of sites, where it is forced
     journal: str | None  # of the run that made `after`
     against: tuple[str, ...]  # what a module will meet
+    objects: tuple[str, ...]  # that were linked into a module
     deep: bool
     required: tuple[str, ...]  # what must not be left out
     require_emulation: bool  # part of that, as it was once spelled
@@ -36,6 +38,7 @@ class VerifyOptions:
 @options(reports, [layout])
 @click.option("--journal", metavar="FILE", help="Hold the journal of the run that made AFTER against both files.")
 @against
+@click.option("--with", "objects", multiple=True, metavar="FILE.o", help=WITH_HELP)
 @click.option("--deep", is_flag=True, help="Have lief read a kernel a second time, too; of modules it always does.")
 @click.option("--require", "required", multiple=True, type=click.Choice(["emulation"]), help=REQUIRE_HELP)
 @click.option("--require-emulation", is_flag=True, hidden=True, help="--require emulation, as it was once spelled.")
@@ -46,11 +49,12 @@ def command(given: VerifyOptions, reports: Reports) -> int:
     Both files are read from zero. Every changed byte must belong to an edit of a legal kind, every new call must lead
     where a site may call, and the patched sites are executed in an emulator.
     """
-    read = [path for path in (given.before, given.after, given.journal, *given.against) if path]
+    read = [path for path in (given.before, given.after, given.journal, *given.against, *given.objects) if path]
     check_reports(reports.report, read)
     proof = api.verify(
         given.before, given.after, given.journal, deep=given.deep, layout=given.layout, max_size=given.max_size,
         require_emulation=given.require_emulation or "emulation" in given.required, against=given.against,
+        objects=given.objects,
     )  # fmt: skip
     image = proof_object(proof, "json" in reports.formats, given.journal)
     sources = [given.journal] if given.journal else []

@@ -84,6 +84,7 @@ class Case:
     after: Scan
     intent: Intent | None = None  # None: nobody says what was wished
     kernel: Image | None = None  # that a module will meet, where it is known
+    objects: tuple[Image, ...] = ()  # that were linked into the module, where they are at hand
     findings: list[Finding] = field(default_factory=list)
     accounted: list[tuple[str, I64, int]] = field(default_factory=list)  # bytes that may differ: kind, where, how many
     kinds: Counter[str] = field(default_factory=Counter)  # how many edits of each kind

@@ -4,8 +4,8 @@
     .text.ftpatch.original      entries to the old bodies of redirected functions
     __ex_table, .data..percpu … tables that the module's loader walks: new, or longer than they were
 
-What is in them is the object's, which neither file holds: only the journal tells whether each byte is right. What is
-held here is that a loader can take them, and that they mean nothing else to it.
+What is in them is the object's, which neither file holds: the journal tells whether each byte is right, or the object
+(`linked_objects`). What is held here is that a loader can take them, and that they mean nothing else to it.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from ftpatch.proof.emulate.expectation import Outcome
 from ftpatch.proof.journal import check_journal, intent_of
 from ftpatch.proof.lief_check import NOT_INSTALLED, read_again
 from ftpatch.proof.linked import summary
+from ftpatch.proof.linked_objects import check_objects
 from ftpatch.proof.linked_relocations import check_originals
 from ftpatch.proof.module_imports import Loader, check_imports
 from ftpatch.proof.module_relocations import check_relocations
@@ -51,6 +52,7 @@ class Checks:
     deep: bool | None = False  # have lief read a kernel, too, as it always does with modules; None: not even those
     layout: str | None = None  # of both files; None: as they tell it
     loader: Loader | None = None  # what a module will meet, where that is known
+    objects: tuple[Image, ...] = ()  # that were linked into a module, where they are at hand
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def prove(
     kernel = checks.loader.kernel.image if checks.loader is not None and not image.linked else None
     case = Case(before.arch, before, second, intent_of(journal) if journal is not None else intent, kernel)
     runs = differences(image, after)
+    case.objects = checks.objects
     reader = _check(case, runs, journal, checks.deep)
     unlooked = check_imports(case, checks.loader)
     outcome = _emulated(case, checks)
@@ -187,7 +190,10 @@ def _check_sites(case: Case, runs: Runs) -> None:
     else:
         check_relocations(case, pairs)
         check_originals(case, pairs)
-        case.notes += [text for text in (summary(case.after.image, case.linked),) if text]
+        if case.objects:
+            check_objects(case, case.objects)
+        elif text := summary(case.after.image, case.linked):
+            case.notes.append(text)
         check_stale(case, pairs)
 
 

@@ -26,7 +26,9 @@ def check_result(plan: Plan, after: Image) -> None:
     """
     dropped = plan.scan.sites.pos[plan.index] if plan.verb == "drop" else np.zeros(0, np.int64)
     intent = Intent(dropped, plan.summary.records == "keep", plan.forced_target)  # what the file alone does not tell
-    checks = Checks(execute=False, deep=None, layout=plan.scan.sites.forced)
+    patch = plan.asked.patch if plan.asked is not None and len(plan.index) else None
+    objects = (patch,) if patch is not None else ()
+    checks = Checks(execute=False, deep=None, layout=plan.scan.sites.forced, objects=objects)
     proof = prove(plan.scan, after, intent=intent, checks=checks)
     require_bytes(plan, proof)
     try:
