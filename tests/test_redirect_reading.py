@@ -551,3 +551,29 @@ def test_a_tree_says_which_modules_have_redirects(tmp_path: Path, capsys: pytest
     )
     assert run(["diff", str(MINI / "mini.ko"), str(tmp_path / "tree" / "changed.ko")]) == 1
     assert "mini_step@mini_mod.c is no longer traceable: it is redirected to mini_work" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", [path for path in KERNELS if path.name not in ("vmlinux-exec", "vmlinux-mprofile")],
+                         ids=of)  # fmt: skip
+@pytest.mark.parametrize("first", ["enable", "redirect"])
+def test_enabled_and_redirected_functions_are_told_apart_and_go_back_together(
+    path: Path, first: str, tmp_path: Path
+) -> None:
+    steps = {
+        "enable": ["enable", "{}", "--func", "vfs_write", "-o"],
+        "redirect": ["redirect", "{}", "--func", "vfs_read", "--to", "sys_getppid", "--force-signature", "-o"],
+    }
+    one, two, back = (str(tmp_path / name) for name in ("one", "two", "back"))
+    second = {"enable": "redirect", "redirect": "enable"}[first]
+    for step, source, to in ((first, str(path), one), (second, one, two)):
+        assert run([*(word.format(source) for word in steps[step]), to]) == 0
+    sites = api.scan(two).sites
+    enabled = {sites.name(site) for site in range(len(sites)) if STATUSES[sites.status[site]] == "enabled"}
+    assert enabled == {"vfs_read", "vfs_write"} and [row[0] for row in rows(two)] == ["vfs_read"]
+    assert run(["disable", two, "--status", "enabled", "-o", back]) == 0
+    assert Path(back).read_bytes() == path.read_bytes()
+    taken = path.name == "vmlinux-ool" and first == "redirect"  # with one record more the kernel would hand out the
+    assert run(["disable", two, "--func", "vfs_read", "-o", back]) == (5 if taken else 0)  # slot of vfs_write's stub
+    if not taken:
+        assert run(["disable", back, "--func", "vfs_write", "-o", one]) == 0
+        assert Path(one).read_bytes() == path.read_bytes()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftpatch.elf.function_types import FunctionTypes
-from ftpatch.kernel.callee import why_never_returns, why_no_substitute
 from ftpatch.rules.case import N_SHOWN, Case, Hit, first
 from ftpatch.sites.jumps import JumpTarget
+
+if TYPE_CHECKING:
+    from ftpatch.elf.function_types import FunctionTypes
 
 SIBLING = (
     "in another file, by a jump: the stub that the loader makes for it saves the TOC pointer in the frame of the "
@@ -60,6 +62,10 @@ def _loops(leads: Mapping[int, int | None]) -> Iterator[list[int]]:
 
 def redirect_target(case: Case) -> Iterator[Hit]:
     """Functions that are redirected to what cannot take their place."""
+    if not case.table.redirects:
+        return
+    from ftpatch.elf.function_types import FunctionTypes  # loaded only where functions are redirected
+
     types = FunctionTypes(case.image)
     for site, target in case.table.redirects.items():
         if why := _wrong_target(case, types, site, target):
@@ -68,6 +74,8 @@ def redirect_target(case: Case) -> Iterator[Hit]:
 
 def _wrong_target(case: Case, types: FunctionTypes, site: int, target: JumpTarget) -> str:
     """Why a function must not come to where it is redirected to; empty where it may."""
+    from ftpatch.kernel.callee import why_never_returns, why_no_substitute
+
     if not target.entry:
         return ", which is the middle of a function"
     if target.va is None:
