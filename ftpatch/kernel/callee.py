@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ftpatch.elf import tables as t
 from ftpatch.elf.c_types import Prototype
-from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.kernel.init_text import init_text
 from ftpatch.kernel.noreturn import NORETURN
+
+if TYPE_CHECKING:
+    from ftpatch.elf.function_types import FunctionTypes
 
 NO_SECTION = {t.SHN_UNDEF: "defined elsewhere", 0xFFF1: "an absolute number", 0xFFF2: "data without a section (COMMON)"}
 COLD = re.compile(r"\.cold(\.\d+)?$")  # compilers move the unlikely blocks of a function there

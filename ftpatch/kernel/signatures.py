@@ -6,13 +6,15 @@ compilers make of its type. What none tells is a warning, never an answer.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ftpatch.arch.parts import Passed
 from ftpatch.elf.c_types import AGGREGATES, WHOLE_NUMBERS, CType, Kind, NotKnown, Prototype
-from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.elf.type_difference import Difference, Relation, differences
 from ftpatch.kernel.kcfi import type_hash
+
+if TYPE_CHECKING:
+    from ftpatch.elf.function_types import FunctionTypes
 
 SHOWN = 3  # differences that a message names
 ASSEMBLY = "BTF has it as void (void), as it has functions in assembly"
