@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from ftpatch.elf import functions
 from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import EHDR, RELA, SHDR, SYM
 from ftpatch.explanation import function, untraceable
+from ftpatch.plan.redirect.refusals import refuse_loops
 from ftpatch.proof import lief_check
 from ftpatch.sites.scan import scan_file
 
@@ -112,6 +115,18 @@ def test_symbols_of_one_name_and_address(source: Path, tmp_path: Path, capsys: C
         assert run(["scan", path]) == 0
         assert run(["explain", name, path]) == 0
     assert name in capsys.readouterr().out
+
+
+def test_a_way_through_many_redirects() -> None:
+    """Each function followed the whole way that was left to the end: 40,000 in a row took minutes."""
+    n, refused = 40_000, []
+    sites = SimpleNamespace(entry_va=np.arange(n + 1, dtype=np.uint64), redirects={})
+    draft: Any = SimpleNamespace(scan=SimpleNamespace(sites=sites), refuse=lambda index, why: refused.extend(index))
+    with limited(SECONDS):
+        refuse_loops(draft, {site: site + 1 for site in range(n)})
+        assert refused == []
+        refuse_loops(draft, {site: (site + 1) % n for site in range(n)})
+    assert refused == list(range(n))
 
 
 def test_findings_are_told_one_by_one_up_to_a_limit(

@@ -136,17 +136,22 @@ def check_replacement(case: Case, pairs: Pairs, at: int, landing: Landing, freed
 
 def check_circles(pairs: Pairs, ends: Mapping[int, Landing]) -> set[int]:
     """Findings for redirected functions from which the way comes back to them; which these are. ends: by pair."""
-    starts, circles = {function_of(pairs, at).va: at for at in ends}, set[int]()
+    starts = {function_of(pairs, at).va: at for at in ends}
+    onward = {at: starts.get(landing.va) for at, landing in ends.items()}
+    circles, known = set[int](), set[int]()
+    for at in ends:
+        way: dict[int, int] = {}  # pairs, each with its place on the way
+        number: int | None = at
+        while number is not None and number not in known and number not in way:
+            way[number] = len(way)
+            number = onward[number]
+        if number in way:
+            circles.update(list(way)[way[number] :])
+        known.update(way)
     for at, landing in ends.items():
-        number, seen = starts.get(landing.va), set[int]()
-        while number is not None and number != at and number not in seen:
-            seen.add(number)
-            number = starts.get(ends[number].va)
-        if number != at:
-            continue
-        circles.add(at)
-        what = f"{landing.name}, from where the way comes back" if seen else "itself"
-        pairs.say("verify-redirect", at, f"it leads to {what}")
+        if at in circles:
+            what = "itself" if onward[at] == at else f"{landing.name}, from where the way comes back"
+            pairs.say("verify-redirect", at, f"it leads to {what}")
     return circles
 
 

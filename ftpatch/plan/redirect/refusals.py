@@ -158,12 +158,15 @@ def refuse_loops(draft: Draft, goals: Mapping[int, int]) -> None:
     draft.refuse(np.array(itself, dtype=np.int64), "its replacement is the function itself")
     # Such a one stays as it is, so that the way of others ends there.
     leads |= {starts[site]: goal for site, goal in goals.items() if starts[site] != goal}
+    ends, comes_back = set[int](), set[int]()  # functions whose way is known
     for site, start in starts.items():
         function, seen = leads.get(start), set[int]()
-        while function is not None and function not in seen and function in leads:
+        while function in leads and function not in seen and function not in ends and function not in comes_back:
             seen.add(function)
             function = leads[function]
-        if function in seen:
+        loops = function in seen or function in comes_back
+        (comes_back if loops else ends).update(seen)
+        if loops:
             draft.refuse(np.array([site]), "its replacement is redirected in turn, and the way comes back")
 
 
