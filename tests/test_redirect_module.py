@@ -29,9 +29,12 @@ from test_module import (
 
 from ftpatch import api
 from ftpatch.cli import run
+from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.errors import SelectionError, UsageError
 from ftpatch.plan.plan import Plan
-from ftpatch.plan.request import DisableRequest
+from ftpatch.plan.redirect import arguments
+from ftpatch.plan.redirect.refusals import Substitute
+from ftpatch.plan.request import DisableRequest, RedirectRequest, new_draft
 
 JUMP26, REL24, REL16_LO, REL16_HA = 282, 10, 250, 252
 B_A64, NOP_A64, B_PPC, NOP_PPC, MFLR_R0 = 0x14000000, 0xD503201F, 0x48000000, 0x60000000, 0x7C0802A6
@@ -748,3 +751,41 @@ def test_all_functions_but_the_replacement_itself(module: Path) -> None:
     (site,) = plan.reasons
     assert (plan.scan.sites.name(site), plan.reasons[site]) == ("mini_util", "its replacement is the function itself")
     assert len(plan.index) == len(plan.scan.sites) - 1
+
+
+# -- arguments in memory -----------------------------------------------------------------------------------------------
+
+IN_STUB = "mini_step is in another file, to which a stub hands on arguments in registers alone; "
+NO_TYPES = "the file has neither DWARF nor BTF"
+OVERRIDES = "(--assume-register-args overrides)"
+NOT_KNOWN = f"{IN_STUB}whether all of them are is not known: "
+
+
+@pytest.mark.parametrize(("foo", "bar", "assume", "told"), [
+    ("", "", False, ""),
+    ("it is variadic", "", False, f"{IN_STUB}mini_work: it is variadic"),
+    ("", "its 9th argument is on the stack", False, f"{IN_STUB}mini_step: its 9th argument is on the stack"),
+    (None, "it is variadic", True, f"{IN_STUB}mini_step: it is variadic"),  # what is known no option overrides
+    (None, "", False, f"{NOT_KNOWN}mini_work: {NO_TYPES} {OVERRIDES}"),
+    ("", None, False, f"{NOT_KNOWN}mini_step: {NO_TYPES} {OVERRIDES}"),
+    (None, None, False, f"{NOT_KNOWN}mini_work: {NO_TYPES}; mini_step: {NO_TYPES} {OVERRIDES}"),
+    (None, None, True, ""),
+])  # fmt: skip
+def test_a_frame_in_between_takes_arguments_in_registers_alone(
+    foo: str | None, bar: str | None, assume: bool, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function of the module stands for one of another file. foo, bar: what is known of their arguments."""
+    scan = api.scan(str(PPC64LE))
+    types, (row,) = FunctionTypes(scan.image), scan.image.symbols.rows_named("mini_step").tolist()
+    monkeypatch.setattr(arguments, "why_not_in_registers", lambda _, of, compiled: bar if of == row else foo)
+    chosen, _ = api.by_selectors(["mini_work"])(scan)
+    (site,) = chosen.nonzero()[0].tolist()
+    request = RedirectRequest(chosen, {site: "mini_step"}, assume_register_args=assume)
+    draft = new_draft(scan, request)
+    outside = {site: Substitute("mini_step", types, row)}
+    arguments.refuse_memory_arguments(draft, request, types, outside, {site: "not compared"})
+    assert draft.reasons.get(site, "") == told
+    warning = (
+        f"it was taken for granted that all arguments travel in registers, which no file tells: mini_work: {NO_TYPES}"
+    )
+    assert draft.warnings == ([f"{warning}; mini_step: {NO_TYPES}"] if assume and not told else [])

@@ -13,7 +13,7 @@ import numpy as np
 from ftpatch.elf.c_types import NotKnown
 from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.kernel.signatures import why_not_in_registers
-from ftpatch.plan.redirect.refusals import EQUAL, Substitute, symbol_of
+from ftpatch.plan.redirect.refusals import EQUAL, SHOWN, Substitute, symbol_of
 from ftpatch.plan.request import Draft, RedirectRequest
 
 ASSUMED = "it was taken for granted that all arguments travel in registers, which no file tells: {}"
@@ -52,7 +52,8 @@ def refuse_memory_arguments(
         elif doubts:
             assumed |= dict.fromkeys(doubts)
     if assumed:
-        draft.warnings.append(ASSUMED.format("; ".join(assumed)))
+        more = f"; and {len(assumed) - SHOWN} more" if len(assumed) > SHOWN else ""
+        draft.warnings.append(ASSUMED.format("; ".join(list(assumed)[:SHOWN]) + more))
 
 
 def _why(types: FunctionTypes, row: int, compiled: bool) -> tuple[str, bool]:
