@@ -80,9 +80,11 @@ def _import(editor: Editor, module: Module, against: Against, wanted: Wanted) ->
             note = f"{wanted.name} is weak in {wanted.path}, and nobody defines it: its address is 0"
             return Found(row, ABSENT, notes=(note,))
         todo = next((todo for start, todo in OF_COMPILERS if wanted.name.startswith(start)), None)
+        old = f"--keep-original {wanted.name}, if it is to be the old function"
+        todo = todo or nearest(module, against, wanted.name) or old
         raise SelectionError(error.what, error.where, found=error.found,
                              expected="a symbol of the module, or one that the kernel or a module given by --against "
-                             "exports", todo=todo or nearest(module, against, wanted.name)) from None  # fmt: skip
+                             "exports", todo=todo) from None  # fmt: skip
     row, notes = add_import(editor, new)
     return Found(row, OUTSIDE, tuple(notes))
 
@@ -94,7 +96,7 @@ def nearest(module: Module, against: Against, name: str) -> str:
     if against.kernel is not None:
         names |= {exported.decode("utf-8", "replace") for exported in against.kernel.exports.names.tolist()}
     near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.8)
-    return f"{near[0]} is there" if near else f"--keep-original {name}, if it is to be the old function"
+    return f"{near[0]} is there" if near else ""
 
 
 def _definitions(image: Image, name: str) -> list[int]:
