@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ftpatch.elf.type_difference import differences
 from tools.kernels import Kernel
 
 DWARF = Path(__file__).parent.parent / "testdata" / "dwarf"
+TEXT = 0xFFFF_8000_0800_0000
 C_FILES = ["types.o", "types-ppc64le.o"]  # DWARF 5 and 4
 
 
@@ -126,9 +128,39 @@ def test_damaged_dwarf_is_not_known_and_never_an_error(section: str, tmp_path: P
             assert isinstance(types.inlined(row), InlinedCopies)
 
 
-# -- BTF ---------------------------------------------------------------------------------------------------------------
+def unit_of(abbrevs: bytes, entries: bytes, path: Path) -> FunctionTypes:
+    """A file with one function at TEXT and one unit of C: its entry is declaration 1, of 23 bytes with the header."""
+    elf = Elf()
+    text = elf.section(".text", bytes(64), addr=TEXT, flags=6)
+    root = b"\x01\x11\x01\x11\x01\x12\x0b\x13\x0b\0\0"  # DW_TAG_compile_unit: low_pc, high_pc, language
+    body = struct.pack("<HBBI", 5, 1, 8, 0) + b"\x01" + struct.pack("<QBB", TEXT, 64, 12) + entries + b"\0"
+    elf.section(".debug_info", struct.pack("<I", len(body)) + body)
+    elf.section(".debug_abbrev", root + abbrevs + b"\0")
+    elf.symbol("it", text, TEXT, 64)
+    path.write_bytes(elf.build())
+    return FunctionTypes(open_image(str(path)))
 
-TEXT = 0xFFFF_8000_0800_0000
+
+def test_many_functions_at_one_address_are_none(tmp_path: Path) -> None:
+    """Each was read with all that it refers to, and kept."""
+    types = unit_of(b"\x02\x2e\0\x11\x01\0\0", (b"\x02" + struct.pack("<Q", TEXT)) * 5000, tmp_path / "vmlinux")
+    assert types.prototype(1) == NotKnown("DWARF describes 5000 functions at its address")
+
+
+def test_functions_that_take_functions_like_themselves_are_not_known(tmp_path: Path) -> None:
+    """Twelve deep, and as wide as the unit is long, they would never be read to their end."""
+    abbrevs = (b"\x02\x2e\x01\x11\x01\x27\x19\0\0"  # DW_TAG_subprogram: low_pc, prototyped
+               b"\x03\x05\0\x49\x13\0\0"  # DW_TAG_formal_parameter: type
+               b"\x04\x15\x01\x27\x19\0\0")  # DW_TAG_subroutine_type: prototyped  # fmt: skip
+    where = 23 + 1 + 8 + 5 + 1  # of the type in the unit
+    parameter = b"\x03" + struct.pack("<I", where)
+    function = b"\x02" + struct.pack("<Q", TEXT) + parameter + b"\0"
+    types = unit_of(abbrevs, function + b"\x04" + parameter * 2000 + b"\0", tmp_path / "vmlinux")
+    why = "its DWARF cannot be read (a prototype has too many types: found more than 1024)"
+    assert types.prototype(1) == NotKnown(why)
+
+
+# -- BTF ---------------------------------------------------------------------------------------------------------------
 
 
 def kernel_types() -> Types:

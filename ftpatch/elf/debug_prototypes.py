@@ -28,7 +28,8 @@ from ftpatch.elf.debug_spans import Span, UnitSpans, extents, spans_of
 NEAR = 24  # bytes from a symbol within which gcc's entry begins: it counts from behind landing pad and NOPs
 PLACES = (n.DW_AT_LOW_PC, n.DW_AT_RANGES)  # one of these has each function with code
 MAX_KEPT = 64  # units, of which the longest of Debian's have 0.8 MB
-MAX_PIECES = 8  # of one function: compilers make two, the likely and the unlikely one
+MAX_PIECES = 4  # of one function: compilers make two, the likely and the unlikely one
+MAX_THERE = 64  # functions at one address
 MAX_ORIGINS = 4  # entries that one function refers on to
 
 
@@ -115,7 +116,9 @@ class DebugFunctions:
             for start, pos in self._begins(unit):
                 if va <= start < limit:
                     begins.setdefault(start, []).append((unit, pos))
-        there = begins[min(begins)] if begins else []
+        there = list(dict.fromkeys(begins[min(begins)])) if begins else []
+        if len(there) > MAX_THERE:
+            return NotKnown(f"DWARF describes {len(there)} functions at its address")
         functions = [self._subprogram(unit, unit.entry(pos)) for unit, pos in there]
         named = [function for function in functions if function.name == name or name.startswith(f"{function.name}.")]
         functions = named or [self._subprogram(*merged) for merged in _merged(units, name)] or functions

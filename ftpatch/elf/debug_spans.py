@@ -23,6 +23,7 @@ from ftpatch.errors import ChangedError
 # Entries of .debug_rnglists.
 END, BASE_ADDRESSX, STARTX_ENDX, STARTX_LENGTH, OFFSET_PAIR, BASE_ADDRESS, START_END, START_LENGTH = range(8)
 MAX_SPANS, MAX_LIST = 1 << 12, 1 << 16  # of one entry; bytes of its list. The units of vmlinux files have up to 600
+MAX_ITEM = 40  # bytes of a list for each span: a base address and the longest item
 MAX_ALL = 1 << 18  # spans of all units of a file; those of vmlinux files have 6,000
 MAX_UNITS = 1 << 16  # of one file; Debian's vmlinux files have 2,500, an allyesconfig kernel some 30,000
 ADDRESSES = np.dtype([("start", "<u8"), ("size", "<u8")])
@@ -113,18 +114,19 @@ def spans_of(unit: Unit, entry: Entry, most: int = MAX_SPANS) -> list[Span]:
     numbers = entry.numbers
     if n.DW_AT_RANGES in numbers:
         base = unit.root.numbers.get(n.DW_AT_LOW_PC, 0)
-        pieces = _ranges(unit, numbers[n.DW_AT_RANGES], base) if unit.version < 5 else (
-            _rnglist(unit, numbers[n.DW_AT_RANGES], base))  # fmt: skip
-        return list(islice(pieces, most))
+        read = _ranges if unit.version < 5 else _rnglist
+        spans = list(islice(read(unit, numbers[n.DW_AT_RANGES], base, min(MAX_LIST, MAX_ITEM * most)), most))
+        unit.debug.steps.take(len(spans))
+        return spans
     if n.DW_AT_LOW_PC not in numbers:
         return []
     low = numbers[n.DW_AT_LOW_PC]
     return [(low, numbers.get(n.DW_AT_HIGH_PC, low + 1))]
 
 
-def _ranges(unit: Unit, pos: int, base: int) -> Iterator[Span]:
+def _ranges(unit: Unit, pos: int, base: int, size: int) -> Iterator[Span]:
     """A list in .debug_ranges: pairs of offsets from the base, which one beginning with all ones changes."""
-    data = unit.debug.section(".debug_ranges").peek(pos, pos + MAX_LIST)
+    data = unit.debug.section(".debug_ranges").peek(pos, pos + size)
     for start, end in struct.iter_unpack("<QQ", data[: len(data) & ~15]):
         if (start, end) == (0, 0):
             return
@@ -134,9 +136,9 @@ def _ranges(unit: Unit, pos: int, base: int) -> Iterator[Span]:
             yield base + start, base + end
 
 
-def _rnglist(unit: Unit, pos: int, base: int) -> Iterator[Span]:
-    """A list in .debug_rnglists."""
-    data = unit.debug.section(".debug_rnglists").peek(pos, pos + MAX_LIST)
+def _rnglist(unit: Unit, pos: int, base: int, size: int) -> Iterator[Span]:
+    """A list in .debug_rnglists. size: bytes of it that are read, at most."""
+    data = unit.debug.section(".debug_rnglists").peek(pos, pos + size)
     at = 0
     while data[at] != END:
         kind, at, operands = data[at], at + 1, []
