@@ -245,6 +245,11 @@ OBJECTS = [
     ("an init of its own", defines("init_module"),
      "fix.o: the object has a module_init or module_exit of its own: found init_module, expected functions "
      "that the module calls – leave them out: the loader runs the module's alone"),
+    ("outside", lambda made: made.symbol("far", 1, 4, 8, OBJECT),
+     "fix.o: a symbol lies outside its section: found far, up to 0xc, expected at most 0x8"),
+    ("no function", defines("strange", type=15),
+     "fix.o: the object has a symbol that is no function and no data: found strange, type 15, expected "
+     "functions and data"),
     ("twice", defines("fixed"),
      "fix.o: the object defines a symbol twice: found fixed, expected one definition"),
     ("no bytes to change", empty_relocated,

@@ -28,7 +28,7 @@ def pair_up(case: Case) -> Pairs | None:
         return None
     tables = (case.before.sites, case.after.sites)
     known = [_known(table) for table in tables]
-    known[1] = known[1][~is_in(tables[1].sec[known[1]], sorted(case.linked.sections))]
+    known[1] = known[1][tables[1].sec[known[1]] < len(case.before.image.shdr)]  # others came along in an object
     places = np.concatenate([np.stack([table.sec[i], table.off[i] + table.site[i], table.off[i]], axis=1)
                              for table, i in zip(tables, known, strict=True)])  # fmt: skip
     _, first, pair = np.unique(places[:, 0] << 40 | places[:, 1], return_index=True, return_inverse=True)

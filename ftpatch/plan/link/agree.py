@@ -153,6 +153,10 @@ def _require_same_sites(module: Module, patch: Image) -> list[str]:
         return [NO_RECORDS.format(path=patch.path)]
     if shape is None:
         return []
+    if records.null.any():
+        raise PolicyError("the object has a record without a relocation", patch.path,
+                          found=f"slot {int(np.argmax(records.null))} of {len(records)}",
+                          expected="one that names a site")  # fmt: skip
     sites = read_sites(patch, records, shape.name)
     wrong = np.flatnonzero(sites.status[: len(records)] != READY)
     if len(wrong):

@@ -128,9 +128,9 @@ class Relocations:
         words = code[row.off & ~3 : (row.off & ~3) + 8].view("<u4") if row.off % 4 == 0 and len(code) % 4 == 0 else None
         if words is None:
             raise ElfError("a branch lies between two instructions", where, found=f"offset {row.off:#x}")
-        if target.where != OUTSIDE:
+        if target.where not in (OUTSIDE, ABSENT):
             flags = int(self.editor.shdr[target.sec]["sh_flags"]) if target.sec > 0 else t.SHF_EXECINSTR
-            if target.where != ABSENT and not flags & t.SHF_EXECINSTR:
+            if not flags & t.SHF_EXECINSTR:
                 raise PolicyError("the object branches to data", where,
                                   found=f"{name or self.editor.names[target.sec]} in {self.editor.names[target.sec]}",
                                   expected="a function")  # fmt: skip

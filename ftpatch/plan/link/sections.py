@@ -19,6 +19,7 @@ from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.module_sections import APPENDED, DROPPED, FOLDED, REFUSED, WITHOUT_ROWS, Treatment, treatment
+from ftpatch.sites.records import SECTIONS as RECORDS
 
 MARK = ".ftpatch.with"  # in the name of every section that came with an object
 COMMON = ".bss" + MARK + ".common"
@@ -78,7 +79,9 @@ def _require_ordinary(patch: Image, sec: int, where: str) -> None:
     head, name = patch.shdr[sec], patch.names[sec]
     flags, align, size = (int(head[field]) for field in ("sh_flags", "sh_addralign", "sh_size"))
     why, expected, todo = "", "", ""
-    if flags & t.SHF_TLS:
+    if not name.isprintable() or not name:
+        why, expected, todo = repr(name), "a name", "give the object as the compiler made it"
+    elif flags & t.SHF_TLS:
         why, expected, todo = "thread-local variables", "none, as in every kernel", "use per-cpu variables"
     elif flags & MEMORY == MEMORY:
         why, expected, todo = "writable code", "code or data", "newer kernels refuse modules with such a section"
@@ -137,8 +140,14 @@ def _append(editor: Editor, patch: Image, sec: int, home: int) -> int:
     size = editor.append(home, b"")
     editor.append(home, bytes(-size % align))
     head["sh_addralign"] = max(int(head["sh_addralign"]), align)
-    content = patch.content(sec).tobytes() if patch.has_bytes[sec] else bytes(int(patch.shdr["sh_size"][sec]))
-    return editor.append(home, content)
+    return editor.append(home, _content(patch, sec))
+
+
+def _content(patch: Image, sec: int) -> bytes:
+    """The bytes of a section; zeros of a table of records, whose relocations hold what counts."""
+    if patch.names[sec] in RECORDS or not patch.has_bytes[sec]:
+        return bytes(int(patch.shdr["sh_size"][sec]))
+    return patch.content(sec).tobytes()
 
 
 def _new(editor: Editor, patch: Image, sec: int, treated: Treatment) -> int:
@@ -148,7 +157,7 @@ def _new(editor: Editor, patch: Image, sec: int, treated: Treatment) -> int:
     name = treated.name if treated.what == APPENDED else editor.free_name(_name(patch, sec))
     if not patch.has_bytes[sec]:
         return editor.empty_section(name, flags, int(head["sh_size"]), align)
-    return editor.section(name, t.SHT_PROGBITS, flags, patch.content(sec).tobytes(), align)
+    return editor.section(name, t.SHT_PROGBITS, flags, _content(patch, sec), align)
 
 
 def _name(patch: Image, sec: int) -> str:

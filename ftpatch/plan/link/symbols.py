@@ -78,7 +78,7 @@ class Symbols:
         for row in rows:
             name = symbols.name(row)
             kind = kinds[row] if kinds[row] != t.STT_SECTION else 0
-            if name and symbols.shndx[row] > 0 and (kind or symbols.bind[row] != t.STB_LOCAL):
+            if (name or kind == t.STT_FUNC) and symbols.shndx[row] > 0 and (kind or symbols.bind[row] != t.STB_LOCAL):
                 self.target(row)
 
     @property
@@ -132,10 +132,17 @@ class Symbols:
             self.defined[name] = existing
             return Target(existing, sec, value)
         old, value = symbols.rows[row], section.off + int(symbols.rows["st_value"][row])
-        new = _unique(LOCAL + name, self._taken) if local else name
-        kind = int(symbols.type[row])
-        made = self.editor.add_symbol(NewSymbol(new, section.sec, value, int(old["st_size"]), kind,
-                                                other=int(old["st_other"]) & ~3))  # fmt: skip
+        end, kind = int(old["st_value"]) + int(old["st_size"]), int(symbols.type[row])
+        if end > int(self.patch.shdr["sh_size"][section.number]):
+            raise ElfError("a symbol lies outside its section", self.path, found=f"{name}, up to {end:#x}",
+                           expected=f"at most {int(self.patch.shdr['sh_size'][section.number]):#x}")  # fmt: skip
+        if kind not in (0, t.STT_OBJECT, t.STT_FUNC):
+            raise PolicyError("the object has a symbol that is no function and no data", self.path,
+                              found=f"{name}, type {kind}", expected="functions and data")  # fmt: skip
+        new = _unique(LOCAL + name, self._taken) if local or not name else name
+        # where the local entry is, on machines where there is one; the two lowest bits are its visibility
+        entry = int(old["st_other"]) & ~3 if self.module.arch.local_entry and kind != t.STT_OBJECT else 0
+        made = self.editor.add_symbol(NewSymbol(new, section.sec, value, int(old["st_size"]), kind, other=entry))
         if not local or name not in self.defined:
             self.defined[name] = made
         return Target(made, section.sec, value)
