@@ -189,4 +189,5 @@ def test_a_jump_to_a_global_entry_without_its_address_gets_a_wrong_answer(
     one.verify(out, sound=False)
     verdict = one.boot(one.image(out), steps=[case.call])
     assert verdict.reached_userspace and verdict.steps != ()
-    assert int(verdict.steps[0]) < 1_000_000_000
+    # whatever stands that far from the time: nothing at one boot, any eight bytes at another, but no time of day
+    assert not 1_000_000_000 < int(verdict.steps[0]) < 4_000_000_000
