@@ -577,3 +577,15 @@ def test_enabled_and_redirected_functions_are_told_apart_and_go_back_together(
     if not taken:
         assert run(["disable", back, "--func", "vfs_write", "-o", one]) == 0
         assert Path(one).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("verb", [["scan", "--sites"], ["explain", "direct_only"], ["check"]])
+def test_a_replacements_name_is_printed_as_it_is_safe(
+    verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names come from a file that anybody may have made: an escape sequence is no text."""
+    name = redirected(PPC / "vmlinux-pfe2", ("direct_only", "vfs_read"), to=tmp_path)
+    hostile = written(tmp_path / "hostile", Path(name).read_bytes().replace(b"\0vfs_read\0", b"\0\x1b[31m\n_d\0"))
+    assert run([*verb, hostile]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\\x1b[31m\\x0a_d" in out

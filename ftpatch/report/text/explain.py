@@ -61,7 +61,7 @@ def _site(image: ImageObject, site: SiteRow, row: explained.ExplainedRow, docume
     """One site of a file."""
     file = row["symbols"][0]["file"] if row["symbols"] else None
     name = (site["function"] or "(no name)") + (f"@{file}" if file else "")
-    yield f"{title(name, document)}: {row['verdict']}\n"
+    yield f"{title(name, document)}: {printable(row['verdict'])}\n"
     yield line("file", f"{printable(image['file'])}, {image['arch']} {image['kind']}")
     if row["source"]:
         yield line("source", printable(row["source"]))
@@ -97,7 +97,7 @@ def _listing(block: explained.CodeBlock) -> Iterator[str]:
     """Words as they are; behind an arrow as they would be."""
     if not block["words"]:
         return
-    yield f"  {block['what']}\n"
+    yield f"  {printable(block['what'])}\n"
     texts = [printable(word["text"]) for word in block["words"]]
     width = min(max(len(text) for text in texts), WIDEST)
     for word, text in zip(block["words"], texts, strict=True):
