@@ -629,3 +629,22 @@ def test_several_steps_are_one_change(before: Path, steps: tuple[tuple[str, ...]
     for one, other in (*pairwise(files), (files[-1], files[-1])):
         assert found(one, other) == [], (one, other)
     assert messages(verify(files[0], files[-1])) == []
+
+
+@pytest.mark.parametrize("folder", [ARM64, PPC64LE])
+def test_a_hook_that_becomes_what_it_hooks_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The two would call each other for ever; the proof found it, and the writer blamed itself."""
+    before, out = folder / "mini.ko", str(tmp_path / "out.ko")
+    hooked = redirected(before, tmp_path, "--func", "mini_step", "--hook", "mini_work", verb="enable", out="hooked")
+    leading = redirected(before, tmp_path, "--map", "mini_work=mini_step", *FORCED, out="leading")
+    capsys.readouterr()
+    assert run(["redirect", str(hooked), "--map", "mini_work=mini_step", *FORCED, "-o", out]) == 5
+    assert "it is the hook of mini_step, which takes its place: they never return" in capsys.readouterr().err
+    assert run(["enable", str(leading), "--func", "mini_step", "--hook", "mini_work", "-o", out]) == 5
+    assert capsys.readouterr().err == (
+        "ftpatch: --hook mini_work: the hook is itself among the chosen sites: found a call that leads back to itself, "
+        "expected another function \N{EN DASH} ftpatch disable --func mini_work, which became that function, gives it "
+        "its own code back\n"
+    )

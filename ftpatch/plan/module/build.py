@@ -111,16 +111,29 @@ class Builder:
     def _require_not_chosen(self, row: int, what: str, where: str, index: I64) -> None:
         """Refuse a function that is itself among the chosen sites."""
         symbols = self.editor.image.symbols
-        va = self.editor.image.base[symbols.shndx[row]] + symbols.rows["st_value"][row]
+        own = int(self.editor.image.base[symbols.shndx[row]] + symbols.rows["st_value"][row])
+        name, va = symbols.name(row), self._led_to(own)
+        leaves_out = f"--func '!{name}' leaves it out"
+        if va != own:
+            leaves_out = f"ftpatch disable --func {name}, which became that function, gives it its own code back"
         if np.any((self.sites.entry_va[index] == va) | (self.sites.local_va[index] == va)):
             raise PolicyError(f"the {what} is itself among the chosen sites", where,
                               found="a call that leads back to itself", expected="another function",
-                              todo=f"--func '!{symbols.name(row)}' leaves it out")  # fmt: skip
+                              todo=leaves_out)  # fmt: skip
         enabled = (self.sites.status == ENABLED) & ~self.sites.redirected  # those call nothing there
         if np.any(enabled & ((self.sites.entry_va == va) | (self.sites.local_va == va))):
             raise PolicyError(f"the {what} is itself enabled", where, found="a call at its own entry",
                               expected="a function that calls nothing there",
                               todo=f"ftpatch disable --func {symbols.name(row)} gives its entry back")  # fmt: skip
+
+    def _led_to(self, va: int) -> np.uint64:
+        """The function in whose place another one's callers come in the end, where functions were redirected."""
+        leads = {int(self.sites.entry_va[site]): to.start for site, to in self.sites.redirects.items()}
+        seen = set[int]()
+        while (to := leads.get(va)) is not None and va not in seen:
+            seen.add(va)
+            va = to
+        return np.uint64(va)
 
     def _make_ops(self) -> int:
         """Symbol row of an ops object whose function returns at once."""

@@ -27,7 +27,7 @@ from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary, Redirect
 from ftpatch.plan.redirect.arguments import refuse_memory_arguments
 from ftpatch.plan.redirect.in_module import Finder, ModuleReplacement
 from ftpatch.plan.redirect.module_jumps import Jumps
-from ftpatch.plan.redirect.recursion import warn_of_recursion
+from ftpatch.plan.redirect.recursion import refuse_hooks, warn_of_recursion
 from ftpatch.plan.redirect.refusals import refuse_loops, refuse_lost_toc, refuse_wrong_substitutes
 from ftpatch.plan.request import Draft, RedirectRequest, new_draft
 from ftpatch.plan.routes import no_calls
@@ -108,6 +108,7 @@ def _refuse_wrong_goals(
     refuse_lost_toc(draft, substitutes)
     signatures = refuse_wrong_substitutes(draft, request, types, substitutes)
     warn_of_recursion(draft, substitutes)
+    refuse_hooks(draft, {site: goal.va for site, goal in goals.items()})
     if draft.scan.arch.modules is not None and draft.scan.arch.modules.entries is not None:
         outside = {site: goal.substitute for site, goal in goals.items() if goal.outside}
         refuse_memory_arguments(draft, request, types, outside, signatures)

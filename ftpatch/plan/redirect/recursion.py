@@ -15,6 +15,8 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.plan.redirect.refusals import Substitute
 from ftpatch.plan.request import Draft
+from ftpatch.sites.matching import OURS
+from ftpatch.sites.table import ENABLED
 
 MAX_WORDS = 1 << 16  # of a replacement's code that are looked at
 ENDLESS = "{bar} calls {foo}, which is {bar} from now on: it never returns, unless a condition ends that"
@@ -32,6 +34,41 @@ def warn_of_recursion(draft: Draft, goals: Mapping[int, Substitute]) -> None:
         if called[goal.row] & {int(sites.entry_va[site]), int(sites.local_va[site])}:
             foo = sites.name(site) or sites.place_text(site)
             draft.warnings.append(ENDLESS.format(bar=goal.name, foo=foo))
+
+
+def refuse_hooks(draft: Draft, goals: Mapping[int, int]) -> None:
+    """Sites of a module whose replacement, at the end of the way, is enabled and calls them. goals: va, by site."""
+    image, sites = draft.scan.image, draft.scan.sites
+    leads = {int(sites.entry_va[site]): to.start for site, to in sites.redirects.items() if to.start is not None}
+    leads |= {int(sites.entry_va[site]): goal for site, goal in goals.items()}
+    enabled = np.flatnonzero((sites.status == ENABLED) & ~sites.redirected)
+    at = {int(sites.entry_va[site]): int(site) for site in enabled.tolist()}
+    for site, goal in goals.items() if not image.linked else ():
+        end, seen = goal, set[int]()
+        while end in leads and end not in seen:
+            seen.add(end)
+            end = leads[end]
+        if end in at and _hooks(draft, at[end]) & {int(sites.entry_va[site]), int(sites.local_va[site])}:
+            name = sites.name(at[end])
+            draft.refuse(np.array([site]), f"it is the hook of {name}, which takes its place: they never return")
+
+
+def _hooks(draft: Draft, site: int) -> set[int]:
+    """va of all that code of earlier patches calls for an enabled site."""
+    image, sites = draft.scan.image, draft.scan.sites
+    sec = int(sites.sec[site])
+    todo = [row for row, _ in _calls(image, sec, int(sites.branch_va[site]) - int(image.base[sec]), 4)]
+    seen, called = set[int](), set[int]()
+    while todo:
+        if (row := todo.pop()) in seen:
+            continue
+        seen.add(row)
+        of, off, size = _extent(image, row)
+        if of > 0 and image.symbols.name(row).startswith(OURS):
+            todo += [other for other, _ in _calls(image, of, off, size)]
+        elif of > 0:
+            called.add(int(image.base[of]) + off)
+    return called
 
 
 def _called(image: Image, row: int) -> Iterator[int]:
