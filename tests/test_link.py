@@ -21,6 +21,7 @@ from elfwriter import (
     OBJECT,
     RELA,
     RET,
+    SECTION,
     WEAK,
     WRITE,
     Elf,
@@ -432,3 +433,13 @@ def test_a_static_name_of_the_module_that_hides_an_export_is_told(tmp_path: Path
         f"{tmp_path}/fix.o uses mini_step: the module's own static one was taken, not the kernel's export",
     )
     assert linked.carried.uses == {(2, 8)}
+
+
+def test_a_section_symbol_that_is_not_at_the_start_keeps_its_place(tmp_path: Path) -> None:
+    case, made = Case(tmp_path, kernel=False), Object()
+    made.symbols.insert(0, ("", made.text, 4, 0, SECTION, LOCAL))
+    made.fixed = 2
+    made.relocate(CALL26, 1, addend=-4)
+    linked = case.link(made.build())
+    (row,) = rows_of(linked.after, f".rela.text{WITH}.text")
+    assert (row[0], row[3], symbol(linked.after, row[2])) == (0, -4, 4)

@@ -56,7 +56,7 @@ class Symbols:
     warnings: list[str] = field(default_factory=list)
     defined: dict[str, int] = field(default_factory=dict)  # row in the module by name, of what the object defines
     _known: dict[int, Target] = field(default_factory=dict)  # by row in the object
-    _starts: dict[int, int] = field(default_factory=dict)  # row of a symbol at the start of a section of the object
+    _starts: dict[tuple[int, int], int] = field(default_factory=dict)  # rows for section symbols, by section and value
     _taken: dict[str, int] = field(default_factory=dict)  # names that are taken, and how often they were wanted
 
     def define(self) -> None:
@@ -118,7 +118,7 @@ class Symbols:
                               found=f"{self.patch.names[sec]} by {name or 'its section symbol'}",
                               expected="code and data")  # fmt: skip
         if kind == t.STT_SECTION:
-            return self._start(sec)
+            return self._start(sec, int(symbols.rows["st_value"][row]))
         return self._own(row, name, self.sections[sec])
 
     def _own(self, row: int, name: str, section: Section) -> Target:
@@ -157,13 +157,17 @@ class Symbols:
         rows = rows[(self._symbols.shndx[rows] > 0) & (self._symbols.bind[rows] != t.STB_LOCAL)]
         return int(rows[0]) if len(rows) else None
 
-    def _start(self, sec: int) -> Target:
-        """A symbol at the start of a section of the object."""
+    def _start(self, sec: int, value: int) -> Target:
+        """A symbol at the start of a section of the object, or where its section symbol is instead."""
         section = self.sections[sec]
-        if sec not in self._starts:
+        place = section.off + value
+        if value > int(self.patch.shdr["sh_size"][sec]):
+            raise ElfError("a symbol lies outside its section", self.path, found=f"section symbol at {value:#x}",
+                           expected="the section's start")  # fmt: skip
+        if (sec, value) not in self._starts:
             name = _unique(LOCAL + section.name.lstrip("."), self._taken)
-            self._starts[sec] = self.editor.add_symbol(NewSymbol(name, section.sec, section.off))
-        return Target(self._starts[sec], section.sec, section.off)
+            self._starts[sec, value] = self.editor.add_symbol(NewSymbol(name, section.sec, place))
+        return Target(self._starts[sec, value], section.sec, place)
 
     def _common(self, rows: list[int]) -> None:
         """Room for the variables that the compiler left to a linker (-fcommon), in a section of their own."""
