@@ -73,7 +73,7 @@ def redirect(vmlinux: Path, out: Path, maps: dict[str, str], *options: str) -> d
 
 def answers(verdict: Verdict) -> list[str]:
     assert verdict.problems == ()
-    return [THE_TIME if answer.isdigit() and int(answer) > 1_000_000_000 else answer for answer in verdict.steps]
+    return [THE_TIME if answer.isdigit() and 10**9 < int(answer) < 10**10 else answer for answer in verdict.steps]
 
 
 def backtraces(verdict: Verdict) -> int:
