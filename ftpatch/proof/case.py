@@ -119,6 +119,13 @@ class Case:
         return FunctionTypes(self.after.image, self.kernel)
 
     @cached_property
+    def kernel_types(self) -> FunctionTypes | None:
+        """Those of the kernel's functions, where it is given."""
+        from ftpatch.elf.function_types import FunctionTypes
+
+        return None if self.kernel is None else FunctionTypes(self.kernel)
+
+    @cached_property
     def linked(self) -> Linked:
         """What an object brought into the second file."""
         return read_linked(self.before.image, self.after.image)

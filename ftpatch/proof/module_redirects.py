@@ -129,12 +129,10 @@ def _check_arguments(calls: Calls, at: int, landing: Landing) -> None:
         return
     case, pairs, own = calls.case, calls.pairs, function_of(calls.pairs, at)
     answers = [why_not_in_registers(case.types, own.row, compiled=True) if own.row >= 0 else None]
-    if case.kernel is not None:
-        from ftpatch.elf.function_types import FunctionTypes
-
-        symbols = case.kernel.symbols
+    if case.kernel_types is not None:
+        symbols = case.kernel_types.image.symbols
         rows = [row for row in symbols.rows_named(landing.name).tolist() if symbols.type[row] == t.STT_FUNC]
-        answers += [why_not_in_registers(FunctionTypes(case.kernel), row) for row in rows[:1]]
+        answers += [why_not_in_registers(case.kernel_types, row) for row in rows[:1]]
     if why := next(filter(None, answers), ""):
         pairs.say("verify-redirect", at, f"it leads to {landing.name} by a call from another frame, and {why}")
     elif None in answers:
