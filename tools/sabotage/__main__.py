@@ -24,17 +24,20 @@ from tools.sabotage.campaign import campaign, fixtures, results
 
 NAMES = ("arm64-6.1", "arm64-6.12", "ppc64le-6.1", "ppc64le-6.12", "ppc64le-sid")
 FUNCTIONS = ("vfs_read", "vfs_write", "proc_reg_open", "do_sys_open*", "kernel_clone")
+REDIRECTS = ("--map", "vfs_read=vfs_write", "--map", "proc_reg_open=vfs_write")
+FORCED = ("--force-signature", "--assume-register-args")
 MODULE, HOOK = "dummy.ko*", "dump_stack"
 CAUGHT, MISSED, OTHERWISE, NOTHING = "+", "MISSED", "(+)", "-"
 
 
 @dataclass(frozen=True)
 class Way:
-    """One patch of one file: what the table calls it, the file, and the options of `enable`."""
+    """One patch of one file: what the table calls it, the file, the options of the verb, and the verb."""
 
     name: str
     path: Path
     options: tuple[str, ...]
+    verb: str = "enable"
 
 
 def main() -> int:
@@ -83,13 +86,16 @@ def ways(name: str) -> Iterator[Way]:
     against = ("--func", "dummy_*", "--func", "!dummy_validate", "--skip-unpatchable", "--against", str(kernel.vmlinux))
     yield Way(f"{name} ko", path, against)
     yield Way(f"{name} ko hook", path, (*against, "--hook", HOOK))
+    yield Way(f"{name} redirect", kernel.vmlinux, (*REDIRECTS, "--force-signature"), "redirect")
+    becomes = ("--map", "dummy_dev_init=dummy_get_stats64", "--map", "dummy_change_carrier=netif_carrier_on")
+    yield Way(f"{name} ko redirect", path, (*becomes, *FORCED, "--against", str(kernel.vmlinux)), "redirect")
 
 
 def column(way: Way) -> dict[str, str]:
     """What became of every kind of damage."""
     with tempfile.TemporaryDirectory(dir=kernels.cache_directory(), prefix="sabotage-") as folder:
         out, journal = Path(folder, "after.ko" if ".ko" in way.path.name else "after"), Path(folder, "journal")
-        arguments = ["enable", str(way.path), *way.options, "-o", str(out), "--report", f"json={journal}"]
+        arguments = [way.verb, str(way.path), *way.options, "-o", str(out), "--report", f"json={journal}"]
         if quietly(arguments)[0]:
             raise SystemExit(f"{way.name}: ftpatch {' '.join(arguments)} failed")
         if rules := found_in(way.path, out):

@@ -125,9 +125,10 @@ class Victim:
 
 def victim_of(before: Path, after: Path, journal: Path) -> Victim:
     """A patched file and all that belongs to it."""
-    image = open_image(str(before))
+    image, result = open_image(str(before)), open_image(str(after))
     made = json.loads(journal.read_text())["images"][0]
-    return Victim(after, image, open_image(str(after)), arch_of(image.e_machine, str(before)), made)
+    _ = result.data[: len(result.data)]  # large files are read where they are looked at, and damage changes this one
+    return Victim(after, image, result, arch_of(image.e_machine, str(before)), made)
 
 
 def applied(content: bytes, damage: Damage) -> bytes:
