@@ -106,6 +106,15 @@ def fuzz_redirect(data: bytes, seen: Seen) -> None:
         _written(Path(folder(), "out").read_bytes(), seen, "disable", again)
 
 
+def fuzz_link(data: bytes, seen: Seen) -> None:
+    """A damaged object that brings a replacement along for a sound module, as `--with` takes it."""
+    module = seeds.linked_to(data)
+    with _file(data, seen) as patch, named(module) as path:
+        pairs = ["--map", "mini_step=fixed_step", "--force-signature", "--assume-register-args"]
+        options = [*pairs, "--with", patch, "--keep-original", "old_step"]
+        _undone(path, module, seen, "redirect", options)
+
+
 def fuzz_undo(data: bytes, seen: Seen) -> None:
     """`drop` and `disable`, likewise."""
     rng = Random(zlib.crc32(data))
@@ -117,19 +126,24 @@ def fuzz_undo(data: bytes, seen: Seen) -> None:
 
 
 def _written(data: bytes, seen: Seen, verb: str, options: list[str]) -> bool:
+    """As `_undone`, of a file with this content."""
+    with _file(data, seen) as path:
+        return _undone(path, data, seen, verb, options)
+
+
+def _undone(path: str, data: bytes, seen: Seen, verb: str, options: list[str]) -> bool:
     """A result that `verify` accepts and `restore` undoes; a refusal that leaves nothing, and gives False."""
     top = Path(folder())
     for name in top.iterdir():  # of a run that ended as a finding
         name.unlink()
     out, journal, back = (str(top / name) for name in ("out", "journal", "back"))
-    with _file(data, seen) as path:
-        if command(seen, verb, path, *options, "-o", out, "--report", f"json={journal}"):
-            left = sorted(file.name for file in top.iterdir())
-            assert not left, f"left behind by a refusal: {left}"
-            return False
-        assert command(seen, "verify", path, out, "--journal", journal) == 0, f"{verb}: not what verify accepts"
-        assert command(seen, "restore", out, "--journal", journal, "-o", back) == 0, f"{verb}: cannot be undone"
-        assert Path(back).read_bytes() == data, f"{verb}: restore gave other bytes back"
+    if command(seen, verb, path, *options, "-o", out, "--report", f"json={journal}"):
+        left = sorted(file.name for file in top.iterdir())
+        assert not left, f"left behind by a refusal: {left}"
+        return False
+    assert command(seen, "verify", path, out, "--journal", journal) == 0, f"{verb}: not what verify accepts"
+    assert command(seen, "restore", out, "--journal", journal, "-o", back) == 0, f"{verb}: cannot be undone"
+    assert Path(back).read_bytes() == data, f"{verb}: restore gave other bytes back"
     return True
 
 

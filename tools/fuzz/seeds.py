@@ -67,6 +67,33 @@ def modules_of(real: bool = True) -> tuple[bytes, ...]:
 
 
 @cache
+def patches_of(real: bool = True) -> tuple[bytes, ...]:
+    """Objects that bring replacements along for the small modules, and name nothing that a kernel would have to tell:
+    what only one exports is a function of the module's instead."""
+    objects = [ROOT / "testdata" / "link" / f"{name}.o" for name in ("arm64", "ppc64le")]
+    return tuple(_renamed(path.read_bytes(), (b"ktime_get", b"maybe"), b"mini_util") for path in objects)
+
+
+def _renamed(raw: bytes, names: tuple[bytes, ...], new: bytes) -> bytes:
+    """An object whose symbols of some names have the name of another."""
+    from tools.fuzz.mutate import named_sections
+
+    found, file = named_sections(raw), bytearray(raw)
+    table, strings = found[".symtab"], found[".strtab"]
+    text = raw[strings.offset : strings.offset + strings.size]
+    wanted = {text.index(b"\0" + name + b"\0") + 1 for name in names}
+    for pos in range(table.offset, table.offset + table.size, 24):
+        if int.from_bytes(file[pos : pos + 4], "little") in wanted:
+            file[pos : pos + 4] = struct.pack("<I", text.index(b"\0" + new + b"\0") + 1)
+    return bytes(file)
+
+
+def linked_to(patch: bytes) -> bytes:
+    """The module for an object, by the machine in its header."""
+    return (FOLDERS[0 if patch[18:20] == b"\xb7\0" else 1] / "mini.ko").read_bytes()
+
+
+@cache
 def objects_of() -> tuple[bytes, ...]:
     """Relocatable files that are no modules, and files that are refused early."""
     names = ("program", "headers-vmlinux")

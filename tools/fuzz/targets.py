@@ -86,5 +86,6 @@ TARGETS = {
     "module": _target(journeys.fuzz_enable, seeds.modules_of, ELF, 12, "plan/module/", "elf/editor.py"),
     "vmlinux": _target(journeys.fuzz_enable, _linkable, ELF, 13, "plan/", "write/"),
     "redirect": _target(journeys.fuzz_redirect, _undoable, ELF, 10, "plan/redirect/", "kernel/callee.py"),
+    "link": _target(journeys.fuzz_link, seeds.patches_of, ELF, 12, "plan/link/", "kernel/module_sections.py"),
     "undo": _target(journeys.fuzz_undo, _undoable, ELF, 10, "plan/disable.py", "plan/drop.py", "plan/records_back.py"),
 }  # fmt: skip
