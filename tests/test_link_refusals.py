@@ -96,6 +96,22 @@ def records(made: Object) -> None:
     made.section(".rela__patchable_function_entries", rela(0, ABS64, 0, made.fixed), type=RELA, info=sec, entsize=24)
 
 
+def two_relocations(made: Object) -> None:
+    made.relocate(ABS64, made.fixed)
+    made.relocate(ABS64, made.fixed)
+
+
+def refers_to_records(made: Object) -> None:
+    made.sections[made.text].data = as_code((NOP, NOP, NOP, NOP, RET))
+    made.sections[made.text].align = 8
+    made.symbols[made.fixed - 1] = ("fixed", made.text, 8, 12, FUNC, GLOBAL)
+    sec = made.section("__patchable_function_entries", bytes(8), flags=ALLOC | WRITE, align=8)
+    made.section(".rela__patchable_function_entries", rela(0, ABS64, -8, made.fixed), type=RELA, info=sec, entsize=24)
+    data = made.section(".data", bytes(8), flags=ALLOC | WRITE, align=8)
+    row = made.symbol("", sec, 0, 0, 3, 0)
+    made.section(".rela.data", rela(0, ABS64, 0, row), type=RELA, info=data, entsize=24)
+
+
 def saves_unsigned(made: Object) -> None:
     made.sections[made.text].data = as_code((0xA9BF7BFD, RET))  # stp x29, x30, [sp, #-16]!
 
@@ -224,6 +240,10 @@ OBJECTS = [
      "functions and data – use a constant"),
     ("no such symbol", lambda made: made.relocate(ABS64, 77),
      "fix.o: .text+0x0: a relocation names no symbol of this file: found symbol 77, expected less than 2"),
+    ("two in one place", two_relocations, "fix.o: .text+0x0: two relocations write one place: expected one"),
+    ("own records", refers_to_records,
+     "fix.o: the object refers to its own records of patch sites: found __patchable_function_entries, expected code "
+     "and data – the loader puts them in another order"),
     ("outside its section", lambda made: made.relocate(ABS64, made.fixed, off=4),
      "fix.o: .text+0x4: a relocation lies outside its section: found 0x8 bytes"),
     ("between instructions", uses(CALL26, "ktime_get", off=2),

@@ -37,7 +37,14 @@ NOP = Word(0xD503_201F, text="nop")
 ANY_BTI = Word(0xD503_241F, 0xFFFF_FF3F, "bti {c,j,jc}")
 BTI_C = Word(0xD503_245F, text="bti c")
 MOV_X9_X30 = Word(0xAA1E_03E9, text="mov x9, x30")
-PACI_SP = (Word(0xD503_233F, text="paciasp"), Word(0xD503_237F, text="pacibsp"))
+# what `br x16` may enter: no plain `bti`, which takes no jump at all
+PADS = (
+    BTI_C,
+    Word(0xD503_249F, text="bti j"),
+    Word(0xD503_24DF, text="bti jc"),
+    Word(0xD503_233F, text="paciasp"),
+    Word(0xD503_237F, text="pacibsp"),
+)
 BR_X16 = Word(0xD61F_0200, text="br x16")
 BL = Branch(Word(0x9400_0000, 0xFC00_0000, "bl"), 26)
 B = Branch(Word(0x1400_0000, 0xFC00_0000, "b"), 26)
@@ -288,7 +295,7 @@ ARCH = Arch(
     jumps=("b", "bl"),
     capstone=("CS_ARCH_ARM64", "CS_MODE_LITTLE_ENDIAN"),
     log=LOG,
-    veneer=Veneer(veneer, 12, (1 << 32) - (1 << 12), ERRATUM_843419, veneer_leads_to, (ANY_BTI, *PACI_SP)),
+    veneer=Veneer(veneer, 12, (1 << 32) - (1 << 12), ERRATUM_843419, veneer_leads_to, PADS),
     exchangeable=EXCHANGEABLE,
     cache_line=64,
     loader=LOADER,

@@ -58,9 +58,16 @@ class Relocations:
             raise PolicyError("the object has too many relocations", self.symbols.path, found=str(n),
                               expected=f"at most {MAX_RELOCATIONS}")  # fmt: skip
         for section, table in tables:
+            there: set[int] = set()
             for row in self.patch.rows(table, t.RELA):  # a few hundred
-                info = int(row["r_info"])
-                self._one(section, Row(int(row["r_offset"]), info & 0xFFFF_FFFF, info >> 32, int(row["r_addend"])))
+                info, off = int(row["r_info"]), int(row["r_offset"])
+                if info & 0xFFFF_FFFF in self.linking.nothing:
+                    continue
+                if off in there:
+                    where = f"{self.symbols.path}: {section.name}+{off:#x}"
+                    raise ElfError("two relocations write one place", where, expected="one")
+                there.add(off)
+                self._one(section, Row(off, info & 0xFFFF_FFFF, info >> 32, int(row["r_addend"])))
 
     def _tables(self, sec: int) -> list[int]:
         """Sections of relocations for a section of the object."""
@@ -76,8 +83,6 @@ class Relocations:
 
     def _one(self, section: Section, row: Row) -> None:
         """Check one relocation, and add it to the module."""
-        if row.kind in self.linking.nothing:
-            return
         where = f"{self.symbols.path}: {section.name}+{row.off:#x}"
         if row.symbol >= len(self.patch.symbols.rows):
             raise ElfError("a relocation names no symbol of this file", where, found=f"symbol {row.symbol}",

@@ -23,6 +23,7 @@ from ftpatch.plan.link.lookup import MODULE, Wanted, look_up
 from ftpatch.plan.link.sections import COMMON, MAX_ALIGN, Section
 from ftpatch.plan.module.records import toc_symbol
 from ftpatch.plan.request import Against
+from ftpatch.sites.records import SECTIONS as RECORDS
 
 SHN_COMMON = 0xFFF2
 STT_TLS, STT_IFUNC = 6, 10
@@ -65,6 +66,9 @@ class Symbols:
         if len(symbols.rows) > MAX_SYMBOLS:
             raise PolicyError("the object has too many symbols", self.path, found=str(len(symbols.rows)),
                               expected=f"at most {MAX_SYMBOLS}")  # fmt: skip
+        if symbols.rows[:1].tobytes().strip(b"\0"):
+            raise ElfError("the symbol table begins with a symbol", self.path, found=symbols.name(0) or "no name",
+                           expected="24 zero bytes")  # fmt: skip
         self._symbols.look_up([symbols.name(row) for row in range(1, len(symbols.rows))])
         kinds, shndx = symbols.type, symbols.rows["st_shndx"]
         rows = [row for row in range(1, len(symbols.rows))
@@ -117,6 +121,10 @@ class Symbols:
             raise PolicyError("the object uses a section that is not loaded", self.path,
                               found=f"{self.patch.names[sec]} by {name or 'its section symbol'}",
                               expected="code and data")  # fmt: skip
+        if self.sections[sec].name in RECORDS:
+            raise PolicyError("the object refers to its own records of patch sites", self.path,
+                              found=name or self.sections[sec].name, expected="code and data",
+                              todo="the loader puts them in another order")  # fmt: skip
         if kind == t.STT_SECTION:
             return self._start(sec, int(symbols.rows["st_value"][row]))
         return self._own(row, name, self.sections[sec])
