@@ -70,10 +70,16 @@ def test_a_function_begins_at_its_symbol(
 @pytest.mark.parametrize(("name", "why"), [
     ("it.cold", "the unlikely part of a function, which goes back into it"),
     ("it.cold.3", "the unlikely part of a function, which goes back into it"),
-    ("it.coldness", ""), ("it.isra.0", ""),
+    ("it.coldness", ""), ("it.isra.0", ""), ("$it", ""),
 ])  # fmt: skip
 def test_a_cold_part_is_no_function(e_type: int, name: str, why: str, tmp_path: Path) -> None:
     assert why_no_function(file_with(tmp_path / "f", e_type, [(name, 1, 0, 8, FUNC)]), 1) == why
+
+
+@pytest.mark.parametrize("name", ["$x", "$d", "$x.12"])
+def test_a_mapping_symbol_is_no_function(name: str, tmp_path: Path) -> None:
+    image = file_with(tmp_path / "f", REL, [(name, 1, 0, 0, NOTYPE)])
+    assert why_no_function(image, 1) == "a mark of the compiler where code or data begins"
 
 
 # -- places ------------------------------------------------------------------------------------------------------------

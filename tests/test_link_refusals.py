@@ -22,6 +22,7 @@ from elfwriter import (
     RET,
     WEAK,
     WRITE,
+    Elf,
     as_code,
     parsed,
     rela,
@@ -410,6 +411,15 @@ def test_other_machines_and_abis_are_refused(tmp_path: Path) -> None:
     assert case.refused(changed(content, symbols + 24 + 5, b"\x20")) == (
         "fix.o: the object has functions of another TOC model: found fixed, which loses the TOC pointer, expected "
         "functions that keep it – compile with -mno-pcrel"
+    )
+
+
+def test_an_object_without_machine_code_is_refused(tmp_path: Path) -> None:
+    compiled = Elf(e_type=1)  # with -flto
+    compiled.section(".gnu.lto_.symtab", bytes(8))
+    assert Case(tmp_path, kernel=False).refused(compiled.build()) == (
+        "fix.o: no machine code: found what link-time optimisation goes on from, expected an object with code – "
+        "compile it without -flto"
     )
 
 

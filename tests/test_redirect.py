@@ -219,6 +219,8 @@ def test_pairs(maps: list[str], pairs: list[Pair]) -> None:
 def test_pairs_in_a_file(tmp_path: Path) -> None:
     path = written(tmp_path / "list", b"# what is mended\na=b  # why\n\n c = d\r\n")
     assert list(read_pairs([f"@{path}"])) == [Pair("a", "b"), Pair("c", "d")]
+    path = written(tmp_path / "list", b"\xef\xbb\xbfa=b\r\n")  # as some editors begin a text
+    assert list(read_pairs([f"@{path}"])) == [Pair("a", "b")]
 
 
 @pytest.mark.parametrize("text", ["a", "=b", "a=", "=", "", " = "])
@@ -243,6 +245,10 @@ def test_half_a_pair_is_a_usage_error(text: str) -> None:
         ([("vfs_read", "nobody")], "--to nobody: no such function: found nothing of that name in .symtab, expected a "
          "function of this kernel: name, name@file.c or 0xVA"),
         ([("vfs_read", "vfs_write@other.c")], "--to vfs_write@other.c: no such function"),
+        ([("vfs_read", "linux_banner")], "--to linux_banner: the replacement is no function: found data in "
+         ".rodata, expected the beginning of a function"),
+        ([("vfs_read", "_stext")], "--to _stext: the replacement is no function: found what patch sites call"),
+        ([("vfs_read", "rest_init")], "rest_init never returns, expected"),
         ([("vfs_read", "0x123")], "--to 0x123: no such function"),
         ([("vfs_read", "vfs_write"), ("row:0", "vfs_write"), ("vfs_r*", "sys_getppid")],
          "vfs_read: a function is to become two others: found vfs_write and sys_getppid, expected one replacement"),
@@ -253,6 +259,12 @@ def test_refusals(pairs: list[tuple[str, str]], message: str) -> None:
         planned(MINI / "vmlinux-pfe2", *pairs, force_signature=True)
     assert error.value.exit_code == 5
     assert message in str(error.value)
+
+
+def test_a_replacement_without_a_type_is_compared_by_nothing(tmp_path: Path) -> None:
+    path = changed(MINI / "vmlinux-pfe2", "slot_probe", tmp_path / "vmlinux", st_info=0x10)
+    plan = planned(path, ("vfs_read", "slot_probe"))
+    assert [to.name for to in plan.redirects] == ["slot_probe"]
 
 
 def test_only_modules_get_code_from_an_object() -> None:
@@ -286,7 +298,7 @@ def test_a_replacement_may_be_redirected_in_turn_as_long_as_the_way_ends() -> No
         (["--map", "@nowhere"], 3, "nowhere: the list of pairs cannot be read: No such file or directory"),
         (["--map", "nobody=vfs_read"], 5, "nobody: nothing of that name"),
         (["--map", "vfs_read=vfs_write", "--keep-original", "old"], 2, "--with and --keep-original are for modules"),
-        (["--map", "vfs_read=vfs_write", "--against", "{path}"], 2, "--hook, --stub-asm and --against are for modules"),
+        (["--map", "vfs_read=vfs_write", "--against", "{path}"], 2, "--against is for modules: found a vmlinux"),
         (["--func", "vfs_read", "--to", ""], 2, "--to: an empty value – leave the option out, or give it one"),
         (["--map", "vfs_read=vfs_write", "-o", "{list}", "--map", "@{list}"], 2,
          "the output would replace another file of this run"),

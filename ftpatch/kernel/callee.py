@@ -43,6 +43,8 @@ def why_no_function(image: Image, row: int) -> str:
     kind, value = int(symbols.type[row]), int(symbols.rows["st_value"][row])
     if kind == t.STT_FILE:
         return "the name of a source file"
+    if kind == 0 and symbols.name(row).startswith("$"):  # $x, $d: AAELF64, 4.5.4
+        return "a mark of the compiler where code or data begins"
     if why := _no_place(image, row):
         return why
     if kind not in (t.STT_FUNC, 0) or not image.executable[sec]:

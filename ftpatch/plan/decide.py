@@ -53,9 +53,9 @@ def make_plan(scan: Scan, request: Request) -> Plan:
     return plan_disable(scan, request)
 
 
-def _for_modules(scan: Scan) -> UsageError:
+def _for_modules(scan: Scan, options: str = "--hook, --stub-asm and --against are") -> UsageError:
     """The error of an option that only modules have, given for another file."""
-    return UsageError("--hook, --stub-asm and --against are for modules", scan.image.path, found="a vmlinux")
+    return UsageError(f"{options} for modules", scan.image.path, found="a vmlinux")
 
 
 def require_patchable(image: Image) -> None:
@@ -80,7 +80,7 @@ def read_against(scan: Scan, paths: Sequence[str], max_size: int | None = None) 
 
     require_patchable(scan.image)
     if paths and scan.image.kind == "vmlinux":
-        raise _for_modules(scan)
+        raise _for_modules(scan, "--against is")
     kernel, others = None, []
     for other in (scan_file(path, max_size=max_size) for path in paths):
         if other.arch is not scan.arch:

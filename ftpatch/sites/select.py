@@ -30,6 +30,7 @@ from ftpatch.sites.table import NAMELESS, STATUSES, STRIPPED, UNNAMED, UNRECORDE
 FEW = 16  # plain names up to here are looked up one by one; more, through a dictionary of all names
 INVALID = "__ftrace_invalid_address__"
 MAX_LIST = 64 << 20  # bytes of an @file
+BOM = "\ufeff"  # that some editors put in front of a text
 MAX_LINES = 1 << 20  # in it
 
 
@@ -180,7 +181,7 @@ def _read_list(name: str) -> list[str]:
     if content.count(b"\n") > MAX_LINES:
         raise UnsupportedError("the list is too long", name, found=f"more than {MAX_LINES} lines",
                                todo="globs and regular expressions name many functions at once")  # fmt: skip
-    return content.decode("utf-8", "surrogateescape").split("\n")
+    return content.decode("utf-8", "surrogateescape").removeprefix(BOM).split("\n")
 
 
 def _is_plain(text: str) -> bool:

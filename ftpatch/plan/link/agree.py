@@ -28,7 +28,7 @@ NOT_COMPARED = "that {path} was compiled for the kernel of this module is not kn
 
 def require_agreement(module: Module, patch: Image, linking: Linking) -> list[str]:
     """Notes on what cannot be told. Raises ArchError, ElfError or PolicyError where the two do not fit together."""
-    _require_object(module, patch, linking)
+    require_object(module, patch, linking)
     _require_same_modinfo(module.info, read_modinfo(patch), patch.path)
     _require_one_toc(patch)
     _require_protected(module.image, patch, linking)
@@ -36,7 +36,7 @@ def require_agreement(module: Module, patch: Image, linking: Linking) -> list[st
     return [NOT_COMPARED.format(path=patch.path), *_require_same_sites(module, patch)]
 
 
-def _require_object(module: Module, patch: Image, linking: Linking) -> None:
+def require_object(module: Module, patch: Image, linking: Linking) -> None:
     """Refuse what is no object of the module's machine."""
     if patch.arch.name != module.arch.name:
         raise ArchError("the object is for another machine than the module", patch.path, found=patch.arch.name,
@@ -44,6 +44,10 @@ def _require_object(module: Module, patch: Image, linking: Linking) -> None:
     if patch.linked:
         raise ElfError("not an object file", patch.path, found=f"a linked file (e_type {patch.e_type})",
                        expected="what gcc -c makes")  # fmt: skip
+    code = patch.executable & (patch.shdr["sh_size"] > 0)
+    if not code.any() and any(name.startswith(".gnu.lto_") for name in patch.names):
+        raise ElfError("no machine code", patch.path, found="what link-time optimisation goes on from",
+                       expected="an object with code", todo="compile it without -flto")  # fmt: skip
     require_text(patch)
     abi = int(patch.ehdr["e_flags"]) & linking.abi_mask
     if abi not in linking.abi:

@@ -21,6 +21,9 @@ OF_COMPILERS = (
     ("__aarch64_", "compile with -mno-outline-atomics, as the kernel does"),
     ("_GLOBAL_OFFSET_TABLE_", "compile with -fno-pic, as the kernel does"),
     ("__stack_chk_guard", "compile with the kernel's own flags for the stack protector"),
+    ("_mcount", "compile with the kernel's own flags for patch sites, without -pg"),
+    ("__gcov_", "compile without coverage and profiling"), ("__cyg_profile_", "compile without -finstrument-functions"),
+    ("__ubsan_", "compile without -fsanitize"), ("__asan_", "compile without -fsanitize"),
     ("_savegpr", "compile with -O2"), ("_restgpr", "compile with -O2"), ("__tls_get_addr", "use per-cpu variables"),
 )  # fmt: skip
 SHOWN = 3  # candidates that a message names

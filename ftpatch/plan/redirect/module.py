@@ -41,6 +41,10 @@ def plan_module_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     require_way(request.records, ("auto", "shrink"), scan.image.path)
     checked = require_loadable(module, request.against)
     kernel = request.against.kernel
+    if request.patch is not None and modules.linking is not None:  # before its functions are looked at
+        from ftpatch.plan.link.agree import require_object
+
+        require_object(module, request.patch, modules.linking)
     types = FunctionTypes(scan.image, kernel.image if kernel else None)
     finder = Finder(module, request.against, types, request.patch)
     known = {text: finder.find(text) for text in dict.fromkeys(request.replacements.values())}

@@ -11,7 +11,7 @@ from ftpatch.arrays import Mask
 from ftpatch.errors import SelectionError, UsageError
 from ftpatch.inputs import read_input
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.select import MAX_LIST, select
+from ftpatch.sites.select import BOM, MAX_LIST, select
 
 
 class Pair(NamedTuple):
@@ -30,7 +30,7 @@ def read_pairs(maps: Sequence[str]) -> tuple[Pair, ...]:
 
 
 def _lines(path: str) -> list[str]:
-    content = read_input(path, MAX_LIST, "the list of pairs").decode("utf-8", "surrogateescape")
+    content = read_input(path, MAX_LIST, "the list of pairs").decode("utf-8", "surrogateescape").removeprefix(BOM)
     lines = [line.split("#", 1)[0].strip() for line in content.split("\n")]
     if not any(lines):
         raise SelectionError("the list names no pair", path, expected="FOO=BAR, one a line")

@@ -56,9 +56,17 @@ def _require_function(draft: Draft, goal: Substitute) -> None:
     why = why_no_function(goal.types.image, goal.row) if goal.types is not None else ""
     if why:
         raise PolicyError(no_function, where, found=why, expected="the beginning of a function")
-    if goal.name in (*draft.scan.arch.entries, draft.shape.called):
+    if _is_entry(draft, goal):
         found = "what patch sites call, which finds the return addresses in other registers"
         raise PolicyError(no_function, where, found=found, expected="a function")
+
+
+def _is_entry(draft: Draft, goal: Substitute) -> bool:
+    """Whether patch sites call the substitute, under any name that it has in a kernel."""
+    names, image = (*draft.scan.arch.entries, draft.shape.called), draft.scan.image
+    if goal.name in names or goal.types is None or goal.types.image is not image or not image.linked:
+        return goal.name in names
+    return int(image.symbols.rows["st_value"][goal.row]) in {image.symbols.value(name) for name in names}
 
 
 def _never_returns(goal: Substitute) -> str:
@@ -80,7 +88,7 @@ def _signatures(
     if needed and not never and not request.force_signature:  # compilers put no code behind a call of such a function
         draft.refuse(index, f"it never returns, and {goal.name} does: {needed} (--force-signature overrides)")
     if never and not needed:
-        draft.refuse(index, f"{goal.name} never returns: {never}")
+        draft.refuse(index, f"{goal.name} never returns{f': {never}' if never != goal.name else ''}")
     if goal.types is None:
         doubt = f"the signature of {goal.name} is not known: {goal.why}"
         return f"not compared: {goal.name}: {goal.why}", doubt
@@ -93,7 +101,8 @@ def _signatures(
 def _has_site(draft: Draft, row: int) -> bool:
     """Whether the function of a symbol has a patch site, as only compilers make them."""
     sites, functions = draft.scan.sites, draft.scan.image.functions
-    return bool((sites.entry_va == functions.va[functions.row == row][:1]).any())
+    starts = functions.va[functions.row == row]  # none for a symbol that is no function
+    return bool(len(starts) and (sites.entry_va == starts[0]).any())
 
 
 def _judged(draft: Draft, request: RedirectRequest, site: int, goal: Substitute, compared: Comparison) -> str:

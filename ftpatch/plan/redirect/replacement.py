@@ -12,6 +12,7 @@ from ftpatch.arrays import I64, distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, SelectionError
+from ftpatch.kernel.callee import why_no_function
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ def find_replacement(image: Image, text: str) -> Replacement:
     rows = _rows(image, text)
     rows = rows[symbols.shndx[rows] != t.SHN_UNDEF]
     if not len(rows):
-        raise SelectionError("no such function", where, found="nothing of that name in .symtab",
+        # name@file.c names nothing in a kernel whose symbols were kept without their files
+        no_files = "@" in text[1:] and not (symbols.type == t.STT_FILE).any()
+        found = "symbols that do not tell their source files" if no_files else "nothing of that name in .symtab"
+        raise SelectionError("no such function", where, found=found,
                              expected="a function of this kernel: name, name@file.c or 0xVA")  # fmt: skip
     values = distinct(symbols.rows["st_value"][rows]).tolist()
     if len(values) > 1:
@@ -45,8 +49,8 @@ def find_replacement(image: Image, text: str) -> Replacement:
     typed = rows[symbols.type[rows] == t.STT_FUNC]
     row = int((typed if len(typed) else rows)[0])
     if symbols.type[row] not in (t.STT_FUNC, 0) or symbols.shndx[row] <= 0 or not len(image.code(values[0], 1)):
-        found = f"symbol type {int(symbols.type[row])} in section {int(symbols.shndx[row])}"
-        raise PolicyError("the replacement is no function", where, found=found, expected="code")
+        raise PolicyError("the replacement is no function", where, expected="the beginning of a function",
+                          found=why_no_function(image, row) or f"no instruction at {values[0]:#x}")  # fmt: skip
     local_entry = image.arch.local_entry
     more = int(local_entry(symbols.rows["st_other"][row : row + 1])[0]) if local_entry else 0
     return Replacement(text, row, symbols.name(row), values[0], values[0] + more)
