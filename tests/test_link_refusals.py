@@ -241,6 +241,7 @@ OBJECTS = [
      "functions and data – use a constant"),
     ("no such symbol", lambda made: made.relocate(ABS64, 77),
      "fix.o: .text+0x0: a relocation names no symbol of this file: found symbol 77, expected less than 2"),
+    ("a dot", section("."), f"{ONE} .: '.', expected a name – give the object as the compiler made it"),
     ("two in one place", two_relocations, "fix.o: .text+0x0: two relocations write one place: expected one"),
     ("own records", refers_to_records,
      "fix.o: the object refers to its own records of patch sites: found __patchable_function_entries, expected code "

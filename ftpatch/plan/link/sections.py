@@ -79,7 +79,7 @@ def _require_ordinary(patch: Image, sec: int, where: str) -> None:
     head, name = patch.shdr[sec], patch.names[sec]
     flags, align, size = (int(head[field]) for field in ("sh_flags", "sh_addralign", "sh_size"))
     why, expected, todo = "", "", ""
-    if not name.isprintable() or not name:
+    if not name.isprintable() or not name.strip("."):
         why, expected, todo = repr(name), "a name", "give the object as the compiler made it"
     elif flags & t.SHF_TLS:
         why, expected, todo = "thread-local variables", "none, as in every kernel", "use per-cpu variables"
