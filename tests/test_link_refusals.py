@@ -123,6 +123,15 @@ def bug_table(made: Object) -> None:
 
 
 ONE = "fix.o: the object has a section that cannot be linked in: found"
+
+
+def code(*words: int) -> Change:
+    def change(made: Object) -> None:
+        made.sections[made.text].data = as_code(words)
+
+    return change
+
+
 OBJECTS = [
     ("exports", section("__ksymtab_gpl"),
      "fix.o: the object has a section that cannot be linked in: found __ksymtab_gpl: exports, whose tables "
@@ -301,6 +310,10 @@ OBJECTS = [
     ("unsigned", saves_unsigned,
      "fix.o: functions of the module sign their return address, and one of the object does not: found fixed, "
      "expected the same protection – compile with -mbranch-protection=pac-ret, as the kernel does"),
+    ("shadow call stack", code(0xF800_865E, RET),
+     "fix.o: functions of the object keep their return address on the shadow call stack, and none of the module does: "
+     "found fixed, expected functions that the module's kernel can run – compile without "
+     "-fsanitize=shadow-call-stack"),
 ]  # fmt: skip
 
 
@@ -313,13 +326,6 @@ def test_an_object_is_refused_in_one_line(change: Change, message: str, tmp_path
 
 def ppc_object(*words: int) -> Object:
     return Object(machine=21, words=words or (PPC_NOP, BLR))
-
-
-def code(*words: int) -> Change:
-    def change(made: Object) -> None:
-        made.sections[made.text].data = as_code(words)
-
-    return change
 
 
 def both(*changes: Change) -> Change:

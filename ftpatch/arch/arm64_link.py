@@ -58,9 +58,9 @@ LINKING = Linking(
     pads=Protection((BTI_C, BTI_J, BTI_JC), "begin with bti", "-mbranch-protection=standard"),
     protections=(
         Protection((PACIASP, PACIBSP), "sign their return address", "-mbranch-protection=pac-ret"),
-        # str x30, [x18], #8
+        # str x30, [x18], #8; x18 is 0 where the kernel makes no such stack
         Protection(
-            (0xF800_865E,), "keep their return address on the shadow call stack", "-fsanitize=shadow-call-stack"
+            (0xF800_865E,), "keep their return address on the shadow call stack", "-fsanitize=shadow-call-stack", True
         ),
     ),
     saves=(

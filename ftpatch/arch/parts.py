@@ -137,6 +137,7 @@ class Protection(NamedTuple):
     words: tuple[int, ...]
     what: str  # what functions with it do
     option: str  # by which it is compiled in
+    needs_kernel: bool = False  # whether functions with it crash in a kernel without
 
 
 class Linking(NamedTuple):

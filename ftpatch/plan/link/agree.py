@@ -109,6 +109,8 @@ def _require_protected(module: Image, patch: Image, linking: Linking) -> None:
     for protection in linking.protections:
         saving = [_has(words, protection) for words in theirs if _saves(words, linking) >= 0]
         if 2 * sum(saving) <= len(saving):
+            if protection.needs_kernel and saving and not any(saving):
+                _refuse_protected(patch, protection)
             continue
         for row, words in _functions(patch):
             at = _saves(words, linking)
@@ -120,6 +122,15 @@ def _refuse_unprotected(patch: Image, row: int, protection: Protection) -> None:
     raise PolicyError(f"functions of the module {protection.what}, and one of the object does not", patch.path,
                       found=patch.symbols.name(row), expected="the same protection",
                       todo=f"compile with {protection.option}, as the kernel does")  # fmt: skip
+
+
+def _refuse_protected(patch: Image, protection: Protection) -> None:
+    """Refuse functions with what the module's kernel does not provide, as no function of the module relies on it."""
+    for row, words in _functions(patch):
+        if _has(words, protection):
+            raise PolicyError(f"functions of the object {protection.what}, and none of the module does", patch.path,
+                              found=patch.symbols.name(row), expected="functions that the module's kernel can run",
+                              todo=f"compile without {protection.option}")  # fmt: skip
 
 
 def _has(words: U32, protection: Protection) -> bool:
