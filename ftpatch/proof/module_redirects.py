@@ -16,7 +16,6 @@ from dataclasses import replace
 import numpy as np
 
 from ftpatch.elf import tables as t
-from ftpatch.kernel.signatures import why_not_in_registers
 from ftpatch.proof.case import REDIRECTED, Pairs
 from ftpatch.proof.decoders import both
 from ftpatch.proof.emulate.expectation import RedirectExpectation
@@ -127,6 +126,8 @@ def _check_arguments(calls: Calls, at: int, landing: Landing) -> None:
     """A finding where a stub's frame lies between arguments in memory and who reads them; a note where nobody knows."""
     if landing.stub is None or not landing.outside:
         return
+    from ftpatch.kernel.signatures import why_not_in_registers  # loaded only where functions are redirected
+
     case, pairs, own = calls.case, calls.pairs, function_of(calls.pairs, at)
     answers = [why_not_in_registers(case.types, own.row, compiled=True) if own.row >= 0 else None]
     if case.kernel_types is not None:

@@ -48,7 +48,9 @@ def _patch(image: ImageObject, command: str) -> Iterator[str]:
 
 def _redirects(request: RequestObject) -> Iterator[str]:
     """What is known of the signatures of functions and their replacements, and what came along with those."""
-    from ftpatch.plan.redirect.refusals import EQUAL
+    if "redirects" not in request:
+        return
+    from ftpatch.plan.redirect.refusals import EQUAL  # loaded only where functions are redirected
 
     texts = [row["signature"] for row in request.get("redirects", ())]
     equal = [text for text in texts if text.startswith(EQUAL)]
