@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from elfwriter import parsed
-from test_link import TESTDATA
+from elfwriter import ALLOC, EXEC, NOTYPE, RET, as_code, parsed, written
+from test_link import FOLDERS, TESTDATA, Object
 from test_link_proof import Damage, Made, messages, of_symbol, relocation, sets, word
 
 from ftpatch.cli import run
@@ -33,6 +33,26 @@ def test_what_came_along_is_what_the_object_holds(
     made = Made(tmp_path, arch)
     image = made.verify(capsys, "--with", str(TESTDATA / f"link/{arch}.o"))
     assert (messages(image), image["proof"]["notes"]) == ([], [])
+
+
+@pytest.mark.parametrize(("arch", "machine", "back"), [("arm64", 183, RET), ("ppc64le", 21, 0x4E80_0020)])
+def test_code_that_an_assembler_did_not_align_is_aligned(
+    arch: str, machine: int, back: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, module = Object(machine=machine, words=(back, back)), str(FOLDERS[arch][0] / "mini.ko")
+    made.sections[made.text].align = 1
+    made.symbol("label", made.section(".text.more", as_code((back,)), flags=ALLOC | EXEC), 0, type=NOTYPE)
+    patch, out = written(tmp_path / "fix.o", made.build()), tmp_path / "mini.ko"
+    redirect = ["redirect", module, "--func", "mini_work", "--with", patch, "-o", str(out)]
+    assert run([*redirect, "--to", "fixed"]) == 0
+    assert parsed(out.read_bytes()).get_section_by_name(TEXT)["sh_addralign"] == 4
+    assert run(["verify", module, str(out), "--with", patch, "--require-emulation"]) == 0
+    capsys.readouterr()
+    assert run([*redirect, "--to", "label"]) == 5
+    assert capsys.readouterr().err == (
+        f"ftpatch: --to label: the replacement is no function: found a label of {patch}, expected a function – "
+        ".type NAME, %function makes it one\n"
+    )
 
 
 DAMAGES: list[tuple[str, Damage, list[str]]] = [

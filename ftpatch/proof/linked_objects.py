@@ -106,8 +106,11 @@ def _check_content(held: Held, patch: Image, part: Part) -> None:
     where = f"{image.names[part.sec]}: {part.name} of {patch.path}"
     own = part.sec in case.linked.sections and WITH in image.names[part.sec]
     if own:
-        fields = [(int(head[name]), int(patch.shdr[name][part.number])) for name in ("sh_size", "sh_addralign")]
-        if any(now != max(was, 1) for now, was in fields) or image.has_bytes[part.sec] != patch.has_bytes[part.number]:
+        size, aligned = (int(patch.shdr[name][part.number]) for name in ("sh_size", "sh_addralign"))
+        # assemblers may leave the alignment of code to whoever links it
+        aligned = max(aligned, patch.arch.unit if patch.executable[part.number] else 1)
+        same = (int(head["sh_size"]), int(head["sh_addralign"])) == (size, aligned)
+        if not same or image.has_bytes[part.sec] != patch.has_bytes[part.number]:
             case.say("verify-section", f"{where} has another size, alignment or kind there", sec=part.sec)
             return
     old = patch.content(part.number)

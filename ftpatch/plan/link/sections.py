@@ -153,7 +153,9 @@ def _content(patch: Image, sec: int) -> bytes:
 def _new(editor: Editor, patch: Image, sec: int, treated: Treatment) -> int:
     """Make a section of its own; its number in the module."""
     head = patch.shdr[sec]
-    flags, align = int(head["sh_flags"]) & MEMORY, max(int(head["sh_addralign"]), 1)
+    flags = int(head["sh_flags"]) & MEMORY
+    # Assemblers may leave the alignment of code to who writes it, and nobody else would see to it.
+    align = max(int(head["sh_addralign"]), patch.arch.unit if flags & t.SHF_EXECINSTR else 1)
     name = treated.name if treated.what == APPENDED else editor.free_name(_name(patch, sec))
     if not patch.has_bytes[sec]:
         return editor.empty_section(name, flags, int(head["sh_size"]), align)

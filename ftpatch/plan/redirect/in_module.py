@@ -115,9 +115,9 @@ class Finder:
             return None
         where = f"{OPTION} {text}"
         row = self._function(patch, rows, text, where)
-        if patch.symbols.type[row] != t.STT_FUNC and patch.symbols.bind[row] == t.STB_LOCAL:
-            raise SelectionError("the replacement is no function", where, found=f"a local label of {patch.path}",
-                                 expected="code", todo=".type NAME, %function makes it one")  # fmt: skip
+        if patch.symbols.type[row] != t.STT_FUNC:  # nobody could tell the jump to it from others
+            raise SelectionError("the replacement is no function", where, found=f"a label of {patch.path}",
+                                 expected="a function", todo=".type NAME, %function makes it one")  # fmt: skip
         brought = ModuleReplacement(self._substitute(patch, row), None, carried=True)
         return replace(brought, init=_is_init(patch, row), two_entries=_has_two(patch, row))
 
