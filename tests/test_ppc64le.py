@@ -17,7 +17,8 @@ from elfwriter import parsed, written
 
 from ftpatch import api
 from ftpatch.arch.parts import Entry
-from ftpatch.arch.ppc64le import BL, B, far_stub, read_entry, runs_before, site_stub, skips_zero
+from ftpatch.arch.ppc64le import far_stub, read_entry, site_stub, skips_zero
+from ftpatch.arch.ppc64le_walk import BL, B, runs_before
 from ftpatch.arrays import U32
 from ftpatch.cli import run
 from ftpatch.document.rows import site_rows

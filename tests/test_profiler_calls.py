@@ -13,7 +13,7 @@ from elfwriter import ALLOC, ET_REL, EXEC, FUNC, MINI, NOTYPE, RELA, Elf, parsed
 
 from ftpatch import api
 from ftpatch.arch.arm64 import BL as BL_ARM64
-from ftpatch.arch.ppc64le import BL as BL_PPC
+from ftpatch.arch.ppc64le_walk import BL as BL_PPC
 from ftpatch.arch.shape import Branch
 from ftpatch.cli import run
 from ftpatch.rules.register import known_rules

@@ -25,7 +25,7 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ftpatch.arch import ppc64le
+from ftpatch.arch import ppc64le, ppc64le_walk
 from ftpatch.arch.arm64 import ADRP, BL, B, adrp, adrp_target
 from ftpatch.arch.shape import Branch
 from ftpatch.arrays import I64, U32, U64
@@ -57,8 +57,8 @@ branches = pytest.mark.parametrize(
     [
         pytest.param(BL, 128 * MIB, id="bl"),
         pytest.param(B, 128 * MIB, id="b"),
-        pytest.param(ppc64le.BL, 32 * MIB, id="ppc64le-bl"),
-        pytest.param(ppc64le.B, 32 * MIB, id="ppc64le-b"),
+        pytest.param(ppc64le_walk.BL, 32 * MIB, id="ppc64le-bl"),
+        pytest.param(ppc64le_walk.B, 32 * MIB, id="ppc64le-b"),
     ],
 )
 engine = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN)
@@ -136,7 +136,7 @@ def test_branch_into_the_middle_of_a_word_is_refused(branch: Branch, reach: int,
 @given(field=st.integers(0, (1 << 24) - 1), page=st.integers(1 << 16, 1 << 35))
 def test_ppc64le_branch_is_decoded_as_capstone_does(linked: int, field: int, page: int) -> None:
     word, va = 0x4800_0000 | field << 2 | linked, page << 12
-    branch = ppc64le.BL if linked else ppc64le.B
+    branch = ppc64le_walk.BL if linked else ppc64le_walk.B
     target = va + int(branch.decode(u32(word))[0])
     assert disassembled([word], va, engine_ppc) == [f"{'bl' if linked else 'b'} {target & MAX64:#x}"]
 
@@ -147,8 +147,8 @@ def test_ppc64le_word_is_a_branch_for_us_when_it_is_one_for_capstone(word: int) 
     """Absolute ones, `ba` and `bla`, are none."""
     found = disassembled([word], 1 << 40, engine_ppc)
     mnemonic = found[0].split()[0] if found else ""
-    assert bool(ppc64le.BL.word.matches(u32(word))[0]) == (mnemonic == "bl")
-    assert bool(ppc64le.B.word.matches(u32(word))[0]) == (mnemonic == "b")
+    assert bool(ppc64le_walk.BL.word.matches(u32(word))[0]) == (mnemonic == "bl")
+    assert bool(ppc64le_walk.B.word.matches(u32(word))[0]) == (mnemonic == "b")
 
 
 def far_goal(words: list[int], toc: int) -> tuple[int, int]:

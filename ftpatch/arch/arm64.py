@@ -28,8 +28,9 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch import Arch
+from ftpatch.arch.arm64_log import LOG
 from ftpatch.arch.arm64_module import ASSEMBLY, LOADER, MODULES
-from ftpatch.arch.parts import AddressPair, Entry, FlatImage, LogLines, OpsThunk, TableEnd, Veneer
+from ftpatch.arch.parts import AddressPair, Entry, FlatImage, OpsThunk, TableEnd, Veneer
 from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arrays import U32, U64
 
@@ -246,20 +247,6 @@ def ways_out(words: U32) -> bool:
 EXCHANGEABLE = (
     NOP, B.word, BL.word, Word(0xD400_0001, 0xFFE0_001F, "svc"), BRK,
     Word(0xD400_0002, 0xFFE0_001F, "hvc"), Word(0xD400_0003, 0xFFE0_001F, "smc"),
-)  # fmt: skip
-
-# Source: arch/arm64/kernel/ftrace.c, arch/arm64/kernel/process.c show_regs() (pstate).
-LOG = LogLines(
-    signs=("pstate:", "pstate :"),
-    remarks=(
-        (r"Misaligned patch-site (\S+)", "a record is no multiple of 8, so that the ops pointer in front of the "
-         "function would not be written in one go: the kernel leaves the function out (gcc -Os or a kCFI hash moved "
-         "it)"),
-        (r"unexpected insn in patch-site (\S+)", "behind the ops pointer stands neither a BTI nor a NOP: the record "
-         "does not name a site, or the site is enabled on disk"),
-        (r"ftrace: no module PLT for (\S+)", "the module is too far away to call ftrace and has no trampoline section, "
-         "or the site is in a section that none serves"),
-    ),
 )  # fmt: skip
 
 ARCH = Arch(
