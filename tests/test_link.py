@@ -283,6 +283,30 @@ def test_what_cannot_be_told_is_said(arch: str, notes: list[str], warnings: list
     assert list(made.carried.warnings) == warnings
 
 
+@pytest.mark.parametrize(("arch", "machine", "word", "option"), [
+    ("arm64", 183, 0x1E62_0821, "-mgeneral-regs-only"),  # fmul d1, d1, d2
+    ("arm64", 183, 0x3DC0_0000, "-mgeneral-regs-only"),  # ldr q0, [x0]
+    ("ppc64le", 21, 0xC989_0000, "-msoft-float -mno-altivec -mno-vsx"),  # lfd f12, 0(r9)
+    ("ppc64le", 21, 0x7C00_18CE, "-msoft-float -mno-altivec -mno-vsx"),  # lvx v0, 0, r3
+    ("ppc64le", 21, 0xF403_0009, "-msoft-float -mno-altivec -mno-vsx"),  # lxv vs32, 0(r3)
+])  # fmt: skip
+def test_registers_of_user_programs_are_told(arch: str, machine: int, word: int, option: str, tmp_path: Path) -> None:
+    made = Case(tmp_path, arch).link(Object(machine=machine, words=(word, RET)).build())
+    assert list(made.carried.warnings) == [
+        f"fixed of {tmp_path / 'fix.o'} changes floating-point or vector registers, which are a user program's: "
+        f"compile with {option}, as the kernel does, unless it asks for them"
+    ]
+
+
+@pytest.mark.parametrize(("arch", "machine", "words"), [
+    ("arm64", 183, (0xF940_0001, 0x8B01_0000)),  # ldr x1, [x0]; add x0, x0, x1
+    ("ppc64le", 21, (0xFFFF_FF9C, 0xE869_0000, 0x7C63_1A14)),  # of a jump table; ld r3, 0(r9); add r3, r3, r3
+])  # fmt: skip
+def test_other_registers_are_no_concern(arch: str, machine: int, words: tuple[int, ...], tmp_path: Path) -> None:
+    made = Case(tmp_path, arch).link(Object(machine=machine, words=words).build())
+    assert list(made.carried.warnings) == []
+
+
 # -- the original of a function ---------------------------------------------------------------------------------------
 
 KEPT = {

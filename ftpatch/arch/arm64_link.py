@@ -68,6 +68,9 @@ LINKING = Linking(
         (0xA900_7BFD, 0xFFC0_7FFF),  # stp x29, x30, [sp, #n]
         (0xF800_0FFE, 0xFFE0_0FFF),  # str x30, [sp, #-n]!
     ),
+    # Arm ARM C4.1: data processing (scalar floating-point, advanced SIMD); loads of SIMD&FP registers have bit 26 set
+    user_registers=((0x0E00_0000, 0x0E00_0000), (0x0C00_0000, 0x0E00_0000)),
+    integers_only="-mgeneral-regs-only",
     own_sections=(".plt", ".init.plt", ".text.ftrace_trampoline", ".init.text.ftrace_trampoline"),
     appended=(".altinstructions",),
     small_code="compile without -ffunction-sections and with -mcmodel=small",

@@ -157,6 +157,9 @@ class Linking(NamedTuple):
     # words that are in functions that put the return address on the stack
     protections: tuple[Protection, ...] = ()
     saves: tuple[tuple[int, int], ...] = ()  # (bits, mask) of words that put it there
+    # (bits, mask) of words that change floating-point or vector registers, which hold what is a user program's
+    user_registers: tuple[tuple[int, int], ...] = ()
+    integers_only: str = ""  # the options by which compilers use none of them
     abi_mask: int = 0  # of e_flags
     abi: tuple[int, ...] = (0,)  # values of those bits that an object may have
     no_link: str = ""  # the option by which compilers make no jumps where a call is needed

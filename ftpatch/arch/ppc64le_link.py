@@ -67,6 +67,14 @@ LINKING = Linking(
     ),
     pair_other=3 << 5,  # the local entry is two instructions behind
     repeated=(MFLR_R0, STD_LR),
+    user_registers=(
+        (0xC000_0000, 0xF000_0000),  # lfs, lfd
+        # single precision; VSX. Double precision (0xFC...) looks like the distances in a jump table.
+        (0xEC00_0000, 0xFC00_0000), (0xF000_0000, 0xFC00_0000),
+        (0x7C00_00CE, 0xFC00_07FF), (0x7C00_0698, 0xFC00_07FE), (0x7C00_0166, 0xFC00_07FE),  # lvx, lxvd2x, mtvsrd
+        (0xF400_0001, 0xFC00_0007),  # lxv
+    ),
+    integers_only="-msoft-float -mno-altivec -mno-vsx",
     abi_mask=3,
     abi=(0, 2),  # 0: an object without code that tells
     own_sections=(".stubs",),

@@ -21,6 +21,7 @@ from ftpatch.sites.scan import require_text
 from ftpatch.sites.table import READY, STATUSES
 
 PATCH = ".ftpatch"  # in the names of sections that patches made: their code may be called by pointer everywhere
+MAX_WORDS = 1 << 16  # of a function that are looked at
 PROLOGUE = 16  # words of a function in which it saves its return address
 NO_RECORDS = "no function of {path} has a record: none of them can be traced"
 NOT_COMPARED = "that {path} was compiled for the kernel of this module is not known: no file tells its configuration"
@@ -131,6 +132,21 @@ def _refuse_protected(patch: Image, protection: Protection) -> None:
             raise PolicyError(f"functions of the object {protection.what}, and none of the module does", patch.path,
                               found=patch.symbols.name(row), expected="functions that the module's kernel can run",
                               todo=f"compile without {protection.option}")  # fmt: skip
+
+
+def user_registers_used(patch: Image, linking: Linking) -> list[str]:
+    """A warning of functions that change registers which kernels neither save nor, on some machines, may touch."""
+    used = []
+    for row in np.flatnonzero((patch.symbols.type == t.STT_FUNC) & (patch.symbols.shndx > 0)).tolist():
+        sec, off = patch.symbols.shndx[row : row + 1], patch.symbols.rows["st_value"][row : row + 1].astype(np.int64)
+        n = min(int(patch.symbols.rows["st_size"][row]) // 4, MAX_WORDS)
+        words = patch.words(sec, off, 0, n)[0] if n and patch.executable[sec[0]] else np.zeros(0, np.uint32)
+        if any(((words & np.uint32(mask)) == np.uint32(bits)).any() for bits, mask in linking.user_registers):
+            used.append(patch.symbols.name(row))
+    if not used:
+        return []
+    return [f"{used[0]} of {patch.path} changes floating-point or vector registers, which are a user program's: "
+            f"compile with {linking.integers_only}, as the kernel does, unless it asks for them"]  # fmt: skip
 
 
 def _has(words: U32, protection: Protection) -> bool:

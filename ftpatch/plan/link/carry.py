@@ -16,7 +16,7 @@ from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import Image
 from ftpatch.errors import UnsupportedError
 from ftpatch.kernel.module import Module
-from ftpatch.plan.link.agree import require_agreement
+from ftpatch.plan.link.agree import require_agreement, user_registers_used
 from ftpatch.plan.link.relocations import Relocations
 from ftpatch.plan.link.sections import Section, carry_sections
 from ftpatch.plan.link.symbols import Symbols, Target
@@ -56,5 +56,6 @@ def carry(
     rows = {name: patch.symbols.defined(name) for name in symbols.defined}
     return Carried(
         symbols.defined, {name: row for name, row in rows.items() if row is not None}, symbols.rows,
-        tuple(sections.values()), symbols.uses, (*notes, *symbols.notes), tuple(symbols.warnings),
+        tuple(sections.values()), symbols.uses, (*notes, *symbols.notes),
+        (*user_registers_used(patch, linking), *symbols.warnings),
     )  # fmt: skip
