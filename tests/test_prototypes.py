@@ -226,7 +226,11 @@ KERNEL_NAMES = ("vfs_read", "_printk", "memcpy", "every", "twice", "shared", "sh
     ("absent", "BTF does not have it"),
     ("_printk.isra.0", "the compiler made it with other parameters (.isra)"),
 ])  # fmt: skip
-def test_btf_tells_the_prototype_of_a_name(name: str, text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("few", [64, -1])  # searched for; from the names of all functions
+def test_btf_tells_the_prototype_of_a_name(
+    few: int, name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftpatch.elf.function_types.FEW", few)
     assert told(FunctionTypes(file_of(tmp_path / "vmlinux", kernel_types().content(), KERNEL_NAMES)), name) == text
 
 

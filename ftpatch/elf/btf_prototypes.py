@@ -6,6 +6,8 @@ the compiler changed, and (from 1.25 on) names that several functions with diffe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ftpatch.elf import btf as b
@@ -29,10 +31,25 @@ TAGGED = {b.STRUCT: Kind.STRUCT, b.UNION: Kind.UNION, b.ENUM: Kind.ENUM, b.ENUM6
 QUALIFIERS = {b.CONST: "const", b.VOLATILE: "volatile", b.RESTRICT: "", b.TYPE_TAG: ""}
 
 
-def btf_prototype(types: Btf, name: str) -> Prototype | NotKnown:
-    """The prototype of the function of that name in a file, whose base has other functions; ElfError: damaged."""
+def rows_by_name(types: Btf) -> dict[str, list[int]]:
+    """The functions of a file, by name, for those who ask for many; ElfError: damaged."""
+    functions: dict[str, list[int]] = {}
     rows = np.flatnonzero(types.kinds == b.FUNC)
-    named = rows[types.named(types.words[types.start[rows]], name)]
+    for row, offset in zip(rows.tolist(), types.words[types.start[rows]].tolist(), strict=True):
+        functions.setdefault(types.string(offset), []).append(row)
+    return functions
+
+
+def btf_prototype(types: Btf, name: str, by_name: Mapping[str, list[int]] | None = None) -> Prototype | NotKnown:
+    """The prototype of the function of that name in a file, whose base has other functions; ElfError: damaged.
+
+    by_name: what `rows_by_name` made; without it the name is searched for.
+    """
+    if by_name is not None:
+        named = by_name.get(name, [])
+    else:
+        rows = np.flatnonzero(types.kinds == b.FUNC)
+        named = rows[types.named(types.words[types.start[rows]], name)].tolist()
     if len(named) != 1:
         return NotKnown(f"BTF has {len(named)} functions of that name" if len(named) else "BTF does not have it")
     prototype = _Reader(types).prototype(types.target(types.first + int(named[0])), 0)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ftpatch.elf import tables as t
 from ftpatch.elf.btf import FUNC, Btf, read_btf
-from ftpatch.elf.btf_prototypes import btf_prototype
+from ftpatch.elf.btf_prototypes import btf_prototype, rows_by_name
 from ftpatch.elf.c_types import NotKnown, Prototype
 from ftpatch.elf.clone_names import other_parameters
 from ftpatch.elf.debug_entries import DAMAGE, DebugSections
@@ -27,6 +27,7 @@ from ftpatch.errors import ChangedError, ElfError
 
 MAX_ALIASES = 64  # names of one function that are looked at; sys_ni_syscall has 48
 MAX_ASKED = 16  # functions of a module that are looked for to tell whose types it goes on from
+FEW = 64  # functions whose names are searched for one by one
 SHORTEST = 4  # bytes that a function without a size has at least
 DWARF, BTF, BASE = (".debug_info", ".debug_abbrev"), ".BTF", ".BTF.base"
 THIN_LTO = b".llvm."  # in names of static functions that clang's link-time optimisation took to other files
@@ -151,7 +152,11 @@ class FunctionTypes:
         places = set(zip(symbols.shndx[rows].tolist(), symbols.rows["st_value"][rows].tolist(), strict=True))
         if len(places) > 1:
             return NotKnown(f"{len(places)} functions of the file have that name, and BTF goes by names")
-        return btf_prototype(types, name)
+        return btf_prototype(types, name, self._btf_names if len(self._prototypes) > FEW else None)
+
+    @cached_property
+    def _btf_names(self) -> dict[str, list[int]]:
+        return {} if isinstance(self._btf, NotKnown) else rows_by_name(self._btf)
 
 
 def _read(image: Image, kernel: Image | None) -> Btf | NotKnown:

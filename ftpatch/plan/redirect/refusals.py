@@ -37,6 +37,8 @@ def refuse_wrong_substitutes(
     """
     for goal in _distinct(goals.values()):
         _require_function(draft, goal)
+    symbols = types.image.symbols
+    symbols.look_up([symbols.name(row) for site in goals if (row := symbol_of(draft, site)) is not None])
     signatures: dict[int, str] = {}
     doubts: list[str] = []
     for site, goal in goals.items():
