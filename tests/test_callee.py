@@ -185,6 +185,8 @@ def test_code_without_a_way_out_never_returns(machine: Arch, words: tuple[int, .
 @pytest.mark.parametrize(("words", "relocated", "kind", "why"), [
     ((NOP, STOP), 4, 282, ""),  # JUMP26: a tail call, which the loader completes
     ((0x9400_0000, STOP), 0, 283, NEVER),  # CALL26
+    ((0x9000_0000, STOP), 0, 275, NEVER),  # ADR_PREL_PG_HI21: an address
+    ((0x5400_0000, STOP), 0, 280, ""),  # CONDBR19
     ((STOP, NOP, RET), 0, 282, ""),
 ])  # fmt: skip
 def test_a_jump_that_the_loader_completes_may_leave(

@@ -88,8 +88,12 @@ def _may_leave(image: Image, row: int) -> bool:
     words = image.code(int(image.base[sec]) + off, n)
     if ways_out is None or not 0 < n == len(words) <= MAX_UNITS or ways_out(words):
         return True
-    written = relocations_of(image, sec).off if not image.linked else np.zeros(0, np.int64)
-    at = (written[(written >= off) & (written < off + size)] - off) // unit
+    at = np.zeros(0, np.int64)
+    if not image.linked:
+        rows = relocations_of(image, sec)
+        linking = image.arch.modules.linking if image.arch.modules is not None else None
+        written = rows.off if linking is None else rows.off[np.isin(rows.kind, linking.branches)]
+        at = (written[(written >= off) & (written < off + size)] - off) // unit
     # What the loader writes may be a jump out of it, but for calls.
     return bool((~image.arch.call.word.matches(words[at])).any())
 
