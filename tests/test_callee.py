@@ -172,6 +172,8 @@ NEVER = "no instruction of it leaves it"
     (PPC64LE, (RFID, B_P), ""),
     (PPC64LE, (B_P,), NEVER), (PPC64LE, (BCTRL, B_P), NEVER), (PPC64LE, (BL_P, TRAP), NEVER),
     (PPC64LE, (P_NOP, BL_P), NEVER), (PPC64LE, (P_NOP, BNE_BACK, B_P), NEVER),
+    (PPC64LE, (B_P, 0, 0x100_0000, 0x80), NEVER), (PPC64LE, (BLR_P, 0, 0x100_0000, 0x80), ""),
+    (PPC64LE, (BL_P, P_NOP), NEVER), (PPC64LE, (BLR_P, BL_P, P_NOP, 0, 0x100_0000, 0x80), ""),
     (PPC64LE, (P_NOP, P_NOP), ""), (PPC64LE, (BNE_OUT, B_P), ""), (PPC64LE, (BA, B_P), ""),
 ])  # fmt: skip
 def test_code_without_a_way_out_never_returns(machine: Arch, words: tuple[int, ...], why: str, tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ RETURNS = (16, 528, 560, 18, 274)  # extended opcodes of bclr, bcctr, bctar, rfi
 
 def ways_out(words: U32) -> bool:
     """Whether a function's words have a return, an indirect jump, a jump to outside of them, or simply go on."""
+    if len(words) > 3 and words[-3] == 0:  # a traceback table, which gcc makes but for -mtraceback=no
+        words = words[:-3]
+    if len(words) > 1 and words[-1] == 0x6000_0000 and words[-2] & np.uint32(0xFC00_0003) == 0x4800_0001:
+        words = words[:-1]  # the nop behind a call
     if len(words) and words[-1] >> np.uint32(26) != 18 and words[-1] != TRAP:
         return True
     # calls (LK) come back
