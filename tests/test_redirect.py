@@ -299,6 +299,8 @@ def test_a_replacement_may_be_redirected_in_turn_as_long_as_the_way_ends() -> No
         (["--map", "nobody=vfs_read"], 5, "nobody: nothing of that name"),
         (["--map", "vfs_read=vfs_write", "--keep-original", "old"], 2, "--with and --keep-original are for modules"),
         (["--map", "vfs_read=vfs_write", "--against", "{path}"], 2, "--against is for modules: found a vmlinux"),
+        (["--map", "a=b", "--with", "a.o", "--with", "b.o"], 2, "--with is given twice: found a.o, b.o, expected one "
+         "object – ld -r makes one of several"),
         (["--func", "vfs_read", "--to", ""], 2, "--to: an empty value – leave the option out, or give it one"),
         (["--map", "vfs_read=vfs_write", "-o", "{list}", "--map", "@{list}"], 2,
          "the output would replace another file of this run"),

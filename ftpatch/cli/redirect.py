@@ -39,11 +39,19 @@ def _choose(shared: WritingOptions, to: str | None, map_: tuple[str, ...], **own
     return api.by_selectors([pair.func for pair in pairs_of(shared, to, map_)], shared.status, shared.section)
 
 
+def _one_object(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """The object file, if there is one. Raises UsageError where there are several: the last would win in silence."""
+    if len(values) > 1:
+        raise UsageError("--with is given twice", found=", ".join(values), expected="one object",
+                         todo="ld -r makes one of several")  # fmt: skip
+    return values[0] if values else None
+
+
 @writing_verb("redirect", _choose)
 @records("auto", "null", "minus4", "shrink")
 @click.option("--to", metavar="BAR", help=TO_HELP)
 @click.option("--map", "map_", multiple=True, metavar="FOO=BAR|@FILE", help=MAP_HELP)
-@click.option("--with", "patch", metavar="FILE.o", help=WITH_HELP)
+@click.option("--with", "patch", multiple=True, callback=_one_object, metavar="FILE.o", help=WITH_HELP)
 @click.option("--keep-original", multiple=True, metavar="NAME|FOO=NAME", help=KEEP_HELP)
 @against
 @click.option("--force-signature", is_flag=True, help=FORCE_SIGNATURE_HELP)
