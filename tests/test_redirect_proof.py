@@ -17,7 +17,7 @@ from test_redirect import far_kernel
 from ftpatch.cli import run
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import FtpatchError
-from ftpatch.proof import module_redirects
+from ftpatch.kernel import signatures
 from ftpatch.proof.prove import Checks, prove
 from ftpatch.sites.scan import Scan, scan_file
 from tools.sabotage.__main__ import quietly
@@ -554,7 +554,7 @@ def test_arguments_in_memory_behind_a_frame_are_a_finding(
 ) -> None:
     before = PPC64LE / "mini.ko"
     after = redirected(before, tmp_path, "--map", "mini_work=_printk", *FORCED)
-    monkeypatch.setattr(module_redirects, "why_not_in_registers", lambda *_, **__: answer)
+    monkeypatch.setattr(signatures, "why_not_in_registers", lambda *_, **__: answer)
     proof = prove(scan_file(str(before)), open_image(str(after)), checks=Checks(execute=False))
     said = [f"{finding.rule}: {finding.message}" for finding in proof.findings]
     assert (said, list(proof.notes)) == (expected, notes)

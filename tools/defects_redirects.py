@@ -30,10 +30,12 @@ def jump(subject: Subject, site: int, to: int) -> Edits | None:
 
 
 def _near(subject: Subject) -> list[int]:
-    """Plain sites of functions that return; of one section in a relocatable file."""
+    """Plain sites of functions that return; of one section in a relocatable file. Those with two entries come first:
+    nothing else is wrong with a jump from there to a local entry."""
     table = subject.scan.sites
     sites = [site for site in subject.plain if table.name(site) not in NORETURN]
-    return [site for site in sites if subject.linked or table.sec[site] == table.sec[sites[0]]]
+    near = [site for site in sites if subject.linked or table.sec[site] == table.sec[sites[0]]]
+    return sorted(near, key=lambda site: bool(table.local_va[site] == table.entry_va[site]))
 
 
 def redirected(subject: Subject) -> Plant | None:
@@ -44,7 +46,9 @@ def redirected(subject: Subject) -> Plant | None:
     if dropped is None:
         return None
     site = int(np.argmax(records.live)) if records.zero[0] else subject.plain[0]
-    to = next(other for other in _near(subject) if other != site)
+    table = subject.scan.sites
+    one_entry = table.local_va == table.entry_va
+    to = next(other for other in _near(subject) if other != site and (one_entry[other] or not one_entry[site]))
     edits = jump(subject, site, int(subject.scan.sites.local_va[to]))
     return Plant([*dropped.edits, *edits]) if edits else None
 
