@@ -43,6 +43,7 @@ from ftpatch.errors import FtpatchError
 from ftpatch.kernel.module import Kernel, Module
 from ftpatch.plan.link.carry import Carried, carry
 from ftpatch.plan.link.original import keep_original
+from ftpatch.plan.link.symbols import Target
 from ftpatch.plan.request import Against
 from ftpatch.sites.scan import scan_file
 
@@ -107,17 +108,17 @@ class Case:
         exports = (Export("ktime_get"), Export("gpl_only", gpl=True), Export("spaced", namespace="SPACE"))
         return kernel(self.folder, name, *exports, folder=home)
 
-    def original(self, function: str, name: str) -> dict[str, object]:
+    def original(self, function: str, name: str) -> dict[str, Target]:
         sites = self.module.scan.sites
         site = next(i for i in range(len(sites)) if sites.name(i) == function)
         return {name: keep_original(self.editor, self.module, site, name)}
 
-    def link(self, content: bytes, **originals: object) -> Linked:
+    def link(self, content: bytes, **originals: Target) -> Linked:
         path = written(self.folder / "fix.o", content)
-        carried = carry(self.editor, self.module, open_image(path), self.against, originals)  # type: ignore[arg-type]
+        carried = carry(self.editor, self.module, open_image(path), self.against, originals)
         return Linked(self.module.image.data.tobytes(), result(self.editor), carried)
 
-    def refused(self, content: bytes, **originals: object) -> str:
+    def refused(self, content: bytes, **originals: Target) -> str:
         with pytest.raises(FtpatchError) as caught:
             self.link(content, **originals)
         return str(caught.value).replace(str(self.folder / "fix.o"), "fix.o")

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from posixpath import basename
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,13 @@ class Symbols:
             return None
         before = int(np.searchsorted(self._files, row))
         return self.name(int(self._files[before - 1])) if before else None
+
+    def rows_of_file(self, name: str, file: str) -> I64:
+        """Rows of the local symbols of a name that belong to a source file, whatever folders are named in front."""
+        rows = self.rows_named(name).tolist()
+        files = [self.file_of(row) for row in rows]
+        wanted = [row for row, path in zip(rows, files, strict=True) if path and basename(path) == basename(file)]
+        return np.array(wanted, dtype=np.int64)
 
     @cached_property
     def _files(self) -> I64:

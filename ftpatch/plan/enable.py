@@ -22,7 +22,6 @@ from ftpatch.plan.records_out import RecordEdits
 from ftpatch.plan.request import Draft, EnableRequest, new_draft
 from ftpatch.plan.routes import Calls, distances, no_calls
 from ftpatch.plan.targets import Goal, Ops, Target, resolve_ops, resolve_target
-from ftpatch.sites.layout import require_still_shown
 from ftpatch.sites.scan import Scan
 
 
@@ -49,9 +48,7 @@ def plan_kernel_enable(scan: Scan, request: EnableRequest) -> Plan:
 
     # From here on nothing is refused for a single site; the edits are built for the remaining ones alone.
     gone = draft.gone(draft.open())
-    if gone.any() and not scan.sites.forced:
-        n = len(scan.records)
-        require_still_shown(scan.image, scan.records, scan.sites.window[:n], scan.sites.va[:n], gone, draft.shape)
+    refusals.require_layout_shown(draft, gone)
     return _assemble(draft, goal, gone, calls, records_out.take_out(scan, draft.shape, gone, request.records))
 
 
@@ -149,11 +146,7 @@ def _edits(draft: Draft, goal: Goal, new_words: U32, calls: Calls, out: RecordEd
         pointers, freed = _pointer_edits(image, index, pointer_va, goal.ops, freed)
         groups += pointers
     groups.append(records_out.to_none(image, freed))
-    for number, shared in enumerate(calls.shared):
-        if not shared.present:
-            pos = np.array([image.pos_of_va(shared.va)], dtype=np.int64)  # it may lie between sections
-            groups.append(group("thunk", image.data, np.array([number]), pos, as_bytes(shared.words[None, :])))
-    return Edits(groups)
+    return Edits([*groups, *routes.stub_groups(image, calls.shared)])
 
 
 def _pointer_edits(image: Image, index: I64, va: U64, ops: Ops, freed: I64) -> tuple[list[Group], I64]:

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.arrays import I64, distinct
+from ftpatch.arrays import I64, Mask, distinct
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.relocations import Relocations, relocations_of, touched, touching
 from ftpatch.errors import PolicyError, ReachError
 from ftpatch.plan.request import Draft
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.plan.targets import Target
+from ftpatch.sites.layout import require_still_shown
 from ftpatch.sites.table import ENABLED, HALF, NULL, OUTSIDE, READY, UNRECORDED, UNTOUCHED
 
 WHY_NOT = {
@@ -49,6 +50,14 @@ def refuse_unless_skipped(draft: Draft) -> None:
         expected="all of them, or nothing is written",
         todo="--skip-unpatchable patches the others", details=tuple(lines),
     )  # fmt: skip
+
+
+def require_layout_shown(draft: Draft, gone: Mask) -> None:
+    """Refuse to take out the records by which alone the layout of the sites is told, unless the user tells it. gone:
+    slots that leave."""
+    scan, n = draft.scan, len(draft.scan.records)
+    if gone.any() and not scan.sites.forced:
+        require_still_shown(scan.image, scan.records, scan.sites.window[:n], scan.sites.va[:n], gone, draft.shape)
 
 
 # -- the state of sites and records ------------------------------------------------------------------------------------

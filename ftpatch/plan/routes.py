@@ -12,6 +12,7 @@ A stub is only put where nothing can be: zero bytes that no symbol claims and no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from ftpatch.arch.parts import FarCalls
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
+from ftpatch.plan.edits import Group, as_bytes, group
 from ftpatch.plan.free_text import bytes_at, first_zero, gap_before_init, is_claimed, is_present, text_tail
 from ftpatch.plan.targets import READ, Ops, Target
 from ftpatch.sites.scan import Scan
@@ -53,6 +55,23 @@ class Calls:
     through: I64  # index in `shared` of the stub that the call goes through; −1 for none
     shared: tuple[SharedStub, ...] = ()  # stubs that several sites share
     tried: tuple[SharedStub, ...] = ()  # every shared stub that there was to choose from
+
+
+def stub_groups(image: Image, shared: Sequence[SharedStub]) -> list[Group]:
+    """Edits of the stubs that are not there yet."""
+    groups = []
+    for number, stub in enumerate(shared):
+        if not stub.present:
+            pos = np.array([image.pos_of_va(stub.va)], dtype=np.int64)  # it may lie between sections
+            groups.append(group("thunk", image.data, np.array([number]), pos, as_bytes(stub.words[None, :])))
+    return groups
+
+
+def tocs(image: Image, far: FarCalls) -> tuple[int | None, int | None]:
+    """(the kernel's TOC, where in the paca its own trampoline finds it); None for what the file does not tell."""
+    own = image.symbols.value(image.arch.entries[0])
+    kernel_toc = image.arch.read_entry(image.code(own, READ)).kernel_toc if own is not None else None
+    return image.symbols.value(far.toc), kernel_toc
 
 
 def no_calls(n: int) -> Calls:
@@ -122,9 +141,8 @@ def _place_thunk(scan: Scan, target: Target, ops: Ops) -> SharedStub:
 
 def far_stubs(scan: Scan, far: FarCalls, target: Target) -> list[SharedStub]:
     """Every place for a far stub that this image offers, best first."""
-    image, arch = scan.image, scan.arch
-    toc, own = image.symbols.value(far.toc), image.symbols.value(arch.entries[0])
-    kernel_toc = arch.read_entry(image.code(own, READ)).kernel_toc if own is not None else None
+    image = scan.image
+    toc, kernel_toc = tocs(image, far)
     if toc is None or kernel_toc is None or abs(target.va - toc) >= far.reach:
         return []
     stubs = _kernel_stubs(scan, far, toc, kernel_toc) if target.own else []

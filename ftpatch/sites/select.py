@@ -15,7 +15,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from posixpath import basename
 from typing import NamedTuple
 
 import numpy as np
@@ -213,11 +212,7 @@ def _matches(table: SiteTable, names: _Names, text: str) -> I64:
 
 
 def _by_file(names: _Names, name: str, file: str) -> I64:
-    symbols = names.table.image.symbols
-    rows = symbols.rows_named(name).tolist()
-    files = [symbols.file_of(row) for row in rows]
-    wanted = [row for row, path in zip(rows, files, strict=True) if path and basename(path) == basename(file)]
-    return names.of_symbols(np.array(wanted, dtype=np.int64))
+    return names.of_symbols(names.table.image.symbols.rows_of_file(name, file))
 
 
 def _in_sections(table: SiteTable, wanted: Sequence[str], missing: set[str] | None) -> Mask:

@@ -23,8 +23,7 @@ from ftpatch.plan.redirect.refusals import Substitute, refuse_loops, refuse_lost
 from ftpatch.plan.redirect.replacement import Replacement, find_replacement
 from ftpatch.plan.redirect.stubs import StubRoom
 from ftpatch.plan.request import Draft, RedirectRequest, new_draft
-from ftpatch.plan.routes import Calls, distances
-from ftpatch.sites.layout import require_still_shown
+from ftpatch.plan.routes import Calls, distances, stub_groups
 from ftpatch.sites.scan import Scan
 
 
@@ -52,9 +51,7 @@ def plan_kernel_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     # From here on nothing is refused for a single site.
     index = draft.open()
     gone = draft.gone(index)
-    if gone.any() and not scan.sites.forced:
-        n = len(scan.records)
-        require_still_shown(scan.image, scan.records, scan.sites.window[:n], scan.sites.va[:n], gone, draft.shape)
+    refusals.require_layout_shown(draft, gone)
     out = records_out.take_out(scan, draft.shape, gone, request.records)
     redirects = tuple(Redirect(goals[site].name, goals[site].va, signatures[site]) for site in index.tolist())
     return _assemble(draft, redirects, gone, calls, out)
@@ -124,9 +121,4 @@ def _edits(draft: Draft, new_words: U32, calls: Calls, out: RecordEdits) -> Edit
     """Records, sites, and the stubs that are new."""
     image, sites, index = draft.scan.image, draft.scan.sites, draft.open()
     groups = [*out.groups, group("site", image.data, index, sites.pos[index], as_bytes(new_words))]
-    groups.append(records_out.to_none(image, out.freed))
-    for number, stub in enumerate(calls.shared):
-        if not stub.present:
-            pos = np.array([image.pos_of_va(stub.va)], dtype=np.int64)  # it may lie between sections
-            groups.append(group("thunk", image.data, np.array([number]), pos, as_bytes(stub.words[None, :])))
-    return Edits(groups)
+    return Edits([*groups, records_out.to_none(image, out.freed), *stub_groups(image, calls.shared)])

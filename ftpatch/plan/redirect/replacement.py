@@ -69,8 +69,4 @@ def rows_named(image: Image, text: str) -> I64:
     """The symbols that a name means, or those of name@file.c."""
     symbols = image.symbols
     name, _, file = text.partition("@") if "@" in text[1:] else (text, "", "")
-    rows = symbols.rows_named(name)
-    if not file:
-        return rows
-    of_file = [row for row in rows.tolist() if basename(symbols.file_of(row) or "") == basename(file)]
-    return np.array(of_file, dtype=np.int64)
+    return symbols.rows_of_file(name, file) if file else symbols.rows_named(name)

@@ -20,8 +20,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.plan.free_text import bytes_at, first_zero, gap_before_init, is_claimed, is_present, text_tail
-from ftpatch.plan.routes import SharedStub
-from ftpatch.plan.targets import READ
+from ftpatch.plan.routes import SharedStub, tocs
 from ftpatch.sites.scan import Scan
 
 ALIGN, SEARCH = 16, 1 << 16  # bytes; of a place, from its free end, that are looked through
@@ -106,9 +105,8 @@ def _code_to(scan: Scan, target: int, name: str) -> tuple[Code, int]:
 
 
 def _far_words(image: Image, arch: Arch, target: int, name: str) -> U32:
-    far, own = arch.far, image.symbols.value(arch.entries[0])
-    toc = image.symbols.value(far.toc) if far else None
-    kernel_toc = arch.read_entry(image.code(own, READ)).kernel_toc if own is not None else None
+    far = arch.far
+    toc, kernel_toc = tocs(image, far) if far else (None, None)
     if far is None or toc is None or kernel_toc is None or abs(target - toc) >= far.reach:
         found = f"{name} too far from it"
         if far is None or toc is None or kernel_toc is None:
