@@ -22,7 +22,7 @@ from tools.programs import ensure_tools
 __all__ = ["FetchError", "Kernel", "cache_directory", "cached", "ensure", "ensure_tools", "known", "modules"]
 
 _FACTS = "kernel.json"  # in a folder: which package its files are from
-_DEBIAN_NAMES = {"ppc64le": "ppc64el"}  # of the architectures that Debian calls something else
+_DEBIAN_NAMES = {"ppc64le": "ppc64el", "x86_64": "amd64"}  # of the architectures that Debian calls something else
 _MODULE_ROOT = "(usr/)?(lib/debug/)?lib/modules/[^/]+/"  # what precedes kernel/drivers/net/dummy.ko in a package
 _MODULE_FILES = ("kernel/*.ko", "kernel/*.ko.xz", "kernel/*.ko.zst", "kernel/*.ko.gz", "modules.dep", "modules.builtin")
 
@@ -101,6 +101,20 @@ _KERNELS = {
         suites=("sid",),
         vmlinux="usr/lib/modules/*/vmlinuz",
         system_map=None,
+    ),
+    "x86_64-6.1": Spec(
+        package="linux-image-6.1.0-*-cloud-amd64-dbg",
+        arch="x86_64",
+        suites=("bookworm", "bookworm-security"),
+        vmlinux="usr/lib/debug/boot/vmlinux-*",
+        system_map="usr/lib/debug/boot/System.map-*",
+    ),
+    "x86_64-6.12": Spec(
+        package="linux-image-6.12*+deb13*-cloud-amd64-dbg",
+        arch="x86_64",
+        suites=("trixie", "trixie-security"),
+        vmlinux="usr/lib/debug/boot/vmlinux-*",
+        system_map="usr/lib/debug/boot/System.map-*",
     ),
 }
 
