@@ -249,8 +249,8 @@ STRIPPED = (
     "package (stripping debug info alone is fine)"
 )
 NO_MACHINE = (
-    "machine not supported: found e_machine {}, expected 183 (arm64), 21 (ppc64le) – give a kernel, module or object "
-    "of one of these"
+    "machine not supported: found e_machine {}, expected 183 (arm64), 21 (ppc64le), 62 (x86_64) – give a kernel, "
+    "module or object of one of these"
 )
 NO_SHRINK = (
     "ftrace_init: the table cannot shrink: found 0 places that form its end 0xffff8000800200a8, expected exactly one – "
@@ -323,7 +323,7 @@ SPECIAL = [
     case("type-is-core", CALLOPS, ehdr(e_type=4),
          "not a kernel, module, object or program: found e_type 4 (a core or crash dump), expected ET_REL, ET_EXEC or "
          "ET_DYN – give the vmlinux of the kernel that crashed"),
-    case("machine-is-x86-64", CALLOPS, ehdr(e_machine=62), (4, NO_MACHINE.format("62 (x86-64)"))),
+    case("machine-is-s390", CALLOPS, ehdr(e_machine=22), (4, NO_MACHINE.format("22 (s390)"))),
     case("machine-is-nobody", MODULE, ehdr(e_machine=0x7777), (4, NO_MACHINE.format("30583 (unknown)"))),
     case("no-section-headers", CALLOPS, ehdr(e_shoff=0),
          "no section headers – give the vmlinux that the build produced, sections kept"),

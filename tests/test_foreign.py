@@ -166,7 +166,7 @@ BIG_ENDIAN = (
     "not a little-endian ELF file: found EI_DATA 2, expected 1 (ELFDATA2LSB) – give the vmlinux of a little-endian "
     "kernel"
 )
-MACHINES = "expected 183 (arm64), 21 (ppc64le) – give a kernel, module or object of one of these"
+MACHINES = "expected 183 (arm64), 21 (ppc64le), 62 (x86_64) – give a kernel, module or object of one of these"
 NO_KERNEL = "not a kernel, module, object or program: found e_type {}, expected ET_REL, ET_EXEC or ET_DYN"
 HEADERS_ONLY = (
     "no text at all: found type information only (a headers package's vmlinux), expected a kernel – use the vmlinux of "
@@ -218,7 +218,7 @@ FILES: list[tuple[str, bytes | Callable[[Path], object], int, str]] = [
     ("image-that-we-made", lambda path: run(["image", str(KERNEL), "-o", str(path)]), 3, no_elf(IMAGE)),
     ("efi-zboot", at(4, b"zimg", b"MZ\0\0"), 3, no_elf(f"an EFI zboot image (compressed kernel) – {UNCOMPRESSED}")),
     ("x86-bzimage", at(0x202, b"HdrS", b"MZ"), 3,
-     no_elf("an x86 bzImage – ftpatch reads arm64 and ppc64le kernels; give their ELF vmlinux")),
+     no_elf("an x86 bzImage – ftpatch reads arm64, ppc64le and x86_64 kernels; give their ELF vmlinux")),
     ("arm-zimage", at(0x24, b"\x18\x28\x6f\x01"), 3,
      no_elf("a 32-bit ARM zImage – ftpatch reads 64-bit kernels; give an ELF vmlinux")),
     ("lzma", lzma.compress(b"hello", lzma.FORMAT_ALONE), 3,
@@ -262,7 +262,8 @@ FILES: list[tuple[str, bytes | Callable[[Path], object], int, str]] = [
         "a compressed crash dump – give the vmlinux of the kernel that crashed")),
     ("perf", at(0, b"PERFILE2"), 3, no_elf("a perf.data file – give the vmlinux of the kernel that was measured")),
     ("riscv-image", at(0x30, b"RISCV\0\0\0RSC\x05", b"MZ"), 3, no_elf(
-        "a raw boot Image of another machine – ftpatch reads arm64 and ppc64le kernels; give their ELF vmlinux")),
+        "a raw boot Image of another machine – ftpatch reads arm64, ppc64le and x86_64 kernels; give their ELF "
+        "vmlinux")),
     ("vendor-boot", at(0, b"VNDRBOOT"), 3, no_elf(f"an Android vendor boot image – {UNCOMPRESSED}")),
     ("system-map", b"ffff800080000000 T _text\nffff800080000000 t .head.text\n", 3, no_elf(SYMBOLS)),
     ("system-map-of-absolute-names", b"0000000000000000 A VDSO64_PRELINK\n", 3, no_elf(SYMBOLS)),
@@ -304,7 +305,7 @@ FILES: list[tuple[str, bytes | Callable[[Path], object], int, str]] = [
     ("big-endian", kernel(5, "B", 2), 4, BIG_ENDIAN),
     # the ELFv1 kernels of older machines have the same e_machine, its bytes swapped
     ("big-endian-ppc64", patched(kernel(5, "B", 2, MINI_PPC / "vmlinux-mprofile"), 18, "H", 0x1500), 4, BIG_ENDIAN),
-    ("x86-64", kernel(18, "H", 62), 4, machine("62 (x86-64)")),
+    ("s390", kernel(18, "H", 22), 4, machine("22 (s390)")),
     ("riscv", kernel(18, "H", 243), 4, machine("243 (riscv)")),
     ("sparc64", kernel(18, "H", 43), 4, machine("43 (sparc64)")),
     ("ppc-32-bit", kernel(18, "H", 20), 4, machine("20 (ppc 32-bit)")),

@@ -224,10 +224,10 @@ def broken(tmp_path: Path, at: int, new: bytes) -> str:
         ),
         (
             18,
-            b"\x3e\x00",
+            b"\x16\x00",
             ArchError,
-            "{path}: machine not supported: found e_machine 62 (x86-64), expected 183 (arm64), 21 (ppc64le) – "
-            "give a kernel, module or object of one of these",
+            "{path}: machine not supported: found e_machine 22 (s390), expected 183 (arm64), 21 (ppc64le), "
+            "62 (x86_64) – give a kernel, module or object of one of these",
         ),
         (
             40,

@@ -21,7 +21,7 @@ from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arrays import U8, U32, U64, Mask
 from ftpatch.errors import ArchError
 
-OWN = {183: "arm64", 21: "ppc64le"}  # e_machine → the module of this folder that ends in its `ARCH`
+OWN = {183: "arm64", 21: "ppc64le", 62: "x86_64"}  # e_machine → the module of this folder that ends in its `ARCH`
 _added: dict[str, Arch] = {}  # machines that were registered from outside, by name
 
 # What a new machine has to fill, tier by tier. A tier not reached is refused in words, never by a crash.
@@ -67,6 +67,7 @@ class Arch(NamedTuple):
     # st_other → functions that leave another TOC pointer to those who called them with theirs
     loses_toc: Callable[[U8], Mask] | None = None
     tls: tuple[int, ...] = ()  # relocation types of thread-local variables, in debug information: nobody asks for them
+    padded: bool = False  # compilers list padding in front of functions as if it were patch sites
     dotted_names: bool = False  # the module loader drops one dot in front of a symbol's name, and `.TOC.` is its own
     max_offset: int | None = None  # bytes behind a symbol beyond which newer kernels call a record invalid
     compares_first: bool = False  # at boot its kernels compare a site's first word alone, unless that is a call

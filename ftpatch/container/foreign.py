@@ -108,6 +108,7 @@ def not_elf(path: str, head: bytes, wrapping: str = "none") -> InputError:
     """The error that names what a file is, or what is compressed in it, that does not start with the ELF magic."""
     inside = "" if wrapping == "none" else f" inside {WRAPPINGS[wrapping].name}"
     machines = architectures()
+    *most, last = [arch.name for arch in machines]
     flat = (
         Foreign(arch.boot.at, arch.boot.magic, f"a raw {arch.name} boot Image without symbols",
                 BUILD_VMLINUX + "; ftpatch image makes a new Image")
@@ -115,7 +116,7 @@ def not_elf(path: str, head: bytes, wrapping: str = "none") -> InputError:
     )  # fmt: skip
     for kind in (ZBOOT, *flat, *FOREIGN):
         if head[kind.pos : kind.pos + len(kind.magic)] == kind.magic:
-            todo = kind.todo.replace("{machines}", " and ".join(arch.name for arch in machines))
+            todo = kind.todo.replace("{machines}", f"{', '.join(most)} and {last}")
             return InputError("not an ELF file", path, found=kind.name + inside, todo=todo)
     for text in TEXTS:
         if text.start.match(head):

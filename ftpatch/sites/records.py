@@ -106,7 +106,7 @@ def read_records(image: Image) -> RecordTable:
     if (start is None) != (stop is None):
         missing = START if start is None else STOP
         raise RecordError(f"only one end of the record table is named: no symbol {missing}", image.path)
-    secs = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
+    secs = record_sections(image)
     if not secs and image.kind == "vmlinux" and not len(image.symbols.rows):  # neither the table nor a function shows
         raise PolicyError(
             "no symbol table", image.path, found="a stripped ELF file", expected=".symtab",
@@ -114,6 +114,14 @@ def read_records(image: Image) -> RecordTable:
         )  # fmt: skip
     spans = [(int(image.base[sec]), int(image.base[sec]) + int(image.shdr["sh_size"][sec])) for sec in secs]
     return join([_from_span(image, *span) for span in spans])
+
+
+def record_sections(image: Image) -> list[int]:
+    """The sections whose records ftrace reads. Where `__mcount_loc` is there, the other one may name mere padding."""
+    named = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
+    if image.arch.padded and any(image.names[sec] == SECTIONS[1] for sec in named):
+        return [sec for sec in named if image.names[sec] == SECTIONS[1]]
+    return named
 
 
 def read_section(image: Image, sec: int) -> RecordTable:
@@ -220,7 +228,7 @@ def _from_sections(image: Image) -> RecordTable:
     tables: dict[int, list[int]] = {}
     for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
         tables.setdefault(int(image.shdr["sh_info"][table]), []).append(table)
-    secs = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
+    secs = record_sections(image)
     if secs and not len(image.symbols.rows):
         raise RecordError(
             "its records name nothing", image.path, found="no symbol table: all symbols and relocations are stripped",

@@ -1,0 +1,89 @@
+"""x86_64: how its compilers lay out patch sites, and how its kernels use them.
+
+Instructions have any length and lie at any address, so a site is bytes and not words. A traced function begins with a
+call of five bytes, or with the NOP that the kernel or a build tool makes of it:
+
+    e8 rel32                call __fentry__, which returns at once       gcc -pg -mfentry
+    0f 1f 44 00 00          nopl 0x0(%rax,%rax,1)                        -mnop-mcount, objtool --mnop
+
+    f3 0f 1e fa             endbr64, where the function may be called indirectly and the kernel is built for IBT
+    call or NOP  ◄─ record  symbol = record − 4 behind an endbr64, else record
+
+An enabled site calls ftrace_caller instead. The caller's return address lies on the stack above the one that the call
+pushes, so that nothing has to be saved in front of it. ftrace_caller keeps every register and returns behind the call.
+
+`-fpatchable-function-entry=16,16` puts padding in front of functions, for call thunks and FineIBT. Its section
+`__patchable_function_entries` names that padding, which ftrace never looks at: the records are in `__mcount_loc`.
+Encodings: Intel SDM, volume 2; AMD64 APM, volume 3.
+"""
+
+from __future__ import annotations
+
+from ftpatch.arch import Arch
+from ftpatch.arch.parts import Entry
+from ftpatch.arch.shape import ANY, Branch, Shape, Word
+from ftpatch.arrays import U32
+
+NOP5 = bytes.fromhex("0f1f440000")
+ENDBR64 = bytes.fromhex("f30f1efa")
+
+CALL = Branch(Word(0xE8, 0xFF, "call"), 32, lsb=8, scale=1, size=5, unit=1, base=5)
+JMP = Branch(Word(0xE9, 0xFF, "jmp"), 32, lsb=8, scale=1, size=5, unit=1, base=5)
+CALL_BYTES = (CALL.word, ANY, ANY, ANY, ANY)
+
+
+def units(code: bytes) -> tuple[Word, ...]:
+    """Each byte as what is looked for."""
+    return tuple(Word(byte, 0xFF) for byte in code)
+
+
+SHAPES = (
+    Shape(
+        "fentry", entry=0, start=0, old=CALL_BYTES, also=(units(NOP5),), new=CALL_BYTES, branch=CALL,
+        called="__fentry__", skips=(units(ENDBR64),), skip_at=-4, adjust=0,
+        text="call __fentry__, or a NOP of five bytes, at the entry (-pg -mfentry)",
+        skip_text="an endbr64 in front of the site",
+        source="arch/x86/kernel/ftrace.c ftrace_make_nop(), gcc -pg -mfentry; Debian 6.12",
+    ),
+    Shape(
+        "mcount", entry=0, start=0, old=CALL_BYTES, new=CALL_BYTES, branch=CALL, called="mcount", anywhere=True,
+        refusal="a `call mcount` sits behind the prologue, where ftrace_caller's register contract does not hold",
+        text="call mcount behind the prologue (-pg)",
+        source="scripts/recordmcount.c, gcc -pg without -mfentry (kernels before 3.19)",
+    ),
+)  # fmt: skip
+
+
+def read_entry(words: U32) -> Entry:
+    """ftrace_caller reads its ops from its own copy of the trampoline: nothing at the site names them.
+
+    Source: arch/x86/kernel/ftrace_64.S SYM_FUNC_START(ftrace_caller), create_trampoline() (Linux 6.12).
+    """
+    return Entry(literal=False)
+
+
+ARCH = Arch(
+    name="x86_64",
+    e_machine=62,
+    nop=int.from_bytes(NOP5),
+    call=CALL,
+    shapes=SHAPES,
+    relative=8,  # R_X86_64_RELATIVE
+    none=0,  # R_X86_64_NONE
+    abs64=1,  # R_X86_64_64
+    abs32=10,  # R_X86_64_32
+    wide=(1, 8, 24),  # R_X86_64_64, RELATIVE, PC64
+    direct_calls=(2, 4),  # R_X86_64_PC32, PLT32
+    tls=(17,),  # R_X86_64_DTPOFF64
+    entries=("ftrace_caller", "ftrace_regs_caller"),
+    read_entry=read_entry,
+    contract="all registers kept, returns behind the call",
+    padded=True,
+    jump=JMP,
+    jumps=("jmp", "call"),
+    capstone=("CS_ARCH_X86", "CS_MODE_64"),
+    cache_line=64,
+    layout_options=(  # arch/x86/Kconfig
+        ("HAVE_FENTRY", ("fentry",)), ("DYNAMIC_FTRACE", ("mcount",)),
+    ),
+)  # fmt: skip
