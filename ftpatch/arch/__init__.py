@@ -86,6 +86,10 @@ class Arch(NamedTuple):
     # .altinstructions, where each row tells the length of its code: (bytes of a row, where in it that stands)
     alternatives: tuple[int, int] | None = None
 
+    # -- static-calls
+    static_calls: parts.StaticCalls | None = None  # None: its kernels have none, as `no_static_calls` says
+    no_static_calls: str = "kernels of this machine have no static calls"
+
     # -- image
     # what boots: a flat image, or "elf" where firmware boots the ELF file itself; None: not known
     boot: parts.FlatImage | Literal["elf"] | None = None

@@ -20,7 +20,7 @@ Encodings: Intel SDM, volume 2; AMD64 APM, volume 3.
 from __future__ import annotations
 
 from ftpatch.arch import Arch
-from ftpatch.arch.parts import Entry
+from ftpatch.arch.parts import Entry, StaticCallForm, StaticCalls
 from ftpatch.arch.shape import ANY, Branch, Shape, Word
 from ftpatch.arrays import U32
 
@@ -30,6 +30,9 @@ ENDBR64 = bytes.fromhex("f30f1efa")
 CALL = Branch(Word(0xE8, 0xFF, "call"), 32, lsb=8, scale=1, size=5, unit=1, base=5)
 JMP = Branch(Word(0xE9, 0xFF, "jmp"), 32, lsb=8, scale=1, size=5, unit=1, base=5)
 CALL_BYTES = (CALL.word, ANY, ANY, ANY, ANY)
+JMP_BYTES = (JMP.word, ANY, ANY, ANY, ANY)
+JCC = Branch(Word(0x0F, 0xFF, "jcc"), 32, lsb=16, scale=1, size=6, unit=1, base=6)
+JCC_BYTES = (JCC.word, Word(0x80, 0xF0), ANY, ANY, ANY, ANY)
 
 
 def units(code: bytes) -> tuple[Word, ...]:
@@ -52,6 +55,22 @@ SHAPES = (
         source="scripts/recordmcount.c, gcc -pg without -mfentry (kernels before 3.19)",
     ),
 )  # fmt: skip
+
+# Source: arch/x86/kernel/static_call.c __static_call_transform() (Linux 6.12).
+STATIC_CALL_SITES = (
+    StaticCallForm("call", CALL_BYTES, CALL),
+    StaticCallForm("tail", JMP_BYTES, JMP),
+    StaticCallForm("conditional", JCC_BYTES, JCC),
+    StaticCallForm("nop", units(NOP5)),
+    StaticCallForm("return0", units(bytes.fromhex("2e2e2e31c0"))),  # cs cs cs xor %eax,%eax
+    StaticCallForm("return", units(bytes.fromhex("c3cccccccc"))),  # ret; int3 …
+)
+# Source: arch/x86/include/asm/static_call.h ARCH_DEFINE_STATIC_CALL_TRAMP() and its kin (Linux 6.1, 6.12).
+STATIC_CALL_TRAMPOLINES = (
+    StaticCallForm("jump", JMP_BYTES, JMP),
+    StaticCallForm("null", (Word(0xC3, 0xFF, "ret"), Word(0xCC, 0xFF, "int3"), ANY, ANY, ANY)),
+    StaticCallForm("return0", (*units(bytes.fromhex("31c0c3")), ANY, ANY)),  # xor %eax,%eax; ret
+)
 
 
 def read_entry(words: U32) -> Entry:
@@ -83,6 +102,10 @@ ARCH = Arch(
     jumps=("jmp", "call"),
     capstone=("CS_ARCH_X86", "CS_MODE_64"),
     cache_line=64,
+    static_calls=StaticCalls(
+        STATIC_CALL_SITES, STATIC_CALL_TRAMPOLINES, size=8, signature=units(bytes.fromhex("0fb9cc")), signature_at=5,
+        thunk="__x86_return_thunk", distance=2,  # R_X86_64_PC32
+    ),
     layout_options=(  # arch/x86/Kconfig
         ("HAVE_FENTRY", ("fentry",)), ("DYNAMIC_FTRACE", ("mcount",)),
     ),

@@ -132,6 +132,10 @@ class Symbols:
         self._rows_known[name] = rows = np.flatnonzero(named)
         return rows
 
+    def rows_beginning(self, prefix: str) -> I64:
+        """Rows of all symbols whose names begin so, ascending."""
+        return np.flatnonzero(is_in(self._st_name, list(places_of(prefix.encode(), self.strtab))))
+
     def look_up(self, names: Sequence[str]) -> None:
         """Find the rows of many names at once, for `rows_named`: in time that follows from the table's size alone."""
         wanted = {name.encode("utf-8", "surrogateescape"): name for name in names if name not in self._rows_known}

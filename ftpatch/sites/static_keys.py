@@ -1,0 +1,172 @@
+"""The keys and trampolines of static calls, and where code and pointers about them lead. See `static_calls.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ftpatch.arch.parts import StaticCallForm
+from ftpatch.arrays import I64, U32
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.elf.relocations import Relocations, relocations_of
+
+KEY, TRAMPOLINE = "__SCK__", "__SCT__"  # how the symbols of keys and trampolines begin
+UNKNOWN = -1  # a row, section or form that is not known
+_NO = np.zeros(0, dtype=np.int64)
+
+
+class Named(NamedTuple):
+    """What fields of the file name: places, or symbols of other files."""
+
+    sec: I64  # −1: no section of this file
+    off: I64
+    symbol: I64  # row of the symbol that a relocation names; −1: no relocation
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Keys:
+    """One row per key: those that this file defines, and those that its sites name, in the order of the symbols."""
+
+    name: list[str]  # without the prefix; an address where no symbol names it
+    symbol: I64  # row of __SCK__NAME; −1: the trampoline alone is named
+    sec: I64  # section of the key; −1: it is in another file
+    off: I64
+    func: Named  # what the key's pointer holds; section −1 without a symbol: NULL, where the key is in this file
+    trampoline: I64  # row of __SCT__NAME; −1: none
+    form: I64  # which of the machine's trampolines it is; −1: none of them, or in another file
+    leads_to: Named  # where the trampoline's jump goes
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+def read_keys(image: Image, named: Named) -> tuple[Keys, I64]:
+    """The keys of an image, and the row among them of each that an entry names."""
+    symbols = image.symbols
+    by_name: dict[str, list[int]] = {}  # NAME → rows of its key and of its trampoline
+    for column, prefix in enumerate((KEY, TRAMPOLINE)):
+        for row in symbols.rows_beginning(prefix).tolist():
+            by_name.setdefault(symbols.name(row).removeprefix(prefix), [UNKNOWN, UNKNOWN])[column] = row
+    names = list(by_name)
+    key, trampoline = np.array(list(by_name.values()), dtype=np.int64).reshape(-1, 2).T
+    sec, off = _place_of(image, key)
+    index = _rows_of(image, named, sec, off, key, trampoline)
+    nameless = index < 0
+    if nameless.any():  # a table whose symbols are gone, or that is damaged
+        places = np.unique(np.stack([named.sec[nameless], named.off[nameless]]), axis=1)
+        names += [_nameless(image, *place) for place in places.T.tolist()]
+        sec, off = np.concatenate([sec, places[0]]), np.concatenate([off, places[1]])
+        none = np.full(places.shape[1], UNKNOWN)
+        key, trampoline = np.concatenate([key, none]), np.concatenate([trampoline, none])
+        index = _rows_of(image, named, sec, off, key, trampoline)
+    at = _place_of(image, trampoline)
+    static = image.arch.static_calls
+    assert static is not None
+    form = forms_of(image, static.trampolines, *at)
+    leads_to = destinations(image, static.trampolines, form, *at)
+    return Keys(names, key, sec, off, pointers(image, sec, off), trampoline, form, leads_to), index
+
+
+def _nameless(image: Image, sec: int, off: int) -> str:
+    return hex(int(image.base[sec]) + off) if sec >= 0 else "?"
+
+
+def _place_of(image: Image, symbol: I64) -> tuple[I64, I64]:
+    """(section, offset) of what symbols name; −1 where they are of another file, or no symbol."""
+    symbols = image.symbols
+    known = (symbol >= 0) & (symbols.shndx[symbol] > t.SHN_UNDEF)
+    sec = np.where(known, symbols.shndx[symbol], UNKNOWN)
+    value = symbols.rows["st_value"][symbol]
+    if image.linked:
+        placed, off = image.place(value)
+        return np.where(known, placed, UNKNOWN), off
+    return sec, np.where(known, value.view(np.int64), 0)
+
+
+def _rows_of(image: Image, named: Named, sec: I64, off: I64, key: I64, trampoline: I64) -> I64:
+    """Row of the key that each field names, by its place or, in another file, by its symbol; −1 for none."""
+    index = np.full(len(named.sec), UNKNOWN)
+    by_place = {place: row for row, place in enumerate(zip(sec.tolist(), off.tolist(), strict=True)) if place[0] >= 0}
+    by_symbol = {symbol: row for rows in (trampoline, key) for row, symbol in enumerate(rows.tolist()) if symbol >= 0}
+    for i, (place_sec, place_off, symbol) in enumerate(zip(*(column.tolist() for column in named), strict=True)):
+        if place_sec >= 0:
+            row = by_place.get((place_sec, place_off))
+            index[i] = UNKNOWN if row is None else row
+        if index[i] < 0 and symbol >= 0:
+            index[i] = by_symbol.get(symbol, UNKNOWN)
+    return index
+
+
+def forms_of(image: Image, forms: tuple[StaticCallForm, ...], sec: I64, off: I64) -> I64:
+    """Which of the forms stands at each place, the first that does; −1 for none."""
+    found = np.full(len(sec), UNKNOWN)
+    longest = max((len(form.code) for form in forms), default=0)
+    units: U32 = image.words(sec, off, 0, longest)
+    for number in reversed(range(len(forms))):
+        fits = sec >= 0
+        for i, word in enumerate(forms[number].code):
+            fits = fits & word.matches(units[:, i])
+        found[fits] = number
+    return found
+
+
+def destinations(image: Image, forms: tuple[StaticCallForm, ...], form: I64, sec: I64, off: I64) -> Named:
+    """Where the branch at each place goes; nowhere where the form there is no branch."""
+    result = Named(np.full(len(sec), UNKNOWN), np.zeros(len(sec), dtype=np.int64), np.full(len(sec), UNKNOWN))
+    for number, one in enumerate(forms):
+        rows = np.flatnonzero(form == number)
+        if one.branch is None or not len(rows):
+            continue
+        units = image.words(sec[rows], off[rows], 0, one.branch.n_units)
+        distance = one.branch.decode(units if one.branch.n_units > 1 else units[:, 0])
+        if image.linked:
+            with np.errstate(over="ignore"):
+                to = (image.va(sec[rows], off[rows]).view(np.int64) + distance).view(np.uint64)
+            result.sec[rows], result.off[rows] = image.place(to)
+        else:
+            field = one.branch.lsb // 8
+            ends = one.branch.base - field
+            for number_of in np.unique(sec[rows]).tolist():
+                of = rows[sec[rows] == number_of]
+                named = named_at(image, relocations_of(image, number_of), off[of] + field)
+                result.sec[of], result.off[of], result.symbol[of] = named.sec, named.off + ends, named.symbol
+                bare = of[named.symbol < 0]  # without a relocation it stays within its section
+                near = distance[np.isin(rows, bare)]
+                result.sec[bare], result.off[bare] = number_of, off[bare] + near
+    return result
+
+
+def pointers(image: Image, sec: I64, off: I64) -> Named:
+    """What 8-byte pointers at these places hold."""
+    result = Named(np.full(len(sec), UNKNOWN), np.zeros(len(sec), dtype=np.int64), np.full(len(sec), UNKNOWN))
+    if image.linked:
+        pos = image.pos(sec, off)
+        rows = np.flatnonzero(pos >= 0)
+        value = image.data.rows(pos[rows], 8).view("<u8").reshape(-1).astype(np.uint64)
+        placed, at = image.place(value)
+        result.sec[rows], result.off[rows] = np.where(value == 0, UNKNOWN, placed), at
+        return result
+    for number in np.unique(sec[sec >= 0]).tolist():
+        rows = np.flatnonzero(sec == number)
+        named = named_at(image, relocations_of(image, number), off[rows])
+        result.sec[rows], result.off[rows], result.symbol[rows] = named
+    return result
+
+
+def named_at(image: Image, relocations: Relocations, off: I64) -> Named:
+    """What relocations at these offsets of their section name: the symbol's place and addend. None: −1."""
+    n = len(relocations.off)
+    at = np.searchsorted(relocations.off, off)
+    there = np.minimum(at, n - 1)
+    hit = (at < n) & (relocations.off[there] == off) if n else np.zeros(len(off), dtype=bool)
+    symbol = np.where(hit, relocations.symbol[there] if n else UNKNOWN, UNKNOWN)
+    sec, base = _place_of(image, symbol)
+    addend = np.zeros(len(off), dtype=np.int64)
+    for table in np.unique(relocations.table[there[hit]]).tolist() if n else ():
+        rows = np.flatnonzero(hit)[relocations.table[there[hit]] == table]
+        addend[rows] = image.rows(table, t.RELA)["r_addend"][relocations.row[there[rows]]]
+    with np.errstate(over="ignore"):
+        return Named(sec, base + addend, symbol)
