@@ -155,3 +155,10 @@ def test_in_a_kernel_many_are_meant_and_one_is_lost(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     assert findings(tmp_path / "vmlinux", kernel_of(n, recorded, nulls), capsys) == right
+
+
+def test_the_section_of_the_kernels_own_table_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """lld keeps the link order of records in the section that the kernel's table is part of."""
+    kernel = Path(__file__).parent.parent / "testdata" / "static_calls_arm64" / "vmlinux-rela"
+    assert run(["check", str(kernel)]) == 0
+    assert capsys.readouterr().out.endswith("  result     nothing found\n")

@@ -14,7 +14,7 @@ from ftpatch.arrays import U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import RecordError
-from ftpatch.sites.records import SECTIONS, SLOT, read_section
+from ftpatch.sites.records import SECTIONS, SLOT, START, read_section
 
 DISCARDED = ".discard."  # how the names of sections begin that kernels leave out
 
@@ -24,10 +24,13 @@ def records_elsewhere(image: Image) -> dict[str, U64]:
     found: dict[str, list[U64]] = {}
     flags = image.shdr["sh_flags"]
     discarded = np.array([name.startswith(DISCARDED) for name in image.names], dtype=bool)
+    # lld orders the section of the kernel's own table, too
+    start = image.symbols.value(START) if image.linked else None
+    kernels_own = -1 if start is None else int(image.place(np.array([start], dtype=np.uint64))[0][0])
     data = (flags & t.SHF_ALLOC != 0) & image.has_bytes & ~image.executable & (image.shdr["sh_size"] >= SLOT)
     for sec in np.flatnonzero(data & ((flags & t.SHF_LINK_ORDER != 0) | discarded)).tolist():
         name = image.names[sec]
-        if name in SECTIONS:
+        if name in SECTIONS or sec == kernels_own:
             continue
         try:
             table = read_section(image, sec)
