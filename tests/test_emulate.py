@@ -18,7 +18,16 @@ from ftpatch.arch import arm64_module as arm_code
 from ftpatch.arch import ppc64le_module as ppc_code
 from ftpatch.cli import run
 from ftpatch.elf.image import Image, open_image
-from ftpatch.proof.emulate import Outcome, SiteExpectation, arm64, emulate, ppc64le, process_ppc64le, qemu_sandbox
+from ftpatch.proof.emulate import (
+    Outcome,
+    SiteExpectation,
+    arm64,
+    emulate,
+    engine,
+    ppc64le,
+    process_ppc64le,
+    qemu_sandbox,
+)
 from ftpatch.proof.emulate import guest_ppc64le as guest
 from ftpatch.proof.emulate import reach_ppc64le as reach
 from ftpatch.proof.emulate.loader import load_module
@@ -584,7 +593,7 @@ def test_registers_are_the_emulators_own() -> None:
     import unicorn
 
     memory = Memory((Block(0x1000, np.zeros(16, dtype=np.uint8)),))
-    machine = arm64._Machine(unicorn, memory, 1)
+    machine = engine.Engine(unicorn, arm64.PROCESSOR, memory, 1)
     values = [(n + 1) * 0x0102_0304_0506_0708 & 0xFFFF_FFFF_FFFF_FFF0 for n in range(33)]
     machine.registers.write(values)
     ids = [getattr(unicorn.arm64_const, f"UC_ARM64_REG_{name}") for name in (*(f"X{n}" for n in range(31)), "SP", "PC")]

@@ -77,6 +77,10 @@ def pointer64(link: Link, at: Spot) -> None:
     link.pointers[at.va] = at.value
 
 
+def value32(link: Link, at: Spot) -> None:
+    at.put(at.value)
+
+
 def relative64(link: Link, at: Spot) -> None:
     at.put(at.value - at.va, 8)
 
@@ -152,7 +156,7 @@ class KeptEntry(NamedTuple):
 class ProofTables(NamedTuple):
     """One machine, as the proof reads it."""
 
-    # words → (NONE, JUMP or CALL for each, bytes to where a direct branch goes)
+    # words, or (n, bytes of a branch) → (NONE, JUMP or CALL for each, bytes to where a direct branch goes)
     branches: Callable[[U32], tuple[U8, I64]]
     mnemonics: Mapping[int, str]  # JUMP, CALL → capstone's mnemonic
     # every other instruction that a patch writes into a site or its stub, as capstone writes it
@@ -168,6 +172,8 @@ class ProofTables(NamedTuple):
     stub_size: int  # bytes of such a stub at most
     module_area: tuple[int, int]  # va where modules lie in the emulator, and where the rest of the kernel begins
     module_toc: bool = False  # whether a module has a TOC of its own
+    # symbols of other files whose code the emulator executes, as modules are called back from there: name → the code
+    stand_ins: Mapping[str, bytes] = {}
     # what a site's own stub out of line is: its first and third word, around a call, with a jump behind; its text
     site_stub: tuple[int, int, str] | None = None
     # (four words, va of the first) → the thunk that they are

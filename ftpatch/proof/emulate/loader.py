@@ -83,6 +83,7 @@ def load_module(image: Image, arch: Arch, kernel: Image | None = None) -> Loaded
     moved = Moved(np.array(order, dtype=np.uint64), np.array([link.pointers[at] for at in order], dtype=np.uint64),
                   np.zeros(0, np.uint64))  # fmt: skip
     runs = [(base[sec], bytes(content)) for sec, content in contents.items()] + [(free, bytes(link.stubs))]
+    runs += [(fakes[name], code) for name, code in tables.stand_ins.items() if name in fakes]
     blocks = [Block(va, np.frombuffer(data, dtype=np.uint8)) for va, data in sorted(runs) if data]
     kernel_toc, toc_at = kernel_constants(kernel, arch) if kernel else (FAKE_TOC if arch.far else None, None)
     memory = Memory(tuple(blocks), moved, True, kernel_toc, toc_at, toc, tables.module_area[1])
