@@ -422,7 +422,7 @@ def test_a_branch_to_nothing_fails() -> None:
 
 def ppc_stub(**changed: int) -> list[int]:
     """The hook's stub at STUB, data in front of its code at STUB − 8, with words changed: w<index>=word."""
-    code = ppc_code.hook(False)
+    code = ppc_code.hook(False, ())
     words = list(code.words)
     distance = TOC - (STUB - 8 + ppc_code.TOC_FROM)
     words[0], words[1] = distance & 0xFFFF_FFFF, distance >> 32

@@ -509,7 +509,7 @@ def test_a_hook_that_the_module_uses_already_needs_no_kernel(enable: Enable) -> 
     found = enable(ARM64, "--func", "mini_work", "--func", "mini_init", "--hook", "_printk")
     modules = MODULES["arm64"]
     assert modules is not None
-    hook = modules.hook(False)
+    hook = modules.hook(False, ())
     for section, text in (".text", ".text.ftpatch"), (".init.text", ".init.text.ftpatch"):
         assert words(found.after, text, 0, len(hook.words)) == list(hook.words)
         assert len(content(found.after, text)) == 4 * len(hook.words)
@@ -815,7 +815,7 @@ def test_ppc64le_sites_call_a_hook_from_stubs_of_their_own(enable: Enable) -> No
     found = enable(PPC64LE, "--func", "*", "--hook", "_printk")
     modules = MODULES["ppc64le"]
     assert modules is not None
-    hook = modules.hook(True)
+    hook = modules.hook(True, ())
     check_stubs(found, PPC_SITES, 4 * len(hook.words) + 7 & ~7, 0)
     for text in (".text.ftpatch", ".init.text.ftpatch"):
         assert words(found.after, text, 0, len(hook.words)) == list(hook.words)

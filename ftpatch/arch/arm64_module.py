@@ -12,6 +12,8 @@ Source: arch/arm64/kernel/module.c module_init_ftrace_plt(), arch/arm64/kernel/f
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from ftpatch.arch.arm64_link import LINKING
 from ftpatch.arch.parts import Assembly, Code, Fixup, Loader, Modules
 from ftpatch.arrays import I64, U64, Mask, distinct
@@ -53,8 +55,8 @@ HOOK = Code(
 )
 
 
-def hook(out_of_line: bool) -> Code:
-    """The stub that calls a C function; sites are never out of line here."""
+def hook(out_of_line: bool, sections: Container[str]) -> Code:
+    """The stub that calls a C function; sites are never out of line here, and code is the same in all modules."""
     assert not out_of_line
     return HOOK
 

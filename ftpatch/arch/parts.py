@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Literal, NamedTuple
 
 from ftpatch.arch.shape import Branch, Word
@@ -102,12 +102,36 @@ class Fixup(NamedTuple):
     addend: int = 0
 
 
+class Listed(NamedTuple):
+    """A place in code that a table of its module names, where the module has such a table."""
+
+    table: str  # section: rows of four bytes, each the distance from itself to a place
+    off: int  # byte offset in the code
+
+
+class Frame(NamedTuple):
+    """Where a stack walk finds the caller, from one place in code to the next that says so."""
+
+    off: int  # byte offset in the code of the first instruction
+    base: str  # sp or fp, the register that `size` counts from; empty: no code is here
+    size: int = 0  # bytes from there to the stack pointer as it is when the code has returned
+    saved: int = 0  # bytes from that one back to where the caller's frame pointer is kept; 0: it is in its register
+
+
 class Code(NamedTuple):
     """A piece of code for a module."""
 
-    words: tuple[int, ...]  # data in front of it included
+    words: tuple[int, ...]  # units of code: words, or bytes; data in front of it included
     entry: int = 0  # byte offset of the first instruction
     fixups: tuple[Fixup, ...] = ()  # its relocations
+    unit: int = 4  # bytes of a unit
+    listed: tuple[Listed, ...] = ()  # what tables of the module say of it
+    frames: tuple[Frame, ...] = ()  # for stack walks, in ascending order; empty where they need no table
+
+    @property
+    def content(self) -> bytes:
+        """The code as it lies in the file."""
+        return b"".join(word.to_bytes(self.unit, "little") for word in self.words)
 
 
 class Applied(NamedTuple):
@@ -179,6 +203,18 @@ class ModuleEntries(NamedTuple):
     call_with_toc: Code  # the same; entered with anybody's TOC, which it returns with
 
 
+class UnwindTables(NamedTuple):
+    """Two tables of a module by which a stack walk finds a caller: places in code, and beside each what is true from
+    there on. Its loader sorts them."""
+
+    places: str  # section: rows of four bytes, each the distance from itself to a place
+    rows: str  # section: as many rows
+    size: int  # bytes of one
+    # row(what is true, the row of a function's first instruction in the same module) → the row; None where that one is
+    # of another kind
+    row: Callable[[Frame, bytes], bytes | None]
+
+
 class Modules(NamedTuple):
     """How modules of this machine are patched: with relocations that their loader resolves."""
 
@@ -188,11 +224,15 @@ class Modules(NamedTuple):
     trampolines: tuple[str, ...]
     jump: int  # bytes of one such jump
     ops_function: Code  # what an ops object made by a patch calls
-    hook: Callable[[bool], Code]  # hook(shape is out of line) → a stub that calls a C function
+    # hook(shape is out of line, names of the module's sections) → a stub that calls a C function
+    hook: Callable[[bool, Container[str]], Code]
     jump_type: int  # relocation type of a jump
     toc: str = ""  # the symbol that stands for the module's TOC
     linking: Linking | None = None  # how object files are linked in; None where that is not known
     entries: ModuleEntries | None = None  # stubs of redirected functions, where a jump is not always enough
+    calls: tuple[int, ...] = ()  # other relocation types that compilers give to the call of a site
+    distance: int = 0  # relocation type of the rows of tables that list code
+    unwind: UnwindTables | None = None  # how it tells stack walks about its code; None: nothing does
 
 
 def no_stubs(info: U64, addend: I64, same_section: Mask) -> int:
@@ -213,6 +253,8 @@ class Loader(NamedTuple):
     stub: int = 0  # bytes of a stub
     ftrace: int = 0  # stubs of its own for the function tracer
     slot: int = 0  # bytes that it keeps per record where sites are out of line
+    applied: tuple[int, ...] = ()  # relocation types that it knows; empty: whatever modules have
+    empty: bool = False  # whether it refuses a relocation whose place does not hold zeros
 
 
 class FlatImage(NamedTuple):

@@ -12,6 +12,8 @@ Source: arch/powerpc/kernel/module_64.c apply_relocate_add(), restore_r2(); ELFv
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from ftpatch.arch.parts import Assembly, Code, Fixup, Loader, ModuleEntries, Modules
 from ftpatch.arch.ppc64le_link import LINKING
 from ftpatch.arrays import I64, U64, Mask
@@ -82,8 +84,8 @@ CALL = (
 )
 
 
-def hook(out_of_line: bool) -> Code:
-    """The stub that calls a C function as hook(site, caller)."""
+def hook(out_of_line: bool, sections: Container[str]) -> Code:
+    """The stub that calls a C function as hook(site, caller); code is the same in all modules."""
     front = SAVE + (OUT_OF_LINE if out_of_line else IN_LINE)
     toc = Fixup(0, R_PPC64_REL64, "toc", -TOC_FROM)
     return Code(front + CALL, 8, (toc, Fixup(4 * (len(front) + 1), R_PPC64_REL24, "hook")))

@@ -50,6 +50,16 @@ class Branch(NamedTuple):
         return self.size // self.unit
 
     @property
+    def relocated_at(self) -> int:
+        """Bytes from the instruction's start to the place that its relocation names."""
+        return self.lsb // 8 if self.n_units > 1 else 0
+
+    @property
+    def relocated_by(self) -> int:
+        """What its relocation has to add, as the distance counts from elsewhere than from that place."""
+        return self.relocated_at - self.base
+
+    @property
     def low(self) -> int:
         """The greatest distance backwards, in bytes from the instruction's start."""
         return self.base - (self.scale << (self.width - 1))

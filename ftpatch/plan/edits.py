@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftpatch.arrays import I64, U8, U64
+from ftpatch.arrays import I64, U8, U32, U64
 from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf.editor import Placed
 from ftpatch.elf.image import Image
@@ -52,6 +52,11 @@ def as_bytes(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> U8:
     values = np.ascontiguousarray(values)
     width = values.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
     return values.view(np.uint8).reshape(len(values), width)
+
+
+def code_bytes(units: U32, unit: int) -> U8:
+    """Rows of units of code as rows of bytes. unit: bytes of one."""
+    return as_bytes(units.astype(f"<u{unit}"))
 
 
 class Edits:

@@ -163,8 +163,12 @@ def refuse_relocated(draft: Draft) -> None:
             draft.refuse(index[touched(rows, start, shape.size)], "a relocation writes into its words")
         elif modules is not None:
             called = np.isin(rows.symbol, scan.image.symbols.rows_named(shape.called))
-            calls = rows.off[called & (rows.kind == modules.branch)]
-            right = (touching(rows, start, 4) == 1) & np.isin(start, calls)
+            calls = rows.off[called & np.isin(rows.kind, (modules.branch, *modules.calls))]
+            single = touching(rows, start, shape.branch.size) == 1
+            right = single & np.isin(start + shape.branch.relocated_at, calls)
+            if shape.also:  # a build tool made a NOP of the call, and its relocation does nothing any more
+                applied = Relocations(*(column[rows.kind != scan.arch.none] for column in rows))
+                right |= ~shape.branch.ends(scan.sites.body()[index]) & ~touched(applied, start, shape.size)
             draft.refuse(index[~right], f"its call has no single relocation to {shape.called}")
 
 

@@ -120,10 +120,8 @@ def _judged(calls: Calls, at: int, to: Place) -> str:
     if calls.far_target(to) is not None:
         calls.case.kinds["far stub"] += 1
         return ""
-    hook = calls.modules.hook(calls.pairs.shape.out_of_line)
-    expected = hook.words[hook.entry // 4 :]
-    words = calls.words(to.sec, to.off, len(expected)).tolist()
-    n_wrong = sum(word != other for word, other in zip(words, expected, strict=True))
+    words = calls.words(to.sec, to.off, len(calls.hook_code)).tolist()
+    n_wrong = sum(word != other for word, other in zip(words, calls.hook_code, strict=True))
     if not n_wrong:
         calls.case.kinds["hook stub"] += 1
         return calls.hook_unfixed(to)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from ftpatch.arch.parts import Fixup, Modules
+from ftpatch.arch.parts import Code, Fixup, Modules
 from ftpatch.arch.proof_tables import JUMP
 from ftpatch.arrays import I64, U32
 from ftpatch.elf import tables as t
@@ -147,18 +148,25 @@ class Calls:
         return next((place for _, place in self.branches_of(to)
                      if isinstance(place, Place) and self.entry_va(place, to.sec) is not None), None)  # fmt: skip
 
+    @cached_property
+    def hook(self) -> Code:
+        """The stub that calls a hook."""
+        return self.modules.hook(self.pairs.shape.out_of_line, self.image.names)
+
+    @cached_property
+    def hook_code(self) -> tuple[int, ...]:
+        """Its code from the first instruction on, unit by unit."""
+        return self.hook.words[self.hook.entry // self.hook.unit :]
+
     def kind_of(self, to: Place) -> str:
         """What known code stands at a place: `far`, `hook`, or another kind, which is empty."""
         if self.far_target(to) is not None:
             return "far"
-        hook = self.modules.hook(self.pairs.shape.out_of_line)
-        expected = hook.words[hook.entry // 4 :]
-        return "hook" if tuple(self.words(to.sec, to.off, len(expected)).tolist()) == expected else ""
+        return "hook" if tuple(self.words(to.sec, to.off, len(self.hook_code)).tolist()) == self.hook_code else ""
 
     def hook_unfixed(self, to: Place) -> str:
         """Why the relocations of the hook's stub at a place are not those that it needs; empty where they are."""
-        hook = self.modules.hook(self.pairs.shape.out_of_line)
-        right = all(self._fixed(to, fixup, fixup.off - hook.entry) for fixup in hook.fixups)
+        right = all(self._fixed(to, fixup, fixup.off - self.hook.entry) for fixup in self.hook.fixups)
         return "" if right else "the hook's stub is not relocated as it must be"
 
     def _fixed(self, to: Place, fixup: Fixup, off: int) -> bool:

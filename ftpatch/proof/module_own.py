@@ -109,8 +109,8 @@ def _piece(calls: Calls, where: tuple[int, int, int], name: str, leftover: bool)
     if kind == "hook" and (why := calls.hook_unfixed(Place(0, sec, value))):
         return 0, f"is left over: {why}"
     if kind in ("far", "hook"):
-        hook = calls.modules.hook(calls.pairs.shape.out_of_line)
-        wanted, front = (FAR_STUB, 0) if kind == "far" else (4 * len(hook.words) - hook.entry, hook.entry)
+        size_of_hook = calls.hook.unit * len(calls.hook_code)
+        wanted, front = (FAR_STUB, 0) if kind == "far" else (size_of_hook, calls.hook.entry)
         return front, "" if size == wanted else f"has {size} bytes, expected {wanted}"
     if leftover and not starts and (why := calls.why_not_kept(Place(0, sec, value), None)):
         return -1, f"is left over, and was not shown to keep a site's contract: {why}"

@@ -120,14 +120,14 @@ def _name_of(image: Image, va: int) -> str:
 
 
 def relocated_calls(image: Image, prefix: str) -> U64:
-    """va of every place in the code of a relocatable file that is relocated to a symbol whose name begins so, but for
+    """va of every branch in the code of a relocatable file that is relocated to a symbol whose name begins so, but for
     the code that a patch added: its stubs call each other, too."""
-    found = [np.zeros(0, np.uint64)]
+    found, inside = [np.zeros(0, np.uint64)], np.uint64(image.arch.call.relocated_at)
     for sec in np.flatnonzero(image.executable).tolist():
         if ".ftpatch" not in image.names[sec]:
             rows = relocations_of(image, sec)
             ours = np.array([image.symbols.name(row).startswith(prefix) for row in rows.symbol.tolist()], dtype=bool)
-            found.append(image.base[sec] + rows.off[ours].view(np.uint64))
+            found.append(image.base[sec] + rows.off[ours].view(np.uint64) - inside)
     return np.concatenate(found)
 
 

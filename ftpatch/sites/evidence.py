@@ -37,6 +37,6 @@ def _relocated_to(table: SiteTable, index: I64) -> dict[int, Callee]:
         rows = relocations_of(image, sec)
         of_place = dict(zip(rows.off.tolist(), rows.symbol.tolist(), strict=True))
         for site in index[table.sec[index] == sec].tolist():
-            row = of_place.get(int(table.branch_va[site]) - int(image.base[sec]))
+            row = of_place.get(int(table.branch_va[site]) - int(image.base[sec]) + image.arch.call.relocated_at)
             names[site] = Callee(image.symbols.name(row) if row is not None else "", sure=True)
     return names

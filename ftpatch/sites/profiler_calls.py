@@ -66,7 +66,7 @@ def _in_relocatable(image: Image, name: str, kinds: tuple[int, ...]) -> tuple[I6
             hit = np.flatnonzero(is_in(rows["r_info"], wanted))
             if not len(hit):
                 continue
-            off = rows["r_offset"][hit]
+            off = rows["r_offset"][hit] - np.uint64(image.arch.call.relocated_at)
             off = off[(off < image.shdr["sh_size"][sec]) & (off % np.uint64(image.arch.unit) == 0)].astype(np.int64)
             parts.append((sec, off))
     return _joined(parts)

@@ -75,7 +75,7 @@ class Addition:
     def add_code(self, section: int, code: Code, places: dict[str, Place]) -> int:
         """Append code to a section, its relocations included; the offset of its first instruction."""
         start = self.align(section)
-        self.editor.append(section, np.array(code.words, dtype="<u4").tobytes())
+        self.editor.append(section, code.content)
         for fixup in code.fixups:
             symbol, addend = places[fixup.symbol]
             self.editor.relocate(section, start + fixup.off, fixup.kind, symbol, addend + fixup.addend)
@@ -95,12 +95,16 @@ class Addition:
         return self._section_symbols[sec], int(sites.branch_va[site] - self.editor.image.base[sec])
 
     def retarget(self, sec: int, off: int, kind: int, call: Call) -> None:
-        """The one relocation that an instruction has already names another symbol."""
+        """The one relocation that an instruction has already names another symbol; made where it has none."""
         if sec not in self._relocations:
             self._relocations[sec] = relocations_of(self.editor.image, sec)
-        old = self._relocations[sec]
-        at = int(np.flatnonzero(old.off == off)[0])
-        table, number = int(old.table[at]), int(old.row[at])
+        old, branch = self._relocations[sec], self.module.arch.call
+        off, addend = off + branch.relocated_at, call.addend + branch.relocated_by
+        rows = np.flatnonzero(old.off == off)
+        if not len(rows):  # what the compiler left is no call
+            self.editor.relocate(sec, off, kind, call.symbol, addend)
+            return
+        table, number = int(old.table[rows[0]]), int(old.row[rows[0]])
         row = self.editor.image.rows(table, t.RELA)[number].copy()
-        row["r_info"], row["r_addend"] = call.symbol << 32 | kind, call.addend
+        row["r_info"], row["r_addend"] = call.symbol << 32 | kind, addend
         self.editor.patch(table, number * t.RELA.itemsize, row.tobytes(), "relocation", number)

@@ -22,9 +22,11 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor
 from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.kernel.module import Module
+from ftpatch.plan.edits import code_bytes
 from ftpatch.plan.module.addition import ALIGN, TEXT, TEXT_FLAGS, Addition, Call, Place
 from ftpatch.plan.module.callable import why_no_function
 from ftpatch.plan.module.callee import existing_symbol
+from ftpatch.plan.module.code_tables import list_code
 from ftpatch.plan.module.imports import find_import, require_function
 from ftpatch.plan.plan import Callee
 from ftpatch.plan.request import Against
@@ -137,7 +139,7 @@ class Builder:
 
     def _make_ops(self) -> int:
         """Symbol row of an ops object whose function returns at once."""
-        editor, code = self.editor, np.array(self.modules.ops_function.words, dtype="<u4").tobytes()
+        editor, code = self.editor, self.modules.ops_function.content
         text = editor.section(editor.free_name(TEXT + ".ops"), t.SHT_PROGBITS, TEXT_FLAGS, code, ALIGN)
         function = editor.symbol(OPS_FUNCTION, text, 0, len(code), t.STT_FUNC)
         size = (self.callee.ops_size + 7) & ~7
@@ -190,6 +192,8 @@ class Builder:
             starts = [self.addition.add_code(section, code, places)] * len(index)
         size = self.editor.append(section, b"") - starts[0]
         row = self.editor.symbol(CALL + suffix, section, starts[0], size, t.STT_FUNC)
+        if code.listed or code.frames:
+            self.addition.notes += list_code(self.addition, code, row, int(index[0]))
         return [Call(row, start - starts[0], f"{self.editor.names[section]}+{start:#x}", why) for start in starts]
 
     def _stubs(self, section: int, suffix: str, index: I64, calls: list[Call]) -> list[Call]:
@@ -215,10 +219,11 @@ class Builder:
         """The site's words, the relocation of its branch, and its ops pointer."""
         editor, sec, off = self.editor, int(self.sites.sec[site]), int(self.sites.off[site])
         branch = int(self.sites.branch_va[site] - editor.image.base[sec])
-        editor.patch(sec, off + int(self.sites.site[site]), words.astype("<u4").tobytes(), "site", site)
+        editor.patch(sec, off + int(self.sites.site[site]), code_bytes(words, shape.unit).tobytes(), "site", site)
         if shape.called:
             self.addition.retarget(sec, branch, self.modules.branch, call)
         else:
-            editor.relocate(sec, branch, self.modules.branch, call.symbol, call.addend)
+            branch, by = branch + shape.branch.relocated_at, shape.branch.relocated_by
+            editor.relocate(sec, branch, self.modules.branch, call.symbol, call.addend + by)
         if self._ops and shape.literal is not None:
             editor.relocate(sec, off + shape.literal, self.module.arch.abs64, self._ops)
