@@ -17,6 +17,8 @@ _TOOLS = {
     "qemu-ppc64le": ("qemu-user",),
     "powerpc64le-linux-gnu-gcc": ("gcc-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross"),
     "powerpc64le-linux-gnu-objcopy": ("binutils-powerpc64le-linux-gnu",),
+    "qemu-system-x86_64": ("qemu-system-x86",),
+    "x86_64-linux-gnu-gcc": ("gcc", "libc6-dev"),
 }
 
 

@@ -226,6 +226,6 @@ int main(void)
 	fflush(stdout);
 	if (!error)
 		answer();
-	reboot(RB_POWER_OFF);
+	reboot(RB_AUTOBOOT);	/* ends QEMU (-no-reboot); to power off, a kernel may need ACPI, which small ones lack */
 	return 1;
 }

@@ -37,17 +37,18 @@ static int is_old(const char *name)
 	return 0;
 }
 
-/* Remembers the interfaces that no module brought, and keeps IPv6 off the others. */
+/* Remembers the interfaces that no module brought, and keeps IPv6 off the others.  A kernel may have no network. */
 void note_interfaces(void)
 {
 	DIR *interfaces = opendir(INTERFACES);
 	struct dirent *entry;
 
-	put("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
 	if (!interfaces) {
-		failed("interfaces", errno);
+		if (errno != ENOENT)
+			failed("interfaces", errno);
 		return;
 	}
+	put("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
 	while (old_count < MAX_INTERFACES && (entry = readdir(interfaces)))
 		snprintf(old[old_count++], IFNAMSIZ, "%.*s", IFNAMSIZ - 1, entry->d_name);
 	closedir(interfaces);
