@@ -228,11 +228,54 @@ def test_a_symbol_of_a_section_that_goes_does_not_move_to_another(kind: int, tmp
 REFUSED = "debug sections cannot be left out of this file"
 
 
+KEPT_FIRST = [DEBUG[1], DEBUG[0], *DEBUG[2:]]  # relocations of with_sections() are for the first of the new ones
+
+
+def named_by(file: bytes, section: str) -> list[tuple[int, int, int, str, str]]:
+    """Place, type and addend of each relocation, and the symbol that it names with its section, by pyelftools."""
+    elf = parsed(file)
+    secs, relocations = list(elf.iter_sections()), elf.get_section_by_name(section)
+    symbols = list(elf.get_section(relocations["sh_link"]).iter_symbols())
+    told = []
+    for one in relocations.iter_relocations():
+        symbol = symbols[one["r_info_sym"]]
+        where = secs[symbol["st_shndx"]].name if isinstance(symbol["st_shndx"], int) else symbol["st_shndx"]
+        told.append((one["r_offset"], one["r_info_type"], one["r_addend"], symbol.name, where))
+    return told
+
+
+def symbols_of(file: bytes) -> list[Any]:
+    return list(parsed(file).get_section_by_name(".symtab").iter_symbols())
+
+
+@pytest.mark.parametrize("name", [".rela.text", ".relaruntime_ptr_x"])
+def test_relocations_that_a_link_kept_name_the_same_symbols(name: str, tmp_path: Path) -> None:
+    """--emit-relocs, as x86_64 links: they name symbols by row, and rows move up behind those that go."""
+    plain = with_sections(PPC / "vmlinux-pfe2", [*KEPT_FIRST, (name, RELA, b"")])
+    last = len(symbols_of(plain)) - 1
+    rows = [rela(8, 38, 5, last), rela(16, 1, -1, last // 2), rela(24, 38, 0), rela(32, 1, 0, 1)]
+    file = with_sections(PPC / "vmlinux-pfe2", [*KEPT_FIRST, (name, RELA, b"".join(rows))])
+    made = image_of(written(tmp_path / "v", file), tmp_path)
+    assert len(symbols_of(made)) < len(symbols_of(file))
+    assert named_by(made, name) == named_by(file, name)
+    assert [one[:3] for one in named_by(made, name)] == [(8, 38, 5), (16, 1, -1), (24, 38, 0), (32, 1, 0)]
+    target = parsed(made).get_section_by_name(name)["sh_info"]
+    assert parsed(made).get_section(target).name == ".comment"
+
+
 @pytest.mark.parametrize("name", [".rela.text", ".rela.init.text"])
-def test_relocations_that_a_link_kept_refuse_the_file(name: str, tmp_path: Path) -> None:
-    """--emit-relocs: they name symbols by row."""
-    file = with_sections(PPC / "vmlinux-pfe2", [*DEBUG, (name, RELA, rela(0, 10, 0))])
-    path = written(tmp_path / "v", file)
+@pytest.mark.parametrize("of", ["a debug section", "nothing", "a table cut short", "a target that goes"])
+def test_relocations_that_cannot_be_kept_refuse_the_file(name: str, of: str, tmp_path: Path) -> None:
+    plain = with_sections(PPC / "vmlinux-pfe2", [*KEPT_FIRST, (name, RELA, b"")])
+    shndx = [one.name for one in parsed(plain).iter_sections()].index(".debug_str")
+    row = {
+        "a debug section": rela(0, 10, 0, [one["st_shndx"] for one in symbols_of(plain)].index(shndx)),
+        "nothing": rela(0, 10, 0, len(symbols_of(plain))),
+        "a table cut short": rela(0, 10, 0)[:23],
+        "a target that goes": rela(0, 10, 0),
+    }[of]
+    new = DEBUG if of == "a target that goes" else KEPT_FIRST
+    path = written(tmp_path / "v", with_sections(PPC / "vmlinux-pfe2", [*new, (name, RELA, row)]))
     with pytest.raises(FtpatchError) as caught:
         image_of(path, tmp_path)
     assert str(caught.value) == (

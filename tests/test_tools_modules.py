@@ -22,7 +22,9 @@ from tools.modules import ModuleError, dependencies, modinfo, module_name, plain
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="Debian's dpkg is not installed")
 ALL = kernels.known()
-SYSCALL = {"arm64": "__arm64_sys_getppid", "ppc64le": "sys_getppid"}
+MOST = tuple(name for name in ALL if name != "x86_64-6.1")  # of one machine, one with the same loader will do
+SYSCALL = {"arm64": "__arm64_sys_getppid", "ppc64le": "sys_getppid", "x86_64": "__do_sys_getppid"}
+BEHIND = {"arm64": 8, "ppc64le": 8, "x86_64": 9}  # the first site's call: where a stock function begins no basic block
 CALLS = 20
 SIGNATURE = b"~Module signature appended~\n"
 
@@ -421,15 +423,17 @@ def test_the_stock_dummy_module_is_traced_and_leaves_without_a_trace(stock: Call
 
 
 @pytest.mark.boot
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", MOST)
 def test_the_stock_virtio_net_module_sends_through_its_card(stock: Callable[..., Verdict], name: str) -> None:
     verdict = stock(name, ["virtio_pci", "virtio_net"], ["start_xmit"], nic=True)
     assert set(verdict.hits.values()) == {CALLS} and len(verdict.hits) == 2
 
 
 @pytest.mark.boot
-@pytest.mark.parametrize("name", ALL)
-def test_executions_in_a_module_are_counted(stock: Callable[..., Verdict], name: str) -> None:
-    entry, inside = ("dummy", "dummy_xmit", 0), ("dummy", "dummy_xmit", 8)
+@pytest.mark.parametrize("name", MOST)
+def test_executions_in_a_module_are_counted(
+    stock: Callable[..., Verdict], kernel: Callable[[str], kernels.Kernel], name: str
+) -> None:
+    entry, inside = ("dummy", "dummy_xmit", 0), ("dummy", "dummy_xmit", BEHIND[kernel(name).arch])
     verdict = stock(name, ["dummy"], kaslr=False, watch_module=[entry, inside])
     assert verdict.executed_in == {entry: CALLS, inside: 0}

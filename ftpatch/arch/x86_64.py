@@ -103,6 +103,7 @@ ARCH = Arch(
     jumps=("jmp", "call"),
     capstone=("CS_ARCH_X86", "CS_MODE_64"),
     cache_line=64,
+    boot="elf",  # by its PVH note: Documentation/arch/x86/boot.rst, include/xen/interface/elfnote.h
     static_calls=StaticCalls(
         STATIC_CALL_SITES, STATIC_CALL_TRAMPOLINES, size=8, signature=units(bytes.fromhex("0fb9cc")), signature_at=5,
         thunk="__x86_return_thunk", distance=2,  # R_X86_64_PC32

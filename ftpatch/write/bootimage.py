@@ -72,7 +72,8 @@ def without_debug(image: Image) -> Pieces:
     """The ELF file without its debug sections; the file itself, byte for byte, where it has none.
 
     What is loaded, and the program headers, stay where they are. Behind them the sections that are kept close up, with
-    a new section header table. Symbols stay as they are, but for those of what is gone.
+    a new section header table. Symbols stay as they are, but for those of what is gone; relocations that the link kept
+    (x86_64: --emit-relocs, runtime constants) name them by their new numbers.
     """
     head = image.shdr
     alloc = head["sh_flags"] & t.SHF_ALLOC != 0
@@ -91,6 +92,9 @@ def without_debug(image: Image) -> Pieces:
         content = image.content(sec)
         if head["sh_type"][sec] == t.SHT_SYMTAB:
             content, shdr["sh_info"][sec] = _renumbered(image, debug, number)
+        elif head["sh_type"][sec] == t.SHT_RELA:
+            content = _relocations(image, sec, debug)
+            shdr["sh_info"][sec] = number[int(head["sh_info"][sec])]
         align = max(int(shdr["sh_addralign"][sec]), 1)
         end = (end + align - 1) // align * align
         shdr["sh_offset"][sec], shdr["sh_size"][sec] = end, len(content)
@@ -104,19 +108,47 @@ def without_debug(image: Image) -> Pieces:
 
 
 def _require_no_other_users(image: Image, debug: Mask) -> None:
-    """Refuse files in which renumbering sections or symbols would need more than the symbol table."""
+    """Refuse files in which renumbering sections or symbols would need more than symbols and their relocations."""
     kept = ~debug & (image.shdr["sh_flags"] & t.SHF_ALLOC == 0)
-    users = kept & np.isin(image.shdr["sh_type"], (t.SHT_RELA, t.SHT_REL, t.SHT_GROUP, t.SHT_SYMTAB_SHNDX))
-    if users.any() or len(image.shdr) >= t.SHN_LORESERVE:
-        raise UnsupportedError("debug sections cannot be left out of this file", image.path,
-                               found=image.names[int(np.argmax(users))], expected="a final link without --emit-relocs",
-                               todo="objcopy --strip-debug does it")  # fmt: skip
+    kind, bound = image.shdr["sh_type"], len(image.shdr)
+    users = kept & np.isin(kind, (t.SHT_REL, t.SHT_GROUP, t.SHT_SYMTAB_SHNDX))
+    rela = kept & (kind == t.SHT_RELA)
+    link, target = (image.shdr[field] for field in ("sh_link", "sh_info"))
+    usual = (kind[np.minimum(link, bound - 1)] == t.SHT_SYMTAB) & (link < bound) & (target < bound)
+    users |= rela & (~usual | debug[np.minimum(target, bound - 1)])
+    if users.any() or bound >= t.SHN_LORESERVE:
+        raise _cannot(image, int(np.argmax(users)))
+
+
+def _cannot(image: Image, sec: int) -> UnsupportedError:
+    return UnsupportedError("debug sections cannot be left out of this file", image.path, found=image.names[sec],
+                            expected="a final link without --emit-relocs",
+                            todo="objcopy --strip-debug does it")  # fmt: skip
+
+
+def _gone(image: Image, debug: Mask) -> Mask:
+    """The symbols of the debug sections."""
+    shndx = image.symbols.shndx
+    return (shndx > 0) & debug[np.maximum(shndx, 0)]
+
+
+def _relocations(image: Image, sec: int, debug: Mask) -> U8:
+    """A relocation section that stays, with the new numbers of its symbols. Refused where it names one that goes."""
+    gone = _gone(image, debug)
+    content = image.content(sec)
+    rows: Rows = np.array(content[: len(content) // t.RELA.itemsize * t.RELA.itemsize]).view(t.RELA)
+    symbol = rows["r_info"] >> np.uint64(32)
+    if len(rows) * t.RELA.itemsize != len(content) or (symbol >= len(gone)).any() or gone[symbol].any():
+        raise _cannot(image, sec)
+    new = np.cumsum(~gone) - 1
+    rows["r_info"] = (rows["r_info"] & np.uint64(0xFFFF_FFFF)) | (new[symbol].astype(np.uint64) << np.uint64(32))
+    return rows.view(np.uint8)
 
 
 def _renumbered(image: Image, debug: Mask, number: I64) -> tuple[U8, int]:
     """The symbol table with new section numbers, without the debug sections' symbols; and its count of locals."""
     symbols = image.symbols
-    gone = (symbols.shndx > 0) & debug[np.maximum(symbols.shndx, 0)]
+    gone = _gone(image, debug)
     rows: Rows = np.array(symbols.rows)
     ordinary = (symbols.shndx > 0) & (rows["st_shndx"] < t.SHN_LORESERVE)
     rows["st_shndx"][ordinary] = number[symbols.shndx[ordinary]]
