@@ -10,6 +10,7 @@ first asked for. Files are given by name; what comes back are values:
     verify               a Proof: what became of the first file on the way to the second
     enable, disable, drop, redirect    a Written: the Plan, and the file that it made
     restore              a Restored: the file that was patched, back from its journal
+    static_calls         a StaticCallTable: keys, trampolines and sites of the static calls of one file (static-calls)
     image                a BootImage of a vmlinux
 
     >>> import ftpatch
@@ -51,13 +52,14 @@ if TYPE_CHECKING:
     from ftpatch.rules.files import CheckOptions
     from ftpatch.rules.files import check_path as check
     from ftpatch.rules.files import settings_for as check_settings
+    from ftpatch.sites.static_calls import static_calls_of as static_calls
     from ftpatch.write.deliver import Output
 
 __all__ = [
     "BootImage", "CheckOptions", "Delivery", "EnableOptions", "RedirectOptions", "RestoreRequest", "Scan", "Watch",
     "Written", "all_but", "by_selectors", "check", "check_settings", "diff", "disable", "drop", "enable", "explain",
     "explain_log", "image", "make_plan", "patch", "plan_enable", "plan_redirect", "read_against", "redirect",
-    "restore", "scan", "scan_tree", "verify",
+    "restore", "scan", "scan_tree", "static_calls", "verify",
 ]  # fmt: skip
 
 scan = scan_file  # file → image → records → sites
@@ -67,7 +69,7 @@ BELOW = {
     "CheckOptions": "rules.files:CheckOptions", "check_settings": "rules.files:settings_for",
     "check": "rules.files:check_path", "diff": "compare.diff:compare",
     "explain_log": "explanation.function:explain_log", "RestoreRequest": "journal.restore:RestoreRequest",
-    "restore": "journal.restore:restore",
+    "restore": "journal.restore:restore", "static_calls": "sites.static_calls:static_calls_of",
 }  # fmt: skip
 
 

@@ -20,7 +20,10 @@ from ftpatch.errors import FtpatchError, InputError, UsageError, printable
 # numpy starts a thread per core for linear algebra that nothing here does: half of a scan's CPU time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-VERBS = ("scan", "enable", "disable", "drop", "redirect", "restore", "verify", "check", "diff", "explain", "image")
+VERBS = (
+    "scan", "enable", "disable", "drop", "redirect", "static-calls", "restore", "verify", "check", "diff", "explain",
+    "image",
+)  # fmt: skip
 BUG = 70
 MAX_DETAILS = 1000  # culprits of one refusal that are shown
 
@@ -56,7 +59,7 @@ class Verbs(click.Group):
 
         if not memory.is_there(memory.NUMPY):
             raise MemoryError
-        command: click.Command = importlib.import_module(f"ftpatch.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"ftpatch.cli.{cmd_name.replace('-', '_')}").command
         if not gc.isenabled():  # what is loaded stays: nothing looks through it again
             gc.freeze()
             gc.set_threshold(MANY_OBJECTS)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union
 
 from ftpatch.arch import Arch, architectures
 from ftpatch.document.fields import Pattern, PatternRegister, Range, Register, Values
-from ftpatch.document.types import Report, RestoredObject
+from ftpatch.document.types import Report, RestoredObject, StaticCallsFile
 from ftpatch.sites.table import STATUSES
 
 PATH = Path(__file__).parent.parent / "report" / "schema.json"
@@ -51,7 +51,8 @@ def schema(machines: Sequence[Arch] | None = None) -> Schema:
     report = maker.of_object(Report)
     restored = {"properties": {"images": {"items": maker.of(RestoredObject)}}}
     usual = {"properties": {"images": {"items": report["properties"]["images"]["items"]}}}
-    # The images of `restore` are of a form of their own, so the one or the other is asked behind the command.
+    static = {"properties": {"images": {"items": {**maker.of(StaticCallsFile), "required": ["static_calls"]}}}}
+    # Some commands have images of a form of their own, so which form is asked behind the command.
     report["properties"]["images"] = {"type": "array", "items": {"type": "object"}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -60,7 +61,7 @@ def schema(machines: Sequence[Arch] | None = None) -> Schema:
         **report,
         "if": {"properties": {"command": {"const": "restore"}}},
         "then": restored,
-        "else": usual,
+        "else": {"if": {"properties": {"command": {"const": "static-calls"}}}, "then": static, "else": usual},
         "$defs": dict(sorted(maker.defs.items())),
     }
 

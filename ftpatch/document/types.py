@@ -25,9 +25,12 @@ from ftpatch.document.fields import (
     Values,
 )
 from ftpatch.document.site_rows import LivePatchObject, SiteRow
+from ftpatch.document.static_calls import StaticCallsObject
 from ftpatch.document.written import DoneObject, EditRow, OutputObject, PackingObject, RequestObject, UndoneObject
 
-Command = Literal["scan", "enable", "restore", "verify", "disable", "drop", "redirect", "check", "diff", "explain"]
+Command = Literal[
+    "scan", "enable", "restore", "verify", "disable", "drop", "redirect", "check", "diff", "explain", "static-calls"
+]
 
 
 # -- a file and its sites ----------------------------------------------------------------------------------------------
@@ -137,6 +140,11 @@ class VerbObject(TypedDict, total=False):
     traceable_as: Annotated[list[str], "explain: names of the explained sites, where none has the name itself"]
     oracle: Annotated[OracleObject | None, "check --predict: what a boot will say and list; null where the kernel has "
                       "no tracer"]  # fmt: skip
+    static_calls: Annotated[StaticCallsObject, "static-calls: the keys and sites of the file"]
+
+
+class StaticCallsFile(FileObject, VerbObject):
+    """The image of `static-calls`, which need not have sites of the tracer."""
 
 
 class ImageObject(ScannedFile, VerbObject):

@@ -14,23 +14,36 @@ Source: include/linux/static_call_types.h, kernel/static_call_inline.c.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from ftpatch.arrays import I64, Mask
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import Image
+from ftpatch.elf.image import Image, open_image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.errors import RecordError, UnsupportedError
-from ftpatch.sites.static_keys import UNKNOWN, Keys, Named, destinations, forms_of, named_at, read_keys
+from ftpatch.sites.scan import require_text
+from ftpatch.sites.static_keys import (
+    UNKNOWN,
+    Keys,
+    Named,
+    destinations,
+    forms_of,
+    is_symbol,
+    named_at,
+    place_of,
+    read_keys,
+)
 
 SECTION = ".static_call_sites"
 START, STOP = "__start_static_call_sites", "__stop_static_call_sites"
 ENTRY = 8  # bytes of an entry
 WORD = 4  # bytes of a branch's destination word
-TAIL, FLAGS = 1, 3  # flags in the key's field: a tail call; all of them (the other: in init text, set when it runs)
+TAIL, INIT, FLAGS = 1, 2, 3  # flags in the key's field: a tail call, in init text (set when it runs); both
 MAX_ENTRIES = 1 << 20
+LEAST = 5  # bytes that are shown of a site of no known form
 _NO = np.zeros(0, dtype=np.int64)
 
 
@@ -42,9 +55,14 @@ class Calls:
     sec: I64  # section of the instruction; −1 where the entry names no place
     off: I64  # byte offset of the instruction there
     key: I64  # row of the table of keys; −1: it names none
-    tail: Mask  # the flag for a tail call
+    flags: I64  # TAIL, INIT
     form: I64  # which of the machine's forms stands there; −1: none of them
     destination: Named  # where the instruction goes on disk
+
+    @property
+    def tail(self) -> Mask:
+        """The flag for a tail call."""
+        return np.asarray(self.flags & TAIL != 0)
 
     def __len__(self) -> int:
         return len(self.entry)
@@ -64,15 +82,49 @@ class StaticCallTable:
         names = [*(form.kind for form in forms.sites), "unknown"] if forms else ["unknown"]
         return [names[form] for form in self.calls.form.tolist()]
 
-    def crosses(self, line: int) -> Mask:
-        """Which sites have a destination word that lies in two cache lines of `line` bytes."""
-        calls, forms = self.calls, self.image.arch.static_calls
-        crosses = np.zeros(len(calls), dtype=bool)
-        for number, form in enumerate(forms.sites if forms else ()):
-            if form.branch is not None:
-                first = self.image.va(calls.sec, calls.off).view(np.int64) + form.branch.lsb // 8
-                crosses |= (calls.form == number) & (first // line != (first + WORD - 1) // line)
-        return crosses
+    def words_at(self) -> I64:
+        """Byte offset of the destination word in the instruction of each site; −1 where that is no branch."""
+        forms = self.image.arch.static_calls
+        at = [form.branch.lsb // 8 if form.branch else -1 for form in forms.sites] if forms else []
+        return np.array([*at, -1])[self.calls.form]
+
+    def codes(self, rows: I64) -> list[str]:
+        """The bytes of these sites in hex, as long as the form of each."""
+        forms, calls = self.image.arch.static_calls, self.calls
+        sizes = np.array([*(len(form.code) for form in forms.sites), LEAST] if forms else [LEAST])[calls.form[rows]]
+        units = self.image.words(calls.sec[rows], calls.off[rows], 0, int(sizes.max(initial=0)))
+        known = calls.sec[rows] >= 0
+        return [bytes(code[:size]).hex() if here else ""
+                for code, size, here in zip(units.tolist(), sizes.tolist(), known.tolist(), strict=True)]  # fmt: skip
+
+    def trampoline_kinds(self) -> list[str | None]:
+        """What each key's trampoline does: a form's name, or the function without effect that it goes to; None: it is
+        in another file, or there is none."""
+        forms, keys = self.image.arch.static_calls, self.keys
+        names = [*(form.kind for form in forms.trampolines), "unknown"] if forms else ["unknown"]
+        kinds = np.array(names, dtype=object)[keys.form]
+        for kind, symbol in (("return0", forms.return0), ("thunk", forms.thunk)) if forms else ():
+            kinds[is_symbol(self.image, keys.leads_to, symbol)] = kind
+        kinds[self.trampolines[0] < 0] = None
+        return list(kinds)
+
+    @cached_property
+    def trampolines(self) -> tuple[I64, I64]:
+        """(section, offset) of each key's trampoline; −1 where it is in another file, or there is none."""
+        return place_of(self.image, self.keys.trampoline)
+
+    def is_return0(self) -> Mask:
+        """Which keys hold the function that does nothing but return 0."""
+        forms = self.image.arch.static_calls
+        return is_symbol(self.image, self.keys.func, forms.return0 if forms else "")
+
+
+def static_calls_of(path: str, max_size: int | None = None) -> StaticCallTable:
+    """The static calls of a file: its sites, keys and trampolines. max_size: bytes that it may unpack to."""
+    image = open_image(path, max_size)
+    _ = image.arch  # what no machine here is for is refused before anything in it is judged
+    require_text(image)
+    return read_static_calls(image)
 
 
 def read_static_calls(image: Image) -> StaticCallTable:
@@ -87,7 +139,7 @@ def read_static_calls(image: Image) -> StaticCallTable:
     keys, index = read_keys(image, entries.key)
     form = forms_of(image, forms.sites, entries.sec, entries.off)
     destination = destinations(image, forms.sites, form, entries.sec, entries.off)
-    calls = Calls(entries.entry, entries.sec, entries.off, index, entries.flags & TAIL != 0, form, destination)
+    calls = Calls(entries.entry, entries.sec, entries.off, index, entries.flags, form, destination)
     return StaticCallTable(image, calls, keys)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ftpatch.arch.parts import StaticCallForm
-from ftpatch.arrays import I64, U32
+from ftpatch.arrays import I64, U32, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
@@ -52,7 +52,7 @@ def read_keys(image: Image, named: Named) -> tuple[Keys, I64]:
             by_name.setdefault(symbols.name(row).removeprefix(prefix), [UNKNOWN, UNKNOWN])[column] = row
     names = list(by_name)
     key, trampoline = np.array(list(by_name.values()), dtype=np.int64).reshape(-1, 2).T
-    sec, off = _place_of(image, key)
+    sec, off = place_of(image, key)
     index = _rows_of(image, named, sec, off, key, trampoline)
     nameless = index < 0
     if nameless.any():  # a table whose symbols are gone, or that is damaged
@@ -62,7 +62,7 @@ def read_keys(image: Image, named: Named) -> tuple[Keys, I64]:
         none = np.full(places.shape[1], UNKNOWN)
         key, trampoline = np.concatenate([key, none]), np.concatenate([trampoline, none])
         index = _rows_of(image, named, sec, off, key, trampoline)
-    at = _place_of(image, trampoline)
+    at = place_of(image, trampoline)
     static = image.arch.static_calls
     assert static is not None
     form = forms_of(image, static.trampolines, *at)
@@ -74,7 +74,7 @@ def _nameless(image: Image, sec: int, off: int) -> str:
     return hex(int(image.base[sec]) + off) if sec >= 0 else "?"
 
 
-def _place_of(image: Image, symbol: I64) -> tuple[I64, I64]:
+def place_of(image: Image, symbol: I64) -> tuple[I64, I64]:
     """(section, offset) of what symbols name; −1 where they are of another file, or no symbol."""
     symbols = image.symbols
     known = (symbol >= 0) & (symbols.shndx[symbol] > t.SHN_UNDEF)
@@ -163,10 +163,21 @@ def named_at(image: Image, relocations: Relocations, off: I64) -> Named:
     there = np.minimum(at, n - 1)
     hit = (at < n) & (relocations.off[there] == off) if n else np.zeros(len(off), dtype=bool)
     symbol = np.where(hit, relocations.symbol[there] if n else UNKNOWN, UNKNOWN)
-    sec, base = _place_of(image, symbol)
+    sec, base = place_of(image, symbol)
     addend = np.zeros(len(off), dtype=np.int64)
     for table in np.unique(relocations.table[there[hit]]).tolist() if n else ():
         rows = np.flatnonzero(hit)[relocations.table[there[hit]] == table]
         addend[rows] = image.rows(table, t.RELA)["r_addend"][relocations.row[there[rows]]]
     with np.errstate(over="ignore"):
         return Named(sec, base + addend, symbol)
+
+
+def is_symbol(image: Image, named: Named, name: str) -> Mask:
+    """Which fields name the function of that name, of this file or another."""
+    symbols = image.symbols
+    rows = symbols.rows_named(name) if name else _NO
+    sec, off = place_of(image, rows)
+    found = (named.symbol >= 0) & is_in(named.symbol, rows) & (named.off == 0) & (named.sec < 0)
+    for here, at in zip(sec.tolist(), off.tolist(), strict=True):
+        found |= (named.sec >= 0) & (named.sec == here) & (named.off == at)
+    return np.asarray(found)

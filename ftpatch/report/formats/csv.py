@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from ftpatch.document.site_rows import ScannedSite, SiteChange
-from ftpatch.document.types import FindingRow
+from ftpatch.document.static_calls import StaticCallRow, StaticKeyRow
+from ftpatch.document.types import FindingRow, ImageObject
 from ftpatch.errors import printable
 from ftpatch.report import Document
 
@@ -26,22 +27,36 @@ PLAIN = re.compile(r"(?![=+@ -])[\x20\x21\x23-\x2b\x2d-\x7e]*")
 def render(document: Document) -> Iterator[str]:
     """Header and rows; columns are the keys of the rows' types, and only ever appended."""
     kind = document.kind
-    redirected = any("redirected" in image["summary"] for image in document.images if not kind.changes)
+    scanned = () if kind.changes or kind.table != "sites" else document.images
+    redirected = any("redirected" in image["summary"] for image in scanned)
     more = SiteChange.__annotations__ if kind.changes else OF_REDIRECTED if redirected else ()
     of_site = [*ScannedSite.__annotations__, *more]
     columns = list(FindingRow.__annotations__) if kind.table == "findings" else of_site
+    if kind.table == "static_calls":
+        columns = list((StaticCallRow if document.show_sites else StaticKeyRow).__annotations__)
     yield ",".join(["file", *columns]) + "\n"
     for image in document.images:
-        rows: Sequence[Mapping[str, object]] = image["findings"] if kind.table == "findings" else image["sites"]
+        rows = _rows(image, kind.table, document.show_sites)
         file = _cell(image["file"])
         for row in rows:  # row by row: a kernel has 44,000
             yield ",".join([file, *(_cell(row.get(column)) for column in columns)]) + "\n"
+
+
+def _rows(image: ImageObject, table: str, with_sites: bool) -> Sequence[Mapping[str, object]]:
+    """The rows of one image."""
+    if table == "findings":
+        return image["findings"]
+    if table == "static_calls":
+        return image["static_calls"]["calls" if with_sites else "entries"]
+    return image["sites"]
 
 
 def _cell(value: object) -> str:
     """One value; text in quotes where something in it has a meaning."""
     if isinstance(value, list):
         value = " ".join(value)
+    if isinstance(value, dict):
+        value = " ".join(f"{name} {n}" for name, n in value.items())
     if not isinstance(value, str):
         return "" if value is None else str(value)
     if PLAIN.fullmatch(value):  # nearly all are

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ftpatch.document import SCHEMA
 from ftpatch.report import Document
 
-LONG = ("sites", "edits", "findings")  # arrays of one short object per line
+LONG = ("sites", "edits", "findings", "entries", "calls")  # arrays of one short object per line
+NESTED = ("static_calls",)  # objects that hold such arrays
 
 
 def render(document: Document) -> Iterator[str]:
@@ -19,19 +20,31 @@ def render(document: Document) -> Iterator[str]:
         yield ("," if i else "") + "\n{"
         for j, (key, value) in enumerate(image.items()):
             yield (",\n " if j else "") + encode(key) + ": "
-            if key not in LONG:
-                yield encode(value)
-                continue
-            assert isinstance(value, Sequence)
             # a tree's sites were read for their figures alone
             hidden = key == "sites" and "tree" in image and not document.show_sites
-            yield "["
-            for k, row in enumerate(() if hidden else value):
-                yield (",\n  " if k else "\n  ") + encode(row)
-            yield "]"
+            if key in NESTED:
+                assert isinstance(value, Mapping)
+                yield "{"
+                for k, (name, part) in enumerate(value.items()):
+                    yield (", " if k else "") + encode(name) + ": "
+                    yield from _value(encode, name, part)
+                yield "}"
+            else:
+                yield from _value(encode, key, () if hidden else value)
         yield "}"
     yield "]"
     for name, rows in (("trees", document.trees), ("splats", document.splats), ("errors", document.errors)):
         if rows:
             yield f',\n"{name}": {encode(rows)}'
     yield "}\n"
+
+
+def _value(encode: Callable[[object], str], key: str, value: object) -> Iterator[str]:
+    """One value; a long array has a line for each row."""
+    if key not in LONG or not isinstance(value, Sequence):  # a count may have the name of what it counts
+        yield encode(value)
+        return
+    yield "["
+    for k, row in enumerate(value):
+        yield (",\n  " if k else "\n  ") + encode(row)
+    yield "]"

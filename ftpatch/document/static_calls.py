@@ -1,0 +1,65 @@
+"""The types of what a JSON report holds of static calls; see `document.types`."""
+
+from __future__ import annotations
+
+from typing import Annotated, NotRequired, TypedDict
+
+from ftpatch.document.fields import Count, Counts, Hex, HexBytes, Range, Values
+
+SITE_KINDS = ("call", "tail", "conditional", "nop", "return0", "return", "unknown")
+TRAMPOLINE_KINDS = ("jump", "null", "return0", "thunk", "unknown")
+
+
+class StaticKeyRow(TypedDict):
+    """A key: where its calls go, and from how many places."""
+
+    key: Annotated[str, "without __SCK__; an address where the file names neither the key nor its trampoline"]
+    function: Annotated[
+        str | None, "what the key holds: a function, NULL or return0; null where the key is in another file"
+    ]
+    trampoline: Annotated[str | None, "symbol of the trampoline; null where there is none"]
+    trampoline_kind: Annotated[
+        str | None, Values((*TRAMPOLINE_KINDS, None)), "what the trampoline does; null where it is in another file"
+    ]
+    sites: Annotated[Count, "calls of this file"]
+    exported: Annotated[
+        str | None, Values(("key", "trampoline", None)), "what modules may use: key, trampoline alone, or nothing"
+    ]
+    in_module: Annotated[bool, "the key belongs to this module; false in a kernel, and for keys of other files"]
+    defined: Annotated[bool, "the key is in this file"]
+    address: Annotated[Hex | None, "of the key: va in linked files, offset in its section in others"]
+    trampoline_address: Annotated[Hex | None, "as `address`"]
+    leads_to: Annotated[str | None, "function that the trampoline jumps to; null where it is no jump, or not here"]
+    cross_line: Annotated[Count, "sites whose destination word lies in two cache lines"]
+    sections: Annotated[Counts, "sites by section"]
+
+
+class StaticCallRow(TypedDict):
+    """One site."""
+
+    key: str
+    function: Annotated[str | None, "function that holds the site"]
+    section: str | None
+    address: Annotated[Hex | None, "va in linked files, offset in `section` in others"]
+    kind: Annotated[str, Values(SITE_KINDS), "the instruction in the file"]
+    destination: Annotated[str | None, "where it goes in the file; null where it is no branch"]
+    crosses_line: Annotated[
+        bool | None, "the destination word lies in two cache lines; null where it is no branch, or not known"
+    ]
+    concurrency: Annotated[
+        str | None, Values(("single", "cross-line", None)),
+        "how a destination could be written while others execute it: by one store, or not; null as `crosses_line`",
+    ]  # fmt: skip
+    tail: Annotated[bool, "the entry is flagged as a tail call"]
+    init: Annotated[bool, "the entry is flagged as init text, or lies in it"]
+    code: Annotated[HexBytes, "the site's bytes"]
+
+
+class StaticCallsObject(TypedDict):
+    sites: Count
+    keys: Count
+    cross_line: Count
+    by_kind: Annotated[dict[str, Count], "sites by `kind` of StaticCallRow; call, tail and conditional always"]
+    line_size: Annotated[int, Range(1), "bytes of a cache line"]
+    entries: Annotated[list[StaticKeyRow], "one a key; those that --key chose"]
+    calls: NotRequired[Annotated[list[StaticCallRow], "with --sites: the calls of these keys, in the table's order"]]
