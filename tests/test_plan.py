@@ -287,5 +287,5 @@ def test_every_verb_makes_the_same_kind_of_plan(path: Path, tmp_path: Path) -> N
         assert int((plan.scan.records.live & ~plan.gone).sum()) + len(plan.returned) == left
         assert (plan.distance is None) == (plan is not enable or not linked)
         assert (plan.callee is None) == (plan is not enable or linked)
-    assert (enable.concurrency, disable.concurrency, drop.concurrency) == ("pair", "pair", None)
+    assert (enable.concurrency(0), disable.concurrency(0), drop.concurrency(0)) == ("pair", "pair", None)
     assert disable.returned.tolist() == disable.index.tolist() == np.flatnonzero(enabled).tolist()

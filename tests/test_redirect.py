@@ -67,7 +67,7 @@ def test_arm64_changes_one_word_behind_a_bti(name: str, lead: int) -> None:
     assert words_at(after, foo + lead, 2) == [b_a64(foo + lead, bar), NOP_A64]
     assert words_at(after, foo - 16, 4) == words_at(before, foo - 16, 4)
     assert words_at(after, foo, lead // 4) == words_at(before, foo, lead // 4)
-    assert (plan.action(0), plan.concurrency, plan.stub) == ("redirect", "single", ("",))
+    assert (plan.action(0), plan.concurrency(0), plan.stub) == ("redirect", "single", ("",))
     assert plan.distance is not None and plan.distance.tolist() == [bar - foo - lead]
     assert [(to.name, to.va) for to in plan.redirects] == [("vfs_write", bar)]
 

@@ -155,7 +155,7 @@ def test_a_jump_names_the_replacement_itself(
     assert [symbol[0] for symbol in found.new_symbols()] == [f"ftpatch_redirected_{foo}"]
     assert ".text.ftpatch" not in found.new_sections()
     plan = found.plan
-    assert (plan.action(0), plan.concurrency, plan.distance, plan.stub) == ("redirect", "single", None, ("",))
+    assert (plan.action(0), plan.concurrency(0), plan.distance, plan.stub) == ("redirect", "single", None, ("",))
     assert [(to.name, to.va) for to in plan.redirects] == [(bar, None)]
     assert (plan.record, int(plan.gone.sum())) == (("cut",), 1)
 

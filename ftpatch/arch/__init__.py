@@ -131,6 +131,10 @@ class Arch(NamedTuple):
         """Bytes of a unit of code, and what instructions are aligned to: 4 where each is one word, else 1."""
         return self.call.unit
 
+    def crosses_line(self, va: int, size: int) -> bool:
+        """Whether `size` bytes from an address lie in two cache lines, so that no single store writes them."""
+        return va // self.cache_line != (va + size - 1) // self.cache_line
+
     def numbers(self, units: U32) -> U64:
         """(n, units) of code as the numbers in which a kernel and its messages name it: each word, or all bytes of a
         row as one, the first byte foremost."""
@@ -147,6 +151,12 @@ class Arch(NamedTuple):
     def code_text(self, units: U32) -> str:
         """Units of code in hex, as they lie: words, or bytes."""
         return " ".join(f"{unit:0{2 * self.unit}x}" for unit in units.tolist())
+
+    def code_words(self, units: U32) -> list[str]:
+        """Units of code as reports have them: each word as a number; of bytes one string, in the file's order."""
+        if self.call.n_units > 1:
+            return ["0x" + bytes(units.tolist()).hex()] if len(units) else []
+        return [f"0x{word:08x}" for word in units.tolist()]
 
     def keeps_contract(
         self, read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None

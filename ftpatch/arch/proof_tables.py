@@ -172,6 +172,8 @@ class ProofTables(NamedTuple):
     stub_size: int  # bytes of such a stub at most
     module_area: tuple[int, int]  # va where modules lie in the emulator, and where the rest of the kernel begins
     module_toc: bool = False  # whether a module has a TOC of its own
+    # code that build tools leave at a site instead of the layout's call, a unit each
+    left: tuple[tuple[int, ...], ...] = ()
     # symbols of other files whose code the emulator executes, as modules are called back from there: name → the code
     stand_ins: Mapping[str, bytes] = {}
     # what a site's own stub out of line is: its first and third word, around a call, with a jump behind; its text

@@ -109,6 +109,7 @@ ARCH = Arch(
         thunk="__x86_return_thunk", distance=2,  # R_X86_64_PC32
     ),
     loader=LOADER,
+    proof="ftpatch.arch.x86_64_proof",
     layout_options=(  # arch/x86/Kconfig
         ("HAVE_FENTRY", ("fentry",)), ("DYNAMIC_FTRACE", ("mcount",)),
     ),

@@ -63,4 +63,5 @@ TABLES = t.ProofTables(
     stand_ins={"__fentry__": bytes((RET,)), "__x86_return_thunk": bytes((RET,))},
     jump_type=4,  # R_X86_64_PLT32
     jump=0xE9_0000_0000,
+    left=((0x0F, 0x1F, 0x44, 0x00, 0x00),),
 )

@@ -26,6 +26,14 @@ LIVE = {
     "unsafe": (False, "no: it is not aligned to its eight bytes, so that a processor may see half of it"),
 }  # fmt: skip
 
+# where an instruction is bytes, by whether those that change lie in one cache line
+# Source: Intel SDM, volume 3, 9.1.3; arch/x86/kernel/alternative.c text_poke_bp_batch() (Linux 6.12).
+LIVE_BYTES = {
+    "single": (False, "not by a store alone: one reaches all bytes that change, as they lie in one cache line, but "
+               "processors that execute them meanwhile have to be synchronised; the kernel writes an INT3 first"),
+    "cross-line": (False, "not in one step: its bytes lie in two cache lines; the kernel writes an INT3 first, then "
+                   "the rest, and the first byte last"),
+}  # fmt: skip
 JUMP = "yes: one aligned word, legal to change while others execute it; a call's two words are not"  # of a redirect
 
 
@@ -46,5 +54,4 @@ def of_site(arch: Arch, va: int, words: int) -> str:
     """The class of a site's words together; of one word, the word's own."""
     if words < 2:
         return ""
-    crosses = va // arch.cache_line != (va + arch.unit * words - 1) // arch.cache_line
-    return "cross-line" if crosses else "pair"
+    return "cross-line" if arch.crosses_line(va, arch.unit * words) else "pair"

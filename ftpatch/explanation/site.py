@@ -125,9 +125,10 @@ def _add_patch(explained: ExplainedRow, scan: Scan, index: int, plan: Plan) -> N
     """What enable would do with the site, and whether it could do that on a running kernel."""
     explained["code"] += _stub_code(scan, plan)
     explained["edits"] = edits = _edit_rows(scan, index, plan)
-    whole = live_patching.of_site(scan.arch, int(scan.sites.body_va[index]), plan.new_words.shape[1])
-    kind = whole or edits[-1]["class"]
-    live, text = live_patching.LIVE[kind]
+    kind, live, text = edits[-1]["class"], edits[-1]["live"], edits[-1]["text"]
+    n_words = plan.new_words.shape[1] // scan.arch.call.n_units
+    if whole := live_patching.of_site(scan.arch, int(scan.sites.body_va[index]), n_words):
+        kind, (live, text) = whole, live_patching.LIVE[whole]
     explained["concurrency"] = {"class": kind, "live": live, "text": text}
     summary, distance = plan.summary, plan.distance
     explained["patch"] = {
@@ -260,6 +261,13 @@ def _edit_rows(scan: Scan, index: int, plan: Plan) -> list[EditClassRow]:
             in_code = int(sites.va[index]) + (sites.shape.literal or 0 if sites.shape else 0) - base
             va = int(plan.calls.slot[0]) or in_code
             rows.append(_edit_row("ops pointer", va, old, new, live_patching.of_literal(va)))
+    if arch.call.n_units > 1:
+        va = int(sites.body_va[index]) - base
+        old, new = (int(arch.numbers(code)[0, 0]) for code in (sites.body()[index : index + 1], plan.new_words[:1]))
+        kind = plan.concurrency(0) or ""
+        live, text = live_patching.LIVE_BYTES[kind]
+        return [*rows, {"what": "call", "va": _hex(va), "old": f"0x{arch.text(old)}", "new": f"0x{arch.text(new)}",
+                        "class": kind, "live": live, "text": text}]  # fmt: skip
     words = zip(sites.body()[index].tolist(), plan.new_words[0].tolist(), strict=True)
     last = plan.new_words.shape[1] - 1
     for i, (old, new) in enumerate(words):

@@ -104,8 +104,8 @@ def _changed(plan: Plan, at: int) -> SiteChange:
         "action": plan.action(at), "reason": plan.stub_why[at] or None,
         "target": plan.redirects[at].name if plan.redirects else plan.summary.target or None,
         "distance": None if plan.distance is None else int(plan.distance[at]),
-        "new_words": [f"0x{word:08x}" for word in plan.new_words[at].tolist()], "record_fate": plan.record[at],
-        "literal": plan.summary.literal, "stub": plan.stub[at] or None, "concurrency": plan.concurrency,
+        "new_words": plan.scan.arch.code_words(plan.new_words[at]), "record_fate": plan.record[at],
+        "literal": plan.summary.literal, "stub": plan.stub[at] or None, "concurrency": plan.concurrency(at),
     }  # fmt: skip
 
 

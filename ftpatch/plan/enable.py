@@ -16,7 +16,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.plan import notes, ool_slots, records_out, refusals, routes
-from ftpatch.plan.edits import Edits, Group, as_bytes, group, group_at
+from ftpatch.plan.edits import Edits, Group, as_bytes, code_bytes, group, group_at
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.records_out import RecordEdits
 from ftpatch.plan.request import Draft, EnableRequest, new_draft
@@ -108,9 +108,11 @@ def _assemble(draft: Draft, goal: Goal, gone: Mask, calls: Calls, out: RecordEdi
     scan, index, target, ops = draft.scan, draft.open(), goal.target, goal.ops
     sites = scan.sites
     recorded = sites.row[index] >= 0
+    branch = draft.shape.branch
     new_words = np.empty((len(index), len(draft.shape.new)), dtype=np.uint32)
-    new_words[:, :-1] = [word.bits for word in draft.shape.new[:-1]]
-    new_words[:, -1] = draft.shape.branch.encode(distances(sites.branch_va[index], calls.branch_to))
+    new_words[:] = [word.bits for word in draft.shape.new]
+    distance = distances(sites.branch_va[index], calls.branch_to)
+    new_words[:, -branch.n_units :] = branch.encode(distance).reshape(-1, branch.n_units)
     shared_va = np.array([*(stub.va for stub in calls.shared), 0], dtype=np.uint64)[calls.through]  # −1: none
     notes_of_calls = notes.of_enable(goal, out.way, calls, int(gone.sum()) - int(recorded.sum()))
     kept = (records_out.KEPT,) if out.way == "keep" and recorded.any() else ()
@@ -141,7 +143,7 @@ def _edits(draft: Draft, goal: Goal, new_words: U32, calls: Calls, out: RecordEd
         back = distances(calls.branch_to + np.uint64(stub.back_at), behind)
         code = stub.code(distances(calls.call_va, calls.call_to), back)
         groups.append(group_at("stub", image, index, calls.branch_to, as_bytes(code)))
-    groups.append(group("site", image.data, index, sites.pos[index], as_bytes(new_words)))
+    groups.append(group("site", image.data, index, sites.pos[index], code_bytes(new_words, draft.shape.unit)))
     if goal.via == "literal" and goal.ops is not None and len(index):
         pointers, freed = _pointer_edits(image, index, pointer_va, goal.ops, freed)
         groups += pointers

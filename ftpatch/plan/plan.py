@@ -73,7 +73,7 @@ class Plan:
     chosen: Mask  # over the site table: what the user chose
     reasons: dict[int, str]  # why a chosen site stays as it is, by its index in the site table
     index: I64  # (n,) the sites that change, ascending indices in the site table
-    new_words: U32  # (n, k) the words of each site afterwards; k is 0 where code stays as it is
+    new_words: U32  # (n, k) the units of code of each site afterwards; k is 0 where code stays as it is
     stub: tuple[str, ...]  # (n,) where the stub lies that the call goes through: a va, or section+offset; "" for none
     stub_why: tuple[str, ...]  # (n,) why the call goes through it, where that is not plain; "" for none
     record: tuple[str, ...]  # (n,) what becomes of each one's record: a value of RECORD_OUTCOMES, or "none"
@@ -105,9 +105,13 @@ class Plan:
             return distances(self.scan.sites.body_va[self.index], self.calls.branch_to)
         return distances(self.scan.sites.branch_va[self.index], self.calls.branch_to)
 
-    @property
-    def concurrency(self) -> str | None:
-        """How many words of a site change, which decides whether a running kernel could be changed so."""
-        if self.verb == "redirect":
-            return "single"
-        return (None, "single", "pair")[self.new_words.shape[1]]
+    def concurrency(self, at: int) -> str | None:
+        """What changes at the at-th site, which decides whether a running kernel could be changed so: one word or two;
+        where code is bytes, whether those that change lie in one cache line. None where code stays as it is."""
+        n, shape = self.new_words.shape[1], self.scan.sites.shape
+        if n and shape is not None and shape.branch.n_units > 1:
+            site = int(self.index[at])
+            kept = int(self.scan.sites.body()[site, 0]) == int(self.new_words[at, 0])  # a call gets another distance
+            va = int(self.scan.sites.body_va[site]) + kept
+            return "cross-line" if self.scan.arch.crosses_line(va, n - kept) else "single"
+        return "single" if self.verb == "redirect" else (None, "single", "pair")[n]

@@ -202,7 +202,7 @@ class Pairs:
     after: I64  # row in the second file's; −1 where there is none
     old: U8  # OLD, NEW, RETIRED, REDIRECTED or OTHER in the first file
     new: U8  # the same in the second
-    words: U32  # (n, k) as they are in the second file
+    words: U32  # (n, k) units of code as they are in the second file
     differs: Mask  # whether they were others in the first, or in a module called something else
 
     def __len__(self) -> int:
@@ -215,7 +215,7 @@ class Pairs:
 
     @cached_property
     def branch_off(self) -> I64:
-        off: I64 = self.off + 4 * (self.words.shape[1] - 1)
+        off: I64 = self.off + self.shape.call_at
         return off
 
     @cached_property

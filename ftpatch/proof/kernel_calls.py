@@ -102,7 +102,7 @@ def _calls(pairs: Pairs, targets: dict[int, CallTarget], ops: dict[int, int]) ->
 
 def _expect_sites(case: Case, pairs: Pairs, targets: dict[int, CallTarget], ops: dict[int, int]) -> None:
     """What is to be seen when the enabled sites are executed."""
-    resume = pairs.va(pairs.branch_off + 4)
+    resume = pairs.va(pairs.branch_off + pairs.shape.branch.size)
     base = case.after.image.base
     for at, target in targets.items():
         if target.doubt:

@@ -100,7 +100,7 @@ def check_redirects(case: Case, pairs: Pairs, runs: Runs) -> None:
         return
     at = np.flatnonzero(pairs.new == REDIRECTED)
     landings = Landings(case, case.after)
-    seen = both(case.arch, pairs.words[at][:, :1])
+    seen = both(case.arch, pairs.words[at][:, : case.arch.call.n_units])
     target = pairs.va(pairs.off)[at].view(np.int64) + seen.distance
     ends: dict[int, Landing] = {}
     for number, (i, va) in enumerate(zip(at.tolist(), target.view(np.uint64).tolist(), strict=True)):

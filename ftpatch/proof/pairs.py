@@ -12,7 +12,7 @@ from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.case import NEW, OLD, OTHER, REDIRECTED, RETIRED, Case, Pairs
-from ftpatch.proof.decoders import branch_targets
+from ftpatch.proof.decoders import branch_targets, branches
 from ftpatch.proof.kernel_stubs import in_slots
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import NULL, OUTSIDE, UNRECORDED, SiteTable
@@ -65,7 +65,11 @@ def _states(side: Scan, shape: Shape, sec: I64, off: I64, words: U32) -> U8:
     if shape.called:
         as_compiled = _calls_as_compiled(image, shape, sec, off, words)
         states[old] = np.where(as_compiled[old], OLD, NEW)
-        states[(words == tables_of(image.arch).nop).all(axis=1)] = RETIRED
+        tables = tables_of(image.arch)
+        for code in tables.left:
+            states[(words == code).all(axis=1)] = OLD
+        if not tables.left:
+            states[(words == tables.nop).all(axis=1)] = RETIRED
     may = np.flatnonzero(states == (NEW if shape.out_of_line else OTHER))
     states[may[_redirected(image, shape, sec[may], off[may], words[may])]] = REDIRECTED
     return states
@@ -74,9 +78,10 @@ def _states(side: Scan, shape: Shape, sec: I64, off: I64, words: U32) -> U8:
 def _redirected(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> Mask:
     """Which sites begin with a jump, and are as compiled but for that: where calls are out of line, and are jumps as
     well, one that leads to no stub of a site's, and to no slot for one."""
-    kind, distance = tables_of(image.arch).branches(words[:, 0])
+    n = shape.branch.n_units
+    kind, distance = branches(image.arch, words[:, 0] if n == 1 else words[:, :n])
     jumps: Mask = kind == JUMP
-    for number, word in enumerate(shape.old[1:], 1):
+    for number, word in enumerate(shape.old[n:], n):
         jumps &= word.matches(words[:, number])
     if not shape.out_of_line or not jumps.any():
         return jumps
@@ -105,7 +110,7 @@ def _calls_as_compiled(image: Image, shape: Shape, sec: I64, off: I64, words: U3
     if image.linked:
         stubs = [va for va, name in linker_stubs(image).items() if name == shape.called]
         value = image.symbols.value(shape.called)
-        goes_to = branch_targets(image, image.va(sec, off).view(np.int64) + 4 * (words.shape[1] - 1))
+        goes_to = branch_targets(image, image.va(sec, off).view(np.int64) + shape.call_at)
         return np.isin(
             goes_to.view(np.uint64), np.array([*stubs, *([] if value is None else [value])], dtype=np.uint64)
         )
@@ -113,5 +118,5 @@ def _calls_as_compiled(image: Image, shape: Shape, sec: I64, off: I64, words: U3
     for number in np.unique(sec).tolist():
         rows = relocations_of(image, number)
         right = np.isin(rows.symbol, image.symbols.rows_named(shape.called))
-        as_compiled |= (sec == number) & np.isin(off + 4 * (words.shape[1] - 1), rows.off[right])
+        as_compiled |= (sec == number) & np.isin(off + shape.call_at, rows.off[right])
     return as_compiled

@@ -28,7 +28,7 @@ N_STATES = OTHER + 1
 
 def check_words(case: Case, pairs: Pairs) -> None:
     """Own the words that went from one legal state to another; findings for the others."""
-    width = 4 * pairs.words.shape[1]
+    width, arch = pairs.shape.size, case.arch
     for (was, is_), kind in LEGAL.items():
         legal = pairs.differs & (pairs.old == was) & (pairs.new == is_)
         if case.before.image.linked or not pairs.shape.called or (was, is_) not in BY_RELOCATION:
@@ -38,8 +38,8 @@ def check_words(case: Case, pairs: Pairs) -> None:
     case.account_for("site words", pairs.pos[odd & (pairs.new == OTHER)], width)
     for at in np.flatnonzero(odd).tolist():
         before = case.before.image.words(pairs.sec[at : at + 1], pairs.off[at : at + 1], 0, pairs.words.shape[1])[0]
-        old, new = (" ".join(f"{word:08x}" for word in words.tolist()) for words in (before, pairs.words[at]))
-        wanted = ", ".join(f"{word.text or hex(word.bits)}" for word in pairs.shape.new)
+        old, new = (arch.code_text(words) for words in (before, pairs.words[at]))
+        wanted = ", ".join(word.text or hex(word.bits) for word in pairs.shape.new if word.mask)
         pairs.say("verify-site", at, f"{old} became {new}, expected {wanted}, or the compiler's words back")
 
 

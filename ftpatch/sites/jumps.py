@@ -58,6 +58,8 @@ class Jumps:
 
         recorded: a record names each of them, which says that it is a site; else its function has to say so.
         """
+        if not recorded and shape.unit == 1:
+            return np.zeros(len(sec), dtype=bool)  # thunks and trampolines begin with such a jump as well
         places = self._look_so(shape, sec, off, window)
         if shape.out_of_line and self.image.linked:  # where calls are jumps, too: to stubs that lead back
             places[places] = ~self._call_stubs(shape, sec[places], off[places], window[places])

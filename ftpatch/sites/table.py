@@ -133,6 +133,4 @@ class SiteTable:
             return []
         site, shape = int(self.site[index]) // self.shape.unit, self.shape
         shown = self.window[index : index + 1, min(0, site) - shape.first : site + len(shape.old) - shape.first]
-        if shape.branch.n_units > 1:  # bytes: one string of them all, in the file's order
-            return ["0x" + bytes(shown[0].astype(np.uint8)).hex()]
-        return [f"0x{int(word):08x}" for word in shown[0]]
+        return self.image.arch.code_words(shown[0])
