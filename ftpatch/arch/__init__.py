@@ -67,11 +67,15 @@ class Arch(NamedTuple):
     # st_other → functions that leave another TOC pointer to those who called them with theirs
     loses_toc: Callable[[U8], Mask] | None = None
     tls: tuple[int, ...] = ()  # relocation types of thread-local variables, in debug information: nobody asks for them
-    padded: bool = False  # compilers list padding in front of functions as if it were patch sites
+    padded: bool = False  # ftrace looks at __mcount_loc alone: the other list names padding in front of functions
+    padding_names: tuple[str, ...] = ()  # how symbols begin that name padding in front of functions, as if it were some
     dotted_names: bool = False  # the module loader drops one dot in front of a symbol's name, and `.TOC.` is its own
     max_offset: int | None = None  # bytes behind a symbol beyond which newer kernels call a record invalid
+    sorts_at_boot: bool = False  # its kernels sort their records when they boot, whatever the build did
     compares_first: bool = False  # at boot its kernels compare a site's first word alone, unless that is a call
     jump: Branch | None = None  # the direct jump, by which a function may end in another
+    # how the code begins that is behind a jump which ends a function and still in its bounds: traps and marks
+    ends: tuple[tuple[Word, ...], ...] = ()
     # what may stand between a function's global entry and its local one, each of equal length
     global_entry: tuple[tuple[Word, ...], ...] = ()
     jumps: tuple[str, ...] = ()  # mnemonics of direct jumps, and of the direct call behind them

@@ -223,6 +223,7 @@ ARCH = Arch(
         ("MPROFILE_KERNEL", ("mprofile",)), ("DYNAMIC_FTRACE", ("mcount",)),
     ),
     max_offset=16,  # FTRACE_MCOUNT_MAX_OFFSET
+    sorts_at_boot=True,  # no HAVE_BUILDTIME_MCOUNT_SORT
     jump=B,
     global_entry=SETS_R2,
     jumps=("b", "bl"),

@@ -137,7 +137,7 @@ def _are(words: U32, wanted: tuple[Word, ...]) -> Mask:
     return equal
 
 
-def _are_any(words: U32, codes: tuple[tuple[Word, ...], ...]) -> Mask:
+def begins_with(words: U32, codes: tuple[tuple[Word, ...], ...]) -> Mask:
     """Which rows begin with one of these sequences."""
     equal = np.zeros(len(words), dtype=bool)
     for code in codes:
@@ -203,7 +203,7 @@ class Shape(NamedTuple):
 
     def is_left(self, body: U32) -> Mask:
         """Which rows of code are what a compiler leaves at a site. body: as `body` gives it."""
-        return _are_any(body, (self.old, *self.also))
+        return begins_with(body, (self.old, *self.also))
 
     @property
     def out_of_line(self) -> bool:
@@ -217,7 +217,7 @@ class Shape(NamedTuple):
 
     def skipped(self, window: U32) -> Mask:
         """Which sites have the extra units. window: (n, …) units around each record, see `first`."""
-        return _are_any(window[:, self.skip_at - self.first :], self.skips)
+        return begins_with(window[:, self.skip_at - self.first :], self.skips)
 
     def shift(self, window: U32) -> I64:
         """Units from `start` to the site's first one to rewrite, per site: not 0 behind extra units."""

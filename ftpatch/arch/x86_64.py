@@ -98,8 +98,12 @@ ARCH = Arch(
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,
     contract="all registers kept, returns behind the call",
+    max_offset=4,  # FTRACE_MCOUNT_MAX_OFFSET: the endbr64; 0 without CONFIG_X86_KERNEL_IBT, where no record is at 1..4
     padded=True,
+    padding_names=("__pfx_", "__cfi_"),  # objtool's; clang's -fsanitize=kcfi
     jump=JMP,
+    # int3 behind the jump of a thunk; ud2; ud1 and "SCT", the marks of a static call's trampoline
+    ends=(units(b"\xcc"), units(b"\x0f\x0b"), units(b"\x0f\xb9"), units(b"SCT")),
     jumps=("jmp", "call"),
     capstone=("CS_ARCH_X86", "CS_MODE_64"),
     cache_line=64,

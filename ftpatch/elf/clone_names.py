@@ -46,6 +46,12 @@ def meaning(name: str, clone: str) -> tuple[str, bool]:
     return ", ".join(dict.fromkeys(texts)), not any(kind in PARTIAL for kind in kinds)
 
 
+def is_part(name: str) -> bool:
+    """Whether a name says that its code is only a part of a function, as `.cold` does."""
+    base = base_name(name)
+    return base != name and not meaning(base, name)[1]
+
+
 def other_parameters(name: str) -> str:
     """What the compiler made of a function so that it may have other parameters than in the source; empty where it did
     not. name: of its symbol."""

@@ -78,14 +78,19 @@ class Functions:
         return index
 
 
-def functions_of(symbols: Symbols, base: U64, local_entry: Callable[[U8], U64] | None) -> Functions:
+def functions_of(
+    symbols: Symbols, base: U64, local_entry: Callable[[U8], U64] | None, padding: tuple[str, ...] = ()
+) -> Functions:
     """Function symbols by address; base: what to add to st_value, per section (zeros in a linked file);
-    local_entry: the machine's reading of st_other, None where functions have one entry.
+    local_entry: the machine's reading of st_other, None where functions have one entry; padding: how the names begin
+    of symbols that are no functions, see `Arch.padding_names`.
 
     Of equal addresses the name that kallsyms would pick comes first: not weak, fewest leading underscores, then in a
     linked file as `nm -n` has them, by name (Linux scripts/kallsyms.c compare_symbols), else symbol table order.
     """
     row = np.flatnonzero((symbols.type == t.STT_FUNC) & (symbols.shndx > 0))
+    for start in padding:
+        row = row[~symbols.begin_with(row, start)]
     va = base[symbols.shndx[row]] + symbols.rows["st_value"][row]
     order = np.argsort(va, kind="stable")
     row, va = row[order], va[order]

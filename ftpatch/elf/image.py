@@ -247,7 +247,7 @@ class Image:
     def functions(self) -> Functions:
         """Every defined function symbol, by address."""
         base = np.zeros(len(self.shdr), np.uint64) if self.linked else self.base
-        return functions_of(self.symbols, base, self.arch.local_entry)
+        return functions_of(self.symbols, base, self.arch.local_entry, self.arch.padding_names)
 
     @cached_property
     def rela(self) -> tuple[Rows, I64]:

@@ -134,7 +134,20 @@ class Symbols:
 
     def rows_beginning(self, prefix: str) -> I64:
         """Rows of all symbols whose names begin so, ascending."""
-        return np.flatnonzero(is_in(self._st_name, list(places_of(prefix.encode(), self.strtab))))
+        rows = np.arange(len(self.rows))
+        return rows[self.begin_with(rows, prefix)]
+
+    def begin_with(self, rows: I64, prefix: str) -> Mask:
+        """Whether the names of these symbols begin so."""
+        start, begins = prefix.encode(), np.zeros(len(rows), dtype=bool)
+        if start not in self.strtab:
+            return begins
+        strings, at = np.frombuffer(self.strtab, np.uint8), self.rows["st_name"][rows].astype(np.int64)
+        index = np.flatnonzero(at + len(start) <= len(strings))
+        for place in reversed(range(len(start))):  # the last characters differ most
+            index = index[strings[at[index] + place] == start[place]]
+        begins[index] = True
+        return begins
 
     def look_up(self, names: Sequence[str]) -> None:
         """Find the rows of many names at once, for `rows_named`: in time that follows from the table's size alone."""

@@ -12,7 +12,7 @@ from ftpatch.rules.case import Case, Hit, first
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.matching import is_patched
 from ftpatch.sites.reading import CALL_RECORDS
-from ftpatch.sites.records import SECTIONS
+from ftpatch.sites.records import record_sections
 
 # functions without a record that are no accident: at least so many, and one for so many that have theirs
 MANY, AMONG = 8, 100
@@ -71,8 +71,8 @@ def _can_leave_out(case: Case) -> bool:
 def link_order(case: Case) -> Iterator[Hit]:
     """Record sections that a linker may drop or order apart from the code they name."""
     image, records = case.image, case.records
-    for sec in image.sections_named(*SECTIONS):
-        if image.names[sec] == CALL_RECORDS or not image.has_bytes[sec]:
+    for sec in record_sections(image):
+        if image.names[sec] == CALL_RECORDS:
             continue
         low, size = int(image.shdr["sh_offset"][sec]), int(image.shdr["sh_size"][sec])
         mine = (records.slot >= low) & (records.slot < low + size) & (records.sec >= 0)

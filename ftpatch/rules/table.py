@@ -71,8 +71,7 @@ def _sorted_at_build(case: Case) -> bool:
     option = case.kconfig.get("BUILDTIME_MCOUNT_SORT")
     if option or "DYNAMIC_FTRACE" in case.kconfig:
         return option == "y"
-    # ppc64 always sorts at boot
-    return case.arch.max_offset is None and case.records.zeros_lead
+    return not case.arch.sorts_at_boot and case.records.zeros_lead
 
 
 def unsorted(case: Case) -> Iterator[Hit]:

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftpatch.arch.shape import Shape
+from ftpatch.arch.shape import Shape, begins_with
 from ftpatch.arrays import I64, U32, U64, Mask, is_in
 from ftpatch.elf import tables as t
+from ftpatch.elf.clone_names import is_part
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import NONE, Relocations, relocations_of
 from ftpatch.errors import ElfError
@@ -63,6 +64,8 @@ class Jumps:
         places = self._look_so(shape, sec, off, window)
         if shape.out_of_line and self.image.linked:  # where calls are jumps, too: to stubs that lead back
             places[places] = ~self._call_stubs(shape, sec[places], off[places], window[places])
+        if not recorded and self.image.arch.ends:
+            places[places] = self._goes_on(shape, sec[places], off[places], window[places])
         index = np.flatnonzero(places)
         if len(index):  # never in a file as it was built
             sec, off, window = sec[index], off[index], window[index]
@@ -86,6 +89,12 @@ class Jumps:
             places &= shape.old[0].matches(image.words(sec, off + shape.literal, 0, 2)).all(axis=1)
         return places
 
+    def _goes_on(self, shape: Shape, sec: I64, off: I64, window: U32) -> Mask:
+        """Whether there may be more of a function behind each jump than what ends one."""
+        ends = self.image.arch.ends
+        behind = self.image.words(sec, off + shape.site(window) + shape.size, 0, max(map(len, ends)))
+        return ~begins_with(behind, ends)
+
     def _fit(
         self, shape: Shape, va: U64, window: U32, targets: Sequence[JumpTarget | None], recorded: bool
     ) -> Mask:  # fmt: skip
@@ -97,6 +106,7 @@ class Jumps:
         )
         # a jump to what sites call is a call gone wrong: no function can be it
         fits = np.array([target is not None and target.name not in own for target in targets], dtype=bool)
+        n_units = self.image.arch.jump.n_units if self.image.arch.jump is not None else 0
         if shape.out_of_line and not self.image.linked:
             through = [target.through if target is not None else None for target in targets]
             fits &= ~self._stubs_at(
@@ -112,8 +122,10 @@ class Jumps:
                 continue
             start, end = int(functions.va[first]), int(functions.end[first:behind].max())
             inside = target.va is not None and (start <= target.va < end or target.start == start)
-            told = target.entry or len(shape.old) > 1 or shape.lead is not None  # by more than the jump
-            fits[at] = not inside and (recorded or (told and end > site_va + shape.size))
+            told = target.entry or len(shape.old) > n_units or shape.lead is not None  # by more than the jump
+            fits[at] = not inside and (
+                recorded or (told and end > site_va + shape.size and not is_part(self._name(first)))
+            )
         return fits
 
     def _call_stubs(self, shape: Shape, sec: I64, off: I64, window: U32) -> Mask:
@@ -206,11 +218,14 @@ class Jumps:
         inside = int(functions.containing(at)[0])
         return self._target_at(inside, va, entry=False) if inside >= 0 else None
 
+    def _name(self, function: int) -> str:
+        return self.image.symbols.name(int(self.image.functions.row[function]))
+
     def _target_at(self, function: int, va: int, entry: bool) -> JumpTarget:
         functions = self.image.functions
         start = int(functions.va[function])
         row = int(functions.row[function])
-        name = self.image.symbols.name(row)
+        name = self._name(function)
         return JumpTarget(name if entry else f"{name}+{va - start:#x}", row, va, start, entry)
 
     def _at_label(self, va: int) -> JumpTarget | None:
@@ -246,10 +261,9 @@ class Jumps:
         held = image.data[pos : pos + 4 * STUB_WORDS] if pos >= 0 and pos % 4 == 0 else image.data[:0]
         words = np.asarray(held[: len(held) & ~3].view("<u4"), dtype=np.uint32)
         toc = image.symbols.value(arch.far.toc) if arch.far is not None else None
-        for by, to in (
-            ("veneer", arch.veneer.leads_to(words, va) if arch.veneer is not None else None),
-            ("far", arch.far.leads_to(words, toc) if arch.far is not None and toc is not None else None),
-        ):
+        veneer = arch.veneer.leads_to(words, va) if arch.veneer is not None else None
+        far = arch.far.leads_to(words, toc) if arch.far is not None and toc is not None else None
+        for by, to in (("veneer", veneer), ("far", far)):
             target = self._in_function(to, entry_only=True) or self._in_function(to) if to is not None else None
             if target is not None:
                 at = int(np.searchsorted(self._named, np.uint64(va)))

@@ -77,10 +77,10 @@ def require_still_shown(image: Image, records: RecordTable, window: U32, va: U64
                           expected=shape.name, todo="choose fewer sites, or --layout NAME forces it")  # fmt: skip
 
 
-def shape_of_calls(image: Image, sec: I64, off: I64) -> Shape:
-    """The layout of calls that no record names: of those with calls the one that fits most, of equal ones the first."""
+def shape_of_calls(image: Image, called: str, sec: I64, off: I64) -> Shape:
+    """The layout of calls of a function that no record names: the one that fits most, of equal ones the first."""
     window = image.window(sec, off)
-    shapes = [shape for shape in image.arch.shapes if shape.called]
+    shapes = [shape for shape in image.arch.shapes if shape.called == called]
     return max(shapes, key=lambda shape: int((shape.match(window) > 0).sum()))
 
 

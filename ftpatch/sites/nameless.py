@@ -39,7 +39,7 @@ def why_nameless(
     entries = _entries(image, shape, va, window)
     if image.linked and (named := named_at_build(image, entries.ravel())) is not None:
         return np.where(named.reshape(entries.shape).any(axis=1), STRIPPED, WEAK).astype(np.uint8)
-    if image.linked and image.arch.max_offset is None and records.zeros_lead:
+    if image.linked and not image.arch.sorts_at_boot and records.zeros_lead:
         # sorttable emptied the slots of all that had no symbol when the kernel was built: what is left had one
         return np.full(len(va), STRIPPED, dtype=np.uint8)
     rare = len(va) * RARE <= n_live and int(image.shdr["sh_size"][image.has_bytes].sum()) > WHOLE

@@ -25,7 +25,9 @@ STUB = 6  # units of code of a stub of a .plt that are read
 def profiler_calls(image: Image, name: str) -> tuple[I64, I64]:
     """(section, offset) of every direct call of the function `name`, ascending."""
     linked = image.linked
-    sec, off = _in_linked(image, name) if linked else _in_relocatable(image, name, image.arch.direct_calls)
+    sec, off = (
+        _in_linked(image, name) if linked else _in_relocatable(image, name, image.arch.direct_calls, image.arch.call)
+    )
     key = sec << 40 | off
     if not (key[1:] > key[:-1]).all():  # tables of relocations need not be sorted, nor name a place once
         key = np.unique(key)
@@ -55,8 +57,9 @@ def calls_through_pointer(image: Image, name: str, function: int) -> bool:
     return bool((image.functions.containing(image.va(sec, off)) == function).any())
 
 
-def _in_relocatable(image: Image, name: str, kinds: tuple[int, ...]) -> tuple[I64, I64]:
-    """(section, offset) of what the loader will write into code by relocations of these types against the function."""
+def _in_relocatable(image: Image, name: str, kinds: tuple[int, ...], call: Branch | None = None) -> tuple[I64, I64]:
+    """(section, offset) of what the loader will write into code by relocations of these types against the function;
+    call: of the branches of this kind that it writes there."""
     symbols = image.symbols.rows_named(name)
     wanted = (symbols.astype(np.uint64)[:, None] << np.uint64(32) | np.array(kinds, np.uint64)).reshape(-1)
     parts: list[tuple[int, I64]] = []
@@ -68,8 +71,16 @@ def _in_relocatable(image: Image, name: str, kinds: tuple[int, ...]) -> tuple[I6
                 continue
             off = rows["r_offset"][hit] - np.uint64(image.arch.call.relocated_at)
             off = off[(off < image.shdr["sh_size"][sec]) & (off % np.uint64(image.arch.unit) == 0)].astype(np.int64)
-            parts.append((sec, off))
+            parts.append((sec, off if call is None else _branches_at(image, sec, off, call)))
     return _joined(parts)
+
+
+def _branches_at(image: Image, sec: int, field: I64, call: Branch) -> I64:
+    """The branches of a kind whose distances are at some offsets."""
+    if not call.relocated_at:
+        return field
+    off = field[field >= call.relocated_at] - call.relocated_at
+    return off[call.word.matches(image.content(sec)[off].astype(np.uint32))]
 
 
 def _in_linked(image: Image, name: str) -> tuple[I64, I64]:

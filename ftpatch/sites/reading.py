@@ -6,13 +6,15 @@ names.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import STB_LOCAL
-from ftpatch.sites.callees import called_from, leading_to, relocated_calls, tracers
+from ftpatch.sites.callees import addresses_of, called_from, leading_to, relocated_calls, tracers
 from ftpatch.sites.jumps import Jumps, marks, may_begin_with_jump
 from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls
 from ftpatch.sites.matching import OURS, behind_skip, calls_ours, functions_at, is_patched, match_sites
@@ -20,6 +22,15 @@ from ftpatch.sites.nameless import why_nameless
 from ftpatch.sites.profiler_calls import profiler_calls
 from ftpatch.sites.records import RecordTable
 from ftpatch.sites.table import ENABLED, HALF, NAMELESS, NULL, OUTSIDE, READY, UNEXPECTED, UNRECORDED, SiteTable
+
+
+class _Calls(NamedTuple):
+    """Calls of the profiling function."""
+
+    called: str  # its name
+    sec: I64  # section of each call
+    off: I64  # its byte offset there
+
 
 CALL_RECORDS = "__mcount_loc"  # the section that lists sites which are calls in the file
 
@@ -44,21 +55,44 @@ def read_sites(image: Image, records: RecordTable, forced: str | None = None) ->
     return known if calls is None else _append(known, _unrecorded(image, known, shape, calls))
 
 
-def _unrecorded_calls(image: Image, records: RecordTable, va: U64, shape: Shape | None) -> tuple[I64, I64] | None:
-    """(sections, offsets) of calls of the profiling function that no record names; None where there are none, or the
-    layout has none. va: of the records."""
+def _unrecorded_calls(image: Image, records: RecordTable, va: U64, shape: Shape | None) -> _Calls | None:
+    """Calls of the profiling function that no record names; None where there are none, or the layout has none.
+    va: of the records."""
     named = [other.called for other in image.arch.shapes if other.called and shape in (None, other)]
     for called in dict.fromkeys(named):
-        sec, off = profiler_calls(image, called)
+        if shape is not None and not shape.anywhere and image.linked and image.arch.unit == 1:
+            sec, off = _calls_at_entries(image, shape, va[records.live])
+        else:
+            sec, off = profiler_calls(image, called)
         bare = ~is_in(image.va(sec, off), va[records.live]) if len(records) else np.ones(len(sec), dtype=bool)
         if bare.any():
-            return sec[bare], off[bare]
+            return _Calls(called, sec[bare], off[bare])
     return None
 
 
-def _unrecorded(image: Image, known: SiteTable, shape: Shape, calls: tuple[I64, I64]) -> SiteTable:
+def _calls_at_entries(image: Image, shape: Shape, recorded: U64) -> tuple[I64, I64]:
+    """(section, offset) of calls at the entries of functions that no record names, in a linked file with records.
+
+    Elsewhere it is the code of overridden weak functions, whose records the build emptied. Where instructions have any
+    length, only a search of all code would find it.
+    """
+    entry, skip = image.functions.local, shape.unit * shape.skip_words
+    entry = entry[first_of_each(entry)]
+    places = np.concatenate([entry, entry + np.uint64(skip)]) if skip else entry
+    sec, off = image.place(places[~is_in(places, recorded)] - np.uint64(shape.entry))
+    known = (sec >= 0) & image.executable[sec]
+    sec, off = sec[known], off[known]
+    calls = np.flatnonzero(shape.branch.word.matches(image.words(sec, off, 0, 1)[:, 0]))
+    sec, off = sec[calls], off[calls]
+    distance = shape.branch.decode(image.words(sec, off, 0, shape.branch.n_units))
+    to = (image.va(sec, off).view(np.int64) + distance).view(np.uint64)
+    mine = is_in(to, np.array(addresses_of(image, shape.called), dtype=np.uint64))
+    return sec[mine], off[mine]
+
+
+def _unrecorded(image: Image, known: SiteTable, shape: Shape, calls: _Calls) -> SiteTable:
     """The rows of calls that no record names."""
-    sec, off = calls
+    sec, off = calls.sec, calls.off
     window, va, n = image.window(sec, off), image.va(sec, off), len(sec)
     low, high = functions_at(image, shape, window, va)
     around = image.functions.containing(va)  # where it is not at the entry as the layout has it: the function around it

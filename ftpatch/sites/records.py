@@ -23,7 +23,8 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, RecordError, UnsupportedError
 
 START, STOP = "__start_mcount_loc", "__stop_mcount_loc"
-SECTIONS = ("__patchable_function_entries", "__mcount_loc")
+PADDING, MCOUNT = "__patchable_function_entries", "__mcount_loc"
+SECTIONS = (PADDING, MCOUNT)
 SLOT = 8
 MAX_SLOTS = 1 << 21  # of all tables of a file; kernels have 50,000
 FEW_DESCENTS = 3  # records out of order that are no order of a linker
@@ -117,11 +118,15 @@ def read_records(image: Image) -> RecordTable:
 
 
 def record_sections(image: Image) -> list[int]:
-    """The sections whose records ftrace reads. Where `__mcount_loc` is there, the other one may name mere padding."""
-    named = [sec for sec in image.sections_named(*SECTIONS) if image.has_bytes[sec]]
-    if image.arch.padded and any(image.names[sec] == SECTIONS[1] for sec in named):
-        return [sec for sec in named if image.names[sec] == SECTIONS[1]]
-    return named
+    """The sections whose records ftrace reads."""
+    names = SECTIONS if not image.arch.padded else (MCOUNT,)
+    return [sec for sec in image.sections_named(*names) if image.has_bytes[sec]]
+
+
+def n_padding(image: Image) -> int:
+    """How many places a file lists as patchable although ftrace of its machine never looks at such a list."""
+    secs = image.sections_named(PADDING) if image.arch.padded else []
+    return int(sum(image.shdr["sh_size"][secs].tolist())) // SLOT
 
 
 def read_section(image: Image, sec: int) -> RecordTable:

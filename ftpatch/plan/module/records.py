@@ -15,7 +15,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.plan.edits import Edits, group
 from ftpatch.plan.records_back import BY_JOURNAL
-from ftpatch.sites.records import SECTIONS, SLOT, RecordTable
+from ftpatch.sites.records import SLOT, RecordTable, record_sections
 from ftpatch.sites.table import SiteTable
 
 CUT = "slot and relocation are cut out, as every loader counts what is there"
@@ -34,10 +34,10 @@ def require_way(way: str, ways: tuple[str, ...], path: str) -> None:
 def cut_records(editor: Editor, records: RecordTable, gone: Mask) -> None:
     """Cut the slots out of every record section, each with its relocation."""
     image = editor.image
-    for sec in image.sections_named(*SECTIONS):
+    for sec in record_sections(image):
         first, size = int(image.shdr["sh_offset"][sec]), int(image.shdr["sh_size"][sec])
         rows = np.flatnonzero((records.slot >= first) & (records.slot < first + size))
-        if image.has_bytes[sec] and gone[rows].any():
+        if gone[rows].any():
             editor.cut_slots(sec, gone[rows], int(rows[0]))
 
 
@@ -69,7 +69,7 @@ def toc_symbol(editor: Editor, name: str) -> int:
 def return_record(editor: Editor, sites: SiteTable, site: int) -> None:
     """A slot and its relocation behind the others of the first record section."""
     image, sec = editor.image, int(sites.sec[site])
-    table = next((table for table in image.sections_named(*SECTIONS) if image.has_bytes[table]), None)
+    table = next(iter(record_sections(image)), None)
     symbol = section_symbol(image, sec)
     if table is None or symbol is None:
         missing = "record section" if table is None else f"section symbol of {image.names[sec]}"
