@@ -59,8 +59,6 @@ class Jumps:
 
         recorded: a record names each of them, which says that it is a site; else its function has to say so.
         """
-        if not recorded and shape.unit == 1:
-            return np.zeros(len(sec), dtype=bool)  # thunks and trampolines begin with such a jump as well
         places = self._look_so(shape, sec, off, window)
         if shape.out_of_line and self.image.linked:  # where calls are jumps, too: to stubs that lead back
             places[places] = ~self._call_stubs(shape, sec[places], off[places], window[places])
@@ -95,18 +93,16 @@ class Jumps:
         behind = self.image.words(sec, off + shape.site(window) + shape.size, 0, max(map(len, ends)))
         return ~begins_with(behind, ends)
 
-    def _fit(
-        self, shape: Shape, va: U64, window: U32, targets: Sequence[JumpTarget | None], recorded: bool
-    ) -> Mask:  # fmt: skip
+    def _fit(self, shape: Shape, va: U64, window: U32, targets: Sequence[JumpTarget | None], recorded: bool) -> Mask:
         """Which places with a jump are the sites of functions, and the jump leads out of those to others."""
         functions, site = self.image.functions, va + shape.site(window).view(np.uint64)
         own = own_entries(self.image, shape)
-        low, high = (functions.at if shape.at_global else functions.at_local)(
-            va + shape.to_entry(window).view(np.uint64)
-        )
+        entry = va + shape.to_entry(window).view(np.uint64)
+        low, high = functions.at(entry) if shape.at_global else functions.at_local(entry)
         # a jump to what sites call is a call gone wrong: no function can be it
         fits = np.array([target is not None and target.name not in own for target in targets], dtype=bool)
-        n_units = self.image.arch.jump.n_units if self.image.arch.jump is not None else 0
+        assert self.image.arch.jump is not None
+        n_units = self.image.arch.jump.n_units
         if shape.out_of_line and not self.image.linked:
             through = [target.through if target is not None else None for target in targets]
             fits &= ~self._stubs_at(
@@ -123,9 +119,8 @@ class Jumps:
             start, end = int(functions.va[first]), int(functions.end[first:behind].max())
             inside = target.va is not None and (start <= target.va < end or target.start == start)
             told = target.entry or len(shape.old) > n_units or shape.lead is not None  # by more than the jump
-            fits[at] = not inside and (
-                recorded or (told and end > site_va + shape.size and not is_part(self._name(first)))
-            )
+            told = told and end > site_va + shape.size and not is_part(self._name(first))
+            fits[at] = not inside and (recorded or told)
         return fits
 
     def _call_stubs(self, shape: Shape, sec: I64, off: I64, window: U32) -> Mask:

@@ -69,7 +69,7 @@ def _in_relocatable(image: Image, name: str, kinds: tuple[int, ...], call: Branc
             hit = np.flatnonzero(is_in(rows["r_info"], wanted))
             if not len(hit):
                 continue
-            off = rows["r_offset"][hit] - np.uint64(image.arch.call.relocated_at)
+            off = rows["r_offset"][hit]
             off = off[(off < image.shdr["sh_size"][sec]) & (off % np.uint64(image.arch.unit) == 0)].astype(np.int64)
             parts.append((sec, off if call is None else _branches_at(image, sec, off, call)))
     return _joined(parts)
