@@ -153,6 +153,34 @@ class KeptEntry(NamedTuple):
     toc: tuple[int, int, int] | None = None  # (type, bytes from the entry, addend) of the distance to the TOC
 
 
+class Walked(NamedTuple):
+    """What is true of the registers in front of one instruction, all of it as bytes down from the stack pointer that
+    the caller has when the code has returned."""
+
+    off: int  # byte offset of the instruction
+    sp: int | None  # where the stack pointer is; None: not known
+    fp: int | None  # where the frame pointer is, once it is the code's own; None: it is the caller's, or not known
+    saved: int | None  # where the caller's frame pointer lies; None: nowhere
+
+
+class CodeTables(NamedTuple):
+    """Tables of a module that tell of places in its code, where its kernel was built with them: they must tell of code
+    that a patch brings along as well. Rows are the distances from themselves to the places."""
+
+    kind: int  # relocation type of the rows
+    # section → whether it must name an instruction: (first byte, name of the symbol that its relocation is about)
+    lists: Mapping[str, Callable[[int, str], bool]]
+    places: str  # section of those for stack walks, where each row is true from its place to the next
+    rows: str  # section that says what
+    size: int  # bytes of a row there
+    first: bytes  # how the row begins that is true in front of a function's first instruction; what follows is its kind
+    # code, its first instructions may be padding → what is true in front of each instruction; None where one is not
+    # understood
+    walk: Callable[[bytes], list[Walked] | None]
+    # (row, what is true) → whether it says so, but for its kind
+    tells: Callable[[bytes, Walked], bool]
+
+
 class ProofTables(NamedTuple):
     """One machine, as the proof reads it."""
 
@@ -186,6 +214,10 @@ class ProofTables(NamedTuple):
     landing_pad: Callable[[int], bool] | None = None
     # st_other of a function → whether it may come back with another TOC pointer than it was called with
     loses_toc: Callable[[int], bool] | None = None
+    # what the relocation of a branch fills: (bytes from its first one, bytes from there to where the distance counts)
+    branch_field: tuple[int, int] = (0, 0)
+    code_tables: CodeTables | None = None
+    return_thunks: tuple[str, ...] = ()  # functions of the kernel to which code jumps in order to return
     jump_type: int = 0  # relocation type of a jump
     halves: tuple[int, int] = (0, 0)  # relocation types of the upper and lower half of a distance
     redirect_stubs: tuple[RedirectStub, ...] = ()

@@ -22,7 +22,7 @@ from __future__ import annotations
 from ftpatch.arch import Arch
 from ftpatch.arch.parts import Entry, StaticCallForm, StaticCalls
 from ftpatch.arch.shape import ANY, Branch, Shape, Word
-from ftpatch.arch.x86_64_module import LOADER
+from ftpatch.arch.x86_64_module import LOADER, MODULES
 from ftpatch.arrays import U32
 
 NOP5 = bytes.fromhex("0f1f440000")
@@ -113,6 +113,7 @@ ARCH = Arch(
         thunk="__x86_return_thunk", distance=2,  # R_X86_64_PC32
     ),
     loader=LOADER,
+    modules=MODULES,
     proof="ftpatch.arch.x86_64_proof",
     layout_options=(  # arch/x86/Kconfig
         ("HAVE_FENTRY", ("fentry",)), ("DYNAMIC_FTRACE", ("mcount",)),

@@ -219,6 +219,12 @@ class Pairs:
         return off
 
     @cached_property
+    def field_off(self) -> I64:
+        """Byte offset in its section of what the relocation of each site's call fills."""
+        off: I64 = self.branch_off + self.case.tables.branch_field[0]
+        return off
+
+    @cached_property
     def enabled(self) -> Mask:
         """Sites that call something of ours now and did not before."""
         return np.asarray((self.old != NEW) & (self.new == NEW) & self.differs)

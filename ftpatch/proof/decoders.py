@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,27 @@ def branch_targets(image: Image, va: I64) -> I64:
     n = image.arch.call.n_units
     units = image.words(*image.place(va.view(np.uint64)), 0, n)
     return va + branches(image.arch, units[:, 0] if n == 1 else units)[1]
+
+
+def starts(arch: Arch, code: U32) -> I64:
+    """Index of the first unit of each instruction in a run of code."""
+    if arch.unit > 1:
+        return np.arange(len(code))
+    content = code.astype(np.uint8).tobytes()
+    return np.array([at - FAR for at, *_ in _engine(arch).disasm_lite(content, FAR)], dtype=np.int64)
+
+
+def direct_branches(arch: Arch, code: U32) -> list[tuple[int, int]]:
+    """(byte offset, JUMP or CALL) of each direct branch in a run of code."""
+    at, n = starts(arch, code), arch.call.n_units
+    rows = np.concatenate([code, np.zeros(n, np.uint32)])[at[:, None] + np.arange(n)]
+    kind = branches(arch, rows[:, 0] if n == 1 else rows)[0]
+    return [(arch.unit * int(at[number]), int(kind[number])) for number in np.flatnonzero(kind).tolist()]
+
+
+def conditional(arch: Arch, code: U32) -> bool:
+    """Whether a run of code has a branch with a condition."""
+    return any(map(tables_of(arch).conditional, code[starts(arch, code)].tolist()))
 
 
 def both(arch: Arch, code: U32) -> Seen:
@@ -85,12 +107,17 @@ def _capstone(arch: Arch, code: U32) -> list[tuple[str, str, int]]:
     return rows
 
 
-def _disassembled(arch: Arch, code: U32) -> Iterator[tuple[int, int, str, str]]:
-    """(address, size, mnemonic, operands) of each instruction."""
+def _engine(arch: Arch) -> Any:
     import capstone
 
     engine = capstone.Cs(*constants(capstone, arch.capstone))
     engine.skipdata = True  # what is no instruction is one step, too
+    return engine
+
+
+def _disassembled(arch: Arch, code: U32) -> Iterator[tuple[int, int, str, str]]:
+    """(address, size, mnemonic, operands) of each instruction."""
+    engine = _engine(arch)
     if arch.call.n_units == 1:
         yield from engine.disasm_lite(code.astype("<u4").tobytes(), FAR)
         return

@@ -12,7 +12,8 @@ import numpy as np
 from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.proof.case import NEW, Case, Pairs, SiteCalls
-from ftpatch.proof.decoders import both
+from ftpatch.proof.code_tables import check_code_tables
+from ftpatch.proof.decoders import both, conditional
 from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.module_callees import check_circles, count_callees
@@ -48,6 +49,7 @@ def check_calls(case: Case, pairs: Pairs) -> None:
             _check_target(calls, i, to, sec, None if literal is None else int(pairs.record[i]) + literal)
     redirects = check_redirects(calls)
     check_own(calls)
+    check_code_tables(calls)
     check_circles(calls, replaced(calls, redirects))
     count_callees(calls)
     ends = sorted(calls.ends.items())
@@ -86,6 +88,7 @@ def _check_target(calls: Calls, at: int, to: Place, sec: int, literal: int | Non
             pairs.say("verify-branch", at, f"it calls {calls.name_of(to)}, which is nothing that a site may call")
             return
         calls.reached.add(key)
+        calls.entered[int(pairs.sec[at]), int(pairs.off[at])] = key
         calls.reached |= {(place.sec, place.off) for _, place in calls.branches_of(to) if isinstance(place, Place)}
         if key not in calls.judged:
             calls.judged[key] = _judged(calls, at, to)
@@ -128,7 +131,8 @@ def _judged(calls: Calls, at: int, to: Place) -> str:
     if n_wrong <= NEARLY:
         return f"its stub is the one that calls a hook, but for {n_wrong} of its words"
 
-    reason = calls.why_not_kept(to, (int(calls.pairs.sec[at]), int(calls.pairs.branch_off[at]) + 4))
+    behind = int(calls.pairs.branch_off[at]) + calls.case.arch.call.size
+    reason = calls.why_not_kept(to, (int(calls.pairs.sec[at]), behind))
     calls.case.kinds["stub of another kind"] += 1
     if reason and calls.case.forced:
         calls.forced.add((to.sec, to.off))
@@ -164,7 +168,7 @@ def _ops(calls: Calls, literal: int, rows: list[tuple[int, int, Place]]) -> tupl
 def _expect_site(calls: Calls, at: int, to: Place, sec: int, ops: int | None) -> None:
     """Adds what one run of a site must show, or why it shows nothing."""
     pairs, name, base = calls.pairs, calls.pairs.name(at), calls.loaded.base[int(calls.pairs.sec[at])]
-    resume = int(pairs.branch_off[at]) + 4
+    resume = int(pairs.branch_off[at]) + calls.case.arch.call.size
     target, tail, why = _arrives(calls, to, sec, (int(pairs.sec[at]), resume))
     if (to.sec, to.off) in calls.forced:
         why = "what it calls was taken by force"
@@ -181,7 +185,7 @@ def _arrives(calls: Calls, to: Place, sec: int, resume: tuple[int, int]) -> tupl
         return va, False, ""
     ways = calls.branches_of(to)
     out = [place for _, place in ways if isinstance(place, Place) and (place.sec, place.off) != resume]
-    if any(map(calls.case.tables.conditional, calls.code(to).tolist())) or len(out) > 1 or _reads_data(calls, to):
+    if conditional(calls.case.arch, calls.code(to)) or len(out) > 1 or _reads_data(calls, to):
         return 0, False, "its stub has more than one way"
     if not out:
         return calls.loaded.va(*resume), False, ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.proof.case import Case, Pairs
+from ftpatch.proof.decoders import direct_branches, starts
 from ftpatch.proof.emulate.loader import Loaded
 from ftpatch.proof.module_symbols import INIT_TEXT, TEXT, plain
 
@@ -52,6 +53,7 @@ class Calls:
     reached: set[tuple[int, int]] = field(
         default_factory=set
     )  # (section, offset) of code of the patch that sites go to
+    entered: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)  # site → code of the patch, likewise
     _called: dict[tuple[int, int], Called] = field(default_factory=dict)  # by section and first byte of a piece
     _pieces: dict[int, tuple[I64, I64]] = field(default_factory=dict)  # first byte and end of a section's functions
     _relocations: dict[int, Relocations] = field(default_factory=dict)  # of each section, read once
@@ -76,16 +78,16 @@ class Calls:
 
     def branch_at(self, sec: int, off: int) -> Place | str:
         """What the branch at a place goes to; or why that is not known."""
-        named = self.named_at(sec, off, 4)
+        named, (field, behind) = self.named_at(sec, off, self.case.arch.call.size), self.case.tables.branch_field
         if len(named) != 1:
             return f"{len(named)} relocations write its branch, expected one"
         at, kind, to = named[0]
-        if at != off or kind not in (self.modules.branch, *self.case.arch.loader.calls):
+        if at != off + field or kind not in (self.modules.branch, *self.case.arch.loader.calls):
             return f"its branch has a relocation of type {kind} at {at:#x}, expected {self.modules.branch}"
-        return to
+        return replace(to, off=to.off + behind)
 
     def words(self, sec: int, off: int, n: int) -> U32:
-        """Instruction words as the file has them."""
+        """Units of code as the file has them."""
         words: U32 = self.image.words(np.array([sec]), np.array([off]), 0, n)[0]
         return words
 
@@ -94,19 +96,27 @@ class Calls:
         return max(min(int(self.image.shdr["sh_size"][to.sec]) - to.off, MAX_CODE), 0)
 
     def code(self, to: Place) -> U32:
-        """The words of a piece of code, up to the first that returns."""
-        words = self.words(to.sec, to.off, self.room(to) // 4)
-        ends = np.isin(words, self.case.tables.ends)
-        return words[: int(np.argmax(ends)) + 1] if ends.any() else words
+        """The units of a piece of code, up to the first instruction that returns."""
+        units = self.words(to.sec, to.off, self.room(to) // self.case.arch.unit)
+        first = starts(self.case.arch, units)
+        ends = first[np.isin(units[first], self.case.tables.ends)]
+        return units[: int(ends[0]) + 1] if len(ends) else units
 
     def branches_of(self, to: Place) -> list[tuple[int, Place | str]]:
-        """(CALL or JUMP, what it goes to or why that is not known) per direct branch in code, to the first jump."""
-        kinds, ways = self.case.tables.branches(self.code(to))[0], []
-        for number in np.flatnonzero(kinds).tolist():
-            ways.append((int(kinds[number]), self.branch_at(to.sec, to.off + 4 * number)))
-            if kinds[number] == JUMP:
+        """(CALL or JUMP, what it goes to or why that is not known) per direct branch in code, to the first jump; one by
+        which it returns is left out."""
+        ways = []
+        for off, kind in direct_branches(self.case.arch, self.code(to)):
+            place = self.branch_at(to.sec, to.off + off)
+            if kind != JUMP or not isinstance(place, Place) or self.name(place) not in self.case.tables.return_thunks:
+                ways.append((kind, place))
+            if kind == JUMP:
                 break
         return ways
+
+    def name(self, to: Place) -> str:
+        """The name of the symbol that a place was named by."""
+        return self.image.symbols.name(to.symbol)
 
     def jump_of(self, to: Place, sec: int) -> str | None:
         """The kernel's entry to which a place is the loader's jump, for a call in `sec`: core or init text."""
@@ -179,6 +189,8 @@ class Calls:
         name = symbols.name(named.symbol)
         if fixup.symbol == "toc":
             return name == self.modules.toc and addend == fixup.addend
+        if fixup.symbol != "hook":
+            return name == fixup.symbol and addend == fixup.addend
         outside = int(symbols.rows["st_shndx"][named.symbol]) == t.SHN_UNDEF
         code = outside or (named.sec > 0 and bool(self.image.executable[named.sec]))
         function = int(symbols.type[named.symbol]) in (0, t.STT_FUNC) and plain(self.image.names[named.sec]) not in OURS
@@ -199,7 +211,7 @@ class Calls:
         start, end = self._pieces[to.sec]
         at = int(np.searchsorted(start, to.off, side="right")) - 1
         if at < 0 or to.off >= end[at]:
-            return to.off, to.off + 4 * len(self.code(to))
+            return to.off, to.off + self.case.arch.unit * len(self.code(to))
         return int(end[at - 1]) + 7 & ~7 if at else 0, int(end[at])
 
     def names_in(self, sec: int, low: int, high: int) -> Called:
@@ -207,7 +219,7 @@ class Calls:
         symbols, branches = self.image.symbols, (self.modules.branch, *self.case.arch.loader.calls)
         found: dict[bool, set[str]] = {True: set(), False: set()}
         for _, kind, place in self.named_at(sec, low, high - low):
-            if kind not in (*branches, self.case.arch.abs64):
+            if kind not in (*branches, self.case.arch.abs64) or self.name(place) in self.case.tables.return_thunks:
                 continue
             if (jump := self.jump_of(place, sec)) is not None:
                 found[kind in branches].add(jump)
@@ -237,6 +249,8 @@ class Calls:
             resume = (names[-1].sec, names[-1].off) if names else None
 
         def read(va: int, n: int) -> U32:
+            if self.case.arch.unit == 1:
+                return np.frombuffer(memory.read(va & (1 << 64) - 1, n), dtype=np.uint8).astype(np.uint32)
             places = np.array([va + 4 * i & (1 << 64) - 1 for i in range(n)], dtype=np.uint64)
             code, there = memory.words(places)
             return code[: int(np.argmin(there))] if not there.all() else code

@@ -78,12 +78,17 @@ def _check_code(calls: Calls, sec: int) -> None:
         wanted, why = _piece(calls, (sec, value, size), name, _leftover(calls.case, row))
         if why:
             _say(calls.case, sec, value, f"{name} {why}")
-        elif front != wanted >= 0 or (wanted >= 0 and content[end:value].any()):
+        elif wanted >= 0 and (front != wanted or content[end:value].tobytes() != _front(calls, value - end, wanted)):
             _say(calls.case, sec, end, f"there are {value - end} bytes in front of {name} that belong to nothing")
         end = value + size
     names = [name for _, _, name, _ in found if not name.startswith(STUB)]  # two replacements may have one name
     if end != len(content) or len(names) != len(set(names)):
         _say(calls.case, sec, end, f"{len(content) - end} bytes at the end belong to no code of the patch")
+
+
+def _front(calls: Calls, size: int, wanted: int) -> bytes:
+    """What lies in front of a piece: zeros, and what its code begins with in front of its first instruction."""
+    return bytes(size - wanted) + calls.hook.content[:wanted]
 
 
 def _piece(calls: Calls, where: tuple[int, int, int], name: str, leftover: bool) -> tuple[int, str]:
@@ -172,7 +177,7 @@ def _check_fixups(calls: Calls, sec: int) -> None:
     for off, kind, to in calls.named_at(sec, 0, size):
         half = kind != 0 and kind in case.tables.halves
         width = 4 if kind in branch or half else 8
-        if off < end or off + width > size or off % width:
+        if off < end or off + width > size or (off % width and case.arch.unit > 1):
             _say(case, sec, off, f"a relocation of type {kind} lies over another, or outside the code")
             continue
         end = off + width
@@ -183,10 +188,18 @@ def _check_fixups(calls: Calls, sec: int) -> None:
         elif half:
             if word[0] & np.uint32(0xFFFF):
                 _say(case, sec, off, "a half of a distance that the loader fills is not empty before")
-        elif (seen := case.tables.branches(word))[0][0] == NONE or seen[1][0]:
+        elif not _is_empty_branch(calls, sec, off):
             _say(case, sec, off, f"a call's relocation is on {int(word[0]):#010x}, which is no branch by 0")
         if calls.is_freed(to) and not calls.image.names[sec].startswith(".init"):
             _say(case, sec, off, f"it names {calls.name_of(to)}, which is freed with init memory, and the code stays")
+
+
+def _is_empty_branch(calls: Calls, sec: int, off: int) -> bool:
+    """Whether a branch whose relocation names a place goes nowhere as long as nothing is filled in."""
+    call, (field, behind) = calls.case.arch.call, calls.case.tables.branch_field
+    units = calls.words(sec, off - field, call.n_units)
+    kind, distance = calls.case.tables.branches(units if call.n_units == 1 else units[None, :])
+    return off >= field and bool(kind[0] != NONE and distance[0] == field + behind)
 
 
 def _say(case: Case, sec: int, off: int, text: str) -> None:

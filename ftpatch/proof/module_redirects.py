@@ -38,7 +38,7 @@ def check_redirects(calls: Calls) -> dict[int, Landing]:
     """Every redirected site of the second file: where it leads, by which stub, and whether it may; by pair."""
     case, pairs = calls.case, calls.pairs
     at = np.flatnonzero(pairs.new == REDIRECTED)
-    seen = both(case.arch, pairs.words[at][:, :1])
+    seen = both(case.arch, pairs.words[at][:, : case.arch.call.n_units])
     ends: dict[int, Landing] = {}
     for number, i in enumerate(at.tolist()):  # a relocation per site
         why = seen.why[number]

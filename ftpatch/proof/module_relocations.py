@@ -10,7 +10,7 @@ from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.proof import linked_relocations
 from ftpatch.proof.case import NEW, REDIRECTED, RETIRED, Case, Pairs
-from ftpatch.proof.module_symbols import DATA, INIT_TEXT, TEXT, plain
+from ftpatch.proof.module_symbols import DATA, INIT_TEXT, TEXT, code_table_sections, plain
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 
 TYPE = np.uint64(0xFFFF_FFFF)
@@ -54,11 +54,17 @@ def _check_table(case: Case, pairs: Pairs | None, sec: int, target: int, old: Ro
     may = _of_sites(pairs, "patched", target, new)
     stay = new[: len(kept)]
     called = pairs is not None and bool(pairs.shape.called)
-    same_place = (stay["r_offset"] == kept["r_offset"]) & ((stay["r_info"] & TYPE) == (kept["r_info"] & TYPE))
+    kind = kept["r_info"] & TYPE
+    same_place = stay["r_offset"] == kept["r_offset"]
+    # The compiler's call may have another type, and one of which a tool made a NOP a type that does nothing.
+    others = (*case.modules.calls, *([case.arch.none] if case.tables.left else []))
+    same_place &= ((stay["r_info"] & TYPE) == kind) | np.isin(kind, others)
     retargeted = same_place & may[: len(kept)] & called
     for row in np.flatnonzero((stay != kept) & ~retargeted).tolist():
         _say(case, sec, row, f"{_text(case, kept[row])} became {_text(case, stay[row])}")
-    for row in (len(kept) + np.flatnonzero(~may[len(kept) :] | called)).tolist():
+    again = called & np.isin(new["r_offset"][len(kept) :], kept["r_offset"])
+    may_come = (may[len(kept) :] & ~again) | (target in code_table_sections(case))
+    for row in (len(kept) + np.flatnonzero(~may_come)).tolist():
         _say(case, sec, row, f"{_text(case, new[row])} is new, and no patched site is there")
     case.kinds["relocation changed"] += int(((stay != kept) & retargeted).sum())
     case.kinds["relocation added"] += len(new) - len(kept)
@@ -78,7 +84,7 @@ def _of_sites(pairs: Pairs | None, change: Literal["left", "patched"], target: i
         here &= pairs.new == RETIRED
         calls = here
     offset, kind = rows["r_offset"], rows["r_info"] & TYPE
-    hit = np.isin(offset, pairs.branch_off[calls].view(np.uint64)) & (kind == case.modules.branch)
+    hit = np.isin(offset, pairs.field_off[calls].view(np.uint64)) & (kind == case.modules.branch)
     jumps = pairs.off[here & (state == REDIRECTED)].view(np.uint64)
     hit |= np.isin(offset, jumps) & (kind == case.tables.jump_type)
     if shape.literal is not None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.kernel.modinfo import section_of
 from ftpatch.proof.case import Case
 
 TEXT, INIT_TEXT, OPS_TEXT, DATA = ".text.ftpatch", ".init.text.ftpatch", ".text.ftpatch.ops", ".data.ftpatch"
@@ -27,6 +28,15 @@ STUB, MARK = "ftpatch_redirect_", "ftpatch_redirected_"  # in front of a replace
 def plain(name: str) -> str:
     """A section's name as the first patch would give it."""
     return NUMBER.sub(r"\1", name)
+
+
+def code_table_sections(case: Case) -> frozenset[int]:
+    """The sections of the first file that tell of places in its code, and may gain rows for the patch's."""
+    tables, image = case.tables.code_tables, case.before.image
+    if tables is None or image.linked:
+        return frozenset()
+    names = (*tables.lists, tables.places, tables.rows)
+    return frozenset(sec for name in names if (sec := section_of(image, name)) >= 0)
 
 
 def check_symbols(case: Case) -> None:

@@ -118,5 +118,6 @@ def _calls_as_compiled(image: Image, shape: Shape, sec: I64, off: I64, words: U3
     for number in np.unique(sec).tolist():
         rows = relocations_of(image, number)
         right = np.isin(rows.symbol, image.symbols.rows_named(shape.called))
-        as_compiled |= (sec == number) & np.isin(off + shape.call_at, rows.off[right])
+        field = off + shape.call_at + tables_of(image.arch).branch_field[0]
+        as_compiled |= (sec == number) & np.isin(field, rows.off[right])
     return as_compiled

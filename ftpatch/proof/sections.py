@@ -14,7 +14,7 @@ from ftpatch.kernel.modinfo import section_of
 from ftpatch.proof import linked
 from ftpatch.proof.case import Case
 from ftpatch.proof.module_metadata import GROWN_NAMES, check_modinfo, check_versions
-from ftpatch.proof.module_symbols import DATA, INIT_TEXT, OPS_TEXT, TEXT, check_symbols, plain
+from ftpatch.proof.module_symbols import DATA, INIT_TEXT, OPS_TEXT, TEXT, check_symbols, code_table_sections, plain
 from ftpatch.proof.steps import read_steps
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 from ftpatch.sites.records import SLOT
@@ -23,6 +23,7 @@ CODE, WRITABLE = t.SHF_ALLOC | t.SHF_EXECINSTR, t.SHF_ALLOC | t.SHF_WRITE
 NEW = {TEXT: (t.SHT_PROGBITS, CODE), INIT_TEXT: (t.SHT_PROGBITS, CODE), OPS_TEXT: (t.SHT_PROGBITS, CODE),
        DATA: (t.SHT_PROGBITS, WRITABLE), ".symtab_shndx": (t.SHT_SYMTAB_SHNDX, 0)}  # fmt: skip
 GROWS = (t.SHT_SYMTAB, t.SHT_RELA, t.SHT_SYMTAB_SHNDX)
+NAMES = (t.SHT_STRTAB, t.SHT_SYMTAB_SHNDX)
 INFO_LINK = 0x40
 ALIGN = {DATA: 8}
 
@@ -66,10 +67,10 @@ def _check_section(case: Case, sec: int) -> None:
     record = name in RECORD_SECTIONS
     grows = int(one["sh_type"]) in GROWS or record or sec in case.strings
     grows |= name in GROWN_NAMES and sec == section_of(old, name)
-    table = sec in case.linked.grown
+    table = sec in case.linked.grown or sec in code_table_sections(case)
     grows |= table
     free = {"sh_offset"} if grows else set()
-    free |= {"sh_addralign"} if table and two["sh_addralign"] in linked.ALIGNMENTS else set()
+    free |= {"sh_addralign"} if sec in case.linked.grown and two["sh_addralign"] in linked.ALIGNMENTS else set()
     free |= {"sh_size"} if grows or (sec == 0 and len(new.shdr) >= t.SHN_LORESERVE) else set()
     wrong = [field for field in one.dtype.names or () if field not in free and one[field] != two[field]]
     if wrong or name != new.names[sec]:
@@ -113,11 +114,11 @@ def _check_prefix(case: Case, sec: int) -> None:
     if image.shdr["sh_type"][sec] == t.SHT_SYMTAB:
         row = at // t.SYM.itemsize
         what = f"symbol {row} {image.symbols.name(row)} is not what it was"
-    elif sec in case.linked.grown:
+    elif image.shdr["sh_type"][sec] != t.SHT_STRTAB:
         what = f"what the module had in it differs at offset {at:#x}"
     else:
         what = f"the names differ at offset {at:#x}"
-    rule = "verify-section" if sec in case.linked.grown else "verify-symbol"
+    rule = "verify-section" if int(image.shdr["sh_type"][sec]) not in (t.SHT_SYMTAB, *NAMES) else "verify-symbol"
     case.say(rule, f"{image.names[sec]}: {what}", sec=sec, off=at)
 
 

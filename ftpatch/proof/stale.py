@@ -12,7 +12,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.case import Case, Pairs
 from ftpatch.proof.module_metadata import CRCS, DEPENDS, MODINFO, NAMES, VERSIONS, with_depends
-from ftpatch.proof.module_symbols import STUB
+from ftpatch.proof.module_symbols import STUB, code_table_sections
 from ftpatch.proof.redirects import function_at
 from ftpatch.proof.steps import Step
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
@@ -62,7 +62,7 @@ def _check_copy(case: Case, pairs: Pairs | None, step: Step, sec: int) -> None:
         right = _begins(image.content(sec), content)
     elif width is not None:
         right = size % width == 0 and bool(_legal_rows(case, pairs, sec, content).all())
-    elif kind in (t.SHT_SYMTAB, t.SHT_SYMTAB_SHNDX) or sec in case.strings or image.names[sec] in GROW_BEHIND:
+    elif kind in (t.SHT_SYMTAB, t.SHT_SYMTAB_SHNDX) or sec in case.strings or _gains_rows(case, sec):
         right = _begins(image.content(sec), content)
     elif image.names[sec] == MODINFO:
         right = _is_modinfo(case, sec, content.tobytes())
@@ -71,11 +71,18 @@ def _check_copy(case: Case, pairs: Pairs | None, step: Step, sec: int) -> None:
         case.say("verify-byte", text, pos=pos)
 
 
+def _gains_rows(case: Case, sec: int) -> bool:
+    """Whether it is a table that only gains rows behind those that it has."""
+    return case.after.image.names[sec] in GROW_BEHIND or sec in code_table_sections(case)
+
+
 def _came_along(case: Case, sec: int) -> bool:
-    """Whether a section came along in an object, or grew by it; or is the table of relocations of one that did."""
+    """Whether a section came along in an object, or grew by it; or is the table of relocations of one that did, or of
+    one that lists code."""
     image = case.after.image
     of = int(image.shdr["sh_info"][sec]) if image.shdr["sh_type"][sec] == t.SHT_RELA else sec
-    return of in case.linked.sections or of in case.linked.grown
+    mine = of != sec and of in code_table_sections(case)
+    return mine or of in case.linked.sections or of in case.linked.grown
 
 
 def _begins(whole: U8, part: U8) -> bool:
@@ -128,7 +135,7 @@ def _of_sites(case: Case, pairs: Pairs | None, target: int, rows: Rows, old: Row
     if pairs is None:
         return np.zeros(len(rows), dtype=bool)
     here, kind = pairs.sec == target, rows["r_info"] & TYPE
-    hit = np.isin(rows["r_offset"], pairs.branch_off[here].view(np.uint64)) & (kind == case.modules.branch)
+    hit = np.isin(rows["r_offset"], pairs.field_off[here].view(np.uint64)) & (kind == case.modules.branch)
     if pairs.shape.literal is not None:
         literal = (pairs.record[here] + pairs.shape.literal).view(np.uint64)
         hit |= np.isin(rows["r_offset"], literal) & (kind == case.arch.abs64)
