@@ -101,6 +101,8 @@ class Arch(NamedTuple):
     # -- enable, disable, drop
     contract: str = ""  # what a target must do, for people; empty where this tier is not reached
     judge: str = ""  # module whose `keeps_contract` tells whether a piece of code does that; not imported before
+    # at least one record has to name text that is never freed
+    core_record: bool = False
     echoes: bool = False  # a slot's word repeats the addend of its relocation
     # whether the kernel's loop over the records, by its words, tests a value for 0 before it adjusts it
     skips_zero: Callable[[U32], bool] | None = None

@@ -164,6 +164,7 @@ class Shape(NamedTuple):
     at_global: bool = False  # the record belongs to the function's global entry
     site_local: bool = False  # the site must be the local entry, wherever the record is
     called: str = ""  # what the branch goes to in the file, where sites are calls already
+    straight: bool = False  # those calls reach it without a stub of the linker's, so that one can be put back
     stub: tuple[Word, ...] = ()  # the words of the site's own stub, the last of them a `branch` back behind the site
     literal: int | None = None  # bytes from the record to an 8-byte ops pointer
     adjust: int | None = None  # what the kernel adds to a record before it looks at it, where that is a constant

@@ -44,7 +44,7 @@ def units(code: bytes) -> tuple[Word, ...]:
 SHAPES = (
     Shape(
         "fentry", entry=0, start=0, old=CALL_BYTES, also=(units(NOP5),), new=CALL_BYTES, branch=CALL,
-        called="__fentry__", skips=(units(ENDBR64),), skip_at=-4, adjust=0,
+        called="__fentry__", straight=True, skips=(units(ENDBR64),), skip_at=-4, adjust=0,
         text="call __fentry__, or a NOP of five bytes, at the entry (-pg -mfentry)",
         skip_text="an endbr64 in front of the site",
         source="arch/x86/kernel/ftrace.c ftrace_make_nop(), gcc -pg -mfentry; Debian 6.12",
@@ -97,8 +97,10 @@ ARCH = Arch(
     tls=(17,),  # R_X86_64_DTPOFF64
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,
-    contract="all registers kept, returns behind the call",
     max_offset=4,  # FTRACE_MCOUNT_MAX_OFFSET: the endbr64; 0 without CONFIG_X86_KERNEL_IBT, where no record is at 1..4
+    contract="all registers but r10 and r11 kept, returns behind the call",
+    judge="ftpatch.arch.x86_64_contract",
+    core_record=True,  # kernel/trace/ftrace.c ftrace_free_mem(), which looks in front of an empty list
     padded=True,
     padding_names=("__pfx_", "__cfi_"),  # objtool's; clang's -fsanitize=kcfi
     jump=JMP,

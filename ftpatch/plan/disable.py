@@ -4,7 +4,9 @@
     module   old words; relocations of calls and pointers are cut; records return behind the others. What the patch
              brought along stays in the file, unused: only the patch's journal can take that back, too
 
-A layout whose sites are calls in the file has no words to go back to: its sites become NOPs, and lose their records.
+A layout whose sites are calls in the file, through stubs of the linker's, has no words to go back to: its sites become
+NOPs, and lose their records. Where no such stubs are, sites get back what the file's other sites are: the call, or the
+NOP that a build tool made of all.
 """
 
 from __future__ import annotations
@@ -17,11 +19,17 @@ from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.plan import ool_slots, records_back, records_out, refusals
-from ftpatch.plan.edits import Edits, as_bytes, group, group_at
+from ftpatch.plan.edits import Edits, as_bytes, code_bytes, group, group_at
 from ftpatch.plan.module import records as module_records
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.records_out import RecordEdits
-from ftpatch.plan.redirect.undo import emptied_stubs, loses_records, refuse_mixture, restored_words
+from ftpatch.plan.redirect.undo import (
+    emptied_stubs,
+    loses_records,
+    refuse_mixture,
+    refuse_unknown_words,
+    restored_words,
+)
 from ftpatch.plan.request import DisableRequest, Draft, new_draft
 from ftpatch.plan.routes import no_calls
 from ftpatch.sites.matching import OURS
@@ -42,14 +50,15 @@ def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
     if not scan.image.linked:
         refusals.refuse_other_relocations(draft)
     else:
+        refuse_unknown_words(draft)
         refuse_mixture(draft)
     refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused for a single site.
     index, called = draft.open(), draft.shape.called
-    words = np.empty((len(index), len(draft.shape.old)), dtype=np.uint32)
-    words[:] = [scan.arch.nop if called else word.bits for word in draft.shape.old]
     retires = loses_records(draft)
+    words = np.empty((len(index), len(draft.shape.old)), dtype=np.uint32)
+    words[:] = [scan.arch.nop if retires else word.bits for word in draft.shape.old]
     if called and not retires:
         words = restored_words(draft)
     # An enabled site has its record only where it was kept, or where sites are calls in the file.
@@ -75,7 +84,7 @@ def _kernel_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[
     """The edits of a kernel, and what becomes of its records."""
     scan, image, shape, index = draft.scan, draft.scan.image, draft.shape, draft.open()
     stub, unused, slots = scan.arch.site_stub, np.zeros(0, np.int64), np.zeros(0, np.uint64)
-    groups = [group("site", image.data, index, scan.sites.pos[index], as_bytes(words))]
+    groups = [group("site", image.data, index, scan.sites.pos[index], code_bytes(words, shape.unit))]
     redirected = scan.sites.redirected[index]
     groups += emptied_stubs(scan, index[redirected])
     index = index[~redirected]  # no pointer and no stub of its own belongs to a redirected one

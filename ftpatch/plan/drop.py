@@ -35,6 +35,7 @@ def plan_drop(scan: Scan, request: DropRequest) -> Plan:
     # From here on nothing is refused for a single site.
     index, called = draft.open(), draft.shape.called
     gone, n = draft.gone(index), len(index)
+    refusals.require_core_record(draft, gone)
     if scan.image.linked:
         out = records_out.take_out(scan, draft.shape, gone, request.records)
         edits = Edits([*out.groups, records_out.to_none(scan.image, out.freed)])
@@ -45,7 +46,9 @@ def plan_drop(scan: Scan, request: DropRequest) -> Plan:
         edits = module_records.edits_of(editor)
     more = int(gone.sum()) - n  # records that leave besides those of the sites
     lines = [WITHOUT_RECORD, *([f"{more} {notes.ONLY_INIT}"] if more else [])]
-    lines += [STAYS_CALL.format(called=called)] if called else []
+    lines += (
+        [STAYS_CALL.format(called=called)] if called and draft.shape.branch.ends(scan.sites.body()[index]).any() else []
+    )
     lines += [notes.BUILD_ID, notes.SIGNATURE] if scan.image.linked else []
     return Plan(
         verb="drop", scan=scan, chosen=request.chosen, reasons=draft.reasons, index=index,

@@ -49,6 +49,7 @@ def plan_kernel_enable(scan: Scan, request: EnableRequest) -> Plan:
     # From here on nothing is refused for a single site; the edits are built for the remaining ones alone.
     gone = draft.gone(draft.open())
     refusals.require_layout_shown(draft, gone)
+    refusals.require_core_record(draft, gone)
     return _assemble(draft, goal, gone, calls, records_out.take_out(scan, draft.shape, gone, request.records))
 
 

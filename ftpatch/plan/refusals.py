@@ -13,6 +13,7 @@ from ftpatch.arrays import I64, Mask, distinct
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.relocations import Relocations, relocations_of, touched, touching
 from ftpatch.errors import PolicyError, ReachError
+from ftpatch.kernel.init_text import in_init_text
 from ftpatch.plan.request import Draft
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.plan.targets import Target
@@ -94,10 +95,28 @@ def refuse_without_record(draft: Draft) -> None:
 
 
 def refuse_not_enabled(draft: Draft) -> None:
-    """Sites that are not enabled; where the sites of a layout are calls in the file, those count as enabled."""
-    states, status = (ENABLED, HALF, *((READY,) if draft.shape.called else ())), draft.scan.sites.status
+    """Sites that are not enabled; where the sites of a layout are calls in the file and become NOPs, those count as
+    enabled."""
+    become_nops = bool(draft.shape.called) and not draft.shape.straight
+    states, status = (ENABLED, HALF, *((READY,) if become_nops else ())), draft.scan.sites.status
     for i in np.flatnonzero(draft.request.chosen & ~np.isin(status, states)).tolist():
         draft.reasons[i] = "not enabled" if status[i] == READY else WHY_NOT.get(int(status[i]), OTHER)
+
+
+def require_core_record(draft: Draft, gone: Mask) -> None:
+    """Refuse where no record of text that stays would be left, on machines whose kernels want one."""
+    image, live, sites = draft.scan.image, draft.scan.records.live, draft.scan.sites
+    if not draft.scan.arch.core_record or not image.linked or not gone.any():
+        return
+    core = live & ~in_init_text(image, sites.va[: len(live)]) & (sites.status[: len(live)] != OUTSIDE)
+    if (core & ~gone).any():
+        return
+    raise PolicyError(
+        "no live record would stay in core text", image.path, found=f"all {int(core.sum())} of them leave",
+        expected="at least one: when init memory is freed with an empty list, or one of init text alone, the kernel "
+        "reads beside it, and who reads available_filter_functions may stop it",
+        todo="leave out one function outside init text: --func '!NAME'",
+    )  # fmt: skip
 
 
 # -- what lies around a site -------------------------------------------------------------------------------------------

@@ -106,7 +106,8 @@ class Draft:
         """Slots whose records leave with those of the sites `index`: none where the user keeps them.
 
         Records of init text may not be the only ones to stay: when init memory is freed the kernel then frees its whole
-        list, and reads through a null pointer as soon as somebody looks at it (seen in Debian's 6.1, 6.12 and 7.2).
+        list, and reads through a null pointer as soon as somebody looks at it (seen in Debian's 6.1, 6.12 and 7.2). On
+        some machines nothing more leaves, and the request is refused: see `require_core_record`.
         """
         records, sites = self.scan.records, self.scan.sites
         mask = np.zeros(len(records), dtype=bool)
@@ -115,7 +116,9 @@ class Draft:
         row = sites.row[index]
         mask[row[row >= 0]] = True
         stays = records.live & ~mask
-        if self.scan.image.linked and mask.any() and in_init_text(self.scan.image, sites.va[: len(mask)])[stays].all():
+        if self.scan.arch.core_record or not self.scan.image.linked or not mask.any():
+            return mask
+        if in_init_text(self.scan.image, sites.va[: len(mask)])[stays].all():
             mask |= stays
         return mask
 

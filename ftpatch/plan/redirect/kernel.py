@@ -52,6 +52,7 @@ def plan_kernel_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     index = draft.open()
     gone = draft.gone(index)
     refusals.require_layout_shown(draft, gone)
+    refusals.require_core_record(draft, gone)
     out = records_out.take_out(scan, draft.shape, gone, request.records)
     redirects = tuple(Redirect(goals[site].name, goals[site].va, signatures[site]) for site in index.tolist())
     return _assemble(draft, redirects, gone, calls, out)
