@@ -87,8 +87,10 @@ class Arch(NamedTuple):
     # configuration options that decide the layout, the first that is set: (option, names of layouts)
     layout_options: tuple[tuple[str, tuple[str, ...]], ...] = ()
     skip_option: str = ""  # the option that puts what a layout skips in front of every site
-    # .altinstructions, where each row tells the length of its code: (bytes of a row, where in it that stands)
-    alternatives: tuple[int, int] | None = None
+    # .altinstructions, where each row tells the length of its code: (bytes of a row, where in it that stands); where
+    # its form has changed, the one of today first
+    alternatives: tuple[tuple[int, int], ...] = ()
+    short_keys: tuple[tuple[Word, ...], ...] = ()  # code of a static key that is shorter than a call
 
     # -- static-calls
     static_calls: parts.StaticCalls | None = None  # None: its kernels have none, as `no_static_calls` says

@@ -276,7 +276,7 @@ ARCH = Arch(
         ("DYNAMIC_FTRACE_WITH_REGS", ("pfe2",)), ("DYNAMIC_FTRACE", ("mcount",)),
     ),
     skip_option="ARM64_BTI_KERNEL",
-    alternatives=(12, 10),  # arch/arm64/include/asm/alternative.h struct alt_instr
+    alternatives=((12, 10),),  # arch/arm64/include/asm/alternative.h struct alt_instr
     compares_first=True,  # ftrace_init_nop() of Linux 6.12
     jump=B,
     jumps=("b", "bl"),

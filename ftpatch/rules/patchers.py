@@ -2,9 +2,10 @@
 
     __jump_table       16 bytes: s32 code, s32 target, s64 key      each relative to its own field
     .altinstructions   12 bytes: s32 code, s32 replacement, u16 feature, u8 length of code, u8 of the other
+                       14 bytes: the same with a u32 of features and flags     x86 since Linux 6.3
 
-In relocatable files the first field is a relocation. Source: include/linux/jump_label.h;
-arch/arm64/include/asm/alternative.h struct alt_instr.
+In relocatable files the first field is a relocation. A row is as long as all of the table says: every one names code.
+Source: include/linux/jump_label.h; arch/arm64/include/asm/alternative.h and arch/x86's, struct alt_instr.
 """
 
 from __future__ import annotations
@@ -13,24 +14,43 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ftpatch.arch.shape import begins_with
 from ftpatch.arrays import U8, U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
-# name, section of a module, bounds in a kernel; bytes of a row; where in it the length of the code is, −1: one call
-KEYS = ("a static key", "__jump_table", "__start___jump_table", "__stop___jump_table", 16, -1)
+# name, section of a module, bounds in a kernel
+KEYS = ("a static key", "__jump_table", "__start___jump_table", "__stop___jump_table")
+KEY_ROW = 16  # bytes
 ALTERNATIVES = ("an alternative", ".altinstructions", "__alt_instructions", "__alt_instructions_end")
 
 
 def others(image: Image) -> Iterator[tuple[str, U64, U64]]:
     """(who, first va, end va) of all code that each mechanism rewrites, in the order of its table."""
-    tables = [KEYS]
-    if image.arch.alternatives is not None:
-        tables.append((*ALTERNATIVES, *image.arch.alternatives))
-    for name, section, low, high, row, length in tables:
-        for start, rows in _linked(image, low, high, row) if image.linked else _relocated(image, section, row):
-            size = rows[:, length] if length >= 0 else np.full(len(rows), image.arch.call.size)
-            yield name, start, start + size.astype(np.uint64)
+    name, section, low, high = KEYS
+    for start, _ in _table(image, section, low, high, KEY_ROW):
+        yield name, start, start + _size_of_keys(image, start)
+    name, section, low, high = ALTERNATIVES
+    size = int(image.shdr["sh_size"][image.sections_named(section)].sum())
+    for row, length in image.arch.alternatives:
+        parts = list(_table(image, section, low, high, row))
+        n = sum(len(start) for start, _ in parts)
+        right = all(image.executable[image.place(start)[0]].all() for start, _ in parts) and n * row == size
+        if right or (row, length) == image.arch.alternatives[-1]:
+            yield from ((name, start, start + rows[:, length].astype(np.uint64)) for start, rows in parts)
+            return
+
+
+def _size_of_keys(image: Image, start: U64) -> U64:
+    """Bytes of the code of each static key: a call's, or less where the machine has short jumps."""
+    sizes = np.full(len(start), image.arch.call.size, dtype=np.uint64)
+    for code in image.arch.short_keys:
+        sizes[begins_with(image.words(*image.place(start), 0, len(code)), (code,))] = len(code) * image.arch.unit
+    return sizes
+
+
+def _table(image: Image, section: str, low: str, high: str, row: int) -> Iterator[tuple[U64, U8]]:
+    return _linked(image, low, high, row) if image.linked else _relocated(image, section, row)
 
 
 def _linked(image: Image, low: str, high: str, row: int) -> Iterator[tuple[U64, U8]]:

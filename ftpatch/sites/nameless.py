@@ -20,6 +20,8 @@ from ftpatch.elf.image import Image
 from ftpatch.sites.named_at_build import named_at_build
 from ftpatch.sites.records import SECTIONS, SLOT, RecordTable
 
+# of unwinders, and of what may not be jumped to: these name functions that nothing else refers to
+SILENT = (*SECTIONS, ".eh_frame", ".orc_unwind_ip", ".ibt_endbr_seal")
 WEAK, STRIPPED, UNKNOWN = range(3)  # why a site has no name
 PROLOGUE = 64  # bytes from a function's entry to its site, at most, where a layout does not tell them
 MANY = 1 << 16  # nameless sites up to which so many bytes are looked through
@@ -150,7 +152,7 @@ def _code(image: Image, sec: int) -> U32:
 def _relocated(image: Image) -> Iterator[U64]:
     """What the relocations of a relocatable file name, section by section; those of records and debug information,
     which name every function, left out."""
-    symbols, silent = image.symbols, image.sections_named(*SECTIONS, ".eh_frame")
+    symbols, silent = image.symbols, image.sections_named(*SILENT)
     for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
         of = int(image.shdr["sh_info"][table])
         flags = int(image.shdr["sh_flags"][of]) if of < len(image.shdr) else 0
