@@ -60,6 +60,7 @@ class Arch(NamedTuple):
     read_entry: Callable[[U32], parts.Entry]  # what the kernel's own trampoline does, from its first instruction words
     direct_calls: tuple[int, ...] = ()  # relocation types of direct calls
     indirect_calls: tuple[int, ...] = ()  # relocation types of calls through a pointer to a named function
+    pointer_options: str = "-fno-plt, -mlongcall"  # by which compilers make such calls
     # plt_slot(words of stubs, their addresses, address of .got) → the word that holds where each jumps to, 0 for none
     plt_slot: Callable[[U32, U64, int], U64] | None = None
     # st_other → bytes from a function's symbol to its local entry; None where functions have one entry only

@@ -94,6 +94,8 @@ ARCH = Arch(
     abs32=10,  # R_X86_64_32
     wide=(1, 8, 24),  # R_X86_64_64, RELATIVE, PC64
     direct_calls=(2, 4),  # R_X86_64_PC32, PLT32
+    indirect_calls=(1, 9, 41),  # R_X86_64_64 in a movabs, GOTPCREL, GOTPCRELX
+    pointer_options="-fpic, -mcmodel=large",
     tls=(17,),  # R_X86_64_DTPOFF64
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,

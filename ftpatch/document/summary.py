@@ -14,6 +14,7 @@ from ftpatch.kernel.boot import at_boot
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.evidence import callees_of
+from ftpatch.sites.records import n_padding
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, STATUSES, UNRECORDED, SiteTable
 
@@ -50,6 +51,8 @@ def summary(scan: Scan, brief: bool = False) -> SummaryObject:
     if table.redirects:
         by_name = Counter((target.name, target.sure) for target in table.redirects.values())
         figures["redirected"] = [{"to": name, "sites": n, "sure": sure} for (name, sure), n in by_name.most_common()]
+    if not len(records) and (padding := n_padding(scan.image)):
+        figures["padding"] = padding
     if elsewhere := records_elsewhere(scan.image):
         figures["elsewhere"] = {name: len(va) for name, va in elsewhere.items()}
     return figures

@@ -87,6 +87,9 @@ class SummaryObject(TypedDict):
         Annotated[Count, "calls of the profiling function (-pg) that no record names: the tracer does not know them"]
     ]
     with_skip: NotRequired[Annotated[Count, "sites whose function starts with words that the layout leaves alone"]]
+    padding: NotRequired[
+        Annotated[Count, "places of a list that only pads functions on this machine, in a file without records"]
+    ]
     elsewhere: NotRequired[
         Annotated[Counts, "records by section, where no kernel reads them: of functions that are not to be traced"]
     ]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ftpatch.document.explained import WordRow
 
 POINTER = 8  # bytes of an ops pointer
+LONGEST = 15  # bytes of an instruction, on the machines that are known
 MAX_ROW = 8  # bytes of a row that no disassembler divides
 
 
@@ -61,6 +62,8 @@ def _pieces(image: Image, va: int, code: bytes, marks: list[int]) -> Iterator[tu
         size = MAX_ROW
         if image.arch.capstone:
             decoded = _decoded(image, va + start, code[start:])
+            if decoded is None and start and stop == len(code) and len(code) - start < LONGEST:
+                return  # an instruction that is longer than what is shown
             size = decoded[1] if decoded else 1
         end = min(start + size, stop, len(code))
         yield start, end

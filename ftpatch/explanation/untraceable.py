@@ -18,8 +18,10 @@ from ftpatch.arch.shape import MATCH_OLD, Shape
 from ftpatch.arrays import I64, U8, U64, is_in
 from ftpatch.elf import debug_names
 from ftpatch.elf import tables as t
+from ftpatch.elf.clone_names import base_name, is_part
 from ftpatch.elf.image import Image
 from ftpatch.explanation.redirected import leading_to_named
+from ftpatch.kernel.callee import apart
 from ftpatch.sites.clones import Clone, clones_of
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.profiler_calls import calls_through_pointer
@@ -41,9 +43,8 @@ TEXTS = {
     "not run, or left it out",
     "siteless": "compiled without a patch site: notrace, assembly, or a file without the tracer's flags",
 }
-THROUGH_POINTER = (
-    "it calls the profiling function (-pg) through a pointer (-fno-plt, -mlongcall), which no tracer can switch"
-)
+THROUGH_POINTER = "it calls the profiling function (-pg) through a pointer ({}), which no tracer can switch"
+TRAMPOLINE = "__SCT__"  # how the symbols of static calls' trampolines begin
 SECTIONS = (  # text that is never traced, and why
     (r"\.noinstr\.text|\.entry\.text|\.cpuidle\.text|\.sched\.text\.noinstr", "noinstr code is never traced"),
     (r"\.head\.text|\.idmap\.text|\.hyp\.text|\.hibernate_exit\.text|\.kprobes\.text",
@@ -117,16 +118,33 @@ def symbols_named(image: Image, table: SiteTable, name: str) -> list[SymbolRow]:
         known = STATES[state[at[0]]] if len(at) else ""
         what = NO_FUNCTIONS.get(kind, f"a symbol of type {kind}")
         text = text_of(known, section) if known else f"no function symbol but {what}, in {section}"
+        if kind == t.STT_FUNC and not len(at):
+            text = "padding in front of a function, which the symbol is named after: no function itself"
+        if known == "siteless":
+            text = _why_siteless(image, row) or text
         if known == "unlisted" and (elsewhere := record_elsewhere(table, int(at[0]))):
             text = (
                 f"not to be traced: its record is in {elsewhere}, which no kernel reads; its NOPs are those of a site"
             )
         if known == "siteless" and table.shape is None and _calls_through_pointer(image, int(at[0])):
-            text = THROUGH_POINTER
+            text = THROUGH_POINTER.format(image.arch.pointer_options)
         va = f"0x{int(symbols.rows['st_value'][row]):016x}"
         rows.append({"name": name, "file": symbols.file_of(row), "section": section, "va": va, "state": known,
                      "text": text})  # fmt: skip
     return rows
+
+
+def _why_siteless(image: Image, row: int) -> str:
+    """Why the code at a function symbol has no patch site, where more than the section's name tells; else empty."""
+    name = image.symbols.name(row)
+    if image.arch.static_calls is not None and name.startswith(TRAMPOLINE):
+        return (
+            f"the trampoline of a static call, whose sites ftpatch static-calls --key {name[len(TRAMPOLINE) :]} tells"
+        )
+    if is_part(name):
+        return f"a part of {base_name(name)}, which has the site at its own entry if it has one"
+    kind = apart(image, row) if image.linked else ""
+    return f"{kind}, which is never traced" if kind else ""
 
 
 def _calls_through_pointer(image: Image, function: int) -> bool:

@@ -104,8 +104,8 @@ def why_no_substitute(image: Image, row: int, for_image: Image, for_row: int) ->
     name = image.symbols.name(row)
     if _freed(image, row) and not (image is for_image and _freed(for_image, for_row)):
         return f"{name} is init text, which is freed {'after boot' if image.linked else 'once the module runs'}"
-    kind = _apart(image, row)
-    return f"{name} is {kind}, and the function is not" if kind and kind != _apart(for_image, for_row) else ""
+    kind = apart(image, row)
+    return f"{name} is {kind}, and the function is not" if kind and kind != apart(for_image, for_row) else ""
 
 
 def _freed(image: Image, row: int) -> bool:
@@ -119,7 +119,7 @@ def _freed(image: Image, row: int) -> bool:
     return low <= value < high or (begin is not None and end is not None and begin <= value < end)
 
 
-def _apart(image: Image, row: int) -> str:
+def apart(image: Image, row: int) -> str:
     """What kind of code a function is whose callers are of the same kind; empty where it is like most."""
     sec, value = int(image.symbols.shndx[row]), int(image.symbols.rows["st_value"][row])
     for first, last, pattern, kind in APART:

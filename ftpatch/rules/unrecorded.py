@@ -48,9 +48,8 @@ def calls_without_records(case: Case) -> Iterator[Hit]:
     elif case.table.shape is None:
         for called in _names(case):
             if n := n_indirect(case.image, called):
-                text = (
-                    f"{n} calls of {called} through a pointer (-fno-plt, -mlongcall): no tracer can switch such a call"
-                )
+                options = case.arch.pointer_options
+                text = f"{n} calls of {called} through a pointer ({options}): no tracer can switch such a call"
                 yield Hit(text, count=n)
 
 

@@ -16,6 +16,7 @@ from ftpatch.arch.shape import WINDOW_BEFORE, Shape
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, ShapeError
+from ftpatch.sites.profiler_calls import n_indirect
 from ftpatch.sites.records import RecordTable
 
 N_SAMPLES = 3
@@ -123,10 +124,18 @@ def _no_single_shape(image: Image, votes: Mask, records: RecordTable, code: Mask
         + arch.code_text(words[i, front : front + SHOWN // arch.unit])
         for i in np.sort(odd)[:N_SAMPLES]
     )
+    none = f"{other}{_through_pointers(image)} ({samples})"
     return ShapeError(
-        "no single site layout explains the records", image.path, found=f"{counts}, none of them {other} ({samples})",
+        "no single site layout explains the records", image.path, found=f"{counts}, none of them {none}",
         expected="one layout in the whole image", todo="--layout NAME forces one",
     )  # fmt: skip
+
+
+def _through_pointers(image: Image) -> str:
+    """How many calls of the profiling function in a relocatable file are no sites as they go through a pointer."""
+    called = dict.fromkeys(shape.called for shape in image.arch.shapes if shape.called)
+    counts = [(name, n_indirect(image, name)) for name in called] if not image.linked else []
+    return "".join(f", {n} calls of {name} through a pointer ({image.arch.pointer_options})" for name, n in counts if n)
 
 
 def _shape_of_entry(image: Image) -> Shape | None:

@@ -105,6 +105,9 @@ def _summary(image: ImageObject, document: Document) -> Iterator[str]:
     for key, counts in (("sections", summary["by_section"]), ("status", summary["by_status"])):
         if counts:
             yield counts_line(key, counts, document.width)
+    if padding := summary.get("padding"):
+        text = f"{number(padding, 'place')} in __patchable_function_entries, a list that ftrace of this machine ignores"
+        yield line("padding", text)
     if elsewhere := summary.get("elsewhere"):
         yield line("elsewhere", f"{_counts(elsewhere)}: records that no kernel reads, of functions not to be traced")
     if unrecorded := summary.get("unrecorded"):
