@@ -310,6 +310,14 @@ class StaticCallForm(NamedTuple):
     branch: Branch | None = None  # the branch that begins it; None where it goes nowhere
 
 
+class AddressLoad(NamedTuple):
+    """An instruction that loads a constant address into the register of a function's first argument."""
+
+    code: bytes  # its first bytes; the last four hold the address
+    size: int  # bytes of the instruction
+    relative: bool  # the address counts from the instruction's end; else it is the field itself, sign-extended
+
+
 class StaticCalls(NamedTuple):
     """How a machine's static calls are encoded.
 
@@ -326,3 +334,4 @@ class StaticCalls(NamedTuple):
     return0: str = "__static_call_return0"
     thunk: str = ""
     distance: int = 0  # relocation type of a 32-bit distance, as entries have it
+    first_argument: tuple[AddressLoad, ...] = ()  # what may pass a key to the function that sets it

@@ -20,7 +20,7 @@ Encodings: Intel SDM, volume 2; AMD64 APM, volume 3.
 from __future__ import annotations
 
 from ftpatch.arch import Arch
-from ftpatch.arch.parts import Entry, StaticCallForm, StaticCalls
+from ftpatch.arch.parts import AddressLoad, Entry, StaticCallForm, StaticCalls
 from ftpatch.arch.shape import ANY, Branch, Shape, Word
 from ftpatch.arch.x86_64_module import LOADER, MODULES
 from ftpatch.arrays import U32
@@ -82,6 +82,11 @@ def read_entry(words: U32) -> Entry:
     return Entry(literal=False)
 
 
+FIRST_ARGUMENT = (
+    AddressLoad(bytes.fromhex("48c7c7"), 7, relative=False),  # mov $imm32,%rdi
+    AddressLoad(bytes.fromhex("488d3d"), 7, relative=True),  # lea disp32(%rip),%rdi
+)
+
 ARCH = Arch(
     name="x86_64",
     e_machine=62,
@@ -117,6 +122,7 @@ ARCH = Arch(
     static_calls=StaticCalls(
         STATIC_CALL_SITES, STATIC_CALL_TRAMPOLINES, size=8, signature=units(bytes.fromhex("0fb9cc")), signature_at=5,
         thunk="__x86_return_thunk", distance=2,  # R_X86_64_PC32
+        first_argument=FIRST_ARGUMENT,
     ),
     loader=LOADER,
     modules=MODULES,

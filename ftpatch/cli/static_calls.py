@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from ftpatch import api
 from ftpatch.cli import Verb
 from ftpatch.cli.options import Reports, gathered, max_size, options, reports
+from ftpatch.document.static_call_rows import Asked, file_object, static_calls_object
 from ftpatch.report import Document, shows_more
 from ftpatch.report.files import check_reports
+from ftpatch.sites.static_calls import static_calls_of
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject
@@ -51,20 +52,23 @@ def command(given: StaticCallsOptions, reports: Reports) -> int:
     """
     check_reports(reports.report, [given.file])
     document = Document("static-calls", show_sites=given.show_sites, selected=bool(given.key))
-    document.images.append(_image(given, shows_more(reports.formats)))
+    brief = reports.formats == {"text"} and not given.key
+    document.images.append(_image(given, shows_more(reports.formats), brief))
     reports.deliver(document)
     return 0
 
 
-def _image(given: StaticCallsOptions, hashed: bool) -> ImageObject:
+def _image(given: StaticCallsOptions, hashed: bool, brief: bool) -> ImageObject:
     """The IMAGE object of the file, which has no sites of the tracer."""
-    from ftpatch.document.static_call_rows import file_object, static_calls_object
-    from ftpatch.sites.static_choice import choose_keys
+    table = static_calls_of(given.file, given.max_size)
+    chosen = None
+    if given.key:
+        from ftpatch.sites.static_choice import choose_keys
 
-    table = api.static_calls(given.file, given.max_size)
-    chosen = choose_keys(table, given.key) if given.key else None
+        chosen = choose_keys(table, given.key)
+    asked = Asked(chosen, given.line_size, given.show_sites, brief)
     made = {
         **file_object(table.image, table.image.sha256 if hashed else None),
-        "static_calls": static_calls_object(table, chosen, given.line_size, given.show_sites),
+        "static_calls": static_calls_object(table, asked),
     }
     return cast("ImageObject", made)

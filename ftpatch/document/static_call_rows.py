@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ftpatch.arrays import I64, Mask
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image
-from ftpatch.kernel.init_text import in_init_text
-from ftpatch.kernel.static_call_exports import exported
+from ftpatch.kernel.init_text import in_init_code
 from ftpatch.kernel.static_call_lines import CROSSES, NOT_KNOWN, line_crossings
 from ftpatch.sites.place_names import names_around, names_of
 from ftpatch.sites.static_calls import INIT, StaticCallTable
 from ftpatch.sites.static_keys import Named
 
 if TYPE_CHECKING:
-    from ftpatch.document.static_calls import StaticCallRow, StaticCallsObject, StaticKeyRow
+    from ftpatch.document.static_calls import OtherUpdateRow, StaticCallRow, StaticCallsObject, StaticKeyRow
     from ftpatch.document.types import FileObject
 
 ALWAYS = ("call", "tail", "conditional")  # kinds of sites that are counted even where there are none
 NULL, RETURN0 = "NULL", "return0"  # what a key may hold instead of a function
+NOWHERE, ELSEWHERE = "(nowhere)", "elsewhere"
+FEW = 20  # keys that a brief report lists: those with the most sites
+
+
+class Asked(NamedTuple):
+    """What is to be shown of a file."""
+
+    keys: Mask | None = None  # which keys; None: all
+    line: int | None = None  # bytes of a cache line; None: the machine's
+    calls: bool = False  # the sites of these keys
+    brief: bool = False  # FEW of all keys, and nothing that has to be looked for in code and data
 
 
 def file_object(image: Image, sha256: str | None) -> FileObject:
@@ -32,59 +42,93 @@ def file_object(image: Image, sha256: str | None) -> FileObject:
     }  # fmt: skip
 
 
-def static_calls_object(
-    table: StaticCallTable, chosen: Mask | None = None, line_size: int | None = None, with_calls: bool = False
-) -> StaticCallsObject:
-    """The static calls of a file. chosen: of its keys, None for all; the counts are those of all."""
-    keys = np.ones(len(table.keys), dtype=bool) if chosen is None else chosen
-    line = line_size or table.image.arch.cache_line
+def static_calls_object(table: StaticCallTable, asked: Asked) -> StaticCallsObject:
+    """The static calls of a file: the counts of all, and the rows that are asked for."""
+    calls, names = table.calls, table.image.names
+    line = asked.line or table.image.arch.cache_line
     crossings = line_crossings(table, line)
     by_kind = Counter(table.kinds())
+    sections = Counter((calls.sec + 1).tolist())
+    per_key = np.bincount(calls.key[calls.key >= 0], minlength=len(table.keys))
+    kinds = Counter(kind or ELSEWHERE for kind in table.trampoline_kinds())
     made: StaticCallsObject = {
-        "sites": len(table.calls),
+        "sites": len(calls),
         "keys": len(table.keys),
         "cross_line": int((crossings == CROSSES).sum()),
         "by_kind": {kind: by_kind[kind] for kind in (*ALWAYS, *sorted(set(by_kind) - set(ALWAYS)))},
         "line_size": line,
-        "entries": key_rows(table, keys, crossings),
+        "not_known": int(((crossings == NOT_KNOWN) & (table.words_at() >= 0)).sum()),
+        "by_section": _named_sections(sections, names),
+        "with_sites": int((per_key > 0).sum()),
+        "by_trampoline": dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0]))),
+        "entries": [],
     }
-    if with_calls:
-        known = table.calls.key >= 0
-        wanted = np.where(known, keys[table.calls.key], False) if len(keys) else known
-        made["calls"] = call_rows(table, wanted if chosen is not None else np.ones(len(known), bool), crossings)
+    chosen = np.arange(len(table.keys)) if asked.keys is None else np.flatnonzero(asked.keys)
+    if asked.brief and asked.keys is None:
+        chosen = np.argsort(-per_key, kind="stable")[:FEW]
+    rows = key_rows(table, chosen, crossings)
+    if not asked.brief:
+        made["other_updates"] = add_what_code_tells(table, chosen, rows)
+    made["entries"] = rows
+    if asked.calls:
+        wanted = np.ones(len(calls), dtype=bool)
+        if asked.keys is not None:
+            wanted = (calls.key >= 0) & np.append(asked.keys, False)[calls.key]
+        made["calls"] = call_rows(table, wanted, crossings)
     return made
 
 
-def key_rows(table: StaticCallTable, chosen: Mask, crossings: I64) -> list[StaticKeyRow]:
-    """One object per chosen key."""
+def key_rows(table: StaticCallTable, chosen: I64, crossings: I64) -> list[StaticKeyRow]:
+    """One object per chosen key, without what only code and other tables tell. chosen: rows."""
     image, keys, calls = table.image, table.keys, table.calls
-    function, leads_to = (names_of(image, named) for named in (keys.func, keys.leads_to))
-    sections = _sections(table)
-    n_crossing = np.bincount(calls.key[(calls.key >= 0) & (crossings == CROSSES)], minlength=len(keys)).tolist()
-    exports, kinds, return0 = exported(table), table.trampoline_kinds(), table.is_return0()
-    trampoline = table.trampolines
+    function, leads_to = (names_of(image, _subset(named, chosen)) for named in (keys.func, keys.leads_to))
+    sections = _sections(table, chosen)
+    crossing = np.bincount(calls.key[(calls.key >= 0) & (crossings == CROSSES)], minlength=len(keys)).tolist()
+    kinds, return0, trampoline = table.trampoline_kinds(), table.is_return0(), table.trampolines
     rows: list[StaticKeyRow] = []
-    for i in np.flatnonzero(chosen).tolist():  # a report is one Python object per key
-        here, row = keys.sec[i] >= 0, int(keys.trampoline[i])
-        target = function[i] or (NULL if here and keys.func.symbol[i] < 0 else None)
+    for at, i in enumerate(chosen.tolist()):  # a report is one Python object per key
+        here, row = bool(keys.sec[i] >= 0), int(keys.trampoline[i])
+        null = here and int(keys.func.sec[i]) < 0 and int(keys.func.symbol[i]) < 0 and not keys.func.off[i]
         rows.append(
             {
                 "key": keys.name[i],
-                "function": RETURN0 if return0[i] else target,
+                "function": RETURN0 if return0[i] else NULL if null else function[at],
                 "trampoline": image.symbols.name(row) if row >= 0 else None,
                 "trampoline_kind": kinds[i],
-                "sites": sum(sections[i].values()),
-                "exported": exports[i],
-                "in_module": bool(here and image.kind == "module"),
-                "defined": bool(here),
+                "sites": sum(sections[at].values()),
+                "exported": None,
+                "in_module": here and image.kind == "module",
+                "defined": here,
                 "address": _address(image, int(keys.sec[i]), int(keys.off[i])),
                 "trampoline_address": _address(image, int(trampoline[0][i]), int(trampoline[1][i])),
-                "leads_to": leads_to[i],
-                "cross_line": n_crossing[i],
-                "sections": dict(sections[i]),
+                "leads_to": leads_to[at],
+                "cross_line": crossing[i],
+                "sections": sections[at],
+                "tramp_key": False,
+                "updated_by": None,
+                "pointed_to_by": [],
             }
         )
     return rows
+
+
+def add_what_code_tells(
+    table: StaticCallTable, chosen: I64, rows: list[StaticKeyRow]
+) -> list[OtherUpdateRow] | None:  # fmt: skip
+    """Put into rows what exports, code and data tell of their keys; the updates that name no key."""
+    from ftpatch.kernel.static_call_exports import exported, paired
+    from ftpatch.kernel.static_call_pointers import pointers_to
+    from ftpatch.kernel.static_call_updates import updates_of
+
+    exports, pairs, pointers, updates = exported(table), paired(table), pointers_to(table), updates_of(table)
+    for i, row in zip(chosen.tolist(), rows, strict=True):
+        row["exported"], row["tramp_key"] = exports[i], bool(pairs[i])
+        row["pointed_to_by"] = pointers.get(i, [])
+        if updates is not None:
+            row["updated_by"] = [{"function": name, "init": init} for name, init in updates.by_key.get(i, ())]
+    if updates is None:
+        return None
+    return [{"function": name, "init": init, "calls": n} for (name, init), n in updates.others.items()]
 
 
 def call_rows(table: StaticCallTable, wanted: Mask, crossings: I64) -> list[StaticCallRow]:
@@ -93,8 +137,8 @@ def call_rows(table: StaticCallTable, wanted: Mask, crossings: I64) -> list[Stat
     index = np.flatnonzero(wanted)
     sec, off = calls.sec[index], calls.off[index]
     function = names_around(image, sec, off)
-    destination = names_of(image, Named(*(column[index] for column in calls.destination)))
-    init = (calls.flags[index] & INIT != 0) | in_init(image, sec, off)
+    destination = names_of(image, _subset(calls.destination, index))
+    init = (calls.flags[index] & INIT != 0) | in_init_code(image, sec, off)
     codes = table.codes(index)
     rows: list[StaticCallRow] = []
     for i, call in enumerate(index.tolist()):
@@ -102,7 +146,7 @@ def call_rows(table: StaticCallTable, wanted: Mask, crossings: I64) -> list[Stat
         known = None if crosses == NOT_KNOWN else crosses == CROSSES
         rows.append(
             {
-                "key": table.keys.name[key] if key >= 0 else "?",
+                "key": table.keys.name[key] if key >= 0 else None,
                 "function": function[i],
                 "section": image.names[place] if place >= 0 else None,
                 "address": _address(image, place, int(off[i])),
@@ -118,26 +162,32 @@ def call_rows(table: StaticCallTable, wanted: Mask, crossings: I64) -> list[Stat
     return rows
 
 
-def in_init(image: Image, sec: I64, off: I64) -> Mask:
-    """Which places lie in code that is freed once it ran."""
-    if image.linked:
-        return in_init_text(image, image.va(sec, off))
-    starts = np.array([name.startswith(".init") for name in image.names], dtype=bool)
-    return np.asarray((sec >= 0) & starts[sec])
+def _subset(named: Named, rows: I64) -> Named:
+    return Named(*(column[rows] for column in named))
 
 
-def _sections(table: StaticCallTable) -> list[Counter[str]]:
-    """For each key, its sites by section."""
-    counts: list[Counter[str]] = [Counter() for _ in range(len(table.keys))]
-    names = table.image.names
-    for key, sec in zip(table.calls.key.tolist(), table.calls.sec.tolist(), strict=True):
-        if key >= 0:
-            counts[key][names[sec] if sec >= 0 else "(nowhere)"] += 1
-    return counts
+def _sections(table: StaticCallTable, chosen: I64) -> list[dict[str, int]]:
+    """For each of these keys, its sites by section."""
+    at = np.full(len(table.keys) + 1, -1)
+    at[chosen] = np.arange(len(chosen))
+    index = at[table.calls.key]
+    hit = index >= 0
+    counts: list[Counter[int]] = [Counter() for _ in range(len(chosen))]
+    for row, sec in zip(index[hit].tolist(), (table.calls.sec[hit] + 1).tolist(), strict=True):
+        counts[row][sec] += 1
+    return [_named_sections(count, table.image.names) for count in counts]
+
+
+def _named_sections(counts: Counter[int], names: tuple[str, ...]) -> dict[str, int]:
+    """Counts by section name, which several sections may share. counts: by number + 1."""
+    named: dict[str, int] = {}
+    for number, n in sorted(counts.items(), key=lambda item: -item[1]):
+        name = names[number - 1] if number else NOWHERE
+        named[name] = named.get(name, 0) + n
+    return named
 
 
 def _address(image: Image, sec: int, off: int) -> str | None:
     if sec < 0:
         return None
-    va = (int(image.base[sec]) if image.linked else 0) + off
-    return hex(va & 0xFFFF_FFFF_FFFF_FFFF)
+    return hex((int(image.base[sec]) if image.linked else 0) + off & 0xFFFF_FFFF_FFFF_FFFF)

@@ -10,6 +10,19 @@ SITE_KINDS = ("call", "tail", "conditional", "nop", "return0", "return", "unknow
 TRAMPOLINE_KINDS = ("jump", "null", "return0", "thunk", "unknown")
 
 
+class UpdaterRow(TypedDict):
+    """A function that gives a key another function while the kernel runs."""
+
+    function: str
+    init: Annotated[bool, "of boot code, or of a module's initialisation"]
+
+
+class OtherUpdateRow(UpdaterRow):
+    """A function that updates keys which its code does not name."""
+
+    calls: Annotated[int, Range(1)]
+
+
 class StaticKeyRow(TypedDict):
     """A key: where its calls go, and from how many places."""
 
@@ -32,12 +45,19 @@ class StaticKeyRow(TypedDict):
     leads_to: Annotated[str | None, "function that the trampoline jumps to; null where it is no jump, or not here"]
     cross_line: Annotated[Count, "sites whose destination word lies in two cache lines"]
     sections: Annotated[Counts, "sites by section"]
+    tramp_key: Annotated[bool, "the kernel's table tells its loader the key of this trampoline"]
+    updated_by: Annotated[
+        list[UpdaterRow] | None, "functions of this file that set the key by its name; null where that is not known"
+    ]
+    pointed_to_by: Annotated[
+        list[str], "data of this file that holds the key's address: `other_updates` may reach it through that"
+    ]
 
 
 class StaticCallRow(TypedDict):
     """One site."""
 
-    key: str
+    key: Annotated[str | None, "null where the entry names none"]
     function: Annotated[str | None, "function that holds the site"]
     section: str | None
     address: Annotated[Hex | None, "va in linked files, offset in `section` in others"]
@@ -61,5 +81,12 @@ class StaticCallsObject(TypedDict):
     cross_line: Count
     by_kind: Annotated[dict[str, Count], "sites by `kind` of StaticCallRow; call, tail and conditional always"]
     line_size: Annotated[int, Range(1), "bytes of a cache line"]
+    not_known: Annotated[Count, "branches of which the file does not tell whether they are in `cross_line`"]
+    by_section: Annotated[Counts, "sites by section"]
+    with_sites: Annotated[Count, "keys that some site names"]
+    by_trampoline: Annotated[Counts, "keys by `trampoline_kind` of StaticKeyRow, `elsewhere` for those of other files"]
+    other_updates: NotRequired[
+        Annotated[list[OtherUpdateRow] | None, "calls that set keys which their code does not name; null: not known"]
+    ]
     entries: Annotated[list[StaticKeyRow], "one a key; those that --key chose"]
     calls: NotRequired[Annotated[list[StaticCallRow], "with --sites: the calls of these keys, in the table's order"]]

@@ -134,8 +134,9 @@ class Symbols:
 
     def rows_beginning(self, prefix: str) -> I64:
         """Rows of all symbols whose names begin so, ascending."""
-        rows = np.arange(len(self.rows))
-        return rows[self.begin_with(rows, prefix)]
+        begins = np.zeros(len(self.strtab) + 1, dtype=bool)
+        begins[list(places_of(prefix.encode(), self.strtab))] = True
+        return np.flatnonzero(begins[np.minimum(self._st_name, len(self.strtab))])
 
     def begin_with(self, rows: I64, prefix: str) -> Mask:
         """Whether the names of these symbols begin so."""
@@ -189,10 +190,15 @@ class Symbols:
 
     def file_of(self, row: int) -> str | None:
         """Name of the STT_FILE symbol that a local symbol belongs to; None for globals."""
+        file = self.file_row(row)
+        return None if file is None else self.name(file)
+
+    def file_row(self, row: int) -> int | None:
+        """Row of the STT_FILE symbol that a local symbol belongs to; None for globals."""
         if self.bind[row] != STB_LOCAL:
             return None
         before = int(np.searchsorted(self._files, row))
-        return self.name(int(self._files[before - 1])) if before else None
+        return int(self._files[before - 1]) if before else None
 
     def rows_of_file(self, name: str, file: str) -> I64:
         """Rows of the local symbols of a name that belong to a source file, whatever folders are named in front."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import U64, Mask
+from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf.image import Image
 
 
@@ -13,6 +13,14 @@ def init_text(image: Image) -> tuple[int, int]:
     begin = image.symbols.value("_sinittext") or image.symbols.value("__init_begin")
     end = image.symbols.value("_einittext") or image.symbols.value("__init_end")
     return (0, 0) if begin is None or end is None else (begin, end)
+
+
+def in_init_code(image: Image, sec: I64, off: I64) -> Mask:
+    """Which places lie in code that is freed once it ran: of a module, in sections that are named so."""
+    if image.linked:
+        return in_init_text(image, image.va(sec, off))
+    starts = np.array([name.startswith(".init") for name in image.names], dtype=bool)
+    return np.asarray((sec >= 0) & starts[sec])
 
 
 def in_init_text(image: Image, va: U64) -> Mask:

@@ -113,6 +113,22 @@ class StaticCallTable:
         """(section, offset) of each key's trampoline; −1 where it is in another file, or there is none."""
         return place_of(self.image, self.keys.trampoline)
 
+    @cached_property
+    def rows_by_place(self) -> dict[tuple[int, int], int]:
+        """Row of the key at a (section, offset), or whose trampoline is there; the first of several."""
+        rows: dict[tuple[int, int], int] = {}
+        for sec, off in ((self.keys.sec, self.keys.off), self.trampolines):
+            for row, place in enumerate(zip(sec.tolist(), off.tolist(), strict=True)):
+                if place[0] >= 0:
+                    rows.setdefault(place, row)
+        return rows
+
+    @cached_property
+    def rows_by_symbol(self) -> dict[int, int]:
+        """Row of the key that a symbol names, or whose trampoline."""
+        symbols = (self.keys.trampoline, self.keys.symbol)
+        return {symbol: row for column in symbols for row, symbol in enumerate(column.tolist()) if symbol >= 0}
+
     def is_return0(self) -> Mask:
         """Which keys hold the function that does nothing but return 0."""
         forms = self.image.arch.static_calls

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
 
 from ftpatch.arch.parts import StaticCallForm
-from ftpatch.arrays import I64, U32, Mask, is_in
+from ftpatch.arrays import I64, U32, Mask, Rows, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
+from ftpatch.errors import UnsupportedError
 
 KEY, TRAMPOLINE = "__SCK__", "__SCT__"  # how the symbols of keys and trampolines begin
 UNKNOWN = -1  # a row, section or form that is not known
+MAX_KEYS = 1 << 17
+MAX_NAMES = 64 << 20  # characters of all their names
 _NO = np.zeros(0, dtype=np.int64)
 
 
@@ -44,24 +48,23 @@ class Keys:
 
 
 def read_keys(image: Image, named: Named) -> tuple[Keys, I64]:
-    """The keys of an image, and the row among them of each that an entry names."""
-    symbols = image.symbols
-    by_name: dict[str, list[int]] = {}  # NAME → rows of its key and of its trampoline
-    for column, prefix in enumerate((KEY, TRAMPOLINE)):
-        for row in symbols.rows_beginning(prefix).tolist():
-            by_name.setdefault(symbols.name(row).removeprefix(prefix), [UNKNOWN, UNKNOWN])[column] = row
-    names = list(by_name)
-    key, trampoline = np.array(list(by_name.values()), dtype=np.int64).reshape(-1, 2).T
+    """The keys of an image, and the row among them of each that an entry names; −1 where it names nothing.
+
+    Raises UnsupportedError for more keys than are read.
+    """
+    names, key, trampoline = _named_keys(image)
     sec, off = place_of(image, key)
-    index = _rows_of(image, named, sec, off, key, trampoline)
-    nameless = index < 0
-    if nameless.any():  # a table whose symbols are gone, or that is damaged
-        places = np.unique(np.stack([named.sec[nameless], named.off[nameless]]), axis=1)
-        names += [_nameless(image, *place) for place in places.T.tolist()]
-        sec, off = np.concatenate([sec, places[0]]), np.concatenate([off, places[1]])
-        none = np.full(places.shape[1], UNKNOWN)
-        key, trampoline = np.concatenate([key, none]), np.concatenate([trampoline, none])
-        index = _rows_of(image, named, sec, off, key, trampoline)
+    index = _rows_of(image, named, (sec, off), key, trampoline)
+    nameless = np.flatnonzero((index < 0) & ((named.sec >= 0) | (named.symbol >= 0)))
+    if len(nameless):  # a table whose symbols are gone, or that is damaged
+        symbol = np.where(named.sec[nameless] < 0, named.symbol[nameless], UNKNOWN)
+        fields = np.stack([named.sec[nameless], np.where(symbol < 0, named.off[nameless], 0), symbol])
+        found, row = np.unique(fields, axis=1, return_inverse=True)
+        index[nameless] = len(names) + row.reshape(-1)
+        names += [_nameless(image, *place) for place in found.T.tolist()]
+        sec, off = np.concatenate([sec, found[0]]), np.concatenate([off, found[1]])
+        key = np.concatenate([key, found[2]])
+        trampoline = np.concatenate([trampoline, np.full(found.shape[1], UNKNOWN)])
     at = place_of(image, trampoline)
     static = image.arch.static_calls
     assert static is not None
@@ -70,8 +73,49 @@ def read_keys(image: Image, named: Named) -> tuple[Keys, I64]:
     return Keys(names, key, sec, off, pointers(image, sec, off), trampoline, form, leads_to), index
 
 
-def _nameless(image: Image, sec: int, off: int) -> str:
-    return hex(int(image.base[sec]) + off) if sec >= 0 else "?"
+def _named_keys(image: Image) -> tuple[list[str], I64, I64]:
+    """Names, and the symbol rows of the keys and trampolines that have them: −1 where there is no such symbol."""
+    symbols, n_chars = image.symbols, 0
+    rows: tuple[dict[str, list[int]], dict[str, list[int]]] = {}, {}
+    for prefix, by_name in zip((KEY, TRAMPOLINE), rows, strict=True):
+        for row in symbols.rows_beginning(prefix).tolist():
+            name = symbols.name(row)[len(prefix) :]
+            by_name.setdefault(name, []).append(row)
+            n_chars += len(name)
+            if n_chars > MAX_NAMES:
+                raise UnsupportedError("the names of static calls are too long", image.path,
+                                       expected=f"at most {MAX_NAMES} characters together")  # fmt: skip
+    keys, trampolines = rows
+    names: list[str] = []
+    pairs: list[tuple[int, int]] = []
+    for name in dict.fromkeys([*keys, *trampolines]):
+        own, jumps = keys.get(name, []), trampolines.get(name, [])
+        together = [(own[0] if own else UNKNOWN, jumps[0] if jumps else UNKNOWN)]
+        if len(own) > 1 or len(jumps) > 1:
+            together = _namesakes(image, own, jumps)
+        pairs += together
+        names += [name] * len(together)
+    if len(names) > MAX_KEYS:
+        raise UnsupportedError("more keys of static calls than are read", image.path, found=f"{len(names)} keys",
+                               expected=f"at most {MAX_KEYS}", todo="docs/limits.md has all limits")  # fmt: skip
+    key, trampoline = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return names, key, trampoline
+
+
+def _namesakes(image: Image, own: list[int], jumps: list[int]) -> list[tuple[int, int]]:
+    """Keys and trampolines of one name, which several source files have each for itself: those of a file together."""
+    by_file: dict[int | None, tuple[list[int], list[int]]] = {}
+    for column, rows in enumerate((own, jumps)):
+        for row in rows:
+            by_file.setdefault(image.symbols.file_row(row), ([], []))[column].append(row)
+    return [pair for columns in by_file.values() for pair in zip_longest(*columns, fillvalue=UNKNOWN)]
+
+
+def _nameless(image: Image, sec: int, off: int, symbol: int) -> str:
+    """What to call a key that no symbol names."""
+    if symbol >= 0:
+        return image.symbols.name(symbol)
+    return hex(int(image.base[sec]) + off) if image.linked else f"{image.names[sec]}+{off:#x}"
 
 
 def place_of(image: Image, symbol: I64) -> tuple[I64, I64]:
@@ -86,18 +130,33 @@ def place_of(image: Image, symbol: I64) -> tuple[I64, I64]:
     return sec, np.where(known, value.view(np.int64), 0)
 
 
-def _rows_of(image: Image, named: Named, sec: I64, off: I64, key: I64, trampoline: I64) -> I64:
-    """Row of the key that each field names, by its place or, in another file, by its symbol; −1 for none."""
+def _rows_of(image: Image, named: Named, places: tuple[I64, I64], key: I64, trampoline: I64) -> I64:
+    """Row of the key that each field names, by its place or, in another file, by its symbol; −1 for none.
+
+    Of keys at one place it is the first.
+    """
     index = np.full(len(named.sec), UNKNOWN)
-    by_place = {place: row for row, place in enumerate(zip(sec.tolist(), off.tolist(), strict=True)) if place[0] >= 0}
-    by_symbol = {symbol: row for rows in (trampoline, key) for row, symbol in enumerate(rows.tolist()) if symbol >= 0}
-    for i, (place_sec, place_off, symbol) in enumerate(zip(*(column.tolist() for column in named), strict=True)):
-        if place_sec >= 0:
-            row = by_place.get((place_sec, place_off))
-            index[i] = UNKNOWN if row is None else row
-        if index[i] < 0 and symbol >= 0:
-            index[i] = by_symbol.get(symbol, UNKNOWN)
+    for symbols in (trampoline, key):
+        rows = np.flatnonzero(symbols >= 0)
+        hit, at = _found(symbols[rows], named.symbol)
+        index[hit] = rows[at[hit]]
+    here = np.flatnonzero(places[0] >= 0)
+    hit, at = _found(image.va(places[0][here], places[1][here]), image.va(named.sec, named.off))
+    if len(here):
+        near = here[at]
+        hit &= (named.sec >= 0) & (places[0][near] == named.sec) & (places[1][near] == named.off)
+        index[hit] = near[hit]
     return index
+
+
+def _found(values: Rows, wanted: Rows) -> tuple[Mask, I64]:
+    """Which of `wanted` are among the values, and where each is first."""
+    if not len(values):
+        return np.zeros(len(wanted), dtype=bool), np.zeros(len(wanted), dtype=np.int64)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    at = np.minimum(np.searchsorted(ordered, wanted), len(values) - 1)
+    return np.asarray(ordered[at] == wanted), order[at]
 
 
 def forms_of(image: Image, forms: tuple[StaticCallForm, ...], sec: I64, off: I64) -> I64:

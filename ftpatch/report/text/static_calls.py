@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,11 @@ from ftpatch.report import Document
 from ftpatch.report.text.lines import counts_line, each_file, line, number
 
 if TYPE_CHECKING:
-    from ftpatch.document.static_calls import StaticCallRow, StaticCallsObject, StaticKeyRow
+    from ftpatch.document.static_calls import OtherUpdateRow, StaticCallRow, StaticCallsObject, StaticKeyRow
     from ftpatch.document.types import ImageObject
 
-N_KEYS = 20  # keys that are listed where none was asked for, those with the most sites
-NOT_KNOWN = "not known"
+NOT_KNOWN, ELSEWHERE = "not known", "in another file"
+N_NAMES = 6  # functions and data that one line names
 
 
 def render(document: Document) -> Iterator[str]:
@@ -24,7 +23,7 @@ def render(document: Document) -> Iterator[str]:
     def one_file(image: ImageObject) -> Iterator[str]:
         found = image["static_calls"]
         yield from _figures(found, document)
-        yield from _keys(found["entries"], document.selected)
+        yield from _keys(found, document.selected)
         if found.get("calls"):
             yield from _calls(found["calls"])
 
@@ -34,49 +33,32 @@ def render(document: Document) -> Iterator[str]:
 def _figures(found: StaticCallsObject, document: Document) -> Iterator[str]:
     kinds = ", ".join(f"{kind} {n}" for kind, n in found["by_kind"].items() if n)
     yield line("sites", f"{found['sites']}: {kinds}" if kinds else "0")
-    entries = found["entries"]
-    if not document.selected and entries:  # of all keys
-        sections: Counter[str] = Counter()
-        for key in entries:
-            sections.update(key["sections"])
-        if sections:
-            yield counts_line("sections", dict(sections.most_common()), document.width)
     if found["sites"]:
-        n, size = found["cross_line"], found["line_size"]
-        yield line("lines", f"{n} of {found['sites']} destinations lie in two cache lines of {size} bytes (cross-line)")
-    yield line("keys", _keys_text(found, document.selected))
+        yield counts_line("sections", found["by_section"], document.width)
+        n, size, unknown = found["cross_line"], found["line_size"], found["not_known"]
+        doubt = f", of {unknown} it is not known" if unknown else ""
+        yield line("lines", f"{n} destinations lie in two cache lines of {size} bytes (cross-line){doubt}")
+    yield line("keys", f"{found['keys']}" + (f", {found['with_sites']} of them with sites" if found["keys"] else ""))
+    if found["by_trampoline"]:
+        yield counts_line("trampoline", found["by_trampoline"], document.width)
 
 
-def _keys_text(found: StaticCallsObject, selected: bool) -> str:
-    """How many keys there are, and of which sorts."""
+def _keys(found: StaticCallsObject, selected: bool) -> Iterator[str]:
+    """The table of keys; of those that were asked for, who sets them."""
     entries = found["entries"]
-    if selected or not entries:
-        return f"{found['keys']}" + (f", {len(entries)} of them chosen" if entries else "")
-    kinds = Counter(key["trampoline_kind"] or "in another file" for key in entries)
-    exports = Counter(key["exported"] for key in entries if key["exported"])
-    parts = [
-        f"{sum(key['sites'] > 0 for key in entries)} with sites",
-        "trampolines " + ", ".join(f"{kind} {n}" for kind, n in kinds.most_common()),
-        *(f"{n} exported" + (" by the trampoline alone" if what == "trampoline" else "")
-          for what, n in sorted(exports.items())),
-    ]  # fmt: skip
-    return f"{found['keys']}: " + "; ".join(parts)
-
-
-def _keys(entries: Sequence[StaticKeyRow], selected: bool) -> Iterator[str]:
-    """The table of keys."""
     if not entries:
         return
-    shown = entries if selected else sorted(entries, key=lambda key: -key["sites"])[:N_KEYS]
     yield f"{'sites':>7} {'cross':>5}  {'trampoline':<10} key -> function\n"
-    for key in shown:
-        function = "in another file" if not key["defined"] else key["function"] or NOT_KNOWN
-        remarks = "".join(f", {remark}" for remark in _remarks(key))
+    for key in entries:
+        function = (key["function"] or NOT_KNOWN) if key["defined"] else ELSEWHERE
         kind = key["trampoline_kind"] or "-"
+        remarks = "".join(f", {remark}" for remark in _remarks(key))
         name = printable(f"{key['key']} -> {function}{remarks}")
         yield f"{key['sites']:>7} {key['cross_line']:>5}  {kind:<10} {name}\n"
-    if len(shown) < len(entries):
-        yield f"        … and {number(len(entries) - len(shown), 'more key')} (--key '*' lists all)\n"
+        if selected:
+            yield from (f"{'':<26}{printable(text)}\n" for text in _updates(key, found.get("other_updates")))
+    if rest := 0 if selected else found["keys"] - len(entries):
+        yield f"        … and {number(rest, 'more key')} (--key '*' lists all)\n"
 
 
 def _remarks(key: StaticKeyRow) -> Iterator[str]:
@@ -87,13 +69,39 @@ def _remarks(key: StaticKeyRow) -> Iterator[str]:
         yield f"trampoline goes to {key['leads_to']}"
 
 
+def _updates(key: StaticKeyRow, others: Sequence[OtherUpdateRow] | None) -> Iterator[str]:
+    """Who sets a key, as far as the file tells."""
+    if key["updated_by"] is None or others is None:
+        yield f"set by: {NOT_KNOWN}"
+        return
+    if key["updated_by"]:
+        yield "set by: " + _some([f"{row['function']}{' (init)' * row['init']}" for row in key["updated_by"]])
+    if key["pointed_to_by"]:
+        reach = [f"{row['function']}{' (init)' * row['init']}" for row in others]
+        by = f"; keys that are no constant are set by {_some(reach)}" if reach else ""
+        yield f"pointed to by: {_some(key['pointed_to_by'])}{by}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - N_NAMES} more"] if len(names) > N_NAMES else []
+    return ", ".join([*names[:N_NAMES], *more])
+
+
 def _calls(calls: Sequence[StaticCallRow]) -> Iterator[str]:
     """The table of sites."""
     yield f"{'address':<18}  {'kind':<11} {'class':<10} key in function\n"
     for call in calls:
-        place = call["address"] or "nowhere"
-        flags = "".join(f", {flag}" for flag in ("tail", "init") if call[flag] and call["kind"] != flag)
+        flags = "".join(f", {flag}" for flag, there in _flags(call) if there)
         leads = f" -> {call['destination']}" if call["destination"] else f": {call['code']}" if call["code"] else ""
         section = f", {call['section']}" if call["section"] else ""
-        text = printable(f"{call['key']} in {call['function'] or NOT_KNOWN}{section}{flags}{leads}")
-        yield f"{place:<18}  {call['kind']:<11} {call['concurrency'] or NOT_KNOWN:<10} {text}\n"
+        text = printable(f"{call['key'] or NOT_KNOWN} in {call['function'] or NOT_KNOWN}{section}{flags}{leads}")
+        concurrency = call["concurrency"] or (NOT_KNOWN if call["destination"] else "-")
+        yield f"{call['address'] or 'nowhere':<18}  {call['kind']:<11} {concurrency:<10} {text}\n"
+
+
+def _flags(call: StaticCallRow) -> Iterator[tuple[str, bool]]:
+    """What else is said of a site: where the flag says what the instruction says, too, once is enough."""
+    told = call["kind"] in ("tail", "conditional")
+    yield "flagged as a tail call", call["tail"] and not told
+    yield "not flagged as a tail call", told and not call["tail"]
+    yield "init", call["init"]
