@@ -104,6 +104,8 @@ class Arch(NamedTuple):
     # -- enable, disable, drop
     contract: str = ""  # what a target must do, for people; empty where this tier is not reached
     judge: str = ""  # module whose `keeps_contract` tells whether a piece of code does that; not imported before
+    # relocation types of which the build makes the list by which a compressed kernel moves itself, where it has one
+    listed: tuple[int, ...] = ()
     # at least one record has to name text that is never freed
     core_record: bool = False
     echoes: bool = False  # a slot's word repeats the addend of its relocation

@@ -41,6 +41,7 @@ def make_plan(scan: Scan, request: Request) -> Plan:
 
         return plan_drop(scan, request)
     if isinstance(request, RedirectRequest):
+        _require_redirects(scan.image)
         if scan.image.kind == "module":
             from ftpatch.plan.redirect.module import plan_module_redirect
 
@@ -69,6 +70,16 @@ def require_patchable(image: Image) -> None:
     if image.kind not in ("vmlinux", "module"):
         raise UnsupportedError(f"patching files of kind {image.kind} is not supported", image.path,
                                expected="a linked vmlinux or a module", todo="ftpatch scan reads it")  # fmt: skip
+
+
+def _require_redirects(image: Image) -> None:
+    """Refuse machines of which no stub is known by which a function may lead farther than a jump, or out of a module:
+    nobody has thought about more than the jump there either."""
+    if image.arch.veneer is None and image.arch.far is None:
+        known = [other.name for other in architectures() if other.veneer or other.far]
+        raise UnsupportedError(f"redirecting functions of {image.arch.name} is not supported", image.path,
+                               expected=", ".join(known),
+                               todo="ftpatch enable can let their sites call something")  # fmt: skip
 
 
 def read_against(scan: Scan, paths: Sequence[str], max_size: int | None = None) -> Against:

@@ -18,7 +18,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
-from ftpatch.plan import ool_slots, records_back, records_out, refusals
+from ftpatch.plan import kept_relocations, ool_slots, records_back, records_out, refusals
 from ftpatch.plan.edits import Edits, as_bytes, code_bytes, group, group_at
 from ftpatch.plan.module import records as module_records
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
@@ -85,6 +85,7 @@ def _kernel_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[
     scan, image, shape, index = draft.scan, draft.scan.image, draft.shape, draft.open()
     stub, unused, slots = scan.arch.site_stub, np.zeros(0, np.int64), np.zeros(0, np.uint64)
     groups = [group("site", image.data, index, scan.sites.pos[index], code_bytes(words, shape.unit))]
+    groups.append(kept_relocations.of_calls(scan, index[shape.branch.ends(words)], shape.called))
     redirected = scan.sites.redirected[index]
     groups += emptied_stubs(scan, index[redirected])
     index = index[~redirected]  # no pointer and no stub of its own belongs to a redirected one

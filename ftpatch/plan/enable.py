@@ -15,7 +15,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.plan import notes, ool_slots, records_out, refusals, routes
+from ftpatch.plan import kept_relocations, notes, ool_slots, records_out, refusals, routes
 from ftpatch.plan.edits import Edits, Group, as_bytes, code_bytes, group, group_at
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.records_out import RecordEdits
@@ -145,6 +145,7 @@ def _edits(draft: Draft, goal: Goal, new_words: U32, calls: Calls, out: RecordEd
         code = stub.code(distances(calls.call_va, calls.call_to), back)
         groups.append(group_at("stub", image, index, calls.branch_to, as_bytes(code)))
     groups.append(group("site", image.data, index, sites.pos[index], code_bytes(new_words, draft.shape.unit)))
+    groups.append(kept_relocations.of_calls(draft.scan, index, goal.target.name))
     if goal.via == "literal" and goal.ops is not None and len(index):
         pointers, freed = _pointer_edits(image, index, pointer_va, goal.ops, freed)
         groups += pointers

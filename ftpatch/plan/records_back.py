@@ -14,6 +14,7 @@ import numpy as np
 from ftpatch.arrays import I64, U64
 from ftpatch.elf import tables as t
 from ftpatch.errors import PolicyError
+from ftpatch.plan import kept_relocations
 from ftpatch.plan.edits import Group, as_bytes
 from ftpatch.plan.records_out import RecordEdits, record_group, relocation_group, rewrite
 from ftpatch.sites.records import SLOT, RecordTable
@@ -44,7 +45,7 @@ def give_back(scan: Scan, added: U64, rows: I64) -> RecordEdits:
         raise PolicyError("the record table's slots are filled in different ways", image.path, found=carrier,
                           todo=BY_JOURNAL)  # fmt: skip
     unrelocated = changed & (records.rela < 0) & (carrier == "rela")
-    groups = rewrite(scan, values, changed & ~unrelocated)
+    groups = (*rewrite(scan, values, changed & ~unrelocated), kept_relocations.of_slots(scan, values))
     if carrier != "rela":
         return RecordEdits("return", RETURNED, groups, rows)
     filled, rows = _with_relocations(scan, values, np.flatnonzero(unrelocated), rows)

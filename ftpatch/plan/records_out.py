@@ -28,6 +28,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.boot import LOOP, tests_zero_first
+from ftpatch.plan import kept_relocations
 from ftpatch.plan.edits import Group, as_bytes, group
 from ftpatch.sites.records import MINUS4, SLOT, STOP
 from ftpatch.sites.scan import Scan
@@ -104,7 +105,8 @@ def _null(scan: Scan, shape: Shape, gone: Mask, why: str) -> RecordEdits:
         values = np.concatenate([np.zeros(len(records) - len(stays), np.uint64), stays])
     # A relocation would make a zero the kernel's base address, which is no zero.
     nulled = (values == 0) & ~zero & (records.rela >= 0)
-    groups = (*rewrite(scan, values, ~nulled), record_group(scan, np.flatnonzero(nulled), values))
+    groups = (*rewrite(scan, values, ~nulled), record_group(scan, np.flatnonzero(nulled), values),
+              kept_relocations.of_slots(scan, values))  # fmt: skip
     return RecordEdits("null", why, groups, records.rela[nulled])
 
 

@@ -22,6 +22,7 @@ from ftpatch.proof.changes import NO_RUNS, Runs, count_kinds, differences, repor
 from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
 from ftpatch.proof.journal import check_journal, intent_of
+from ftpatch.proof.kept_relocations import check_kept_relocations
 from ftpatch.proof.lief_check import NOT_INSTALLED, read_again
 from ftpatch.proof.linked import summary
 from ftpatch.proof.linked_objects import check_objects
@@ -187,6 +188,7 @@ def _check_sites(case: Case, runs: Runs) -> None:
     if linked:
         check_end(case)
         kernel_calls.check_relocations(case, *ops)
+        check_kept_relocations(case, pairs)
     else:
         check_relocations(case, pairs)
         check_originals(case, pairs)

@@ -1,0 +1,52 @@
+"""What becomes of relocations that the link left in a kernel (--emit-relocs), where its build makes a list of them.
+
+slot of a record    an emptied one must not be on the list, else it is moved with the kernel and no null any more:
+                    its relocation becomes NONE, and nothing else of it; when a record returns it is what it was
+call of a site      the list has no distances; the relocation names what is called, so that it agrees with the code
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftpatch.arrays import I64, U64
+from ftpatch.elf.kept_relocations import TYPE, KeptRelocations, kept_at
+from ftpatch.plan.edits import Group, as_bytes, group
+from ftpatch.sites.records import SLOT
+from ftpatch.sites.scan import Scan
+
+INFO = 8  # byte offset of r_info in a relocation
+
+
+def of_slots(scan: Scan, values: U64) -> Group:
+    """The edits for slots that become empty, or take a record again. values: what every slot of the table is worth."""
+    arch, records = scan.arch, scan.records
+    changed = np.flatnonzero((values == 0) != (records.value == 0))
+    changed = changed if arch.listed and records.start else changed[:0]
+    kept = kept_at(scan.image, np.uint64(records.start) + (SLOT * changed).astype(np.uint64))
+    empty = values[changed[kept.place]] == 0
+    right = np.where(empty, kept.kind == arch.abs64, kept.kind == arch.none)
+    kinds = np.where(empty[right], arch.none, arch.abs64)
+    return _group(scan, kept.where(right), kept.row["r_info"][right] & ~TYPE | kinds.astype(np.uint64))
+
+
+def of_calls(scan: Scan, index: I64, name: str) -> Group:
+    """The edits for sites whose calls go to another place. name: symbol of that; one without has no relocation."""
+    arch, symbols, branch = scan.arch, scan.image.symbols, scan.arch.call
+    index = index if arch.listed else index[:0]
+    kept = kept_at(scan.image, scan.sites.branch_va[index] + np.uint64(branch.relocated_at))
+    symbol = symbols.defined(name)
+    back = (
+        (kept.kind == arch.none)
+        & (kept.row["r_info"] >> np.uint64(32) == np.uint64(symbol or 0))
+        & (symbol is not None)
+    )
+    kept = kept.where((np.isin(kept.kind, arch.direct_calls) | back) & (kept.row["r_addend"] == branch.relocated_by))
+    if symbol is None:
+        return _group(scan, kept, kept.row["r_info"] & ~TYPE | np.uint64(arch.none))
+    kinds = np.where(kept.kind == arch.none, np.uint64(arch.direct_calls[-1] if arch.direct_calls else 0), kept.kind)
+    return _group(scan, kept, np.uint64(symbol) << np.uint64(32) | kinds)
+
+
+def _group(scan: Scan, kept: KeptRelocations, info: U64) -> Group:
+    return group("relocation", scan.image.data, kept.number, kept.pos + INFO, as_bytes(info))
