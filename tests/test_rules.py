@@ -22,6 +22,7 @@ from ftpatch.rules.patchers import others
 from ftpatch.rules.register import known_rules, rules_for
 from ftpatch.rules.run import Request, check_file, open_case
 from ftpatch.rules.signed import _last_sequence
+from tools import defects_static_calls
 from tools.defects_beside import DEFECTS
 from tools.mutations import FIXTURES, Bench, fixture, verdict
 
@@ -31,6 +32,7 @@ REAL_ONLY = {  # what no fixture can have: test_check_corpus plants it in the re
     "signature-stale", "signature-stale/broken", "loader-section/init",
     "profiled-program",  # test_profiler_calls has programs that were linked so
     "live-patch-form",  # test_live_patch has a live patch for each machine, and damages it
+    *defects_static_calls.DEFECTS,  # test_static_call_rules makes files of a few bytes for each of them
 }  # fmt: skip
 STOCK = {  # what is true of the fixtures as they were built
     "mini/vmlinux-callops": {}, "mini/vmlinux-callops-bti": {}, "mini/vmlinux-kcfi": {}, "mini/vmlinux-notrace": {},

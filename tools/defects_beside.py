@@ -10,6 +10,7 @@ from ftpatch.kernel.modinfo import section_of
 from ftpatch.sites.table import READY
 from tools import defects as d
 from tools import defects_redirects as r
+from tools import defects_static_calls as static_calls
 from tools.defects import FAR, Make
 from tools.planting import CONFIGS, PREL32, Plant, Subject, config
 
@@ -280,7 +281,7 @@ DEFECTS: dict[str, Make] = {
     "unexpected-words": d.unexpected_words,
     "record-without-nops": d.record_without_nops, "site-enabled": d.site_enabled, "site-half": d.site_half,
     "literal-missing": d.literal_missing, "without-record": without_record, "not-atomic": d.not_atomic,
-    **r.DEFECTS,
+    **r.DEFECTS, **static_calls.DEFECTS,
     "site-shared": site_shared, "site-relocated": site_relocated, "nops-without-record": nops_without_record,
     "recorded-elsewhere": d.recorded_elsewhere,
     "link-order": link_order, "call-without-record": call_without_record, "foreign-calls": foreign_calls,

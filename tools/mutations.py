@@ -30,9 +30,10 @@ from tools.defects_beside import DEFECTS
 from tools.modules import plain
 from tools.planting import Plant, Subject
 
-KERNELS = ("arm64-6.1", "arm64-6.12", "ppc64le-6.1", "ppc64le-6.12", "ppc64le-sid")
+KERNELS = ("arm64-6.1", "arm64-6.12", "ppc64le-6.1", "ppc64le-6.12", "ppc64le-sid", "x86_64-6.1", "x86_64-6.12")
 OTHER = {"arm64-6.1": "arm64-6.12", "arm64-6.12": "arm64-6.1", "ppc64le-6.1": "ppc64le-6.12",
-         "ppc64le-6.12": "ppc64le-6.1", "ppc64le-sid": "ppc64le-6.12"}  # fmt: skip
+         "ppc64le-6.12": "ppc64le-6.1", "ppc64le-sid": "ppc64le-6.12", "x86_64-6.1": "x86_64-6.12",
+         "x86_64-6.12": "x86_64-6.1"}  # fmt: skip
 MODULES = ("tun", "btrfs")  # the second where the first cannot have the defect
 MINI = Path(__file__).parent.parent / "testdata"
 FIXTURES = {  # with a kernel of another machine for modules; theirs have no table of exports

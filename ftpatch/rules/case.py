@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ftpatch.document.summary import Reach
     from ftpatch.kernel.module import Kernel, Module
+    from ftpatch.sites.static_calls import StaticCallTable
 
 N_SHOWN = 3  # of many names or sites
 
@@ -91,6 +92,27 @@ class Case:
 
         readable = self.kind == "module" and not self.unread
         return Module(Scan(self.image, self.records, self.table)) if readable else None
+
+    @cached_property
+    def static_calls(self) -> StaticCallTable | None:
+        """The static calls of this file; None where its machine has none, or their table cannot be read."""
+        return self._static_calls if not isinstance(self._static_calls, FtpatchError) else None
+
+    @property
+    def static_call_trouble(self) -> FtpatchError | None:
+        """Why the table of static calls cannot be read."""
+        return self._static_calls if isinstance(self._static_calls, FtpatchError) else None
+
+    @cached_property
+    def _static_calls(self) -> StaticCallTable | FtpatchError | None:
+        if self.arch.static_calls is None:
+            return None
+        from ftpatch.sites.static_calls import read_static_calls
+
+        try:
+            return read_static_calls(self.image)
+        except FtpatchError as error:
+            return error
 
     # -- sites of the table -------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
-"""Who else rewrites code at run time: static keys and alternatives, from their tables.
+"""Who else rewrites code at run time: static keys, static calls and alternatives, from their tables.
 
     __jump_table       16 bytes: s32 code, s32 target, s64 key      each relative to its own field
+    .static_call_sites 8 bytes: s32 code, s32 key                   each relative to its own field
     .altinstructions   12 bytes: s32 code, s32 replacement, u16 feature, u8 length of code, u8 of the other
                        14 bytes: the same with a u32 of features and flags     x86 since Linux 6.3
 
@@ -18,10 +19,12 @@ from ftpatch.arch.shape import begins_with
 from ftpatch.arrays import U8, U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.sites import static_calls
 
 # name, section of a module, bounds in a kernel
 KEYS = ("a static key", "__jump_table", "__start___jump_table", "__stop___jump_table")
 KEY_ROW = 16  # bytes
+CALLS = ("a static call", static_calls.SECTION, static_calls.START, static_calls.STOP)
 ALTERNATIVES = ("an alternative", ".altinstructions", "__alt_instructions", "__alt_instructions_end")
 
 
@@ -30,6 +33,10 @@ def others(image: Image) -> Iterator[tuple[str, U64, U64]]:
     name, section, low, high = KEYS
     for start, _ in _table(image, section, low, high, KEY_ROW):
         yield name, start, start + _size_of_keys(image, start)
+    name, section, low, high = CALLS
+    if image.arch.static_calls is not None and image.arch.static_calls.sites:
+        for start, _ in _table(image, section, low, high, static_calls.ENTRY):
+            yield name, start, start + np.uint64(image.arch.call.size)
     name, section, low, high = ALTERNATIVES
     size = int(image.shdr["sh_size"][image.sections_named(section)].sum())
     for row, length in image.arch.alternatives:

@@ -21,6 +21,8 @@ MODULES = (
     "layout",
     "sites",
     "redirects",
+    "static_calls",
+    "static_call_keys",
     "objects",
     "unrecorded",
     "reach",

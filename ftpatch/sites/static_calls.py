@@ -55,6 +55,7 @@ class Calls:
     sec: I64  # section of the instruction; −1 where the entry names no place
     off: I64  # byte offset of the instruction there
     key: I64  # row of the table of keys; −1: it names none
+    names: Named  # what stands in the key's place, without the flags
     flags: I64  # TAIL, INIT
     form: I64  # which of the machine's forms stands there; −1: none of them
     destination: Named  # where the instruction goes on disk
@@ -155,7 +156,7 @@ def read_static_calls(image: Image) -> StaticCallTable:
     keys, index = read_keys(image, entries.key)
     form = forms_of(image, forms.sites, entries.sec, entries.off)
     destination = destinations(image, forms.sites, form, entries.sec, entries.off)
-    calls = Calls(entries.entry, entries.sec, entries.off, index, entries.flags, form, destination)
+    calls = Calls(entries.entry, entries.sec, entries.off, index, entries.key, entries.flags, form, destination)
     return StaticCallTable(image, calls, keys)
 
 

@@ -206,7 +206,8 @@ def pointers(image: Image, sec: I64, off: I64) -> Named:
         rows = np.flatnonzero(pos >= 0)
         value = image.data.rows(pos[rows], 8).view("<u8").reshape(-1).astype(np.uint64)
         placed, at = image.place(value)
-        result.sec[rows], result.off[rows] = np.where(value == 0, UNKNOWN, placed), at
+        result.sec[rows] = np.where(value == 0, UNKNOWN, placed)
+        result.off[rows] = np.where(placed >= 0, at, value.view(np.int64))  # NULL is 0, what leads nowhere is not
         return result
     for number in np.unique(sec[sec >= 0]).tolist():
         rows = np.flatnonzero(sec == number)
