@@ -1,7 +1,8 @@
 """Which addresses had a name when a kernel was built: its own kallsyms say so, whatever was stripped since.
 
 The table has an offset for each symbol, in the order of their addresses: from the first symbol (before Linux 7), or
-from its own place. Which of these a file has is told by the functions that still have their names.
+from its own place. Where variables of each processor have addresses from 0 on (x86 before Linux 6.15), these stand as
+they are, and all others below zero. Which of these a file has is told by the functions that still have their names.
 Source: scripts/kallsyms.c write_src().
 """
 
@@ -49,4 +50,5 @@ def _readings(image: Image) -> Iterator[U64]:
     offsets = image.data[at : at + 4 * n].view("<i4").astype(np.int64)
     for base in np.sort(image.base[image.executable])[:FIRST]:
         yield base + (offsets & 0xFFFF_FFFF).view(np.uint64)
+        yield np.where(offsets < 0, base + (-1 - offsets).view(np.uint64), offsets.view(np.uint64))
     yield np.uint64(va) + (offsets + 4 * np.arange(n)).view(np.uint64)
