@@ -47,6 +47,7 @@ class Machine(NamedTuple):
     family: str = ""  # machines of one family print the same lines, and signs in a log may mean any of them
     compiled_calls: bool = False  # what compilers leave at a site is a call, which a kernel looks for at boot
     pair: bool = False  # eight bytes are two words, the first in the upper half of the number
+    arch: str = ""  # the name of its `Arch`, where that is another
 
 
 class Reading(NamedTuple):
@@ -76,7 +77,7 @@ MACHINES = (
     Machine("x86-64", (5,), "big", X86, ((KERNEL64, ENDS),),
             (("RIP", r"\bRIP: 00[0-9a-f]{2}:"), ("RIP", r"\bRIP  ?\[?<"), ("RAX:", r"\bRAX: [0-9a-f]{16}"),
              ("x86_64", r"\bx86_64\b"), ("amd64", r"[-.]amd64\b")),
-            ("CS_ARCH_X86", "CS_MODE_64"), "x86", compiled_calls=True),
+            ("CS_ARCH_X86", "CS_MODE_64"), "x86", compiled_calls=True, arch="x86_64"),
     Machine("x86 32-bit", (5,), "big", X86, HIGH32, (("EIP: ", r"\bEIP: "), ("i686", r"\bi686\b")),
             ("CS_ARCH_X86", "CS_MODE_32"), "x86", compiled_calls=True),
     Machine("s390", (6,), "big", S390, ((0x1_0000, 1 << 53),),
@@ -103,6 +104,11 @@ MACHINES = (
 def machines_named(name: str, size: int | None = None) -> tuple[Machine, ...]:
     """Those of that name that print `size` bytes of a site; of every size, where None is asked for."""
     return tuple(one for one in MACHINES if one.name == name and (size is None or size in one.sizes))
+
+
+def name_in_logs(arch: str) -> str:
+    """What a machine is called here that an `Arch` names."""
+    return next((machine.name for machine in MACHINES if machine.arch == arch), arch)
 
 
 def number(machine: Machine, code: bytes) -> int:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from ftpatch.arch import Arch
 from ftpatch.arch.parts import AddressLoad, Entry, StaticCallForm, StaticCalls
 from ftpatch.arch.shape import ANY, Branch, Shape, Word
+from ftpatch.arch.x86_64_log import LOG
 from ftpatch.arch.x86_64_module import LOADER, MODULES
 from ftpatch.arrays import U32
 
@@ -111,6 +112,7 @@ ARCH = Arch(
     core_record=True,  # kernel/trace/ftrace.c ftrace_free_mem(), which looks in front of an empty list
     padded=True,
     padding_names=("__pfx_", "__cfi_"),  # objtool's; clang's -fsanitize=kcfi
+    log=LOG,
     jump=JMP,
     # int3 behind the jump of a thunk; ud2; ud1 and "SCT", the marks of a static call's trampoline
     ends=(units(b"\xcc"), units(b"\x0f\x0b"), units(b"\x0f\xb9"), units(b"SCT")),

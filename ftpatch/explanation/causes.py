@@ -241,11 +241,14 @@ def _call(splat: Splat, origin: Origin) -> list[tuple[str, str]]:
         return [("through-memory", LIKELY)]
     if told.to is not None and splat.ip is not None and told.to in (splat.ip, splat.ip + size) and size > 4:
         return [("unlinked", LIKELY)]
+    if splat.phase == "init" and origin.arch is not None and told.to is not None and told.to == splat.tramp:
+        return [("enabled", LIKELY)]  # it calls ftrace already
     if origin.wanted.kind == b.CALL and origin.wanted.to != told.to:
         return [("callee", LIKELY), ("moved", POSSIBLE)]
-    early = "early" if origin.arch is None else "enabled"  # on disk that is done here, to machines that are known
+    other_call = origin.machine is not None and origin.machine.compiled_calls
+    # on disk that is done here, to machines that are known; where compilers leave calls, others do it as well
+    early = "early" if origin.arch is None or other_call else "enabled"
     if splat.phase == "init":
-        other_call = origin.machine is not None and origin.machine.compiled_calls
         return [("callee", LIKELY), (early, POSSIBLE)] if other_call else [(early, LIKELY), ("callee", POSSIBLE)]
     if splat.phase == "on" and splat.module and (told.to is None or told.to != splat.tramp):
         return [("moved", LIKELY), ("kept-call", POSSIBLE)]
@@ -260,7 +263,9 @@ def _by_layout(splat: Splat, origin: Origin) -> str:
     call = origin.number if origin.number is not None else splat.found
     if arch is None or call is None:
         return ""
-    if any(_is_call(call, shape) for shape in arch.shapes if not shape.refusal):
+    # where compilers leave a call, another one tells by where it goes alone
+    told = [shape for shape in arch.shapes if not shape.refusal and shape.new not in (shape.old, *shape.also)]
+    if any(_is_call(call, shape) for shape in told):
         return "enabled" if splat.phase or splat.found is not None else ""
     starts = {shape.new[0].bits for shape in arch.shapes if shape.call_at}
     if call == arch.nop and (first in starts or (first is None and arch.compares_first and splat.phase == "init")):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftpatch.arch.known_code import CALL, JUMP
-from ftpatch.arch.site_bytes import machines_named
+from ftpatch.arch.site_bytes import machines_named, name_in_logs
 from ftpatch.explanation.code import name_at
 from ftpatch.explanation.machine import Origin
 from ftpatch.explanation.message import Splat
@@ -68,7 +68,7 @@ def about_message(splat: Splat, origin: Origin) -> list[str]:
 def fits(splat: Splat, origin: Origin, scan: Scan) -> Fit:
     """Whether the file is for that machine, and the module or the kernel that the message is about."""
     notes, other = [], False
-    if origin.name and origin.name != scan.arch.name:
+    if origin.name and origin.name != name_in_logs(scan.arch.name):
         notes.append(f"the message is from {origin.name}, the file is for {scan.arch.name}")
         other = True
     if splat.function is None:

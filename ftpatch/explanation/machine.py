@@ -19,6 +19,7 @@ from ftpatch.arch.site_bytes import (
     family_of,
     has_code_at,
     machines_named,
+    name_in_logs,
     number,
     reading,
 )  # fmt: skip
@@ -42,24 +43,28 @@ class Origin:
     @property
     def arch(self) -> Arch | None:
         """The machine as this program knows it, if it does."""
-        return next((arch for arch in architectures() if arch.name == self.name), None)
+        return _arch_named(self.name)
 
 
 def origin_of(splat: Splat, of_file: str = "") -> Origin:
     """The machine of a message. of_file: the machine of a file that may have printed it, where nothing else tells."""
     name, by, machine = _named(splat)
     if not name and of_file:
-        fitting = machines_named(of_file, len(splat.actual) if splat.actual else None)
-        name, by, machine = (of_file, "file", fitting[0]) if fitting else (name, by, machine)
+        fitting = machines_named(name_in_logs(of_file), len(splat.actual) if splat.actual else None)
+        name, by, machine = (fitting[0].name, "file", fitting[0]) if fitting else (name, by, machine)
     if machine is None or splat.actual is None:
-        arch = next((arch for arch in architectures() if arch.name == name), None)
-        plain = _plain_number(splat.actual, arch) if splat.actual and machine is None else None
+        plain = _plain_number(splat.actual, _arch_named(name)) if splat.actual and machine is None else None
         return Origin(name, by, machine, number=plain)
     wanted = splat.wanted
     return Origin(
         name, by, machine, _read(machine, splat.actual, splat.ip), _read(machine, wanted, splat.ip) if wanted
         else NO_READING, number(machine, splat.actual), number(machine, wanted) if wanted else None,
     )  # fmt: skip
+
+
+def _arch_named(name: str) -> Arch | None:
+    """The machine that has this name in logs, if this program reads its files."""
+    return next((arch for arch in architectures() if name_in_logs(arch.name) == name), None)
 
 
 def _plain_number(code: bytes, arch: Arch | None) -> int:
