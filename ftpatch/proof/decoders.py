@@ -89,6 +89,14 @@ def both(arch: Arch, code: U32) -> Seen:
     return Seen(kind, distance, tuple(why))
 
 
+def whole(arch: Arch, code: U8) -> int:
+    """How many bytes of a run of code are whole instructions, from its beginning on."""
+    import capstone
+
+    engine = capstone.Cs(*constants(capstone, arch.capstone))
+    return sum(size for _, size, _, _ in engine.disasm_lite(code.tobytes(), 0))
+
+
 def _capstone(arch: Arch, code: U32) -> list[tuple[str, str, int]]:
     """By capstone, per instruction: mnemonic, operands, and for a direct branch the bytes to where it goes."""
     direct = set(tables_of(arch).mnemonics.values())

@@ -17,6 +17,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import ChangedError, FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
 from ftpatch.finding import Finding
 from ftpatch.proof import kernel_calls, kernel_redirects, module_calls
+from ftpatch.proof.boundaries import check_boundaries
 from ftpatch.proof.case import NO_CALLS, NO_PLACES, NO_REDIRECTS, Case, Import, Intent, SiteCalls, SiteRedirects
 from ftpatch.proof.changes import NO_RUNS, Runs, count_kinds, differences, report_unexplained
 from ftpatch.proof.emulate import emulate
@@ -178,6 +179,7 @@ def _check_sites(case: Case, runs: Runs) -> None:
     ops, linked = NO_PLACES, case.before.image.linked
     if pairs is not None:
         check_words(case, pairs)
+        check_boundaries(case, pairs)
         if linked:
             ops = kernel_calls.check_calls(case, pairs, runs)
             kernel_redirects.check_redirects(case, pairs, runs)

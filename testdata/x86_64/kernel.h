@@ -1,0 +1,27 @@
+/* Shared by the C sources of the x86_64 fixtures. */
+typedef unsigned long ulong;
+
+#define noinline	__attribute__((noinline))
+#define notrace		__attribute__((no_instrument_function))
+#define __weak		__attribute__((weak))
+#define __init		__attribute__((section(".init.text")))
+#define __alias(x)	__attribute__((alias(#x)))
+
+/* A place-relative export entry. */
+#define EXPORT(sym)						\
+	asm(".pushsection ___ksymtab, \"a\"\n\t.balign 4\n\t"	\
+	    ".long " #sym " - .\n\t.popsection")
+
+struct file {
+	const char *buf;
+	ulong len;
+	ulong pos;
+};
+
+long vfs_read(struct file *f, char *to, ulong n);
+long vfs_write(struct file *f, const char *from, ulong n);
+long __do_sys_getppid(ulong regs);
+int slot_probe(int x);
+int arch_hook_early(int x);
+int arch_hook_power(int x);
+int _printk(const char *fmt, ...);
