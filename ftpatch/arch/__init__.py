@@ -77,6 +77,8 @@ class Arch(NamedTuple):
     jump: Branch | None = None  # the direct jump, by which a function may end in another
     # how the code begins that is behind a jump which ends a function and still in its bounds: traps and marks
     ends: tuple[tuple[Word, ...], ...] = ()
+    # how a function begins that does nothing: where the site says no more than its call, any may be called so
+    idle: tuple[tuple[Word, ...], ...] = ()
     # what may stand between a function's global entry and its local one, each of equal length
     global_entry: tuple[tuple[Word, ...], ...] = ()
     jumps: tuple[str, ...] = ()  # mnemonics of direct jumps, and of the direct call behind them

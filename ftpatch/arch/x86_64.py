@@ -116,6 +116,8 @@ ARCH = Arch(
     jump=JMP,
     # int3 behind the jump of a thunk; ud2; ud1 and "SCT", the marks of a static call's trampoline
     ends=(units(b"\xcc"), units(b"\x0f\x0b"), units(b"\x0f\xb9"), units(b"SCT")),
+    # ret, or jmp to the return thunk: kernel/trace/trace.h has functions that are empty without their options
+    idle=(units(b"\xc3"), (JMP.word,), (*units(ENDBR64), *units(b"\xc3")), (*units(ENDBR64), JMP.word)),
     jumps=("jmp", "call"),
     capstone=("CS_ARCH_X86", "CS_MODE_64"),
     cache_line=64,

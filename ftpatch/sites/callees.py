@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftpatch.arch.shape import Shape
+from ftpatch.arch.shape import Shape, begins_with
 from ftpatch.arrays import I64, U64, Mask, is_in
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
@@ -76,9 +76,16 @@ def tracers(image: Image, shape: Shape, called: U64) -> dict[int, Callee]:
             known[va] = Callee(name, sure=True)
         elif n_judged < MAX_JUDGED:
             n_judged += 1
+            if _is_idle(image, va):
+                continue
             if not image.arch.keeps_contract(image.code, va, shape.out_of_line):
                 known[va] = Callee(next(_names_at(image, va), f"{va:#x}"), sure=False)
     return known
+
+
+def _is_idle(image: Image, va: int) -> bool:
+    """Whether the function at `va` does nothing, and the arch says that a compiler's own call of it looks like ours."""
+    return bool(begins_with(image.code(va, READ)[None, :], image.arch.idle)[0])
 
 
 def own_entries(image: Image, shape: Shape) -> tuple[str, ...]:

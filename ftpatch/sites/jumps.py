@@ -235,10 +235,13 @@ class Jumps:
 
     @cached_property
     def _labels(self) -> tuple[U64, I64]:
-        """The global symbols of code without a type, by address: their values and rows."""
+        """The global symbols of code without a type, by address: their values and rows. Those at the end of a section,
+        such as _einittext, name none: another section's code may begin there."""
         symbols, image = self.image.symbols, self.image
         rows = np.flatnonzero((symbols.type == 0) & (symbols.shndx > 0) & (symbols.bind != t.STB_LOCAL))
         rows = rows[image.executable[symbols.shndx[rows]]]
+        head = image.shdr[symbols.shndx[rows]]
+        rows = rows[symbols.rows["st_value"][rows] - head["sh_addr"] < head["sh_size"]]
         order = np.argsort(symbols.rows["st_value"][rows], kind="stable")
         return np.ascontiguousarray(symbols.rows["st_value"][rows][order]), rows[order]
 
