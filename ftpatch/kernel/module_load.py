@@ -17,13 +17,17 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ftpatch.arrays import I64
+from ftpatch.arrays import I64, U8, Mask, is_in
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.errors import printable
 from ftpatch.kernel.exports import MODULE_NAMESPACE, Exports
 from ftpatch.kernel.loader import Vermagic, stub_bytes, stub_demand
 from ftpatch.kernel.modinfo import ModInfo, Names, kernel_spelling
 from ftpatch.kernel.module import NOBODY, Kernel, Module, Providers
 
+FEW = 3  # places that are shown
 Verdict = Literal["ok", "warning", "refused", "unknown"]
 
 
@@ -45,6 +49,7 @@ def preflight(module: Module, kernel: Kernel, providers: Providers = NOBODY) -> 
     checks = [layout(module, kernel), magic(module, kernel)]
     checks += [versions(module, kernel, providers), symbols(module, kernel, providers)]
     checks += [signature(module, kernel), sections(module, kernel), stubs(module), reach(module), literals(module)]
+    checks += relocations(module)
     return tuple(check._replace(text=printable(check.text)) for check in checks)  # strings of files that anybody made
 
 
@@ -225,6 +230,42 @@ def literals(module: Module) -> Check:
         places = ", ".join(table.place_text(int(index)) for index in bad[:3])
         return Check("literals", "refused", f"{len(bad)} of {len(used)} pointers not 8-byte aligned: {places}")
     return Check("literals", "ok", f"{len(used)} pointers 8-byte aligned")
+
+
+def relocations(module: Module) -> tuple[Check, ...]:
+    """Whether the loader knows every relocation, on machines where that is known, and finds its place empty where it
+    wants that. Source: arch/x86/kernel/module.c __write_relocate_add()."""
+    image = module.image
+    if not module.arch.loader.applied:
+        return ()
+    loaded = image.shdr["sh_flags"] & t.SHF_ALLOC != 0
+    tables = {
+        sec: relocations_of(image, sec) for sec in sorted(image.rela_tables) if 0 < sec < len(loaded) and loaded[sec]
+    }
+    wrong = [why for sec, rows in tables.items() for why in _refused_rows(image, sec, rows)]
+    if wrong:
+        return (Check("relocations", "refused", f"the loader refuses {'; '.join(wrong[:FEW])}"),)
+    n = sum(len(rows.off) for rows in tables.values())
+    return (Check("relocations", "ok", f"{n} relocations of types that the loader knows"),)
+
+
+def _refused_rows(image: Image, sec: int, rows: Relocations) -> list[str]:
+    """What the loader would not apply to one section, the first few of each kind."""
+    loader, size = image.arch.loader, int(image.shdr["sh_size"][sec])
+    unknown = np.flatnonzero(~is_in(rows.kind, loader.applied))[:FEW].tolist()
+    places = [f"type {int(rows.kind[row])} at {image.names[sec]}+{int(rows.off[row]):#x}" for row in unknown]
+    inside = (rows.off >= 0) & (rows.off + rows.size <= size)
+    full = np.flatnonzero((rows.kind != image.arch.none) & inside)
+    if loader.empty and image.has_bytes[sec]:
+        full = full[_not_empty(image.content(sec), rows.off[full], rows.size[full])]
+        places += [f"a place that is not zero, {image.names[sec]}+{off:#x}" for off in rows.off[full][:FEW].tolist()]
+    return places
+
+
+def _not_empty(content: U8, off: I64, size: I64) -> Mask:
+    """Whether something else than zeros is in the `size` bytes at each place."""
+    filled = np.concatenate(([0], np.cumsum(content != 0)))
+    return np.asarray(filled[off + size] != filled[off])
 
 
 def _some(names: Names | Sequence[bytes]) -> str:

@@ -7,7 +7,7 @@ from ftpatch.kernel import module_load
 from ftpatch.kernel.exports import read_exports
 from ftpatch.kernel.modinfo import kernel_spelling
 from ftpatch.kernel.module import Module
-from ftpatch.kernel.module_load import Check, preflight, reach
+from ftpatch.kernel.module_load import Check, preflight, reach, relocations
 from ftpatch.plan.request import Against
 
 
@@ -24,6 +24,6 @@ def require_loadable(module: Module, against: Against) -> list[str]:
 def _preflight(module: Module, against: Against) -> tuple[Check, ...]:
     """What can be told of the module before it is loaded, with the kernel or without."""
     if against.kernel is None:
-        return (reach(module),)
+        return (reach(module), *relocations(module))
     known = {kernel_spelling(other.info.first("name") or ""): read_exports(other.image) for other in against.others}
     return preflight(module, against.kernel, known)
