@@ -218,13 +218,13 @@ class Editor:
             slots = np.where(inside, rows["r_offset"], 0).astype(np.int64) // SLOT
             moved = rows.copy()
             moved["r_offset"][inside] += ((new_slot[slots] - slots) * SLOT)[inside].astype(np.uint64)  # wraps
-            self._keep_rows(table, moved[~(inside & gone[slots])])
+            self.keep_rows(table, moved[~(inside & gone[slots])])
 
     def cut_relocations(self, table: int, gone: Mask) -> None:
         """Take rows out of a relocation table; the others move up, in order."""
-        self._keep_rows(table, self.image.rows(table, t.RELA)[~gone])
+        self.keep_rows(table, self.image.rows(table, t.RELA)[~gone])
 
-    def _keep_rows(self, table: int, kept: Rows) -> None:
+    def keep_rows(self, table: int, kept: Rows) -> None:
         """Replace the rows of a relocation table by these, which are fewer or as many."""
         rows = self.image.rows(table, t.RELA)
         assert table not in self._grown or len(kept) == len(rows)

@@ -20,6 +20,7 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.plan import kept_relocations, ool_slots, records_back, records_out, refusals
 from ftpatch.plan.edits import Edits, as_bytes, code_bytes, group, group_at
+from ftpatch.plan.module import calls_back
 from ftpatch.plan.module import records as module_records
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.records_out import RecordEdits
@@ -60,7 +61,7 @@ def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
     words = np.empty((len(index), len(draft.shape.old)), dtype=np.uint32)
     words[:] = [scan.arch.nop if retires else word.bits for word in draft.shape.old]
     if called and not retires:
-        words = restored_words(draft)
+        words = restored_words(draft) if scan.image.linked else calls_back.compiled_code(draft)
     # An enabled site has its record only where it was kept, or where sites are calls in the file.
     has_record = scan.sites.row[index] >= 0
     gone = draft.gone(index[has_record & retires])
@@ -132,14 +133,17 @@ def _module_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[
     scan, sites, index, editor = draft.scan, draft.scan.sites, draft.open(), Editor(draft.scan.image)
     for site, site_words in zip(index.tolist(), words, strict=True):
         start = int(sites.off[site] + sites.site[site])
-        editor.patch(int(sites.sec[site]), start, site_words.astype("<u4").tobytes(), "site", site)
+        code = code_bytes(site_words[None, :], draft.shape.unit).tobytes()
+        editor.patch(int(sites.sec[site]), start, code, "site", site)
+    put_back = calls_back.give_back if draft.shape.straight else _cut_calls
     for sec in np.unique(sites.sec[index]).tolist():
-        _cut_calls(draft, editor, sec, index[sites.sec[index] == sec])
-    if draft.shape.called:
+        put_back(draft, editor, sec, index[sites.sec[index] == sec])
+    retires = loses_records(draft)
+    if retires:
         module_records.cut_records(editor, scan.records, gone)
     for site in returned.tolist():
         module_records.return_record(editor, sites, site)
-    way, why = ("shrink", module_records.CUT) if draft.shape.called else ("return", module_records.RETURNED)
+    way, why = ("shrink", module_records.CUT) if retires else ("return", module_records.RETURNED)
     return module_records.edits_of(editor), RecordEdits(way, why)
 
 

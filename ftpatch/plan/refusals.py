@@ -197,6 +197,7 @@ def refuse_other_relocations(draft: Draft) -> None:
     for index, rows in _by_section(draft, np.flatnonzero(draft.request.chosen & (sites.sec >= 0))):
         start = sites.off[index] + sites.site[index]
         branch = start + (sites.branch_va - sites.body_va)[index].view(np.int64)
+        branch += shape.branch.relocated_at
         n_calls = np.searchsorted(rows.off, branch, side="right") - np.searchsorted(rows.off, branch)
         more = touching(rows, start, shape.size) > n_calls
         draft.refuse(index[more], "a relocation beside that of its call writes into its words")

@@ -225,6 +225,14 @@ class Pairs:
         return off
 
     @cached_property
+    def nop(self) -> Mask:
+        """Sites that are, in the second file, what build tools leave there instead of the layout's call."""
+        code = self.case.tables.left
+        mask = [(self.words == np.array(units, dtype=np.uint32)).all(axis=1) for units in code]
+        nop: Mask = np.logical_or.reduce([np.zeros(len(self), dtype=bool), *mask])
+        return nop
+
+    @cached_property
     def enabled(self) -> Mask:
         """Sites that call something of ours now and did not before."""
         return np.asarray((self.old != NEW) & (self.new == NEW) & self.differs)

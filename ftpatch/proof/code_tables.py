@@ -119,12 +119,12 @@ def _check_walks(calls: Calls, tables: CodeTables, pieces: list[Piece]) -> None:
     rows = dict(zip(places, added, strict=True))
     explained = set[Spot]()
     for piece in pieces:
-        kinds = [_kind(case.before.image, tables, site) for site in piece.sites]
+        kinds = _kinds(case.before.image, tables, piece.sites)
         here = range(piece.start, piece.end + 1)
         mine = {(at, off): row for (at, off), row in rows.items() if at == piece.sec and off in here}
         explained |= set(mine)
         unknown = b"" in kinds and not mine
-        if not unknown and (why := _wrong_walk(calls, tables, piece, mine, set(kinds))):
+        if not unknown and (why := _wrong_walk(calls, tables, piece, mine, kinds)):
             case.say("verify-section", f"{tables.places}: {calls.image.names[piece.sec]}+{piece.entry:#x} {why}",
                      sec=sec, off=len(old))  # fmt: skip
     for place in sorted(set(rows) - explained):
@@ -160,20 +160,23 @@ def _untrue(tables: CodeTables, row: bytes | None, is_true: Walked, kinds: set[b
     return "" if tables.tells(row, is_true) else "has a row that is not true"
 
 
-def _kind(image: Image, tables: CodeTables, site: Spot) -> bytes:
-    """The kind of the row that is true of a site; empty where the tables are not understood."""
+def _kinds(image: Image, tables: CodeTables, sites: list[Spot]) -> set[bytes]:
+    """The kinds of the rows that are true of some sites; one is empty where the tables are not understood."""
     places, rows = section_of(image, tables.places), section_of(image, tables.rows)
-    content = image.content(rows).tobytes() if rows >= 0 else b""
+    content = image.content(rows) if rows >= 0 else np.zeros(0, np.uint8)
     n = int(image.shdr["sh_size"][places]) // ROW
-    relocations = relocations_of(image, places)
-    if len(content) != n * tables.size or not np.array_equal(relocations.off, ROW * np.arange(n)):
-        return b""
-    named = []
-    columns = (relocations.table.tolist(), relocations.row.tolist(), relocations.symbol.tolist())
-    for number, (table, row_of_table, symbol) in enumerate(zip(*columns, strict=True)):
-        if image.symbols.shndx[symbol] == site[0]:
-            addend = int(image.rows(table, t.RELA)["r_addend"][row_of_table])
-            named.append((int(image.symbols.rows["st_value"][symbol]) + addend, number))
-    at = max(((off, number) for off, number in named if off <= site[1]), default=None)
-    row = b"" if at is None else content[tables.size * at[1] : tables.size * (at[1] + 1)]
-    return row[len(tables.first) :] if row.startswith(tables.first) else b""
+    relocations, symbols = relocations_of(image, places), image.symbols
+    table = np.unique(relocations.table)
+    in_order = np.array_equal(relocations.off, ROW * np.arange(n))
+    if len(content) != n * tables.size or len(table) != 1 or not in_order:
+        return {b""}
+    off = symbols.rows["st_value"][relocations.symbol].astype(np.int64)
+    off += image.rows(int(table[0]), t.RELA)["r_addend"][relocations.row]
+    key = symbols.shndx[relocations.symbol].astype(np.int64) << 40 | off
+    order = np.argsort(key, kind="stable")
+    wanted = np.array([sec << 40 | off for sec, off in sites], dtype=np.int64)
+    at = order[np.maximum(np.searchsorted(key[order], wanted, side="right") - 1, 0)]
+    known = (key[at] <= wanted) & (key[at] >> 40 == wanted >> 40)
+    found = {row.tobytes() for row in content.reshape(n, tables.size)[at[known]]}
+    first = len(tables.first)
+    return {row[first:] if row.startswith(tables.first) else b"" for row in found} | (set() if known.all() else {b""})

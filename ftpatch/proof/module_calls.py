@@ -13,7 +13,7 @@ from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.proof.case import NEW, Case, Pairs, SiteCalls
 from ftpatch.proof.code_tables import check_code_tables
-from ftpatch.proof.decoders import both, conditional
+from ftpatch.proof.decoders import both
 from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.module_callees import check_circles, count_callees
@@ -185,7 +185,7 @@ def _arrives(calls: Calls, to: Place, sec: int, resume: tuple[int, int]) -> tupl
         return va, False, ""
     ways = calls.branches_of(to)
     out = [place for _, place in ways if isinstance(place, Place) and (place.sec, place.off) != resume]
-    if conditional(calls.case.arch, calls.code(to)) or len(out) > 1 or _reads_data(calls, to):
+    if calls.forks(to) or len(out) > 1 or _reads_data(calls, to):
         return 0, False, "its stub has more than one way"
     if not out:
         return calls.loaded.va(*resume), False, ""

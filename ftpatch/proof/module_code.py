@@ -15,7 +15,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of
 from ftpatch.proof.case import Case, Pairs
-from ftpatch.proof.decoders import direct_branches, starts
+from ftpatch.proof.decoders import conditional, direct_branches, starts
 from ftpatch.proof.emulate.loader import Loaded
 from ftpatch.proof.module_symbols import INIT_TEXT, TEXT, plain
 
@@ -54,6 +54,9 @@ class Calls:
         default_factory=set
     )  # (section, offset) of code of the patch that sites go to
     entered: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)  # site → code of the patch, likewise
+    _code: dict[tuple[int, int], U32] = field(default_factory=dict)  # by section and first byte
+    _ways: dict[tuple[int, int], list[tuple[int, Place | str]]] = field(default_factory=dict)  # likewise
+    _forks: dict[tuple[int, int], bool] = field(default_factory=dict)  # likewise
     _called: dict[tuple[int, int], Called] = field(default_factory=dict)  # by section and first byte of a piece
     _pieces: dict[int, tuple[I64, I64]] = field(default_factory=dict)  # first byte and end of a section's functions
     _relocations: dict[int, Relocations] = field(default_factory=dict)  # of each section, read once
@@ -97,15 +100,19 @@ class Calls:
 
     def code(self, to: Place) -> U32:
         """The units of a piece of code, up to the first instruction that returns."""
-        units = self.words(to.sec, to.off, self.room(to) // self.case.arch.unit)
-        first = starts(self.case.arch, units)
-        ends = first[np.isin(units[first], self.case.tables.ends)]
-        return units[: int(ends[0]) + 1] if len(ends) else units
+        if (to.sec, to.off) not in self._code:  # many sites go there
+            units = self.words(to.sec, to.off, self.room(to) // self.case.arch.unit)
+            first = starts(self.case.arch, units)
+            ends = first[np.isin(units[first], self.case.tables.ends)]
+            self._code[to.sec, to.off] = units[: int(ends[0]) + 1] if len(ends) else units
+        return self._code[to.sec, to.off]
 
     def branches_of(self, to: Place) -> list[tuple[int, Place | str]]:
         """(CALL or JUMP, what it goes to or why that is not known) per direct branch in code, to the first jump; one by
         which it returns is left out."""
-        ways = []
+        if (to.sec, to.off) in self._ways:
+            return self._ways[to.sec, to.off]
+        ways = self._ways[to.sec, to.off] = list[tuple[int, Place | str]]()
         for off, kind in direct_branches(self.case.arch, self.code(to)):
             place = self.branch_at(to.sec, to.off + off)
             if kind != JUMP or not isinstance(place, Place) or self.name(place) not in self.case.tables.return_thunks:
@@ -113,6 +120,12 @@ class Calls:
             if kind == JUMP:
                 break
         return ways
+
+    def forks(self, to: Place) -> bool:
+        """Whether a piece of code has a branch with a condition."""
+        if (to.sec, to.off) not in self._forks:
+            self._forks[to.sec, to.off] = conditional(self.case.arch, self.code(to))
+        return self._forks[to.sec, to.off]
 
     def name(self, to: Place) -> str:
         """The name of the symbol that a place was named by."""

@@ -9,7 +9,7 @@ import numpy as np
 from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.proof import linked_relocations
-from ftpatch.proof.case import NEW, REDIRECTED, RETIRED, Case, Pairs
+from ftpatch.proof.case import NEW, OLD, REDIRECTED, RETIRED, Case, Pairs
 from ftpatch.proof.module_symbols import DATA, INIT_TEXT, TEXT, code_table_sections, plain
 from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
 
@@ -56,13 +56,11 @@ def _check_table(case: Case, pairs: Pairs | None, sec: int, target: int, old: Ro
     called = pairs is not None and bool(pairs.shape.called)
     kind = kept["r_info"] & TYPE
     same_place = stay["r_offset"] == kept["r_offset"]
-    # The compiler's call may have another type, and one of which a tool made a NOP a type that does nothing.
-    others = (*case.modules.calls, *([case.arch.none] if case.tables.left else []))
-    same_place &= ((stay["r_info"] & TYPE) == kind) | np.isin(kind, others)
-    retargeted = same_place & may[: len(kept)] & called
+    same_place &= ((stay["r_info"] & TYPE) == kind) | np.isin(kind, case.modules.calls)
+    retargeted = same_place & (may | _given_back(pairs, target, new))[: len(kept)] & called
     for row in np.flatnonzero((stay != kept) & ~retargeted).tolist():
         _say(case, sec, row, f"{_text(case, kept[row])} became {_text(case, stay[row])}")
-    again = called & np.isin(new["r_offset"][len(kept) :], kept["r_offset"])
+    again = called & np.isin(new["r_offset"][len(kept) :], kept["r_offset"][kind != case.arch.none])
     may_come = (may[len(kept) :] & ~again) | (target in code_table_sections(case))
     for row in (len(kept) + np.flatnonzero(~may_come)).tolist():
         _say(case, sec, row, f"{_text(case, new[row])} is new, and no patched site is there")
@@ -81,7 +79,7 @@ def _of_sites(pairs: Pairs | None, change: Literal["left", "patched"], target: i
     state = pairs.old if change == "left" else pairs.new
     calls = here & (state == NEW)
     if change == "left" and shape.called:  # the one row of a site stays, but where nothing is called any more
-        here &= pairs.new == RETIRED
+        here &= (pairs.new == RETIRED) | ((pairs.old == NEW) & pairs.nop)
         calls = here
     offset, kind = rows["r_offset"], rows["r_info"] & TYPE
     hit = np.isin(offset, pairs.field_off[calls].view(np.uint64)) & (kind == case.modules.branch)
@@ -91,6 +89,18 @@ def _of_sites(pairs: Pairs | None, change: Literal["left", "patched"], target: i
         literal = (pairs.record[calls] + shape.literal).view(np.uint64)
         hit |= np.isin(offset, literal) & (kind == case.arch.abs64)
     return np.asarray(hit)
+
+
+def _given_back(pairs: Pairs | None, target: int, rows: Rows) -> Mask:
+    """Which rows are the call of a site in section `target` that names again what the compiler named."""
+    if pairs is None or not pairs.shape.called:
+        return np.zeros(len(rows), dtype=bool)
+    case = pairs.case
+    field = pairs.field_off[(pairs.sec == target) & pairs.differs & (pairs.new == OLD) & ~pairs.nop]
+    symbols = case.after.image.symbols.rows_named(pairs.shape.called)
+    hit = np.isin(rows["r_offset"], field.view(np.uint64)) & (rows["r_info"] & TYPE == case.modules.branch)
+    hit &= np.isin((rows["r_info"] >> np.uint64(32)).astype(np.int64), symbols)
+    return np.asarray(hit & (rows["r_addend"] == -case.tables.branch_field[1]))
 
 
 def _check_records(case: Case, sec: int, old: Rows, new: Rows) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch.proof_tables import CALL, JUMP
-from ftpatch.arrays import I64, U32
+from ftpatch.arrays import I64, U32, Mask
 from ftpatch.proof.case import NEW, OLD, OTHER, REDIRECTED, RETIRED, Case, Pairs
-from ftpatch.proof.decoders import both
+from ftpatch.proof.decoders import both, branches
 
 LEGAL = {
     (OLD, NEW): "site enabled",
@@ -31,7 +31,11 @@ def check_words(case: Case, pairs: Pairs) -> None:
     width, arch = pairs.shape.size, case.arch
     for (was, is_), kind in LEGAL.items():
         legal = pairs.differs & (pairs.old == was) & (pairs.new == is_)
-        if case.before.image.linked or not pairs.shape.called or (was, is_) not in BY_RELOCATION:
+        if case.before.image.linked or not pairs.shape.called:
+            case.account_for("site words", pairs.pos[legal], width)
+        elif case.tables.left:  # a call or a NOP, and nothing else before the loader fills it
+            case.account_for("site words", pairs.pos[legal & (pairs.nop | _is_empty_call(pairs))], width)
+        elif (was, is_) not in BY_RELOCATION:
             case.account_for("site words", pairs.pos[legal], width)
         case.kinds[kind] += int(legal.sum())
     odd = pairs.differs & ~np.isin(pairs.old * N_STATES + pairs.new, [old * N_STATES + new for old, new in LEGAL])
@@ -41,6 +45,12 @@ def check_words(case: Case, pairs: Pairs) -> None:
         old, new = (arch.code_text(words) for words in (before, pairs.words[at]))
         wanted = ", ".join(word.text or hex(word.bits) for word in pairs.shape.new if word.mask)
         pairs.say("verify-site", at, f"{old} became {new}, expected {wanted}, or the compiler's words back")
+
+
+def _is_empty_call(pairs: Pairs) -> Mask:
+    """Which sites are calls that go nowhere as long as nothing is filled in."""
+    kind, distance = branches(pairs.case.arch, pairs.words)
+    return np.asarray((kind == CALL) & (distance == sum(pairs.case.tables.branch_field)))
 
 
 def stub_faults(case: Case, words: U32) -> tuple[list[str], I64, I64]:

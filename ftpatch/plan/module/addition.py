@@ -100,8 +100,8 @@ class Addition:
             self._relocations[sec] = relocations_of(self.editor.image, sec)
         old, branch = self._relocations[sec], self.module.arch.call
         off, addend = off + branch.relocated_at, call.addend + branch.relocated_by
-        rows = np.flatnonzero(old.off == off)
-        if not len(rows):  # what the compiler left is no call
+        rows = np.flatnonzero((old.off == off) & (old.kind != self.module.arch.none))
+        if not len(rows):  # a NOP, with no relocation or with one that does nothing, which stays to tell of it
             self.editor.relocate(sec, off, kind, call.symbol, addend)
             return
         table, number = int(old.table[rows[0]]), int(old.row[rows[0]])

@@ -76,14 +76,14 @@ def _without_stub(draft: Draft, request: EnableRequest, modules: Modules, kernel
         return Callee(f"hook {request.hook}", code, names=tuple(roles.items()))
     entries = draft.scan.arch.entries
     name = request.target or entries[0]
+    if not modules.trampolines and draft.scan.arch.far is None:
+        raise PolicyError(f"{name} cannot be called from a module of this machine", draft.scan.image.path,
+                          found="no jump of the loader's to an entry of the kernel, none of which is exported",
+                          expected="--hook SYMBOL, which calls a C function by a stub in the module")  # fmt: skip
     if name not in entries:
         raise PolicyError("not a target for a module's sites", f"--target {name}", expected=" or ".join(entries),
                           todo="--hook calls a C function, --stub-asm a stub of your own")  # fmt: skip
     # A module cannot name the kernel's entry, which is not exported: it goes through the loader's jump, or knows where.
-    if not modules.trampolines and draft.scan.arch.far is None:
-        raise PolicyError(f"{name} cannot be called from a module of this machine", draft.scan.image.path,
-                          found="an entry that the kernel does not export, and no jump of the loader's to it",
-                          expected="--hook SYMBOL, which calls a C function by a stub in the module")  # fmt: skip
     return _jump(draft, modules, name, kernel) if modules.trampolines else _own(draft.scan.image, name, kernel)
 
 
