@@ -261,8 +261,8 @@ def test_what_is_enabled_without_a_name_in_a_kernel_needs_its_journal(
 
 
 def with_kallsyms(content: bytes, kind: str, lost: tuple[str, ...] = ()) -> bytes:
-    """A kernel with the addresses of its functions in kallsyms_offsets, as Linux before or since 7 has them; or a
-    table of another file. lost: functions whose symbols are then taken out."""
+    """A kernel with the addresses of its functions in kallsyms_offsets, as Linux before or since 7 or x86 has them; or
+    a table of another file. lost: functions whose symbols are then taken out."""
     symbols = parsed(content).get_section_by_name(".symtab").iter_symbols()
     functions = [one for one in symbols if one["st_info"]["type"] == "STT_FUNC" and one["st_shndx"] != "SHN_UNDEF"]
     elf = Elf.__new__(Elf)
@@ -272,7 +272,7 @@ def with_kallsyms(content: bytes, kind: str, lost: tuple[str, ...] = ()) -> byte
     rows = sorted({base, *at})
     offsets = {
         "first": [va - base for va in rows], "own": [va - place - 8 - 4 * n for n, va in enumerate(rows)],
-        "other": [va - base + 4 for va in rows],
+        "other": [va - base + 4 for va in rows], "below": [base - va - 1 for va in rows],
     }[kind]  # fmt: skip
     data = struct.pack(f"<II{len(rows)}i", len(rows), 0, *offsets)
     number = elf.add(data, sh_name=elf.name_at(".rodata"), sh_type=1, sh_flags=2, sh_addr=place)
@@ -289,6 +289,7 @@ def with_kallsyms(content: bytes, kind: str, lost: tuple[str, ...] = ()) -> byte
         ("vmlinux-pfe2", "own", (), {"ready": 12, "stripped": 4, "weak-leftover": 3}),
         ("vmlinux-exec", "first", (), {"ready": 12, "stripped": 4, "weak-leftover": 3}),
         ("vmlinux-pfe2", "other", (), {"ready": 12, "stripped": 4, "unnamed": 3}),
+        ("vmlinux-exec", "below", (), {"ready": 12, "stripped": 4, "weak-leftover": 3}),  # as x86's before 6.15
         # nobody calls it in this file, and a tracer's user lost its name alone
         ("vmlinux-pfe2", "first", ("vfs_write",), {"ready": 15, "stripped": 1, "weak-leftover": 3}),
         ("vmlinux-exec", "own", ("vfs_write",), {"ready": 15, "stripped": 1, "weak-leftover": 3}),

@@ -34,6 +34,12 @@ pstate: 600000c5 (nZCv daIF -PAN -UAO -TCO -DIT -SSBS BTYPE=--)
 PHASE = "Initializing ftrace call sites"
 
 
+def verify(line: int, off: str) -> tuple[tuple[str, str], ...]:
+    """What x86 says before the message."""
+    said = f"at arch/x86/kernel/ftrace.c:{line} ftrace_verify_code+0x{off}/0x90"
+    return ((said, "the five bytes at a site are not those that ftrace wants to find there"),)
+
+
 def only(text: str) -> Splat:
     (found,) = parse(text)
     return found
@@ -54,6 +60,12 @@ def only(text: str) -> Splat:
         ("ppc64le-6.12", Splat("failed to modify", "ppc64le", "6.12.107+deb13-powerpc64le", "sys_getppid", 12, 0x50,
                                None, 0xC000000000167E9C, "init", 0, bytes.fromhex("4d6bf04b"), None, 0x60000000,
                                0x7C0802A6, 0xC000000000167E98, users=0, tramp=0xC00000000006E9E8, warned=True)),
+        ("x86_64-6.1", Splat("failed to modify", "x86-64", "6.1.0-57-cloud-amd64", "vfs_read", 0, 0x310, None,
+                             0xFFFFFFFF8134CC50, "init", 0, bytes.fromhex("e8ebead1ff"), bytes.fromhex("e8dbead1ff"),
+                             users=0, tramp=0xFFFFFFFF8106B740, warned=True, remarks=verify(95, "4b"))),
+        ("x86_64-6.12", Splat("failed to modify", "x86-64", "6.12.118+deb13-cloud-amd64", "vfs_read", 4, 0x370, None,
+                              0xFFFFFFFF81435614, "init", 0, bytes.fromhex("e8c76ec5ff"), bytes.fromhex("e8976ec5ff"),
+                              users=0, tramp=0xFFFFFFFF8108C4E0, warned=True, remarks=verify(100, "4c"))),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -62,7 +74,9 @@ def test_a_real_message_is_read_to_the_last_field(name: str, expected: Splat) ->
     assert only((SPLATS / f"{name}.txt").read_text()) == expected
 
 
-@pytest.mark.parametrize("name", ["arm64-6.1", "arm64-6.12", "ppc64le-6.1", "ppc64le-6.12"])
+@pytest.mark.parametrize(
+    "name", ["arm64-6.1", "arm64-6.12", "ppc64le-6.1", "ppc64le-6.12", "x86_64-6.1", "x86_64-6.12"]
+)
 def test_the_words_alone_tell_the_cause_of_a_real_message(name: str) -> None:
     assert diagnose(only((SPLATS / f"{name}.txt").read_text())).cause is CAUSES["enabled"]
 

@@ -19,6 +19,7 @@ from ftpatch.sites.scan import Scan
 
 KEYS = {id(cause): key for key, cause in CAUSES.items()}
 MINI_PPC = MINI.parent / "mini-ppc64le"
+X86 = MINI.parent / "x86_64"
 KERNEL = MINI / "vmlinux-callops"
 MOVED = 0x1234_5678_0000  # by KASLR
 ON, INIT = "Setting ftrace call site to call ftrace function", "Initializing ftrace call sites"
@@ -125,6 +126,8 @@ def test_a_site_beside_the_kernels_is_told_by_how_much(off: int, by: str) -> Non
          "the message is from x86-64, the file is for arm64"),
         (KERNEL, "[<c000000000a1b2c4>] vfs_read+0xc/0xe0\n actual:   20:00:80:4e\n",
          "the message is from ppc64le, the file is for arm64"),
+        (X86 / "vmlinux-fentry", "[<ffffa1b2c3d4e5f0>] vfs_read+0x4/0x40\n actual:   c0:03:5f:d6\n",
+         "the message is from arm64, the file is for x86_64"),
         (MINI_PPC / "vmlinux-pfe2", "[<ffffa1b2c3d4e5f0>] vfs_read+0x4/0x40\n actual:   c0:03:5f:d6\n",
          "the message is from arm64, the file is for ppc64le"),
     ],
@@ -179,6 +182,30 @@ def test_an_address_without_a_name_is_found_by_ftraces_entry() -> None:
     assert f"that address is {scan.image.names[int(section[0])]}+{int(off[0]) + 4:#x}, vfs_read+0x4" in told.notes
     told = told_of(text.format(MOVED + 0xFFFF800000000000, caller + MOVED), scan)
     assert "no section of this file is at that address" in told.notes
+
+
+def test_five_bytes_are_told_with_the_file_that_has_them(tmp_path: Path) -> None:
+    """Logs name the machine x86-64, files x86_64: a file of it was called another machine's."""
+    stock = api.scan(str(X86 / "vmlinux-fentry"))
+    site = next(i for i in range(len(stock.sites)) if stock.sites.name(i) == "vfs_read")
+    va, entry, caller = int(stock.sites.branch_va[site]), *(
+        int(stock.image.symbols.value(name) or 0) for name in ("__fentry__", "ftrace_caller")
+    )  # fmt: skip
+    calls = [b"\xe8" + (target - va - 5).to_bytes(4, "little", signed=True) for target in (entry, caller)]
+    data, pos = (X86 / "vmlinux-fentry").read_bytes(), int(stock.sites.pos[site])
+    assert data[pos : pos + 5] == calls[0]
+    (tmp_path / "vmlinux").write_bytes(data[:pos] + calls[1] + data[pos + 5 :])
+    text = (
+        f"ftrace failed to modify \n[<{va + 0x1C000000:016x}>] vfs_read+0x4/0x60\n actual:   {calls[1].hex(':')}\n"
+        f" expected: {calls[0].hex(':')}\n{INIT}\nftrace record flags: 0\n expected tramp: {caller + 0x1C000000:x}\n"
+    )
+    kept = told_of(text, api.scan(str(tmp_path / "vmlinux")))
+    assert (causes(kept), kept.foretold, kept.origin.name) == (["enabled certain"], True, "x86-64")
+    assert kept.expected == int.from_bytes(calls[0]) and kept.found == int.from_bytes(calls[1])
+    assert kept.notes[-2:] == (
+        "that call leads to ftrace_caller of this file", "ftrace wanted it to lead to ftrace_caller",
+    )  # fmt: skip
+    assert causes(told_of(text, stock)) == ["enabled likely", "strange possible"]
 
 
 def test_the_json_of_a_message_says_how_sure_it_is(ftpatch: Callable[..., str], tmp_path: Path) -> None:

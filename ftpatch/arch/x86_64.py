@@ -19,18 +19,21 @@ Encodings: Intel SDM, volume 2; AMD64 APM, volume 3.
 
 from __future__ import annotations
 
+import numpy as np
+
 from ftpatch.arch import Arch
 from ftpatch.arch.parts import AddressLoad, Entry, StaticCallForm, StaticCalls
-from ftpatch.arch.shape import ANY, Branch, Shape, Word
+from ftpatch.arch.shape import ANY, Branch, Shape, Word, begins_with
 from ftpatch.arch.x86_64_log import LOG
 from ftpatch.arch.x86_64_module import LOADER, MODULES
-from ftpatch.arrays import U32
+from ftpatch.arrays import U32, U64
 
 NOP5 = bytes.fromhex("0f1f440000")
 ENDBR64 = bytes.fromhex("f30f1efa")
 
 CALL = Branch(Word(0xE8, 0xFF, "call"), 32, lsb=8, scale=1, size=5, unit=1, base=5)
 JMP = Branch(Word(0xE9, 0xFF, "jmp"), 32, lsb=8, scale=1, size=5, unit=1, base=5)
+JMP_SLOT = Branch(Word(0xFF, 0xFF, "jmp"), 32, lsb=16, scale=1, size=6, unit=1, base=6)
 CALL_BYTES = (CALL.word, ANY, ANY, ANY, ANY)
 JMP_BYTES = (JMP.word, ANY, ANY, ANY, ANY)
 JCC = Branch(Word(0x0F, 0xFF, "jcc"), 32, lsb=16, scale=1, size=6, unit=1, base=6)
@@ -75,6 +78,20 @@ STATIC_CALL_TRAMPOLINES = (
 )
 
 
+def plt_slot(code: U32, va: U64, got: int) -> U64:
+    """Where the word is that each stub jumps through; 0 for what is no such stub. code: (n, bytes) of stubs at va.
+
+    Source: binutils' bfd/elf64-x86-64.c: `jmp *slot(%rip)`, behind an endbr64 or a `bnd` or both.
+    """
+    slots = np.zeros(len(va), dtype=np.uint64)
+    for front in (b"", ENDBR64, b"\xf2", ENDBR64 + b"\xf2"):
+        size = len(front) + JMP_SLOT.size
+        jumps = begins_with(code, (units(front + b"\xff\x25"),))
+        distance = JMP_SLOT.decode(code[:, len(front) : size]).view(np.uint64)
+        slots = np.where(jumps, va + np.uint64(len(front)) + distance, slots)
+    return slots
+
+
 def read_entry(words: U32) -> Entry:
     """ftrace_caller reads its ops from its own copy of the trampoline: nothing at the site names them.
 
@@ -101,6 +118,7 @@ ARCH = Arch(
     wide=(1, 8, 24),  # R_X86_64_64, RELATIVE, PC64
     direct_calls=(2, 4),  # R_X86_64_PC32, PLT32
     indirect_calls=(1, 9, 41),  # R_X86_64_64 in a movabs, GOTPCREL, GOTPCRELX
+    plt_slot=plt_slot,
     pointer_options="-fpic, -mcmodel=large",
     tls=(17,),  # R_X86_64_DTPOFF64
     entries=("ftrace_caller", "ftrace_regs_caller"),

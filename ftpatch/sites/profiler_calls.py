@@ -19,7 +19,7 @@ from ftpatch.elf.identity import entries_and_stubs
 from ftpatch.elf.image import Image
 
 FEW = 4  # addresses up to which code is searched for each alone
-STUB = 6  # units of code of a stub of a .plt that are read
+STUB = 24  # bytes of a stub of a .plt that are read
 
 
 def profiler_calls(image: Image, name: str) -> tuple[I64, I64]:
@@ -154,5 +154,5 @@ def _through_slots(image: Image, to: U64, slots: U64) -> Mask:
         return np.zeros(len(to), dtype=bool)
     callees, which = np.unique(to, return_inverse=True)
     got = next((int(image.base[sec]) for sec in image.sections_named(".got")), 0)
-    through = image.arch.plt_slot(image.words(*image.place(callees), 0, STUB), callees, got)
+    through = image.arch.plt_slot(image.words(*image.place(callees), 0, STUB // image.arch.unit), callees, got)
     return np.asarray(is_in(through, slots)[which])
