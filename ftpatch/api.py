@@ -8,7 +8,7 @@ first asked for. Files are given by name; what comes back are values:
     diff                 a Comparison: what changed between two builds, the worst first
     explain, explain_log an Explanation of a function; Diagnoses of a kernel's own messages
     verify               a Proof: what became of the first file on the way to the second
-    enable, disable, drop, redirect    a Written: the Plan, and the file that it made
+    enable, disable, drop, redirect, set_static_calls    a Written: the Plan, and the file that it made
     restore              a Restored: the file that was patched, back from its journal
     static_calls         a StaticCallTable: keys, trampolines and sites of the static calls of one file (static-calls)
     image                a BootImage of a vmlinux
@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from ftpatch.arch import Arch
 from ftpatch.elf.image import open_image
 from ftpatch.errors import UsageError
-from ftpatch.plan.decide import make_plan, plan_enable, plan_redirect, read_against
+from ftpatch.plan.decide import SetOptions, make_plan, plan_enable, plan_redirect, plan_settings, read_against
 from ftpatch.plan.request import DisableRequest, DropRequest
-from ftpatch.sites.choice import Choose, all_but, by_selectors
+from ftpatch.sites.choice import Choose, all_but, by_selectors, no_site
 from ftpatch.sites.scan import Scan, require_text, scan_file
 from ftpatch.trees import SILENT, Watch, scan_tree
 
@@ -56,10 +56,11 @@ if TYPE_CHECKING:
     from ftpatch.write.deliver import Output
 
 __all__ = [
-    "BootImage", "CheckOptions", "Delivery", "EnableOptions", "RedirectOptions", "RestoreRequest", "Scan", "Watch",
-    "Written", "all_but", "by_selectors", "check", "check_settings", "diff", "disable", "drop", "enable", "explain",
-    "explain_log", "image", "make_plan", "patch", "plan_enable", "plan_redirect", "read_against", "redirect",
-    "restore", "scan", "scan_tree", "static_calls", "verify",
+    "BootImage", "CheckOptions", "Delivery", "EnableOptions", "RedirectOptions", "RestoreRequest", "Scan",
+    "SetOptions", "Watch", "Written", "all_but", "by_selectors", "check", "check_settings", "diff", "disable", "drop",
+    "enable", "explain", "explain_log", "image", "make_plan", "patch", "plan_enable", "plan_redirect",
+    "plan_settings", "read_against", "redirect", "restore", "scan", "scan_tree", "set_static_calls", "static_calls",
+    "verify",
 ]  # fmt: skip
 
 scan = scan_file  # file → image → records → sites
@@ -228,6 +229,16 @@ def redirect(
     return patch(
         "redirect", path, by_selectors([func for func, _ in pairs]),
         lambda scan, chosen: plan_redirect(scan, chosen, pairs, delivery.max_size, **options), delivery,
+    )  # fmt: skip
+
+
+def set_static_calls(
+    path: str, delivery: Delivery, settings: Sequence[tuple[str, str]], **options: Unpack[SetOptions]
+) -> Written:  # fmt: skip
+    """Let static calls call something else: (key, function, NULL or return0), each; all of them or none."""
+    return patch(
+        "static-calls", path, no_site,
+        lambda scan, chosen: plan_settings(scan, settings, delivery.max_size, **options), delivery,
     )  # fmt: skip
 
 

@@ -335,3 +335,6 @@ class StaticCalls(NamedTuple):
     thunk: str = ""
     distance: int = 0  # relocation type of a 32-bit distance, as entries have it
     first_argument: tuple[AddressLoad, ...] = ()  # what may pass a key to the function that sets it
+    null: bytes = b""  # the code of a trampoline that returns at once, as the kernel writes it
+    # symbols around the table of code that goes to `thunk` and that the kernel rewrites at boot; its section in modules
+    return_sites: tuple[str, str, str] = ("", "", "")

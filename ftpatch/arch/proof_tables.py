@@ -181,6 +181,18 @@ class CodeTables(NamedTuple):
     tells: Callable[[bytes, Walked], bool]
 
 
+class StaticTrampoline(NamedTuple):
+    """The trampolines of static calls."""
+
+    size: int  # bytes
+    code: int  # bytes of those that change when it leads elsewhere
+    # (all its bytes, its va) → va that it jumps to, 0 where it returns at once; None where it is no trampoline
+    leads_to: Callable[[bytes, int], int | None]
+    field: int  # byte offset of what a relocation of its jump writes
+    thunk: str  # symbol of the function that those jump to which return at once
+    returns: tuple[str, str]  # symbols around the table of what the kernel rewrites as returns at boot
+
+
 class ProofTables(NamedTuple):
     """One machine, as the proof reads it."""
 
@@ -231,6 +243,7 @@ class ProofTables(NamedTuple):
     # five words of a far stub → (where in the paca it finds the kernel's TOC, bytes from there to its target)
     far: Callable[[Sequence[int]], tuple[int, int] | None] | None = None
     address_pairs: AddressPairs | None = None
+    static_trampoline: StaticTrampoline | None = None  # of static calls; None: kernels of this machine have none
 
 
 def tables_of(arch: Arch) -> ProofTables:

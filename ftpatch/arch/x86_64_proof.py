@@ -141,6 +141,16 @@ CODE_TABLES = t.CodeTables(
     places=".orc_unwind_ip", rows=".orc_unwind", size=6, first=bytes((8, 0, 0, 0, ORC_SP)), walk=walk, tells=tells,
 )  # fmt: skip
 
+
+def static_trampoline(code: bytes, va: int) -> int | None:
+    """jmp, or ret with an int3 behind it; then ud1 %esp,%ecx, which nothing executes."""
+    if code[SIZE:] != bytes((0x0F, 0xB9, 0xCC)):
+        return None
+    if code[0] == JMP:
+        return va + SIZE + int.from_bytes(code[1:SIZE], "little", signed=True) & t.BIT64
+    return 0 if code[:2] == bytes((RET, 0xCC)) else None
+
+
 TABLES = t.ProofTables(
     branches=branches,
     mnemonics={t.JUMP: "jmp", t.CALL: "call"},
@@ -164,4 +174,13 @@ TABLES = t.ProofTables(
     jump_type=4,  # R_X86_64_PLT32
     jump=0xE9_0000_0000,
     left=((0x0F, 0x1F, 0x44, 0x00, 0x00),),
+    # Source: arch/x86/include/asm/static_call.h, arch/x86/kernel/static_call.c (Linux 6.1, 6.12).
+    static_trampoline=t.StaticTrampoline(
+        8,
+        SIZE,
+        static_trampoline,
+        field=1,
+        thunk="__x86_return_thunk",
+        returns=("__return_sites", "__return_sites_end"),
+    ),
 )

@@ -64,6 +64,19 @@ against = click.option("--against", multiple=True, metavar="FILE", help=AGAINST_
 jobs = click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help=JOBS_HELP)
 
 
+output = [
+    click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched)."),
+    click.option("--in-place", is_flag=True, help="Replace FILE itself, and write the journal FILE.ftpatch.json."),
+    click.option("--dry-run", is_flag=True, help="Do everything but write."),
+    click.option("--signature", default="strip", type=click.Choice(["strip", "refuse"]), show_default=True,
+                 help="What becomes of an appended signature, which any change makes void."),
+    click.option("--sign", nargs=2, metavar="KEY CERT", help="Sign the result as the kernel's sign-file does (PEM)."),
+    max_size,
+    click.option("--skip-unpatchable", is_flag=True,
+                 help="Leave out chosen sites that cannot be changed, instead of refusing."),
+]  # fmt: skip
+
+
 def options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:
     """A decorator that adds whole groups of options, in the order given."""
 

@@ -1,4 +1,4 @@
-"""`ftpatch static-calls`: the static calls of a file, by key and by site."""
+"""`ftpatch static-calls`: the static calls of a file, by key and by site; with --set, what they call on disk."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from ftpatch.cli import Verb
-from ftpatch.cli.options import Reports, gathered, max_size, options, reports
+from ftpatch.cli.options import Reports, against, gathered, options, output, reports
 from ftpatch.document.static_call_rows import Asked, file_object, static_calls_object
+from ftpatch.errors import UsageError
 from ftpatch.report import Document, shows_more
 from ftpatch.report.files import check_reports
 from ftpatch.sites.static_calls import static_calls_of
@@ -21,6 +22,8 @@ MAX_LINE = 4096  # bytes: modules are laid out from the start of a page
 KEY_HELP = "Only these keys: name, glob, /regex/ or !SEL, with or without __SCK__ or __SCT__; repeatable, joined."
 SITES_HELP = "Add the table of sites, of the chosen keys; CSV lists them instead of the keys."
 LINE_HELP = "Bytes of a cache line (default: the machine's usual one)."
+SET_HELP = "Let a static call call FUNC (name, name@file.c or 0xVA), NULL or return0, in a new file; repeatable."
+FORCE_HELP = "With --set: take a function with other parameters or another result."
 
 
 def _power_of_two(context: click.Context, option: click.Parameter, value: int | None) -> int | None:
@@ -32,35 +35,66 @@ def _power_of_two(context: click.Context, option: click.Parameter, value: int | 
 
 @dataclass(frozen=True)
 class StaticCallsOptions:
-    file: str
+    """How static calls are shown."""
+
     key: tuple[str, ...]  # selectors of keys
     show_sites: bool
     line_size: int | None  # bytes; None: the machine's
+
+
+@dataclass(frozen=True)
+class SetCallsOptions:
+    """How they are set."""
+
+    settings: tuple[str, ...]  # KEY=FUNC, each
+    file: str
+    output: str | None
+    in_place: bool
+    dry_run: bool
+    signature: str  # strip or refuse one that is there
+    sign: tuple[str, str] | None  # key and certificate for a new one
     max_size: int | None  # bytes that a packed file may unpack to
+    skip_unpatchable: bool
+    force_signature: bool
+    against: tuple[str, ...]  # what a module will meet
+
+    def require_none(self) -> None:
+        """Refuse what only --set needs. Raises UsageError."""
+        given = {"-o": self.output, "--in-place": self.in_place, "--dry-run": self.dry_run, "--sign": self.sign,
+                 "--skip-unpatchable": self.skip_unpatchable, "--force-signature": self.force_signature,
+                 "--against": self.against, "--signature": self.signature != "strip"}  # fmt: skip
+        if names := [name for name, value in given.items() if value]:
+            raise UsageError(f"{names[0]} is for --set", expected="--set KEY=FUNC, or no such option")
 
 
 @click.command("static-calls", cls=Verb)
-@gathered(StaticCallsOptions, Reports)
+@gathered(StaticCallsOptions, SetCallsOptions, Reports)
 @click.argument("file", default="vmlinux", metavar="[FILE]")
 @click.option("--key", multiple=True, metavar="SEL", help=KEY_HELP)
 @click.option("--sites", "show_sites", is_flag=True, help=SITES_HELP)
 @click.option("--line-size", type=click.IntRange(8, MAX_LINE), callback=_power_of_two, metavar="N", help=LINE_HELP)
-@options(reports, [max_size])
-def command(given: StaticCallsOptions, reports: Reports) -> int:
+@click.option("--set", "settings", multiple=True, metavar="KEY=FUNC", help=SET_HELP)
+@options(reports, output)
+@against
+@click.option("--force-signature", is_flag=True, help=FORCE_HELP)
+def command(given: StaticCallsOptions, change: SetCallsOptions, reports: Reports) -> int:
     """Show the static calls of a kernel, module or object (default: ./vmlinux): each key with its function, trampoline
-    and number of sites, and with --sites each site.
+    and number of sites, and with --sites each site. With --set, let static calls call other functions, all or none.
     """
-    check_reports(reports.report, [given.file])
+    if change.settings:
+        return _set(given, change, reports)
+    change.require_none()
+    check_reports(reports.report, [change.file])
     document = Document("static-calls", show_sites=given.show_sites, selected=bool(given.key))
     brief = reports.formats == {"text"} and not given.key
-    document.images.append(_image(given, shows_more(reports.formats), brief))
+    document.images.append(_image(given, change, shows_more(reports.formats), brief))
     reports.deliver(document)
     return 0
 
 
-def _image(given: StaticCallsOptions, hashed: bool, brief: bool) -> ImageObject:
+def _image(given: StaticCallsOptions, change: SetCallsOptions, hashed: bool, brief: bool) -> ImageObject:
     """The IMAGE object of the file, which has no sites of the tracer."""
-    table = static_calls_of(given.file, given.max_size)
+    table = static_calls_of(change.file, change.max_size)
     chosen = None
     if given.key:
         from ftpatch.sites.static_choice import choose_keys
@@ -72,3 +106,26 @@ def _image(given: StaticCallsOptions, hashed: bool, brief: bool) -> ImageObject:
         "static_calls": static_calls_object(table, asked),
     }
     return cast("ImageObject", made)
+
+
+def _set(given: StaticCallsOptions, change: SetCallsOptions, reports: Reports) -> int:
+    """Write the file with the keys set."""
+    from ftpatch import api
+    from ftpatch.cli.writing import WritingOptions, delivery_of
+    from ftpatch.plan.static_calls.request import read_settings
+
+    if given.key or given.show_sites or given.line_size:
+        raise UsageError("--key, --sites and --line-size show a file, --set changes one",
+                         todo="ftpatch static-calls shows the result")  # fmt: skip
+    settings = read_settings(change.settings)
+    shared = WritingOptions(
+        change.file, (), (), (), None, change.output, change.in_place, change.dry_run, change.signature, change.sign,
+        change.max_size, change.skip_unpatchable,
+    )  # fmt: skip
+    delivery = delivery_of(shared, reports, [*(change.sign or ()), *change.against])
+    written = api.set_static_calls(
+        change.file, delivery, settings, against=change.against, force_signature=change.force_signature,
+        skip_unpatchable=change.skip_unpatchable,
+    )  # fmt: skip
+    reports.to_stdout(written.document)
+    return 0

@@ -17,9 +17,9 @@ from ftpatch.cli.options import (
     Reports,
     gathered,
     layout,
-    max_size,
     note,
     options,
+    output,
     reports,
     selector_files,
     selectors,
@@ -33,18 +33,6 @@ from ftpatch.report.files import check_reports
 from ftpatch.report.text.patch import N_SHOWN
 from ftpatch.sites.choice import Choose
 from ftpatch.write import paths
-
-output = [
-    click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched)."),
-    click.option("--in-place", is_flag=True, help="Replace FILE itself, and write the journal FILE.ftpatch.json."),
-    click.option("--dry-run", is_flag=True, help="Do everything but write."),
-    click.option("--signature", default="strip", type=click.Choice(["strip", "refuse"]), show_default=True,
-                 help="What becomes of an appended signature, which any change makes void."),
-    click.option("--sign", nargs=2, metavar="KEY CERT", help="Sign the result as the kernel's sign-file does (PEM)."),
-    max_size,
-    click.option("--skip-unpatchable", is_flag=True,
-                 help="Leave out chosen sites that cannot be changed, instead of refusing."),
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,7 @@ def writing_verb(
         @options(selectors, reports, [layout], output)
         @wraps(decide)
         def command(shared: WritingOptions, reports: Reports, **own: object) -> int:
-            delivery = _delivery(shared, reports, _read_besides(shared, own))
+            delivery = delivery_of(shared, reports, _read_besides(shared, own))
             written = api.patch(
                 verb, shared.file, (choose or by_options)(shared, **own),
                 lambda scan, chosen: decide(scan, chosen, shared, **own), delivery,
@@ -113,7 +101,7 @@ def _read_besides(shared: WritingOptions, own: Mapping[str, object]) -> list[str
     return [*lists, *(shared.sign or ()), *(path for path in code if path), *many[2]]
 
 
-def _delivery(shared: WritingOptions, reports: Reports, others: list[str]) -> api.Delivery:
+def delivery_of(shared: WritingOptions, reports: Reports, others: list[str]) -> api.Delivery:
     """Where the results go. Raises UsageError where one would replace another file of this run, such as `others`."""
     if shared.in_place and shared.output:
         raise UsageError("--in-place and -o exclude each other")

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -39,7 +40,7 @@ class Journal:
     """What a journal says, checked for form alone: whether it is true of a file is for its users to find out."""
 
     path: str  # of the journal
-    command: str  # the verb that wrote it: enable, disable or drop
+    command: str  # the verb that wrote it: enable, disable, drop, redirect or static-calls
     build_id: str | None  # of both files
     sha256: str  # of the file that was patched
     plain_sha256: str  # of its content unpacked: the ELF file and its signature
@@ -55,4 +56,5 @@ class Journal:
     sites: list[SiteAction]  # the chosen sites
     records: str | None  # how records left the kernel's table: null, minus4, shrink, keep; None for a module
     output: Output
+    set_calls: Mapping[str, str] = field(default_factory=dict)  # what static calls were set to, by key
     forced_target: bool = False  # the sites call code that was not shown to keep the contract of a site

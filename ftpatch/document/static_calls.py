@@ -75,6 +75,19 @@ class StaticCallRow(TypedDict):
     code: Annotated[HexBytes, "the site's bytes"]
 
 
+class SetCallRow(TypedDict):
+    """A static call, and what --set makes of it."""
+
+    key: Annotated[str, "without __SCK__"]
+    was: Annotated[str, "what it called: a function, NULL or return0"]
+    to: Annotated[str, "what it calls, likewise"]
+    to_va: Annotated[Hex | None, "null for NULL, and in a module, where the loader decides"]
+    sites: Annotated[Count, "calls of this file"]
+    signature: Annotated[str, "whether the types agree: `equal` and by what source, or how they differ, or why that is "
+                         "not known"]  # fmt: skip
+    left: Annotated[str | None, "why it stays as it is, with --skip-unpatchable; null where it is set"]
+
+
 class StaticCallsObject(TypedDict):
     sites: Count
     keys: Count

@@ -25,7 +25,7 @@ from ftpatch.document.fields import (
     Values,
 )
 from ftpatch.document.site_rows import LivePatchObject, SiteRow
-from ftpatch.document.static_calls import StaticCallsObject
+from ftpatch.document.static_calls import SetCallRow, StaticCallsObject
 from ftpatch.document.written import DoneObject, EditRow, OutputObject, PackingObject, RequestObject, UndoneObject
 
 Command = Literal[
@@ -143,7 +143,8 @@ class VerbObject(TypedDict, total=False):
     traceable_as: Annotated[list[str], "explain: names of the explained sites, where none has the name itself"]
     oracle: Annotated[OracleObject | None, "check --predict: what a boot will say and list; null where the kernel has "
                       "no tracer"]  # fmt: skip
-    static_calls: Annotated[StaticCallsObject, "static-calls: the keys and sites of the file"]
+    static_calls: Annotated[StaticCallsObject, "static-calls: the keys and sites of the file, as they were read"]
+    set_calls: Annotated[list[SetCallRow], "static-calls --set: the keys that it names"]
 
 
 class StaticCallsFile(FileObject, VerbObject):
@@ -215,6 +216,7 @@ class ProofObject(TypedDict):
         Annotated[dict[str, Count], "what the redirected functions lead to, by name: how many of them"]
     ]
     ops: NotRequired[Annotated[dict[str, Count], "the ftrace_ops that a kernel's sites serve: how many of them"]]
+    static_calls: NotRequired[Annotated[dict[str, str], "what static calls call now that did not before, by key"]]
     imports: NotRequired[Annotated[list[ImportRow], "symbols of other files that a module did not use before"]]
     depends: NotRequired[Annotated[list[str], "names that its depends= gained"]]
 

@@ -70,7 +70,9 @@ class DoneObject(TypedDict):
 
 class UndoneObject(TypedDict):
     journal: str
-    command: Annotated[str, Values(("enable", "disable", "drop", "redirect")), "the verb that was undone"]
+    command: Annotated[
+        str, Values(("enable", "disable", "drop", "redirect", "static-calls")), "the verb that was undone"
+    ]
     edits: Count
     repacked: Annotated[bool, "the file had been compressed in another way since it was patched"]
     same: Annotated[bool, "the output is the very file that was patched; else its content, compressed as its name says"]

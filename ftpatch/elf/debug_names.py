@@ -10,7 +10,7 @@ Source: DWARF 5, 3.3.8.1 (DW_AT_inline) and 3.3.8.2 (inlined copies refer to the
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,8 +64,8 @@ def find(image: Image, name: str) -> DebugMention:
     if not len(info) or not len(strings):
         return DebugMention("its debug information cannot be unpacked", False, ())
     offsets = _strings(strings, name)
-    hits = sorted(islice(_references(info, offsets), MAX_REFERENCES))
-    if not hits and any(_references(debug.section("debug_str_offsets"), offsets)):
+    hits = sorted(islice(references_to(info, offsets), MAX_REFERENCES))
+    if not hits and any(references_to(debug.section("debug_str_offsets"), offsets)):
         return DebugMention("its debug information refers to names by number (clang), and is not searched", True, ())
     functions = attempt(lambda: tuple(_subprograms(debug, hits[:MAX_HITS])), ())
     return DebugMention("", bool(hits), functions)
@@ -82,7 +82,18 @@ def _strings(strings: FileBytes, name: str) -> list[int]:
     return places
 
 
-def _references(info: FileBytes, offsets: list[int]) -> Iterator[int]:
+def strings_at(strings: FileBytes, names: Sequence[str]) -> dict[int, str]:
+    """Those of many names that are whole strings, by their place: one walk serves all."""
+    wanted, at = {name.encode(): name for name in names}, 0
+    places: dict[int, str] = {}
+    for text in strings.peek(0, len(strings)).split(b"\0"):
+        if text in wanted:
+            places[at] = wanted[text]
+        at += len(text) + 1
+    return places
+
+
+def references_to(info: FileBytes, offsets: list[int]) -> Iterator[int]:
     """Positions of 4-byte references to these offsets. One is searched as bytes; for many, their low halves are looked
     up, which costs the same for any number of them."""
     needle = offsets[0].to_bytes(4, "little") if offsets else b""

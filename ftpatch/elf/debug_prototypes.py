@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -30,6 +30,7 @@ PLACES = (n.DW_AT_LOW_PC, n.DW_AT_RANGES)  # one of these has each function with
 MAX_KEPT = 64  # units, of which the longest of Debian's have 0.8 MB
 MAX_PIECES = 4  # of one function: compilers make two, the likely and the unlikely one
 MAX_THERE = 64  # functions at one address
+MAX_CODE = 3  # bytes of the number with which an entry begins
 MAX_ORIGINS = 4  # entries that one function refers on to
 
 
@@ -77,6 +78,18 @@ class DebugFunctions:
         if found.number(n.DW_AT_CALLING_CONVENTION) == n.DW_CC_NOCALL:
             return NotKnown("the compiler changed its parameters, says DWARF (DW_CC_nocall)", sure=True)
         return self._prototype(found)
+
+    def declared(self, unit: Unit, hits: Mapping[int, str]) -> Iterator[tuple[str, Prototype]]:
+        """(name, prototype) of the functions that a unit declares or defines. hits: the names, by where an entry refers
+        to them. Raises one of DAMAGE."""
+        for pos, _, declaration in unit.walk():
+            if declaration.tag != n.DW_TAG_SUBPROGRAM:
+                continue
+            # an entry begins with the number of its kind, and mostly with its name
+            if name := next((hits[pos + size] for size in range(1, MAX_CODE + 1) if pos + size in hits), None):
+                entry = unit.entry(pos)
+                if entry.name == name and n.DW_AT_PROTOTYPED in entry.numbers:
+                    yield name, self._prototype(Subprogram(unit, entry, ((unit, entry),)))
 
     def _prototype(self, function: Subprogram) -> Prototype:
         types = TypeReader(self.unit_at)

@@ -9,8 +9,10 @@ function of that name. That of a module goes on from its kernel's, or brings wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from ftpatch.elf.btf_prototypes import btf_prototype, rows_by_name
 from ftpatch.elf.c_types import NotKnown, Prototype
 from ftpatch.elf.clone_names import other_parameters
 from ftpatch.elf.debug_entries import DAMAGE, DebugSections
+from ftpatch.elf.debug_names import MAX_REFERENCES, references_to, strings_at
 from ftpatch.elf.debug_prototypes import DebugFunctions
 from ftpatch.elf.image import Image
 from ftpatch.errors import ChangedError, ElfError
@@ -29,6 +32,7 @@ MAX_ALIASES = 64  # names of one function that are looked at; sys_ni_syscall has
 MAX_ASKED = 16  # functions of a module that are looked for to tell whose types it goes on from
 FEW = 64  # functions whose names are searched for one by one
 SHORTEST = 4  # bytes that a function without a size has at least
+STRINGS = (".debug_str", ".zdebug_str")
 DWARF, BTF, BASE = (".debug_info", ".debug_abbrev"), ".BTF", ".BTF.base"
 THIN_LTO = b".llvm."  # in names of static functions that clang's link-time optimisation took to other files
 OTHER_FILES = "link-time optimisation may have put more of them into other files"
@@ -122,6 +126,18 @@ class FunctionTypes:
         except DAMAGE as error:
             return NotKnown(f"its DWARF cannot be read ({error})")
 
+    def declared(self, names: Sequence[str]) -> dict[str, Prototype]:
+        """The prototypes of functions by how source files declare them, of those names that DWARF has with one: also
+        of functions that are no functions in C, such as the trampolines of static calls. One search serves all."""
+        if not self._has_dwarf or not self.image.sections_named(*STRINGS):
+            return {}
+        try:
+            return _declared(self._dwarf, names)
+        except ChangedError:
+            raise
+        except DAMAGE:
+            return {}
+
     # -- BTF ---------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -157,6 +173,22 @@ class FunctionTypes:
     @cached_property
     def _btf_names(self) -> dict[str, list[int]]:
         return {} if isinstance(self._btf, NotKnown) else rows_by_name(self._btf)
+
+
+def _declared(dwarf: DebugFunctions, names: Sequence[str]) -> dict[str, Prototype]:
+    info, strings = dwarf.debug.section(".debug_info"), dwarf.debug.section(".debug_str")
+    found: dict[str, Prototype] = {}
+    wanted = strings_at(strings, names)
+    hits = {pos: wanted[int.from_bytes(info.peek(pos, pos + 4), "little")]
+            for pos in sorted(islice(references_to(info, list(wanted)), MAX_REFERENCES))}  # fmt: skip
+    end = 0
+    for pos, name in hits.items():
+        if pos < end or name in found:
+            continue
+        unit = dwarf.unit_at(pos)
+        end = unit.end
+        found |= dict(dwarf.declared(unit, hits))
+    return found
 
 
 def _read(image: Image, kernel: Image | None) -> Btf | NotKnown:

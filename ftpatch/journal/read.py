@@ -18,7 +18,7 @@ from ftpatch.errors import InputError, UnsupportedError
 
 T = TypeVar("T")
 
-VERBS = ("enable", "disable", "drop", "redirect")
+VERBS = ("enable", "disable", "drop", "redirect", "static-calls")
 LIMIT = 1 << 63  # positions and sizes are signed 64-bit numbers in every table
 SIGNATURE = "signature"  # owner of the rows of a signature, the old one and the new one
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -29,7 +29,7 @@ NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"
 READ = frozenset((
     "schema", "command", "images", "build_id", "sha256", "size", "packing", "wrapping", "encoder", "original",
     "plain_sha256", "output", "elf_sha256", "edits", "pos", "old", "new", "owner", "sites", "action", "target",
-    "request", "records", "forced_target",
+    "request", "records", "forced_target", "set_calls", "key", "to", "left",
 ))  # fmt: skip
 
 
@@ -81,7 +81,9 @@ def _journal(report: Object, schema: int, path: str) -> Journal:
         sha256=_sha256(image, "sha256"), plain_sha256=_sha256(packing, "plain_sha256"),
         wrapping=wrapping, encoder=encoder, original=b"" if encoder is not None else _original(packing),
         size=size, edits=edits, cut=cut, appended=appended, signature=signature, n_edits=len(rows),
-        sites=_sites(_member(image, "sites", list)), records=records if isinstance(records, str) else None,
+        sites=[] if command == "static-calls" else _sites(_member(image, "sites", list)),
+        set_calls=_set_calls(_member(image, "set_calls", list)) if command == "static-calls" else {},
+        records=records if isinstance(records, str) else None,
         output=Output(_sha256(output, "sha256"), _sha256(output, "elf_sha256")),
         forced_target=request.get("forced_target") is True,
     )  # fmt: skip
@@ -174,3 +176,14 @@ def _sites(rows: list[object]) -> list[SiteAction]:
         redirected = action == "redirect" and type(target) is str
         sites.append(SiteAction(pos, action, target if redirected else None))
     return sites
+
+
+def _set_calls(rows: list[object]) -> dict[str, str]:
+    """What static calls were set to, by key."""
+    settings = {}
+    for number, row in enumerate(rows):
+        call = _require(row, dict, f"static call {number}")
+        key, to = (_member(call, name, str) for name in ("key", "to"))
+        if call.get("left") is None:
+            settings[key] = to
+    return settings

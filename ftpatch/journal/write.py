@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from ftpatch.document.rows import image_object
 from ftpatch.elf.image import Image
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan
 from ftpatch.plan.request import RedirectRequest
-from ftpatch.sites.table import SiteTable
 from ftpatch.write.deliver import Output
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
 
     shown: only that many of the patched sites and of those that stay, and no edits: enough for a text report.
     """
+    if plan.verb == "static-calls":
+        return _settings_object(plan, output, sha256, shown)
     scan, summary = plan.scan, plan.summary
     chosen = plan.chosen if shown is None else _first(plan, shown)
     report = image_object(scan, chosen, sha256)
@@ -42,6 +43,36 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
         _add_redirect(report["request"], plan, plan.asked, shown)
     if plan.forced_target:
         report["request"]["forced_target"] = True
+    _add_result(report, plan, output, sha256, shown)
+    return report
+
+
+def _settings_object(plan: Plan, output: Output | None, sha256: str | None, shown: int | None) -> ImageObject:
+    """The IMAGE object of `static-calls --set`: the keys with what they call, and every edit; no site of the tracer."""
+    from ftpatch.document.static_call_rows import Asked, file_object, static_calls_object
+    from ftpatch.sites.static_calls import read_static_calls
+
+    table = read_static_calls(plan.scan.image)
+    named = np.isin(np.array(table.keys.name, dtype=object), [call.key for call in plan.set_calls])
+    report = cast("ImageObject", {
+        **file_object(plan.scan.image, sha256), "static_calls": static_calls_object(table, Asked(named)),
+        "set_calls": [
+            {"key": call.key, "was": call.was, "to": call.to, "to_va": f"0x{call.va:016x}" if call.va else None,
+             "sites": call.sites, "signature": call.signature, "left": call.left}
+            for call in plan.set_calls
+        ],
+    })  # fmt: skip
+    _add_result(report, plan, output, sha256, shown)
+    left = sum(call.left is not None for call in plan.set_calls)
+    report["done"]["patched"], report["done"]["left"] = len(plan.set_calls) - left, left
+    return report
+
+
+def _add_result(
+    report: ImageObject, plan: Plan, output: Output | None, sha256: str | None, shown: int | None
+) -> None:  # fmt: skip
+    """What every writing command says of its result, and by what it can be undone."""
+    scan = plan.scan
     report["notes"] = [*plan.warnings, *plan.notes]
     report["output"] = None if output is None else {
         "file": output.path, "sha256": output.sha256, "elf_sha256": output.elf_sha256,
@@ -53,7 +84,6 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
     report["size"] = len(scan.image.data)
     report["packing"] = _packing(scan.image, sha256) if output and sha256 else None  # it costs a compression
     report["edits"] = EditRows(plan, output.trailer if output else b"") if shown is None else []
-    return report
 
 
 def _add_redirect(request: RequestObject, plan: Plan, asked: RedirectRequest, shown: int | None) -> None:
@@ -136,10 +166,10 @@ class EditRows(Sequence["EditRow"]):
         return len(self._plan.edits) + bool(self._plan.scan.image.trailer) + bool(self._signature)
 
     def __iter__(self) -> Iterator[EditRow]:
-        image, edits, sites = self._plan.scan.image, self._plan.edits, self._plan.scan.sites
+        image, edits = self._plan.scan.image, self._plan.edits
         size, cut = len(image.data), image.trailer
         for pos, old, new, kind, number in edits:
-            yield {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, sites)}
+            yield {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, self._plan)}
         if cut:
             yield {"pos": size, "old": cut.hex(), "new": "", "owner": "signature"}
         for piece in edits.tail:
@@ -152,7 +182,10 @@ class EditRows(Sequence["EditRow"]):
         return list(self)[index]
 
 
-def _owner(kind: str, number: int, sites: SiteTable) -> str:
+def _owner(kind: str, number: int, plan: Plan) -> str:
+    sites = plan.scan.sites
+    if kind in ("key", "trampoline"):
+        return f"{kind} {plan.key_names[number]}"
     if kind in ("site", "stub", "literal"):
         row = int(sites.row[number])
         return f"{kind} row:{row}" if row >= 0 else f"{kind} {sites.name(number) or sites.place_text(number)}"

@@ -23,10 +23,11 @@ STT_TLS, STT_GNU_IFUNC = 6, 10
 # Types of symbols that are no functions; all others are data.
 KINDS = {t.STT_SECTION: "a section's symbol", STT_TLS: "thread-local data",
          STT_GNU_IFUNC: "an indirect function (IFUNC), which nothing in a kernel resolves,"}  # fmt: skip
+NOINSTR = "noinstr"  # code in which nothing may trace or trap
 MAX_UNITS = 1 << 14  # of a function whose code is looked at
 # Code that is apart in a vmlinux: symbols at its start and end, sections that have it in modules, and what it is.
 APART = (
-    ("__noinstr_text_start", "__noinstr_text_end", r"\.noinstr\.text.*|\.cpuidle\.text", "noinstr"),
+    ("__noinstr_text_start", "__noinstr_text_end", r"\.noinstr\.text.*|\.cpuidle\.text", NOINSTR),
     ("__entry_text_start", "__entry_text_end", r"\.entry\.text", "code of exception entries (noinstr)"),
     ("__hyp_text_start", "__hyp_text_end", r"\.hyp\.text", "code of the hypervisor"),
     ("__hyp_idmap_text_start", "__hyp_idmap_text_end", r"\.hyp\.idmap\.text", "code of the hypervisor"),
@@ -102,13 +103,13 @@ def why_no_substitute(image: Image, row: int, for_image: Image, for_row: int) ->
     """Why BAR (image, row) may not run where FOO (for_image, for_row) is called, by where it lies; empty where it may:
     BAR is freed, or apart from other code, and FOO is not."""
     name = image.symbols.name(row)
-    if _freed(image, row) and not (image is for_image and _freed(for_image, for_row)):
+    if is_freed(image, row) and not (image is for_image and is_freed(for_image, for_row)):
         return f"{name} is init text, which is freed {'after boot' if image.linked else 'once the module runs'}"
     kind = apart(image, row)
     return f"{name} is {kind}, and the function is not" if kind and kind != apart(for_image, for_row) else ""
 
 
-def _freed(image: Image, row: int) -> bool:
+def is_freed(image: Image, row: int) -> bool:
     """Whether a function is gone once the kernel has booted, or the module runs."""
     sec, value = int(image.symbols.shndx[row]), int(image.symbols.rows["st_value"][row])
     if not image.linked:
@@ -120,8 +121,15 @@ def _freed(image: Image, row: int) -> bool:
 
 
 def apart(image: Image, row: int) -> str:
-    """What kind of code a function is whose callers are of the same kind; empty where it is like most."""
-    sec, value = int(image.symbols.shndx[row]), int(image.symbols.rows["st_value"][row])
+    """What kind of code a function is, as `kind_of_code` says."""
+    return kind_of_code(image, int(image.symbols.shndx[row]), int(image.symbols.rows["st_value"][row]))
+
+
+def kind_of_code(image: Image, sec: int, value: int) -> str:
+    """What kind of code is at a place that only code of the same kind goes to; empty where it is like most.
+
+    value: as symbols have it: va in a linked image, offset in the section in others.
+    """
     for first, last, pattern, kind in APART:
         known = image.linked and first
         low, high = (image.symbols.value(first), image.symbols.value(last)) if known else (None, None)

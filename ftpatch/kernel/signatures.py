@@ -39,10 +39,15 @@ def compare_signatures(
     """
     mine, other = foo.prototype(foo_row), bar.prototype(bar_row)
     names = foo.image.symbols.name(foo_row), bar.image.symbols.name(bar_row)
-    if isinstance(mine, NotKnown) or isinstance(other, NotKnown) or (not compiled and _is_assembly(mine, other)):
-        return _by_hash(foo, foo_row, bar, bar_row) or Comparison(warning=_not_compared(names, mine, other))
+    if isinstance(mine, NotKnown) or isinstance(other, NotKnown) or (not compiled and is_assembly(mine, other)):
+        return _by_hash(foo, foo_row, bar, bar_row) or Comparison(warning=not_compared(names, mine, other))
+    return compare_prototypes(names, mine, other, foo.image.arch.widens)
+
+
+def compare_prototypes(names: tuple[str, str], mine: Prototype, other: Prototype, widens: bool) -> Comparison:
+    """How the second prototype differs from the first. names: of the two, for texts; widens: see Arch."""
     source = " and ".join(dict.fromkeys((mine.source, other.source)))
-    found = list(differences(mine, other, foo.image.arch.widens))
+    found = list(differences(mine, other, widens))
     if different := _text(found, Relation.DIFFERENT):
         return Comparison(different, "", source)
     parts = []
@@ -53,7 +58,7 @@ def compare_signatures(
     return Comparison("", "; ".join(parts), source)
 
 
-def _is_assembly(foo: Prototype, bar: Prototype) -> bool:
+def is_assembly(foo: Prototype, bar: Prototype) -> bool:
     """Whether BAR's prototype says nothing, so that a difference from FOO's would say nothing."""
     return bar.assembly and not (foo.result.kind is Kind.VOID and not foo.parameters)
 
@@ -64,7 +69,7 @@ def _text(found: list[Difference], relation: Relation) -> str:
     return "; ".join(texts[:SHOWN]) + more
 
 
-def _not_compared(names: tuple[str, str], foo: Prototype | NotKnown, bar: Prototype | NotKnown) -> str:
+def not_compared(names: tuple[str, str], foo: Prototype | NotKnown, bar: Prototype | NotKnown) -> str:
     """Why two signatures cannot be compared."""
     whys = [f"{name}: {told.why}" for name, told in zip(names, (foo, bar), strict=True) if isinstance(told, NotKnown)]
     whys = whys or [f"{names[1]}: {ASSEMBLY}"]

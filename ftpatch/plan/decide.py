@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from ftpatch.arch import architectures
 from ftpatch.arrays import Mask
@@ -17,6 +17,14 @@ from ftpatch.sites.scan import Scan, scan_file
 
 if TYPE_CHECKING:
     from ftpatch.plan.stubasm import Stub
+
+
+class SetOptions(TypedDict, total=False):
+    """How static calls are set, none of it required: see `plan_settings`."""
+
+    against: Sequence[str]
+    force_signature: bool
+    skip_unpatchable: bool
 
 
 def make_plan(scan: Scan, request: Request) -> Plan:
@@ -127,6 +135,27 @@ def _read_stub(scan: Scan, path: str) -> Stub:
     if scan.image.kind == "vmlinux":
         raise _for_modules(scan)
     return stubasm.assemble(read_file(path, stubasm.MAX_SOURCE, "the stub"), path, scan.arch)
+
+
+def plan_settings(
+    scan: Scan, settings: Sequence[tuple[str, str]], max_size: int | None = None, *, against: Sequence[str] = (),
+    force_signature: bool = False, skip_unpatchable: bool = False,
+) -> Plan:  # fmt: skip
+    """The plan by which static calls call something else. settings: (key, function, NULL or return0), each; against:
+    files; the rest as in SetRequest."""
+    from ftpatch.plan.static_calls.kernel import plan_kernel_settings
+    from ftpatch.plan.static_calls.request import SetRequest, Setting
+
+    if scan.image.kind not in ("vmlinux", "module"):
+        raise UnsupportedError(f"setting static calls in files of kind {scan.image.kind} is not supported",
+                               scan.image.path, expected="a linked vmlinux or a module",
+                               todo="ftpatch static-calls reads it")  # fmt: skip
+    request = SetRequest(tuple(Setting(*setting) for setting in settings), force_signature, skip_unpatchable,
+                         read_against(scan, against, max_size))  # fmt: skip
+    if scan.image.kind == "module":
+        raise UnsupportedError("setting static calls of modules is not supported", scan.image.path,
+                               todo="ftpatch static-calls reads them")  # fmt: skip
+    return plan_kernel_settings(scan, request)
 
 
 def plan_redirect(

@@ -16,8 +16,10 @@ from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf.editor import Placed
 from ftpatch.elf.image import Image
 
-# What a byte may change for. `thunk`: a shared stub; `bound`: the end of the record table in ftrace_init's code.
-LEGAL = ("site", "stub", "literal", "record", "relocation", "thunk", "bound", "symbol", "header")
+# What a byte may change for. `thunk`: a shared stub; `bound`: the end of the record table in ftrace_init's code;
+# `key`, `trampoline`: of a static call.
+LEGAL = ("site", "stub", "literal", "record", "relocation", "thunk", "bound", "symbol", "header", "key",
+         "trampoline")  # fmt: skip
 
 
 @dataclass(frozen=True)

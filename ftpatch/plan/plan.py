@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from ftpatch.arch.parts import Code
 from ftpatch.arrays import I64, U32, Mask
@@ -64,11 +65,23 @@ class Redirect:
     signature: str  # what is known of the two signatures: "equal", or why that is not known, or how they differ
 
 
+class SetCall(NamedTuple):
+    """A static call, and what it is set to."""
+
+    key: str  # without __SCK__
+    was: str  # what it called: a function, NULL or return0
+    to: str  # what it calls, likewise
+    va: int  # of that in a linked file; 0 for NULL, and in a module, where the loader decides
+    sites: int  # of the file that call it
+    signature: str  # what is known of the two types, as for redirects
+    left: str | None  # why it stays as it is; None where it is set
+
+
 @dataclass(frozen=True)
 class Plan:
     """The decision, site by site and byte by byte."""
 
-    verb: str  # enable, disable, drop or redirect
+    verb: str  # enable, disable, drop, redirect or static-calls
     scan: Scan  # the file as it was read
     chosen: Mask  # over the site table: what the user chose
     reasons: dict[int, str]  # why a chosen site stays as it is, by its index in the site table
@@ -89,6 +102,8 @@ class Plan:
     forced_target: bool = False  # the sites call code that was not shown to keep the contract of a site, on purpose
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    set_calls: tuple[SetCall, ...] = ()  # of static-calls: the keys that the user named, in the order of the table
+    key_names: tuple[str, ...] = ()  # of static-calls: of every key, by its row
 
     def action(self, at: int) -> str:
         """What is done to the at-th changed site."""

@@ -62,6 +62,13 @@ class SiteRedirects:
     rows: I64  # of that symbol
 
 
+class StaticCallee(NamedTuple):
+    """What a static call calls that called something else before."""
+
+    name: str  # a function, NULL or return0
+    va: int = 0  # of it in a linked image; 0 for NULL, and in a module
+
+
 class Import(NamedTuple):
     """A symbol of another file that a module uses, and did not before."""
 
@@ -102,6 +109,7 @@ class Case:
     ops: Counter[str] = field(default_factory=Counter)  # the ftrace_ops that they serve, by name: how many of them
     imports: tuple[Import, ...] = ()  # what a module uses of other files that it did not use before
     depends: tuple[str, ...] = ()  # names that its depends= gained
+    set_calls: dict[str, StaticCallee] = field(default_factory=dict)  # by key
     pairs: Pairs | None = None  # the sites of both files, side by side
     memory: Memory | None = None  # of a module as it is laid out for the emulation
     _more: Counter[str] = field(default_factory=Counter)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ftpatch.arrays import distinct
 from ftpatch.document.journal import Edit, Journal
-from ftpatch.proof.case import NEW, Case, Intent
+from ftpatch.proof.case import NEW, Case, Intent, StaticCallee
 from ftpatch.proof.changes import Runs, place, uncovered
 
 CALLS, REDIRECTS, RETURNS, DROPS = ("call", "call_via_stub"), ("redirect",), ("restore",), ("drop",)
@@ -35,6 +35,7 @@ def check_journal(case: Case, runs: Runs, journal: Journal) -> None:
         _check_edit(case, journal.edits[at])
     _check_cover(case, runs, journal.edits)
     _check_end(case, journal)
+    _check_static_calls(case, journal)
     pairs = case.pairs
     if pairs is None:
         return
@@ -48,6 +49,16 @@ def check_journal(case: Case, runs: Runs, journal: Journal) -> None:
             who = "the journal, and not in the file" if pos in in_journal else "the file, and not in the journal"
             case.say("verify-journal", f"the site at {place(before, pos)} is {what} in {who}", pos=pos)
     _check_redirects(case, journal)
+
+
+def _check_static_calls(case: Case, journal: Journal) -> None:
+    """Whether the static calls that changed call what the journal says, or what has its address."""
+    symbols = case.after.image.symbols
+    for key in sorted(journal.set_calls.keys() | case.set_calls.keys()):
+        says, does = journal.set_calls.get(key, "not set"), case.set_calls.get(key, StaticCallee("not set"))
+        same = does.va and does.va in symbols.rows["st_value"][symbols.rows_named(says)].tolist()
+        if says != does.name and not same:
+            case.say("verify-journal", f"the static call {key}: {says} in the journal, {does.name} in the file")
 
 
 def _check_redirects(case: Case, journal: Journal) -> None:

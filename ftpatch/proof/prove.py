@@ -18,7 +18,17 @@ from ftpatch.errors import ChangedError, FtpatchError, RecordError, ShapeError, 
 from ftpatch.finding import Finding
 from ftpatch.proof import kernel_calls, kernel_redirects, module_calls
 from ftpatch.proof.boundaries import check_boundaries
-from ftpatch.proof.case import NO_CALLS, NO_PLACES, NO_REDIRECTS, Case, Import, Intent, SiteCalls, SiteRedirects
+from ftpatch.proof.case import (
+    NO_CALLS,
+    NO_PLACES,
+    NO_REDIRECTS,
+    Case,
+    Import,
+    Intent,
+    SiteCalls,
+    SiteRedirects,
+    StaticCallee,
+)
 from ftpatch.proof.changes import NO_RUNS, Runs, count_kinds, differences, report_unexplained
 from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
@@ -35,6 +45,7 @@ from ftpatch.proof.record_table import account_for_slots, check_records
 from ftpatch.proof.sections import check_sections
 from ftpatch.proof.site_words import check_words
 from ftpatch.proof.stale import check_stale
+from ftpatch.proof.static_calls import check_static_calls
 from ftpatch.proof.table_end import check_end
 from ftpatch.proof.trailer import check_trailer
 from ftpatch.sites.reading import read_sites
@@ -82,6 +93,7 @@ class Proof:
     replacements: Mapping[str, int] = field(default_factory=dict)  # what the redirected functions lead to, likewise
     imports: tuple[Import, ...] = ()  # what a module uses of other files that it did not use before
     depends: tuple[str, ...] = ()  # names that its depends= gained
+    set_calls: Mapping[str, StaticCallee] = field(default_factory=dict)  # static calls that changed, by key
     unlooked: str = ""  # which of these were held against no kernel, and why
 
     @property
@@ -133,7 +145,7 @@ def prove(
         redirects=case.redirects, gone=case.gone,
         returned=case.returned, unclaimed=tuple(case.unclaimed), notes=tuple(case.notes), callees=dict(case.callees),
         ops=dict(case.ops), replacements=dict(case.replacements), imports=case.imports, depends=case.depends,
-        unlooked=unlooked,
+        unlooked=unlooked, set_calls=dict(case.set_calls),
     )  # fmt: skip
 
 
@@ -187,6 +199,7 @@ def _check_sites(case: Case, runs: Runs) -> None:
             module_calls.check_calls(case, pairs)
     check_records(case, pairs)
     account_for_slots(case)
+    check_static_calls(case, runs)
     if linked:
         check_end(case)
         kernel_calls.check_relocations(case, *ops)

@@ -70,6 +70,7 @@ def proof_object(proof: Proof, hashed: bool, journal: str | None) -> ImageObject
             for name, crc, exporter in proof.imports
         ],
         "depends": list(proof.depends),
+        "static_calls": {key: to.name for key, to in sorted(proof.set_calls.items())},
     }  # fmt: skip
     image["findings"] = finding_rows(proof.findings, with_pos=True)
     return image

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ftpatch.arrays import Mask
 from ftpatch.errors import UsageError
 from ftpatch.sites.scan import Scan
@@ -23,6 +25,11 @@ def by_selectors(func: Sequence[str], status: Sequence[str] = (), section: Seque
         return selection.mask, selection.notes
 
     return choose
+
+
+def no_site(scan: Scan) -> tuple[Mask, tuple[str, ...]]:
+    """None of the sites: the choice of verbs that are about something else."""
+    return np.zeros(len(scan.sites), dtype=bool), ()
 
 
 def all_but(func: Sequence[str]) -> Choose:

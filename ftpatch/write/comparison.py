@@ -74,6 +74,7 @@ def require_planned(plan: Plan, proof: Proof) -> None:
         _require_calls(plan, proof)
     if plan.verb == "redirect" and len(index):
         _require_redirects(plan, proof)
+    _require_static_calls(plan, proof)
 
 
 def _require_sound_before(plan: Plan, proof: Proof) -> None:
@@ -119,6 +120,16 @@ def _require_redirects(plan: Plan, proof: Proof) -> None:
         va, name = seen.get(place, (0, "nothing"))
         if va != (planned.va or 0) or (planned.va is None and name != planned.name):
             raise failed(proof.after, "the redirects", f"a site that leads to {name}, planned {planned.name}")
+
+
+def _require_static_calls(plan: Plan, proof: Proof) -> None:
+    """Every planned static call, and no other, calls what was planned."""
+    planned = {call.key: call for call in plan.set_calls if call.left is None}
+    for key in sorted(planned.keys() | proof.set_calls.keys()):
+        wanted, seen = planned.get(key), proof.set_calls.get(key)
+        if wanted is None or seen is None or wanted.va != seen.va or (not seen.va and wanted.to != seen.name):
+            names = [str(getattr(side, name, "nothing new")) for side, name in ((seen, "name"), (wanted, "to"))]
+            raise failed(proof.after, "the static calls", f"{key} that calls {names[0]}, planned {names[1]}")
 
 
 def _targets(plan: Plan) -> U64:

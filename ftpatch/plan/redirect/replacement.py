@@ -30,9 +30,10 @@ class Replacement:
         return self.local != self.va
 
 
-def find_replacement(image: Image, text: str) -> Replacement:
-    """The function that `text` names: a symbol, name@file.c, or 0x and its address. Raises SelectionError."""
-    symbols, where = image.symbols, f"--to {text}"
+def find_replacement(image: Image, text: str, option: str = "--to ") -> Replacement:
+    """The function that `text` names: a symbol, name@file.c, or 0x and its address. option: what the user wrote in
+    front of it. Raises SelectionError or PolicyError."""
+    symbols, where = image.symbols, f"{option}{text}"
     rows = _rows(image, text)
     rows = rows[symbols.shndx[rows] != t.SHN_UNDEF]
     if not len(rows):

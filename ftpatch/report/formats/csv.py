@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from ftpatch.document.site_rows import ScannedSite, SiteChange
-from ftpatch.document.static_calls import StaticCallRow, StaticKeyRow
+from ftpatch.document.static_calls import SetCallRow, StaticCallRow, StaticKeyRow
 from ftpatch.document.types import FindingRow, ImageObject
 from ftpatch.errors import printable
 from ftpatch.report import Document
@@ -34,6 +34,8 @@ def render(document: Document) -> Iterator[str]:
     columns = list(FindingRow.__annotations__) if kind.table == "findings" else of_site
     if kind.table == "static_calls":
         columns = list((StaticCallRow if document.show_sites else StaticKeyRow).__annotations__)
+        if any("set_calls" in image for image in document.images):
+            columns = list(SetCallRow.__annotations__)
     yield ",".join(["file", *columns]) + "\n"
     for image in document.images:
         rows = _rows(image, kind.table, document.show_sites)
@@ -46,6 +48,8 @@ def _rows(image: ImageObject, table: str, with_sites: bool) -> Sequence[Mapping[
     """The rows of one image."""
     if table == "findings":
         return image["findings"]
+    if "set_calls" in image:
+        return image["set_calls"]
     if table == "static_calls":
         return image["static_calls"]["calls" if with_sites else "entries"]
     return image["sites"]

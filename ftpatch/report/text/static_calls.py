@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import counts_line, each_file, line, number
+from ftpatch.report.text.lines import counts_line, each_file, first_of, line, number
 
 if TYPE_CHECKING:
     from ftpatch.document.static_calls import OtherUpdateRow, StaticCallRow, StaticCallsObject, StaticKeyRow
     from ftpatch.document.types import ImageObject
 
 NOT_KNOWN, ELSEWHERE = "not known", "in another file"
+N_SHOWN = 10  # static calls that --set names
 N_NAMES = 6  # functions and data that one line names
 
 
@@ -21,6 +22,9 @@ def render(document: Document) -> Iterator[str]:
     """Each file under its head."""
 
     def one_file(image: ImageObject) -> Iterator[str]:
+        if "set_calls" in image:
+            yield from _set(image)
+            return
         found = image["static_calls"]
         yield from _figures(found, document)
         yield from _keys(found, document.selected)
@@ -105,3 +109,19 @@ def _flags(call: StaticCallRow) -> Iterator[tuple[str, bool]]:
     yield "flagged as a tail call", call["tail"] and not told
     yield "not flagged as a tail call", told and not call["tail"]
     yield "init", call["init"]
+
+
+def _set(image: ImageObject) -> Iterator[str]:
+    """What --set did."""
+    calls, done = image["set_calls"], image["done"]
+    left = f"; {done['left']} left as they are" if done["left"] else ""
+    yield line("keys", f"{done['patched']} set{left}")
+    texts = [f"{call['key']}: {call['was']} -> {call['to']}, {number(call['sites'], 'site')}; type {call['signature']}"
+             for call in calls if call["left"] is None]  # fmt: skip
+    yield from first_of(texts[:N_SHOWN], N_SHOWN, "    ", n=done["patched"])
+    kept = [f"{call['key']}: left, {call['left']}" for call in calls if call["left"] is not None]
+    yield from first_of(kept[:N_SHOWN], N_SHOWN, "    ", "more left", done["left"])
+    output = image["output"]
+    what = f"{printable(output['file'])} written and checked" if output else "nothing written (dry run)"
+    yield line("output", f"{what}; {done['edits']} edits, {done['bytes']} bytes")
+    yield from (line("note", note) for note in image["notes"])

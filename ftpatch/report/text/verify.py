@@ -38,6 +38,10 @@ def _file(image: ImageObject) -> Iterator[str]:
     for what, counts in totals:
         if counts:
             yield line(what, ", ".join(f"{printable(name)} {n}" for name, n in counts.items()))
+    if calls := proof.get("static_calls"):
+        texts = [f"{key} -> {to}" for key, to in list(calls.items())[:N_SHOWN]]
+        more = f" and {len(calls) - N_SHOWN} more" if len(calls) > N_SHOWN else ""
+        yield line("static", f"{number(len(calls), 'static call')} set: {printable(', '.join(texts))}{more}")
     imports = [_import(row) for row in proof.get("imports", ())]
     if imports or proof.get("depends"):
         depends = "".join(f"; depends= gained {name}" for name in proof.get("depends", ()))
