@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elfwriter import ALLOC, ET_EXEC, ET_REL, EXEC, FUNC, OBJECT, RELA, SECTION, WRITE, Elf
+from elfwriter import ALLOC, ET_EXEC, ET_REL, EXEC, FUNC, OBJECT, RELA, SECTION, SYMTAB, WRITE, Elf
 
 from ftpatch.rules.register import known_rules
 from ftpatch.rules.run import Request, check_file
@@ -257,3 +257,15 @@ OBJECTS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
 def test_an_object(changes: dict[str, Any], expected: list[tuple[str, str]], tmp_path: Path) -> None:
     (tmp_path / "made.o").write_bytes(made(**changes))
     assert findings(tmp_path / "made.o") == expected
+
+
+def test_a_stripped_module_is_said_to_be_stripped(tmp_path: Path) -> None:
+    """Without symbols no relocation names anything: the reader of static calls looked for a symbol in an empty table."""
+    whole = bytearray(made())
+    shoff, n = struct.unpack_from("<Q", whole, 40)[0], struct.unpack_from("<H", whole, 60)[0]
+    for sec in range(n):
+        (kind,) = struct.unpack_from("<I", whole, shoff + 64 * sec + 4)
+        if kind in (RELA, SYMTAB):
+            struct.pack_into("<I", whole, shoff + 64 * sec + 4, 0)
+    (tmp_path / "made.o").write_bytes(whole)
+    assert findings(tmp_path / "made.o") == []

@@ -13,7 +13,7 @@ from tools.planting import Plant, Subject, config
 
 Make = Callable[[Subject], Plant | None]
 NOP = {"arm64": 0xD503201F, "ppc64le": 0x60000000}
-RETURN = {"arm64": 0xD65F03C0, "ppc64le": 0x4E800020}
+RETURN = {"arm64": 0xD65F03C0, "ppc64le": 0x4E800020, "x86_64": 0xC3}
 SAVED = {"arm64": 0xAA1E03E9, "ppc64le": 0x7C0802A6}  # mov x9, x30; mflr r0
 LI = 0x38600000  # li r3, 0
 FAR = 40 << 20
@@ -22,7 +22,7 @@ UNRECORDED = ("nops-without-record",)  # in modules: the function that lost its 
 
 def lost(subject: Subject) -> tuple[str, ...]:
     """What cannot but fire where a record leaves its function: its call is found, or in modules its NOPs."""
-    if subject.layout in ("mprofile", "mcount"):
+    if subject.calls:
         return ("call-without-record",)
     return () if subject.vmlinux else UNRECORDED
 
@@ -32,7 +32,7 @@ def dead_weak(subject: Subject) -> Plant | None:
     kernel's own kallsyms still tell that it had one."""
     scan = subject.scan
     known = scan.image.linked and named_at_build(scan.image, scan.image.functions.va[:1]) is not None
-    sites = [] if known or (subject.arch == "arm64" and scan.records.zeros_lead) else subject.unused
+    sites = [] if known or (subject.arch != "ppc64le" and scan.records.zeros_lead) else subject.unused
     return Plant(subject.no_function(sites[0])) if sites else None
 
 
@@ -64,7 +64,7 @@ def outside_text(subject: Subject) -> Plant | None:
         info = int.from_bytes(image.data[at + 8 : at + 12].tobytes(), "little") | (symbol or 0) << 32
         return Plant([(at + 8, struct.pack("<Q", info))], also=lost(subject)) if symbol else None
     row = int(np.argmax(np.where(records.live, records.value, 0)))
-    also = ("call-without-record",) if subject.layout in ("mprofile", "mcount") else ()
+    also = ("call-without-record",) if subject.calls else ()
     return Plant(subject.record(row, records.start - int(records.value[row])), also=also)
 
 
@@ -139,8 +139,8 @@ def _moved(subject: Subject, by: int) -> Plant | None:
 def alignment_lost(subject: Subject) -> Plant | None:
     if not subject.linked:
         return Plant(subject.header(".text", 48, 4)) if subject.layout == "callops" else None
-    if subject.layout in ("callops", "mprofile"):
-        return None  # a misaligned pointer; the sites of mprofile are no NOPs to move
+    if subject.layout == "callops" or subject.calls:
+        return None  # a misaligned pointer; sites that are calls are no NOPs to move
     plant = _moved(subject, 4)
     return plant and Plant(plant.edits, kconfig={"FUNCTION_ALIGNMENT": "8", **config(subject)})
 
@@ -170,7 +170,7 @@ def table_ends(subject: Subject) -> Plant | None:
     if subject.linked:
         stop = subject.scan.image.symbols.value("__stop_mcount_loc") or 0
         return Plant(subject.value("__stop_mcount_loc", stop - 4))
-    for name in ("__patchable_function_entries", "__mcount_loc"):
+    for name in subject.tables:
         if (sec := subject.section(name)) is not None:
             return Plant(subject.header(name, 32, int(subject.scan.image.shdr["sh_size"][sec]) - 4))
     return None
@@ -231,7 +231,7 @@ def null_after_live(subject: Subject) -> Plant | None:
     records = subject.scan.records
     if not subject.vmlinux or not records.zero[0]:
         return None
-    return Plant([(int(records.slot[len(records) // 2]), bytes(8))])
+    return Plant([(int(records.slot[len(records) // 2]), bytes(8))], also=lost(subject))
 
 
 def null_not_skipped(subject: Subject) -> Plant | None:
@@ -287,13 +287,15 @@ def enabled(subject: Subject, row: int) -> Plant | None:
         call = shape.branch.encode(np.array([stub - site]))[0]
         return Plant([*subject.words(stub, *words.tolist()), *subject.words(site, int(call))])
     target = image.symbols.value("ftrace_caller") if subject.linked else site
-    distance = np.array([(target or 0) - site - 4 * (len(shape.old) - 1)])
-    words = [word.bits for word in shape.new[:-1]] + [int(shape.branch.encode(distance)[0])]
+    front = shape.new[: -shape.branch.n_units]
+    distance = np.array([(target or 0) - site - subject.scan.arch.unit * len(front)])
+    words = [word.bits for word in front] + np.ravel(shape.branch.encode(distance)).tolist()
     return Plant(subject.words(site, *words))
 
 
 def site_half(subject: Subject) -> Plant | None:
-    halves = subject.scan.sites.shape is not None and len(subject.scan.sites.shape.old) > 1
+    shape = subject.scan.sites.shape
+    halves = shape is not None and len(shape.old) > shape.branch.n_units
     return Plant(subject.words(subject.site(subject.plain[0]), SAVED[subject.arch])) if halves else None
 
 
@@ -309,4 +311,6 @@ def literal_missing(subject: Subject) -> Plant | None:
 
 
 def not_atomic(subject: Subject) -> Plant | None:
+    if subject.scan.arch.unit == 1:
+        return None  # any address is one of an instruction
     return Plant(subject.record(subject.plain[0], 2), also=lost(subject))

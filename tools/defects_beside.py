@@ -44,7 +44,7 @@ def site_relocated(subject: Subject) -> Plant | None:
 
 
 def nops_without_record(subject: Subject) -> Plant | None:
-    if subject.linked or subject.layout in ("mprofile", "mcount"):
+    if subject.linked or subject.calls:
         return None
     image, records = subject.scan.image, subject.scan.records
     name = "__patchable_function_entries"
@@ -88,7 +88,9 @@ def _targets_at(subject: Subject, margin: int) -> Plant | None:
             return None
     names += [name for name in (arch.far.areas if arch.far else ())]
     to = low + arch.call.high - margin
-    return Plant([edit for name in names for edit in subject.value(name, to & ~3)])
+    if to >> 64:
+        return None  # no address is beyond
+    return Plant([edit for name in names for edit in subject.value(name, to & -arch.unit)])
 
 
 def stub_count(subject: Subject) -> Plant | None:
@@ -120,7 +122,7 @@ def records_collapsed(subject: Subject) -> Plant | None:
         return Plant(before=3 * len(records))
     edits = [(int(records.slot[0]), bytes(8 * len(records)))]
     edits += [(at, bytes(24)) for row in range(len(records)) if (at := subject.rela_pos(row)) >= 0]
-    return Plant(edits, also=("call-without-record",) if _calls(subject) else ())
+    return Plant(edits, also=("call-without-record",) if subject.calls else ())
 
 
 def records_halved(subject: Subject) -> Plant | None:
@@ -135,28 +137,26 @@ def lost_record(subject: Subject) -> Plant | None:
     edits = subject.emptied(row)
     if subject.layout == "pfe2" and not records.zero[0]:
         edits[0] = (edits[0][0], struct.pack("<q", -4))
-    return Plant(edits, against="self", also=("call-without-record",) if _calls(subject) else ())
-
-
-def _calls(subject: Subject) -> bool:
-    """Whether the sites are calls of the profiling function in the file."""
-    return subject.layout in ("mprofile", "mcount")
+    return Plant(edits, against="self", also=("call-without-record",) if subject.calls else ())
 
 
 def call_without_record(subject: Subject) -> Plant | None:
-    return Plant(subject.emptied(subject.plain[0])) if _calls(subject) and subject.linked else None
+    if not subject.calls or not subject.linked:
+        return None
+    also = ("null-after-live",) if subject.vmlinux and subject.scan.records.zero[0] else ()
+    return Plant(subject.emptied(subject.plain[0]), also=also)
 
 
 def calls_without_records(subject: Subject) -> Plant | None:
     """A table without a slot: its end is where it starts."""
     start = subject.scan.records.start
-    return Plant(subject.value("__stop_mcount_loc", start)) if _calls(subject) and subject.vmlinux else None
+    return Plant(subject.value("__stop_mcount_loc", start)) if subject.calls and subject.vmlinux else None
 
 
 def foreign_calls(subject: Subject) -> Plant | None:
     """A function that others call gets the name of the profiling function."""
     image, name = subject.scan.image, b"\0early_putn\0"
-    at = image.data.tobytes().find(name) if not _calls(subject) and subject.vmlinux else -1
+    at = image.data.tobytes().find(name) if not subject.calls and subject.vmlinux else -1
     return Plant([(at + 1, b"_mcount\0\0\0")]) if at >= 0 else None
 
 
@@ -205,6 +205,8 @@ def machine(subject: Subject) -> Plant | None:
 
 
 def layout(subject: Subject) -> Plant | None:
+    if sum(not shape.refusal for shape in subject.scan.arch.shapes) == 1:
+        return None  # every kernel has the same
     also = ("module-vermagic", "module-versions", "module-symbols", "loader-section")
     return Plant(against="other", also=also)
 

@@ -26,7 +26,7 @@ def jump(subject: Subject, site: int, to: int) -> Edits | None:
         return None
     if shape.called and not subject.linked:  # its relocation says where it goes
         return None
-    return subject.words(subject.site(site), int(branch.encode(distance)[0]))
+    return subject.words(subject.site(site), *np.ravel(branch.encode(distance)).tolist())
 
 
 def _near(subject: Subject) -> list[int]:

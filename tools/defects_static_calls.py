@@ -293,7 +293,7 @@ def trampoline_key(subject: Subject, row: int) -> Plant | None:
 def signature(subject: Subject, row: int) -> Plant | None:
     forms = subject.scan.arch.static_calls
     assert forms is not None
-    return Plant([(_trampoline(subject, row) + forms.signature_at, b"\x90")])
+    return Plant([(_trampoline(subject, row) + forms.signature_at, b"\x90")], also=("redirected",))
 
 
 def signature_jump(subject: Subject, row: int) -> Plant | None:

@@ -17,7 +17,7 @@ from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import READY
 
 Edits = list[tuple[int, bytes]]
-PREL32 = {"arm64": 261, "ppc64le": 26}
+PREL32 = {"arm64": 261, "ppc64le": 26, "x86_64": 2}
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,23 @@ class Subject:
         return int(self.scan.image.pos(sec, off)[0])
 
     def words(self, va: int, *words: int) -> Edits:
-        """Instructions at a va."""
-        return [(self.pos(va), struct.pack(f"<{len(words)}I", *words))]
+        """Units of code at a va: instruction words, or bytes."""
+        return [(self.pos(va), struct.pack(f"<{len(words)}{'B' if self.scan.arch.unit == 1 else 'I'}", *words))]
+
+    @property
+    def calls(self) -> bool:
+        """Whether the sites are calls of the profiling function in the file."""
+        return self.scan.sites.shape is not None and bool(self.scan.sites.shape.called)
 
     def site(self, row: int) -> int:
         """va of the first word that enabling rewrites."""
         return int(self.scan.sites.body_va[row])
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the sections of records in a relocatable file."""
+        padded = self.scan.arch.padded and self.section("__mcount_loc") is not None
+        return ("__mcount_loc",) if padded else ("__patchable_function_entries", "__mcount_loc")
 
     # -- records ---------------------------------------------------------------------------------------------------
 
@@ -100,7 +111,7 @@ class Subject:
             return int(image.rela[1][number])
         kinds, targets = image.shdr["sh_type"], image.shdr["sh_info"]
         slot = int(records.slot[row])
-        for sec in image.sections_named("__patchable_function_entries", "__mcount_loc"):
+        for sec in image.sections_named(*self.tables):
             low = int(image.shdr["sh_offset"][sec])
             if low <= slot < low + int(image.shdr["sh_size"][sec]):
                 table = int(np.flatnonzero((kinds == t.SHT_RELA) & (targets == sec))[0])
@@ -155,7 +166,7 @@ class Subject:
         image, arch, functions = self.scan.image, self.scan.arch, self.scan.image.functions
         used = set(image.rela[0]["r_addend"].view(np.uint64).tolist()) if self.linked else set()
         for sec in np.flatnonzero(image.executable).tolist():
-            code = image.code(int(image.base[sec]), int(image.shdr["sh_size"][sec]) // 4)
+            code = image.code(int(image.base[sec]), int(image.shdr["sh_size"][sec]) // arch.unit)
             for branch in (arch.call, arch.jump):
                 assert branch is not None
                 at, distance = branch.find(code)
@@ -238,6 +249,8 @@ CONFIGS = {  # what a kernel of each layout is configured with
     ("ppc64le", "mprofile"): {"MPROFILE_KERNEL": "y", "DYNAMIC_FTRACE_WITH_REGS": "y"},
     ("ppc64le", "pfe2"): {"ARCH_USING_PATCHABLE_FUNCTION_ENTRY": "y", "MPROFILE_KERNEL": "y"},
     ("ppc64le", "ool"): {"PPC_FTRACE_OUT_OF_LINE": "y", "ARCH_USING_PATCHABLE_FUNCTION_ENTRY": "y"},
+    ("x86_64", "fentry"): {"HAVE_FENTRY": "y", "DYNAMIC_FTRACE_WITH_REGS": "y"},
+    ("x86_64", "mcount"): {"DYNAMIC_FTRACE_WITH_REGS": "y"},
 }
 
 

@@ -105,7 +105,8 @@ class Case:
 
     @cached_property
     def _static_calls(self) -> StaticCallTable | FtpatchError | None:
-        if self.arch.static_calls is None:
+        stripped = not self.image.linked and len(self.image.symbols.rows) <= 1  # which a rule of its own says
+        if self.arch.static_calls is None or stripped:
             return None
         from ftpatch.sites.static_calls import read_static_calls
 

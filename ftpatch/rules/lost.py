@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.arch.shape import MATCH_OLD
+from ftpatch.arch.shape import MATCH_OLD, begins_with
 from ftpatch.arrays import first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.rules.patchers import others
@@ -33,6 +33,8 @@ def unrecorded(image: Image, table: SiteTable) -> Iterator[tuple[str, str, int]]
     sec, off = image.place(entry[rows])
     code = (sec >= 0) & image.executable[np.maximum(sec, 0)] & ~np.isin(sec, image.sections_named(".exit.text"))
     sec, off = np.where(code, sec, -1), off - shape.entry
+    if shape.skips and shape.skip_at < 0:  # the record names what is behind them
+        off = off + shape.unit * shape.skip_words * begins_with(image.words(sec, off, 0, shape.skip_words), shape.skips)
     window = image.window(sec, off)
     bare = (shape.match(window) == MATCH_OLD) & code
     if shape.literal is not None:

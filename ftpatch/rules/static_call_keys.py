@@ -107,6 +107,8 @@ def _wrong_pairs(case: Case) -> Iterator[Hit]:
 
 def _without_pair(table: StaticCallTable, kernel: Image) -> Iterator[Hit]:
     """Trampolines that stand in a key's place and that the loader will not find."""
+    if not len(table.keys):
+        return
     named = table.calls.names
     trampoline = table.keys.trampoline[table.calls.key]
     alone = (table.calls.key >= 0) & (named.sec < 0) & (named.symbol >= 0) & (named.symbol == trampoline)

@@ -93,6 +93,8 @@ def static_call_key(case: Case) -> Iterator[Hit]:
 def _wrong_keys(table: StaticCallTable) -> dict[int, str]:
     """Row of each entry that names no key, and why not. A linked file without symbols tells of none."""
     image, calls, keys = table.image, table.calls, table.keys
+    if not len(keys):
+        return {} if image.linked else dict.fromkeys(range(len(calls)), "names no key")
     index, named = calls.key, calls.names
     nobody, place = index < 0, (keys.sec[index] >= 0) & (index >= 0)
     wrong: dict[int, str] = {}
@@ -164,6 +166,8 @@ def static_call_destination(case: Case) -> Iterator[Hit]:
     """Sites that go elsewhere than to the trampoline of their key, or to what the key holds."""
     table = _table(case)
     calls, keys = table.calls, table.keys
+    if not len(keys):
+        return
     kinds, index = np.array(table.kinds(), dtype=object), calls.key
     judged = (calls.form >= 0) & (_places(table) == 0) & (index >= 0)
     judged[list(_wrong_keys(table))] = False

@@ -121,7 +121,10 @@ def _nameless(image: Image, sec: int, off: int, symbol: int) -> str:
 def place_of(image: Image, symbol: I64) -> tuple[I64, I64]:
     """(section, offset) of what symbols name; −1 where they are of another file, or no symbol."""
     symbols = image.symbols
-    known = (symbol >= 0) & (symbols.shndx[symbol] > t.SHN_UNDEF)
+    if not len(symbols.rows):
+        return np.full(len(symbol), UNKNOWN), np.zeros(len(symbol), dtype=np.int64)
+    shndx = symbols.shndx[symbol]
+    known = (symbol >= 0) & (shndx > t.SHN_UNDEF) & (shndx < len(image.shdr))
     sec = np.where(known, symbols.shndx[symbol], UNKNOWN)
     value = symbols.rows["st_value"][symbol]
     if image.linked:
