@@ -260,7 +260,7 @@ def test_an_object(changes: dict[str, Any], expected: list[tuple[str, str]], tmp
 
 
 def test_a_stripped_module_is_said_to_be_stripped(tmp_path: Path) -> None:
-    """Without symbols no relocation names anything: the reader of static calls looked for a symbol in an empty table."""
+    """Without symbols no relocation names anything: the reader looked for a symbol in an empty table."""
     whole = bytearray(made())
     shoff, n = struct.unpack_from("<Q", whole, 40)[0], struct.unpack_from("<H", whole, 60)[0]
     for sec in range(n):

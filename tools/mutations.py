@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ftpatch import api
@@ -64,6 +64,7 @@ class Bench:
     own: str | None
     other: str | None
     foreign: str | None
+    sound: list[Counts] = field(default_factory=list)  # what is found in it without a defect, once that was asked
 
 
 def kernel(path: str) -> Kernel:
@@ -116,7 +117,9 @@ def verdict(rule: str, bench: Bench, cache: dict[str, Kernel]) -> str:
     rule = rule.partition("/")[0]
     if plant is None or alone:
         return "-"
-    new = planted(bench, plant, cache) - findings(bench, Plant(), cache)
+    if not bench.sound:
+        bench.sound.append(findings(bench, Plant(), cache))
+    new = planted(bench, plant, cache) - bench.sound[0]
     rules = {name for name, _, _ in new}
     extra = rules - {rule, *plant.also, *({UNSAID} if rule != UNSAID else ())}
     if rule not in rules:
