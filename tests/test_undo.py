@@ -21,11 +21,12 @@ from ftpatch.cli import run
 from ftpatch.sites.table import ENABLED, LEFTOVER, NULL, READY
 
 ROOT = Path(__file__).parent.parent / "testdata"
-MINI, MINI_PPC = ROOT / "mini", ROOT / "mini-ppc64le"
+MINI, MINI_PPC, X86_64 = ROOT / "mini", ROOT / "mini-ppc64le", ROOT / "x86_64"
 KERNELS = [
     MINI / "vmlinux-callops", MINI / "vmlinux-callops-bti", MINI / "vmlinux-kcfi", MINI / "vmlinux-pfe2",
     MINI / "vmlinux-pfe2-bti", MINI / "vmlinux-exec", MINI_PPC / "vmlinux-pfe2", MINI_PPC / "vmlinux-ool",
     MINI_PPC / "vmlinux-ool-noops", MINI_PPC / "vmlinux-clang", MINI_PPC / "vmlinux-far",
+    X86_64 / "vmlinux-fentry", X86_64 / "vmlinux-rela",
 ]  # fmt: skip
 MODULES = [MINI / "mini.ko", MINI_PPC / "mini.ko"]
 Run = Callable[..., str]

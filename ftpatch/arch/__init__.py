@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ftpatch.arch import parts
+from ftpatch.arch.code_lists import CodeList
 from ftpatch.arch.contract import Read
 from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arrays import U8, U32, U64, Mask
@@ -108,6 +109,7 @@ class Arch(NamedTuple):
     judge: str = ""  # module whose `keeps_contract` tells whether a piece of code does that; not imported before
     # relocation types of which the build makes the list by which a compressed kernel moves itself, where it has one
     listed: tuple[int, ...] = ()
+    code_lists: tuple[CodeList, ...] = ()  # what else its kernels rewrite at boot
     # at least one record has to name text that is never freed
     core_record: bool = False
     echoes: bool = False  # a slot's word repeats the addend of its relocation

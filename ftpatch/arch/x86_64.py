@@ -22,6 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch import Arch
+from ftpatch.arch.code_lists import CodeList
 from ftpatch.arch.parts import AddressLoad, Entry, StaticCallForm, StaticCalls
 from ftpatch.arch.shape import ANY, Branch, Shape, Word, begins_with
 from ftpatch.arch.x86_64_log import LOG
@@ -105,6 +106,21 @@ FIRST_ARGUMENT = (
     AddressLoad(bytes.fromhex("488d3d"), 7, relative=True),  # lea disp32(%rip),%rdi
 )
 
+# Source: arch/x86/kernel/callthunks.c patch_call(); arch/x86/kernel/alternative.c apply_returns(), apply_retpolines(),
+# alternatives_smp_unlock(); kernel/static_call_inline.c; include/linux/jump_label.h.
+CODE_LISTS = (
+    CodeList(
+        ".call_sites", 4, "a call of the callee's padding, which counts the depth of calls",
+        harmless="where the processor needs it (retbleed=stuff) such a call enters the padding in front of the callee, "
+        "which counts the depth of calls and goes on into it",
+    ),
+    CodeList(".return_sites", 4, "the return that the processor needs"),
+    CodeList(".retpoline_sites", 4, "an indirect call or jump"),
+    CodeList(".smp_locks", 4, "a lock prefix, or none where there is one processor"),
+    CodeList("static_call_sites", 8, "a call of what the static call's key says"),
+    CodeList("__jump_table", 16, "a jump or a NOP, as the static key says"),
+)  # fmt: skip
+
 ARCH = Arch(
     name="x86_64",
     e_machine=62,
@@ -127,6 +143,7 @@ ARCH = Arch(
     contract="all registers but r10 and r11 kept, returns behind the call",
     judge="ftpatch.arch.x86_64_contract",
     listed=(1, 10, 11),  # R_X86_64_64, 32, 32S
+    code_lists=CODE_LISTS,
     core_record=True,  # kernel/trace/ftrace.c ftrace_free_mem(), which looks in front of an empty list
     padded=True,
     padding_names=("__pfx_", "__cfi_"),  # objtool's; clang's -fsanitize=kcfi

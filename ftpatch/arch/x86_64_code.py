@@ -144,6 +144,8 @@ def _moved(reader: _Reader, opcode: int) -> Instruction | None:
     width = 1 if opcode in (0x86, 0x88, 0x8A, 0xC6) else reader.width
     if opcode == 0x90:
         return Instruction(0, "nop") if not reader.rex & 1 else None
+    if 0xB0 <= opcode <= 0xB7:
+        return Instruction(0, "mov", _of_bytes(reader, 1, reader.low(opcode), NOTHING)[0], reader.number(1), 1)
     if 0xB8 <= opcode <= 0xBF:
         return Instruction(0, "mov", reader.low(opcode), reader.number(width), width)
     if opcode not in (0x86, 0x87, 0x88, 0x89, 0x8A, 0x8B, 0x8D, 0x63, 0xC6, 0xC7):

@@ -53,6 +53,7 @@ def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
     else:
         refuse_unknown_words(draft)
         refuse_mixture(draft)
+        refusals.refuse_listed_code(draft)
     refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused for a single site.

@@ -37,6 +37,7 @@ def plan_kernel_enable(scan: Scan, request: EnableRequest) -> Plan:
     if goal.via == "literal":
         refusals.refuse_full_literals(draft)
     refusals.refuse_overlaps(draft, goal.via == "literal")
+    refusals.refuse_listed_code(draft)
     if draft.shape.out_of_line:  # slots are counted only where the sites themselves are right
         refusals.refuse_unless_skipped(draft)
     n_reasons = -1

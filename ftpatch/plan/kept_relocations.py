@@ -30,6 +30,24 @@ def of_slots(scan: Scan, values: U64) -> Group:
     return _group(scan, kept.where(right), kept.row["r_info"][right] & ~TYPE | kinds.astype(np.uint64))
 
 
+def own_slots(scan: Scan) -> dict[int, int]:
+    """Which slot each record had that may return, by its value: where the relocations of all slots say what is in
+    those that have a record, they say it of empty ones, too. None where a build sorted the table, or has none of them.
+    """
+    arch, records, symbols = scan.arch, scan.records, scan.image.symbols
+    if not arch.listed or not records.start:
+        return {}
+    kept = kept_at(scan.image, np.uint64(records.start) + (SLOT * np.arange(len(records))).astype(np.uint64))
+    number = (kept.row["r_info"] >> np.uint64(32)).astype(np.int64)
+    kept, number = kept.where(number < len(symbols.rows)), number[number < len(symbols.rows)]
+    with np.errstate(over="ignore"):
+        value = symbols.rows["st_value"][number] + kept.row["r_addend"].view(np.uint64)
+    if len(kept.place) < len(records) or bool((records.live & (records.value != value[np.argsort(kept.place)])).any()):
+        return {}
+    empty = records.null[kept.place]
+    return dict(zip(value[empty].tolist(), kept.place[empty].tolist(), strict=True))
+
+
 def of_calls(scan: Scan, index: I64, name: str) -> Group:
     """The edits for sites whose calls go to another place. name: symbol of that; one without has no relocation."""
     arch, symbols, branch = scan.arch, scan.image.symbols, scan.arch.call

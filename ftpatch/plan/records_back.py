@@ -8,6 +8,7 @@ table that was cut shorter has no such slot: only a journal can undo that.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def give_back(scan: Scan, added: U64, rows: I64) -> RecordEdits:
         raise PolicyError("the record table has no free slot for a record to return to", image.path,
                           found=f"{int(records.null.sum())} null slots", expected=str(len(added)),
                           todo=BY_JOURNAL)  # fmt: skip
-    values = _placed(records, np.sort(added))
+    values = _placed(records, np.sort(added), kept_relocations.own_slots(scan))
     changed = values != records.value
     wants = changed & (values != 0)
     carrier = records.carrier
@@ -52,8 +53,11 @@ def give_back(scan: Scan, added: U64, rows: I64) -> RecordEdits:
     return RecordEdits("return", RETURNED, (*groups, *filled), rows)
 
 
-def _placed(records: RecordTable, added: U64) -> U64:
-    """The table's values with the added ones, ascending, in slots that were null."""
+def _placed(records: RecordTable, added: U64, own: Mapping[int, int]) -> U64:
+    """The table's values with the added ones, ascending, in slots that were null.
+
+    own: the slots that some had, by value.
+    """
     zero, n_zero = records.zero, int(records.zero.sum())
     live = records.value[records.live]
     ascending = bool(np.all(live[1:] >= live[:-1]))
@@ -69,7 +73,9 @@ def _placed(records: RecordTable, added: U64) -> U64:
         low = int(order[near - 1]) + 1 if near else 0
         inside = np.flatnonzero(free[low:])
         at = low + int(inside[0]) if len(inside) else int(np.flatnonzero(free)[0])
-        if leading:  # the zeros stay in front of a table that is in no order
+        if value in own and free[own[value]]:
+            at = own[value]
+        elif leading:  # the zeros stay in front of a table that is in no order
             at = int(np.flatnonzero(free)[-1])
         values[at], free[at] = value, False
     return values

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ftpatch.arrays import I64, Mask, distinct
+from ftpatch.elf.code_lists import listed
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.relocations import Relocations, relocations_of, touched, touching
 from ftpatch.errors import PolicyError, ReachError
@@ -144,6 +145,16 @@ def refuse_overlaps(draft: Draft, with_literal: bool) -> None:
         pair = index[at : at + 2].tolist()
         other = "another chosen site" if changes[pair].all() else "a site that stays"
         draft.reasons |= {i: f"it shares words with {other}" for i in pair if changes[i]}
+
+
+def refuse_listed_code(draft: Draft) -> None:
+    """Sites of a kernel whose code it rewrites at boot, by a list of its own: it expects there what the build left."""
+    sites, index = draft.scan.sites, draft.open()
+    for code_list in draft.scan.arch.code_lists:
+        if not code_list.harmless and len(index):
+            hit = listed(draft.scan.image, code_list, sites.body_va[index], draft.shape.size)
+            why = f"{code_list.section} lists its code, which the kernel rewrites at boot: {code_list.what}"
+            draft.refuse(index[hit], why)
 
 
 def refuse_full_literals(draft: Draft) -> None:

@@ -38,6 +38,7 @@ from ftpatch.proof.lief_check import NOT_INSTALLED, read_again
 from ftpatch.proof.linked import summary
 from ftpatch.proof.linked_objects import check_objects
 from ftpatch.proof.linked_relocations import check_originals
+from ftpatch.proof.listed_code import check_listed_code
 from ftpatch.proof.module_imports import Loader, check_imports
 from ftpatch.proof.module_relocations import check_relocations
 from ftpatch.proof.pairs import pair_up
@@ -195,6 +196,7 @@ def _check_sites(case: Case, runs: Runs) -> None:
         if linked:
             ops = kernel_calls.check_calls(case, pairs, runs)
             kernel_redirects.check_redirects(case, pairs, runs)
+            check_listed_code(case, pairs)
         else:
             module_calls.check_calls(case, pairs)
     check_records(case, pairs)
