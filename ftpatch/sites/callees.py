@@ -85,7 +85,8 @@ def tracers(image: Image, shape: Shape, called: U64) -> dict[int, Callee]:
 
 def _is_idle(image: Image, va: int) -> bool:
     """Whether the function at `va` does nothing, and the arch says that a compiler's own call of it looks like ours."""
-    return bool(begins_with(image.code(va, READ)[None, :], image.arch.idle)[0])
+    code = image.words(*image.place(np.array([va], dtype=np.uint64)), 0, READ)  # zeros where there is no code
+    return bool(begins_with(code, image.arch.idle)[0])
 
 
 def own_entries(image: Image, shape: Shape) -> tuple[str, ...]:
