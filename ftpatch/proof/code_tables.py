@@ -124,7 +124,8 @@ def _check_walks(calls: Calls, tables: CodeTables, pieces: list[Piece]) -> None:
         mine = {(at, off): row for (at, off), row in rows.items() if at == piece.sec and off in here}
         explained |= set(mine)
         unknown = b"" in kinds and not mine
-        if not unknown and (why := _wrong_walk(calls, tables, piece, mine, kinds)):
+        why = "" if unknown else _wrong_walk(calls, tables, piece, dict(mine), kinds)
+        if not unknown and (why := why or _other_rows(calls, tables, piece, mine, kinds)):
             case.say("verify-section", f"{tables.places}: {calls.image.names[piece.sec]}+{piece.entry:#x} {why}",
                      sec=sec, off=len(old))  # fmt: skip
     for place in sorted(set(rows) - explained):
@@ -150,6 +151,19 @@ def _wrong_walk(calls: Calls, tables: CodeTables, piece: Piece, rows: dict[Spot,
     if last is None or any(last):
         return "has no row that ends it"
     return f"has a row inside an instruction, at {min(rows)[1]:#x}" if rows else ""
+
+
+def _other_rows(calls: Calls, tables: CodeTables, piece: Piece, rows: dict[Spot, bytes], kinds: set[bytes]) -> str:
+    """Whether true rows are others than those that the stub is known to bring along."""
+    unwind = calls.modules.unwind
+    assert unwind is not None
+    for kind in kinds:
+        known = {
+            (piece.sec, piece.start + frame.off): unwind.row(frame, tables.first + kind) for frame in calls.hook.frames
+        }
+        if known == rows:
+            return ""
+    return "has other rows than such a stub brings along"
 
 
 def _untrue(tables: CodeTables, row: bytes | None, is_true: Walked, kinds: set[bytes]) -> str:

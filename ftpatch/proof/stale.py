@@ -145,7 +145,7 @@ def _of_sites(case: Case, pairs: Pairs | None, target: int, rows: Rows, old: Row
     jumps &= symbol < len(image.symbols.rows)
     for row in np.flatnonzero(hit | jumps).tolist():
         place = target, int(rows["r_offset"][row]) + 4
-        to = int(symbol[row]), int(rows["r_addend"][row])
+        to = int(symbol[row]), int(rows["r_addend"][row]) + case.tables.branch_field[1]
         call = hit[row] and (
             _leads_back(case, to, place) if pairs.shape.out_of_line else 0 <= to[1] < 1 << 32 and not to[1] % 8
         )
