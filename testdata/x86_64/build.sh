@@ -61,4 +61,8 @@ done
 cc_ -fcf-protection=none -c mini.mod.c -o "$obj/mini.mod.o"
 (cd "$obj" && ld_ -r -T "$here/module.lds" -o mini.ko mini_mod.o mini_util.o mini.mod.o)
 cp "$obj/mini.ko" "$out/mini.ko"
-chmod 644 "$out"/*.o "$out/mini.ko"
+# The same with what objtool tells of code, and nothing compiled.
+cc_ -c told.S -o "$obj/told.o"
+(cd "$obj" && ld_ -r -T "$here/module.lds" -o told.ko told.o mini.mod.o)
+cp "$obj/told.ko" "$out/told.ko"
+chmod 644 "$out"/*.o "$out/mini.ko" "$out/told.ko"
