@@ -153,8 +153,9 @@ def plan_settings(
     request = SetRequest(tuple(Setting(*setting) for setting in settings), force_signature, skip_unpatchable,
                          read_against(scan, against, max_size))  # fmt: skip
     if scan.image.kind == "module":
-        raise UnsupportedError("setting static calls of modules is not supported", scan.image.path,
-                               todo="ftpatch static-calls reads them")  # fmt: skip
+        from ftpatch.plan.static_calls.module import plan_module_settings
+
+        return plan_module_settings(scan, request)
     return plan_kernel_settings(scan, request)
 
 

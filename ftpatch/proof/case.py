@@ -109,6 +109,8 @@ class Case:
     ops: Counter[str] = field(default_factory=Counter)  # the ftrace_ops that they serve, by name: how many of them
     imports: tuple[Import, ...] = ()  # what a module uses of other files that it did not use before
     depends: tuple[str, ...] = ()  # names that its depends= gained
+    # modules: (section, offset) of what relocations of static calls' keys and trampolines are about
+    static_places: set[tuple[int, int]] = field(default_factory=set)
     set_calls: dict[str, StaticCallee] = field(default_factory=dict)  # by key
     pairs: Pairs | None = None  # the sites of both files, side by side
     memory: Memory | None = None  # of a module as it is laid out for the emulation

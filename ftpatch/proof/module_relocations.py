@@ -57,17 +57,25 @@ def _check_table(case: Case, pairs: Pairs | None, sec: int, target: int, old: Ro
     kind = kept["r_info"] & TYPE
     same_place = stay["r_offset"] == kept["r_offset"]
     same_place &= ((stay["r_info"] & TYPE) == kind) | np.isin(kind, case.modules.calls)
+    static = of_static_calls(case, target, new)
     retargeted = same_place & (may | _given_back(pairs, target, new))[: len(kept)] & called
+    retargeted |= static[: len(kept)] & (stay["r_offset"] == kept["r_offset"])
     for row in np.flatnonzero((stay != kept) & ~retargeted).tolist():
         _say(case, sec, row, f"{_text(case, kept[row])} became {_text(case, stay[row])}")
     again = called & np.isin(new["r_offset"][len(kept) :], kept["r_offset"][kind != case.arch.none])
-    may_come = (may[len(kept) :] & ~again) | (target in code_table_sections(case))
+    may_come = (may[len(kept) :] & ~again) | (target in code_table_sections(case)) | static[len(kept) :]
     for row in (len(kept) + np.flatnonzero(~may_come)).tolist():
         _say(case, sec, row, f"{_text(case, new[row])} is new, and no patched site is there")
     case.kinds["relocation changed"] += int(((stay != kept) & retargeted).sum())
     case.kinds["relocation added"] += len(new) - len(kept)
     case.kinds["relocation taken out"] += len(old) - len(kept)
     _account_for_rows(case, sec, min(len(old), len(new)))
+
+
+def of_static_calls(case: Case, target: int, rows: Rows) -> Mask:
+    """Which rows are about static calls' keys or trampolines in section `target`: `module_static_calls` reads them."""
+    places = [off for sec, off in case.static_places if sec == target]
+    return np.asarray(np.isin(rows["r_offset"], np.array(places, dtype=np.uint64)))
 
 
 def _of_sites(pairs: Pairs | None, change: Literal["left", "patched"], target: int, rows: Rows) -> Mask:

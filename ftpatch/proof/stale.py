@@ -12,6 +12,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.case import Case, Pairs
 from ftpatch.proof.module_metadata import CRCS, DEPENDS, MODINFO, NAMES, VERSIONS, with_depends
+from ftpatch.proof.module_relocations import of_static_calls
 from ftpatch.proof.module_symbols import STUB, code_table_sections
 from ftpatch.proof.redirects import function_at
 from ftpatch.proof.steps import Step
@@ -109,7 +110,7 @@ def _legal_rows(case: Case, pairs: Pairs | None, sec: int, content: U8) -> Mask:
     check = _of_records if target < len(image.names) and image.names[target] in RECORD_SECTIONS else _of_sites
     raw = np.dtype((np.void, t.RELA.itemsize))
     known = np.isin(np.ascontiguousarray(rows).view(raw), np.ascontiguousarray(old).view(raw))
-    return np.asarray(known | check(case, pairs, target, rows, old))
+    return np.asarray(known | check(case, pairs, target, rows, old) | of_static_calls(case, target, rows))
 
 
 def _of_records(case: Case, pairs: Pairs | None, target: int, rows: Rows, old: Rows) -> Mask:

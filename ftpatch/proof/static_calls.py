@@ -20,6 +20,7 @@ from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.proof.case import Case, StaticCallee
 from ftpatch.proof.changes import Runs
 from ftpatch.proof.emulate.expectation import RedirectExpectation
+from ftpatch.proof.module_static_calls import ModuleKeys
 from ftpatch.proof.redirects import Landing, function_at, what_is_at
 from ftpatch.proof.static_call_relocations import check_kept
 from ftpatch.sites.static_calls import StaticCallTable, read_static_calls
@@ -39,10 +40,13 @@ def check_static_calls(case: Case, runs: Runs) -> None:
     except FtpatchError as error:
         case.say("verify-static-call", f"the static calls cannot be read: {error}")
         return
-    if before.keys.name != after.keys.name:
+    n = len(before.keys)
+    if before.keys.name != after.keys.name[:n]:
         return  # symbols differ, which is a finding of its own
     if case.before.image.linked:
         LinkedKeys(case, after, trampolines).check(runs)
+    else:
+        ModuleKeys(case, after, trampolines).check()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ def refuse_wrong_functions(draft: SetDraft, types: FunctionTypes) -> None:
     draft.warnings += doubts[:SHOWN]
     if len(doubts) > SHOWN:
         draft.warnings.append(f"{len(doubts) - SHOWN} more types could not be compared, or differ in little")
+    warnings = _noinstr_callers(draft)
+    draft.warnings += warnings[:SHOWN]
+    if len(warnings) > SHOWN:
+        draft.warnings.append(f"{len(warnings) - SHOWN} more static calls have callers that are {NOINSTR}")
 
 
 def _unknown(types: FunctionTypes) -> str:
@@ -135,8 +139,6 @@ def _refuse_place(draft: SetDraft, types: FunctionTypes, key: int, row: int | No
     never = why_never_returns(goal.types, goal.row)
     if never and not (row is not None and why_never_returns(types, row)):
         draft.refuse(key, f"{goal.name} never returns{f': {never}' if never != goal.name else ''}")
-    if own:
-        _warn_of_noinstr(draft, key, goal)
 
 
 def _entries(draft: SetDraft) -> tuple[str, ...]:
@@ -166,20 +168,20 @@ def _kind(types: FunctionTypes, row: int) -> str:
     return kind_of_code(types.image, int(symbols.shndx[row]), int(symbols.rows["st_value"][row]))
 
 
-def _warn_of_noinstr(draft: SetDraft, key: int, goal: Goal) -> None:
-    """Say which sites are in code that calls nothing but its own kind, where the function is not of it."""
-    assert goal.types is not None
-    calls, image = draft.table.calls, draft.table.image
-    if _kind(goal.types, goal.row) == NOINSTR:
-        return
-    sites = []
-    for site in np.flatnonzero((calls.key == key) & (calls.sec >= 0)).tolist():
-        sec, value = int(calls.sec[site]), int(calls.off[site])
-        value += int(image.base[sec]) if image.linked else 0
-        if kind_of_code(image, sec, value) == NOINSTR:
-            sites.append(site)
-    if sites:
-        where = ", ".join(place(draft.table, site) for site in sites[:SHOWN])
-        more = f" and {len(sites) - SHOWN} more" if len(sites) > SHOWN else ""
-        draft.warnings.append(f"{goal.name} may be traced or trap, and {draft.name(key)} is called where nothing may "
-                              f"({NOINSTR}): {where}{more}")  # fmt: skip
+def _noinstr_callers(draft: SetDraft) -> list[str]:
+    """Which keys have sites in code that calls only its own kind, where the function is not of it: a text each."""
+    calls, image, texts = draft.table.calls, draft.table.image, []
+    for key in draft.open():
+        goal = draft.goals[key]
+        if goal.kind != "function" or goal.types is None or _kind(goal.types, goal.row) == NOINSTR:
+            continue
+        sites = []
+        for site in np.flatnonzero((calls.key == key) & (calls.sec >= 0)).tolist():
+            sec, value = int(calls.sec[site]), int(calls.off[site])
+            if kind_of_code(image, sec, value + (int(image.base[sec]) if image.linked else 0)) == NOINSTR:
+                sites.append(place(draft.table, site))
+        if sites:
+            more = f" and {len(sites) - SHOWN} more" if len(sites) > SHOWN else ""
+            texts.append(f"{goal.name} may be traced or trap, and {draft.name(key)} is called where nothing may "
+                         f"({NOINSTR}): {', '.join(sites[:SHOWN])}{more}")  # fmt: skip
+    return texts

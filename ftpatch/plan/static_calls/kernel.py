@@ -40,9 +40,11 @@ def plan_kernel_settings(scan: Scan, request: SetRequest) -> Plan:
     refuse_what_is_so(draft)
     refuse_wrong_functions(draft, types)
     for key in draft.open():
-        if why := _out_of_reach(draft, key) or next(filter(None, (why_not_followed(image, place) for place
-                                                                  in _places(draft, key))), ""):  # fmt: skip
+        if why := _out_of_reach(draft, key):
             draft.refuse(key, why)
+    places = [place for key in draft.open() for place in _places(draft, key)]
+    for key, why in why_not_followed(image, places).items():
+        draft.refuse(key, why)
     draft.require_all()
 
     # From here on nothing is refused for a single key.
@@ -72,7 +74,7 @@ def _target(image: Image, goal: Goal) -> int:
     return int(image.symbols.rows["st_value"][goal.own_row]) if goal.own_row >= 0 else 0
 
 
-def _jump(static: StaticCalls) -> StaticCallForm:
+def jump_of(static: StaticCalls) -> StaticCallForm:
     """The form of a trampoline that goes to a function."""
     return next(form for form in static.trampolines if form.branch is not None)
 
@@ -112,7 +114,7 @@ def _out_of_reach(draft: SetDraft, key: int) -> str:
     """Why a trampoline's jump does not reach the function; empty where it does."""
     static, to = draft.table.image.arch.static_calls, _leads_to(draft, key)
     assert static is not None
-    branch = _jump(static).branch
+    branch = jump_of(static).branch
     assert branch is not None
     distance = distances(np.array([_trampoline_va(draft, key)], dtype=np.uint64), np.uint64(to))
     if not to or branch.reaches(distance)[0]:
@@ -125,7 +127,7 @@ def _places(draft: SetDraft, key: int) -> list[Pointing]:
     """The two places that have relocations: the key's pointer, and the field of the trampoline's jump."""
     image, goal, static = draft.table.image, draft.goals[key], draft.table.image.arch.static_calls
     assert static is not None
-    keys, (sec, _), branch = draft.table.keys, draft.table.trampolines, _jump(static).branch
+    keys, (sec, _), branch = draft.table.keys, draft.table.trampolines, jump_of(static).branch
     assert branch is not None
     to, field = _leads_to(draft, key), branch.lsb // 8
     thunk = image.symbols.defined(static.thunk) if static.thunk else None
@@ -154,7 +156,7 @@ def _code(draft: SetDraft, key: int) -> U8:
     """A trampoline's code, up to its signature."""
     static, to = draft.table.image.arch.static_calls, _leads_to(draft, key)
     assert static is not None
-    branch = _jump(static).branch
+    branch = jump_of(static).branch
     assert branch is not None
     if not to:
         return np.frombuffer(static.null, np.uint8)

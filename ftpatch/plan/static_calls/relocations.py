@@ -10,17 +10,17 @@ A place that holds an address needs one where the kernel has any; a place that h
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ftpatch.arrays import I64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.relocations import Relocations, relocations_of
+from ftpatch.elf.kept_relocations import kept_at, tables_for
 from ftpatch.plan.edits import Group, as_bytes, group
 
 STRIPPED = "objcopy --remove-section='.rela.*' makes a copy that boots directly and not as a bzImage"
+NOT_MOVED = f"a bzImage made from this file would not move the address ({STRIPPED})"
 TYPE = 0xFFFF_FFFF
 
 
@@ -36,53 +36,40 @@ class Pointing(NamedTuple):
     ends: int = 0  # bytes from the place to where a distance counts from
 
 
-class Kept(NamedTuple):
-    """The relocations of one place that the link kept."""
-
-    table: int  # section with its row
-    number: int  # of the row in it; −1: there is none
-
-
-def why_not_followed(image: Image, place: Pointing) -> str:
-    """Why the relocations of a place cannot follow; empty where they can."""
-    if not _relocations(image, place.sec):
-        return _dynamic(image, place)
-    kept = _kept(image, place)
-    if kept.number < 0 and place.target:
-        what = "its key" if not place.ends else "its trampoline"
-        return (f"{what} has no relocation, and the table of those that the link kept has no room for one: a bzImage "
-                f"made from this file would not move the address ({STRIPPED})")  # fmt: skip
-    return ""
+def why_not_followed(image: Image, places: list[Pointing]) -> dict[int, str]:
+    """Why relocations cannot follow, by key."""
+    kept, reasons = _kept(image, places), dict[int, str]()
+    for number, place in enumerate(places):
+        why = ""
+        if not tables_for(image, place.sec):
+            why = _dynamic(image, place)
+        elif place.target and number not in kept:
+            what = "its key" if not place.ends else "its trampoline"
+            why = f"{what} has no relocation, and those that the link kept leave no room for one: {NOT_MOVED}"
+        if why:
+            reasons.setdefault(place.key, why)
+    return reasons
 
 
 def groups_of(image: Image, places: list[Pointing]) -> Iterator[Group]:
     """Edits of the relocations of places that lead elsewhere now."""
-    for place in places:
-        kept = _kept(image, place) if _relocations(image, place.sec) else None
-        if kept is None or kept.number < 0:
-            continue
-        rows = image.rows(kept.table, t.RELA)[kept.number : kept.number + 1].copy()
-        old = int(rows["r_info"][0])
+    for number, (old, row, pos) in _kept(image, places).items():
+        place, rows = places[number], np.array([old], t.RELA)
+        was = int(rows["r_info"][0]) & TYPE
         symbol, addend = _named(image, place) if place.target else (0, 0)
-        kind = (old & TYPE or place.kind) if place.target else image.arch.none
+        kind = image.arch.none if not place.target else place.kind if was == image.arch.none else was
         rows["r_info"], rows["r_addend"] = symbol << 32 | kind, addend
-        pos = int(image.shdr["sh_offset"][kept.table]) + kept.number * t.RELA.itemsize
-        yield group("relocation", image.data, np.array([kept.number]), np.array([pos], np.int64), as_bytes(rows))
+        yield group("relocation", image.data, np.array([row]), np.array([pos], np.int64), as_bytes(rows))
 
 
-def _relocations(image: Image, sec: int) -> bool:
-    """Whether the link kept the relocations of a section."""
-    return sec in image.rela_tables
-
-
-def _kept(image: Image, place: Pointing) -> Kept:
-    """The relocation of a place; one that does nothing, of an earlier patch, where it has no other."""
-    known: Relocations = relocations_of(image, place.sec)
-    at = np.int64(place.va - (1 << 64) if place.va >> 63 else place.va)
-    low, high = np.searchsorted(known.off, [at, at + 1])
-    rows: I64 = np.arange(low, high)
-    rows = rows[np.argsort(known.kind[rows] == image.arch.none, kind="stable")]
-    return Kept(int(known.table[rows[0]]), int(known.row[rows[0]])) if len(rows) else Kept(-1, -1)
+def _kept(image: Image, places: list[Pointing]) -> dict[int, tuple[Any, int, int]]:
+    """(relocation, its row, its file position) that the link kept, by number of the place; one that does nothing, of an
+    earlier patch, where a place has no other."""
+    known = kept_at(image, np.array([place.va for place in places], dtype=np.uint64))
+    found: dict[int, tuple[Any, int, int]] = {}
+    for at in np.argsort(known.kind != image.arch.none, kind="stable").tolist():
+        found[int(known.place[at])] = known.row[at], int(known.number[at]), int(known.pos[at])
+    return found
 
 
 def _named(image: Image, place: Pointing) -> tuple[int, int]:

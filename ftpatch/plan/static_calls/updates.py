@@ -26,7 +26,7 @@ def warn_of_updates(draft: SetDraft) -> None:
         draft.warnings.append(f"{len(named) - SHOWN} more static calls are set again by the kernel itself")
     pointed = {key: where for key in keys if key not in named and (where := pointers.get(key))}
     for key, where in list(pointed.items())[:SHOWN]:
-        others = _some([_name(updater) for updater in updates.others])
+        others = _some([_name(updater) for updater in updates.others]) or "the kernel's functions"
         draft.warnings.append(f"{draft.name(key)} may be set again: {_some(where)} points to it, and {others} set "
                               "static calls by pointers")  # fmt: skip
     if len(pointed) > SHOWN:
