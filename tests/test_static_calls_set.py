@@ -19,7 +19,6 @@ RETURNS = {
 }
 RET = bytes.fromhex("c3cccccccc")
 THUNK = FUNCTIONS["__x86_return_thunk"]
-OFFSET = {TEXT: ".text", RODATA: ".rodata"}
 
 
 def made(tmp_path: Path, **options: Any) -> Path:
@@ -107,7 +106,8 @@ def test_a_null_key_that_the_kernel_lists_as_a_return_goes_back_to_its_thunk(tmp
 
 def test_a_jump_to_the_thunk_that_the_kernel_does_not_list_is_found(tmp_path: Path) -> None:
     place = RODATA + 0x28
-    path = made(tmp_path, symbols={"__return_sites": place, "__return_sites_end": place + 4}, pairs=[("a", "a")] * 2)
+    listed = {"symbols": {"__return_sites": place, "__return_sites_end": place + 4}, "pairs": [("a", "a"), ("b", "b")]}
+    path = made(tmp_path, **listed)
     set_calls(path, "a=NULL")
     patched = tmp_path / "patched"
     image, data = api.scan(str(path)).image, bytearray(patched.read_bytes())
@@ -177,10 +177,10 @@ REFUSED: list[tuple[dict[str, Any], list[str], str]] = [
      f"not all of its sites are, {ALL} – {SKIP}"),
     ({}, ["a=__SCT__b"], "1 of 1 static calls cannot be set: found a: __SCT__b is a static call's trampoline, and no "
      f"function, {ALL} – {SKIP}"),
-    ({}, ["a=__x86_return_thunk"], "1 of 1 static calls cannot be set: found a: __x86_return_thunk does nothing but "
-     f"return: NULL is what a static call without effect is set to, {ALL} – {SKIP}"),
-    ({"code": {TRAMPOLINES["a"] + 7: b"\xcd"}}, ["a=g"], "1 of 1 static calls cannot be set: found a: its trampoline is "
-     f"not the code of one: the kernel stops at it (BUG), {ALL} – {SKIP}"),
+    ({}, ["a=__x86_return_thunk"], "1 of 1 static calls cannot be set: found a: __x86_return_thunk does nothing "
+     f"but return: NULL is what a static call without effect is set to, {ALL} – {SKIP}"),
+    ({"code": {TRAMPOLINES["a"] + 7: b"\xcd"}}, ["a=g"], "1 of 1 static calls cannot be set: found a: its trampoline "
+     f"is not the code of one: the kernel stops at it (BUG), {ALL} – {SKIP}"),
     ({"without": ["__SCT__a"]}, ["a=g"], "1 of 1 static calls cannot be set: found a: its trampoline is not in this "
      f"file, {ALL} – {SKIP}"),
     ({"pointers": {"a": FUNCTIONS["g"]}}, ["a=user"], "1 of 1 static calls cannot be set: found a: its trampoline does "
@@ -203,10 +203,10 @@ def test_what_cannot_be_set_is_refused(
 
 
 LINES = [
-    (["--set", "c=f"], "--set c: no static call of that name: found 4 keys of other names, expected a key of this file "
-     "– ftpatch static-calls lists all", 5),
-    (["--set", "a=h"], "--set a=h: no such function: found nothing of that name in .symtab, expected a function of this "
-     "kernel: name, name@file.c or 0xVA", 5),
+    (["--set", "c=f"], "--set c: no static call of that name: found 4 keys of other names, expected a key of this "
+     "file – ftpatch static-calls lists all", 5),
+    (["--set", "a=h"], "--set a=h: no such function: found nothing of that name in .symtab, expected a function of "
+     "this kernel: name, name@file.c or 0xVA", 5),
     (["--set", "a=init_task"], "--set a=init_task: the replacement is no function: found data in .data, expected the "
      "beginning of a function", 5),
     (["--set", "a*=f"], "--set a*=f: --set takes one static call: found a pattern: a*, expected the name of a key – "

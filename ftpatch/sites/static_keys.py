@@ -221,6 +221,9 @@ def pointers(image: Image, sec: I64, off: I64) -> Named:
 
 def named_at(image: Image, relocations: Relocations, off: I64) -> Named:
     """What relocations at these offsets of their section name: the symbol's place and addend. None: −1."""
+    nothing = relocations.kind == image.arch.none  # what a patch emptied
+    if nothing.any():
+        relocations = Relocations(*(column[~nothing] for column in relocations))
     n = len(relocations.off)
     at = np.searchsorted(relocations.off, off)
     there = np.minimum(at, n - 1)
