@@ -19,6 +19,7 @@ from ftpatch.arch import parts
 from ftpatch.arch.code_lists import CodeList
 from ftpatch.arch.contract import Read
 from ftpatch.arch.shape import Branch, Shape, Word
+from ftpatch.arch.static_call_forms import StaticCalls
 from ftpatch.arrays import U8, U32, U64, Mask
 from ftpatch.errors import ArchError
 
@@ -97,7 +98,7 @@ class Arch(NamedTuple):
     short_keys: tuple[tuple[Word, ...], ...] = ()  # code of a static key that is shorter than a call
 
     # -- static-calls
-    static_calls: parts.StaticCalls | None = None  # None: its kernels have none, as `no_static_calls` says
+    static_calls: StaticCalls | None = None  # None: its kernels have none, as `no_static_calls` says
     no_static_calls: str = "kernels of this machine have no static calls"
 
     # -- image

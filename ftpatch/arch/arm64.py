@@ -30,6 +30,7 @@ import numpy as np
 from ftpatch.arch import Arch
 from ftpatch.arch.arm64_log import LOG
 from ftpatch.arch.arm64_module import ASSEMBLY, LOADER, MODULES
+from ftpatch.arch.arm64_static_calls import STATIC_CALLS
 from ftpatch.arch.parts import AddressPair, Entry, FlatImage, OpsThunk, TableEnd, Veneer
 from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arrays import U32, U64
@@ -289,5 +290,6 @@ ARCH = Arch(
     modules=MODULES,
     assembly=ASSEMBLY,
     ways_out=ways_out,
+    static_calls=STATIC_CALLS,
     proof="ftpatch.arch.arm64_proof",
 )  # fmt: skip

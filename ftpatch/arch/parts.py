@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from typing import Literal, NamedTuple
 
-from ftpatch.arch.shape import Branch, Word
+from ftpatch.arch.shape import Word
 from ftpatch.arrays import I64, U32, U64, Mask
 
 
@@ -298,43 +298,3 @@ class Passed(NamedTuple):
 
     kind: Literal["number", "float", "aggregate", "none"]  # pointers are numbers; none: a result of type void
     size: int  # bytes
-
-
-class StaticCallForm(NamedTuple):
-    """One instruction that may stand at a site of a static call, or one body that a trampoline may have."""
-
-    # of a site: call, tail (a jump), conditional (a jump), nop (a call of NULL), return0, return (a jump to NULL);
-    # of a trampoline: jump, null, return0
-    kind: str
-    code: tuple[Word, ...]  # all its units
-    branch: Branch | None = None  # the branch that begins it; None where it goes nowhere
-
-
-class AddressLoad(NamedTuple):
-    """An instruction that loads a constant address into the register of a function's first argument."""
-
-    code: bytes  # its first bytes; the last four hold the address
-    size: int  # bytes of the instruction
-    relative: bool  # the address counts from the instruction's end; else it is the field itself, sign-extended
-
-
-class StaticCalls(NamedTuple):
-    """How a machine's static calls are encoded.
-
-    Entry of a site: {s32 site, s32 key}, each relative to its own field; the key's low bits are flags.
-    Source: include/linux/static_call_types.h, include/linux/static_call.h.
-    """
-
-    sites: tuple[StaticCallForm, ...]  # empty where sites are plain calls of the trampoline that nobody rewrites
-    trampolines: tuple[StaticCallForm, ...]
-    size: int  # bytes of a trampoline's code
-    signature: tuple[Word, ...] = ()  # the units by which the kernel knows a trampoline
-    signature_at: int = 0  # byte offset of those
-    # symbols of the functions that trampolines without a function go to
-    return0: str = "__static_call_return0"
-    thunk: str = ""
-    distance: int = 0  # relocation type of a 32-bit distance, as entries have it
-    first_argument: tuple[AddressLoad, ...] = ()  # what may pass a key to the function that sets it
-    null: bytes = b""  # the code of a trampoline that returns at once, as the kernel writes it
-    # symbols around the table of code that goes to `thunk` and that the kernel rewrites at boot; its section in modules
-    return_sites: tuple[str, str, str] = ("", "", "")

@@ -23,8 +23,9 @@ import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.arch.code_lists import CodeList
-from ftpatch.arch.parts import AddressLoad, Entry, StaticCallForm, StaticCalls
+from ftpatch.arch.parts import Entry
 from ftpatch.arch.shape import ANY, Branch, Shape, Word, begins_with
+from ftpatch.arch.static_call_forms import AddressLoad, StaticCallForm, StaticCalls
 from ftpatch.arch.x86_64_log import LOG
 from ftpatch.arch.x86_64_module import LOADER, MODULES
 from ftpatch.arrays import U32, U64

@@ -61,6 +61,8 @@ def static_calls_object(table: StaticCallTable, asked: Asked) -> StaticCallsObje
         "by_section": _named_sections(sections, names),
         "with_sites": int((per_key > 0).sum()),
         "by_trampoline": dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0]))),
+        "inline": table.inline,
+        "pointers": table.n_pointers,
         "entries": [],
     }
     chosen = np.arange(len(table.keys)) if asked.keys is None else np.flatnonzero(asked.keys)

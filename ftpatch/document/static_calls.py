@@ -101,5 +101,7 @@ class StaticCallsObject(TypedDict):
     other_updates: NotRequired[
         Annotated[list[OtherUpdateRow] | None, "calls that set keys which their code does not name; null: not known"]
     ]
+    inline: Annotated[bool, "the kernel lists its sites and rewrites them; else they are branches to trampolines"]
+    pointers: Annotated[Count, "other keys, without trampolines: plain pointers that code calls through"]
     entries: Annotated[list[StaticKeyRow], "one a key; those that --key chose"]
     calls: NotRequired[Annotated[list[StaticCallRow], "with --sites: the calls of these keys, in the table's order"]]

@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftpatch.arch.parts import AddressLoad
-from ftpatch.arrays import I64, U8, U32, U64, is_in
+from ftpatch.arch.static_call_forms import AddressLoad
+from ftpatch.arrays import I64, U8, U64
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.kernel.init_text import in_init_code
+from ftpatch.sites.branches import branches_to
 from ftpatch.sites.place_names import names_around
 from ftpatch.sites.static_calls import StaticCallTable
 from ftpatch.sites.static_keys import named_at
 
 UPDATES = ("__static_call_update", "__static_call_update_early")
-CHUNK = 1 << 20  # bytes of code that are looked at at once
 NOBODY = "no function"  # what holds a call that no symbol's bounds hold
 
 
@@ -47,8 +47,10 @@ def updates_of(table: StaticCallTable) -> Updates | None:
     forms = image.arch.static_calls
     if forms is None or not forms.first_argument:
         return None
-    calls = [_calls(image, sec) for sec in np.flatnonzero(image.executable).tolist()]
-    sec, off = (np.concatenate([np.zeros(0, np.int64), *(part[i] for part in calls)]) for i in range(2))
+    arch = image.arch
+    names = np.concatenate([image.symbols.rows_named(name) for name in UPDATES])
+    branches = [branch for branch in (arch.call, arch.jump) if branch is not None]
+    sec, off, _ = branches_to(image, branches, names, arch.direct_calls)
     functions, init = names_around(image, sec, off), in_init_code(image, sec, off).tolist()
     starts = _starts(image, sec, off)
     found = Updates({}, {})
@@ -68,43 +70,6 @@ def updates_of(table: StaticCallTable) -> Updates | None:
             found.others[updater] = found.others.get(updater, 0) + 1
         before[place] = at
     return found
-
-
-def _calls(image: Image, sec: int) -> tuple[I64, I64]:
-    """Places in a section where one of UPDATES is called or jumped to, ascending."""
-    found = _relocated_calls(image, sec) if not image.linked else _direct_calls(image, sec)
-    return np.full(len(found), sec, dtype=np.int64), found
-
-
-def _relocated_calls(image: Image, sec: int) -> I64:
-    relocations, arch = relocations_of(image, sec), image.arch
-    rows = np.concatenate([image.symbols.rows_named(name) for name in UPDATES])
-    hit = is_in(relocations.symbol, rows) & is_in(relocations.kind, arch.direct_calls)
-    found = [np.zeros(0, dtype=np.int64)]
-    for branch in (arch.call, arch.jump):  # else the address is taken
-        if branch is not None and hit.any():
-            off = relocations.off[hit] - branch.relocated_at
-            found.append(off[branch.word.matches(image.words(np.full(len(off), sec), off, 0, 1)[:, 0])])
-    return np.unique(np.concatenate(found))
-
-
-def _direct_calls(image: Image, sec: int) -> I64:
-    values = [image.symbols.value(name) for name in UPDATES]
-    targets = np.array([va for va in values if va is not None], dtype=np.uint64)
-    arch, found = image.arch, [np.zeros(0, dtype=np.int64)]
-    branches = [branch for branch in (arch.call, arch.jump) if branch is not None]
-    code, base = image.content(sec) if len(targets) else np.zeros(0, np.uint8), image.base[sec]
-    overlap = arch.call.size - arch.unit  # an instruction that begins in one chunk may end in the next
-    for start in range(0, len(code), CHUNK):
-        part = code[start : start + CHUNK + overlap]
-        units: U32 = (part if arch.unit == 1 else part[: len(part) & ~3].view("<u4")).astype(np.uint32)
-        for branch in branches:
-            at, distance = branch.find(units)
-            here = base + (start + at).view(np.uint64)
-            with np.errstate(over="ignore"):
-                goes = is_in((here.view(np.int64) + distance).view(np.uint64), targets)
-            found.append(start + at[goes])
-    return np.unique(np.concatenate(found))
 
 
 def _starts(image: Image, sec: I64, off: I64) -> I64:

@@ -19,11 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ftpatch.arch.static_call_forms import StaticCalls
 from ftpatch.arrays import I64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.errors import RecordError, UnsupportedError
+from ftpatch.sites.branches import branches_to
 from ftpatch.sites.scan import require_text
 from ftpatch.sites.static_keys import (
     UNKNOWN,
@@ -35,6 +37,7 @@ from ftpatch.sites.static_keys import (
     named_at,
     place_of,
     read_keys,
+    rows_of,
 )
 
 SECTION = ".static_call_sites"
@@ -43,7 +46,6 @@ ENTRY = 8  # bytes of an entry
 WORD = 4  # bytes of a branch's destination word
 TAIL, INIT, FLAGS = 1, 2, 3  # flags in the key's field: a tail call, in init text (set when it runs); both
 MAX_ENTRIES = 1 << 20
-LEAST = 5  # bytes that are shown of a site of no known form
 _NO = np.zeros(0, dtype=np.int64)
 
 
@@ -51,7 +53,7 @@ _NO = np.zeros(0, dtype=np.int64)
 class Calls:
     """One row per entry, in the order of the file."""
 
-    entry: I64  # file position of its 8 bytes
+    entry: I64  # file position of its 8 bytes; −1 where nothing lists it
     sec: I64  # section of the instruction; −1 where the entry names no place
     off: I64  # byte offset of the instruction there
     key: I64  # row of the table of keys; −1: it names none
@@ -76,6 +78,13 @@ class StaticCallTable:
     image: Image
     calls: Calls
     keys: Keys
+    n_pointers: int = 0  # other keys, which are pointers that code calls through: there is no trampoline to go to
+
+    @property
+    def inline(self) -> bool:
+        """Whether the kernel lists the sites, and rewrites them."""
+        forms = self.image.arch.static_calls
+        return forms is not None and forms.inline
 
     def kinds(self) -> list[str]:
         """What stands at each site: a form's kind, or `unknown`."""
@@ -90,13 +99,14 @@ class StaticCallTable:
         return np.array([*at, -1])[self.calls.form]
 
     def codes(self, rows: I64) -> list[str]:
-        """The bytes of these sites in hex, as long as the form of each."""
-        forms, calls = self.image.arch.static_calls, self.calls
-        sizes = np.array([*(len(form.code) for form in forms.sites), LEAST] if forms else [LEAST])[calls.form[rows]]
-        units = self.image.words(calls.sec[rows], calls.off[rows], 0, int(sizes.max(initial=0)))
+        """The bytes of these sites in hex, as long as the form of each; of one that has none, as long as a call."""
+        arch, calls = self.image.arch, self.calls
+        lengths = [len(form.code) for form in arch.static_calls.sites] if arch.static_calls else []
+        n_units = np.array([*lengths, arch.call.n_units])[calls.form[rows]]
+        units = self.image.words(calls.sec[rows], calls.off[rows], 0, int(n_units.max(initial=0)))
+        octets = units.astype("<u4" if arch.unit > 1 else np.uint8)
         known = calls.sec[rows] >= 0
-        return [bytes(code[:size]).hex() if here else ""
-                for code, size, here in zip(units.tolist(), sizes.tolist(), known.tolist(), strict=True)]  # fmt: skip
+        return [octets[i, :size].tobytes().hex() if known[i] else "" for i, size in enumerate(n_units.tolist())]
 
     def trampoline_kinds(self) -> list[str | None]:
         """What each key's trampoline does: a form's name, or the function without effect that it goes to; None: it is
@@ -152,12 +162,30 @@ def read_static_calls(image: Image) -> StaticCallTable:
     forms = image.arch.static_calls
     if forms is None:
         raise UnsupportedError(image.arch.no_static_calls, image.path, found=image.arch.name)
+    if not forms.inline:
+        return _from_code(image, forms)
     entries = _from_span(image) if image.linked else _from_section(image)
     keys, index = read_keys(image, entries.key)
     form = forms_of(image, forms.sites, entries.sec, entries.off)
     destination = destinations(image, forms.sites, form, entries.sec, entries.off)
     calls = Calls(entries.entry, entries.sec, entries.off, index, entries.key, entries.flags, form, destination)
     return StaticCallTable(image, calls, keys)
+
+
+def _from_code(image: Image, forms: StaticCalls) -> StaticCallTable:
+    """The static calls of a kernel that lists no sites: they are the branches to trampolines."""
+    all_keys, _ = read_keys(image, Named(_NO, _NO, _NO))
+    keys = all_keys.subset(all_keys.trampoline >= 0)
+    branches = [form.branch for form in forms.sites if form.branch is not None]
+    trampolines = keys.trampoline[keys.trampoline >= 0]
+    sec, off, form = branches_to(image, branches, trampolines, forms.direct_branches)
+    destination = destinations(image, forms.sites, form, sec, off)
+    key = rows_of(image, destination, place_of(image, keys.trampoline), keys.symbol, keys.trampoline)
+    symbol = np.where(keys.symbol >= 0, keys.symbol, keys.trampoline)
+    names = Named(keys.sec[key], keys.off[key], symbol[key]) if len(keys) else Named(_NO, _NO, _NO)
+    flags = np.where(np.array([form.kind == "tail" for form in forms.sites])[form], TAIL, 0)
+    calls = Calls(np.full(len(sec), -1), sec, off, key, names, flags, form, destination)
+    return StaticCallTable(image, calls, keys, len(all_keys) - len(keys))
 
 
 class _Entries(NamedTuple):

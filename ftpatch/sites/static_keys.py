@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftpatch.arch.parts import StaticCallForm
+from ftpatch.arch.static_call_forms import StaticCallForm
 from ftpatch.arrays import I64, U32, Mask, Rows, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -46,6 +46,13 @@ class Keys:
     def __len__(self) -> int:
         return len(self.name)
 
+    def subset(self, mask: Mask) -> Keys:
+        """Those rows alone."""
+        func, leads_to = (Named(*(column[mask] for column in named)) for named in (self.func, self.leads_to))
+        names = [name for name, wanted in zip(self.name, mask.tolist(), strict=True) if wanted]
+        return Keys(names, self.symbol[mask], self.sec[mask], self.off[mask], func, self.trampoline[mask],
+                    self.form[mask], leads_to)  # fmt: skip
+
 
 def read_keys(image: Image, named: Named) -> tuple[Keys, I64]:
     """The keys of an image, and the row among them of each that an entry names; −1 where it names nothing.
@@ -54,7 +61,7 @@ def read_keys(image: Image, named: Named) -> tuple[Keys, I64]:
     """
     names, key, trampoline = _named_keys(image)
     sec, off = place_of(image, key)
-    index = _rows_of(image, named, (sec, off), key, trampoline)
+    index = rows_of(image, named, (sec, off), key, trampoline)
     nameless = np.flatnonzero((index < 0) & ((named.sec >= 0) | (named.symbol >= 0)))
     if len(nameless):  # a table whose symbols are gone, or that is damaged
         symbol = np.where(named.sec[nameless] < 0, named.symbol[nameless], UNKNOWN)
@@ -133,7 +140,7 @@ def place_of(image: Image, symbol: I64) -> tuple[I64, I64]:
     return sec, np.where(known, value.view(np.int64), 0)
 
 
-def _rows_of(image: Image, named: Named, places: tuple[I64, I64], key: I64, trampoline: I64) -> I64:
+def rows_of(image: Image, named: Named, places: tuple[I64, I64], key: I64, trampoline: I64) -> I64:
     """Row of the key that each field names, by its place or, in another file, by its symbol; −1 for none.
 
     Of keys at one place it is the first.
@@ -180,6 +187,10 @@ def destinations(image: Image, forms: tuple[StaticCallForm, ...], form: I64, sec
     result = Named(np.full(len(sec), UNKNOWN), np.zeros(len(sec), dtype=np.int64), np.full(len(sec), UNKNOWN))
     for number, one in enumerate(forms):
         rows = np.flatnonzero(form == number)
+        if one.literal is not None and len(rows):
+            places = _literals(image, one, sec[rows], off[rows])
+            for column, values in zip(result, pointers(image, *places), strict=True):
+                column[rows] = values
         if one.branch is None or not len(rows):
             continue
         units = image.words(sec[rows], off[rows], 0, one.branch.n_units)
@@ -201,6 +212,20 @@ def destinations(image: Image, forms: tuple[StaticCallForm, ...], form: I64, sec
     return result
 
 
+def _literals(image: Image, form: StaticCallForm, sec: I64, off: I64) -> tuple[I64, I64]:
+    """Where the codes at these places read what they go to."""
+    assert form.literal is not None
+    if image.linked:
+        units = image.words(sec, off, 0, len(form.code))
+        return image.place(form.literal.address(units, image.va(sec, off)))
+    places = np.full(len(sec), UNKNOWN), np.zeros(len(sec), dtype=np.int64)
+    for number in np.unique(sec).tolist():
+        rows = np.flatnonzero(sec == number)
+        named = named_at(image, relocations_of(image, number), off[rows] + form.literal.relocated_at)
+        places[0][rows], places[1][rows] = named.sec, named.off
+    return places
+
+
 def pointers(image: Image, sec: I64, off: I64) -> Named:
     """What 8-byte pointers at these places hold."""
     result = Named(np.full(len(sec), UNKNOWN), np.zeros(len(sec), dtype=np.int64), np.full(len(sec), UNKNOWN))
@@ -208,6 +233,10 @@ def pointers(image: Image, sec: I64, off: I64) -> Named:
         pos = image.pos(sec, off)
         rows = np.flatnonzero(pos >= 0)
         value = image.data.rows(pos[rows], 8).view("<u8").reshape(-1).astype(np.uint64)
+        moved, _ = image.rela  # a kernel that can be moved may have its pointers there
+        moved = moved[moved["r_info"] & np.uint64(0xFFFF_FFFF) == image.arch.relative]
+        hit, row = _found(moved["r_offset"], image.va(sec, off)[rows])
+        value[hit] = moved["r_addend"][row[hit]].view(np.uint64)
         placed, at = image.place(value)
         result.sec[rows] = np.where(value == 0, UNKNOWN, placed)
         result.off[rows] = np.where(placed >= 0, at, value.view(np.int64))  # NULL is 0, what leads nowhere is not

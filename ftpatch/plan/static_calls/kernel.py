@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.arch.parts import StaticCallForm, StaticCalls
+from ftpatch.arch.static_call_forms import StaticCallForm, StaticCalls
 from ftpatch.arrays import I64, U8, U64
 from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.elf.image import Image

@@ -43,6 +43,10 @@ def _figures(found: StaticCallsObject, document: Document) -> Iterator[str]:
         doubt = f", of {unknown} it is not known" if unknown else ""
         yield line("lines", f"{n} destinations lie in two cache lines of {size} bytes (cross-line){doubt}")
     yield line("keys", f"{found['keys']}" + (f", {found['with_sites']} of them with sites" if found["keys"] else ""))
+    if found["keys"] and not found["inline"]:
+        yield line("", "nothing lists the sites: they branch to trampolines, and stay as they are")
+    if found["pointers"]:
+        yield line("", f"{found['pointers']} others are pointers that code calls through, without trampolines")
     if found["by_trampoline"]:
         yield counts_line("trampoline", found["by_trampoline"], document.width)
 
