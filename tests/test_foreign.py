@@ -218,7 +218,8 @@ FILES: list[tuple[str, bytes | Callable[[Path], object], int, str]] = [
     ("image-that-we-made", lambda path: run(["image", str(KERNEL), "-o", str(path)]), 3, no_elf(IMAGE)),
     ("efi-zboot", at(4, b"zimg", b"MZ\0\0"), 3, no_elf(f"an EFI zboot image (compressed kernel) – {UNCOMPRESSED}")),
     ("x86-bzimage", at(0x202, b"HdrS", b"MZ"), 3,
-     no_elf("an x86 bzImage – ftpatch reads arm64, ppc64le and x86_64 kernels; give their ELF vmlinux")),
+     no_elf("an x86 bzImage – give the ELF vmlinux that it was made of (Debian: the -dbg package); a patched one boots "
+            "itself (QEMU, Firecracker, kexec), or make bzImage wraps it where it was patched in the build tree")),
     ("arm-zimage", at(0x24, b"\x18\x28\x6f\x01"), 3,
      no_elf("a 32-bit ARM zImage – ftpatch reads 64-bit kernels; give an ELF vmlinux")),
     ("lzma", lzma.compress(b"hello", lzma.FORMAT_ALONE), 3,

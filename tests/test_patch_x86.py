@@ -292,6 +292,27 @@ def test_damage_to_a_patched_kernel_is_found(
     assert f"    {rule}: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("kernel", "code", "said"),
+    [(FENTRY, NOP5, "it came back as a NOP, and 10 others are not"),
+     (NOP, None, "it came back as a call of __fentry__, and 10 others are not")],
+    ids=["nop-among-calls", "call-among-nops"],
+)  # fmt: skip
+def test_a_site_that_came_back_in_another_form_is_told(
+    tmp_path: Path, ftpatch: Run, capsys: pytest.CaptureFixture[str], kernel: Path, code: bytes | None, said: str
+) -> None:
+    there, back = tmp_path / "there", tmp_path / "back"
+    ftpatch("enable", "--func", "vfs_read", kernel, "-o", there)
+    ftpatch("disable", "--func", "vfs_read", there, "-o", back)
+    file = bytearray(back.read_bytes())
+    _, va, row = code_at(back, "vfs_read")
+    pos = int(api.scan(str(back)).sites.pos[row])
+    file[pos : pos + 5] = code or call(va, open_image(str(kernel)).symbols.value("__fentry__") or 0)
+    back.write_bytes(file)
+    assert run(["verify", str(there), str(back)]) == 1
+    assert f"    verify-site: vfs_read: {said}\n" in capsys.readouterr().out
+
+
 # -- lists of code that the kernel rewrites at boot --------------------------------------------------------------------
 
 

@@ -41,7 +41,9 @@ class ForeignText(NamedTuple):
 ZBOOT = Foreign(4, b"zimg", "an EFI zboot image (compressed kernel)", BUILD_VMLINUX)
 FOREIGN = (
     # kernels in the forms in which they boot
-    Foreign(0x202, b"HdrS", "an x86 bzImage", "ftpatch reads {machines} kernels; give their ELF vmlinux"),
+    Foreign(0x202, b"HdrS", "an x86 bzImage",
+            "give the ELF vmlinux that it was made of (Debian: the -dbg package); a patched one boots itself (QEMU, "
+            "Firecracker, kexec), or make bzImage wraps it where it was patched in the build tree"),
     Foreign(0x24, b"\x18\x28\x6f\x01", "a 32-bit ARM zImage", "ftpatch reads 64-bit kernels; give an ELF vmlinux"),
     Foreign(0x30, b"RISCV\0\0\0", "a raw boot Image of another machine",
             "ftpatch reads {machines} kernels; give their ELF vmlinux"),

@@ -44,7 +44,7 @@ from ftpatch.proof.module_relocations import check_relocations
 from ftpatch.proof.pairs import pair_up
 from ftpatch.proof.record_table import account_for_slots, check_records
 from ftpatch.proof.sections import check_sections
-from ftpatch.proof.site_words import check_words
+from ftpatch.proof.site_words import check_restored, check_words
 from ftpatch.proof.stale import check_stale
 from ftpatch.proof.static_calls import check_static_calls
 from ftpatch.proof.table_end import check_end
@@ -197,6 +197,7 @@ def _check_sites(case: Case, runs: Runs) -> None:
             ops = kernel_calls.check_calls(case, pairs, runs)
             kernel_redirects.check_redirects(case, pairs, runs)
             check_listed_code(case, pairs)
+            check_restored(case, pairs)
         else:
             module_calls.check_calls(case, pairs)
     check_records(case, pairs)

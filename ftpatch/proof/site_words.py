@@ -8,6 +8,7 @@ from ftpatch.arch.proof_tables import CALL, JUMP
 from ftpatch.arrays import I64, U32, Mask
 from ftpatch.proof.case import NEW, OLD, OTHER, REDIRECTED, RETIRED, Case, Pairs
 from ftpatch.proof.decoders import both, branches
+from ftpatch.sites.table import READY
 
 LEGAL = {
     (OLD, NEW): "site enabled",
@@ -51,6 +52,20 @@ def _is_empty_call(pairs: Pairs) -> Mask:
     """Which sites are calls that go nowhere as long as nothing is filled in."""
     kind, distance = branches(pairs.case.arch, pairs.words)
     return np.asarray((kind == CALL) & (distance == sum(pairs.case.tables.branch_field)))
+
+
+def check_restored(case: Case, pairs: Pairs) -> None:
+    """Findings for sites that are as a compiler leaves them, and not as this build left its others: at boot the kernel
+    compares all with the one or with the other."""
+    branch, table = pairs.shape.branch, case.before.sites
+    if not case.tables.left or not (pairs.differs & (pairs.new == OLD)).any():
+        return
+    calls = branch.ends(table.body()[(table.row >= 0) & (table.status == READY)])
+    back = pairs.differs & (pairs.new == OLD)
+    for form, other in ((True, "a NOP"), (False, f"a call of {pairs.shape.called}")):
+        if len(calls) and (calls == form).all():
+            for at in np.flatnonzero(back & (branch.ends(pairs.words) != form)).tolist():
+                pairs.say("verify-site", at, f"it came back as {other}, and {len(calls)} others are not")
 
 
 def stub_faults(case: Case, words: U32) -> tuple[list[str], I64, I64]:
