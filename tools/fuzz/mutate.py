@@ -34,9 +34,11 @@ SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOTE, SHT_NOBITS, SHT_RELR = 2, 3, 4, 7, 8
 SHF_EXECINSTR = 4
 EDGES = (0, 1, 2, 3, 4, 7, 8, 16, 24, 40, 64, 0x7F, 0x80, 0xFF, 0xFF00, 0xFFF1, 0xFFF2, 0xFFFF, 1 << 31, (1 << 32) - 1,
          1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 8, (1 << 64) - 4, (1 << 64) - 1)  # fmt: skip
-# NOPs, calls and what an enabled site has, of both machines
+# NOPs, calls and what an enabled site has, of every machine
 CODE = (0xD503201F, 0xD503245F, 0xAA1E03E9, 0x94000000, 0x97FFFFFF, 0x14000000, 0x60000000, 0x7C0802A6, 0x48000001,
-        0x48000000, 0x4BFFFFFD, 0xF8010010, 0x3C4C0000, 0x38420000, 0, 0xFFFFFFFF)  # fmt: skip
+        0x48000000, 0x4BFFFFFD, 0xF8010010, 0x3C4C0000, 0x38420000, 0xE8, 0xE9, 0xC3, 0xCC, 0x25FF, 0x00441F0F,
+        0xFA1E0FF3, 0, 0xFFFFFFFF)  # fmt: skip
+EM_X86_64 = 62  # whose instructions lie at any address
 N_SECTIONS = 512  # of a file that is still mutated by structure
 MAX_SIZE = 1 << 17
 
@@ -159,12 +161,12 @@ def slot(rng: random.Random, raw: bytearray, secs: list[Section]) -> None:
 
 
 def instruction(rng: random.Random, raw: bytearray, secs: list[Section]) -> None:
-    """An instruction word: one that sites are made of, a bit, or one from elsewhere."""
+    """Four bytes of code: an instruction that sites are made of, a bit, or what stands elsewhere."""
     found = [sec for sec in secs if sec.size >= 4 and sec.flags & SHF_EXECINSTR]
     if not found:
         return
     sec = rng.choice(found)
-    rows = range(sec.offset, sec.offset + sec.size - 3, 4)
+    rows = range(sec.offset, sec.offset + sec.size - 3, 1 if raw[18] == EM_X86_64 else 4)
     at, other = rng.choice(rows), rng.choice(rows)
     word = struct.unpack_from("<I", raw, at)[0]
     new = rng.choice((rng.choice(CODE), word ^ 1 << rng.randrange(32), struct.unpack_from("<I", raw, other)[0]))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from tools import kernels
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (ROOT / "testdata" / "mini", ROOT / "testdata" / "mini-ppc64le")
+FOLDERS = tuple(ROOT / "testdata" / name for name in ("mini", "mini-ppc64le", "x86_64"))
 REAL = "modules/kernel/drivers/net/dummy.ko*"
 MARKER = b"~Module signature appended~\n"
 
@@ -36,7 +36,7 @@ def offering() -> tuple[bytes, ...]:
     return tuple(_offering((folder / name).read_bytes()) for folder, name in zip(FOLDERS, KERNELS, strict=True))
 
 
-KERNELS = ("vmlinux-callops", "vmlinux-pfe2")
+KERNELS = ("vmlinux-callops", "vmlinux-pfe2", "vmlinux-fentry")
 
 
 def _offering(kernel: bytes) -> bytes:
@@ -255,12 +255,15 @@ PATCHES = (  # verb, file, name of the result, more options
     ("enable", FOLDERS[0] / "vmlinux-callops", "out"),
     ("enable", FOLDERS[0] / "mini.ko", "out.ko"),
     ("enable", FOLDERS[0] / "mini.ko", "out.ko", "--hook", "_printk"),
+    ("enable", FOLDERS[2] / "vmlinux-fentry", "out", "--func", "!vfs_write"),
+    ("enable", FOLDERS[2] / "vmlinux-rela", "out", "--func", "!vfs_write"),
+    ("drop", FOLDERS[2] / "vmlinux-nop", "out", "--func", "!vfs_write"),
 )
 
 
 @cache
 def results() -> tuple[Result, ...]:
-    """Patches of kernels and modules of both machines, by several verbs."""
+    """Patches of kernels and modules of every machine, by several verbs."""
     from ftpatch.cli import run
 
     found = []
