@@ -324,7 +324,8 @@ def test_a_signature_by_an_unknown_key_is_said_to_be_not_checked(tmp_path: Path)
 
 SOME = ("mini/mini.ko hook", "mini/mini.ko twice", "mini/mini.ko jump", "mini-ppc64le/mini.ko hook",
         "mini-ppc64le/mini.ko enabled, disabled, enabled", "mini/vmlinux-callops two", "mini/vmlinux-exec all",
-        "mini-ppc64le/vmlinux-ool two", "mini-ppc64le/vmlinux-far all", "mini/vmlinux-pfe2 dropped")  # fmt: skip
+        "mini-ppc64le/vmlinux-ool two", "mini-ppc64le/vmlinux-far all", "mini/vmlinux-pfe2 dropped",
+        "x86_64/vmlinux-fentry two", "x86_64/vmlinux-rela all but one", "x86_64/mini.ko twice")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tools.sabotage import KINDS, Damage, Mutation, Victim, damaged, victim_of
 from tools.sabotage.__main__ import quietly
 
 ROOT = Path(__file__).parent.parent / "testdata"
-ARM64, PPC64LE, STUBS = ROOT / "mini", ROOT / "mini-ppc64le", ROOT / "stubs"
+ARM64, PPC64LE, X86_64, STUBS = (ROOT / name for name in ("mini", "mini-ppc64le", "x86_64", "stubs"))
 SCHEMA = json.loads((Path(ftpatch.report.__file__).parent / "schema.json").read_text())
 needs_qemu = pytest.mark.skipif(
     bool(qemu_sandbox.why_not(ppc64le.QEMU)), reason=f"{qemu_sandbox.why_not(ppc64le.QEMU)}: make kernels installs it"
@@ -248,6 +248,10 @@ VICTIMS: dict[str, tuple[Path, tuple[str, ...]]] = {
     "module": (ARM64 / "mini.ko", ("--func", "row:0", "--func", "row:1")),
     "hook": (ARM64 / "mini.ko", HOOK),
     "ppc64le-hook": (PPC64LE / "mini.ko", HOOK),
+    "fentry": (X86_64 / "vmlinux-fentry", TWO),
+    "fentry-rela": (X86_64 / "vmlinux-rela", TWO),
+    "x86_64-hook": (X86_64 / "mini.ko", HOOK),
+    "x86_64-told": (X86_64 / "told.ko", HOOK),
     "redirect-callops": (ARM64 / "vmlinux-callops", REDIRECT),
     **{f"redirect-{name}": (PPC64LE / f"vmlinux-{name}", (*REDIRECT, "--map", "slot_probe=vfs_write"))
        for name in ("mprofile", "ool")},
@@ -285,13 +289,14 @@ def told(kind: Mutation, damage: Damage, patched: Victim, before: Path) -> str:
 
 
 def test_every_kind_of_damage_applies_somewhere(tmp_path: Path) -> None:
-    """CRCs and debug information are in real files only: `make sabotage` plants damage in those."""
+    """CRCs, debug information and some tables are in real files only: `make sabotage` plants damage in those."""
     left = {kind.name for kind in KINDS}
     for name, (before, options) in VICTIMS.items():
         after, journal = made_of(before, tmp_path, *options, out=f"{name}.ko" if before.suffix else name)
         patched = victim_of(before, after, journal)
         left -= {kind.name for kind in KINDS if kind.make(patched) is not None}
-    assert left == {"byte of debug information or comments", "CRC cut", "version row missing"}
+    assert left == {"byte of debug information or comments", "CRC cut", "version row missing", "call of panic",
+                    "byte of .retpoline_sites", "byte of .altinstructions"}  # fmt: skip
     assert len(KINDS) == len({kind.name for kind in KINDS})
 
 

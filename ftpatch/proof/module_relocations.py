@@ -11,7 +11,7 @@ from ftpatch.elf import tables as t
 from ftpatch.proof import linked_relocations
 from ftpatch.proof.case import NEW, OLD, REDIRECTED, RETIRED, Case, Pairs
 from ftpatch.proof.module_symbols import DATA, INIT_TEXT, TEXT, code_table_sections, plain
-from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
+from ftpatch.sites.records import record_names
 
 TYPE = np.uint64(0xFFFF_FFFF)
 
@@ -31,7 +31,7 @@ def check_relocations(case: Case, pairs: Pairs | None) -> None:
             linked_relocations.check_table(case, sec, target, rows)
         elif target >= n:
             _check_own(case, sec, target, rows)
-        elif target < n and old.names[target] in RECORD_SECTIONS:
+        elif target < n and old.names[target] in record_names(old):
             _check_records(case, sec, old.rows(sec, t.RELA) if sec < n else rows[:0], rows)
         else:
             _check_table(case, pairs, sec, target, old.rows(sec, t.RELA) if sec < n else rows[:0], rows)

@@ -12,7 +12,7 @@ from ftpatch.arrays import I64, Mask, is_in
 from ftpatch.kernel.boot import tests_zero_first
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.proof.case import OLD, PATCHED, RETIRED, Case, Pairs
-from ftpatch.sites.records import MINUS4, SECTIONS, SLOT, RecordTable
+from ftpatch.sites.records import MINUS4, SLOT, RecordTable, record_names
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import READY, UNTOUCHED
 
@@ -209,7 +209,7 @@ def account_for_slots(case: Case) -> None:
     """The words of a record table may differ: where they are what the slot is worth, or cleared; in a relocatable file
     what stood in some slot before, as slots close up."""
     old, new, images = case.before.records, case.after.records, (case.before.image, case.after.image)
-    for sec in images[0].sections_named(*SECTIONS) if not images[0].linked else ():
+    for sec in images[0].sections_named(*record_names(images[0])) if not images[0].linked else ():
         start = images[0].shdr["sh_offset"][sec]
         if images[0].has_bytes[sec] and start == images[1].shdr["sh_offset"][sec]:
             words = [content[: len(content) // SLOT * SLOT].view("<u8") for content in (

@@ -16,8 +16,7 @@ from ftpatch.proof.case import Case
 from ftpatch.proof.module_metadata import GROWN_NAMES, check_modinfo, check_versions
 from ftpatch.proof.module_symbols import DATA, INIT_TEXT, OPS_TEXT, TEXT, check_symbols, code_table_sections, plain
 from ftpatch.proof.steps import read_steps
-from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
-from ftpatch.sites.records import SLOT
+from ftpatch.sites.records import SLOT, record_names
 
 CODE, WRITABLE = t.SHF_ALLOC | t.SHF_EXECINSTR, t.SHF_ALLOC | t.SHF_WRITE
 NEW = {TEXT: (t.SHT_PROGBITS, CODE), INIT_TEXT: (t.SHT_PROGBITS, CODE), OPS_TEXT: (t.SHT_PROGBITS, CODE),
@@ -64,7 +63,7 @@ def _check_section(case: Case, sec: int) -> None:
     """One section of the first file: what its header may say now, and that a moved copy begins as it was."""
     old, new = case.before.image, case.after.image
     one, two, name = old.shdr[sec], new.shdr[sec], old.names[sec]
-    record = name in RECORD_SECTIONS
+    record = name in record_names(old)
     grows = int(one["sh_type"]) in GROWS or record or sec in case.strings
     grows |= name in GROWN_NAMES and sec == section_of(old, name)
     table = sec in case.linked.grown or sec in code_table_sections(case)

@@ -16,8 +16,7 @@ from ftpatch.proof.module_relocations import of_static_calls
 from ftpatch.proof.module_symbols import STUB, code_table_sections
 from ftpatch.proof.redirects import function_at
 from ftpatch.proof.steps import Step
-from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
-from ftpatch.sites.records import SLOT
+from ftpatch.sites.records import SLOT, record_names
 
 TYPE = np.uint64(0xFFFF_FFFF)
 GROW_BEHIND = (VERSIONS, CRCS, NAMES)  # tables that only gain rows behind those that they have
@@ -45,7 +44,7 @@ def _row_size(case: Case, sec: int) -> int | None:
     image = case.before.image
     if image.shdr["sh_type"][sec] == t.SHT_RELA:
         return t.RELA.itemsize
-    return SLOT if image.names[sec] in RECORD_SECTIONS and image.has_bytes[sec] else None
+    return SLOT if image.names[sec] in record_names(image) and image.has_bytes[sec] else None
 
 
 def _check_copy(case: Case, pairs: Pairs | None, step: Step, sec: int) -> None:
@@ -102,12 +101,12 @@ def _is_modinfo(case: Case, sec: int, content: bytes) -> bool:
 def _legal_rows(case: Case, pairs: Pairs | None, sec: int, content: U8) -> Mask:
     """Which rows of a table of relocations, or of records, a patch can have written there."""
     image = case.before.image
-    if image.names[sec] in RECORD_SECTIONS:
+    if image.names[sec] in record_names(image):
         words = image.content(sec)[: image.content(sec).size // SLOT * SLOT].view("<u8")
         return np.asarray(np.isin(content[: len(content) // SLOT * SLOT].view("<u8"), np.append(words, np.uint64(0))))
     rows, old = content[: len(content) // t.RELA.itemsize * t.RELA.itemsize].view(t.RELA), image.rows(sec, t.RELA)
     target = int(image.shdr["sh_info"][sec])
-    check = _of_records if target < len(image.names) and image.names[target] in RECORD_SECTIONS else _of_sites
+    check = _of_records if target < len(image.names) and image.names[target] in record_names(image) else _of_sites
     raw = np.dtype((np.void, t.RELA.itemsize))
     known = np.isin(np.ascontiguousarray(rows).view(raw), np.ascontiguousarray(old).view(raw))
     return np.asarray(known | check(case, pairs, target, rows, old) | of_static_calls(case, target, rows))

@@ -18,7 +18,7 @@ import numpy as np
 from ftpatch.arrays import Mask, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.sites.records import SECTIONS as RECORD_SECTIONS
+from ftpatch.sites.records import record_names
 
 MAX_ALIGN = 1 << 16  # of a section that moves; linkers align to pages at most
 MAX_CANDIDATES = 4096  # places that begin like a table of section headers and are looked at
@@ -135,7 +135,7 @@ def _goes_on(image: Image, heads: Rows, rows: Rows) -> bool:
 def _holds_records(image: Image, heads: Rows) -> Mask:
     """Which sections hold records of patch sites, or their relocations."""
     records = np.zeros(len(heads), dtype=bool)
-    records[[sec for sec, name in enumerate(image.names[: len(heads)]) if name in RECORD_SECTIONS]] = True
+    records[[sec for sec, name in enumerate(image.names[: len(heads)]) if name in record_names(image)]] = True
     of = np.where(heads["sh_type"] == t.SHT_RELA, heads["sh_info"], 0)
     return np.asarray(records | ((of < len(heads)) & records[np.minimum(of, len(heads) - 1)]))
 

@@ -117,10 +117,14 @@ def read_records(image: Image) -> RecordTable:
     return join([_from_span(image, *span) for span in spans])
 
 
+def record_names(image: Image) -> tuple[str, ...]:
+    """What sections are called whose records ftrace reads."""
+    return (MCOUNT,) if image.arch.padded else SECTIONS
+
+
 def record_sections(image: Image) -> list[int]:
     """The sections whose records ftrace reads."""
-    names = SECTIONS if not image.arch.padded else (MCOUNT,)
-    return [sec for sec in image.sections_named(*names) if image.has_bytes[sec]]
+    return [sec for sec in image.sections_named(*record_names(image)) if image.has_bytes[sec]]
 
 
 def n_padding(image: Image) -> int:

@@ -116,14 +116,21 @@ def block_copied(victim: Victim, rng: Random) -> Damage | None:
     return Damage([(to, victim.read(of, size))])
 
 
+def _branches(victim: Victim) -> list[int]:
+    """Positions of what looks like a branch in sites and stubs that the patch wrote."""
+    edits = [edit for edit in victim.journal["edits"] if "site" in edit["owner"] or "stub" in edit["owner"]]
+    unit = victim.arch.unit
+    places = [pos for edit in edits for pos in range(int(edit["pos"]), int(edit["pos"]) + len(edit["new"]) // 2, unit)]
+    if unit == 1:
+        return [pos for pos in places if victim.read(pos, 1)[0] in (0xE8, 0xE9)]
+    return [pos for pos in places if victim.word(pos) >> 26 in (0b000101, 0b100101, 18)]
+
+
 def branch(victim: Victim, rng: Random) -> Damage | None:
     """The branch of a site, or of code that the patch brings, goes to another function."""
     if not victim.linked:
         return None
-    image, names = victim.after, [*FATAL, "another"]
-    edits = [edit for edit in victim.journal["edits"] if "site" in edit["owner"] or "stub" in edit["owner"]]
-    words = [pos for edit in edits for pos in range(int(edit["pos"]), int(edit["pos"]) + len(edit["new"]) // 2, 4)
-             if victim.word(pos) >> 26 in (0b000101, 0b100101, 18)]  # fmt: skip
+    image, names, words = victim.after, [*FATAL, "another"], _branches(victim)
     if not words:
         return None
     pos, name = rng.choice(words), rng.choice(names)
@@ -132,6 +139,8 @@ def branch(victim: Victim, rng: Random) -> Damage | None:
     sec = next(sec for sec in np.flatnonzero(image.executable).tolist()
                if victim.start(sec) <= pos < victim.start(sec) + int(image.shdr["sh_size"][sec]))  # fmt: skip
     distance = to - (int(image.base[sec]) + pos - victim.start(sec))
+    if victim.arch.unit == 1:
+        return Damage([victim.put(pos + 1, distance - 5)])
     word = victim.word(pos)
     new = word & 0xFC00_0003 | distance & 0x03FF_FFFC if victim.arch.name == "ppc64le" else (
         word & 0xFC00_0000 | distance >> 2 & 0x03FF_FFFF)  # fmt: skip
@@ -141,9 +150,12 @@ def branch(victim: Victim, rng: Random) -> Damage | None:
 def instruction(victim: Victim, rng: Random) -> Damage | None:
     """A word of code that the patch wrote becomes another instruction."""
     edits = [edit for edit in victim.journal["edits"] if edit["owner"].startswith(("site", "stub", "section"))]
-    words = [
-        pos for edit in edits for pos in range(int(edit["pos"]) + 3 & ~3, int(edit["pos"]) + len(edit["new"]) // 2, 4)
-    ]
+    unit = victim.arch.unit
+    words = [pos for edit in edits for pos in range(
+             int(edit["pos"]) + unit - 1 & -unit, int(edit["pos"]) + len(edit["new"]) // 2, unit)]  # fmt: skip
+    if unit == 1:
+        code = [b"\xc3", b"\xcc", b"\x90", b"\xe9", b"\x0f\x0b", bytes.fromhex("0f1f440000"), rng.randbytes(5)]
+        return Damage([(rng.choice(words), rng.choice(code))]) if words else None
     other = [0xD503201F, 0x60000000, 0xD65F03C0, 0x4E800020, 0x4E800420, 0, 0xD4200000, 0x7FE00008, rng.getrandbits(32)]
     return Damage([victim.put(rng.choice(words), rng.choice(other))]) if words else None
 

@@ -16,7 +16,7 @@ Change = Callable[[Layout, Victim, Random], bool]  # whether it changed anything
 TEXT, INIT_TEXT, DATA = ".text.ftpatch", ".init.text.ftpatch", ".data.ftpatch"
 CODE = {"sh_type": t.SHT_PROGBITS, "sh_flags": t.SHF_ALLOC | t.SHF_EXECINSTR, "sh_addralign": 16}
 WRITABLE = {"sh_type": t.SHT_PROGBITS, "sh_flags": t.SHF_ALLOC | t.SHF_WRITE, "sh_addralign": 8}
-RET = {"arm64": 0xD65F03C0, "ppc64le": 0x4E800020}
+RET = {"arm64": 0xD65F03C0, "ppc64le": 0x4E800020, "x86_64": 0xCCCCCCC3}
 NAMES = (
     "panic",
     "do_exit",
@@ -162,7 +162,7 @@ def relocation_added(layout: Layout, victim: Victim, rng: Random) -> bool:
     size = int(layout.shdr[int(layout.shdr[table]["sh_info"])]["sh_size"])
     row["r_offset"] = rng.randrange(max(size, 4)) & ~3
     n = len(layout.grow(layout.symtab)) // t.SYM.itemsize
-    kinds = [257, 283, 282, 0] if victim.arch.name == "arm64" else [38, 10, 44, 0]
+    kinds = {"arm64": [257, 283, 282, 0], "ppc64le": [38, 10, 44, 0], "x86_64": [1, 2, 4, 0]}[victim.arch.name]
     row["r_info"] = rng.randrange(n) << 32 | rng.choice(kinds)
     row["r_addend"] = rng.choice([0, 4, -4, 1 << 40])
     content = layout.grow(table)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ftpatch.elf import tables as t
+from ftpatch.sites.records import record_names
 from tools.sabotage.victim import Damage, Mutation, Victim
 
 RELOCATION = frozenset({"verify-relocation", "verify-branch", "verify-literal", "verify-stub"})
-RECORD_SECTIONS = ("__patchable_function_entries", "__mcount_loc")
 OURS = (".text.ftpatch", ".init.text.ftpatch", ".data.ftpatch")
 
 
@@ -22,7 +22,7 @@ def _call_row(victim: Victim) -> int:
         return -1
     rows, start = victim.relocations(site["section"])
     calls = rows["r_info"] & 0xFFFF_FFFF == modules.branch
-    hit = np.flatnonzero(calls & (rows["r_offset"] == int(site["branch"], 16)))
+    hit = np.flatnonzero(calls & (rows["r_offset"] == int(site["branch"], 16) + victim.arch.call.relocated_at))
     return start + 24 * int(hit[0]) if len(hit) else -1
 
 
@@ -72,7 +72,7 @@ def _old_row(off: int, step: int, size: int) -> Callable[[Victim], Damage | None
 
 def _record_row(off: int, step: int, size: int) -> Callable[[Victim], Damage | None]:
     def make(victim: Victim) -> Damage | None:
-        for name in () if victim.linked else RECORD_SECTIONS:
+        for name in () if victim.linked else record_names(victim.before):
             rows, start = victim.relocations(name)
             if len(rows):
                 return Damage([victim.put(start + off, int.from_bytes(victim.read(start + off, size), "little") + step,
@@ -84,7 +84,7 @@ def _record_row(off: int, step: int, size: int) -> Callable[[Victim], Damage | N
 
 def records_swapped(victim: Victim) -> Damage | None:
     """Two records that stay change places: their relocations change addend and symbol."""
-    for name in () if victim.linked else RECORD_SECTIONS:
+    for name in () if victim.linked else record_names(victim.before):
         rows, start = victim.relocations(name)
         if len(rows) > 1:
             one, two = victim.read(start + 8, 16), victim.read(start + 32, 16)
@@ -94,7 +94,7 @@ def records_swapped(victim: Victim) -> Damage | None:
 
 def record_cut(victim: Victim) -> Damage | None:
     """The last record that stays is cut off too, with its relocation."""
-    for name in () if victim.linked else RECORD_SECTIONS:
+    for name in () if victim.linked else record_names(victim.before):
         sec = victim.section(name)
         rows = next((i for i in range(len(victim.after.shdr)) if victim.after.names[i] == ".rela" + name), -1)
         if sec >= 0 and rows >= 0:
@@ -125,7 +125,7 @@ def _stub_word(index: int) -> Callable[[Victim], Damage | None]:
 
     def make(victim: Victim) -> Damage | None:
         sec = victim.section(*OURS[:2])
-        if victim.linked or sec < 0 or int(victim.after.shdr["sh_size"][sec]) < 4 * index + 4:
+        if victim.arch.unit == 1 or victim.linked or sec < 0 or int(victim.after.shdr["sh_size"][sec]) < 4 * index + 4:
             return None
         pos, nop = victim.start(sec) + 4 * index, 0xD503201F if victim.arch.name == "arm64" else 0x60000000
         return Damage([victim.put(pos, nop)]) if victim.word(pos) not in (0, nop, 0xD503245F) else None

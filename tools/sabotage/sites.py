@@ -11,8 +11,10 @@ BTI = {0xD503245F}
 
 
 def _site(victim: Victim) -> tuple[int, list[int]] | None:
-    """Position and words of the first patched site."""
+    """Position and words of the first patched site; none where instructions are no words, see `octets`."""
     one = victim.patched[0]
+    if victim.arch.unit == 1:
+        return None
     words = [int(word, 16) for word in one["new_words"]]
     return (one["pos"], words) if words and one["action"] != "redirect" else None
 
