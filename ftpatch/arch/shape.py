@@ -130,8 +130,9 @@ class Branch(NamedTuple):
 
 
 def _are(words: U32, wanted: tuple[Word, ...]) -> Mask:
-    """Which rows begin with these instructions. words: (n, at least len(wanted))."""
-    equal = np.ones(len(words), dtype=bool)
+    """Which rows begin with these instructions; none where they are shorter, as code at the end of a section is."""
+    equal = np.full(len(words), words.shape[1] >= len(wanted))
+    wanted = wanted[: words.shape[1]]
     for i, word in enumerate(wanted):
         equal &= word.matches(words[:, i])
     return equal
