@@ -30,6 +30,7 @@ def plan_drop(scan: Scan, request: DropRequest) -> Plan:
     if not scan.image.linked:
         module_records.require_way(request.records, ("auto", "shrink"), scan.image.path)
     refusals.refuse_without_record(draft)
+    refusals.refuse_other_records(draft)
     refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused for a single site.

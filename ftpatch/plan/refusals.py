@@ -88,6 +88,14 @@ def refuse_duplicate_records(draft: Draft) -> None:
     draft.refuse(np.flatnonzero(draft.request.chosen & shared), "several records name this site")
 
 
+def refuse_other_records(draft: Draft) -> None:
+    """Sites that another live record names too, which was not chosen: it would stay, and the site with it."""
+    sites, chosen = draft.scan.sites, draft.request.chosen
+    stays = np.unique(sites.body_va[(sites.sec >= 0) & (sites.row >= 0) & ~chosen])
+    shared = (sites.sec >= 0) & np.isin(sites.body_va, stays)
+    draft.refuse(np.flatnonzero(chosen & shared), "another record names this site, and was not chosen")
+
+
 def refuse_without_record(draft: Draft) -> None:
     """Sites that have no record to drop."""
     sites = draft.scan.sites
