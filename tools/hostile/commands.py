@@ -38,6 +38,8 @@ enable ELF:mini.ko --func * --hook _printk --against ELF:vmlinux -o OUT:out.ko
 enable ELF:mini.ko --func * --hook _printk --sign PEM:key.pem PEM:key.pem -o OUT:out.ko
 enable ELF:mini.ko --func * --hook _printk --dry-run --report json=OUT:journal2
 enable COPY:copy.ko --func * --hook _printk --in-place
+enable ELF:x86 --func PATTERN:vfs_* -o OUT:out
+enable ELF:x86.ko --func * --hook NAME:_printk -o OUT:out.ko
 disable ELF:enabled --func PATTERN:vfs_read -o OUT:out
 disable ELF:enabled --func @LIST:names --skip-unpatchable -o OUT:out
 drop ELF:vmlinux --func PATTERN:vfs_read -o OUT:out

@@ -19,7 +19,7 @@ from pathlib import Path
 from tools.hostile.values import BYTES
 
 ROOT = Path(__file__).parents[2]
-MINI = ROOT / "testdata" / "mini"
+MINI, X86 = ROOT / "testdata" / "mini", ROOT / "testdata" / "x86_64"
 Contents = dict[str, tuple[bytes, int]]  # of files by name: bytes and mode
 Signature = tuple[int, int, int, int]  # type and mode, size, time of the last change of the bytes, inode
 
@@ -110,6 +110,8 @@ def _hostile(top: Path, kernel: bytes, module: bytes) -> None:
         "a\nb.ko": module, "\x1b[31mred.ko": module, "\u202eevil.ko": module, f"{BYTES}.ko": module,
         "hollow": kernel[:64] + bytes(len(kernel) - 64), "many-sections": _with_sections(kernel, 0xFE00),
         "one-address": _one_address(kernel), "read-only": b"x",
+        "x86": (X86 / "vmlinux-fentry").read_bytes(), "x86.ko": (X86 / "mini.ko").read_bytes(),
+        "x86-beside": _beside((X86 / "vmlinux-fentry").read_bytes()),
         "foreign-journal": json.dumps({"schema": 1, "command": "scan", "images": [{}]}).encode(),
     }  # fmt: skip
     for name, data in contents.items():
@@ -144,6 +146,25 @@ def _one_address(kernel: bytes) -> bytes:
     for row in range(table.offset, table.offset + table.size, 24):
         if raw[row + 4] & 15 == 2:
             struct.pack_into("<Q", raw, row + 8, 0xFFFF_8000_8000_05B8)
+    return bytes(raw)
+
+
+def _beside(kernel: bytes) -> bytes:
+    """A kernel of bytes whose records lie from one to four bytes beside their sites, or overlap each other's."""
+    from ftpatch.sites.records import START, STOP
+    from tools.fuzz.mutate import named_sections
+
+    raw, found = bytearray(kernel), named_sections(kernel)
+    names, table, data = (found[name] for name in (".strtab", ".symtab", ".init.data"))
+    start = struct.unpack_from("<Q", raw, data.pos + 16)[0]
+    ends = {}
+    for row in range(table.offset, table.offset + table.size, 24):
+        name, _, _, _, value, _ = struct.unpack_from("<IBBHQQ", raw, row)
+        at = names.offset + name
+        ends[bytes(raw[at : raw.index(0, at)]).decode()] = data.offset + value - start
+    for number, slot in enumerate(range(ends[START], ends[STOP], 8)):
+        value = struct.unpack_from("<Q", raw, slot)[0]
+        struct.pack_into("<Q", raw, slot, value + number % 5 if value else 0)
     return bytes(raw)
 
 

@@ -86,6 +86,9 @@ FILES = (
     "hollow",
     "many-sections",
     "one-address",
+    "x86",
+    "x86.ko",
+    "x86-beside",
 )
 PATTERNS = (
     "*",
