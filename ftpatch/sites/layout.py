@@ -43,6 +43,8 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     fits = np.zeros((len(shapes), len(words)), dtype=bool)
     votes = np.zeros_like(fits)
     for vote, fit, shape in zip(votes, fits, shapes, strict=True):
+        if shape.anywhere and image.linked and image.symbols.value(shape.called) is None:
+            continue  # any call inside a function looks like it, and nobody can have called what is not there
         fit[:] = shape.match(words) > 0
         if fit.all():  # of most kernels one or two shapes fit all: nothing is copied
             vote[:] = _starts(image, shape, words, va)

@@ -141,9 +141,11 @@ def _with_records(
         func, func_end = functions_at(image, shape, window, va)
         named = func < func_end
         whole = named | ~image.functions.inside(va)  # what lies inside a function, but not at its entry, is no site
+        site = shape.site(window)
+        room = image.shdr["sh_size"][np.maximum(records.sec, 0)].astype(np.int64) - records.off
+        whole &= site + shape.size <= room  # behind the end of its section a window has zeros
         for state, matched in ((READY, MATCH_OLD), (ENABLED, MATCH_NEW), (HALF, MATCH_HALF)):
             status[whole & (match == matched)] = state
-        site = shape.site(window)
         nameless = (status == READY) & ~named & (records.sec >= 0)
         if nameless.any():
             status[nameless] = _nameless(image, records, shape, window, va, nameless)
