@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from test_boot import CALLS, EARLY, Debian
 
+from ftpatch.cli import run
 from tools.boot.verdict import Verdict
 from tools.kernels import Kernel
 
@@ -108,3 +110,32 @@ def test_every_site_but_one_at_once_boots_to_user_space(debian: Callable[[str], 
     assert (verdict.problems, verdict.functions) == ((), ("vfs_open",))
     assert {"allocating": verdict.allocating, "listed": 1} in one.predicted.values()
     assert verdict.leaked > 1000
+
+
+def test_a_disabled_site_is_traced_again_and_dropped_records_are_gone(
+    debian: Callable[[str], Debian], stock: Callable[[str], Verdict], tmp_path: Path
+) -> None:
+    """All verbs one after another; then the stock kernel comes back twice, byte for byte."""
+    one = debian("x86_64-6.12")
+    before = one.kernel.vmlinux
+    enabled, disabled, dropped, back = (tmp_path / name for name in ("enabled", "disabled", "dropped", "back"))
+    journal, second = tmp_path / "journal.json", tmp_path / "second.json"
+    both = ["--func", EARLY, "--func", one.syscall]
+    assert run(["enable", str(before), *both, "-o", str(enabled), "--report", f"json={journal}"]) == 0
+    assert run(["disable", str(enabled), *both[2:], "-o", str(disabled)]) == 0
+    gone = ["--func", "vfs_*", "--func", "!vfs_open"]
+    assert run(["drop", str(disabled), *gone, "-o", str(dropped), "--report", f"json={second}"]) == 0
+    for old, new in ((enabled, disabled), (disabled, dropped)):
+        assert run(["verify", str(old), str(new), "--require-emulation"]) == 0
+    (tmp_path / "image").mkdir()
+    image = tmp_path / "image" / "vmlinux"
+    assert run(["image", str(dropped), "-o", str(image)]) == 0
+    verdict = one.boot(image, names=[one.syscall, EARLY])
+    left = functions(stock(one.kernel.name)) - functions(verdict)
+    assert left[EARLY] == 1 and one.syscall not in left
+    assert {name for name in left if not name.startswith("vfs_")} == {EARLY} and left.total() > 50
+    assert verdict.hits[one.syscall] == CALLS
+    assert run(["restore", str(dropped), "--journal", str(second), "-o", str(back)]) == 0
+    assert back.read_bytes() == disabled.read_bytes()
+    assert run(["restore", str(enabled), "--journal", str(journal), "-o", str(back)]) == 0
+    assert back.read_bytes() == before.read_bytes()
