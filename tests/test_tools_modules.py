@@ -205,6 +205,43 @@ def test_a_tree_is_of_the_kernels_version_before_and_after_a_refresh(
     assert newer.vmlinux.read_text().startswith("2 ") and (tree / "kernel/net/a.ko.xz").read_text().startswith("2 ")
 
 
+AMD64 = {  # what a fresh machine finds of the cloud kernels; (flavour, version) → the release in their files' names
+    ("linux-image-6.12.118+deb13-cloud-amd64", "6.12.118-1"): "6.12.118+deb13-cloud-amd64",
+    ("linux-image-6.12.118+deb13-amd64", "6.12.118-1"): "6.12.118+deb13-amd64",
+    ("linux-image-6.12.119+deb12-cloud-amd64", "6.12.119-1~bpo12+1"): "6.12.119+deb12-cloud-amd64",
+    ("linux-image-6.1.0-57-cloud-amd64", "6.1.187-1"): "6.1.0-57-cloud-amd64",
+    ("linux-image-6.1.0-57-rt-amd64", "6.1.187-1"): "6.1.0-57-rt-amd64",
+}
+
+
+@needs_dpkg
+def test_a_fresh_machine_gets_both_kernels_of_x86_64_with_their_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FTPATCH_CACHE", str(tmp_path))
+    packages: dict[tuple[str, str], Sequence[str]] = {}
+    for (name, number), release in AMD64.items():
+        debug = [f"usr/lib/debug/boot/{file}-{release}" for file in ("vmlinux", "System.map")]
+        packages[f"{name}-dbg", number] = [*debug, f"usr/lib/debug/lib/modules/{release}/kernel/net/a.ko"]
+        packages[f"{name}-unsigned", number] = [f"lib/modules/{release}/kernel/net/a.ko"]
+    archive = Archive(packages)
+    monkeypatch.setattr(kernels, "_apt", lambda spec: archive)
+    wanted = [name for name in kernels.known() if name.startswith("x86_64")]
+    monkeypatch.setattr(sys, "argv", ["tools.kernels", "--modules", *wanted])
+    assert kernels.main() == 0
+    at = tmp_path / "kernels"
+    newest = [one for one in AMD64 if "cloud" in one[0] and "deb12" not in one[0]][::-1]
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name}: {package}-dbg {number} {at}/{name}/vmlinux {at}/{name}/modules"
+        for name, (package, number) in zip(wanted, newest, strict=True)
+    ]
+    release = "6.12.118+deb13-cloud-amd64"
+    assert (at / "x86_64-6.12/System.map").read_text() == f"6.12.118-1 usr/lib/debug/boot/System.map-{release}"
+    assert (
+        at / "x86_64-6.12/modules/kernel/net/a.ko"
+    ).read_text() == f"6.12.118-1 lib/modules/{release}/kernel/net/a.ko"
+
+
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
     """An archive with three versions of a kernel, in place of Debian's."""
