@@ -20,12 +20,12 @@ def jump(opcode: int, site: int, to: int) -> bytes:
     return struct.pack("<Bi", opcode, to - site - 5)
 
 
-def vmlinux(tmp_path: Path, odd: Callable[[int], bytes], empty: bytes) -> Path:
-    """A kernel of a traced function, an untraced one whose code `odd` returns, and an empty one at TEXT + 0x80."""
+def vmlinux(tmp_path: Path, odd: Callable[[int], bytes], other: bytes, name: str = "other") -> Path:
+    """A kernel of a traced function, an untraced one whose code `odd` returns, and the code `other` at TEXT + 0x80."""
     code = bytearray(b"\xcc" * 0x100)
     functions = {
         "__fentry__": (0x00, RET), "ftrace_caller": (0x10, RET), "start_kernel": (0x20, b""), "odd": (0x40, b""),
-        "empty": (0x80, empty), "__x86_return_thunk": (0xA0, RET), "last": (0xC0, TAIL),
+        name: (0x80, other), "__x86_return_thunk": (0xA0, RET), "last": (0xC0, TAIL),
     }  # fmt: skip
     functions["start_kernel"] = (0x20, ENDBR + jump(0xE8, TEXT + 0x24, TEXT) + TAIL)
     functions["odd"] = (0x40, odd(TEXT + 0x40))
@@ -63,6 +63,17 @@ def test_code_that_compilers_write_is_no_patch(case: str, tmp_path: Path, ftpatc
     scan = json.loads(ftpatch("scan", path, "--format", "json"))["images"][0]
     assert [(site["function"], site["status"]) for site in scan["sites"]] == [("start_kernel", "ready")]
     assert "result     nothing found" in ftpatch("check", path)
+    assert "every change is accounted for" in ftpatch("verify", path, path)
+
+
+@pytest.mark.parametrize("name", ["ftrace_graph_addr_finish", "ftrace_graph_ret_addr", "ftrace_trampoline_free"])
+def test_a_call_of_a_function_of_c_with_a_tracers_prefix_is_no_patch(
+    name: str, tmp_path: Path, ftpatch: Callable[..., str]
+) -> None:
+    """trace_graph_thresh_return() of 6.1, with -Os, begins with the call of the first."""
+    path = vmlinux(tmp_path, lambda va: ENDBR + jump(0xE8, va + 4, TEXT + 0x80) + TAIL, TAIL, name)
+    scan = json.loads(ftpatch("scan", path, "--format", "json"))["images"][0]
+    assert [(site["function"], site["status"]) for site in scan["sites"]] == [("start_kernel", "ready")]
     assert "every change is accounted for" in ftpatch("verify", path, path)
 
 

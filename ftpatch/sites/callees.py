@@ -19,8 +19,8 @@ from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 
-# how the names of other code of the tracer begin; a plain `ftrace_` begins many functions of C
-TRACERS = ("ftrace_stub", "ftrace_graph_", "ftrace_tramp")
+# how the names of other code of the tracer begin; `ftrace_` alone, and `ftrace_graph_`, begin many functions of C
+TRACERS = ("ftrace_stub", "ftrace_graph_caller", "ftrace_graph_regs_caller", "ftrace_graph_stub", "ftrace_tramp_")
 READ = 8  # units of code that the longest stub of this program's has
 MAX_CALLEES = 256  # that are looked at, the most called first
 MAX_JUDGED = 64  # callees whose code is walked; a patch has one or two
