@@ -167,6 +167,8 @@ def test_the_kernels_own_entries_are_out_of_a_modules_reach(
      "back to itself, expected another function – --func '!told_work' leaves it out"),
     (("--hook", "init_module"), 5, "--hook init_module: the hook is init text, which is freed once the module runs: "
      "found chosen sites outside init text, expected a hook that stays"),
+    (("--hook", "__x86_return_thunk"), 5, "--hook __x86_return_thunk: the hook is no function of C: found a thunk, "
+     "which goes where a register or the stack says, expected a function that returns"),
     (("--hook", "none"), 5, "--hook none: the module does not use this symbol yet: found no kernel to look for it, "
      "expected a symbol that the module defines or uses – --against VMLINUX shows whether it may be used, and its "
      "version"),

@@ -231,6 +231,7 @@ class Modules(NamedTuple):
     linking: Linking | None = None  # how object files are linked in; None where that is not known
     entries: ModuleEntries | None = None  # stubs of redirected functions, where a jump is not always enough
     calls: tuple[int, ...] = ()  # other relocation types that compilers give to the call of a site
+    thunks: tuple[str, ...] = ()  # how the names of exported code begin that is no function of C
     distance: int = 0  # relocation type of the rows of tables that list code
     unwind: UnwindTables | None = None  # how it tells stack walks about its code; None: nothing does
 

@@ -116,7 +116,7 @@ def orc_row(frame: Frame, entry: bytes) -> bytes | None:
 
 MODULES = Modules(
     branch=R_X86_64_PLT32, trampolines=(), jump=0, ops_function=OPS_FUNCTION, hook=hook, jump_type=R_X86_64_PLT32,
-    calls=(R_X86_64_PC32,), distance=R_X86_64_PC32,
+    calls=(R_X86_64_PC32,), thunks=("__x86_indirect_", "__x86_return_"), distance=R_X86_64_PC32,
     unwind=UnwindTables(places=".orc_unwind_ip", rows=".orc_unwind", size=6, row=orc_row),
 )  # fmt: skip
 

@@ -69,6 +69,10 @@ def _check_options(request: EnableRequest, path: str) -> None:
 
 def _without_stub(draft: Draft, request: EnableRequest, modules: Modules, kernel: Image | None) -> Callee:
     """What the request's sites would call without a user's stub: a hook, or one of the kernel's entries."""
+    if request.hook and request.hook.startswith(modules.thunks):
+        raise PolicyError("the hook is no function of C", f"--hook {request.hook}",
+                          found="a thunk, which goes where a register or the stack says",
+                          expected="a function that returns")  # fmt: skip
     if request.hook:
         code = modules.hook(draft.shape.out_of_line, draft.scan.image.names)
         roles = {"hook": request.hook, **({"toc": modules.toc} if modules.toc else {})}
