@@ -126,6 +126,13 @@ def _no_memory(path: str, size: int) -> InputError:
                       todo="free memory, or raise its limit (ulimit -v)")  # fmt: skip
 
 
+def _runs(elements: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+    """Row i: the n elements from i on. Nothing is copied: rows that are taken out of it are, each in one go."""
+    if n > len(elements):
+        return np.zeros((0, n), elements.dtype)
+    return np.lib.stride_tricks.sliding_window_view(elements, n)
+
+
 class FileBytes:
     """A range of the bytes of a file, or of something in memory. There is no way to see bytes that were not read."""
 
@@ -188,14 +195,14 @@ class FileBytes:
             return self._gathered(pos, n, np.dtype("<u4"))
         self._load_ends(pos, 4 * n)
         words = self._octets[: self._size & ~3].view("<u4")
-        return np.asarray(words[(pos >> 2)[:, None] + np.arange(n)])
+        return np.asarray(_runs(words, n)[pos >> 2])
 
     def rows(self, pos: I64, width: int) -> U8:
         """(len(pos), width) bytes from each position on; all of them lie in the file."""
         if self._are_many(pos):
             return self._gathered(pos, width, np.dtype("u1"))
         self._load_ends(pos, width)
-        return np.asarray(self._octets[pos[:, None] + np.arange(width)])
+        return np.asarray(_runs(self._octets, width)[pos])
 
     def _are_many(self, pos: I64) -> bool:
         """Whether so many places are asked for, in what was not read yet, that `_gathered` costs less."""
@@ -220,8 +227,8 @@ class FileBytes:
                     octets = self._octets[low:stop]
                 else:
                     self._source.read(self._start + low, buffer.data[: stop - low])
-                index = ((ordered[first:behind] - low) // unit.itemsize)[:, None] + np.arange(n)
-                units[order[first:behind]] = octets[: len(octets) // unit.itemsize * unit.itemsize].view(unit)[index]
+                whole = octets[: len(octets) // unit.itemsize * unit.itemsize].view(unit)
+                units[order[first:behind]] = _runs(whole, n)[(ordered[first:behind] - low) // unit.itemsize]
         return units
 
     def _load_ends(self, pos: I64, width: int) -> None:

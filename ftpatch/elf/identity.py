@@ -19,6 +19,7 @@ STUBS = (
     r"(?:_veneer|[@+].*)?"
 )
 BRANCH_STUB, MAX_STUBS = b"_branch.", 1 << 16
+REACHES_ALL = (1 << 31) - (1 << 20)  # bytes that a branch spans forwards beyond which linkers make no stubs
 MAX_ENTRIES = 1 << 13  # places of one function's name among the names of symbols
 
 
@@ -39,6 +40,8 @@ def build_id(image: Image) -> str | None:
 def linker_stubs(image: Image) -> dict[int, str]:
     """Linker-made branch stubs: their va, and the name of what they lead to ("long_branch" and "plt_branch")."""
     symbols = image.symbols
+    if image.arch.call.high >= REACHES_ALL:
+        return {}
     marks = islice(t.places_of(BRANCH_STUB, symbols.strtab), MAX_STUBS)
     starts = [symbols.strtab.rfind(b"\0", max(at - t.MAX_NAME, 0), at) + 1 for at in marks]
     rows = np.flatnonzero(is_in(symbols.rows["st_name"], starts)).tolist()

@@ -196,10 +196,19 @@ class Image:
 
     def _octets(self, sec: I64, off: I64, n: int) -> U32:
         """(len(sec), n) bytes, one in each uint32, from `off`; 0 where the section holds none."""
-        index = off[:, None] + np.arange(n)
-        known = ((sec >= 0) & self.has_bytes[sec])[:, None] & (index >= 0) & (index < self._sh_size[sec][:, None])
-        octets = np.zeros(index.shape, dtype=np.uint32)
-        octets[known] = self.data[(self._sh_offset[sec][:, None] + index)[known]]
+        start, size = self._sh_offset[sec] + off, self._sh_size[sec]
+        known = (sec >= 0) & self.has_bytes[sec]
+        whole = known & (off >= 0) & (off + n <= size)
+        if whole.all():
+            return self.data.rows(start, n).astype(np.uint32)
+        octets = np.zeros((len(sec), n), dtype=np.uint32)
+        octets[whole] = self.data.rows(start[whole], n)
+        rest = np.flatnonzero(known & ~whole)  # at a section's edge: a handful
+        at = off[rest][:, None] + np.arange(n)
+        inside = (at >= 0) & (at < size[rest][:, None])
+        edge = np.zeros((len(rest), n), dtype=np.uint32)
+        edge[inside] = self.data[(self._sh_offset[sec[rest]][:, None] + at)[inside]]
+        octets[rest] = edge
         return octets
 
     def window(self, sec: I64, off: I64) -> U32:

@@ -8,13 +8,15 @@ in any register. Such a call looks like an enabled site. Only its callee tells: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 
 from ftpatch.arch.shape import Shape, begins_with
-from ftpatch.arrays import I64, U64, Mask, is_in
+from ftpatch.arrays import I64, U32, U64, Mask, is_in
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
@@ -23,6 +25,8 @@ from ftpatch.elf.relocations import relocations_of
 TRACERS = ("ftrace_stub", "ftrace_graph_caller", "ftrace_graph_regs_caller", "ftrace_graph_stub", "ftrace_tramp_")
 READ = 8  # units of code that the longest stub of this program's has
 MAX_CALLEES = 256  # that are looked at, the most called first
+PAGE = 1 << 12  # bytes of code that are read at once
+MAX_READS = 1 << 10  # of a callee's code; the longest trampoline of a kernel has 200 instructions
 MAX_JUDGED = 64  # callees whose code is walked; a patch has one or two
 
 
@@ -67,19 +71,20 @@ def tracers(image: Image, shape: Shape, called: U64) -> dict[int, Callee]:
     most_called = distinct[np.argsort(-n_calls, kind="stable")][:MAX_CALLEES].tolist()
     own, through = own_entries(image, shape), linker_stubs(image) if most_called else {}
     known: dict[int, Callee] = {}
-    n_judged = 0
+    n_judged, page = 0, lru_cache(maxsize=64)(image.code)
+    traced, named = set(_traced(image, shape, most_called)), _names_of(image, most_called)
     for va in most_called:
-        name = next((name for name in (*_names_at(image, va), through.get(va, "")) if _is_tracer(name, own)), None)
+        name = next((name for name in (*named.get(va, ()), through.get(va, "")) if _is_tracer(name, own)), None)
         if name is None:
             name = _behind_stub(image, va)
         if name is not None:
             known[va] = Callee(name, sure=True)
-        elif n_judged < MAX_JUDGED:
+        elif n_judged < MAX_JUDGED and va not in traced:
             n_judged += 1
             if _is_idle(image, va):
                 continue
-            if not image.arch.keeps_contract(image.code, va, shape.out_of_line):
-                known[va] = Callee(next(_names_at(image, va), f"{va:#x}"), sure=False)
+            if not image.arch.keeps_contract(_reader(image, page), va, shape.out_of_line):
+                known[va] = Callee(next(iter(named.get(va, ())), f"{va:#x}"), sure=False)
     return known
 
 
@@ -87,6 +92,40 @@ def _is_idle(image: Image, va: int) -> bool:
     """Whether the function at `va` does nothing, and the arch says that a compiler's own call of it looks like ours."""
     code = image.words(*image.place(np.array([va], dtype=np.uint64)), 0, READ)  # zeros where there is no code
     return bool(begins_with(code, image.arch.idle)[0])
+
+
+def _traced(image: Image, shape: Shape, called: list[int]) -> list[int]:
+    """Those of the addresses called where a function begins with the call that compilers leave: no tracer is traced."""
+    if not shape.called or shape.anywhere or (shape.skip_at >= 0 and shape.skips):
+        return []
+    va = np.array(called, dtype=np.uint64)
+    sec, off = image.place(va)
+    if shape.skips:  # where the site would be behind them
+        off = np.where(shape.skipped(image.window(sec, off + shape.unit * shape.skip_words)),
+                       off + shape.unit * shape.skip_words, off)  # fmt: skip
+    body = shape.body(image.window(sec, off - shape.entry))
+    to = image.va(sec, off - shape.entry + shape.unit * shape.start + shape.call_at).view(np.int64)
+    fits = shape.is_left(body) & shape.branch.ends(body)
+    own = np.array(addresses_of(image, shape.called), dtype=np.uint64)
+    traced: list[int] = va[fits & is_in((to + shape.branch.distance(body)).view(np.uint64), own)].tolist()
+    return traced
+
+
+def _reader(image: Image, page: Callable[[int, int], U32]) -> Callable[[int, int], U32]:
+    """A function that reads code as `Image.code` does, in many small pieces that lie together, and not for ever.
+
+    page: `Image.code` that remembers.
+    """
+    unit, n_reads = image.arch.unit, count()
+
+    def read(va: int, n: int) -> U32:
+        if next(n_reads) >= MAX_READS:
+            return np.zeros(0, dtype=np.uint32)
+        start = va & -PAGE
+        code = page(start, PAGE // unit)[(va - start) // unit :][:n]
+        return code if len(code) == n and va % unit == 0 else image.code(va, n)
+
+    return read
 
 
 def own_entries(image: Image, shape: Shape) -> tuple[str, ...]:
@@ -98,10 +137,14 @@ def _is_tracer(name: str, own: tuple[str, ...]) -> bool:
     return name in own or name.startswith(TRACERS)
 
 
-def _names_at(image: Image, va: int) -> Iterator[str]:
-    """Names of the symbols at an address."""
-    rows = np.flatnonzero(image.symbols.rows["st_value"] == np.uint64(va))
-    return (name for name in map(image.symbols.name, rows[image.symbols.shndx[rows] > 0].tolist()) if name)
+def _names_of(image: Image, addresses: list[int]) -> dict[int, list[str]]:
+    """Names of the symbols at some addresses, by address."""
+    value, names = image.symbols.rows["st_value"], dict[int, list[str]]()
+    rows = np.flatnonzero(is_in(value, np.array(addresses, dtype=np.uint64)) & (image.symbols.shndx > 0))
+    for row, va in zip(rows.tolist(), value[rows].tolist(), strict=True):
+        if name := image.symbols.name(row):
+            names.setdefault(va, []).append(name)
+    return names
 
 
 def _behind_stub(image: Image, va: int) -> str | None:
@@ -120,7 +163,7 @@ def _behind_stub(image: Image, va: int) -> str | None:
 
 def _name_of(image: Image, va: int) -> str:
     """The symbol at an address, else the function around it, else the address."""
-    name = next(_names_at(image, va), None)
+    name = next(iter(_names_of(image, [va]).get(va, ())), None)
     if name is None:
         inside = int(image.functions.containing(np.array([va], dtype=np.uint64))[0])
         name = image.symbols.name(int(image.functions.row[inside])) if inside >= 0 else None
