@@ -88,10 +88,13 @@ class Jumps:
         return places
 
     def _goes_on(self, shape: Shape, sec: I64, off: I64, window: U32) -> Mask:
-        """Whether there may be more of a function behind each jump than what ends one."""
-        ends = self.image.arch.ends
-        behind = self.image.words(sec, off + shape.site(window) + shape.size, 0, max(map(len, ends)))
-        return ~begins_with(behind, ends)
+        """Whether there may be more of a whole function behind each jump than what ends one."""
+        behind = self.image.words(sec, off + shape.site(window) + shape.size, 0, max(map(len, self.image.arch.ends)))
+        goes_on = ~begins_with(behind, self.image.arch.ends)
+        first, last = self.image.functions.at_local(self.image.va(sec, off) + shape.to_entry(window).view(np.uint64))
+        for at in np.flatnonzero(goes_on & (first < last)).tolist():  # a handful: parts of functions have no site
+            goes_on[at] = not is_part(self._name(int(first[at])))
+        return goes_on
 
     def _fit(self, shape: Shape, va: U64, window: U32, targets: Sequence[JumpTarget | None], recorded: bool) -> Mask:
         """Which places with a jump are the sites of functions, and the jump leads out of those to others."""
@@ -101,13 +104,10 @@ class Jumps:
         low, high = functions.at(entry) if shape.at_global else functions.at_local(entry)
         # a jump to what sites call is a call gone wrong: no function can be it
         fits = np.array([target is not None and target.name not in own for target in targets], dtype=bool)
-        assert self.image.arch.jump is not None
-        n_units = self.image.arch.jump.n_units
+        n_units = self.image.arch.jump.n_units if self.image.arch.jump is not None else 0
         if shape.out_of_line and not self.image.linked:
-            through = [target.through if target is not None else None for target in targets]
-            fits &= ~self._stubs_at(
-                shape, np.array([t.LAST_VA if va is None else va for va in through], dtype=np.uint64)
-            )
+            stubs = [t.LAST_VA if target is None or target.through is None else target.through for target in targets]
+            fits &= ~self._stubs_at(shape, np.array(stubs, dtype=np.uint64))
         ends = zip(site.tolist(), low.tolist(), high.tolist(), strict=True)
         for at, (site_va, first, behind) in enumerate(ends):
             target = targets[at]
@@ -119,8 +119,7 @@ class Jumps:
             start, end = int(functions.va[first]), int(functions.end[first:behind].max())
             inside = target.va is not None and (start <= target.va < end or target.start == start)
             told = target.entry or len(shape.old) > n_units or shape.lead is not None  # by more than the jump
-            told = told and end > site_va + shape.size and not is_part(self._name(first))
-            fits[at] = not inside and (recorded or told)
+            fits[at] = not inside and (recorded or (told and end > site_va + shape.size))
         return fits
 
     def _call_stubs(self, shape: Shape, sec: I64, off: I64, window: U32) -> Mask:
