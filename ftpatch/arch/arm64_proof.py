@@ -146,6 +146,25 @@ APPLY: dict[int, t.Apply] = {
     299: _lo12(4),  # LDST128_ABS_LO12_NC
 }
 
+
+def static_literal(code: bytes, va: int) -> int | None:
+    """bti c; adrp x16; ldr x16, [x16, …]; br x16."""
+    words = [int.from_bytes(code[at : at + 4], "little") for at in range(0, 16, 4)]
+    adrp, load = words[1], words[2]
+    if (words[0], words[3]) != (BTI_C, 0xD61F_0200) or adrp & 0x9F00_001F != 0x9000_0010:
+        return None
+    if load & 0xFFC0_03FF != 0xF940_0210:
+        return None
+    pages = (adrp >> 5 & 0x7_FFFF) << 2 | adrp >> 29 & 3
+    pages -= (pages & 1 << 20) << 1
+    return (va + 4 & ~0xFFF) + (pages << 12) + (load >> 10 & 0xFFF) * 8 & t.BIT64
+
+
+def no_jump(code: bytes, va: int) -> int | None:
+    """Trampolines of static calls go nowhere by their code."""
+    return None
+
+
 TABLES = t.ProofTables(
     branches=branches,
     mnemonics={t.JUMP: "b", t.CALL: "bl"},
@@ -156,6 +175,8 @@ TABLES = t.ProofTables(
     returns=((BTI_C, RET),),
     distance64=260,  # PREL64
     emulator="arm64",
+    # Source: arch/arm64/include/asm/static_call.h (Linux 7.x); the relocation is that of the adrp.
+    static_trampoline=t.StaticTrampoline(16, 0, no_jump, field=4, thunk="", returns=("", ""), reads=static_literal),
     apply=APPLY,
     stub=stub,
     stub_size=12,

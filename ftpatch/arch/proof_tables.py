@@ -185,12 +185,14 @@ class StaticTrampoline(NamedTuple):
     """The trampolines of static calls."""
 
     size: int  # bytes
-    code: int  # bytes of those that change when it leads elsewhere
+    code: int  # bytes of those that change when it leads elsewhere; 0 where a pointer in memory does
     # (all its bytes, its va) → va that it jumps to, 0 where it returns at once; None where it is no trampoline
     leads_to: Callable[[bytes, int], int | None]
     field: int  # byte offset of what a relocation of its jump writes
     thunk: str  # symbol of the function that those jump to which return at once
     returns: tuple[str, str]  # symbols around the table of what the kernel rewrites as returns at boot
+    # (all its bytes, its va) → va of the pointer by which it goes on; None where it is no trampoline
+    reads: Callable[[bytes, int], int | None] | None = None
 
 
 class ProofTables(NamedTuple):

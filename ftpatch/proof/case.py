@@ -111,6 +111,7 @@ class Case:
     depends: tuple[str, ...] = ()  # names that its depends= gained
     # modules: (section, offset) of what relocations of static calls' keys and trampolines are about
     static_places: set[tuple[int, int]] = field(default_factory=set)
+    static_pointers: list[int] = field(default_factory=list)  # kernels: va of pointers that changed with them
     set_calls: dict[str, StaticCallee] = field(default_factory=dict)  # by key
     pairs: Pairs | None = None  # the sites of both files, side by side
     memory: Memory | None = None  # of a module as it is laid out for the emulation

@@ -46,6 +46,10 @@ class ModuleKeys:
         old, new, keys = self.case.before.image, self.case.after.image, self.table.keys
         secs, offs = self.table.trampolines
         own = (keys.sec >= 0) & (secs >= 0)
+        if self.trampolines.reads is not None:
+            for key in np.flatnonzero(own).tolist():
+                self._check_literal(key, int(secs[key]), int(offs[key]))
+            return
         self.case.static_places |= {
             *zip(keys.sec[own].tolist(), keys.off[own].tolist(), strict=True),
             *zip(secs[own].tolist(), (offs[own] + self.trampolines.field).tolist(), strict=True),
@@ -59,6 +63,28 @@ class ModuleKeys:
                 pos = int(old.pos(np.array([sec]), np.array([off]))[0])
                 self.case.account_for("static call's trampoline", [pos], self.trampolines.code)
                 self._check(key, now, codes[1], pos)
+
+    def _check_literal(self, key: int, sec: int, off: int) -> None:
+        """One key whose trampoline reads a pointer, if that or the key's own changed."""
+        old, new, keys = self.case.before.image, self.case.after.image, self.table.keys
+        read = self._written(old, sec, off + self.trampolines.field)  # whose relocation may not change
+        if read is None or read.sec < 0:
+            return
+        places = (int(keys.sec[key]), int(keys.off[key])), (read.sec, read.off)
+        self.case.static_places |= set(places)
+        was, now = ([self._written(image, *place) for place in places] for image in (old, new))
+        if was == now:
+            return
+        (func, literal), pos = now, int(old.pos(np.array([read.sec]), np.array([read.off]))[0])
+        if literal is None or {part.kind for part in now if part} != {self.case.arch.abs64}:
+            self._say(key, "its trampoline reads a pointer that the loader does not fill", pos)
+        elif func is None and self._is(literal, RETURN0_NAME):
+            self.case.set_calls[self.name(key)] = StaticCallee(NULL)
+        elif func is None or func.goal != literal.goal:
+            held = "is NULL" if func is None else f"holds {self._text(func)}"
+            self._say(key, f"its key {held}, its trampoline goes to {self._text(literal)}", pos)
+        else:
+            self._check_function(key, func, pos)
 
     def _code(self, image: Image, sec: int, off: int) -> bytes:
         return image.content(sec)[off : off + self.trampolines.size].tobytes()

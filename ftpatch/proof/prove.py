@@ -205,7 +205,8 @@ def _check_sites(case: Case, runs: Runs) -> None:
     check_static_calls(case, runs)
     if linked:
         check_end(case)
-        kernel_calls.check_relocations(case, *ops)
+        static = np.array(case.static_pointers, dtype=np.uint64).view(np.int64)
+        kernel_calls.check_relocations(case, *(np.concatenate([part, static]) for part in ops))
         check_kept_relocations(case, pairs)
     else:
         check_relocations(case, pairs)

@@ -188,7 +188,7 @@ def destinations(image: Image, forms: tuple[StaticCallForm, ...], form: I64, sec
     for number, one in enumerate(forms):
         rows = np.flatnonzero(form == number)
         if one.literal is not None and len(rows):
-            places = _literals(image, one, sec[rows], off[rows])
+            places = literals_of(image, one, sec[rows], off[rows])
             for column, values in zip(result, pointers(image, *places), strict=True):
                 column[rows] = values
         if one.branch is None or not len(rows):
@@ -212,7 +212,7 @@ def destinations(image: Image, forms: tuple[StaticCallForm, ...], form: I64, sec
     return result
 
 
-def _literals(image: Image, form: StaticCallForm, sec: I64, off: I64) -> tuple[I64, I64]:
+def literals_of(image: Image, form: StaticCallForm, sec: I64, off: I64) -> tuple[I64, I64]:
     """Where the codes at these places read what they go to."""
     assert form.literal is not None
     if image.linked:

@@ -17,6 +17,7 @@ from ftpatch.plan.plan import Plan
 from ftpatch.plan.redirect.replacement import find_replacement
 from ftpatch.plan.routes import distances
 from ftpatch.plan.static_calls.judge import refuse_wrong_functions
+from ftpatch.plan.static_calls.literals import by_literals, literal_groups, refuse_pointers
 from ftpatch.plan.static_calls.lookup import find_key
 from ftpatch.plan.static_calls.made import plan_of
 from ftpatch.plan.static_calls.reaches import warn_of_ways_back
@@ -39,18 +40,27 @@ def plan_kernel_settings(scan: Scan, request: SetRequest) -> Plan:
     refuse_wrong_states(draft)
     refuse_what_is_so(draft)
     refuse_wrong_functions(draft, types)
-    for key in draft.open():
-        if why := _out_of_reach(draft, key):
-            draft.refuse(key, why)
-    places = [place for key in draft.open() for place in _places(draft, key)]
-    for key, why in why_not_followed(image, places).items():
-        draft.refuse(key, why)
+    if by_literals(image):
+        refuse_pointers(draft)
+    else:
+        _refuse_jumps(draft)
     draft.require_all()
 
     # From here on nothing is refused for a single key.
     warn_of_ways_back(draft)
     warn_of_updates(draft)
-    return plan_of(draft, Edits(_edits(draft)), [notes.BUILD_ID, notes.SIGNATURE] if draft.open() else [])
+    edits = Edits(literal_groups(draft) if by_literals(image) else _edits(draft))
+    return plan_of(draft, edits, [notes.BUILD_ID, notes.SIGNATURE] if draft.open() else [])
+
+
+def _refuse_jumps(draft: SetDraft) -> None:
+    """Keys whose trampoline's jump does not reach, and those whose relocations cannot follow."""
+    for key in draft.open():
+        if why := _out_of_reach(draft, key):
+            draft.refuse(key, why)
+    places = [place for key in draft.open() for place in _places(draft, key)]
+    for key, why in why_not_followed(draft.table.image, places).items():
+        draft.refuse(key, why)
 
 
 def _goal(types: FunctionTypes, setting: Setting) -> Goal:

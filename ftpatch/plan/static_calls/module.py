@@ -24,6 +24,7 @@ from ftpatch.plan.plan import Plan
 from ftpatch.plan.redirect.in_module import Finder
 from ftpatch.plan.static_calls.judge import refuse_wrong_functions
 from ftpatch.plan.static_calls.kernel import jump_of
+from ftpatch.plan.static_calls.literals import by_literals, literal_at
 from ftpatch.plan.static_calls.lookup import find_key
 from ftpatch.plan.static_calls.made import plan_of
 from ftpatch.plan.static_calls.request import NULL, RETURN0, Goal, SetDraft, SetRequest, Setting
@@ -67,6 +68,9 @@ def _goal(finder: Finder, setting: Setting) -> Goal:
     if setting.to == NULL:
         return Goal(NULL, NULL)
     is_return0 = setting.to in (RETURN0, static.return0)
+    used = image.symbols.rows_named(static.return0)
+    if is_return0 and len(used):
+        return Goal(RETURN0, RETURN0, own_row=int(used[0]))
     try:
         found = finder.find(static.return0 if is_return0 else setting.to)
     except (SelectionError, PolicyError) as error:
@@ -95,11 +99,15 @@ class Pointing:
         """Change both relocations of a key, and the trampoline's code where that is another."""
         draft, image, static = self.draft, self.draft.table.image, self.static
         keys, (sec, off), goal = draft.table.keys, draft.table.trampolines, draft.goals[key]
+        symbol, value = self._symbol(key, goal) if goal.kind != NULL else (0, 0)
+        self._point(int(keys.sec[key]), int(keys.off[key]), image.arch.abs64, symbol, value)
+        if by_literals(image):
+            place = literal_at(draft, key)
+            self._point(*place, image.arch.abs64, *((symbol, value) if symbol else (self._return0(), 0)))
+            return
         branch = jump_of(static).branch
         assert branch is not None
         field, ends = branch.lsb // 8, branch.base - branch.lsb // 8
-        symbol, value = self._symbol(key, goal) if goal.kind != NULL else (0, 0)
-        self._point(int(keys.sec[key]), int(keys.off[key]), image.arch.abs64, symbol, value)
         at, jumps = int(sec[key]), goal.kind != NULL
         if goal.kind == NULL and (thunk := self._thunk(at, int(off[key]))) is not None:
             symbol, value, jumps = thunk, 0, True
@@ -117,6 +125,15 @@ class Pointing:
         sec, row = int(image.symbols.shndx[goal.own_row]), goal.own_row
         start = section_symbol(image, sec) if image.symbols.bind[row] == t.STB_LOCAL and sec > 0 else None
         return (row, 0) if start is None else (start, int(image.symbols.rows["st_value"][row]))
+
+    def _return0(self) -> int:
+        """Row of the symbol to which the trampoline of a NULL key leads, where code does not change."""
+        rows = self.draft.table.image.symbols.rows_named(self.static.return0)
+        if not len(rows):
+            raise PolicyError("the module does not use what the trampoline of a NULL key leads to",
+                              self.draft.table.image.path, found=f"no {self.static.return0}",
+                              todo="--set KEY=return0 brings it in")  # fmt: skip
+        return int(rows[0])
 
     def _thunk(self, sec: int, off: int) -> int | None:
         """Row of the symbol of the return thunk, where a trampoline is one of the returns that the loader rewrites."""

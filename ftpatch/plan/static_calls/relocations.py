@@ -1,10 +1,7 @@
-"""Relocations of keys and trampolines in a linked kernel, which must say what the bytes say.
+"""Relocations of keys and trampolines that the link kept in a kernel (--emit-relocs): they must say what the bytes say.
 
-    kept by the link (--emit-relocs)   symbol and addend of each: a bzImage's list of what KASLR moves is made of them
-    dynamic (RELA)                     the addend is the value
-    dynamic (RELR)                     the place alone: the word itself holds the value
-
-A place that holds an address needs one where the kernel has any; a place that holds NULL must have none.
+A bzImage's list of what KASLR moves is made of them: a place that holds an address needs one where the kernel has any,
+and a place that holds NULL must have none.
 """
 
 from __future__ import annotations
@@ -40,13 +37,9 @@ def why_not_followed(image: Image, places: list[Pointing]) -> dict[int, str]:
     """Why relocations cannot follow, by key."""
     kept, reasons = _kept(image, places), dict[int, str]()
     for number, place in enumerate(places):
-        why = ""
-        if not tables_for(image, place.sec):
-            why = _dynamic(image, place)
-        elif place.target and number not in kept:
+        if tables_for(image, place.sec) and place.target and number not in kept:
             what = "its key" if not place.ends else "its trampoline"
             why = f"{what} has no relocation, and those that the link kept leave no room for one: {NOT_MOVED}"
-        if why:
             reasons.setdefault(place.key, why)
     return reasons
 
@@ -81,8 +74,3 @@ def _named(image: Image, place: Pointing) -> tuple[int, int]:
         if len(at):
             return int(at[0]), value - int(symbols.rows["st_value"][int(at[0])]) - place.ends
     return row, -place.ends
-
-
-def _dynamic(image: Image, place: Pointing) -> str:
-    """Why a place with a dynamic relocation, or without, cannot lead elsewhere; empty where it can."""
-    return ""

@@ -49,7 +49,8 @@ def _agrees(draft: SetDraft, key: int) -> bool:
     if kind in ("null", "thunk"):
         return holds == NULL
     if kind == "return0":
-        return holds == RETURN0
+        static = draft.table.image.arch.static_calls  # without sites that are rewritten, NULL goes to what returns 0
+        return holds == RETURN0 or (holds == NULL and static is not None and not static.inline)
     return all(one[key] == other[key] for one, other in zip(to[:2], func[:2], strict=True)) and (
         int(to.sec[key]) >= 0 or int(to.symbol[key]) == int(func.symbol[key])
     )
