@@ -10,9 +10,21 @@ from test_boot import Debian
 
 from ftpatch.cli import run
 from tools.kernels import Kernel
+from tools.modules import dependencies
 
 pytestmark = pytest.mark.boot
+UNSIGNED = 1 << 13  # taint E: the signature is gone
 OLD, NEW = "native_sched_clock", "read_tsc"
+
+
+def with_a_set_module(kernel: Kernel, folder: Path) -> list[Path]:
+    """Two modules, in the order of loading: the second calls the first one's trampolines. One key of that is set."""
+    assert kernel.modules is not None
+    stock = dependencies(kernel.modules, "netfs", "cachefiles")
+    out = folder / "netfs.ko"
+    assert run(["static-calls", str(stock[0]), "--set", "tp_func_fscache_access=__traceiter_fscache_resize",
+                "--force-signature", "-o", str(out)]) == 0  # fmt: skip
+    return [out if path.name.startswith("netfs.") else path for path in stock]
 
 
 @pytest.mark.parametrize("name", ["x86_64-6.1", "x86_64-6.12"])
@@ -33,8 +45,10 @@ def test_the_kernel_calls_what_its_static_calls_were_set_to(
                 "--report", f"json={journal}"]) == 0  # fmt: skip
     assert run(["verify", vmlinux, str(patched), "--journal", str(journal), "--require", "emulation"]) == 0
     watch = {debian.symbol(function): function for function in (OLD, NEW)}
-    verdict = debian.boot(debian.image(patched), watch=list(watch))
-    assert verdict.problems == ()
+    modules = with_a_set_module(debian.kernel, tmp_path) if name == "x86_64-6.12" else []
+    taint = UNSIGNED if modules else 0
+    verdict = debian.boot(debian.image(patched), watch=list(watch), modules=modules, expected_taint=taint)
+    assert (verdict.problems, set(verdict.loaded.values())) == ((), {0} if modules else set())
     ran = {watch[va]: n for va, n in verdict.executed.items()}
     assert ran[OLD] == 0
     assert ran[NEW] > 9000  # 8,300 times as the clock source that it is, in a stock boot

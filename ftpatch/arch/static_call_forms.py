@@ -55,6 +55,7 @@ class StaticCalls(NamedTuple):
     direct_branches: tuple[int, ...] = ()  # relocation types of those branches, where nobody lists them
     distance: int = 0  # relocation type of a 32-bit distance, as entries have it
     first_argument: tuple[AddressLoad, ...] = ()  # what may pass a key to the function that sets it
+    register_jumps: str = ""  # how the symbols of code begin that goes on to where a register says, and is no function
     null: bytes = b""  # the code of a trampoline that returns at once, as the kernel writes it
     # symbols around the table of code that goes to `thunk` and that the kernel rewrites at boot; its section in modules
     return_sites: tuple[str, str, str] = ("", "", "")

@@ -164,6 +164,7 @@ ARCH = Arch(
         STATIC_CALL_SITES, STATIC_CALL_TRAMPOLINES, size=8, signature=units(bytes.fromhex("0fb9cc")), signature_at=5,
         thunk="__x86_return_thunk", distance=2,  # R_X86_64_PC32
         first_argument=FIRST_ARGUMENT,
+        register_jumps="__x86_indirect_",
         null=bytes.fromhex("c3cccccccc"),  # ret; int3 …: __static_call_transform() has it as retinsn
         return_sites=("__return_sites", "__return_sites_end", ".return_sites"),
     ),

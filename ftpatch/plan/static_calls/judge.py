@@ -129,6 +129,8 @@ def _refuse_place(draft: SetDraft, types: FunctionTypes, key: int, row: int | No
         draft.refuse(key, f"{goal.name} is a static call's trampoline, and no function")
     elif static is not None and goal.name == static.thunk:
         draft.refuse(key, f"{goal.name} does nothing but return: {NULL} is what a static call without effect is set to")
+    elif static is not None and static.register_jumps and goal.name.startswith(static.register_jumps):
+        draft.refuse(key, f"{goal.name} goes on to where a register says, and is no function")
     elif goal.name in _entries(draft):
         draft.refuse(key, f"{goal.name} is called from patch sites alone, which are no function calls")
     elif own and is_freed(image, goal.row) and not _all_init(draft, key):

@@ -16,7 +16,7 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.kept_relocations import kept_at, tables_for
 from ftpatch.plan.edits import Group, as_bytes, group
 
-STRIPPED = "objcopy --remove-section='.rela.*' makes a copy that boots directly and not as a bzImage"
+STRIPPED = "objcopy --remove-section='.rela*' makes a copy that boots directly and not as a bzImage"
 NOT_MOVED = f"a bzImage made from this file would not move the address ({STRIPPED})"
 TYPE = 0xFFFF_FFFF
 
