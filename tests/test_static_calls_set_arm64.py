@@ -113,3 +113,17 @@ def test_a_literal_that_was_changed_alone_is_found(tmp_path: Path) -> None:
         ("verify-static-call",
          "clock_read: its key holds 0xffff800080000674, its trampoline goes to 0xffff800080000690"),
     ]  # fmt: skip
+
+
+def test_a_second_relocation_of_a_literal_is_found(tmp_path: Path) -> None:
+    """The row of the next literal is told to write into the one of `wear`, too."""
+    stock, patched = FIXTURES / MODULE, tmp_path / MODULE
+    set_call(stock, patched, "wear", "wear_double")
+    image, data = api.scan(str(patched)).image, bytearray(patched.read_bytes())
+    table = image.names.index(".rela.rodata")
+    pos = int(image.shdr["sh_offset"][table]) + 24
+    assert data[pos : pos + 8] == (8).to_bytes(8, "little")
+    data[pos : pos + 8] = bytes(8)
+    patched.write_bytes(data)
+    found = [finding.message for finding in api.verify(str(stock), str(patched)).findings]
+    assert "wear: its trampoline reads a pointer that the loader does not fill" in found

@@ -132,10 +132,10 @@ WARNED = {
         "tracepoint_probe_unregister, bpf_dispatcher_change_prog and 1 more set static calls by pointers",
     ],
     ("cond_resched=__cond_resched", "x86_pmu_read=x86_pmu_read"): [
-        "__cond_resched may come back to the static call cond_resched, which is __cond_resched from now on: "
-        "__cond_resched → __schedule → panic → … → console_flush_all calls it",
-        "x86_pmu_read calls the static call x86_pmu_read, which is x86_pmu_read from now on: it never returns, unless a "
-        "condition ends that",
+        "__cond_resched may come back to the static call cond_resched, which is __cond_resched from now "
+        "on: __cond_resched → __schedule → panic → … → console_flush_all calls it",
+        "x86_pmu_read calls the static call x86_pmu_read, which is x86_pmu_read from now on: it never returns, unless "
+        "a condition ends that",
     ],
 }
 

@@ -107,7 +107,8 @@ class LinkedKeys:
         at = image.pos_of_va(start) if start is not None else -1
         if not to or start is None or stop is None or at < 0:
             return
-        words = image.data[at : at + max(stop - start, 0) // 4 * 4].view("<i4").astype(np.int64)
+        octets = image.data[at : at + max(stop - start, 0)]
+        words = octets[: len(octets) // 4 * 4].view("<i4").astype(np.int64)
         places = np.uint64(start).view(np.int64) + 4 * np.arange(len(words), dtype=np.int64) + words
         if not (places == np.uint64(va).view(np.int64)).any():
             why = f"and is not in {self.trampolines.returns[0]}: the kernel warns of it"

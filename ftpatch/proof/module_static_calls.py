@@ -34,6 +34,9 @@ class Written(NamedTuple):
         return self.symbol, self.sec, self.off
 
 
+TWICE = Written(-1, -1, -1, 0)  # of several relocations at one place
+
+
 class ModuleKeys:
     """The static calls of a module in both files."""
 
@@ -94,15 +97,16 @@ class ModuleKeys:
         if which not in self._known:
             self._known[which] = relocations_of(image, sec)
         rows = self._known[which]
-        low, high = np.searchsorted(rows.off, [off, off + 1])
-        for at in range(int(low), int(high)):
-            if int(rows.kind[at]) != image.arch.none:
-                symbol = int(rows.symbol[at])
-                addend = int(image.rows(int(rows.table[at]), t.RELA)["r_addend"][int(rows.row[at])])
-                of = int(image.symbols.shndx[symbol])
-                value = int(image.symbols.rows["st_value"][symbol]) if of > 0 else 0
-                return Written(int(rows.kind[at]), -1 if of > 0 else symbol, of if of > 0 else -1, value + addend)
-        return None
+        low, high = (int(at) for at in np.searchsorted(rows.off, [off, off + 1]))
+        real = low + np.flatnonzero(rows.kind[low:high] != image.arch.none)
+        if len(real) != 1:
+            return TWICE if len(real) else None
+        at = int(real[0])
+        symbol = int(rows.symbol[at])
+        addend = int(image.rows(int(rows.table[at]), t.RELA)["r_addend"][int(rows.row[at])])
+        of = int(image.symbols.shndx[symbol])
+        value = int(image.symbols.rows["st_value"][symbol]) if of > 0 else 0
+        return Written(int(rows.kind[at]), -1 if of > 0 else symbol, of if of > 0 else -1, value + addend)
 
     def _check(self, key: int, now: list[Written | None], code: bytes, pos: int) -> None:
         """One key that changed: what is written into it and into its trampoline, which has this code."""
