@@ -26,8 +26,9 @@ ROUNDS, TREE_ROUNDS = 7, 3
 ENDS_WELL = (0, 1)  # exit codes: 1 is that of findings, which real kernels have
 # As after an installation, ftpatch's modules are compiled: some environments forbid to keep what Python compiles.
 COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir(), "ftpatch-bench-pyc"))}
-FUNCTION = {"arm64": "__arm64_sys_getppid", "ppc64le": "sys_getppid"}
-KERNELS = ("arm64-6.12", "ppc64le-6.12", "ppc64le-sid")
+FUNCTION = {"arm64": "__arm64_sys_getppid", "ppc64le": "sys_getppid", "x86_64": "__do_sys_getppid"}
+STATIC_CALLS = ("x86_64",)  # machines whose kernels have some
+KERNELS = ("arm64-6.12", "ppc64le-6.12", "ppc64le-sid", "x86_64-6.12")
 FTPATCH = str(Path(sys.executable).with_name("ftpatch"))
 
 
@@ -107,6 +108,8 @@ def report(name: str, size: int, result: dict[str, tuple[float, int]]) -> None:
         ("enable one + journal", writing, "that sum", "hashes both files too"),
         ("enable all", writing, "that sum", f"aim: that + 1 s = {1 + 1 / writing:.2f}"),
     ]
+    if "static-calls" in second:
+        rows.append(("static-calls", second["nm -S"], "nm -S", "aim: 1.2"))
     for key, against, what, aim in rows:
         ratio = f"{second[key] / against:5.2f} x {what}" if against else ""
         print(f"  ftpatch {key:<22} {second[key]:7.3f} s  {result[key][1] / 1e3:5.0f} MB  {ratio:<22} {aim}")
@@ -156,9 +159,10 @@ def main() -> None:
         kernel = kernels.ensure(name)
         folder = Path(tempfile.mkdtemp(prefix="ftpatch-bench-", dir=kernel.vmlinux.parent))
         try:
-            report(
-                name, kernel.vmlinux.stat().st_size, run(commands_for(kernel.vmlinux, folder, FUNCTION[kernel.arch]))
-            )
+            commands = commands_for(kernel.vmlinux, folder, FUNCTION[kernel.arch])
+            if kernel.arch in STATIC_CALLS:
+                commands["static-calls"] = [FTPATCH, "static-calls", str(kernel.vmlinux)]
+            report(name, kernel.vmlinux.stat().st_size, run(commands))
         finally:
             shutil.rmtree(folder)
 

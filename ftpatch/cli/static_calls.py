@@ -62,7 +62,7 @@ class SetCallsOptions:
         """Refuse what only --set needs. Raises UsageError."""
         given = {"-o": self.output, "--in-place": self.in_place, "--dry-run": self.dry_run, "--sign": self.sign,
                  "--skip-unpatchable": self.skip_unpatchable, "--force-signature": self.force_signature,
-                 "--against": self.against, "--signature": self.signature != "strip"}  # fmt: skip
+                 "--signature": self.signature != "strip"}  # fmt: skip
         if names := [name for name, value in given.items() if value]:
             raise UsageError(f"{names[0]} is for --set", expected="--set KEY=FUNC, or no such option")
 
@@ -84,7 +84,7 @@ def command(given: StaticCallsOptions, change: SetCallsOptions, reports: Reports
     if change.settings:
         return _set(given, change, reports)
     change.require_none()
-    check_reports(reports.report, [change.file])
+    check_reports(reports.report, [change.file, *change.against])
     document = Document("static-calls", show_sites=given.show_sites, selected=bool(given.key))
     brief = reports.formats == {"text"} and not given.key
     document.images.append(_image(given, change, shows_more(reports.formats), brief))
@@ -100,7 +100,12 @@ def _image(given: StaticCallsOptions, change: SetCallsOptions, hashed: bool, bri
         from ftpatch.sites.static_choice import choose_keys
 
         chosen = choose_keys(table, given.key)
-    asked = Asked(chosen, given.line_size, given.show_sites, brief)
+    others = tuple(static_calls_of(path, change.max_size) for path in change.against)
+    for other in others:
+        if other.image.arch is not table.image.arch:
+            raise UsageError("--against is for another machine", other.image.path, found=other.image.arch.name,
+                             expected=table.image.arch.name)  # fmt: skip
+    asked = Asked(chosen, given.line_size, given.show_sites, others, brief)
     made = {
         **file_object(table.image, table.image.sha256 if hashed else None),
         "static_calls": static_calls_object(table, asked),

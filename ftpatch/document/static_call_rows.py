@@ -14,6 +14,7 @@ from ftpatch.kernel.init_text import in_init_code
 from ftpatch.kernel.static_call_lines import CROSSES, NOT_KNOWN, line_crossings
 from ftpatch.sites.place_names import names_around, names_of
 from ftpatch.sites.static_calls import INIT, StaticCallTable
+from ftpatch.sites.static_functions import functions_of
 from ftpatch.sites.static_keys import Named
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ftpatch.document.types import FileObject
 
 ALWAYS = ("call", "tail", "conditional")  # kinds of sites that are counted even where there are none
-NULL, RETURN0 = "NULL", "return0"  # what a key may hold instead of a function
 NOWHERE, ELSEWHERE = "(nowhere)", "elsewhere"
 FEW = 20  # keys that a brief report lists: those with the most sites
 
@@ -32,6 +32,7 @@ class Asked(NamedTuple):
     keys: Mask | None = None  # which keys; None: all
     line: int | None = None  # bytes of a cache line; None: the machine's
     calls: bool = False  # the sites of these keys
+    against: tuple[StaticCallTable, ...] = ()  # files that may have the keys of others
     brief: bool = False  # FEW of all keys, and nothing that has to be looked for in code and data
 
 
@@ -69,6 +70,8 @@ def static_calls_object(table: StaticCallTable, asked: Asked) -> StaticCallsObje
     if asked.brief and asked.keys is None:
         chosen = np.argsort(-per_key, kind="stable")[:FEW]
     rows = key_rows(table, chosen, crossings)
+    if asked.against:
+        add_keys_elsewhere(table, asked.against, chosen, rows)
     if not asked.brief:
         made["other_updates"] = add_what_code_tells(table, chosen, rows)
     made["entries"] = rows
@@ -83,18 +86,17 @@ def static_calls_object(table: StaticCallTable, asked: Asked) -> StaticCallsObje
 def key_rows(table: StaticCallTable, chosen: I64, crossings: I64) -> list[StaticKeyRow]:
     """One object per chosen key, without what only code and other tables tell. chosen: rows."""
     image, keys, calls = table.image, table.keys, table.calls
-    function, leads_to = (names_of(image, _subset(named, chosen)) for named in (keys.func, keys.leads_to))
+    function, leads_to = functions_of(table, chosen), names_of(image, _subset(keys.leads_to, chosen))
     sections = _sections(table, chosen)
     crossing = np.bincount(calls.key[(calls.key >= 0) & (crossings == CROSSES)], minlength=len(keys)).tolist()
-    kinds, return0, trampoline = table.trampoline_kinds(), table.is_return0(), table.trampolines
+    kinds, trampoline = table.trampoline_kinds(), table.trampolines
     rows: list[StaticKeyRow] = []
     for at, i in enumerate(chosen.tolist()):  # a report is one Python object per key
         here, row = bool(keys.sec[i] >= 0), int(keys.trampoline[i])
-        null = here and int(keys.func.sec[i]) < 0 and int(keys.func.symbol[i]) < 0 and not keys.func.off[i]
         rows.append(
             {
                 "key": keys.name[i],
-                "function": RETURN0 if return0[i] else NULL if null else function[at],
+                "function": function[at],
                 "trampoline": image.symbols.name(row) if row >= 0 else None,
                 "trampoline_kind": kinds[i],
                 "sites": sum(sections[at].values()),
@@ -107,6 +109,8 @@ def key_rows(table: StaticCallTable, chosen: I64, crossings: I64) -> list[Static
                 "cross_line": crossing[i],
                 "sections": sections[at],
                 "tramp_key": False,
+                "found_in": None,
+                "usable": None,
                 "updated_by": None,
                 "pointed_to_by": [],
             }
@@ -131,6 +135,18 @@ def add_what_code_tells(
     if updates is None:
         return None
     return [{"function": name, "init": init, "calls": n} for (name, init), n in updates.others.items()]
+
+
+def add_keys_elsewhere(
+    table: StaticCallTable, others: tuple[StaticCallTable, ...], chosen: I64, rows: list[StaticKeyRow]
+) -> None:  # fmt: skip
+    """Put into rows which other file has their keys."""
+    from ftpatch.kernel.static_call_loading import keys_elsewhere
+
+    found = keys_elsewhere(table, others)
+    for i, row in zip(chosen.tolist(), rows, strict=True):
+        if i in found:
+            row["found_in"], row["function"], row["usable"] = found[i]
 
 
 def call_rows(table: StaticCallTable, wanted: Mask, crossings: I64) -> list[StaticCallRow]:

@@ -46,6 +46,12 @@ class StaticKeyRow(TypedDict):
     cross_line: Annotated[Count, "sites whose destination word lies in two cache lines"]
     sections: Annotated[Counts, "sites by section"]
     tramp_key: Annotated[bool, "the kernel's table tells its loader the key of this trampoline"]
+    found_in: Annotated[
+        str | None, "file of --against that has the key, of keys of other files; `function` is then what it holds there"
+    ]
+    usable: Annotated[
+        bool | None, "the loader gets from the module's name for it to the key of `found_in`; null where nothing tells"
+    ]
     updated_by: Annotated[
         list[UpdaterRow] | None, "functions of this file that set the key by its name; null where that is not known"
     ]

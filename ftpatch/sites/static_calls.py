@@ -45,7 +45,7 @@ START, STOP = "__start_static_call_sites", "__stop_static_call_sites"
 ENTRY = 8  # bytes of an entry
 WORD = 4  # bytes of a branch's destination word
 TAIL, INIT, FLAGS = 1, 2, 3  # flags in the key's field: a tail call, in init text (set when it runs); both
-MAX_ENTRIES = 1 << 20
+MAX_ENTRIES = 1 << 18
 _NO = np.zeros(0, dtype=np.int64)
 
 

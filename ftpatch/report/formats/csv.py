@@ -58,7 +58,7 @@ def _rows(image: ImageObject, table: str, with_sites: bool) -> Sequence[Mapping[
 def _cell(value: object) -> str:
     """One value; text in quotes where something in it has a meaning."""
     if isinstance(value, list):
-        value = " ".join(value)
+        value = " ".join(item if isinstance(item, str) else _joined(item) for item in value)
     if isinstance(value, dict):
         value = " ".join(f"{name} {n}" for name, n in value.items())
     if not isinstance(value, str):
@@ -69,6 +69,11 @@ def _cell(value: object) -> str:
     text = "".join(map(_sign, value))
     text = f"'{text}" if formula else text
     return '"' + text.replace('"', '""') + '"' if formula or any(char in text for char in SPECIAL) else text
+
+
+def _joined(row: Mapping[str, object]) -> str:
+    """A small object of a list: its values, and the names of what is true of it."""
+    return ":".join(name if value is True else str(value) for name, value in row.items() if value is not False)
 
 
 def _sign(char: str) -> str:

@@ -58,7 +58,7 @@ def _keys(found: StaticCallsObject, selected: bool) -> Iterator[str]:
         return
     yield f"{'sites':>7} {'cross':>5}  {'trampoline':<10} key -> function\n"
     for key in entries:
-        function = (key["function"] or NOT_KNOWN) if key["defined"] else ELSEWHERE
+        function = (key["function"] or NOT_KNOWN) if key["defined"] or key["found_in"] else ELSEWHERE
         kind = key["trampoline_kind"] or "-"
         remarks = "".join(f", {remark}" for remark in _remarks(key))
         name = printable(f"{key['key']} -> {function}{remarks}")
@@ -71,6 +71,8 @@ def _keys(found: StaticCallsObject, selected: bool) -> Iterator[str]:
 
 def _remarks(key: StaticKeyRow) -> Iterator[str]:
     """What a reader should know of a key besides."""
+    if key["found_in"]:
+        yield f"in {key['found_in']}" + ("" if key["usable"] else ", where the loader does not find it")
     if key["exported"]:
         yield "exported" if key["exported"] == "key" else "trampoline exported"
     if key["leads_to"] and key["trampoline_kind"] == "jump" and key["defined"] and key["leads_to"] != key["function"]:
