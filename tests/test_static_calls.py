@@ -18,6 +18,9 @@ from test_static_call_rules import DATA, KEYS, RODATA, TEXT, kernel
 
 from ftpatch.cli import run
 from ftpatch.document.schema import schema
+from ftpatch.document.static_call_rows import Asked, static_calls_object
+from ftpatch.errors import FtpatchError
+from ftpatch.sites.static_calls import static_calls_of
 
 ROOT = Path(__file__).resolve().parents[1]
 X86, ARM64 = ROOT / "testdata" / "static_calls", ROOT / "testdata" / "static_calls_arm64"
@@ -313,6 +316,19 @@ def test_names_with_control_characters_do_not_reach_a_terminal(
     assert run(["static-calls", str(path), "--key", "*", "--sites"]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out and "\\x1b in user" in out
+
+
+@pytest.mark.parametrize("value", [-(3 << 60), (1 << 64) - 4096, 1 << 31])
+def test_any_eight_bytes_of_an_object_may_be_damaged(value: int, tmp_path: Path) -> None:
+    """Addends in front of all sections, and functions that begin there, ended in an exception of numpy."""
+    path, whole = tmp_path / "damaged.o", (X86 / "calls.o").read_bytes()
+    for pos in range(0, len(whole), 8):
+        path.write_bytes(whole[:pos] + (value & (1 << 64) - 1).to_bytes(8, "little") + whole[pos + 8 :])
+        try:
+            table = static_calls_of(str(path))
+            assert len(static_calls_object(table, Asked(calls=True))["calls"]) == len(table.calls)
+        except FtpatchError as error:
+            assert error.exit_code in (3, 4)
 
 
 def test_the_fixtures_are_what_their_source_makes(tmp_path: Path) -> None:

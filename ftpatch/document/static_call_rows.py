@@ -151,7 +151,7 @@ def add_keys_elsewhere(
 
 def call_rows(table: StaticCallTable, wanted: Mask, crossings: I64) -> list[StaticCallRow]:
     """One object per wanted site, in the order of the table."""
-    image, calls, kinds = table.image, table.calls, table.kinds()
+    image, calls, kinds, tail = table.image, table.calls, table.kinds(), table.calls.tail
     index = np.flatnonzero(wanted)
     sec, off = calls.sec[index], calls.off[index]
     function = names_around(image, sec, off)
@@ -172,7 +172,7 @@ def call_rows(table: StaticCallTable, wanted: Mask, crossings: I64) -> list[Stat
                 "destination": destination[i],
                 "crosses_line": known,
                 "concurrency": None if known is None else "cross-line" if known else "single",
-                "tail": bool(calls.tail[call]),
+                "tail": bool(tail[call]),
                 "init": bool(init[i]),
                 "code": codes[i],
             }

@@ -84,15 +84,16 @@ def _starts(image: Image, sec: I64, off: I64) -> I64:
 def _end(image: Image, sec: int, start: int) -> int:
     """Offset of the end of the function that begins there; the section's end at most."""
     functions = image.functions
-    low, high = functions.at(np.array([image.base[sec] + np.uint64(start)], dtype=np.uint64))
+    base, size = int(image.base[sec]), int(image.shdr["sh_size"][sec])
+    low, high = functions.at(np.array([base + start & 0xFFFF_FFFF_FFFF_FFFF], dtype=np.uint64))
     ends = functions.end[int(low[0]) : int(high[0])]
-    size = int(image.shdr["sh_size"][sec])
-    return min(int(ends.max() - image.base[sec]), size) if len(ends) else start
+    return min(int(ends.max()) - base, size) if len(ends) else start
 
 
 def _loads(table: StaticCallTable, sec: int, start: int, end: int) -> list[tuple[int, int]]:
     """(offset in the section, row of the key) of everything in a function that passes a key or its trampoline."""
     image, static = table.image, table.image.arch.static_calls
+    start = max(start, 0)  # a damaged function may begin in front of its section
     code = image.content(sec)[start:end]
     found: list[tuple[int, int]] = []
     for load in static.first_argument if static else ():

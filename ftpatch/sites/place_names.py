@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64
+from ftpatch.arrays import I64, is_in
 from ftpatch.elf.image import Image
 from ftpatch.sites.static_keys import Named
 
@@ -38,9 +38,12 @@ def names_at(image: Image, sec: I64, off: I64) -> list[str | None]:
         elif first < last:
             names.append(name(int(functions.row[first])))
         elif around[i] is not None:
-            names.append(f"{around[i]}+{int(va[i] - functions.va[inside[i]]):#x}")
+            names.append(f"{around[i]}+{int(va[i]) - int(functions.va[inside[i]]):#x}")
         else:
-            names.append(_bare(image, int(sec[i]), int(off[i])))
+            names.append("")
+    bare = np.array([i for i, text in enumerate(names) if text == ""], dtype=np.int64)
+    for i, text in zip(bare.tolist(), _bare(image, sec[bare], off[bare]), strict=True):
+        names[i] = text
     return names
 
 
@@ -53,15 +56,16 @@ def names_of(image: Image, named: Named) -> list[str | None]:
     return names
 
 
-def _bare(image: Image, sec: int, off: int) -> str:
-    """A place that no function holds: the symbol of no type there, as assembly has them, else where it is."""
-    here = (image.symbols.shndx == sec) & (image.symbols.rows["st_value"] == _value(image, sec, off))
-    named = [text for text in map(image.symbols.name, np.flatnonzero(here).tolist()) if text]
-    if named:
-        return named[0]
-    return hex(int(image.base[sec]) + off) if image.linked else f"{image.names[sec]}+{off:#x}"
-
-
-def _value(image: Image, sec: int, off: int) -> np.uint64:
-    """st_value of a symbol at a place."""
-    return np.uint64(off) + (image.base[sec] if image.linked else np.uint64(0))
+def _bare(image: Image, sec: I64, off: I64) -> list[str]:
+    """Places that no function holds: the symbol of no type there, as assembly has them, else where it is."""
+    symbols, value = image.symbols, image.va(sec, off) if image.linked else off.view(np.uint64)
+    named: dict[tuple[int, int], str] = {}
+    for row in np.flatnonzero(is_in(symbols.rows["st_value"], value)).tolist() if len(value) else ():
+        place = int(symbols.shndx[row]), int(symbols.rows["st_value"][row])
+        if place not in named and (text := symbols.name(row)):
+            named[place] = text
+    names: list[str] = []
+    for i, place in enumerate(zip(sec.tolist(), value.tolist(), strict=True)):
+        where = hex(place[1]) if image.linked else f"{image.names[place[0]]}{int(off[i]):+#x}"
+        names.append(named.get(place) or where)
+    return names
