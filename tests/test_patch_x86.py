@@ -230,6 +230,22 @@ def test_kept_relocations_are_no_dynamic_ones() -> None:
     assert api.scan(str(RELA)).records.carrier == "word"
 
 
+@pytest.mark.parametrize(("off", "value"), [(8, 10), (8, 1), (16, 0)])
+@pytest.mark.parametrize("verb", ["enable", "disable"])
+def test_a_site_whose_call_has_another_relocation_is_refused(
+    tmp_path: Path, ftpatch: Run, capsys: pytest.CaptureFixture[str], verb: str, off: int, value: int
+) -> None:
+    vmlinux = tmp_path / "vmlinux"
+    vmlinux.write_bytes(RELA.read_bytes())
+    if verb == "disable":
+        ftpatch("enable", "--func", "vfs_read", RELA, "-o", vmlinux)
+    file = bytearray(vmlinux.read_bytes())
+    file[relocation_pos(vmlinux, code_at(RELA, "vfs_read")[1] + 1) + off] = value
+    vmlinux.write_bytes(file)
+    code, said = refused(capsys, verb, "--func", "vfs_read", vmlinux, "-o", tmp_path / "out")
+    assert (code, ": the relocation that the link kept of its call is none of a call, expected" in said) == (5, True)
+
+
 # -- damage ------------------------------------------------------------------------------------------------------------
 
 

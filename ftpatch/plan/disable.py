@@ -54,6 +54,7 @@ def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
         refuse_unknown_words(draft)
         refuse_mixture(draft)
         refusals.refuse_listed_code(draft)
+        kept_relocations.refuse_other_relocations(draft)
     refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused for a single site.

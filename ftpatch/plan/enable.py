@@ -38,6 +38,7 @@ def plan_kernel_enable(scan: Scan, request: EnableRequest) -> Plan:
         refusals.refuse_full_literals(draft)
     refusals.refuse_overlaps(draft, goal.via == "literal")
     refusals.refuse_listed_code(draft)
+    kept_relocations.refuse_other_relocations(draft)
     if draft.shape.out_of_line:  # slots are counted only where the sites themselves are right
         refusals.refuse_unless_skipped(draft)
     n_reasons = -1

@@ -12,6 +12,7 @@ import numpy as np
 from ftpatch.arrays import I64, U64
 from ftpatch.elf.kept_relocations import TYPE, KeptRelocations, kept_at
 from ftpatch.plan.edits import Group, as_bytes, group
+from ftpatch.plan.request import Draft
 from ftpatch.sites.records import SLOT
 from ftpatch.sites.scan import Scan
 
@@ -64,6 +65,16 @@ def of_calls(scan: Scan, index: I64, name: str) -> Group:
         return _group(scan, kept, kept.row["r_info"] & ~TYPE | np.uint64(arch.none))
     kinds = np.where(kept.kind == arch.none, np.uint64(arch.direct_calls[-1] if arch.direct_calls else 0), kept.kind)
     return _group(scan, kept, np.uint64(symbol) << np.uint64(32) | kinds)
+
+
+def refuse_other_relocations(draft: Draft) -> None:
+    """Sites of a kernel whose calls have relocations that are none of a call: they would no longer agree with it."""
+    scan, index, arch = draft.scan, draft.open(), draft.scan.arch
+    if arch.listed and len(index):
+        kept = kept_at(scan.image, scan.sites.branch_va[index] + np.uint64(arch.call.relocated_at))
+        call = np.isin(kept.kind, arch.direct_calls) & (kept.row["r_addend"] == arch.call.relocated_by)
+        other = np.unique(kept.place[~call & (kept.kind != arch.none)])
+        draft.refuse(index[other], "the relocation that the link kept of its call is none of a call")
 
 
 def _group(scan: Scan, kept: KeptRelocations, info: U64) -> Group:

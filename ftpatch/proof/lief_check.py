@@ -70,7 +70,8 @@ def _rows_beyond_memory(case: Case) -> int | None:
         shdr = image.shdr
         of = [np.isin(shdr["sh_type"], kinds) for kinds in ((t.SHT_SYMTAB, t.SHT_DYNSYM), (t.SHT_RELA, t.SHT_REL))]
         n_rows += len(shdr) + sum(n // t.SYM.itemsize for n in shdr["sh_size"][of[0]].tolist())
-        n_relocations += sum(n // t.RELA.itemsize for n in shdr["sh_size"][of[1]].tolist())
+        if not image.linked:  # those that the link kept in a kernel are not read
+            n_relocations += sum(n // t.RELA.itemsize for n in shdr["sh_size"][of[1]].tolist())
         size += len(image.data)
     needed = ROW * n_rows + RELOCATION_ROW * n_relocations
     return n_rows + n_relocations if needed > FREE_MEMORY + MEMORY_PER_BYTE * size else None

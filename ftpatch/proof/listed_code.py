@@ -16,7 +16,10 @@ def check_listed_code(case: Case, pairs: Pairs) -> None:
     for code_list in case.arch.code_lists if len(at) else ():
         named = at[listed(case.after.image, code_list, pairs.va(pairs.off)[at], pairs.shape.size)].tolist()
         if code_list.harmless and named:
-            case.notes.append(f"{len(named)} of the changed sites are in {code_list.section}: {code_list.harmless}")
+            n = len(named)
+            case.notes.append(
+                f"{n} of the changed sites {'is' if n == 1 else 'are'} in {code_list.section}: {code_list.harmless}"
+            )
             continue
         for number in named:
             pairs.say("verify-site", number, f"{code_list.section} lists its code, which the kernel rewrites at boot: "
