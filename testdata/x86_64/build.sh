@@ -32,7 +32,7 @@ PADDED="-fpatchable-function-entry=16,16"
 cc_() { "${CROSS}gcc" $BASE -ffile-prefix-map="$here"=. "$@"; }
 ld_() { "${CROSS}ld" -m elf_x86_64 -z noexecstack --no-warn-rwx-segments --build-id=sha1 "$@"; }
 
-# image NAME AS-FLAGS FTRACE-FLAGS LINK-FLAGS: compile and link one image
+# image NAME AS-FLAGS FTRACE-FLAGS LINK-FLAGS [OBJECT]: compile and link one image
 image() {
 	d=$obj/$1
 	mkdir -p "$d"
@@ -40,7 +40,7 @@ image() {
 	for f in kernel hooks; do
 		cc_ $3 -c $f.c -o "$d/$f.o"
 	done
-	(cd "$d" && ld_ $4 -X -z max-page-size=4096 -T "$here/kernel.lds" -o "$1" entry.o kernel.o hooks.o)
+	(cd "$d" && ld_ $4 -X -z max-page-size=4096 -T "$here/kernel.lds" -o "$1" entry.o kernel.o hooks.o ${5:-})
 	cp "$d/$1" "$out/$1"
 	chmod 644 "$out/$1"
 }
@@ -52,6 +52,8 @@ image vmlinux-fentry "-DIBT -DTHUNK" "$FENTRY $PADDED -fcf-protection=branch -mf
 image vmlinux-nop "" "$FENTRY -mnop-mcount -fcf-protection=none" ""
 # The relocations stay in the file.
 image vmlinux-rela "-DIBT" "$FENTRY -fcf-protection=branch" "--emit-relocs"
+cc_ -c static.S -o "$obj/static.o"
+image vmlinux-static "-DIBT" "$FENTRY -fcf-protection=branch" "" "$obj/static.o"
 
 cp "$obj/vmlinux-fentry/kernel.o" "$out/fentry.o"
 cp "$obj/vmlinux-nop/kernel.o" "$out/nop.o"

@@ -7,10 +7,12 @@ typedef unsigned long ulong;
 #define __init		__attribute__((section(".init.text")))
 #define __alias(x)	__attribute__((alias(#x)))
 
-/* A place-relative export entry. */
-#define EXPORT(sym)						\
-	asm(".pushsection ___ksymtab, \"a\"\n\t.balign 4\n\t"	\
-	    ".long " #sym " - .\n\t.popsection")
+/* An export: distances to the symbol, to its name, and to the name of its namespace. */
+#define EXPORT(sym)									\
+	asm(".pushsection __ksymtab_strings, \"aMS\", @progbits, 1\n"			\
+	    ".Lname_" #sym ":\t.asciz \"" #sym "\"\n.Lspace_" #sym ":\t.asciz \"\"\n"	\
+	    "\t.popsection\n\t.pushsection ___ksymtab, \"a\"\n\t.balign 4\n"		\
+	    "\t.long " #sym " - ., .Lname_" #sym " - ., .Lspace_" #sym " - .\n\t.popsection")
 
 struct file {
 	const char *buf;

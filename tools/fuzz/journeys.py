@@ -106,6 +106,18 @@ def fuzz_redirect(data: bytes, seen: Seen) -> None:
         _written(Path(folder(), "out").read_bytes(), seen, "disable", again)
 
 
+def fuzz_static_calls(data: bytes, seen: Seen) -> None:
+    """Keys and sites in text and as JSON; then one or two keys set, by the input's checksum."""
+    rng = Random(zlib.crc32(data))
+    with _file(data, seen) as path:
+        command(seen, "static-calls", path, "--line-size", str(rng.choice((8, 64, 96, 4096))))
+        command(seen, "static-calls", path, "--sites", "--format", "json", form="json")
+    keys, others = ("reader", "prober", "zero", "nothing", "no_such"), ("NULL", "return0", *FUNCTIONS[:2], "vfs_write")
+    pairs = [f"{rng.choice(keys)}={rng.choice(others)}" for _ in range(rng.choice((1, 1, 2)))]
+    options = [word for pair in pairs for word in ("--set", pair)]
+    _written(data, seen, "static-calls", [*options, "--force-signature", *rng.choice(([], ["--skip-unpatchable"]))])
+
+
 def fuzz_link(data: bytes, seen: Seen) -> None:
     """A damaged object that brings a replacement along for a sound module, as `--with` takes it."""
     module = seeds.linked_to(data)

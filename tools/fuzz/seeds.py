@@ -55,6 +55,14 @@ def _offering(kernel: bytes) -> bytes:
 
 
 @cache
+def static_calls_of(real: bool = True) -> tuple[bytes, ...]:
+    """Kernels and a module with static calls, of every machine that has them."""
+    paths = (FOLDERS[2] / "vmlinux-static", *sorted((ROOT / "testdata" / "static_calls_arm64").glob("*")))
+    contents = (path.read_bytes() for path in (paths[0], *paths))  # the first machine's have all kinds
+    return tuple(content for content in contents if content[:4] == b"\x7fELF")
+
+
+@cache
 def modules_of(real: bool = True) -> tuple[bytes, ...]:
     """Every small module; real: also the real ones that are there."""
     from ftpatch.container import envelope

@@ -87,5 +87,7 @@ TARGETS = {
     "vmlinux": _target(journeys.fuzz_enable, _linkable, ELF, 13, "plan/", "write/"),
     "redirect": _target(journeys.fuzz_redirect, _undoable, ELF, 10, "plan/redirect/", "kernel/callee.py"),
     "link": _target(journeys.fuzz_link, seeds.patches_of, ELF, 12, "plan/link/", "kernel/module_sections.py"),
+    "static": _target(journeys.fuzz_static_calls, seeds.static_calls_of, ELF, 15, "sites/static_calls.py",
+                      "plan/static_calls/", "proof/static_calls.py"),
     "undo": _target(journeys.fuzz_undo, _undoable, ELF, 10, "plan/disable.py", "plan/drop.py", "plan/records_back.py"),
 }  # fmt: skip
