@@ -11,6 +11,7 @@ from ftpatch.arrays import I64, U8, U64
 from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.elf.image import Image
 from ftpatch.errors import SelectionError
+from ftpatch.kernel.callee import why_no_function
 from ftpatch.plan import notes
 from ftpatch.plan.edits import Edits, Group, as_bytes, group
 from ftpatch.plan.plan import Plan
@@ -71,13 +72,13 @@ def _goal(types: FunctionTypes, setting: Setting) -> Goal:
         return Goal(NULL, NULL)
     if setting.to in (RETURN0, static.return0):
         row = image.symbols.defined(static.return0)
-        if row is None:
-            where = setting.option + RETURN0
-            raise SelectionError("this kernel has no function that returns 0 for static calls", where,
-                                 found=f"no {static.return0} in .symtab", expected="a kernel from 5.12 on")  # fmt: skip
+        if row is None or (why := why_no_function(image, row)):
+            found = f"no {static.return0} in .symtab" if row is None else f"{static.return0}, {why}"
+            raise SelectionError("this kernel has no function that returns 0 for static calls",
+                                 setting.option + RETURN0, found=found, expected="a kernel from 5.12 on")  # fmt: skip
         return Goal(RETURN0, RETURN0, types, row, row)
-    found = find_replacement(image, setting.to, setting.option)
-    return Goal("function", found.name, types, found.row, found.row)
+    function = find_replacement(image, setting.to, setting.option)
+    return Goal("function", function.name, types, function.row, function.row)
 
 
 def _target(image: Image, goal: Goal) -> int:
