@@ -184,3 +184,21 @@ def test_sites_that_overlap_are_patched_neither_alone_nor_together(
         said = refused(path, ["enable", *options], capsys)
         assert f"{len(functions)} of {len(functions)} chosen sites cannot be patched" in said
         assert said.count("it shares words with") == len(functions)
+
+
+@pytest.mark.parametrize("addend", [0, -5, -3, 1 << 40])
+def test_a_call_beside_fentry_is_no_site_of_a_module(
+    addend: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its relocation counts from another place than every compiler's: it would go to the middle of __fentry__."""
+    image, content = open_image(str(FIXTURES / "told.ko")), bytearray((FIXTURES / "told.ko").read_bytes())
+    (table,) = image.sections_named(".rela.text")
+    start = int(image.shdr["sh_offset"][table])
+    (fentry,) = image.symbols.rows_named("__fentry__").tolist()
+    rows = range(start, start + int(image.shdr["sh_size"][table]), 24)
+    row = next(pos for pos in rows if content[pos + 12 : pos + 16] == fentry.to_bytes(4, "little"))
+    content[row + 16 : row + 24] = addend.to_bytes(8, "little", signed=True)
+    path = tmp_path / "told.ko"
+    path.write_bytes(content)
+    said = refused(path, ["enable", "--func", "row:0", "--hook", "_printk"], capsys)
+    assert "told_work (row 0, .text+0x14): its call has no single relocation to __fentry__" in said

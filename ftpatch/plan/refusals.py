@@ -10,8 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from ftpatch.arrays import I64, Mask, distinct
+from ftpatch.elf import tables as t
 from ftpatch.elf.code_lists import listed
 from ftpatch.elf.identity import linker_stubs
+from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import Relocations, relocations_of, touched, touching
 from ftpatch.errors import PolicyError, ReachError
 from ftpatch.kernel.init_text import in_init_text
@@ -192,6 +194,15 @@ def _by_section(draft: Draft, index: I64) -> Iterator[tuple[I64, Relocations]]:
         yield index[sec == number], relocations_of(draft.scan.image, number)
 
 
+def _addends(image: Image, rows: Relocations, of: Mask) -> I64:
+    """What some relocations add to their symbols."""
+    addend = np.zeros(int(of.sum()), dtype=np.int64)
+    for table in distinct(rows.table[of]).tolist():
+        here = rows.table[of] == table
+        addend[here] = image.rows(table, t.RELA)["r_addend"][rows.row[of][here]]
+    return addend
+
+
 def refuse_relocated(draft: Draft) -> None:
     """Sites of a module with a relocation on their words, other than the call that the layout itself has."""
     scan, shape, modules = draft.scan, draft.shape, draft.scan.arch.modules
@@ -201,6 +212,7 @@ def refuse_relocated(draft: Draft) -> None:
             draft.refuse(index[touched(rows, start, shape.size)], "a relocation writes into its words")
         elif modules is not None:
             called = np.isin(rows.symbol, scan.image.symbols.rows_named(shape.called))
+            called[called] = _addends(scan.image, rows, called) == shape.branch.relocated_by
             calls = rows.off[called & np.isin(rows.kind, (modules.branch, *modules.calls))]
             single = touching(rows, start, shape.branch.size) == 1
             right = single & np.isin(start + shape.branch.relocated_at, calls)
