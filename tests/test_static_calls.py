@@ -288,6 +288,18 @@ def test_a_kernel_without_symbols_of_keys_names_them_by_their_address(tmp_path: 
     ]  # fmt: skip
 
 
+def test_a_kernel_whose_table_no_symbol_names_is_said_to_have_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(kernel(without=["__start_static_call_sites", STOP]))
+    assert run(["static-calls", str(path)]) == 0
+    assert capsys.readouterr().out.split("\n")[1:4] == [
+        "  sites      0", "  keys       4, 0 of them with sites",
+        "             no table lists any site: calls go to the trampolines, or are not told by this file",
+    ]  # fmt: skip
+
+
 def test_keys_of_one_name_in_two_source_files_are_two(tmp_path: Path, read: Read) -> None:
     FILE, LOCAL, ABS = 4, 0, 0xFFF1
     elf = Elf(ET_EXEC, 62)

@@ -87,7 +87,10 @@ def commands_for(vmlinux: Path, folder: Path, function: str) -> dict[str, Sequen
         "enable one + journal": [
             FTPATCH, "enable", source, "--func", function, "-o", out, "--report", journal,
         ],
-        "enable all": [FTPATCH, "enable", source, "--func", "*", "--skip-unpatchable", "-o", out],
+        # but for one, whose record stays: some kernels cannot be without any
+        "enable all": [
+            FTPATCH, "enable", source, "--func", "*", "--func", f"!{function}", "--skip-unpatchable", "-o", out,
+        ],
     }  # fmt: skip
 
 

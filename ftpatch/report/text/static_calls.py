@@ -45,6 +45,8 @@ def _figures(found: StaticCallsObject, document: Document) -> Iterator[str]:
     yield line("keys", f"{found['keys']}" + (f", {found['with_sites']} of them with sites" if found["keys"] else ""))
     if found["keys"] and not found["inline"]:
         yield line("", "nothing lists the sites: they branch to trampolines, and stay as they are")
+    elif found["keys"] and not found["sites"]:
+        yield line("", "no table lists any site: calls go to the trampolines, or are not told by this file")
     if found["pointers"]:
         yield line("", f"{found['pointers']} others are pointers that code calls through, without trampolines")
     if found["by_trampoline"]:
