@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_static_call_rules import FUNCTIONS, KEYS, RODATA, SIGNATURE, TEXT, TRAMPOLINES, branch, kernel
+from static_call_files import FUNCTIONS, KEYS, RODATA, SIGNATURE, TEXT, TRAMPOLINES, branch, kernel
 
 from ftpatch import api
 from ftpatch.cli import run

@@ -23,7 +23,9 @@ from ftpatch.rules.register import rules_for
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject
 
-CLASSES = ("layout", "module", "lost", "redirected", "reach", "removed", "renamed", "gained", "added", "count")
+CLASSES = (
+    "layout", "module", "lost", "redirected", "static", "reach", "removed", "renamed", "gained", "added", "count",
+)  # fmt: skip
 FAIL_HELP = "Exit 1 only for this kind of change; repeatable. Others are shown all the same."
 
 
@@ -48,7 +50,8 @@ class DiffOptions:
 @jobs
 def command(given: DiffOptions, reports: Reports) -> int:
     """Compare two builds of a kernel, module or object, or two trees of modules: what is no longer traceable, what is
-    now, and how layout, counts and reach changed, the worst first. Functions of one name are told apart by file.
+    now, and how static calls, layout, counts and reach changed, the worst first. Functions of one name are told
+    apart by file.
 
     Exit code 1 if there is a difference; with --fail-on, if there is one of that kind.
     """

@@ -7,6 +7,7 @@ renamed   the compiler's name for it changed (.isra, .constprop, .part)
 layout    another layout, or another way in which the records are kept
 count     slots, sections, statuses, what the boot says     reach   how far the calls span
 module    a module of a tree came or went
+static    a static call came or went, holds another function, or is called from others
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ftpatch.compare.changes import change, class_of, impact
 from ftpatch.compare.digest import Digest, digest_files
 from ftpatch.compare.figures import count_changes, layout_changes, reach_changes
 from ftpatch.compare.functions import function_changes
+from ftpatch.compare.static_calls import static_call_changes
 from ftpatch.document.request import Request
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.finding import SEVERITIES, Finding
@@ -46,7 +48,8 @@ def compare_files(old: Digest, new: Digest) -> Compared:
             raise UsageError("these two cannot be compared", new.path, found=found,
                              expected=f"{wanted}, as {old.path} is")  # fmt: skip
     figures = (findings(before, after) for findings in (layout_changes, reach_changes, count_changes))
-    return Compared(old, new, tuple(sorted(chain(*figures, function_changes(old, new)), key=impact)))
+    calls = static_call_changes(old.static_calls, new.static_calls, new.path)
+    return Compared(old, new, tuple(sorted(chain(*figures, function_changes(old, new), calls), key=impact)))
 
 
 def judged(findings: Iterable[Finding], classes: Sequence[str]) -> tuple[Finding, ...]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ftpatch.arrays import is_in
+from ftpatch.compare.static_calls import NO_STATIC_CALLS, StaticCalls, static_calls
 from ftpatch.document.request import Request
 from ftpatch.document.rows import image_object
 from ftpatch.elf import tables as t
@@ -50,6 +51,7 @@ class Digest:
     functions: dict[Key, tuple[Site, ...]]  # those of one name and file in the order of their addresses
     error: FtpatchError | None = None  # why it could not be read
     n_nameless: int = 0  # sites whose names are stripped, or may be
+    static_calls: StaticCalls = NO_STATIC_CALLS
 
     @property
     def module(self) -> str:
@@ -70,10 +72,11 @@ def digest_file(request: Request, path: str) -> Digest:
             raise UnsupportedError("too many functions to compare", path, found=str(n), todo="docs/limits.md has all",
                                    expected=f"at most {MAX_FUNCTIONS}")  # fmt: skip
         image = image_object(scan, None, scan.image.sha256 if request.hashed else None, with_sites=False)
+        calls = static_calls(scan.image)
     except FtpatchError as error:
         return Digest(path, None, {}, error)
     n_nameless = int(is_in(scan.sites.status, (STRIPPED, UNNAMED)).sum())
-    return Digest(path, image, functions(scan), n_nameless=n_nameless)
+    return Digest(path, image, functions(scan), None, n_nameless, calls)
 
 
 def functions(scan: Scan) -> dict[Key, tuple[Site, ...]]:
