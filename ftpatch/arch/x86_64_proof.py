@@ -143,12 +143,12 @@ CODE_TABLES = t.CodeTables(
 
 
 def static_trampoline(code: bytes, va: int) -> int | None:
-    """jmp, or ret with an int3 behind it; then ud1 %esp,%ecx, which nothing executes."""
+    """jmp, or ret with int3 or nop behind it; then ud1 %esp,%ecx. Nothing executes what is behind the first."""
     if code[SIZE:] != bytes((0x0F, 0xB9, 0xCC)):
         return None
     if code[0] == JMP:
         return va + SIZE + int.from_bytes(code[1:SIZE], "little", signed=True) & t.BIT64
-    return 0 if code[:2] == bytes((RET, 0xCC)) else None
+    return 0 if code[:SIZE] in (bytes((RET, *[0xCC] * 4)), bytes((RET, 0xCC, *[0x90] * 3))) else None
 
 
 TABLES = t.ProofTables(

@@ -25,6 +25,7 @@ from tools.sabotage.campaign import campaign, fixtures, results
 NAMES = ("arm64-6.1", "arm64-6.12", "ppc64le-6.1", "ppc64le-6.12", "ppc64le-sid", "x86_64-6.1", "x86_64-6.12")
 FUNCTIONS = ("vfs_read", "vfs_write", "proc_reg_open", "do_sys_open*", "kernel_clone")
 REDIRECTS = ("--map", "vfs_read=vfs_write", "--map", "proc_reg_open=vfs_write")
+SETTINGS = ("--set", "pv_sched_clock=read_tsc", "--set", "might_resched=NULL")
 FORCED = ("--force-signature", "--assume-register-args")
 MODULE, HOOK = "dummy.ko*", "dump_stack"
 CAUGHT, MISSED, OTHERWISE, NOTHING = "+", "MISSED", "(+)", "-"
@@ -86,6 +87,7 @@ def ways(name: str) -> Iterator[Way]:
     against = ("--func", "dummy_*", "--func", "!dummy_validate", "--skip-unpatchable", "--against", str(kernel.vmlinux))
     yield Way(f"{name} ko hook", path, (*against, "--hook", HOOK))
     if name.startswith("x86_64"):  # whose ftrace_caller no module can call
+        yield Way(f"{name} static", kernel.vmlinux, (*SETTINGS, "--force-signature"), "static-calls")
         return
     yield Way(f"{name} ko", path, against)
     yield Way(f"{name} redirect", kernel.vmlinux, (*REDIRECTS, "--force-signature"), "redirect")
