@@ -65,6 +65,11 @@ class ModuleKeys:
             if (was, codes[0]) != (now, codes[1]):
                 pos = int(old.pos(np.array([sec]), np.array([off]))[0])
                 self.case.account_for("static call's trampoline", [pos], self.trampolines.code)
+                relocated = slice(self.trampolines.field, self.trampolines.code)
+                if was[1] and now[1] and codes[0][relocated] != codes[1][relocated]:
+                    self._say(
+                        key, "bytes of its trampoline are changed that its loader writes, and wants as built", pos
+                    )
                 self._check(key, now, codes[1], pos)
 
     def _check_literal(self, key: int, sec: int, off: int) -> None:

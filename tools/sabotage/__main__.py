@@ -88,6 +88,16 @@ def ways(name: str) -> Iterator[Way]:
     yield Way(f"{name} ko hook", path, (*against, "--hook", HOOK))
     if name.startswith("x86_64"):  # whose ftrace_caller no module can call
         yield Way(f"{name} static", kernel.vmlinux, (*SETTINGS, "--force-signature"), "static-calls")
+        path = sorted(tree.rglob("btrfs.ko*"))[0]
+        own = (
+            "--set",
+            "tp_func_btrfs_sync_file=NULL",
+            "--set",
+            "tp_func_btrfs_inode_new=__traceiter_btrfs_inode_evict",
+        )
+        yield Way(
+            f"{name} ko static", path, (*own, "--force-signature", "--against", str(kernel.vmlinux)), "static-calls"
+        )
         return
     yield Way(f"{name} ko", path, against)
     yield Way(f"{name} redirect", kernel.vmlinux, (*REDIRECTS, "--force-signature"), "redirect")
