@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from elfwriter import ALLOC, ET_EXEC, EXEC, OBJECT, WRITE, Elf
-from test_static_call_rules import DATA, KEYS, RODATA, TEXT, kernel
+from static_call_files import DATA, KEYS, RODATA, TEXT, kernel
 
 from ftpatch.cli import run
 from ftpatch.document.schema import schema
