@@ -17,6 +17,7 @@ I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[Any]  # structured rows: of one of the dtypes in elf.tables
 
+SPARSE = 256  # times as many values as there are wanted, from which on most of them are set aside first
 FEW = 8  # values up to which comparing with each costs less than sorting them
 
 # np.isin and np.unique import numpy.ma, which takes as long as reading a kernel's table: what a scan runs uses these.
@@ -30,6 +31,17 @@ def is_in(values: Rows, wanted: Any) -> Mask:
         for value in table:
             found |= values == value
         return found
+    if table.dtype.kind == "u" and len(values) > SPARSE * len(table):  # hardly any: their lowest bits tell most
+        low = np.zeros(1 << 16, dtype=bool)
+        low[table.astype(np.uint16)] = True
+        found = low[values.astype(np.uint16)]
+        found[found] = _is_in_table(values[found], table)
+        return found
+    return _is_in_table(values, table)
+
+
+def _is_in_table(values: Rows, table: Rows) -> Mask:
+    """As `is_in`, by a search for each value."""
     table = np.sort(table)
     return np.asarray(table[np.minimum(np.searchsorted(table, values), len(table) - 1)] == values)
 

@@ -246,6 +246,11 @@ class Shape(NamedTuple):
         first = start + self.shift(window)
         return np.asarray(np.take_along_axis(window, first[:, None] + np.arange(len(self.old)), axis=1))
 
+    def behind(self, window: U32, n: int) -> U32:
+        """(n sites, n) units behind the site; a window has at least as many as any machine looks at."""
+        first = self.start - self.first + len(self.new) + self.shift(window)
+        return np.asarray(np.take_along_axis(window, first[:, None] + np.arange(n), axis=1))
+
     def led(self, window: U32) -> Mask:
         """Which sites have the unit that must stand right before them, or before their extra units."""
         if self.lead is None:

@@ -92,7 +92,7 @@ def functions_of(
     for start in padding:
         row = row[~symbols.begin_with(row, start)]
     va = base[symbols.shndx[row]] + symbols.rows["st_value"][row]
-    order = np.argsort(va, kind="stable")
+    order = np.argsort(va)
     row, va = row[order], va[order]
     _kallsyms_order(symbols, row, va, linked=not base.any())
     local = va if local_entry is None else va + local_entry(symbols.rows["st_other"][row])
@@ -108,8 +108,8 @@ def _kallsyms_order(symbols: Symbols, row: I64, va: U64, linked: bool) -> None:
     for start in starts:
         stop = int(np.searchsorted(va, va[start], side="right"))
         if stop - start > MAX_RANKED:  # a name is a Python object: these would take a multiple of the file
-            weak = symbols.bind[row[start:stop]] == t.STB_WEAK
-            row[start:stop] = row[start:stop][np.argsort(weak, kind="stable")]
+            rows = np.sort(row[start:stop])
+            row[start:stop] = rows[np.argsort(symbols.bind[rows] == t.STB_WEAK, kind="stable")]
             continue
 
         def rank(r: int) -> tuple[bool, int, str, int]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ftpatch.arrays import I64, U8, U64, Rows
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 from ftpatch.errors import ElfError
 
@@ -30,6 +31,8 @@ class Tables(Protocol):
 
     def content(self, sec: int) -> U8: ...
 
+    def part(self, sec: int) -> FileBytes: ...
+
     def rows(self, sec: int, dtype: np.dtype[Any]) -> Rows: ...
 
 
@@ -47,13 +50,15 @@ def symbols_of(image: Tables, kind: int) -> t.Symbols:
     if link >= len(image.shdr) or image.shdr["sh_type"][link] != t.SHT_STRTAB:
         raise ElfError("the symbol table's sh_link names no string table", image.path, found=f"section {link}")
     shndx = rows["st_shndx"].astype(np.int64)
-    extended = np.flatnonzero(shndx == t.SHN_XINDEX)
+    odd = np.flatnonzero(shndx >= min(len(image.shdr), t.SHN_LORESERVE))  # hardly any but absolute symbols
+    special = (shndx[odd] >= t.SHN_LORESERVE) & (shndx[odd] != t.SHN_XINDEX)
+    extended = odd[shndx[odd] == t.SHN_XINDEX]
     if len(extended):
         shndx[extended] = _extended_index(image, tab, len(rows))[extended]
-    special = (rows["st_shndx"] >= t.SHN_LORESERVE) & (rows["st_shndx"] != t.SHN_XINDEX)
-    shndx[special] = t.NO_SECTION
-    shndx[~special & (shndx >= len(image.shdr))] = t.SHN_UNDEF
-    return t.Symbols(rows, image.content(link).tobytes(), shndx)
+    shndx[odd[~special & (shndx[odd] >= len(image.shdr))]] = t.SHN_UNDEF
+    shndx[odd[special]] = t.NO_SECTION
+    strings = image.part(link)
+    return t.Symbols(rows, strings.peek(0, len(strings)), shndx)  # not kept a second time
 
 
 def _extended_index(image: Tables, tab: int, n: int) -> I64:

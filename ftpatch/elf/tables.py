@@ -141,12 +141,13 @@ class Symbols:
     def begin_with(self, rows: I64, prefix: str) -> Mask:
         """Whether the names of these symbols begin so."""
         start, begins = prefix.encode(), np.zeros(len(rows), dtype=bool)
-        if start not in self.strtab:
-            return begins
-        strings, at = np.frombuffer(self.strtab, np.uint8), self.rows["st_name"][rows].astype(np.int64)
-        index = np.flatnonzero(at + len(start) <= len(strings))
-        for place in reversed(range(len(start))):  # the last characters differ most
-            index = index[strings[at[index] + place] == start[place]]
+        at, place = self._st_name[rows].astype(np.int64), 0
+        index = np.flatnonzero(at + len(start) <= len(self.strtab))
+        while place < len(start) and len(index):
+            size = 1 << min(3, (len(start) - place).bit_length() - 1)  # 8, 4, 2 or 1 characters are one number
+            numbers = np.ndarray(len(self.strtab) - size + 1, f"<u{size}", self.strtab, strides=(1,))
+            index = index[numbers[at[index] + place] == int.from_bytes(start[place : place + size], "little")]
+            place += size
         begins[index] = True
         return begins
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ftpatch.arch.shape import Shape
-from ftpatch.arrays import I64, U32, U64, Mask, is_in
+from ftpatch.arrays import I64, U32, U64, Mask, distinct, is_in
 from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.kallsyms import printed_as
@@ -132,7 +132,7 @@ def counts_null_slots(image: Image) -> bool:
     va, code = _code_of(image, INIT)
     at, distance = image.arch.call.find(code)
     target = np.uint64(va) + (at + distance).view(np.uint64)
-    reads, prints = (is_in(target, _entries(image, names)) for names in ((LOOP,), PRINTS))
+    reads, prints = (is_in(target, _entries(image, target, names)) for names in ((LOOP,), PRINTS))
     return bool(reads.any()) and int(prints[: int(np.argmax(reads))].sum()) > 1
 
 
@@ -145,11 +145,19 @@ def _code_of(image: Image, name: str) -> tuple[int, U32]:
     return va, image.code(va, min(size, MAX_CODE) // image.arch.unit)
 
 
-def _entries(image: Image, names: tuple[str, ...]) -> U64:
-    """Both entries of the functions of these names."""
-    functions = image.functions
-    at = is_in(functions.row, np.concatenate([image.symbols.rows_named(name) for name in names]))
-    return np.concatenate([functions.va[at], functions.local[at]])
+def _entries(image: Image, called: U64, names: tuple[str, ...]) -> U64:
+    """Those of the addresses called that are an entry of a function of one of these names.
+
+    The names of what is called are read, a few dozen: a search for each wanted one takes longer than all of them.
+    """
+    functions, called = image.functions, distinct(called)
+    entries: list[int] = []
+    for find in (functions.at, functions.at_local):
+        low, high = find(called)
+        for va, first, behind in zip(called.tolist(), low.tolist(), high.tolist(), strict=True):
+            if any(image.symbols.name(row) in names for row in functions.row[first:behind].tolist()):
+                entries.append(va)
+    return np.array(entries, dtype=np.uint64)
 
 
 # -- the pages of the allocation -----------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class Jumps:
 
     def _goes_on(self, shape: Shape, sec: I64, off: I64, window: U32) -> Mask:
         """Whether there may be more of a whole function behind each jump than what ends one."""
-        behind = self.image.words(sec, off + shape.site(window) + shape.size, 0, max(map(len, self.image.arch.ends)))
+        behind = shape.behind(window, max(map(len, self.image.arch.ends)))
         goes_on = ~begins_with(behind, self.image.arch.ends)
         first, last = self.image.functions.at_local(self.image.va(sec, off) + shape.to_entry(window).view(np.uint64))
         for at in np.flatnonzero(goes_on & (first < last)).tolist():  # a handful: parts of functions have no site

@@ -39,19 +39,20 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     code[code] = image.executable[records.sec[code]]
     if not code.any():
         return _shape_of_entry(image) if len(records) or image.kind == "vmlinux" else None
-    shapes, words, va = image.arch.shapes, window[code], va[code]
-    fits = np.zeros((len(shapes), len(words)), dtype=bool)
+    shapes, index = image.arch.shapes, np.flatnonzero(code)
+    fits = np.zeros((len(shapes), len(index)), dtype=bool)
     votes = np.zeros_like(fits)
     for vote, fit, shape in zip(votes, fits, shapes, strict=True):
         if shape.anywhere and image.linked and image.symbols.value(shape.called) is None:
             continue  # any call inside a function looks like it, and nobody can have called what is not there
-        fit[:] = shape.match(words) > 0
+        fit[:] = shape.match(window)[index] > 0
         if fit.all():  # of most kernels one or two shapes fit all: nothing is copied
-            vote[:] = _starts(image, shape, words, va)
+            vote[:] = _starts(image, shape, window, va)[index]
         elif fit.any():
-            vote[fit] = _starts(image, shape, words[fit], va[fit])
+            vote[fit] = _starts(image, shape, window[index[fit]], va[index[fit]])
         if vote.all():
             return shape  # no other can do better, and of equal ones the first is taken
+    words, va = window[index], va[index]
     if not votes.any():
         return _shape_without_symbols(image, fits, records, code, words)
     counts = list(zip(votes.sum(axis=1).tolist(), fits.sum(axis=1).tolist(), strict=True))

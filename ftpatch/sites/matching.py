@@ -51,11 +51,23 @@ def calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
     return is_in(va + (shape.site(window) + shape.call_at).view(np.uint64), relocated_calls(image, OURS))
 
 
-def behind_skip(image: Image, shape: Shape, sec: I64, off: I64) -> tuple[I64, U32]:
-    """Places of records and their windows, from where they would be without the shape's extra words before them."""
-    if shape.skip_at >= 0 or not shape.skips:
-        return off, image.window(sec, off)
-    n, skip = WINDOW_SIZE // shape.unit, shape.skip_words
-    wide = image.words(sec, off, shape.first, n + skip)
-    behind = shape.skipped(wide[:, skip:]) & (sec >= 0)
-    return off + np.where(behind, shape.unit * skip, 0), np.where(behind[:, None], wide[:, skip:], wide[:, :n])
+def code_around(image: Image, shape: Shape, sec: I64, off: I64) -> U32:
+    """Windows of places where records would be, and as many units more as the shape may have extra ones before them."""
+    return image.words(sec, off, shape.first, WINDOW_SIZE // shape.unit + _n_in_front(shape))
+
+
+def behind_skip(shape: Shape, sec: I64, off: I64, code: U32) -> tuple[I64, U32]:
+    """Places of records and their windows, from where they would be without the shape's extra units before them.
+
+    code: of those places, as `code_around` gives it.
+    """
+    skip = _n_in_front(shape)
+    if not skip:
+        return off, code
+    behind = shape.skipped(code[:, skip:]) & (sec >= 0)
+    return off + np.where(behind, shape.unit * skip, 0), np.where(behind[:, None], code[:, skip:], code[:, :-skip])
+
+
+def _n_in_front(shape: Shape) -> int:
+    """How many extra units a function may have in front of where its record is."""
+    return shape.skip_words if shape.skip_at < 0 else 0

@@ -17,7 +17,7 @@ from ftpatch.elf.tables import STB_LOCAL
 from ftpatch.sites.callees import addresses_of, called_from, leading_to, relocated_calls, tracers
 from ftpatch.sites.jumps import Jumps, marks, may_begin_with_jump
 from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls
-from ftpatch.sites.matching import OURS, behind_skip, calls_ours, functions_at, is_patched, match_sites
+from ftpatch.sites.matching import OURS, behind_skip, calls_ours, code_around, functions_at, is_patched, match_sites
 from ftpatch.sites.nameless import why_nameless
 from ftpatch.sites.profiler_calls import profiler_calls
 from ftpatch.sites.records import RecordTable
@@ -30,6 +30,15 @@ class _Calls(NamedTuple):
     called: str  # its name
     sec: I64  # section of each call
     off: I64  # its byte offset there
+
+
+class _BareEntries(NamedTuple):
+    """Entries of functions at which there is no sound site of a record."""
+
+    first: I64  # index in image.functions of the first symbol of each
+    sec: I64  # section of where its record would be; −1 where that is no code
+    off: I64  # byte offset of that place, as if the function had none of the layout's extra units
+    code: U32  # (n, …) units of code as in a window, and as many more as there are extra units
 
 
 CALL_RECORDS = "__mcount_loc"  # the section that lists sites which are calls in the file
@@ -45,13 +54,18 @@ def read_sites(image: Image, records: RecordTable, forced: str | None = None) ->
     shape = forced_shape(image.arch, forced) if forced else decide_shape(image, records, window, va)
     if shape is None and is_patched(image):
         return _all_without_records(image, records, window, va)
-    calls = _unrecorded_calls(image, records, va, shape)
+    # where instructions have any length, only a search of all code would find calls elsewhere
+    at_entries = shape is not None and not shape.anywhere and image.linked and image.arch.unit == 1
+    calls = None if at_entries else _unrecorded_calls(image, records, va, shape)
     if shape is None and calls is not None:
         shape = shape_of_calls(image, *calls)
     known = _with_records(image, records, shape, forced, window, va)
     if shape is None:
         return known
-    known = _with_patched(image, known, shape)
+    bare = _bare_entries(image, known, shape) if at_entries else None
+    if bare is not None:
+        calls = _calls_at_entries(image, shape, bare, va[records.live])
+    known = _with_patched(image, known, shape, bare)
     return known if calls is None else _append(known, _unrecorded(image, known, shape, calls))
 
 
@@ -60,34 +74,33 @@ def _unrecorded_calls(image: Image, records: RecordTable, va: U64, shape: Shape 
     va: of the records."""
     named = [other.called for other in image.arch.shapes if other.called and shape in (None, other)]
     for called in dict.fromkeys(named):
-        if shape is not None and not shape.anywhere and image.linked and image.arch.unit == 1:
-            sec, off = _calls_at_entries(image, shape, va[records.live])
-        else:
-            sec, off = profiler_calls(image, called)
+        sec, off = profiler_calls(image, called)
         bare = ~is_in(image.va(sec, off), va[records.live]) if len(records) else np.ones(len(sec), dtype=bool)
         if bare.any():
             return _Calls(called, sec[bare], off[bare])
     return None
 
 
-def _calls_at_entries(image: Image, shape: Shape, recorded: U64) -> tuple[I64, I64]:
-    """(section, offset) of calls at the entries of functions that no record names, in a linked file with records.
+def _calls_at_entries(image: Image, shape: Shape, bare: _BareEntries, recorded: U64) -> _Calls | None:
+    """Calls at the entries of functions that no record names, in a linked file with records; None where there are none.
 
-    Elsewhere it is the code of overridden weak functions, whose records the build emptied. Where instructions have any
-    length, only a search of all code would find it.
+    Elsewhere it is the code of overridden weak functions, whose records the build emptied.
     """
-    entry, skip = image.functions.local, shape.unit * shape.skip_words
-    entry = entry[first_of_each(entry)]
-    places = np.concatenate([entry, entry + np.uint64(skip)]) if skip else entry
-    sec, off = image.place(places[~is_in(places, recorded)] - np.uint64(shape.entry))
-    known = (sec >= 0) & image.executable[sec]
-    sec, off = sec[known], off[known]
-    calls = np.flatnonzero(shape.branch.word.matches(image.words(sec, off, 0, 1)[:, 0]))
-    sec, off = sec[calls], off[calls]
-    distance = shape.branch.decode(image.words(sec, off, 0, shape.branch.n_units))
-    to = (image.va(sec, off).view(np.int64) + distance).view(np.uint64)
-    mine = is_in(to, np.array(addresses_of(image, shape.called), dtype=np.uint64))
-    return sec[mine], off[mine]
+    if not shape.called:
+        return None
+    target = np.array(addresses_of(image, shape.called), dtype=np.uint64)
+    sec, off = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for skip in (0, shape.skip_words) if shape.skips else (0,):
+        code = bare.code[:, skip - shape.first :][:, : shape.branch.n_units]
+        index = np.flatnonzero(shape.branch.word.matches(code[:, 0]) & (bare.sec >= 0))
+        place = bare.off[index] + shape.unit * skip
+        va = image.va(bare.sec[index], place)
+        to = (va.view(np.int64) + shape.branch.decode(code[index])).view(np.uint64)
+        mine = is_in(to, target) & ~is_in(va, recorded)
+        sec.append(bare.sec[index[mine]])
+        off.append(place[mine])
+    calls = _Calls(shape.called, np.concatenate(sec), np.concatenate(off))
+    return calls if len(calls.sec) else None
 
 
 def _unrecorded(image: Image, known: SiteTable, shape: Shape, calls: _Calls) -> SiteTable:
@@ -104,9 +117,9 @@ def _unrecorded(image: Image, known: SiteTable, shape: Shape, calls: _Calls) -> 
     return SiteTable(image, shape, known.forced, row, sec, off, window, low, high, status, site, redirected)
 
 
-def _with_patched(image: Image, known: SiteTable, shape: Shape) -> SiteTable:
+def _with_patched(image: Image, known: SiteTable, shape: Shape, bare: _BareEntries | None = None) -> SiteTable:
     """The sites with records, and behind them those that an earlier patch took out of the table."""
-    known = _append(known, _without_records(image, known, shape))
+    known = _append(known, _without_records(image, known, shape, bare))
     return _append(known, _patched_nameless(image, known, shape))
 
 
@@ -181,24 +194,31 @@ def _nameless(image: Image, records: RecordTable, shape: Shape, window: U32, va:
     return np.array(NAMELESS, dtype=np.uint8)[why]
 
 
-def _without_records(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
-    """Functions whose entry holds the words of an enabled or redirected site although no live record names them:
-    earlier patches."""
-    functions, patched = image.functions, image.linked or is_patched(image)
-    if shape.refusal or not len(functions.va) or not (patched or may_begin_with_jump(image, shape, _bare(known))):
-        return None
-    entry = functions.va if shape.at_global else functions.local
+def _bare_entries(image: Image, known: SiteTable, shape: Shape) -> _BareEntries:
+    """The entries of functions at which there is no sound site of a record, and the code there, read once."""
+    entry = image.functions.va if shape.at_global else image.functions.local
     first = first_of_each(entry)  # two names of one address may differ in their local entry
     sound = (known.status == READY) | (known.status == ENABLED)  # their entries show no other site than theirs
     first = first[~is_in(entry[first], (known.va + shape.to_entry(known.window).view(np.uint64))[sound])]
-    entry = entry[first]
-    sec, off = image.place(entry)
+    sec, off = image.place(entry[first])
     sec, off = np.where((sec >= 0) & image.executable[sec], sec, -1), off - shape.entry
-    off, window = behind_skip(image, shape, sec, off)
+    return _BareEntries(first, sec, off, code_around(image, shape, sec, off))
+
+
+def _without_records(
+    image: Image, known: SiteTable, shape: Shape, bare: _BareEntries | None = None
+) -> SiteTable | None:
+    """Functions whose entry holds the words of an enabled or redirected site although no live record names them:
+    earlier patches. bare: the entries, where they were looked for before."""
+    functions, patched = image.functions, image.linked or is_patched(image)
+    if shape.refusal or not len(functions.va) or not (patched or may_begin_with_jump(image, shape, _bare(known))):
+        return None
+    first, sec, off, code = bare or _bare_entries(image, known, shape)
+    off, window = behind_skip(shape, sec, off, code)
     va = image.va(sec, off)
-    bare = ~is_in(va + shape.site(window).view(np.uint64), known.body_va[known.func < known.func_end]) & (sec >= 0)
-    redirected = bare & Jumps(image).redirected(shape, sec, off, window, recorded=False)
-    enabled = bare & ~redirected & patched
+    free = ~is_in(va + shape.site(window).view(np.uint64), known.body_va[known.func < known.func_end]) & (sec >= 0)
+    redirected = free & Jumps(image).redirected(shape, sec, off, window, recorded=False)
+    enabled = free & ~redirected & patched
     enabled[enabled] = _calls_a_tracer(image, shape, window[enabled], va[enabled])
     some = redirected | enabled
     if not some.any():
