@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from elfedit import Elf as EditedElf
 
 import ftpatch.report
 from ftpatch.cli import run
@@ -510,6 +511,26 @@ def test_files_of_two_kinds_are_refused() -> None:
 def test_another_build_is_full_of_findings() -> None:
     image = verify(ARM64 / "vmlinux-pfe2", ARM64 / "vmlinux-pfe2-bti", code=1)
     assert {"verify-section", "verify-byte"} <= rules(image)
+
+
+@pytest.mark.parametrize(("before", "after", "message"), [
+    (X86_64 / "vmlinux-rela", ROOT / "static_calls/vmlinux", "8 sections, there were 18"),
+    (X86_64 / "mini.ko", X86_64 / "told.ko", "section 2 .text: sh_size was 0xef, is 0x4e"),
+    (ROOT / "static_calls/calls.ko", X86_64 / "mini.ko", "section 1 .text: sh_name was 0x20, is 0x1b"),
+])  # fmt: skip
+def test_a_file_of_another_source_is_full_of_findings(before: Path, after: Path, message: str) -> None:
+    """It has fewer sections, others under their numbers, or shorter tables."""
+    messages = {finding["message"] for finding in verify(before, after, code=1)["findings"]}
+    assert message in messages, messages
+
+
+def test_a_static_calls_trampoline_that_is_nowhere_is_a_finding(tmp_path: Path) -> None:
+    """It is looked at as its key's pointer has another relocation."""
+    before, after = ROOT / "static_calls/calls.ko", tmp_path / "calls.ko"
+    elf = EditedElf(before).sym("__SCT__own", st_value=(1 << 64) - 8).rela(".rela.data", 0, r_addend=8)
+    after.write_bytes(elf.raw)
+    found = {(finding["rule"], finding["message"]) for finding in verify(before, after, code=1)["findings"]}
+    assert ("verify-static-call", "own: its trampoline is none that the kernel knows") in found
 
 
 def test_a_table_that_cannot_be_read_is_a_finding(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def check_relocations(case: Case, pairs: Pairs | None) -> None:
     for sec in np.flatnonzero(new.shdr["sh_type"] == t.SHT_RELA).tolist():
         target = int(new.shdr["sh_info"][sec])
         rows = new.rows(sec, t.RELA)
+        before = old.rows(sec, t.RELA) if sec < n and old.shdr["sh_type"][sec] == t.SHT_RELA else rows[:0]
         if len(rows) and int((rows["r_info"] >> np.uint64(32)).max()) >= len(new.symbols.rows):
             case.say("verify-relocation", f"{new.names[sec]} names a symbol that is not there", sec=sec)
         elif target >= len(new.shdr):
@@ -32,9 +33,9 @@ def check_relocations(case: Case, pairs: Pairs | None) -> None:
         elif target >= n:
             _check_own(case, sec, target, rows)
         elif target < n and old.names[target] in record_names(old):
-            _check_records(case, sec, old.rows(sec, t.RELA) if sec < n else rows[:0], rows)
+            _check_records(case, sec, before, rows)
         else:
-            _check_table(case, pairs, sec, target, old.rows(sec, t.RELA) if sec < n else rows[:0], rows)
+            _check_table(case, pairs, sec, target, before, rows)
 
 
 def _account_for_rows(case: Case, sec: int, n: int) -> None:
@@ -75,7 +76,7 @@ def _check_table(case: Case, pairs: Pairs | None, sec: int, target: int, old: Ro
 def of_static_calls(case: Case, target: int, rows: Rows) -> Mask:
     """Which rows are about static calls' keys or trampolines in section `target`: `module_static_calls` reads them."""
     places = [off for sec, off in case.static_places if sec == target]
-    return np.asarray(np.isin(rows["r_offset"], np.array(places, dtype=np.uint64)))
+    return np.asarray(np.isin(rows["r_offset"], np.array(places, dtype=np.int64).view(np.uint64)))
 
 
 def _of_sites(pairs: Pairs | None, change: Literal["left", "patched"], target: int, rows: Rows) -> Mask:

@@ -129,7 +129,8 @@ def _check_names(case: Case) -> None:
             case.say("verify-symbol", f"{new.names[sec]}: the names of what is new stand in another order", sec=sec)
     for sec, starts in tables.items():
         content, first = new.content(sec).tobytes(), len(old.content(sec))
-        first += bool(first and content[first - 1]) if starts else 0  # the last string had no end
+        if starts and 0 < first <= len(content) and content[first - 1]:
+            first += 1  # the last string had no end
         for start, end in _untiled(content, first, sorted(starts)):
             case.say("verify-symbol", f"{new.names[sec]}: {end - start} bytes at {start:#x} are not the name of one "
                      "new symbol or section", sec=sec, off=start)  # fmt: skip

@@ -176,7 +176,7 @@ def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool | None) -
     if before.linked and len(before.data) != len(after.data):
         case.say("verify-byte", f"the file has {len(after.data)} bytes, it had {len(before.data)}",
                  pos=min(len(before.data), len(after.data)))  # fmt: skip
-    if before.linked or check_sections(case):
+    if _has_sections(case) if before.linked else check_sections(case):
         _check_sites(case, runs)
     check_trailer(case, bool(len(runs.start)) or len(before.data) != len(after.data))
     report_unexplained(case, runs)
@@ -184,6 +184,14 @@ def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool | None) -
     if journal is not None:
         check_journal(case, runs, journal)
     return read_again(case, deep)
+
+
+def _has_sections(case: Case) -> bool:
+    """Whether a linked file still has the sections that its places are told by."""
+    before, after = (len(side.image.shdr) for side in (case.before, case.after))
+    if after < before:
+        case.say("verify-section", f"{after} sections, there were {before}", pos=0)
+    return after >= before
 
 
 def _check_sites(case: Case, runs: Runs) -> None:
