@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from elfedit import Elf as EditedElf
 from elfwriter import ALLOC, ET_EXEC, EXEC, OBJECT, WRITE, Elf
 from static_call_files import DATA, KEYS, RODATA, TEXT, kernel
 
@@ -155,6 +156,18 @@ def test_trampolines_with_a_literal_are_read_and_branches_to_them_are_sites(name
 def test_a_kernel_without_static_calls_has_no_keys(read: Read) -> None:
     found = read(ROOT / "testdata/mini/vmlinux-callops", "--sites")
     assert (found["sites"], found["keys"], found["entries"], found["calls"]) == (0, 0, [], [])
+
+
+@pytest.mark.parametrize("path", [X86 / "vmlinux", ARM64 / "vmlinux-rela"], ids=["x86_64", "arm64"])
+def test_a_stripped_kernel_is_not_one_without_static_calls(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stripped = tmp_path / "vmlinux"
+    stripped.write_bytes(EditedElf(path).sh(".symtab", sh_type=0).raw)
+    assert run(["static-calls", str(stripped)]) == 5
+    assert capsys.readouterr() == ("", f"ftpatch: {stripped}: no symbol table: found a stripped ELF file, expected "
+                                   ".symtab – use the vmlinux of the build tree or of the debug package (stripping "
+                                   "debug info alone is fine)\n")  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -108,13 +108,17 @@ def read_records(image: Image) -> RecordTable:
         missing = START if start is None else STOP
         raise RecordError(f"only one end of the record table is named: no symbol {missing}", image.path)
     secs = record_sections(image)
-    if not secs and image.kind == "vmlinux" and not len(image.symbols.rows):  # neither the table nor a function shows
-        raise PolicyError(
-            "no symbol table", image.path, found="a stripped ELF file", expected=".symtab",
-            todo="use the vmlinux of the build tree or of the debug package (stripping debug info alone is fine)",
-        )  # fmt: skip
+    if not secs:
+        require_symbols(image)  # neither the table nor a function shows
     spans = [(int(image.base[sec]), int(image.base[sec]) + int(image.shdr["sh_size"][sec])) for sec in secs]
     return join([_from_span(image, *span) for span in spans])
+
+
+def require_symbols(image: Image) -> None:
+    """Refuse a kernel without symbols, where only those name what is asked for. Raises PolicyError."""
+    if image.kind == "vmlinux" and not len(image.symbols.rows):
+        todo = "use the vmlinux of the build tree or of the debug package (stripping debug info alone is fine)"
+        raise PolicyError("no symbol table", image.path, found="a stripped ELF file", expected=".symtab", todo=todo)
 
 
 def record_names(image: Image) -> tuple[str, ...]:

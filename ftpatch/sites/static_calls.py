@@ -26,6 +26,7 @@ from ftpatch.elf.image import Image, open_image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.errors import RecordError, UnsupportedError
 from ftpatch.sites.branches import branches_to
+from ftpatch.sites.records import require_symbols
 from ftpatch.sites.scan import require_text
 from ftpatch.sites.static_keys import (
     UNKNOWN,
@@ -151,7 +152,10 @@ def static_calls_of(path: str, max_size: int | None = None) -> StaticCallTable:
     image = open_image(path, max_size)
     _ = image.arch  # what no machine here is for is refused before anything in it is judged
     require_text(image)
-    return read_static_calls(image)
+    table = read_static_calls(image)
+    if not len(table.keys):
+        require_symbols(image)
+    return table
 
 
 def read_static_calls(image: Image) -> StaticCallTable:
