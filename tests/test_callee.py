@@ -17,6 +17,7 @@ from ftpatch.elf.image import Image, open_image
 from ftpatch.kernel.callee import why_never_returns, why_no_function, why_no_substitute
 
 TEXT, INIT, DATA = 0xFFFF_8000_0801_0000, 0xFFFF_8000_0802_0000, 0xFFFF_8000_0803_0000
+AARCH64, X86_64 = 183, 62  # e_machine
 NOP, RET, STOP = 0xD503_201F, 0xD65F_03C0, 0x1400_0000  # nop, ret, b .
 REL, DYN, ABS, COMMON, SECTION, FILE, TLS, IFUNC = 1, 3, 0xFFF1, 0xFFF2, 3, 4, 6, 10
 
@@ -74,6 +75,20 @@ def test_a_function_begins_at_its_symbol(
 ])  # fmt: skip
 def test_a_cold_part_is_no_function(e_type: int, name: str, why: str, tmp_path: Path) -> None:
     assert why_no_function(file_with(tmp_path / "f", e_type, [(name, 1, 0, 8, FUNC)]), 1) == why
+
+
+@pytest.mark.parametrize("e_type", [REL, DYN])
+@pytest.mark.parametrize(("machine", "name", "why"), [
+    (X86_64, "__pfx_it", "padding in front of a function, where the kernel may write code of its own"),
+    (X86_64, "__cfi_it", "padding in front of a function, where the kernel may write code of its own"),
+    (X86_64, "pfx_it", ""), (AARCH64, "__pfx_it", ""),
+])  # fmt: skip
+def test_padding_is_no_function(e_type: int, machine: int, name: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    file_with(path, e_type, [(name, 1, 0, 8, FUNC)])
+    content = path.read_bytes()
+    path.write_bytes(content[:18] + struct.pack("<H", machine) + content[20:])
+    assert why_no_function(open_image(str(path)), 1) == why
 
 
 @pytest.mark.parametrize("name", ["$x", "$d", "$x.12"])

@@ -172,6 +172,8 @@ REFUSED: list[tuple[dict[str, Any], list[str], str]] = [
     ({}, ["a=f"], f"1 of 1 static calls cannot be set: found a: it calls f already, {ALL} – {SKIP}"),
     ({}, ["n=NULL"], f"1 of 1 static calls cannot be set: found n: it is NULL already, {ALL} – {SKIP}"),
     ({}, ["r=return0"], f"1 of 1 static calls cannot be set: found r: it is return0 already, {ALL} – {SKIP}"),
+    ({}, [f"r={FUNCTIONS['__static_call_return0']:#x}"], "1 of 1 static calls cannot be set: found r: it is return0 "
+     f"already, {ALL} – {SKIP}"),
     ({}, ["a=g", "b=g"], f"1 of 2 static calls cannot be set: found b: it calls g already, {ALL} – {SKIP}"),
     ({}, ["a=start"], "1 of 1 static calls cannot be set: found a: start is init text, which is freed after boot, and "
      f"not all of its sites are, {ALL} – {SKIP}"),

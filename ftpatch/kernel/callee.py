@@ -53,6 +53,8 @@ def why_no_function(image: Image, row: int) -> str:
     off = value - (int(image.base[sec]) if image.linked else 0)
     if not 0 <= off < int(image.shdr["sh_size"][sec]) or not len(image.code(int(image.base[sec]) + off, 1)):
         return f"no instruction at {image.names[sec]}+{off & (1 << 64) - 1:#x}"
+    if symbols.name(row).startswith(image.arch.padding_names):
+        return "padding in front of a function, where the kernel may write code of its own"
     if COLD.search(symbols.name(row)):
         return "the unlikely part of a function, which goes back into it"
     start, size = symbols.rows["st_value"], symbols.rows["st_size"]

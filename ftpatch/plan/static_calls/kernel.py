@@ -70,14 +70,16 @@ def _goal(types: FunctionTypes, setting: Setting) -> Goal:
     assert static is not None  # the table was read
     if setting.to == NULL:
         return Goal(NULL, NULL)
+    row = image.symbols.defined(static.return0)
     if setting.to in (RETURN0, static.return0):
-        row = image.symbols.defined(static.return0)
         if row is None or (why := why_no_function(image, row)):
             found = f"no {static.return0} in .symtab" if row is None else f"{static.return0}, {why}"
             raise SelectionError("this kernel has no function that returns 0 for static calls",
                                  setting.option + RETURN0, found=found, expected="a kernel from 5.12 on")  # fmt: skip
         return Goal(RETURN0, RETURN0, types, row, row)
     function = find_replacement(image, setting.to, setting.option)
+    if row is not None and function.va == int(image.symbols.rows["st_value"][row]):  # by its address, or another name
+        return Goal(RETURN0, RETURN0, types, row, row)
     return Goal("function", function.name, types, function.row, function.row)
 
 
