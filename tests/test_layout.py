@@ -25,6 +25,8 @@ from elfwriter import (
     written,
 )
 
+from ftpatch.arch import Arch, architectures
+from ftpatch.arch.shape import WINDOW_SIZE
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.sites.layout import decide_shape, require_still_shown
@@ -238,3 +240,16 @@ def still(image: Image, gone: list[bool], layout: str = "pfe2") -> None:
     assert shape is not None
     records = read_records(image)
     require_still_shown(image, records, *around(image, records), np.array(gone), shape)
+
+
+@pytest.mark.parametrize("machine", architectures(), ids=lambda machine: machine.name)
+def test_a_window_has_what_a_machine_looks_at_behind_a_site(machine: Arch) -> None:
+    n_units = WINDOW_SIZE // machine.unit
+    longest = max(map(len, machine.ends), default=0)
+    window = np.arange(n_units, dtype=np.uint32)[None]
+    for shape in machine.shapes:
+        skip = shape.skip_words if shape.skip_at >= 0 else 0
+        assert shape.start - shape.first + skip + len(shape.new) + longest <= n_units
+        behind = shape.behind(window, longest)[0].tolist()
+        start = (shape.site(window)[0] + shape.size) // machine.unit - shape.first
+        assert behind == list(range(start, start + longest))

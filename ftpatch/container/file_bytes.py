@@ -130,7 +130,8 @@ def _runs(elements: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
     """Row i: the n elements from i on. Nothing is copied: rows that are taken out of it are, each in one go."""
     if n > len(elements):
         return np.zeros((0, n), elements.dtype)
-    return np.lib.stride_tricks.sliding_window_view(elements, n)
+    size = elements.itemsize  # sliding_window_view() makes the same, and takes as long as many pieces are read
+    return np.ndarray((len(elements) - n + 1, n), elements.dtype, elements, strides=(size, size))
 
 
 class FileBytes:
@@ -218,8 +219,9 @@ class FileBytes:
         ordered, buffer = pos[order], np.empty(GATHERED + size, np.uint8)
         if ordered[0] < 0 or ordered[-1] + size > self._size:
             raise IndexError(f"positions {ordered[0]} to {ordered[-1]} of {self._size}")
-        for low in range(int(ordered[0]) & -GATHERED, int(ordered[-1]) + 1, GATHERED):
-            first, behind = np.searchsorted(ordered, (low, low + GATHERED)).tolist()
+        lows = np.arange(int(ordered[0]) & -GATHERED, int(ordered[-1]) + 1, GATHERED)
+        edges = [*np.searchsorted(ordered, lows).tolist(), len(ordered)]
+        for low, first, behind in zip(lows.tolist(), edges, edges[1:], strict=False):
             if first < behind:
                 stop = min(low + len(buffer), self._size)
                 octets = buffer

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ftpatch.arrays import FEW, I64, U8, U32, U64, Mask, Rows, is_in
+from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows
 from ftpatch.container.file_bytes import FileBytes
 from ftpatch.errors import ElfError
 
@@ -58,6 +58,7 @@ STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE = 1, 2, 3, 4
 STB_LOCAL, STB_GLOBAL, STB_WEAK = 0, 1, 2
 PT_LOAD = 1
 LAST_VA = (1 << 64) - 1
+HEAD, LAST = 8, 2  # characters at the two ends of a name by which symbols are looked for
 MANY = 32  # names from which on they are looked up all at once
 MAX_NAME = 4096  # bytes of a name that are read: bounds what a hostile string table can cost
 
@@ -117,39 +118,49 @@ class Symbols:
     def rows_named(self, name: str) -> I64:
         """Rows of all symbols of that name, ascending.
 
-        A linker merges the tails of strings, so the name is looked for wherever it ends at a NUL,
-        and a row counts when its st_name points exactly there.
+        A linker merges the tails of strings: a name is what begins where st_name points, and ends at a NUL.
         """
         if name in self._rows_known:
             return self._rows_known[name]
-        starts = list(places_of(name.encode("utf-8", "surrogateescape") + b"\0", self.strtab))
-        if len(starts) <= FEW:
-            named = is_in(self._st_name, starts)
-        else:  # the end of many strings: faster than sorting
-            begins = np.zeros(len(self.strtab) + 1, dtype=bool)
-            begins[starts] = True
-            named = begins[np.minimum(self._st_name, len(self.strtab))]
-        self._rows_known[name] = rows = np.flatnonzero(named)
+        self._rows_known[name] = rows = self._beginning(name.encode("utf-8", "surrogateescape") + b"\0", self._heads)
         return rows
 
     def rows_beginning(self, prefix: str) -> I64:
         """Rows of all symbols whose names begin so, ascending."""
-        begins = np.zeros(len(self.strtab) + 1, dtype=bool)
-        begins[list(places_of(prefix.encode(), self.strtab))] = True
-        return np.flatnonzero(begins[np.minimum(self._st_name, len(self.strtab))])
+        return self._beginning(prefix.encode(), self._heads)
 
     def begin_with(self, rows: I64, prefix: str) -> Mask:
         """Whether the names of these symbols begin so."""
-        start, begins = prefix.encode(), np.zeros(len(rows), dtype=bool)
-        at, place = self._st_name[rows].astype(np.int64), 0
-        index = np.flatnonzero(at + len(start) <= len(self.strtab))
-        while place < len(start) and len(index):
-            size = 1 << min(3, (len(start) - place).bit_length() - 1)  # 8, 4, 2 or 1 characters are one number
-            numbers = np.ndarray(len(self.strtab) - size + 1, f"<u{size}", self.strtab, strides=(1,))
-            index = index[numbers[at[index] + place] == int.from_bytes(start[place : place + size], "little")]
-            place += size
-        begins[index] = True
+        begins = np.zeros(len(rows), dtype=bool)
+        begins[self._beginning(prefix.encode(), self._heads[rows], rows)] = True
         return begins
+
+    def _beginning(self, start: bytes, heads: U64, rows: I64 | None = None) -> I64:
+        """Which of some rows, or of all, have a name that begins so, ascending. heads: of these rows."""
+        mask, head = (int.from_bytes(text[:HEAD], "little") for text in (b"\xff" * len(start), start))
+        index = np.flatnonzero((heads & np.uint64(mask)) == np.uint64(head))
+        at = self._st_name[index if rows is None else rows[index]].astype(np.int64)
+        inside = at + len(start) <= len(self.strtab)
+        index, at = index[inside], at[inside]
+        for place in range(max(HEAD, len(start) - LAST), len(start)):
+            same = self._characters[at + place] == start[place]
+            index, at = index[same], at[same]
+        if len(start) <= HEAD + LAST:
+            return index
+        # one after the other: few are left, whose ends are equal, too
+        same = np.array([self.strtab.startswith(start, place) for place in at.tolist()], dtype=bool)
+        return np.asarray(index[same])
+
+    @cached_property
+    def _heads(self) -> U64:
+        """The first characters of every name as one number, zeros behind the end of the table: few names share them,
+        and to compare numbers takes a tenth of a search through all names."""
+        padded, end = self.strtab + bytes(HEAD), len(self.strtab)
+        return np.asarray(np.ndarray(end + 1, "<u8", padded, strides=(1,))[np.minimum(self._st_name, end)])
+
+    @cached_property
+    def _characters(self) -> U8:
+        return np.frombuffer(self.strtab, np.uint8)
 
     def look_up(self, names: Sequence[str]) -> None:
         """Find the rows of many names at once, for `rows_named`: in time that follows from the table's size alone."""

@@ -26,14 +26,19 @@ def match_sites(image: Image, shape: Shape, window: U32, va: U64) -> U8:
     if image.linked and (shape.called or shape.stub):
         body = shape.body(window)
         site = va + (shape.site(window) + shape.call_at).view(np.uint64)
-        target = (site.view(np.int64) + shape.branch.distance(body)).view(np.uint64)
         if shape.called:
             untouched = np.array(addresses_of(image, shape.called), dtype=np.uint64)
-            match[(match == MATCH_OLD) & shape.branch.ends(body) & ~is_in(target, untouched)] = MATCH_NEW
+            old = np.flatnonzero((match == MATCH_OLD) & shape.branch.ends(body))
+            match[old[~is_in(_targets(shape, site[old], body[old]), untouched)]] = MATCH_NEW
         if shape.stub:
             new = np.flatnonzero(match == MATCH_NEW)  # few: the words at their targets are spread over all of the text
-            match[new[~is_stub(image, shape, target[new], site[new])]] = MATCH_NONE
+            match[new[~is_stub(image, shape, _targets(shape, site[new], body[new]), site[new])]] = MATCH_NONE
     return match
+
+
+def _targets(shape: Shape, site: U64, body: U32) -> U64:
+    """Where the branch at each site goes."""
+    return (site.view(np.int64) + shape.branch.distance(body)).view(np.uint64)
 
 
 def functions_at(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64]:
