@@ -253,6 +253,7 @@ VICTIMS: dict[str, tuple[Path, tuple[str, ...]]] = {
     "fentry-rela": (X86_64 / "vmlinux-rela", TWO),
     "x86_64-hook": (X86_64 / "mini.ko", HOOK),
     "x86_64-told": (X86_64 / "told.ko", HOOK),
+    "static-calls": (ROOT / "static_calls/vmlinux", ("--set", "clock=clock_fast", "--set", "idle=clock_slow")),
     "redirect-callops": (ARM64 / "vmlinux-callops", REDIRECT),
     **{f"redirect-{name}": (PPC64LE / f"vmlinux-{name}", (*REDIRECT, "--map", "slot_probe=vfs_write"))
        for name in ("mprofile", "ool")},
@@ -263,7 +264,8 @@ VICTIMS: dict[str, tuple[Path, tuple[str, ...]]] = {
 
 
 def made_of(before: Path, folder: Path, *options: str, out: str) -> tuple[Path, Path]:
-    return enabled(before, folder, *options, out=out, verb="redirect" if "--map" in options else "enable")
+    verb = {"--map": "redirect", "--set": "static-calls"}.get(options[0], "enable")
+    return enabled(before, folder, *options, out=out, verb=verb)
 
 
 @pytest.mark.parametrize("name", VICTIMS)

@@ -17,9 +17,9 @@ OURS = (".text.ftpatch", ".init.text.ftpatch", ".data.ftpatch")
 def _call_row(victim: Victim) -> int:
     """File position of the relocation of a patched site's call; −1 where there is none."""
     modules = victim.arch.modules
-    site = victim.patched[0]
-    if victim.linked or modules is None or site["action"] == "redirect":
+    if victim.linked or modules is None or not victim.patched or victim.patched[0]["action"] == "redirect":
         return -1
+    site = victim.patched[0]
     rows, start = victim.relocations(site["section"])
     calls = rows["r_info"] & 0xFFFF_FFFF == modules.branch
     hit = np.flatnonzero(calls & (rows["r_offset"] == int(site["branch"], 16) + victim.arch.call.relocated_at))
@@ -58,7 +58,7 @@ def _old_row(off: int, step: int, size: int) -> Callable[[Victim], Damage | None
     """A relocation that the module had, away from the patched sites."""
 
     def make(victim: Victim) -> Damage | None:
-        if victim.linked:
+        if victim.linked or not victim.patched:
             return None
         rows, start = victim.relocations(victim.patched[0]["section"])
         called = _call_row(victim)

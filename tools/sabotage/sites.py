@@ -12,9 +12,9 @@ BTI = {0xD503245F}
 
 def _site(victim: Victim) -> tuple[int, list[int]] | None:
     """Position and words of the first patched site; none where instructions are no words, see `octets`."""
-    one = victim.patched[0]
-    if victim.arch.unit == 1:
+    if victim.arch.unit == 1 or not victim.patched:
         return None
+    one = victim.patched[0]
     words = [int(word, 16) for word in one["new_words"]]
     return (one["pos"], words) if words and one["action"] != "redirect" else None
 
@@ -56,7 +56,7 @@ def site_undone(victim: Victim) -> Damage | None:
 
 
 def bti_removed(victim: Victim) -> Damage | None:
-    for site in victim.journal["sites"]:
+    for site in victim.listed:
         if site["pos"] and victim.word(site["pos"] - 4) in BTI and victim.arch.name == "arm64":
             return Damage([victim.put(site["pos"] - 4, NOPS["arm64"])])
     return None

@@ -65,11 +65,16 @@ class Victim:
     def linked(self) -> bool:
         return self.after.linked
 
+    @property
+    def listed(self) -> list[dict[str, Any]]:
+        """The sites that the journal tells of: none where static calls were set."""
+        sites: list[dict[str, Any]] = self.journal.get("sites", [])
+        return sites
+
     @cached_property
     def patched(self) -> list[dict[str, Any]]:
         """The sites that lead to something now."""
-        sites: list[dict[str, Any]] = self.journal["sites"]
-        return [site for site in sites if site["action"].startswith("call") or site["action"] == "redirect"]
+        return [site for site in self.listed if site["action"].startswith("call") or site["action"] == "redirect"]
 
     def edits(self, owner: str) -> list[dict[str, Any]]:
         """The journal's edits whose owner begins so."""
