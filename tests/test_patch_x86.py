@@ -144,6 +144,29 @@ def test_all_sites_but_one_and_back_by_disable_and_by_the_journal(kernel: Path, 
     assert back.read_bytes() == kernel.read_bytes()
 
 
+def test_neighbours_return_in_their_order_to_a_table_in_no_order(tmp_path: Path, ftpatch: Run) -> None:
+    out, back = tmp_path / "out", tmp_path / "back"
+    ftpatch("enable", "--func", "direct_only", "--func", "vfs_read", NOP, "-o", out)
+    ftpatch("disable", "--func", "*", "--status", "enabled", out, "-o", back)
+    assert back.read_bytes() == NOP.read_bytes()
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_without_the_name_of_what_sites_call_they_are_as_compiled_if_no_tracer_has_it(
+    tmp_path: Path, ftpatch: Run, capsys: pytest.CaptureFixture[str], enabled: bool
+) -> None:
+    vmlinux, out = tmp_path / "vmlinux", tmp_path / "out"
+    vmlinux.write_bytes(FENTRY.read_bytes())
+    if enabled:
+        ftpatch("enable", "--func", "*", "--records", "keep", vmlinux, "--in-place")
+    vmlinux.write_bytes(vmlinux.read_bytes().replace(b"\0__fentry__\0", b"\0__gentry__\0"))
+    status = api.scan(str(vmlinux)).sites.status
+    assert (status[2:] == (ENABLED if enabled else READY)).all()
+    code, said = refused(capsys, "enable", "--func", "vfs_read", vmlinux, "-o", out)
+    why = "already enabled" if enabled else "it calls what may be __fentry__: this file has no such symbol"
+    assert (code, f"vfs_read (row 3, .text+0x164): {why}, expected" in said) == (5, True), said
+
+
 def test_disable_puts_the_journal_and_the_file_back_in_place(tmp_path: Path, ftpatch: Run) -> None:
     vmlinux = tmp_path / "vmlinux"
     vmlinux.write_bytes(FENTRY.read_bytes())

@@ -202,3 +202,22 @@ def test_a_call_beside_fentry_is_no_site_of_a_module(
     path.write_bytes(content)
     said = refused(path, ["enable", "--func", "row:0", "--hook", "_printk"], capsys)
     assert "told_work (row 0, .text+0x14): its call has no single relocation to __fentry__" in said
+
+
+def test_a_site_that_calls_a_function_of_another_name_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """gcc -mfentry-name=…, objcopy --redefine-sym: only the relocation tells, and ftrace wants a call of __fentry__."""
+    path = tmp_path / "told.ko"
+    path.write_bytes((FIXTURES / "told.ko").read_bytes().replace(b"\0__fentry__\0", b"\0__gentry__\0"))
+    assert run(["check", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert "row 0 has e800000000, which the loader lets call another function than __fentry__\n" in said
+    assert run(["explain", "told_work", str(path)]) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == (
+        "told_work: the loader will let its site call another function than __fentry__, and its record is live: "
+        "the kernel will raise an ftrace bug there"
+    )
+    said = refused(path, ["enable", "--func", "told_work", "--hook", "_printk"], capsys)
+    assert "told_work (row 0, .text+0x14): its call has no single relocation to __fentry__" in said

@@ -150,7 +150,9 @@ def _verdict(scan: Scan, index: int) -> str:
         )
     if sites.redirected[index]:
         return redirected.verdict(sites, index)
-    text = VERDICTS[status] + (ENDS[listed] if status in ("enabled", "half", "unexpected") else "")
+    other = sites.calls_another(index)
+    told = f"the loader will let its site call another function than {other}" if other else VERDICTS[status]
+    text = told + (ENDS[listed] if status in ("enabled", "half", "unexpected") else "")
     if listed and bool(in_init_text(scan.image, sites.va[index : index + 1])[0]):
         text += "; listed until init memory is freed at the end of boot"
     return text

@@ -68,7 +68,9 @@ def _placed(records: RecordTable, added: U64, own: Mapping[int, int]) -> U64:
         return np.concatenate([np.zeros(len(records) - len(merged), np.uint64), merged])
     values, free = records.value.copy(), records.null.copy()
     order = np.flatnonzero(records.live)
-    for value in added.tolist():  # a slot between the neighbours that the record had, if the table is in order
+    # Zeros that lead a table in no order are filled from behind: so are the last records, and all of them ascend.
+    for value in (added[::-1] if leading else added).tolist():
+        # a slot between the neighbours that the record had, if the table is in order
         near = int(np.searchsorted(live, np.uint64(value))) if ascending else 0
         low = int(order[near - 1]) + 1 if near else 0
         inside = np.flatnonzero(free[low:])

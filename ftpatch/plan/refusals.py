@@ -20,6 +20,7 @@ from ftpatch.kernel.init_text import in_init_text
 from ftpatch.plan.request import Draft
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.plan.targets import Target
+from ftpatch.sites.callees import addresses_of
 from ftpatch.sites.layout import require_still_shown
 from ftpatch.sites.table import ENABLED, HALF, NULL, OUTSIDE, READY, UNRECORDED, UNTOUCHED
 
@@ -72,9 +73,16 @@ def refuse_wrong_states(draft: Draft) -> None:
     sites, records, chosen = draft.scan.sites, draft.scan.records, draft.request.chosen
     for i in np.flatnonzero(chosen & ~np.isin(sites.status, UNTOUCHED)).tolist():
         target = sites.redirects.get(i)
+        other = sites.calls_another(i)
         draft.reasons[i] = (
-            f"already redirected to {target.name}" if target else WHY_NOT.get(int(sites.status[i]), OTHER)
-        )
+            f"already redirected to {target.name}" if target
+            else f"its call has no single relocation to {other}" if other
+            else WHY_NOT.get(int(sites.status[i]), OTHER)
+        )  # fmt: skip
+    if draft.shape.called and draft.scan.image.linked and not addresses_of(draft.scan.image, draft.shape.called):
+        # They were told by what most sites call, which neither verify nor disable would take for it.
+        calls = chosen & draft.shape.branch.ends(sites.body())
+        draft.refuse(np.flatnonzero(calls), f"it calls what may be {draft.shape.called}: this file has no such symbol")
     if draft.scan.arch.echoes and not records.in_sections:
         # The kernel may read either of the two, so that a record must leave both.
         lone = (records.rela < 0) & (records.carrier == "mixed")

@@ -19,7 +19,9 @@ def unexpected_words(case: Case) -> Iterator[Hit]:
     table, odd = case.table, case.live_with(UNEXPECTED)
     usual = table.shape.code_text if table.shape else "a site"
     for site in odd[case.named[odd]].tolist():
-        yield Hit(f"row {table.row[site]} has {case.words(site)}, not {usual}", site)
+        other = table.calls_another(site)
+        but = f"which the loader lets call another function than {other}" if other else f"not {usual}"
+        yield Hit(f"row {table.row[site]} has {case.words(site)}, {but}", site)
 
 
 def record_without_nops(case: Case) -> Iterator[Hit]:

@@ -51,6 +51,17 @@ def addresses_of(image: Image, name: str) -> list[int]:
     return [va for va in (value,) if va is not None] + [va for va, to in linker_stubs(image).items() if to == name]
 
 
+def untouched_callees(image: Image, shape: Shape, called: U64) -> list[int]:
+    """Addresses that sites call as compiled: the profiling function's; of a linked file that lost its name (strip
+    -K …), the one that most sites call, unless its own name says that it is a tracer. called: by each site."""
+    known = addresses_of(image, shape.called)
+    if known or not len(called):
+        return known
+    distinct, n_calls = np.unique(called, return_counts=True)
+    most, own = int(distinct[n_calls.argmax()]), own_entries(image, shape)
+    return [] if any(_is_tracer(name, own) for name in _names_of(image, [most]).get(most, ())) else [most]
+
+
 def called_from(image: Image, shape: Shape, branch: U64, distance: I64) -> U64:
     """va that each enabled site of a linked file calls; out of line, what its stub calls.
 

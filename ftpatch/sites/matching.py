@@ -7,8 +7,10 @@ import numpy as np
 from ftpatch.arch.shape import MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW_SIZE, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, is_in
 from ftpatch.elf.image import Image
-from ftpatch.sites.callees import addresses_of, is_stub, relocated_calls
+from ftpatch.elf.relocations import relocations_of
+from ftpatch.sites.callees import is_stub, relocated_calls, untouched_callees
 from ftpatch.sites.layout import at_entry
+from ftpatch.sites.profiler_calls import profiler_calls
 
 OURS = "ftpatch_"  # how the symbols begin that a patch adds to a module
 
@@ -23,13 +25,16 @@ def match_sites(image: Image, shape: Shape, window: U32, va: U64) -> U8:
     match = shape.match(window)
     if shape.called and is_patched(image):
         match[(match == MATCH_OLD) & calls_ours(image, shape, window, va)] = MATCH_NEW
+    if shape.called and not image.linked:
+        match[(match == MATCH_OLD) & calls_another(image, shape, window, va)] = MATCH_NONE
     if image.linked and (shape.called or shape.stub):
         body = shape.body(window)
         site = va + (shape.site(window) + shape.call_at).view(np.uint64)
         if shape.called:
-            untouched = np.array(addresses_of(image, shape.called), dtype=np.uint64)
             old = np.flatnonzero((match == MATCH_OLD) & shape.branch.ends(body))
-            match[old[~is_in(_targets(shape, site[old], body[old]), untouched)]] = MATCH_NEW
+            target = _targets(shape, site[old], body[old])
+            untouched = np.array(untouched_callees(image, shape, target), dtype=np.uint64)
+            match[old[~is_in(target, untouched)]] = MATCH_NEW
         if shape.stub:
             new = np.flatnonzero(match == MATCH_NEW)  # few: the words at their targets are spread over all of the text
             match[new[~is_stub(image, shape, _targets(shape, site[new], body[new]), site[new])]] = MATCH_NONE
@@ -39,6 +44,28 @@ def match_sites(image: Image, shape: Shape, window: U32, va: U64) -> U8:
 def _targets(shape: Shape, site: U64, body: U32) -> U64:
     """Where the branch at each site goes."""
     return (site.view(np.int64) + shape.branch.distance(body)).view(np.uint64)
+
+
+def calls_another(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
+    """Which sites of a relocatable file the loader will make call a function of another name (-mfentry-name=…)."""
+    calls = np.asarray(shape.branch.ends(shape.body(window)))
+    at = va + (shape.site(window) + shape.call_at).view(np.uint64)
+    if calls.any():
+        calls &= ~is_in(at, image.va(*profiler_calls(image, shape.called)))
+    if calls.any():
+        calls[calls] = is_in(at[calls], _named_calls(image))
+    return calls
+
+
+def _named_calls(image: Image) -> U64:
+    """va of every call in a relocatable file that a relocation makes one of a symbol with a name."""
+    starts, call = [np.zeros(0, np.uint64)], image.arch.call
+    for sec in np.flatnonzero(image.executable).tolist():
+        rows = relocations_of(image, sec)
+        named = image.symbols.rows["st_name"][rows.symbol] > 0
+        off = rows.off[named & is_in(rows.kind, image.arch.direct_calls)]
+        starts.append(image.base[sec] + (off - call.relocated_at).view(np.uint64))
+    return np.concatenate(starts)
 
 
 def functions_at(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64]:

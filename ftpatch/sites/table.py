@@ -127,6 +127,14 @@ class SiteTable:
         sec, off = self.image.place(np.array([through], dtype=np.uint64))
         return f"{self.image.names[int(sec[0])]}+{int(off[0]):#x}"
 
+    def calls_another(self, index: int) -> str:
+        """Of a relocatable file's site that only its relocation tells from an untouched one: the function that it
+        should call; "" for others."""
+        if self.shape is None or self.image.linked or self.status[index] != UNEXPECTED or not self.shape.called:
+            return ""
+        body, named = self.shape.body(self.window[index : index + 1]), self.func[index] < self.func_end[index]
+        return self.shape.called if named and bool(self.shape.branch.ends(body)[0]) else ""
+
     def words_text(self, index: int) -> list[str]:
         """The code from the record to the end of the call: its words, or all its bytes in one string."""
         if self.shape is None or self.sec[index] < 0:
