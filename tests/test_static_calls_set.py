@@ -187,6 +187,10 @@ REFUSED: list[tuple[dict[str, Any], list[str], str]] = [
      f"file, {ALL} – {SKIP}"),
     ({"pointers": {"a": FUNCTIONS["g"]}}, ["a=user"], "1 of 1 static calls cannot be set: found a: its trampoline does "
      f"not lead where its key does: one of them was changed alone, {ALL} – {SKIP}"),
+    ({"symbols": {"__SCK__b": KEYS["a"]}}, ["a=g"], "1 of 1 static calls cannot be set: found a: its key or trampoline "
+     f"is that of b, too: both would be set, {ALL} – {SKIP}"),
+    ({"symbols": {"__SCT__b": TRAMPOLINES["a"]}}, ["a=g"], "1 of 1 static calls cannot be set: found a: its key or "
+     f"trampoline is that of b, too: both would be set, {ALL} – {SKIP}"),
     ({"code": {TEXT + 0x11: b"\x90"}}, ["a=g"], "1 of 1 static calls cannot be set: found a: its call at .text+0x11 is "
      f"no code that is known: the kernel stops there (BUG), {ALL} – {SKIP}"),
 ]  # fmt: skip

@@ -27,9 +27,20 @@ def refuse_wrong_states(draft: SetDraft) -> None:
             draft.refuse(key, "its trampoline is not the code of one: the kernel stops at it (BUG)")
         elif pos[key] < 0:
             draft.refuse(key, "its key has no bytes in this file")
+        elif other := _shares_with(table, key):
+            draft.refuse(key, f"its key or trampoline is that of {other}, too: both would be set")
         elif not _agrees(draft, key):
             draft.refuse(key, "its trampoline does not lead where its key does: one of them was changed alone")
     _refuse_sites(draft)
+
+
+def _shares_with(table: StaticCallTable, key: int) -> str:
+    """The name of another key that is at the same place, or whose trampoline is; empty where there is none."""
+    same = np.zeros(len(table.keys), dtype=bool)
+    for sec, off in ((table.keys.sec, table.keys.off), table.trampolines):
+        same |= (sec == sec[key]) & (off == off[key])
+    same[key] = False
+    return table.keys.name[int(np.argmax(same))] if same.any() else ""
 
 
 def _is_signed(table: StaticCallTable, key: int) -> bool:
