@@ -18,7 +18,10 @@ DEAD_WEAK = {"arm64-6.1": 292, "arm64-6.12": 0, "ppc64le-6.1": 243, "ppc64le-6.1
              "x86_64-6.1": 576, "x86_64-6.12": 0}  # fmt: skip
 # kvm.ko overrides weak functions of virt/kvm, and keeps their records
 KVM = {"ppc64le-6.1": 4, "ppc64le-6.12": 4, "ppc64le-sid": 4, "x86_64-6.1": 16, "x86_64-6.12": 18}
-STEP = 1 if os.environ.get("CORPUS") == "full" else 25
+FULL = os.environ.get("CORPUS") == "full"
+STEP = 1 if FULL else 25
+# x86_64-6.1 takes every defect as 6.12 does, in a file of 590 MB: a minute and a half that CI does not have
+PLANTED = [name for name in DEAD_WEAK if FULL or name != "x86_64-6.1"]
 Get = Callable[[str], kernels.Kernel]
 
 
@@ -44,7 +47,7 @@ def test_stock_modules_are_sound_for_their_kernel(name: str, kernel: Get) -> Non
     assert odd in ({}, {"kvm": {"dead-weak": KVM.get(name, 0)}})
 
 
-@pytest.mark.parametrize("name", DEAD_WEAK)
+@pytest.mark.parametrize("name", PLANTED)
 def test_every_planted_defect_is_found_alone(name: str, kernel: Get, capsys: pytest.CaptureFixture[str]) -> None:
     kernel(name)
     kernels.modules(name)
