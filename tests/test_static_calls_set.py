@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elfedit import Elf as EditedElf
 from static_call_files import FUNCTIONS, KEYS, RODATA, SIGNATURE, TEXT, TRAMPOLINES, branch, kernel
 
 from ftpatch import api
@@ -298,3 +299,18 @@ def test_the_report_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first == "file,key,was,to,to_va,sites,signature,left"
     assert second.startswith(f"{path},a,f,g,0xffffffff81000050,2,")
+
+
+@pytest.mark.parametrize(("table", "place"), [(".rela.data", ".data+0x0"),
+                                              (".rela.static_call.text", ".static_call.text+0x1")])  # fmt: skip
+def test_a_modules_relocation_of_another_type_is_refused(
+    table: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "calls.ko"
+    elf = EditedElf(Path(__file__).parents[1] / "testdata/static_calls/calls.ko")
+    path.write_bytes(elf.rela(table, 0, r_info=elf.relocation(table, 0, "r_info") >> 32 << 32 | 10).raw)
+    assert run(["static-calls", str(path), "--set", "own=late", "-o", str(tmp_path / "out.ko")]) == 5
+    expected = "type 1" if table == ".rela.data" else "type 2"
+    line = f"{path}: {place}: a relocation of a static call is of another type: found type 10, expected {expected}"
+    assert f"ftpatch: {line}\n" in capsys.readouterr().err
+    assert not (tmp_path / "out.ko").exists()

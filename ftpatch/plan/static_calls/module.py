@@ -156,6 +156,9 @@ class Pointing:
                 editor.relocate(sec, off, kind, symbol, addend)
             return
         table, number, there = (int(column[rows[0]]) for column in (known.table, known.row, known.kind))
+        if there not in (image.arch.none, *((kind,) if kind == image.arch.abs64 else image.arch.direct_calls)):
+            raise PolicyError("a relocation of a static call is of another type", f"{image.path}: {image.names[sec]}+"
+                              f"{off:#x}", found=f"type {there}", expected=f"type {kind}")  # fmt: skip
         row = image.rows(table, t.RELA)[number].copy()
         kind = image.arch.none if not symbol else kind if there == image.arch.none else there
         row["r_info"], row["r_addend"] = symbol << 32 | kind, addend if symbol else 0
