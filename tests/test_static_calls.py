@@ -158,6 +158,22 @@ def test_a_kernel_without_static_calls_has_no_keys(read: Read) -> None:
     assert (found["sites"], found["keys"], found["entries"], found["calls"]) == (0, 0, [], [])
 
 
+NO_SYMBOLS = (
+    "found no symbol table: all symbols and relocations are stripped, expected .symtab – strip with --strip-debug "
+    "alone (INSTALL_MOD_STRIP=1); no kernel loads the module"
+)
+
+
+def test_a_stripped_module_has_static_calls_that_nobody_knows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stripped = tmp_path / "calls.ko"
+    stripped.write_bytes(EditedElf(ROOT / "testdata/static_calls/calls.ko").sh(".symtab", sh_type=0).raw)
+    assert run(["static-calls", str(stripped)]) == 3
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"ftpatch: {stripped}: its static calls name nothing: {NO_SYMBOLS}\n")
+
+
 @pytest.mark.parametrize("path", [X86 / "vmlinux", ARM64 / "vmlinux-rela"], ids=["x86_64", "arm64"])
 def test_a_stripped_kernel_is_not_one_without_static_calls(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

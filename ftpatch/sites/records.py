@@ -20,7 +20,8 @@ from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U64, Mask, Rows, distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.errors import PolicyError, RecordError, UnsupportedError
+from ftpatch.errors import RecordError, UnsupportedError
+from ftpatch.sites.stripped import refuse_stripped_kernel, refuse_stripped_module
 
 START, STOP = "__start_mcount_loc", "__stop_mcount_loc"
 PADDING, MCOUNT = "__patchable_function_entries", "__mcount_loc"
@@ -109,16 +110,9 @@ def read_records(image: Image) -> RecordTable:
         raise RecordError(f"only one end of the record table is named: no symbol {missing}", image.path)
     secs = record_sections(image)
     if not secs:
-        require_symbols(image)  # neither the table nor a function shows
+        refuse_stripped_kernel(image)  # neither the table nor a function shows
     spans = [(int(image.base[sec]), int(image.base[sec]) + int(image.shdr["sh_size"][sec])) for sec in secs]
     return join([_from_span(image, *span) for span in spans])
-
-
-def require_symbols(image: Image) -> None:
-    """Refuse a kernel without symbols, where only those name what is asked for. Raises PolicyError."""
-    if image.kind == "vmlinux" and not len(image.symbols.rows):
-        todo = "use the vmlinux of the build tree or of the debug package (stripping debug info alone is fine)"
-        raise PolicyError("no symbol table", image.path, found="a stripped ELF file", expected=".symtab", todo=todo)
 
 
 def record_names(image: Image) -> tuple[str, ...]:
@@ -242,11 +236,8 @@ def _from_sections(image: Image) -> RecordTable:
     for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
         tables.setdefault(int(image.shdr["sh_info"][table]), []).append(table)
     secs = record_sections(image)
-    if secs and not len(image.symbols.rows):
-        raise RecordError(
-            "its records name nothing", image.path, found="no symbol table: all symbols and relocations are stripped",
-            expected=".symtab", todo="strip with --strip-debug alone (INSTALL_MOD_STRIP=1); no kernel loads the module",
-        )  # fmt: skip
+    if secs:
+        refuse_stripped_module(image, "records")
     _require_few(sum(image.shdr["sh_size"][secs].tolist()) // SLOT, f"{image.path}: record sections")
     return join([_from_section(image, sec, tables.get(sec, [])) for sec in secs])
 

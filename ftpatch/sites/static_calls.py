@@ -26,7 +26,6 @@ from ftpatch.elf.image import Image, open_image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.errors import RecordError, UnsupportedError
 from ftpatch.sites.branches import branches_to
-from ftpatch.sites.records import require_symbols
 from ftpatch.sites.scan import require_text
 from ftpatch.sites.static_keys import (
     UNKNOWN,
@@ -40,6 +39,7 @@ from ftpatch.sites.static_keys import (
     read_keys,
     rows_of,
 )
+from ftpatch.sites.stripped import refuse_stripped_kernel, refuse_stripped_module
 
 SECTION = ".static_call_sites"
 START, STOP = "__start_static_call_sites", "__stop_static_call_sites"
@@ -154,7 +154,7 @@ def static_calls_of(path: str, max_size: int | None = None) -> StaticCallTable:
     require_text(image)
     table = read_static_calls(image)
     if not len(table.keys):
-        require_symbols(image)
+        refuse_stripped_kernel(image)
     return table
 
 
@@ -225,7 +225,10 @@ def _from_span(image: Image) -> _Entries:
 
 
 def _from_section(image: Image) -> _Entries:
-    parts = [_of_section(image, sec) for sec in image.sections_named(SECTION) if image.has_bytes[sec]]
+    secs = [sec for sec in image.sections_named(SECTION) if image.has_bytes[sec]]
+    if secs:
+        refuse_stripped_module(image, "static calls")
+    parts = [_of_section(image, sec) for sec in secs]
     empty = _Entries(_NO, _NO, _NO, Named(_NO, _NO, _NO), _NO)
     entry, sec, off, flags = (np.concatenate([getattr(empty, name), *(getattr(part, name) for part in parts)])
                               for name in ("entry", "sec", "off", "flags"))  # fmt: skip
