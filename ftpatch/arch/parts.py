@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from typing import Literal, NamedTuple
 
+from ftpatch.arch.code_lists import Frame, Listed, UnwindTables
 from ftpatch.arch.shape import Word
 from ftpatch.arrays import I64, U32, U64, Mask
 
@@ -102,22 +103,6 @@ class Fixup(NamedTuple):
     addend: int = 0
 
 
-class Listed(NamedTuple):
-    """A place in code that a table of its module names, where the module has such a table."""
-
-    table: str  # section: rows of four bytes, each the distance from itself to a place
-    off: int  # byte offset in the code
-
-
-class Frame(NamedTuple):
-    """Where a stack walk finds the caller, from one place in code to the next that says so."""
-
-    off: int  # byte offset in the code of the first instruction
-    base: str  # sp or fp, the register that `size` counts from; empty: no code is here
-    size: int = 0  # bytes from there to the stack pointer as it is when the code has returned
-    saved: int = 0  # bytes from that one back to where the caller's frame pointer is kept; 0: it is in its register
-
-
 class Code(NamedTuple):
     """A piece of code for a module."""
 
@@ -201,18 +186,6 @@ class ModuleEntries(NamedTuple):
     enter: Code  # goes on to a function of the module with what its global entry computes the TOC from
     call: Code  # calls a function of another file in a frame of its own, and returns; entered with the module's TOC
     call_with_toc: Code  # the same; entered with anybody's TOC, which it returns with
-
-
-class UnwindTables(NamedTuple):
-    """Two tables of a module by which a stack walk finds a caller: places in code, and beside each what is true from
-    there on. Its loader sorts them."""
-
-    places: str  # section: rows of four bytes, each the distance from itself to a place
-    rows: str  # section: as many rows
-    size: int  # bytes of one
-    # row(what is true, the row of a function's first instruction in the same module) → the row; None where that one is
-    # of another kind
-    row: Callable[[Frame, bytes], bytes | None]
 
 
 class Modules(NamedTuple):

@@ -31,7 +31,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from ftpatch.arch.parts import Code, Fixup, Frame, Listed, Loader, Modules, UnwindTables
+from ftpatch.arch.code_lists import Frame, Listed, UnwindTables
+from ftpatch.arch.parts import Code, Fixup, Loader, Modules
 
 R_X86_64_NONE, R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32 = 0, 1, 2, 4
 R_X86_64_32, R_X86_64_32S, R_X86_64_PC64 = 10, 11, 24

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch.parts import Code, UnwindTables
+from ftpatch.arch.code_lists import UnwindTables
+from ftpatch.arch.parts import Code
 from ftpatch.elf import tables as t
 from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import Image
