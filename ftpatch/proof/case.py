@@ -21,6 +21,7 @@ from ftpatch.finding import Finding
 from ftpatch.proof.emulate.expectation import Expectation
 from ftpatch.proof.emulate.memory import Memory
 from ftpatch.proof.linked import Linked, read_linked
+from ftpatch.proof.positions import section_at
 from ftpatch.proof.steps import Step
 from ftpatch.sites.scan import Scan
 
@@ -289,16 +290,3 @@ class Pairs:
         if self.shape.at_global:
             return int(self.off[at])
         return int(sites.off[row]) + int(self.shape.to_entry(sites.window[row : row + 1])[0])
-
-
-def section_of(image: Image, pos: int) -> int | None:
-    """The section whose bytes lie at a file position; None where there is none."""
-    start, size = image.shdr["sh_offset"].astype(np.int64), image.shdr["sh_size"].astype(np.int64)
-    inside: Mask = image.has_bytes & (start <= pos) & (pos < start + size)
-    return int(np.argmax(inside)) if inside.any() else None
-
-
-def section_at(image: Image, pos: int) -> tuple[str | None, int | None]:
-    """Name of that section, and the offset in it; None where there is none."""
-    sec = section_of(image, pos)
-    return (None, None) if sec is None else (image.names[sec] or str(sec), pos - int(image.shdr["sh_offset"][sec]))

@@ -14,7 +14,8 @@ import numpy as np
 from ftpatch.arrays import I64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.proof.case import Case, section_at, section_of
+from ftpatch.proof.case import Case
+from ftpatch.proof.positions import section_at, section_of
 
 PIECE = 1 << 20  # bytes that are compared at once
 MAX_RUNS = 1 << 24  # a file that differs in more places is another file
