@@ -55,7 +55,7 @@ def plan_module_settings(scan: Scan, request: SetRequest) -> Plan:
 
     # From here on nothing is refused for a single key.
     warn_of_updates(draft)
-    pointing = Pointing(Addition(Editor(image), module, image.arch.modules), draft)
+    pointing = KeyWriter(Addition(Editor(image), module, image.arch.modules), draft)
     for key in draft.open():
         pointing.set(key)
     return plan_of(draft, edits_of(pointing.addition.editor), [*pointing.addition.notes, *checked])
@@ -87,7 +87,7 @@ def _goal(finder: Finder, setting: Setting) -> Goal:
     return Goal("function", name, types, row, own, found.wanted, found.substitute.why)
 
 
-class Pointing:
+class KeyWriter:
     """Keys that are set, one by one, in an editor."""
 
     def __init__(self, addition: Addition, draft: SetDraft) -> None:
