@@ -110,6 +110,20 @@ def gathered(*kinds: Callable[..., object]) -> Callable[[Callable[..., int]], Ca
 
 
 @dataclass(frozen=True)
+class OutputOptions:
+    """The file that a verb reads, and how what it makes of it is written: the options `output`."""
+
+    file: str
+    output: str | None
+    in_place: bool
+    dry_run: bool
+    signature: str  # strip or refuse one that is there
+    sign: tuple[str, str] | None  # key and certificate for a new one
+    max_size: int | None  # bytes that a packed file may unpack to
+    skip_unpatchable: bool
+
+
+@dataclass(frozen=True)
 class Reports:
     """Where the report of a run goes, and in which formats."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from ftpatch.cli import Verb
-from ftpatch.cli.options import Reports, against, gathered, options, output, reports
+from ftpatch.cli.options import OutputOptions, Reports, against, gathered, options, output, reports
 from ftpatch.document.static_call_rows import Asked, file_object, static_calls_object
 from ftpatch.errors import UsageError
 from ftpatch.report import Document, shows_more
@@ -43,18 +43,10 @@ class StaticCallsOptions:
 
 
 @dataclass(frozen=True)
-class SetCallsOptions:
+class SetCallsOptions(OutputOptions):
     """How they are set."""
 
     settings: tuple[str, ...]  # KEY=FUNC, each
-    file: str
-    output: str | None
-    in_place: bool
-    dry_run: bool
-    signature: str  # strip or refuse one that is there
-    sign: tuple[str, str] | None  # key and certificate for a new one
-    max_size: int | None  # bytes that a packed file may unpack to
-    skip_unpatchable: bool
     force_signature: bool
     against: tuple[str, ...]  # what a module will meet
 
@@ -116,18 +108,14 @@ def _image(given: StaticCallsOptions, change: SetCallsOptions, hashed: bool, bri
 def _set(given: StaticCallsOptions, change: SetCallsOptions, reports: Reports) -> int:
     """Write the file with the keys set."""
     from ftpatch import api
-    from ftpatch.cli.writing import WritingOptions, delivery_of
+    from ftpatch.cli.writing import delivery_of
     from ftpatch.plan.static_calls.request import read_settings
 
     if given.key or given.show_sites or given.line_size:
         raise UsageError("--key, --sites and --line-size show a file, --set changes one",
                          todo="ftpatch static-calls shows the result")  # fmt: skip
     settings = read_settings(change.settings)
-    shared = WritingOptions(
-        change.file, (), (), (), None, change.output, change.in_place, change.dry_run, change.signature, change.sign,
-        change.max_size, change.skip_unpatchable,
-    )  # fmt: skip
-    delivery = delivery_of(shared, reports, [*(change.sign or ()), *change.against])
+    delivery = delivery_of(change, reports, [*(change.sign or ()), *change.against])
     written = api.set_static_calls(
         change.file, delivery, settings, against=change.against, force_signature=change.force_signature,
         skip_unpatchable=change.skip_unpatchable,

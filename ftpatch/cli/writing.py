@@ -14,6 +14,7 @@ from ftpatch import api
 from ftpatch.cli import Verb
 from ftpatch.cli.options import (
     F,
+    OutputOptions,
     Reports,
     gathered,
     layout,
@@ -36,21 +37,13 @@ from ftpatch.write import paths
 
 
 @dataclass(frozen=True)
-class WritingOptions:
-    """The options that every writing verb has."""
+class WritingOptions(OutputOptions):
+    """The options that every verb has which patches sites."""
 
-    file: str
     func: tuple[str, ...]  # selectors, as are the next two
     status: tuple[str, ...]
     section: tuple[str, ...]
     layout: str | None  # of sites, where it is forced
-    output: str | None
-    in_place: bool
-    dry_run: bool
-    signature: str  # strip or refuse one that is there
-    sign: tuple[str, str] | None  # key and certificate for a new one
-    max_size: int | None  # bytes that a packed file may unpack to
-    skip_unpatchable: bool
 
 
 def writing_verb(
@@ -69,7 +62,7 @@ def writing_verb(
         @options(selectors, reports, [layout], output)
         @wraps(decide)
         def command(shared: WritingOptions, reports: Reports, **own: object) -> int:
-            delivery = delivery_of(shared, reports, _read_besides(shared, own))
+            delivery = delivery_of(shared, reports, _read_besides(shared, own), shared.layout)
             written = api.patch(
                 verb, shared.file, (choose or by_options)(shared, **own),
                 lambda scan, chosen: decide(scan, chosen, shared, **own), delivery,
@@ -101,8 +94,13 @@ def _read_besides(shared: WritingOptions, own: Mapping[str, object]) -> list[str
     return [*lists, *(shared.sign or ()), *(path for path in code if path), *many[2]]
 
 
-def delivery_of(shared: WritingOptions, reports: Reports, others: list[str]) -> api.Delivery:
-    """Where the results go. Raises UsageError where one would replace another file of this run, such as `others`."""
+def delivery_of(
+    shared: OutputOptions, reports: Reports, others: list[str], layout: str | None = None
+) -> api.Delivery:  # fmt: skip
+    """Where the results go. layout: of sites, where it is forced.
+
+    Raises UsageError where a result would replace another file of this run, such as `others`.
+    """
     if shared.in_place and shared.output:
         raise UsageError("--in-place and -o exclude each other")
     files, formats, journal = reports.report, reports.formats, ""
@@ -115,7 +113,7 @@ def delivery_of(shared: WritingOptions, reports: Reports, others: list[str]) -> 
     if not shared.in_place:
         paths.output_path(shared.file, out, others)
     return api.Delivery(
-        None if shared.dry_run else out, files, shared.layout, shared.max_size, shared.signature, shared.sign,
+        None if shared.dry_run else out, files, layout, shared.max_size, shared.signature, shared.sign,
         # text names a few sites only, and no edits
         shown=N_SHOWN if formats == {"text"} else None, hashed="json" in formats,
         read=lambda scan: _require_unused(journal, scan.image) if journal else None, watch=api.Watch(note),
