@@ -9,6 +9,16 @@ from ftpatch.arrays import I64, U8, U64, Mask
 from ftpatch.elf.image import Image
 
 
+def self_relative(content: U8, start: int, row: int = 4) -> U64:
+    """Addresses that the first four bytes of each row name, relative to themselves; a part of a row at the end counts
+    for nothing. start: va of the first row; row: bytes of one."""
+    n = len(content) // row
+    fields = np.ascontiguousarray(content[: n * row].reshape(n, row)[:, :4]).view("<i4").reshape(-1)
+    with np.errstate(over="ignore"):
+        places = np.uint64(start) + np.uint64(row) * np.arange(n, dtype=np.uint64)
+        return np.asarray(places + fields.astype(np.int64).view(np.uint64))
+
+
 def listed(image: Image, code_list: CodeList, va: U64, size: int) -> Mask:
     """Whether a list names one of the `size` bytes from each address."""
     places = np.sort(_places(image, code_list))
@@ -19,16 +29,14 @@ def listed(image: Image, code_list: CodeList, va: U64, size: int) -> Mask:
 def _places(image: Image, code_list: CodeList) -> I64:
     """Addresses of the code that a list names."""
     start, content = _span(image, code_list)
-    n = len(content) // code_list.row
-    rows = np.ascontiguousarray(content[: n * code_list.row].reshape(n, code_list.row)[:, :4]).view("<i4")
-    return np.asarray(start + code_list.row * np.arange(n, dtype=np.int64) + rows.reshape(-1))
+    return self_relative(content, start, code_list.row).view(np.int64)
 
 
 def _span(image: Image, code_list: CodeList) -> tuple[int, U8]:
     """(address, bytes) of a list; none where the file has no such list."""
     for sec in image.sections_named(code_list.section):
-        return int(image.base[sec].astype(np.int64)), image.content(sec)
+        return int(image.base[sec]), image.content(sec)
     ends = [image.symbols.value(f"__{end}_{code_list.section.lstrip('.')}") for end in ("start", "stop")]
     start, stop = (end or 0 for end in ends)
     pos = image.pos_of_va(start) if start < stop else -1
-    return int(np.uint64(start).astype(np.int64)), image.data[pos : pos + stop - start] if pos >= 0 else image.data[:0]
+    return start, image.data[pos : pos + stop - start] if pos >= 0 else image.data[:0]

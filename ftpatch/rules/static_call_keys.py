@@ -28,22 +28,10 @@ def static_call_trampoline(case: Case) -> Iterator[Hit]:
 def static_call_signature(case: Case) -> Iterator[Hit]:
     """Trampolines by whose bytes the kernel does not know them as such."""
     table = _table(case)
-    unknown, unsigned = _bodies(table)
+    unknown, unsigned = (table.trampolines[0] >= 0) & (table.keys.form < 0), ~table.signed()
     for row in np.flatnonzero(unknown | unsigned).tolist():
         what = "no code of a trampoline" if unknown[row] else "no signature behind its jump"
         yield _of_trampoline(table, row, f"{TRAMPOLINE}{table.keys.name[row]} has {what}: {_code(table, row)}")
-
-
-def _bodies(table: StaticCallTable) -> tuple[Mask, Mask]:
-    """Trampolines of this file that are none of the machine's, and those without the signature."""
-    image, forms = table.image, table.image.arch.static_calls
-    sec, off = table.trampolines
-    assert forms is not None
-    units = image.words(sec, off + forms.signature_at, 0, len(forms.signature))
-    signed = np.ones(len(sec), dtype=bool)
-    for i, word in enumerate(forms.signature):
-        signed &= word.matches(units[:, i])
-    return (sec >= 0) & (table.keys.form < 0), (sec >= 0) & (table.keys.form >= 0) & ~signed
 
 
 def _code(table: StaticCallTable, row: int) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 from ftpatch.arch.static_call_forms import StaticCalls
 from ftpatch.arrays import I64, Mask
 from ftpatch.elf import tables as t
+from ftpatch.elf.code_lists import self_relative
 from ftpatch.elf.image import Image, open_image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.errors import RecordError, UnsupportedError
@@ -141,6 +142,16 @@ class StaticCallTable:
         symbols = (self.keys.trampoline, self.keys.symbol)
         return {symbol: row for column in symbols for row, symbol in enumerate(column.tolist()) if symbol >= 0}
 
+    def signed(self) -> Mask:
+        """Which keys' trampolines have the bytes by which the kernel knows one; True for those of other files."""
+        forms, (sec, off) = self.image.arch.static_calls, self.trampolines
+        signed = np.ones(len(sec), dtype=bool)
+        if forms is not None:
+            units = self.image.words(sec, off + forms.signature_at, 0, len(forms.signature))
+            for i, word in enumerate(forms.signature):
+                signed &= word.matches(units[:, i])
+        return np.asarray(signed | (sec < 0))
+
     def is_return0(self) -> Mask:
         """Which keys hold the function that does nothing but return 0."""
         forms = self.image.arch.static_calls
@@ -214,11 +225,9 @@ def _from_span(image: Image) -> _Entries:
     first = image.pos_of_va(start)
     if first < 0:
         raise RecordError("the table of static calls does not lie in the file", where)
-    fields = t.cut(image.data, first, stop - start, where).view("<i4").astype(np.int64).reshape(n, 2)
-    va = np.uint64(start).view(np.int64) + ENTRY * np.arange(n, dtype=np.int64)
-    with np.errstate(over="ignore"):
-        site, key = (va + fields[:, 0]).view(np.uint64), va + 4 + fields[:, 1]
-    sec, off = image.place(site)
+    named = self_relative(t.cut(image.data, first, stop - start, where), start).reshape(n, 2)
+    key = named[:, 1].view(np.int64)
+    sec, off = image.place(named[:, 0])
     key_sec, key_off = image.place((key & ~FLAGS).view(np.uint64))
     entry = first + ENTRY * np.arange(n, dtype=np.int64)
     return _Entries(entry, sec, off, Named(key_sec, key_off, np.full(n, UNKNOWN)), key & FLAGS)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ftpatch.arrays import U64
+from ftpatch.elf.code_lists import self_relative
 from ftpatch.elf.image import Image
 from ftpatch.errors import RecordError
 from ftpatch.sites.static_calls import ENTRY, require_entries
@@ -38,8 +39,5 @@ def read_pairs(image: Image) -> Pairs:
     pos = image.pos_of_va(start)
     if pos < 0 or pos + ENTRY * n > len(image.data):
         raise RecordError("the table of trampolines and keys does not lie in the file", where)
-    fields = image.data[pos : pos + ENTRY * n].view("<i4").astype(np.int64).view(np.uint64)
-    va = np.uint64(start) + np.uint64(4) * np.arange(2 * n, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        named = (va + fields).reshape(n, 2)
+    named = self_relative(image.data[pos : pos + ENTRY * n], start).reshape(n, 2)
     return Pairs(named[:, 0], named[:, 1], True)

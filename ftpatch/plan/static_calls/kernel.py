@@ -8,6 +8,7 @@ import numpy as np
 
 from ftpatch.arch.static_call_forms import StaticCallForm, StaticCalls
 from ftpatch.arrays import I64, U8, U64
+from ftpatch.elf.code_lists import self_relative
 from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.elf.image import Image
 from ftpatch.errors import SelectionError
@@ -116,10 +117,8 @@ def _returns(draft: SetDraft) -> set[int]:
         start, stop = (image.symbols.value(name) for name in static.return_sites[:2])
         pos = image.pos_of_va(start) if start is not None else -1
         if start is not None and stop is not None and pos >= 0 and start < stop:
-            words = image.data[pos : min(pos + stop - start, len(image.data))]
-            field = words[: len(words) // 4 * 4].view("<i4").astype(np.int64)
-            va = np.uint64(start).view(np.int64) + 4 * np.arange(len(field), dtype=np.int64) + field
-            draft.returns.update(va.view(np.uint64).tolist())
+            fields = image.data[pos : min(pos + stop - start, len(image.data))]
+            draft.returns.update(self_relative(fields, start).tolist())
     return draft.returns
 
 

@@ -17,13 +17,13 @@ def refuse_wrong_states(draft: SetDraft) -> None:
     """Keys of other files, keys without a trampoline that can be changed with them, and sites that would stop the
     boot."""
     table, image = draft.table, draft.table.image
-    kinds, pos = draft.trampoline_kinds, image.pos(table.keys.sec, table.keys.off)
+    kinds, pos, signed = draft.trampoline_kinds, image.pos(table.keys.sec, table.keys.off), table.signed()
     for key in draft.goals:
         if table.keys.sec[key] < 0:
             draft.refuse(key, ELSEWHERE)
         elif kinds[key] is None:
             draft.refuse(key, "its trampoline is not in this file")
-        elif kinds[key] == "unknown" or not _is_signed(table, key):
+        elif kinds[key] == "unknown" or not signed[key]:
             draft.refuse(key, "its trampoline is not the code of one: the kernel stops at it (BUG)")
         elif pos[key] < 0:
             draft.refuse(key, "its key has no bytes in this file")
@@ -41,16 +41,6 @@ def _shares_with(table: StaticCallTable, key: int) -> str:
         same |= (sec == sec[key]) & (off == off[key])
     same[key] = False
     return table.keys.name[int(np.argmax(same))] if same.any() else ""
-
-
-def _is_signed(table: StaticCallTable, key: int) -> bool:
-    """Whether the bytes are there by which the kernel knows a trampoline."""
-    static, (sec, off) = table.image.arch.static_calls, table.trampolines
-    assert static is not None
-    if not static.signature:
-        return True
-    units = table.image.words(sec[key : key + 1], off[key : key + 1] + static.signature_at, 0, len(static.signature))
-    return all(word.matches(units[:, i]).all() for i, word in enumerate(static.signature))
 
 
 def _agrees(draft: SetDraft, key: int) -> bool:
