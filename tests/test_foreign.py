@@ -474,8 +474,8 @@ UNPATCHABLE: list[tuple[str, Path, str, int, str]] = [
      "vfs_read: the function has no patch site: found a symbol without record, expected a traceable function – it is "
      "notrace, assembly, or was dropped from the table"),
     *[(kind, MINI / name, func, 4, f"{MINI / name}: patching files of kind {kind} is not supported: expected a linked "
-       "vmlinux or a module – ftpatch scan reads it")
-      for kind, name, func in (("object", "pfe2.o", "vfs_read"), ("program", "program", "compute"))],
+       "vmlinux, a module or a program – ftpatch scan reads it")
+      for kind, name, func in (("object", "pfe2.o", "vfs_read"),)],
     ("pg", MINI / "vmlinux-pg", "vfs_read", 4, f"{MINI / 'vmlinux-pg'}: layout mcount cannot be enabled on disk: found "
      "a `bl _mcount` sits behind the prologue, where ftrace_caller's register contract does not hold, expected "
      "-fpatchable-function-entry"),

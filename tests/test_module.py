@@ -394,8 +394,8 @@ def test_a_layout_that_cannot_be_enabled_is_refused(tmp_path: Path, refusal: Ref
 )
 def test_an_object_is_no_module(path: Path, refusal: Refusal) -> None:
     assert refusal(path, "--func", "vfs_read", code=4) == (
-        "M: patching files of kind object is not supported: expected a linked vmlinux or a module – ftpatch scan "
-        "reads it"
+        "M: patching files of kind object is not supported: expected a linked vmlinux, a module or a program – "
+        "ftpatch scan reads it"
     )
 
 

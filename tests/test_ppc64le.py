@@ -438,8 +438,8 @@ def test_what_has_no_text_is_named(name: str, message: str, capsys: pytest.Captu
 
 def test_objects_are_not_patched(capsys: pytest.CaptureFixture[str]) -> None:
     assert refusal(capsys, "enable", MINI / "pfe2.o", "--func", "*", "--dry-run") == (
-        4, f"ftpatch: {MINI / 'pfe2.o'}: patching files of kind object is not supported: expected a linked vmlinux or "
-        "a module – ftpatch scan reads it",
+        4, f"ftpatch: {MINI / 'pfe2.o'}: patching files of kind object is not supported: expected a linked vmlinux, "
+        "a module or a program – ftpatch scan reads it",
     )  # fmt: skip
 
 

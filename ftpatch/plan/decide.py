@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ftpatch.plan.stubasm import Stub
 
 
+PROGRAMS = ("program", "shared-object")  # kinds of files that the loader of programs takes
+
+
 class SetOptions(TypedDict, total=False):
     """How static calls are set, none of it required: see `plan_settings`."""
 
@@ -34,6 +37,10 @@ def make_plan(scan: Scan, request: Request) -> Plan:
     cannot be patched at all.
     """
     require_patchable(scan.image)
+    if scan.image.kind in PROGRAMS:
+        from ftpatch.plan.program import plan_program
+
+        return plan_program(scan, request)
     if isinstance(request, EnableRequest):
         if scan.image.kind == "module":
             from ftpatch.plan.module.enable import plan_module_enable
@@ -75,9 +82,10 @@ def require_patchable(image: Image) -> None:
         raise UnsupportedError(f"patching {'modules of ' if arch.contract else ''}{arch.name} is not supported",
                                image.path, expected=", ".join(known),
                                todo="ftpatch scan, check, explain and diff read it")  # fmt: skip
-    if image.kind not in ("vmlinux", "module"):
+    if image.kind == "object":
         raise UnsupportedError(f"patching files of kind {image.kind} is not supported", image.path,
-                               expected="a linked vmlinux or a module", todo="ftpatch scan reads it")  # fmt: skip
+                               expected="a linked vmlinux, a module or a program",
+                               todo="ftpatch scan reads it")  # fmt: skip
 
 
 def _require_redirects(image: Image) -> None:

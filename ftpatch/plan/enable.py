@@ -117,8 +117,10 @@ def _assemble(draft: Draft, goal: Goal, gone: Mask, calls: Calls, out: RecordEdi
     distance = distances(sites.branch_va[index], calls.branch_to)
     new_words[:, -branch.n_units :] = branch.encode(distance).reshape(-1, branch.n_units)
     shared_va = np.array([*(stub.va for stub in calls.shared), 0], dtype=np.uint64)[calls.through]  # −1: none
-    notes_of_calls = notes.of_enable(goal, out.way, calls, int(gone.sum()) - int(recorded.sum()))
-    kept = (records_out.KEPT,) if out.way == "keep" and recorded.any() else ()
+    kernel = scan.image.kind == "vmlinux"
+    more = int(gone.sum()) - int(recorded.sum())
+    notes_of_calls = notes.of_enable(goal, out.way, calls, more) if kernel else [notes.BUILD_ID]
+    kept = (records_out.KEPT,) if kernel and out.way == "keep" and recorded.any() else ()
     warned = (target.warning,) if target.warning else ()
     return Plan(
         verb="enable", scan=scan, chosen=draft.request.chosen, reasons=draft.reasons, index=index, new_words=new_words,
