@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 from ftpatch.arch import architectures
 from ftpatch.arrays import Mask
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import UnsupportedError, UsageError
 from ftpatch.inputs import read_file
 from ftpatch.plan.plan import Plan
@@ -17,9 +18,6 @@ from ftpatch.sites.scan import Scan, scan_file
 
 if TYPE_CHECKING:
     from ftpatch.plan.stubasm import Stub
-
-
-PROGRAMS = ("program", "shared-object")  # kinds of files that the loader of programs takes
 
 
 class SetOptions(TypedDict, total=False):

@@ -14,6 +14,7 @@ import numpy as np
 from ftpatch.arrays import I64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.proof.case import Case
 from ftpatch.proof.positions import section_at, section_of
 
@@ -23,6 +24,8 @@ SHOWN = 16  # bytes of a difference that are shown
 NEAR = 8  # bytes of equality within which two differences are told as one
 RULES = {t.SHT_RELA: "verify-relocation", t.SHT_RELR: "verify-relocation", t.SHT_SYMTAB: "verify-symbol",
          t.SHT_STRTAB: "verify-symbol"}  # fmt: skip
+# of programs, which have tables for their loader
+PROGRAM_RULES = RULES | {t.SHT_DYNSYM: "verify-symbol", t.SHT_DYNAMIC: "verify-section"}
 
 
 @dataclass(frozen=True)
@@ -136,4 +139,5 @@ def _rule(case: Case, pos: int) -> str:
         return "verify-section" if pos < 64 or heads <= pos < heads + image.shdr.nbytes else "verify-byte"
     if len(records) and not records.in_sections and records.slot[0] <= pos < records.slot[-1] + 8:
         return "verify-record"
-    return RULES.get(int(image.shdr["sh_type"][sec]), "verify-byte")
+    rules = PROGRAM_RULES if image.kind in PROGRAMS else RULES
+    return rules.get(int(image.shdr["sh_type"][sec]), "verify-byte")

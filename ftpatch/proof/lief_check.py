@@ -13,6 +13,7 @@ import numpy as np
 from ftpatch.arrays import Rows as Table
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import UnsupportedError
 from ftpatch.proof.case import Case
 from ftpatch.sites.records import STOP
@@ -38,7 +39,8 @@ def read_again(case: Case, deep: bool | None) -> str:
     if deep is None:
         return "none"
     if case.before.image.linked and not deep:
-        return "none (--deep reads a kernel a second time, by lief)"
+        what = "program" if case.before.image.kind in PROGRAMS else "kernel"
+        return f"none (--deep reads a {what} a second time, by lief)"
     try:
         import lief
     except ImportError:

@@ -14,6 +14,7 @@ from ftpatch.arch import architectures
 from ftpatch.arrays import I64
 from ftpatch.document.journal import Journal
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import ChangedError, FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
 from ftpatch.finding import Finding
 from ftpatch.proof import kernel_calls, kernel_redirects, module_calls
@@ -42,6 +43,7 @@ from ftpatch.proof.listed_code import check_listed_code
 from ftpatch.proof.module_imports import Loader, check_imports
 from ftpatch.proof.module_relocations import check_relocations
 from ftpatch.proof.pairs import pair_up
+from ftpatch.proof.program import check_program
 from ftpatch.proof.record_table import account_for_slots, check_records
 from ftpatch.proof.sections import check_sections
 from ftpatch.proof.site_words import check_restored, check_words
@@ -176,7 +178,9 @@ def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool | None) -
     if before.linked and len(before.data) != len(after.data):
         case.say("verify-byte", f"the file has {len(after.data)} bytes, it had {len(before.data)}",
                  pos=min(len(before.data), len(after.data)))  # fmt: skip
-    if _has_sections(case) if before.linked else check_sections(case):
+    if before.kind in PROGRAMS:
+        check_program(case)
+    elif _has_sections(case) if before.linked else check_sections(case):
         _check_sites(case, runs)
     check_trailer(case, bool(len(runs.start)) or len(before.data) != len(after.data))
     report_unexplained(case, runs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ftpatch.arch.proof_tables import CALL, JUMP
@@ -27,10 +29,10 @@ BY_RELOCATION = ((OLD, NEW), (NEW, NEW))  # in modules whose sites are calls in 
 N_STATES = OTHER + 1
 
 
-def check_words(case: Case, pairs: Pairs) -> None:
+def check_words(case: Case, pairs: Pairs, legal_ways: Mapping[tuple[int, int], str] = LEGAL) -> None:
     """Own the words that went from one legal state to another; findings for the others."""
     width, arch = pairs.shape.size, case.arch
-    for (was, is_), kind in LEGAL.items():
+    for (was, is_), kind in legal_ways.items():
         legal = pairs.differs & (pairs.old == was) & (pairs.new == is_)
         if case.before.image.linked or not pairs.shape.called:
             case.account_for("site words", pairs.pos[legal], width)
@@ -39,7 +41,7 @@ def check_words(case: Case, pairs: Pairs) -> None:
         elif (was, is_) not in BY_RELOCATION:
             case.account_for("site words", pairs.pos[legal], width)
         case.kinds[kind] += int(legal.sum())
-    odd = pairs.differs & ~np.isin(pairs.old * N_STATES + pairs.new, [old * N_STATES + new for old, new in LEGAL])
+    odd = pairs.differs & ~np.isin(pairs.old * N_STATES + pairs.new, [old * N_STATES + new for old, new in legal_ways])
     case.account_for("site words", pairs.pos[odd & (pairs.new == OTHER)], width)
     for at in np.flatnonzero(odd).tolist():
         before = case.before.image.words(pairs.sec[at : at + 1], pairs.off[at : at + 1], 0, pairs.words.shape[1])[0]
