@@ -10,6 +10,7 @@ import pytest
 
 from ftpatch.arch import x86_64 as machine
 from ftpatch.arch import x86_64_module as modules
+from ftpatch.arch import x86_64_shapes
 from ftpatch.elf.image import open_image
 from ftpatch.proof.decoders import both
 from ftpatch.proof.emulate import Outcome, RedirectExpectation, SiteExpectation, emulate, engine, x86_64
@@ -87,7 +88,7 @@ def test_a_call_that_misses_fails(off: int) -> None:
     (b"\x90" + call(BASE + 1, TARGET), "f: at the target the return address: found 0x"),
     (bytes.fromhex("31c0") + call(BASE + 2, TARGET), "f: at the target the return address: found 0x"),
     (b"\xfd" + call(BASE + 1, TARGET), "f: at the target the return address: found 0x"),  # std
-    (machine.NOP5, f"{NEVER}the target: found a stop at 0x"),
+    (x86_64_shapes.NOP5, f"{NEVER}the target: found a stop at 0x"),
     (b"\x0f\x0b" + GOOD[2:], f"{NEVER}the target: found a stop at 0x"),  # ud2
     (b"\xcc" + GOOD[1:], f"{NEVER}the target: found a stop at 0x"),  # int3
     (b"\xeb\xfe", f"{NEVER}the target: found a stop at {BASE:#x}, expected "),  # jmp .
@@ -134,7 +135,7 @@ def test_a_site_as_compiled_goes_on_behind_itself(fentry: bytes) -> None:
 
 
 def test_a_nop_goes_on_behind_itself() -> None:
-    assert site({BASE: machine.NOP5}, target=BASE + 5) == ""
+    assert site({BASE: x86_64_shapes.NOP5}, target=BASE + 5) == ""
 
 
 @pytest.mark.parametrize(("code", "what"), [

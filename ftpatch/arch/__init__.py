@@ -234,6 +234,7 @@ def support_table() -> list[str]:
             enable = "refused" if refused else "yes"
             far = "" if refused else "yes" if arch.far else "not needed"
             module = "scan" if refused or arch.modules is None else "yes"
+            module = "programs only" if shape.program else module
             rows.append(f"| {arch.name} | `{shape.name}` | {shape.text} | yes | {enable} | {far} | {module} |")
     return rows
 

@@ -165,6 +165,9 @@ class Shape(NamedTuple):
     at_global: bool = False  # the record belongs to the function's global entry
     site_local: bool = False  # the site must be the local entry, wherever the record is
     called: str = ""  # what the branch goes to in the file, where sites are calls already
+    # the call in `old` where that goes through a word in memory, which the dynamic linker fills with `called`
+    through: Branch | None = None
+    program: bool = False  # only programs and shared objects have such sites: no kernel of this machine patches them
     straight: bool = False  # those calls reach it without a stub of the linker's, so that one can be put back
     stub: tuple[Word, ...] = ()  # the words of the site's own stub, the last of them a `branch` back behind the site
     literal: int | None = None  # bytes from the record to an 8-byte ops pointer
@@ -269,6 +272,7 @@ class Shape(NamedTuple):
         if self.refusal or self.new in (self.old, *self.also):  # where it goes tells, see sites/table.py
             return match
         if self.call_at:  # something is written in front of the call, as a running kernel leaves it
-            match[self.new[0].matches(body[:, 0]) & self.old[-1].matches(body[:, -1])] = MATCH_HALF
+            front = self.call_at // self.unit
+            match[_are(body, self.new[:front]) & _are(body[:, front:], self.old[front:])] = MATCH_HALF
         match[_are(body, self.new)] = MATCH_NEW
         return match

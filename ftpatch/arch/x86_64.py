@@ -12,6 +12,8 @@ call of five bytes, or with the NOP that the kernel or a build tool makes of it:
 An enabled site calls ftrace_caller instead. The caller's return address lies on the stack above the one that the call
 pushes, so that nothing has to be saved in front of it. ftrace_caller keeps every register and returns behind the call.
 
+Programs have more kinds of sites, which x86_64_shapes.py lists.
+
 `-fpatchable-function-entry=16,16` puts padding in front of functions, for call thunks and FineIBT. Its section
 `__patchable_function_entries` names that padding, which ftrace never looks at: the records are in `__mcount_loc`.
 Encodings: Intel SDM, volume 2; AMD64 APM, volume 3.
@@ -24,44 +26,18 @@ import numpy as np
 from ftpatch.arch import Arch
 from ftpatch.arch.code_lists import CodeList
 from ftpatch.arch.parts import Entry
-from ftpatch.arch.shape import ANY, Branch, Shape, Word, begins_with
+from ftpatch.arch.shape import ANY, Branch, Word, begins_with
 from ftpatch.arch.static_call_forms import AddressLoad, StaticCallForm, StaticCalls
 from ftpatch.arch.x86_64_log import LOG
 from ftpatch.arch.x86_64_module import LOADER, MODULES
+from ftpatch.arch.x86_64_shapes import CALL, CALL_BYTES, ENDBR64, JMP, NOP5, SHAPES, units
 from ftpatch.arrays import U32, U64
 
-NOP5 = bytes.fromhex("0f1f440000")
-ENDBR64 = bytes.fromhex("f30f1efa")
-
-CALL = Branch(Word(0xE8, 0xFF, "call"), 32, lsb=8, scale=1, size=5, unit=1, base=5)
-JMP = Branch(Word(0xE9, 0xFF, "jmp"), 32, lsb=8, scale=1, size=5, unit=1, base=5)
 JMP_SLOT = Branch(Word(0xFF, 0xFF, "jmp"), 32, lsb=16, scale=1, size=6, unit=1, base=6)
-CALL_BYTES = (CALL.word, ANY, ANY, ANY, ANY)
 JMP_BYTES = (JMP.word, ANY, ANY, ANY, ANY)
 JCC = Branch(Word(0x0F, 0xFF, "jcc"), 32, lsb=16, scale=1, size=6, unit=1, base=6)
 JCC_BYTES = (JCC.word, Word(0x80, 0xF0), ANY, ANY, ANY, ANY)
 
-
-def units(code: bytes) -> tuple[Word, ...]:
-    """Each byte as what is looked for."""
-    return tuple(Word(byte, 0xFF) for byte in code)
-
-
-SHAPES = (
-    Shape(
-        "fentry", entry=0, start=0, old=CALL_BYTES, also=(units(NOP5),), new=CALL_BYTES, branch=CALL,
-        called="__fentry__", straight=True, skips=(units(ENDBR64),), skip_at=-4, adjust=0,
-        text="call __fentry__, or a NOP of five bytes, at the entry (-pg -mfentry)",
-        skip_text="an endbr64 in front of the site",
-        source="arch/x86/kernel/ftrace.c ftrace_make_nop(), gcc -pg -mfentry; Debian 6.12",
-    ),
-    Shape(
-        "mcount", entry=0, start=0, old=CALL_BYTES, new=CALL_BYTES, branch=CALL, called="mcount", anywhere=True,
-        refusal="a `call mcount` sits behind the prologue, where ftrace_caller's register contract does not hold",
-        text="call mcount behind the prologue (-pg)",
-        source="scripts/recordmcount.c, gcc -pg without -mfentry (kernels before 3.19)",
-    ),
-)  # fmt: skip
 
 # Source: arch/x86/kernel/static_call.c __static_call_transform() (Linux 6.12).
 STATIC_CALL_SITES = (

@@ -26,7 +26,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.functions import Functions, functions_of
 from ftpatch.elf.headers import read_headers
 from ftpatch.elf.image_tables import n_dynamic, rela_of, relr_of, symbols_of
-from ftpatch.elf.kind import kind_of
+from ftpatch.elf.kind import PROGRAMS, kind_of
 from ftpatch.errors import ElfError
 
 MAX_SECTION = 1 << 40  # bytes that a section of a relocatable file may have, .bss included; longer ones are cut
@@ -241,7 +241,7 @@ class Image:
     @cached_property
     def symbols(self) -> t.Symbols:
         """The static symbol table; of a program or shared object without one, what the loader finds in it by name."""
-        stripped = len(self.own_symbols.rows) <= 1 and self.kind in ("program", "shared-object")
+        stripped = len(self.own_symbols.rows) <= 1 and self.kind in PROGRAMS
         return symbols_of(self, t.SHT_DYNSYM) if stripped else self.own_symbols
 
     def rows(self, sec: int, dtype: np.dtype[Any]) -> Rows:

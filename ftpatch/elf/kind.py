@@ -25,6 +25,7 @@ SECTIONS = ("__ksymtab", "__ksymtab_gpl", "__ksymtab_strings", "__param", "__mod
 SYMBOLS = ("linux_banner", "start_kernel", "__start_mcount_loc", "init_task")
 COMMON_SECTIONS = (".head.text", ".init.text", ".exit.text", ".init.data", ".data..percpu", ".altinstructions")
 COMMON_SYMBOLS = ("_stext", "_sinittext")
+PROGRAMS = ("program", "shared-object")  # kinds of files that the loader of programs takes
 MANY = 3  # marks of Linux that make a kernel of a file at addresses of programs
 PT_DYNAMIC, PT_INTERP = 2, 3
 DT_NEEDED, DT_SONAME, DT_FLAGS_1, DF_1_PIE = 1, 14, (7 << 28) - 5, 1 << 27

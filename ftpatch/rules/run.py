@@ -15,6 +15,7 @@ from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
 from ftpatch.rules import KeyedFinding, check
 from ftpatch.rules.case import Case, Context
 from ftpatch.rules.register import rules_for
+from ftpatch.sites.layout import shapes_of
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import RecordTable, join, read_records
 from ftpatch.sites.scan import Scan, scan_file
@@ -133,7 +134,7 @@ def open_case(path: str, layout: str | None = None, max_size: int | None = None)
 
 def usual_layout(image: Image, records: RecordTable) -> tuple[SiteTable | None, dict[int, str]]:
     """The sites by the layout that explains most records, and the rows that only another one explains, by its name."""
-    tables = {shape.name: read_sites(image, records, shape.name) for shape in image.arch.shapes}
+    tables = {shape.name: read_sites(image, records, shape.name) for shape in shapes_of(image)}
     n = len(records)
     fits = {name: np.isin(table.status[:n], (READY, ENABLED)) for name, table in tables.items()}
     best = max(fits, key=lambda name: int(fits[name].sum()))
@@ -151,7 +152,7 @@ def longer_layout(scan: Scan) -> tuple[SiteTable, dict[int, str]]:
     shape, ready = table.shape, table.status[:n] == READY
     if shape is None or not n:
         return table, {}
-    for other in scan.arch.shapes:
+    for other in shapes_of(scan.image):
         alike = (other.start, other.at_global, other.called) == (shape.start, shape.at_global, shape.called)
         if alike and not other.refusal and _strictness(other) > _strictness(shape):
             short = ready & (other.match(table.window[:n]) != MATCH_OLD)

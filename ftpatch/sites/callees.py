@@ -19,7 +19,9 @@ from ftpatch.arch.shape import Shape, begins_with
 from ftpatch.arrays import I64, U32, U64, Mask, is_in
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.elf.relocations import relocations_of
+from ftpatch.sites.profiler_calls import calls_to
 
 # how the names of other code of the tracer begin; `ftrace_` alone, and `ftrace_graph_`, begin many functions of C
 TRACERS = ("ftrace_stub", "ftrace_graph_caller", "ftrace_graph_regs_caller", "ftrace_graph_stub", "ftrace_tramp_")
@@ -55,6 +57,9 @@ def untouched_callees(image: Image, shape: Shape, called: U64) -> list[int]:
     """Addresses that sites call as compiled: the profiling function's; of a linked file that lost its name (strip
     -K …), the one that most sites call, unless its own name says that it is a tracer. called: by each site."""
     known = addresses_of(image, shape.called)
+    if image.kind in PROGRAMS:  # many stubs may lead to what a program imports
+        callees = np.unique(called)
+        known += callees[calls_to(image, shape.called, callees)].tolist()
     if known or not len(called):
         return known
     distinct, n_calls = np.unique(called, return_counts=True)

@@ -15,13 +15,27 @@ from ftpatch.arch import Arch
 from ftpatch.arch.shape import WINDOW_BEFORE, Shape
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import PolicyError, ShapeError
-from ftpatch.sites.profiler_calls import n_indirect
-from ftpatch.sites.records import RecordTable
+from ftpatch.sites.profiler_calls import knows, n_indirect
+from ftpatch.sites.records import PADDING, RecordTable
 
 N_SAMPLES = 3
 READ = 64  # units of the kernel's trampoline that are read
 SHOWN = 16  # bytes of a sample
+
+
+def shapes_of(image: Image) -> tuple[Shape, ...]:
+    """The layouts that sites of this kind of file can have, those first that its records speak for."""
+    shapes = image.arch.shapes
+    if image.kind not in PROGRAMS:
+        return tuple(shape for shape in shapes if not shape.program)
+    known = [shape for shape in shapes if not shape.called or knows(image, shape.called)]
+    if any(shape.called for shape in known):  # else the names of profiling functions are stripped
+        shapes = tuple(known)
+    if not image.sections_named(PADDING):
+        return shapes
+    return tuple(sorted(shapes, key=lambda shape: bool(shape.called)))  # the section lists NOPs
 
 
 def forced_shape(arch: Arch, name: str) -> Shape:
@@ -39,11 +53,11 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     code[code] = image.executable[records.sec[code]]
     if not code.any():
         return _shape_of_entry(image) if len(records) or image.kind == "vmlinux" else None
-    shapes, index = image.arch.shapes, np.flatnonzero(code)
+    shapes, index = shapes_of(image), np.flatnonzero(code)
     fits = np.zeros((len(shapes), len(index)), dtype=bool)
     votes = np.zeros_like(fits)
     for vote, fit, shape in zip(votes, fits, shapes, strict=True):
-        if shape.anywhere and image.linked and image.symbols.value(shape.called) is None:
+        if shape.anywhere and image.linked and not knows(image, shape.called):
             continue  # any call inside a function looks like it, and nobody can have called what is not there
         fit[:] = shape.match(window)[index] > 0
         if fit.all():  # of most kernels one or two shapes fit all: nothing is copied
@@ -84,13 +98,13 @@ def require_still_shown(image: Image, records: RecordTable, window: U32, va: U64
 def shape_of_calls(image: Image, called: str, sec: I64, off: I64) -> Shape:
     """The layout of calls of a function that no record names: the one that fits most, of equal ones the first."""
     window = image.window(sec, off)
-    shapes = [shape for shape in image.arch.shapes if shape.called == called]
+    shapes = [shape for shape in shapes_of(image) if shape.called == called]
     return max(shapes, key=lambda shape: int((shape.match(window) > 0).sum()))
 
 
 def _shape_without_symbols(image: Image, fits: Mask, records: RecordTable, code: Mask, words: U32) -> Shape:
     """Where no symbol helps: the shape that ftrace_caller shows, else the longest, that fits every record."""
-    whole = [shape for shape, fit in zip(image.arch.shapes, fits, strict=True) if fit.all()]
+    whole = [shape for shape, fit in zip(shapes_of(image), fits, strict=True) if fit.all()]
     shown = _shape_of_entry(image)
     if whole:
         return shown if shown in whole else whole[0]
@@ -117,7 +131,7 @@ def at_entry(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64, I64
 
 def _no_single_shape(image: Image, votes: Mask, records: RecordTable, code: Mask, words: U32) -> ShapeError:
     arch, rows = image.arch, np.flatnonzero(code)
-    counts = ", ".join(f"{shape.name} {int(n)}" for shape, n in zip(arch.shapes, votes.sum(axis=1), strict=True))
+    counts = ", ".join(f"{shape.name} {int(n)}" for shape, n in zip(shapes_of(image), votes.sum(axis=1), strict=True))
     other = int((~votes.any(axis=0)).sum())
     front = WINDOW_BEFORE // arch.unit
     one_of_each = np.concatenate([np.flatnonzero(vote)[:1] for vote in votes])
@@ -136,7 +150,7 @@ def _no_single_shape(image: Image, votes: Mask, records: RecordTable, code: Mask
 
 def _through_pointers(image: Image) -> str:
     """How many calls of the profiling function in a relocatable file are no sites as they go through a pointer."""
-    called = dict.fromkeys(shape.called for shape in image.arch.shapes if shape.called)
+    called = dict.fromkeys(shape.called for shape in shapes_of(image) if shape.called)
     counts = [(name, n_indirect(image, name)) for name in called] if not image.linked else []
     return "".join(f", {n} calls of {name} through a pointer ({image.arch.pointer_options})" for name, n in counts if n)
 

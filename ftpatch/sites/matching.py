@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch.shape import MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW_SIZE, Shape
+from ftpatch.arch.shape import MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW_SIZE, Shape, begins_with
 from ftpatch.arrays import I64, U8, U32, U64, Mask, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.sites.callees import is_stub, relocated_calls, untouched_callees
 from ftpatch.sites.layout import at_entry
-from ftpatch.sites.profiler_calls import profiler_calls
+from ftpatch.sites.profiler_calls import profiler_calls, slots_of
 
 OURS = "ftpatch_"  # how the symbols begin that a patch adds to a module
 
@@ -31,6 +31,8 @@ def match_sites(image: Image, shape: Shape, window: U32, va: U64) -> U8:
         body = shape.body(window)
         site = va + (shape.site(window) + shape.call_at).view(np.uint64)
         if shape.called:
+            if shape.through is not None:
+                match[_goes_elsewhere(image, shape, body, va + shape.site(window).view(np.uint64), match)] = MATCH_NONE
             old = np.flatnonzero((match == MATCH_OLD) & shape.branch.ends(body))
             target = _targets(shape, site[old], body[old])
             untouched = np.array(untouched_callees(image, shape, target), dtype=np.uint64)
@@ -39,6 +41,15 @@ def match_sites(image: Image, shape: Shape, window: U32, va: U64) -> U8:
             new = np.flatnonzero(match == MATCH_NEW)  # few: the words at their targets are spread over all of the text
             match[new[~is_stub(image, shape, _targets(shape, site[new], body[new]), site[new])]] = MATCH_NONE
     return match
+
+
+def _goes_elsewhere(image: Image, shape: Shape, body: U32, site: U64, match: U8) -> Mask:
+    """Which calls through a word in memory are not of the function that the layout calls."""
+    assert shape.through is not None
+    other = np.asarray((match == MATCH_OLD) & begins_with(body, (shape.old,)))
+    word = (site[other].view(np.int64) + shape.through.decode(body[other])).view(np.uint64)
+    other[other] = ~is_in(word, slots_of(image, shape.called))
+    return other
 
 
 def _targets(shape: Shape, site: U64, body: U32) -> U64:

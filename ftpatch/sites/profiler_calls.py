@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch.shape import Branch
+from ftpatch.arch.shape import Branch, Shape, begins_with
 from ftpatch.arrays import I64, U32, U64, Mask, distinct, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.identity import entries_and_stubs
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 
 FEW = 4  # addresses up to which code is searched for each alone
 STUB = 24  # bytes of a stub of a .plt that are read
@@ -83,6 +84,26 @@ def _branches_at(image: Image, sec: int, field: I64, call: Branch) -> I64:
     return off[call.word.matches(image.content(sec)[off].astype(np.uint32))]
 
 
+def knows(image: Image, name: str) -> bool:
+    """Whether a linked file has the function, or imports it."""
+    return image.symbols.value(name) is not None or (image.kind in PROGRAMS and len(_plt_slots(image, name)) > 0)
+
+
+def calls_to(image: Image, name: str, callees: U64) -> Mask:
+    """Which addresses that code of a linked file calls are those of the function, or of a stub that leads there."""
+    slots = _plt_slots(image, name)
+    goes_there = np.asarray(is_in(callees, _entries(image, name)))
+    return np.asarray(goes_there | _through_slots(image, callees, slots)) if len(slots) else goes_there
+
+
+def slots_of(image: Image, name: str) -> U64:
+    """Addresses of the words that hold, once the file is loaded, the address of a function.
+
+    The dynamic linker fills those of an imported one; in a static program a linker may leave the call as it is.
+    """
+    return _plt_slots(image, name)
+
+
 def _in_linked(image: Image, name: str) -> tuple[I64, I64]:
     starts = _entries(image, name)
     slots = _plt_slots(image, name)
@@ -90,6 +111,7 @@ def _in_linked(image: Image, name: str) -> tuple[I64, I64]:
         return _nowhere()
     parts: list[tuple[int, I64]] = []
     call = image.arch.call
+    relaxed = next((shape for shape in image.arch.shapes if shape.through and shape.called == name), None)
     for sec in np.flatnonzero(image.executable).tolist():
         if call.unit > 1 and not len(slots) and len(starts) <= FEW:  # as in a kernel, where nothing else is as long
             base = int(image.base[sec])
@@ -100,8 +122,35 @@ def _in_linked(image: Image, name: str) -> tuple[I64, I64]:
         goes_there = is_in(to, starts)
         if len(slots):
             goes_there |= _through_slots(image, to, slots)
-        parts.append((sec, off[goes_there]))
+        off = off[goes_there]
+        if relaxed is not None and image.kind in PROGRAMS:
+            off = np.union1d(_behind_prefix(image, sec, off, relaxed), _calls_of_slots(image, sec, relaxed, slots))
+        parts.append((sec, off))
     return _joined(parts)
+
+
+def _calls_of_slots(image: Image, sec: int, shape: Shape, slots: U64) -> I64:
+    """Byte offsets of the calls in a section of code that go through one of these words."""
+    code = _units(image, sec)
+    if shape.through is None or not len(slots):
+        return np.zeros(0, np.int64)
+    off, distance = shape.through.find(code)
+    with np.errstate(over="ignore"):
+        off = off[is_in(np.uint64(int(image.base[sec])) + (off + distance).view(np.uint64), slots)]
+    return off[begins_with(code[off[:, None] + np.arange(len(shape.old))], (shape.old,))]
+
+
+def _behind_prefix(image: Image, sec: int, off: I64, shape: Shape) -> I64:
+    """The calls of a section, with the prefix in front that a linker writes when it relaxes calls through a word.
+
+    A byte may look so by chance; where it is none, hardly a call has it.
+    """
+    code, front = _units(image, sec), len(shape.new) - shape.branch.n_units
+    in_front = off - front
+    prefixed = (in_front >= 0) & begins_with(
+        code[np.maximum(in_front, 0)[:, None] + np.arange(front)], (shape.new[:front],)
+    )
+    return np.where(prefixed, in_front, off) if 2 * int(prefixed.sum()) > len(off) else off
 
 
 def _calls_in(image: Image, sec: int, call: Branch) -> tuple[I64, U64]:

@@ -13,10 +13,11 @@ import numpy as np
 from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, first_of_each, is_in
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.elf.tables import STB_LOCAL
 from ftpatch.sites.callees import addresses_of, called_from, leading_to, relocated_calls, tracers
 from ftpatch.sites.jumps import Jumps, marks, may_begin_with_jump
-from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls
+from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls, shapes_of
 from ftpatch.sites.matching import OURS, behind_skip, calls_ours, code_around, functions_at, is_patched, match_sites
 from ftpatch.sites.nameless import why_nameless
 from ftpatch.sites.profiler_calls import profiler_calls
@@ -55,7 +56,9 @@ def read_sites(image: Image, records: RecordTable, forced: str | None = None) ->
     if shape is None and is_patched(image):
         return _all_without_records(image, records, window, va)
     # where instructions have any length, only a search of all code would find calls elsewhere
+    # in a program all code is searched all the same: it is small, and may call through the linker's tables
     at_entries = shape is not None and not shape.anywhere and image.linked and image.arch.unit == 1
+    at_entries &= image.kind not in PROGRAMS
     calls = None if at_entries else _unrecorded_calls(image, records, va, shape)
     if shape is None and calls is not None:
         shape = shape_of_calls(image, *calls)
@@ -72,7 +75,7 @@ def read_sites(image: Image, records: RecordTable, forced: str | None = None) ->
 def _unrecorded_calls(image: Image, records: RecordTable, va: U64, shape: Shape | None) -> _Calls | None:
     """Calls of the profiling function that no record names; None where there are none, or the layout has none.
     va: of the records."""
-    named = [other.called for other in image.arch.shapes if other.called and shape in (None, other)]
+    named = [other.called for other in shapes_of(image) if other.called and shape in (None, other)]
     for called in dict.fromkeys(named):
         sec, off = profiler_calls(image, called)
         bare = ~is_in(image.va(sec, off), va[records.live]) if len(records) else np.ones(len(sec), dtype=bool)
@@ -128,7 +131,7 @@ def _all_without_records(image: Image, records: RecordTable, window: U32, va: U6
     of equal ones the longest; one with an ops pointer needs its NOPs, too: hooks leave them alone."""
     best = _with_records(image, records, None, None, window, va)
     calls = bool(image.sections_named(CALL_RECORDS))
-    for shape in (shape for shape in image.arch.shapes if bool(shape.called) == calls):
+    for shape in (shape for shape in shapes_of(image) if bool(shape.called) == calls):
         known = _with_records(image, records, shape, None, window, va)
         whole = _with_patched(image, known, shape)
         patched = np.arange(len(whole)) >= len(known)

@@ -20,6 +20,7 @@ from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U64, Mask, Rows, distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import RecordError, UnsupportedError
 from ftpatch.sites.stripped import refuse_stripped_kernel, refuse_stripped_module
 
@@ -116,8 +117,12 @@ def read_records(image: Image) -> RecordTable:
 
 
 def record_names(image: Image) -> tuple[str, ...]:
-    """What sections are called whose records ftrace reads."""
-    return (MCOUNT,) if image.arch.padded else SECTIONS
+    """What sections are called whose records ftrace reads; of a program those that compilers write."""
+    if not image.arch.padded:
+        return SECTIONS
+    # no ftrace reads a program's records, and nothing but its sites is in the list of NOPs
+    listed = image.kind in PROGRAMS and any(image.has_bytes[sec] for sec in image.sections_named(PADDING))
+    return (PADDING,) if listed else (MCOUNT,)
 
 
 def record_sections(image: Image) -> list[int]:
@@ -127,7 +132,7 @@ def record_sections(image: Image) -> list[int]:
 
 def n_padding(image: Image) -> int:
     """How many places a file lists as patchable although ftrace of its machine never looks at such a list."""
-    secs = image.sections_named(PADDING) if image.arch.padded else []
+    secs = image.sections_named(PADDING) if image.arch.padded and image.kind not in PROGRAMS else []
     return int(sum(image.shdr["sh_size"][secs].tolist())) // SLOT
 
 
@@ -170,7 +175,8 @@ def join(parts: list[RecordTable]) -> RecordTable:
 def _from_span(image: Image, start: int, stop: int) -> RecordTable:
     """The slots of a linked file between two addresses."""
     where = f"{image.path}: record table {start:#x}..{stop:#x}"
-    if stop < start or (stop - start) % SLOT or start % SLOT:
+    aligned = start % SLOT == 0 or image.kind in PROGRAMS  # gcc's __mcount_loc asks for no alignment
+    if stop < start or (stop - start) % SLOT or not aligned:
         raise RecordError("the ends of the record table do not fit", where, found=f"{stop - start} bytes",
                           expected=f"a positive multiple of {SLOT}, aligned")  # fmt: skip
     n = (stop - start) // SLOT
