@@ -30,8 +30,10 @@ from ftpatch.sites.scan import scan_file
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
 
+    from ftpatch.arrays import Mask
     from ftpatch.document.site_rows import SiteRow
     from ftpatch.document.types import ImageObject
+    from ftpatch.sites.scan import Scan
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 CHUNK = 16  # files that a worker takes at once, at most
@@ -242,7 +244,7 @@ def _scan_module(request: Request, path: str) -> ModuleScan:
         scan = scan_file(path, request.layout, request.max_size)
         hashed = scan.image.sha256 if request.hashed else None
         if not request.selects:
-            return ModuleScan(path, _packed(image_object(scan, None, hashed, request.with_sites)))
+            return ModuleScan(path, _image(scan, None, hashed, request))
     except FtpatchError as error:
         return ModuleScan(path, error=error)
     except Exception as error:  # only to say where
@@ -252,11 +254,17 @@ def _scan_module(request: Request, path: str) -> ModuleScan:
 
     missing: set[str] = set()
     selection = select(scan.sites, request.func, request.status, request.section, missing=missing)
-    image = _packed(image_object(scan, selection.mask, hashed))
+    image = _image(scan, selection.mask, hashed, request._replace(with_sites=True))
     return ModuleScan(path, image, None, selection.notes, frozenset(missing), int(selection.mask.sum()))
 
 
-def _packed(image: ImageObject) -> ImageObject:
+def _image(scan: Scan, chosen: Mask | None, sha256: str | None, request: Request) -> ImageObject:
+    """What a report has of one module."""
+    image = image_object(scan, chosen, sha256, request.with_sites)
+    if request.units:
+        from ftpatch.document.units import units_object
+
+        image["units"] = units_object(scan.sites)
     if image["sites"]:
         image["sites"] = Packed(image["sites"])
     return image

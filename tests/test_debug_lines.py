@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from ftpatch import api
 from ftpatch.container.file_bytes import FileBytes
-from ftpatch.elf.debug_lines import relative, source_lines
+from ftpatch.elf.debug_lines import source_lines
+from ftpatch.elf.debug_paths import relative
 from ftpatch.elf.image import Image, open_image
 from tools import kernels
 

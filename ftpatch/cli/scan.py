@@ -33,12 +33,15 @@ if TYPE_CHECKING:
 
 SITES_HELP = "Add the table of sites to the text report, and the sites of a tree's modules to JSON."
 
+UNITS_HELP = "Add what the compiler was told, unit by unit, from debug information."
+
 
 @click.command("scan", cls=Verb)
 @gathered(Request, Reports)
 @click.argument("files", nargs=-1, metavar="[FILE|DIR]...")
 @options(selectors, reports, [layout, max_size])
 @click.option("--sites", "show_sites", is_flag=True, help=SITES_HELP)
+@click.option("--units", is_flag=True, help=UNITS_HELP)
 @jobs
 def command(request: Request, reports: Reports, files: tuple[str, ...], show_sites: bool, jobs: int | None) -> int:
     """Show the patch sites of kernels, modules and objects (default: ./vmlinux).
@@ -87,7 +90,12 @@ def _file(path: str, request: Request, with_sites: bool, document: Document) -> 
         for text in selection.notes:
             note(text)
     sha256 = scan.image.sha256 if request.hashed else None
-    document.images.append(image_object(scan, chosen, sha256, with_sites or request.with_sites or request.selects))
+    image = image_object(scan, chosen, sha256, with_sites or request.with_sites or request.selects)
+    if request.units:
+        from ftpatch.document.units import units_object
+
+        image["units"] = units_object(scan.sites)
+    document.images.append(image)
 
 
 def _tree(top: str, request: Request, modules: list[ModuleScan], document: Document) -> int:

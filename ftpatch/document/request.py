@@ -14,6 +14,7 @@ class Request(NamedTuple):
     section: tuple[str, ...] = ()  # names of sections
     hashed: bool = False  # the report has the file's SHA-256
     with_sites: bool = False  # it has an object for each site
+    units: bool = False  # it has what the compiler was told, unit by unit
     max_size: int | None = None  # bytes that a packed file may unpack to
 
     @property

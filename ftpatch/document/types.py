@@ -26,6 +26,7 @@ from ftpatch.document.fields import (
 )
 from ftpatch.document.site_rows import LivePatchObject, SiteRow
 from ftpatch.document.static_calls import SetCallRow, StaticCallsObject
+from ftpatch.document.units import UnitsObject
 from ftpatch.document.written import DoneObject, EditRow, OutputObject, PackingObject, RequestObject, UndoneObject
 
 Command = Literal[
@@ -131,6 +132,7 @@ class VerbObject(TypedDict, total=False):
         str, "the directory that was scanned and has this file; sites are then empty unless --sites or a selector was "
         "given",
     ]  # fmt: skip
+    units: Annotated[UnitsObject, "scan --units: what the compiler was told"]
     findings: list[FindingRow]
     gate: Annotated[GateObject, "check: findings that are not shown"]
     proof: ProofObject

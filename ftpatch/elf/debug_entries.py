@@ -24,26 +24,18 @@ from typing import NamedTuple
 from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import debug_numbers as n
 from ftpatch.elf import tables as t
+from ftpatch.elf.debug_declarations import Declaration, Declarations, Kept, behind_attribute
 from ftpatch.elf.debug_sections import extent, section_content
 from ftpatch.elf.debug_stream import Steps
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
 
-MAX_ABBREVS = 1 << 16  # bytes of one unit's table; the longest of Debian's vmlinux files has 5,856
 MAX_ROOT = 4096  # bytes of a unit's first entry
+MAX_TEXT = 1 << 16  # bytes of a string
 PIECE = 256  # entries that are walked between two looks at how much may be read
 
 # What damaged debug information leads to.
 DAMAGE = (ElfError, LookupError, OverflowError, TypeError, ValueError, struct.error)
-
-
-class Declaration(NamedTuple):
-    """What all entries with one number in front are."""
-
-    tag: int
-    children: bool
-    attributes: tuple[tuple[int, int, int], ...]  # attribute, form, the value where the form is implicit_const
-    skips: tuple[int, ...]  # how to pass over an entry: bytes, or one of debug_numbers' rules (negative)
 
 
 class Entry(NamedTuple):
@@ -62,13 +54,14 @@ class DebugSections:
     """Debug sections of an image, unpacked and relocated when they are first asked for."""
 
     image: Image
-    _kept: dict[str, FileBytes] = field(default_factory=dict)
+    kept: Kept = field(default_factory=dict)  # declarations of entries
+    _sections: dict[str, FileBytes] = field(default_factory=dict)
 
     def section(self, name: str) -> FileBytes:
         """The bytes of a section; none where the file lacks it. ElfError where they cannot be unpacked."""
-        if name not in self._kept:
-            self._kept[name] = section_content(self.image, name)
-        return self._kept[name]
+        if name not in self._sections:
+            self._sections[name] = section_content(self.image, name)
+        return self._sections[name]
 
     @cached_property
     def steps(self) -> Steps:
@@ -83,8 +76,11 @@ class DebugSections:
         return int.from_bytes(octets, "little")
 
     def string(self, section: str, pos: int) -> str:
-        """A string in a section."""
-        return self.section(section).peek(pos, pos + t.MAX_NAME).partition(b"\0")[0].decode("utf-8", "backslashreplace")
+        """A string in a section, cut where it is longer than any: command lines of compilers may be long."""
+        octets = self.section(section).peek(pos, pos + t.MAX_NAME)
+        if b"\0" not in octets and len(octets) == t.MAX_NAME:
+            octets = self.section(section).peek(pos, pos + MAX_TEXT)
+        return octets.partition(b"\0")[0].decode("utf-8", "backslashreplace")
 
 
 class Unit:
@@ -107,10 +103,11 @@ class Unit:
             kind, (_, abbrevs, address_size) = n.DW_UT_COMPILE, struct.unpack_from(f"<H{offset}B", head)
         if not (at < self.end <= len(info) and 2 <= self.version <= 5 and address_size == 8):
             raise ElfError("a unit's header cannot be read", found=f"version {self.version}")
-        if kind not in (n.DW_UT_COMPILE, n.DW_UT_PARTIAL):
+        if kind not in (n.DW_UT_COMPILE, n.DW_UT_PARTIAL, n.DW_UT_SKELETON):
             raise ElfError("a unit has no code in this file", found=f"unit type {kind}")
-        self.first = at + (4 if self.version >= 5 else 3) + (8 if self.wide else 4)
-        self._declarations = _Declarations(debug, abbrevs, self.wide, self.version)
+        self.first = at + (4 if self.version >= 5 else 3) + (8 if self.wide else 4) + 8 * (kind == n.DW_UT_SKELETON)
+        section = debug.section(".debug_abbrev")
+        self._declarations = Declarations(section, abbrevs, (self.wide, self.version), debug.kept)
 
     @cached_property
     def data(self) -> bytes:
@@ -125,6 +122,20 @@ class Unit:
     @cached_property
     def _head(self) -> bytes:
         return self.debug.section(".debug_info").peek(self.first, min(self.first + MAX_ROOT, self.end))
+
+    def texts(self) -> dict[int, str]:
+        """What the entry of the unit itself has as strings, by attribute."""
+        number, at = n.uleb(self._head, 0)
+        texts: dict[int, str] = {}
+        attributes = self._declarations.read(number).attributes
+        self.debug.steps.take(1 + len(attributes))
+        for attribute, form, _ in attributes:
+            skip = n.skip(form, self.wide, self.version)
+            behind = at + skip if skip >= 0 else behind_attribute(self._head, at, skip)
+            if form in n.STRINGS:
+                texts.setdefault(attribute, self._string(self._head[at:behind], form))
+            at = behind
+        return texts
 
     def walk(self, pos: int | None = None) -> Iterator[tuple[int, int, Declaration]]:
         """(position, depth, declaration) of the entry at `pos` and of all below it; of the whole unit without it."""
@@ -147,7 +158,7 @@ class Unit:
                 yield self.pos + start, depth, declaration
                 depth += declaration.children
                 for skip in declaration.skips:
-                    at = at + skip if skip >= 0 else _behind(data, at, skip)
+                    at = at + skip if skip >= 0 else behind_attribute(data, at, skip)
             if depth <= 0:
                 return
 
@@ -163,7 +174,7 @@ class Unit:
         self.debug.steps.take(1 + len(declaration.attributes))
         for attribute, form, constant in declaration.attributes:
             skip = n.skip(form, self.wide, self.version)
-            behind = at + skip if skip >= 0 else _behind(data, at, skip)
+            behind = at + skip if skip >= 0 else behind_attribute(data, at, skip)
             if behind > len(data):
                 raise ElfError("an entry lies outside its unit", found=f"{pos:#x}")
             if attribute == n.DW_AT_NAME:
@@ -228,69 +239,8 @@ class Unit:
         bases = {}
         for attribute, form, _ in self._declarations.read(number).attributes:
             skip = n.skip(form, self.wide, self.version)
-            behind = at + skip if skip >= 0 else _behind(octets, at, skip)
+            behind = at + skip if skip >= 0 else behind_attribute(octets, at, skip)
             if form == n.DW_FORM_SEC_OFFSET:
                 bases[attribute] = int.from_bytes(octets[at:behind], "little")
             at = behind
         return bases
-
-
-class _Declarations:
-    """A unit's table of declarations, read only as far as one is asked for. known: those read, by their numbers."""
-
-    def __init__(self, debug: DebugSections, pos: int, wide: bool, version: int) -> None:
-        self.known: dict[int, Declaration] = {}
-        self._form = (wide, version)
-        self._debug, self._pos = debug, pos
-        self._at = 0
-
-    @cached_property
-    def _data(self) -> bytes:
-        return self._debug.section(".debug_abbrev").peek(self._pos, self._pos + MAX_ABBREVS)
-
-    def read(self, number: int) -> Declaration:
-        """The declaration of a number; ElfError where the table has none."""
-        while number not in self.known:
-            found, at = n.uleb(self._data, self._at)
-            if found == 0:
-                raise ElfError("an entry is not declared", found=f"number {number}")
-            declaration, self._at = self._next(at)
-            self.known.setdefault(found, declaration)
-        return self.known[number]
-
-    def _next(self, at: int) -> tuple[Declaration, int]:
-        """The declaration whose tag stands at `at`, and where the next begins."""
-        data = self._data
-        tag, at = n.uleb(data, at)
-        children, at = data[at], at + 1
-        attributes: list[tuple[int, int, int]] = []
-        skips = [0]
-        while True:
-            attribute, at = n.uleb(data, at)
-            form, at = n.uleb(data, at)
-            constant = 0
-            if form == n.DW_FORM_IMPLICIT_CONST:
-                constant, at = n.uleb(data, at)
-            if (attribute, form) == (0, 0):
-                return Declaration(tag, children != 0, tuple(attributes), tuple(skip for skip in skips if skip)), at
-            attributes.append((attribute, form, constant))
-            skip = n.skip(form, *self._form)
-            if skip >= 0 and skips[-1] >= 0:
-                skips[-1] += skip
-            else:
-                skips.append(skip)
-
-
-def _behind(data: bytes, at: int, rule: int) -> int:
-    """Where an attribute ends whose length stands in it."""
-    if rule == n.NUMBER:
-        while data[at] >= 0x80:
-            at += 1
-        return at + 1
-    if rule == n.TEXT:
-        return data.index(0, at) + 1
-    if rule == n.BLOCK:
-        size, at = n.uleb(data, at)
-        return at + size
-    width = -rule - n.BLOCK_OF  # bytes of the length
-    return at + width + int.from_bytes(data[at : at + width], "little")

@@ -10,9 +10,8 @@ that are elsewhere), has no line: no answer is better than a wrong one. `debug_i
 
 from __future__ import annotations
 
-import posixpath
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -22,12 +21,12 @@ import numpy as np
 from ftpatch.arrays import U64, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.debug_info import DebugInfo, Program, Span, Unit, attempt
+from ftpatch.elf.debug_paths import in_another_file, relative
 from ftpatch.elf.image import Image
 
 NEAR = 24  # bytes from an entry within which its first row begins: landing pad, global entry and NOPs
 NO_SPANS: list[Span] = []
 NO_ROWS: dict[int, tuple[int, int]] = {}
-DEBUG_LINK = ".gnu_debuglink"  # the section that names a file with the debug information, and its checksum
 MAX_LINE = 1 << 32  # no source file has as many lines: a greater number is damage
 
 SPAN = np.dtype([("start", "<u8"), ("size", "<u8"), ("unit", "<i8")])  # code of the unit at a position of .debug_info
@@ -53,10 +52,7 @@ def why_no_line(image: Image) -> str:
     if image.sections_named(".debug_line", ".zdebug_line"):
         problems = DebugInfo(image).problems
         return f"its debug information cannot be read: {problems[0]}" if problems else "not in its debug information"
-    for sec in image.sections_named(DEBUG_LINK)[:1]:
-        name = image.content(sec)[: t.MAX_NAME].tobytes().partition(b"\0")[0].decode("utf-8", "backslashreplace")
-        return f"its debug information is in another file, {name} ({DEBUG_LINK}); eu-unstrip joins both"
-    return ""
+    return in_another_file(image)
 
 
 def _entries_at(image: Image, va: U64) -> list[int]:
@@ -159,22 +155,3 @@ def _file(unit: Unit, program: Program, number: int) -> str:
 def _text(name: Any) -> str:
     """A name as text; none where pyelftools found no string."""
     return name[: t.MAX_NAME].decode("utf-8", "backslashreplace") if isinstance(name, bytes) else ""
-
-
-def relative(name: str, directory: int, directories: Sequence[str]) -> str:
-    """A source file's path below the top of the tree, as the kernel's developers name it.
-
-    directories: the first is where the compiler ran: the top of the tree, or a build directory in it or beside it.
-    """
-    if not name:
-        return ""
-    top = directories[0] if directories else ""
-    within = directories[directory] if 0 < directory < len(directories) else ""
-    path = posixpath.normpath(posixpath.join(within, name))
-    if posixpath.isabs(path):
-        if not posixpath.isabs(top) or posixpath.commonpath([path, top]) == "/":
-            return path
-        path = posixpath.relpath(path, top)
-    while path.startswith("../"):
-        path = path[3:]
-    return path

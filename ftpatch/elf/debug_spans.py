@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from ftpatch.arrays import Rows
+from ftpatch.arrays import I64, U64, Rows
 from ftpatch.elf import debug_numbers as n
 from ftpatch.elf import tables as t
 from ftpatch.elf.debug_entries import DAMAGE, DebugSections, Entry, Unit
@@ -61,6 +61,17 @@ class UnitSpans:
                 return list(dict.fromkeys(rows["unit"][there].tolist()))
         return []
 
+    def holders(self, va: U64, near: int) -> I64:
+        """Position of the unit that has each va, or whose code begins at most `near` bytes behind it; −1: none has."""
+        rows = self._listed
+        found = _holders(rows, va, 0)
+        if (found < 0).any():
+            rows = np.concatenate([rows, self._unlisted])
+            for reach in (0, near):
+                missing = found < 0
+                found[missing] = _holders(rows, va[missing], reach)
+        return found
+
     @cached_property
     def _listed(self) -> Rows:
         sets = list(_listed(self.debug))
@@ -79,6 +90,22 @@ class UnitSpans:
                 for low, high in _unit_spans(self.debug, pos))  # fmt: skip
         plausible = (row for row in rows if row[0] >= 0 and row[1] > 0 and row[0] + row[1] <= t.LAST_VA)
         return np.array(list(islice(plausible, MAX_ALL)), SPAN)
+
+
+def _holders(rows: Rows, va: U64, near: int) -> I64:
+    """The unit whose span each va is in or, with `near`, at most that many bytes in front of; −1: none."""
+    rows = rows[rows["size"] > 0]
+    if not len(rows):
+        return np.full(len(va), -1, dtype=np.int64)
+    rows = rows[np.argsort(rows["start"], kind="stable")]
+    behind = np.searchsorted(rows["start"], va, side="right")
+    before = rows[np.maximum(behind - 1, 0)]
+    unit = np.where((behind > 0) & (va - before["start"] < before["size"]), before["unit"], -1)
+    if near:
+        following = rows[np.minimum(behind, len(rows) - 1)]
+        soon = (unit < 0) & (behind < len(rows)) & (following["start"] - va <= np.uint64(near))
+        unit = np.where(soon, following["unit"], unit)
+    return np.asarray(unit, dtype=np.int64)
 
 
 def _unit_spans(debug: DebugSections, pos: int) -> list[Span]:

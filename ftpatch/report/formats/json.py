@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ftpatch.document import SCHEMA
 from ftpatch.report import Document
 
-LONG = ("sites", "edits", "findings", "entries", "calls")  # arrays of one short object per line
-NESTED = ("static_calls",)  # objects that hold such arrays
+LONG = ("sites", "edits", "findings", "entries", "calls", "units")  # arrays of one short object per line
+NESTED = ("static_calls", "units")  # objects that hold such arrays
 
 
 def render(document: Document) -> Iterator[str]:

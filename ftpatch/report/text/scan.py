@@ -11,6 +11,7 @@ from ftpatch.arch import shape_named
 from ftpatch.errors import printable
 from ftpatch.report import Document
 from ftpatch.report.text.lines import below, counts_line, files_and_trees, head, line, mib, number, or_dash, title
+from ftpatch.report.text.units import unit_lines
 
 if TYPE_CHECKING:
     from ftpatch.document.site_rows import LivePatchObject, SiteRow
@@ -34,6 +35,8 @@ def render(document: Document) -> Iterator[str]:
         yield from _summary(image, document)
         if document.show_sites:
             yield from _sites(image["sites"])
+        if "units" in image:
+            yield from unit_lines(image["units"])
 
     yield from files_and_trees(document, one_file, lambda tree: _tree(tree, document))
 
@@ -65,6 +68,10 @@ def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
         if document.show_sites and image["sites"]:  # none where no selector matched
             yield "\n" + head(image, document)
             yield from _sites(image["sites"])
+    for image in images:
+        if "units" in image:
+            yield "\n" + head(image, document)
+            yield from unit_lines(image["units"])
 
 
 def _counts(counts: Mapping[str, int]) -> str:
