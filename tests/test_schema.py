@@ -90,7 +90,7 @@ def test_a_document_that_breaks_its_promise_is_rejected(scanned: Any, change: Ca
 def test_a_machine_that_is_registered_is_a_machine_of_the_schema(scanned: Any) -> None:
     machines = architectures()
     shape = machines[0].shapes[0]._replace(name="toy-layout")
-    toy = machines[0]._replace(name="toy", shapes=(shape,))
+    toy = machines[0]._replace(name="toy", shapes=(shape,), fronts=())
     document = copy.deepcopy(scanned)
     document["images"][0].update(arch="toy", layout="toy-layout")
     jsonschema.validate(document, schema((*machines, toy)))

@@ -18,6 +18,7 @@ import numpy as np
 from ftpatch.arch import parts
 from ftpatch.arch.code_lists import CodeList
 from ftpatch.arch.contract import Read
+from ftpatch.arch.fronts import Pads
 from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arch.static_call_forms import StaticCalls
 from ftpatch.arrays import U8, U32, U64, Mask
@@ -60,6 +61,7 @@ class Arch(NamedTuple):
     wide: tuple[int, ...]  # relocation types that fill eight bytes; all others fill four at most
     entries: tuple[str, ...]  # symbols of the kernel's own trampolines, the default target first
     read_entry: Callable[[U32], parts.Entry]  # what the kernel's own trampoline does, from its first instruction words
+    fronts: tuple[Shape, ...] = ()  # layouts with NOPs in front of the entry, the longest first, see `fronts.py`
     direct_calls: tuple[int, ...] = ()  # relocation types of direct calls
     indirect_calls: tuple[int, ...] = ()  # relocation types of calls through a pointer to a named function
     pointer_options: str = "-fno-plt, -mlongcall"  # by which compilers make such calls
@@ -120,6 +122,7 @@ class Arch(NamedTuple):
     ops_thunk: parts.OpsThunk | None = None  # how a shared stub brings the ops
     site_stub: parts.SiteStub | None = None  # where every site calls from a stub of its own
     far: parts.FarCalls | None = None  # how calls go farther than a branch reaches
+    pads: Pads | None = None  # what fills the NOPs in front of an entry
 
     # -- redirect
     # how a jump goes farther than it reaches, where that needs no more than the addresses; else `far` serves
@@ -189,7 +192,7 @@ class Arch(NamedTuple):
 
     def shape(self, name: str) -> Shape | None:
         """The shape of that name, if this machine has it."""
-        return next((shape for shape in self.shapes if shape.name == name), None)
+        return next((shape for shape in (*self.shapes, *self.fronts) if shape.name == name), None)
 
 
 def architectures() -> tuple[Arch, ...]:

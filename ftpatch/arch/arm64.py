@@ -28,6 +28,8 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch import Arch
+from ftpatch.arch.arm64_fronts import FRONTS
+from ftpatch.arch.arm64_fronts import PADS as PADS_IN_FRONT
 from ftpatch.arch.arm64_log import LOG
 from ftpatch.arch.arm64_module import ASSEMBLY, LOADER, MODULES
 from ftpatch.arch.arm64_static_calls import STATIC_CALLS
@@ -256,6 +258,8 @@ ARCH = Arch(
     nop=NOP.bits,
     call=BL,
     shapes=SHAPES,
+    fronts=FRONTS,
+    pads=PADS_IN_FRONT,
     relative=1027,  # R_AARCH64_RELATIVE
     none=0,  # R_AARCH64_NONE; relocate_kernel() skips every type but RELATIVE
     abs64=257,  # R_AARCH64_ABS64

@@ -14,7 +14,7 @@ import numpy as np
 
 from ftpatch.arrays import I64, U8, U32, Mask
 
-MATCH_NONE, MATCH_OLD, MATCH_NEW, MATCH_HALF = 0, 1, 2, 3
+MATCH_NONE, MATCH_OLD, MATCH_NEW, MATCH_HALF, MATCH_ARMED, MATCH_PADDED = range(6)
 WINDOW_BEFORE, WINDOW_SIZE = 8, 32  # bytes around a record that shapes look at: from record − 8, 32 of them
 
 
@@ -173,6 +173,9 @@ class Shape(NamedTuple):
     literal: int | None = None  # bytes from the record to an 8-byte ops pointer
     adjust: int | None = None  # what the kernel adds to a record before it looks at it, where that is a constant
     anywhere: bool = False  # the record may lie deep inside its function
+    front: int | None = None  # units of NOPs that the compiler left in front of the entry, see `fronts.py`
+    switch: bool = False  # the site's branch leads to code of its own among those NOPs
+    reads: int = WINDOW_SIZE  # bytes of a window
     refusal: str = ""  # why `enable` does not apply; empty where it does
     text: str = ""  # the layout, for people
     skip_text: str = ""  # its extra units

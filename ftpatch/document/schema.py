@@ -31,7 +31,7 @@ Schema = dict[str, Any]  # JSON Schema is no shape that Python's types can say
 
 def registers(machines: Sequence[Arch]) -> dict[str, list[str]]:
     """The names that a `Register` field may hold, and the forms of a `PatternRegister` field."""
-    layouts = [shape.name for arch in machines for shape in arch.shapes]
+    layouts = [shape.name for arch in machines for shape in (*arch.shapes, *arch.fronts)]
     return {
         "arch": [arch.name for arch in machines],
         "layout": [*dict.fromkeys(layouts), "none"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ftpatch.arch import Arch
+from ftpatch.arch.fronts import MAX_FRONT
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.boot import at_boot
@@ -16,7 +17,7 @@ from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.records import n_padding
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import ENABLED, STATUSES, UNRECORDED, SiteTable
+from ftpatch.sites.table import ARMED, ENABLED, PADDED, READY, STATUSES, UNRECORDED, SiteTable
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ReachObject, SummaryObject
@@ -53,9 +54,23 @@ def summary(scan: Scan, brief: bool = False) -> SummaryObject:
         figures["redirected"] = [{"to": name, "sites": n, "sure": sure} for (name, sure), n in by_name.most_common()]
     if not len(records) and (padding := n_padding(scan.image)):
         figures["padding"] = padding
+    if table.shape is not None and table.shape.front:
+        figures["pad"] = {"before": table.shape.front, "behind": _n_behind(table)}
     if elsewhere := records_elsewhere(scan.image):
         figures["elsewhere"] = {name: len(va) for name, va in elsewhere.items()}
     return figures
+
+
+def _n_behind(table: SiteTable) -> int | None:
+    """How many NOPs all functions of a layout have behind their entries; None where no site shows it any more."""
+    shape, image = table.shape, table.image
+    untouched = np.flatnonzero(np.isin(table.status, (READY, ARMED, PADDED)))
+    if shape is None or not len(untouched):
+        return None
+    off = table.off[untouched] + table.site[untouched]
+    nops = image.words(table.sec[untouched], off, 0, MAX_FRONT // shape.unit + 1) == np.uint32(image.arch.nop)
+    nops[:, -1] = False
+    return int(nops.argmin(axis=1).min())
 
 
 def _by_section(table: SiteTable, live: Mask) -> dict[str, int]:

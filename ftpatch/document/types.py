@@ -73,6 +73,11 @@ class RedirectedRow(TypedDict):
     ]  # fmt: skip
 
 
+class PadObject(TypedDict):
+    before: Annotated[Count, "units of NOPs in front of each function's entry: M of -fpatchable-function-entry=N,M"]
+    behind: Annotated[Count | None, "units behind it that all functions have: N - M; null: no site is untouched"]
+
+
 class SummaryObject(TypedDict):
     slots: Count
     null: Count
@@ -91,6 +96,7 @@ class SummaryObject(TypedDict):
     padding: NotRequired[
         Annotated[Count, "places of a list that only pads functions on this machine, in a file without records"]
     ]
+    pad: NotRequired[Annotated[PadObject, "the NOPs of each function, where some are in front of the entry"]]
     elsewhere: NotRequired[
         Annotated[Counts, "records by section, where no kernel reads them: of functions that are not to be traced"]
     ]

@@ -211,10 +211,10 @@ class Image:
         octets[rest] = edge
         return octets
 
-    def window(self, sec: I64, off: I64) -> U32:
-        """The units of code around each place that layouts are told by, see `Shape.first`."""
+    def window(self, sec: I64, off: I64, size: int = WINDOW_SIZE) -> U32:
+        """The units of code around each place that layouts are told by, see `Shape.first`. size: `Shape.reads`."""
         unit = self.arch.unit
-        return self.words(sec, off, -WINDOW_BEFORE // unit, WINDOW_SIZE // unit)
+        return self.words(sec, off, -WINDOW_BEFORE // unit, size // unit)
 
     def word_at(self, pos: I64) -> U32:
         """The 32-bit words at file positions that are known to lie in the file."""

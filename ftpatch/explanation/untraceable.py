@@ -90,9 +90,9 @@ def _words_at(image: Image, shape: Shape, entry: U64) -> U8:
     if shape.anywhere:
         return np.zeros(len(sec), dtype=np.uint8)
     off = off - shape.entry
-    match = shape.match(image.window(sec, off))
+    match = shape.match(image.window(sec, off, shape.reads))
     if shape.skip_at < 0 and shape.skips:
-        moved = image.window(sec, off + shape.unit * shape.skip_words)
+        moved = image.window(sec, off + shape.unit * shape.skip_words, shape.reads)
         match = np.where((match == 0) & shape.skipped(moved), shape.match(moved), match)
     match[sec < 0] = 0
     return np.asarray(match, dtype=np.uint8)

@@ -35,7 +35,7 @@ def unrecorded(image: Image, table: SiteTable) -> Iterator[tuple[str, str, int]]
     sec, off = np.where(code, sec, -1), off - shape.entry
     if shape.skips and shape.skip_at < 0:  # the record names what is behind them
         off = off + shape.unit * shape.skip_words * begins_with(image.words(sec, off, 0, shape.skip_words), shape.skips)
-    window = image.window(sec, off)
+    window = image.window(sec, off, shape.reads)
     bare = (shape.match(window) == MATCH_OLD) & code
     if shape.literal is not None:
         front = window[:, shape.literal // shape.unit - shape.first :][:, :2]

@@ -117,9 +117,9 @@ def _traced(image: Image, shape: Shape, called: list[int]) -> list[int]:
     va = np.array(called, dtype=np.uint64)
     sec, off = image.place(va)
     if shape.skips:  # where the site would be behind them
-        off = np.where(shape.skipped(image.window(sec, off + shape.unit * shape.skip_words)),
+        off = np.where(shape.skipped(image.window(sec, off + shape.unit * shape.skip_words, shape.reads)),
                        off + shape.unit * shape.skip_words, off)  # fmt: skip
-    body = shape.body(image.window(sec, off - shape.entry))
+    body = shape.body(image.window(sec, off - shape.entry, shape.reads))
     to = image.va(sec, off - shape.entry + shape.unit * shape.start + shape.call_at).view(np.int64)
     fits = shape.is_left(body) & shape.branch.ends(body)
     own = np.array(addresses_of(image, shape.called), dtype=np.uint64)

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ftpatch.arch import Arch
 from ftpatch.arch.shape import WINDOW_BEFORE, Shape
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import PolicyError, ShapeError
+from ftpatch.sites import fronts
 from ftpatch.sites.profiler_calls import knows, n_indirect
 from ftpatch.sites.records import PADDING, RecordTable
 
@@ -38,13 +38,14 @@ def shapes_of(image: Image) -> tuple[Shape, ...]:
     return tuple(sorted(shapes, key=lambda shape: bool(shape.called)))  # the section lists NOPs
 
 
-def forced_shape(arch: Arch, name: str) -> Shape:
+def forced_shape(image: Image, records: RecordTable, name: str) -> Shape:
     """The shape of that name; ShapeError where this machine has none."""
+    arch = image.arch
     shape = arch.shape(name)
     if shape is None:
         raise ShapeError(f"{arch.name} has no layout of that name", found=name,
-                         expected=", ".join(shape.name for shape in arch.shapes))  # fmt: skip
-    return shape
+                         expected=", ".join(shape.name for shape in (*arch.shapes, *arch.fronts)))  # fmt: skip
+    return shape if shape in arch.shapes else fronts.of_records(image, records).forced(shape)
 
 
 def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Shape | None:
@@ -64,9 +65,11 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
             vote[:] = _starts(image, shape, window, va)[index]
         elif fit.any():
             vote[fit] = _starts(image, shape, window[index[fit]], va[index[fit]])
-        if vote.all():
+        if vote.all() and (shape.literal is None or image.kind not in PROGRAMS):
             return shape  # no other can do better, and of equal ones the first is taken
     words, va = window[index], va[index]
+    if (in_front := fronts.decide(image, records, bool(votes.any()))) is not None:
+        return in_front
     if not votes.any():
         return _shape_without_symbols(image, fits, records, code, words)
     counts = list(zip(votes.sum(axis=1).tolist(), fits.sum(axis=1).tolist(), strict=True))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch.shape import MATCH_NEW, MATCH_NONE, MATCH_OLD, WINDOW_SIZE, Shape, begins_with
+from ftpatch.arch.shape import MATCH_NEW, MATCH_NONE, MATCH_OLD, Shape, begins_with
 from ftpatch.arrays import I64, U8, U32, U64, Mask, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.sites.callees import is_stub, relocated_calls, untouched_callees
+from ftpatch.sites.fronts import match_fronts
 from ftpatch.sites.layout import at_entry
 from ftpatch.sites.profiler_calls import profiler_calls, slots_of
 
@@ -22,7 +23,7 @@ def is_patched(image: Image) -> bool:
 
 def match_sites(image: Image, shape: Shape, window: U32, va: U64) -> U8:
     """MATCH_* per site by its words; where words alone cannot tell, also by where its branch goes."""
-    match = shape.match(window)
+    match = match_fronts(image, shape, window, va) if shape.front else shape.match(window)
     if shape.called and is_patched(image):
         match[(match == MATCH_OLD) & calls_ours(image, shape, window, va)] = MATCH_NEW
     if shape.called and not image.linked:
@@ -96,7 +97,7 @@ def calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
 
 def code_around(image: Image, shape: Shape, sec: I64, off: I64) -> U32:
     """Windows of places where records would be, and as many units more as the shape may have extra ones before them."""
-    return image.words(sec, off, shape.first, WINDOW_SIZE // shape.unit + _n_in_front(shape))
+    return image.words(sec, off, shape.first, shape.reads // shape.unit + _n_in_front(shape))
 
 
 def behind_skip(shape: Shape, sec: I64, off: I64, code: U32) -> tuple[I64, U32]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftpatch.arch.shape import MATCH_HALF, MATCH_NEW, MATCH_NONE, MATCH_OLD, Shape
+from ftpatch.arch.shape import MATCH_NEW, MATCH_NONE, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
@@ -22,7 +22,7 @@ from ftpatch.sites.matching import OURS, behind_skip, calls_ours, code_around, f
 from ftpatch.sites.nameless import why_nameless
 from ftpatch.sites.profiler_calls import profiler_calls
 from ftpatch.sites.records import RecordTable
-from ftpatch.sites.table import ENABLED, HALF, NAMELESS, NULL, OUTSIDE, READY, UNEXPECTED, UNRECORDED, SiteTable
+from ftpatch.sites.table import ENABLED, NAMELESS, NULL, OF_MATCH, OUTSIDE, READY, UNEXPECTED, UNRECORDED, SiteTable
 
 
 class _Calls(NamedTuple):
@@ -52,7 +52,9 @@ def read_sites(image: Image, records: RecordTable, forced: str | None = None) ->
     """
     window = image.window(records.sec, records.off)
     va = image.va(records.sec, records.off)
-    shape = forced_shape(image.arch, forced) if forced else decide_shape(image, records, window, va)
+    shape = forced_shape(image, records, forced) if forced else decide_shape(image, records, window, va)
+    if shape is not None and shape.front:
+        window = image.window(records.sec, records.off, shape.reads)
     if shape is None and is_patched(image):
         return _all_without_records(image, records, window, va)
     # where instructions have any length, only a search of all code would find calls elsewhere
@@ -109,7 +111,7 @@ def _calls_at_entries(image: Image, shape: Shape, bare: _BareEntries, recorded: 
 def _unrecorded(image: Image, known: SiteTable, shape: Shape, calls: _Calls) -> SiteTable:
     """The rows of calls that no record names."""
     sec, off = calls.sec, calls.off
-    window, va, n = image.window(sec, off), image.va(sec, off), len(sec)
+    window, va, n = image.window(sec, off, shape.reads), image.va(sec, off), len(sec)
     low, high = functions_at(image, shape, window, va)
     around = image.functions.containing(va)  # where it is not at the entry as the layout has it: the function around it
     inside = (low == high) & (around >= 0)
@@ -122,6 +124,8 @@ def _unrecorded(image: Image, known: SiteTable, shape: Shape, calls: _Calls) -> 
 
 def _with_patched(image: Image, known: SiteTable, shape: Shape, bare: _BareEntries | None = None) -> SiteTable:
     """The sites with records, and behind them those that an earlier patch took out of the table."""
+    if shape.front:  # their records never leave
+        return known
     known = _append(known, _without_records(image, known, shape, bare))
     return _append(known, _patched_nameless(image, known, shape))
 
@@ -160,7 +164,7 @@ def _with_records(
         site = shape.site(window)
         room = image.shdr["sh_size"][np.maximum(records.sec, 0)].astype(np.int64) - records.off
         whole &= site + shape.size <= room  # behind the end of its section a window has zeros
-        for state, matched in ((READY, MATCH_OLD), (ENABLED, MATCH_NEW), (HALF, MATCH_HALF)):
+        for matched, state in OF_MATCH.items():
             status[whole & (match == matched)] = state
         nameless = (status == READY) & ~named & (records.sec >= 0)
         if nameless.any():
@@ -263,12 +267,12 @@ def _patched_nameless(image: Image, known: SiteTable, shape: Shape) -> SiteTable
     sec, off = image.place(at)
     off = off - shape.call_at - shape.unit * shape.start
     if shape.skips and shape.skip_at >= 0:
-        behind = shape.skipped(image.window(sec, off - shape.unit * shape.skip_words))
+        behind = shape.skipped(image.window(sec, off - shape.unit * shape.skip_words, shape.reads))
         off = off - np.where(behind, shape.unit * shape.skip_words, 0)
-    window = image.window(sec, off)
+    window = image.window(sec, off, shape.reads)
     calls = match_sites(image, shape, window, image.va(sec, off)) == MATCH_NEW
     mark_sec, mark_off = image.place(mark[~image.functions.inside(mark) & ~is_in(mark, known.va)])
-    mark_window = image.window(mark_sec, mark_off)
+    mark_window = image.window(mark_sec, mark_off, shape.reads)
     jumps = Jumps(image).redirected(shape, mark_sec, mark_off, mark_window, recorded=True)
     sec, off = np.concatenate([sec[calls], mark_sec[jumps]]), np.concatenate([off[calls], mark_off[jumps]])
     window = np.concatenate([window[calls], mark_window[jumps]])

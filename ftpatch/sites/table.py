@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arch.shape import Shape
+from ftpatch.arch.shape import MATCH_ARMED, MATCH_HALF, MATCH_NEW, MATCH_OLD, MATCH_PADDED, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, is_in
 from ftpatch.elf.image import Image
 from ftpatch.sites.entries import Entries
@@ -15,13 +15,15 @@ from ftpatch.sites.jumps import Jumps, JumpTarget, marks
 
 STATUSES = (
     "ready", "enabled", "half", "null", "weak-leftover", "outside-text", "unexpected", "stripped", "unnamed",
-    "unrecorded",
+    "unrecorded", "armed", "padding",
 )  # fmt: skip
-READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED, STRIPPED, UNNAMED, UNRECORDED = range(10)
+READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED, STRIPPED, UNNAMED, UNRECORDED, ARMED, PADDED = range(12)
 # sites as the compiler left them at the entry of no function symbol: left of an overridden weak function, its symbol
 # stripped, or one of the two
 NAMELESS = (LEFTOVER, STRIPPED, UNNAMED)
 UNTOUCHED = (READY, *NAMELESS)
+# of sites where one may be, by what the code there shows
+OF_MATCH = {MATCH_OLD: READY, MATCH_NEW: ENABLED, MATCH_HALF: HALF, MATCH_ARMED: ARMED, MATCH_PADDED: PADDED}
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -14,6 +14,7 @@ from ftpatch.report.text.lines import below, counts_line, files_and_trees, head,
 from ftpatch.report.text.units import unit_lines
 
 if TYPE_CHECKING:
+    from ftpatch.arch.shape import Shape
     from ftpatch.document.site_rows import LivePatchObject, SiteRow
     from ftpatch.document.types import ImageObject, ReachObject, SummaryObject, TreeObject
 
@@ -99,6 +100,14 @@ def _row(image: ImageObject, usual: str) -> tuple[str, str]:
     return figures, f"  ! {', '.join(remarks)}" if remarks else ""
 
 
+def _pad(before: int, behind: int | None) -> str:
+    """The NOPs around the entries, and the option that makes them."""
+    if behind is None:
+        return f"{number(before, 'NOP')} in front of the entry"
+    option = f"-fpatchable-function-entry={before + behind},{before}"
+    return f"{number(before, 'NOP')} in front of the entry, {behind} behind it in all functions ({option})"
+
+
 def _summary(image: ImageObject, document: Document) -> Iterator[str]:
     summary = image["summary"]
     shape = shape_named(image["arch"], image["layout"])
@@ -107,21 +116,14 @@ def _summary(image: ImageObject, document: Document) -> Iterator[str]:
     yield line("layout", f"{shape.name}: {shape.text}" if shape else "none: no patch sites")
     if shape and summary["with_skip"]:
         yield line("", f"{summary['with_skip']} of the functions have {shape.skip_text}")
+    if pad := summary.get("pad"):
+        yield line("", _pad(pad["before"], pad["behind"]))
     yield line("records", f"{summary['slots']} slots, {summary['null']} null, {summary['live']} live")
     yield line("values in", CARRIERS[image["carrier"]])
     for key, counts in (("sections", summary["by_section"]), ("status", summary["by_status"])):
         if counts:
             yield counts_line(key, counts, document.width)
-    if padding := summary.get("padding"):
-        text = f"{number(padding, 'place')} in __patchable_function_entries, a list that ftrace of this machine ignores"
-        yield line("padding", text)
-    if elsewhere := summary.get("elsewhere"):
-        yield line("elsewhere", f"{_counts(elsewhere)}: records that no kernel reads, of functions not to be traced")
-    if unrecorded := summary.get("unrecorded"):
-        calls = f"{number(unrecorded, 'call')} of {shape.called}" if shape else number(unrecorded, "call")
-        yield line(
-            "unrecorded", f"{calls} without a record: no tracer of a kernel knows {'it' if unrecorded == 1 else 'them'}"
-        )
+    yield from _elsewhere(summary, shape)
     yield from _patched(summary)
     if reach := summary["reach"]:
         yield from _reach(reach)
@@ -134,6 +136,20 @@ def _summary(image: ImageObject, document: Document) -> Iterator[str]:
                             "print an ftrace bug and switch ftrace off")  # fmt: skip
     elif image["kind"] == "vmlinux" and image["layout"] == "none":
         yield line("at boot", "no function tracer in this kernel (CONFIG_FUNCTION_TRACER is off)")
+
+
+def _elsewhere(summary: SummaryObject, shape: Shape | None) -> Iterator[str]:
+    """What is in the file beside its sites."""
+    if padding := summary.get("padding"):
+        text = f"{number(padding, 'place')} in __patchable_function_entries, a list that ftrace of this machine ignores"
+        yield line("padding", text)
+    if elsewhere := summary.get("elsewhere"):
+        yield line("elsewhere", f"{_counts(elsewhere)}: records that no kernel reads, of functions not to be traced")
+    if unrecorded := summary.get("unrecorded"):
+        calls = f"{number(unrecorded, 'call')} of {shape.called}" if shape else number(unrecorded, "call")
+        yield line(
+            "unrecorded", f"{calls} without a record: no tracer of a kernel knows {'it' if unrecorded == 1 else 'them'}"
+        )
 
 
 def _patched(summary: SummaryObject) -> Iterator[str]:

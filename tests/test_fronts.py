@@ -1,0 +1,98 @@
+"""NOPs in front of entries, -fpatchable-function-entry=N,M: small arm64 programs whose code is placed by hand."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from elfwriter import ALLOC, BASE, ET_EXEC, EXEC, NOP, RET, TEXT, Elf, as_code, written
+
+from ftpatch.errors import ShapeError
+from ftpatch.sites.scan import Scan, scan_file
+from ftpatch.sites.table import STATUSES
+
+TABLE = BASE + 0x20_0000
+BTI, HASH = 0xD503_245F, 0x1234_5678
+F, G, H, K = 0x100, 0x180, 0x200, 0x280
+
+Code = Mapping[int, Sequence[int]]  # offset in the text → words
+
+
+def program(
+    path: Path, code: Code, records: Sequence[int], entries: Mapping[str, int], records_in: str = "", symbols: int = 12
+) -> Scan:
+    """A program with these records and functions, as offsets in the text."""
+    text = bytearray(0x400)
+    for at, words in code.items():
+        text[at : at + 4 * len(words)] = as_code(words)
+    elf = Elf(ET_EXEC)
+    sec = elf.section(".text", bytes(text), flags=ALLOC | EXEC, addr=TEXT, align=16)
+    slots = struct.pack(f"<{len(records)}Q", *(TEXT + at for at in records))
+    elf.section("__patchable_function_entries", slots, flags=ALLOC, addr=TABLE, align=8)
+    for name, at in entries.items():
+        elf.symbol(name, sec, TEXT + at, symbols)
+    return scan_file(written(path / "prog", elf.build()))
+
+
+def shown(scan: Scan) -> tuple[str, int | None, list[tuple[str | None, str, int]]]:
+    """The layout, the NOPs in front of the entries, and of each site its function, status and offset in the text."""
+    table, shape = scan.sites, scan.sites.shape
+    rows = [(table.name(i), STATUSES[table.status[i]], int(table.off[i] + table.site[i])) for i in range(len(table))]
+    return (shape.name, shape.front, rows) if shape else ("none", None, rows)
+
+
+def nops(n: int) -> tuple[int, ...]:
+    return (NOP,) * n
+
+
+@pytest.mark.parametrize(
+    ("code", "records", "entries", "layout", "front", "rows"),
+    [
+        pytest.param({F: (*nops(6), RET)}, [F], {"f": F + 20}, "pad-before", 5, [("f", "ready", F + 20)], id="6,5"),
+        pytest.param({F: (*nops(2), RET)}, [F], {"f": F + 4}, "pad-before", 1, [("f", "ready", F + 4)], id="2,1"),
+        pytest.param({F: (*nops(31), RET)}, [F], {"f": F + 120}, "pad-before", 30, [("f", "ready", F + 120)],
+                     id="31,30"),
+        pytest.param({F: (*nops(5), BTI, NOP, RET)}, [F], {"f": F + 20}, "pad-before", 5, [("f", "ready", F + 24)],
+                     id="6,5-with-bti"),
+        pytest.param({F - 4: (HASH, *nops(6), RET)}, [F], {"f": F + 20}, "pad-before", 5, [("f", "ready", F + 20)],
+                     id="6,5-behind-a-kcfi-hash"),
+        pytest.param({F: (*nops(5), BTI, NOP, RET), G: (*nops(6), RET)}, [F, G], {"f": F + 20, "g": G + 20},
+                     "pad-before", 5, [("f", "ready", F + 24), ("g", "ready", G + 20)], id="bti-in-some"),
+        pytest.param({F: (*nops(6), RET), G: (*nops(7), RET), H: (*nops(6), RET)}, [F, G, H],
+                     {"f": F + 20, "g": G + 20, "h": H + 20}, "pad-before", 5,
+                     [("f", "ready", F + 20), ("g", "ready", G + 20), ("h", "ready", H + 20)],
+                     id="a-nop-of-a-function's-own"),
+        pytest.param({F: (*nops(4), RET)}, [F], {"f": F + 8}, "pfe-front", 2, [("f", "ready", F + 8)],
+                     id="4,2-of-a-program-has-no-ops"),
+        pytest.param({F: (*nops(7), RET)}, [F], {"f": F + 16}, "pfe-front", 4, [("f", "ready", F + 16)], id="7,4"),
+        pytest.param({F: (*nops(2), BTI, *nops(2), RET)}, [F], {"f": F + 8}, "pfe-front", 2, [("f", "ready", F + 12)],
+                     id="4,2-with-bti"),
+        pytest.param({F: (*nops(3), RET)}, [F], {"f": F + 12}, "padding", 3, [("f", "padding", F + 12)], id="3,3"),
+        pytest.param({F: (*nops(3), BTI, RET)}, [F], {"f": F + 12}, "padding", 3, [("f", "padding", F + 16)],
+                     id="3,3-with-bti"),
+        pytest.param({F: (NOP, RET)}, [F], {"f": F}, "pfe1", None, [("f", "ready", F)], id="1"),
+        pytest.param({F: (BTI, NOP, RET)}, [F + 4], {"f": F}, "pfe1", None, [("f", "ready", F + 4)], id="1-with-bti"),
+        pytest.param({F: (*nops(5), RET)}, [F], {"f": F}, "pfe2", None, [("f", "ready", F)], id="5"),
+        pytest.param({F: (*nops(6), RET), G: (*nops(5), RET, RET)}, [F, G], {"f": F + 20, "g": G + 20}, "padding", 5,
+                     [("f", "padding", F + 20), ("g", "padding", G + 20)], id="half-of-them-padding"),
+    ],
+)  # fmt: skip
+def test_layouts_of_n_and_m(
+    code: Code, records: list[int], entries: dict[str, int], layout: str, front: int | None,
+    rows: list[tuple[str, str, int]], tmp_path: Path,
+) -> None:  # fmt: skip
+    assert shown(program(tmp_path, code, records, entries)) == (layout, front, rows)
+
+
+def test_functions_with_other_numbers_of_nops_are_refused_with_each_number(tmp_path: Path) -> None:
+    """A file of units with =2 and with =6,5 showed `pfe2`, and the sites of the others had no function."""
+    code = {F: (*nops(6), RET), G: (*nops(2), RET), H: (*nops(2), RET)}
+    with pytest.raises(ShapeError) as refusal:
+        program(tmp_path, code, [F, G, H], {"f": F + 20, "g": G, "h": H})
+    assert refusal.value.args[0] == (
+        f"{tmp_path}/prog: the records have several layouts: found 2 with no NOPs in front of the entry, 1 with 5 NOPs "
+        "in front of the entry (pad-before), expected the same -fpatchable-function-entry=N,M for all – "
+        "--layout NAME takes those of one layout, and leaves the others"
+    )
