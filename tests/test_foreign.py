@@ -476,9 +476,6 @@ UNPATCHABLE: list[tuple[str, Path, str, int, str]] = [
     *[(kind, MINI / name, func, 4, f"{MINI / name}: patching files of kind {kind} is not supported: expected a linked "
        "vmlinux, a module or a program – ftpatch scan reads it")
       for kind, name, func in (("object", "pfe2.o", "vfs_read"),)],
-    ("pg", MINI / "vmlinux-pg", "vfs_read", 4, f"{MINI / 'vmlinux-pg'}: layout mcount cannot be enabled on disk: found "
-     "a `bl _mcount` sits behind the prologue, where ftrace_caller's register contract does not hold, expected "
-     "-fpatchable-function-entry"),
     ("no-call-reaches-the-site", MINI_PPC / "vmlinux-unreachable", "island", 5,
      f"{MINI_PPC / 'vmlinux-unreachable'}: 1 of 1 chosen sites cannot be patched: found island (row 20, "
      ".text.island+0x8): out of reach: -0x27ff780 bytes to ftrace_caller, -0x27ff494 to ftrace_tramp_text, +0x28008e4 "
@@ -498,9 +495,7 @@ def test_what_cannot_be_enabled_is_refused_with_the_reason(
 
 @pytest.mark.parametrize(
     "fixture,layout,reason",
-    [("vmlinux-pg", "mcount", "a `bl _mcount` sits behind the prologue, where ftrace_caller's register contract does "
-      "not hold"),
-     ("vmlinux-gcc12", "pfe2-global", "the NOPs stand in front of the set-up of r2, which is then off by 8: code that "
+    [("vmlinux-gcc12", "pfe2-global", "the NOPs stand in front of the set-up of r2, which is then off by 8: code that "
       "gcc 12 breaks"),
      ("vmlinux-nm", "pfe-between", "NOPs between the global and the local entry (N,M): no kernel patches those")],
 )  # fmt: skip

@@ -384,7 +384,8 @@ def test_a_call_that_is_no_plain_call_of_mcount_is_refused(
 @pytest.mark.parametrize(("name", "layout"), [("pg.o", "mcount")])
 def test_a_layout_that_cannot_be_enabled_is_refused(tmp_path: Path, refusal: Refusal, name: str, layout: str) -> None:
     assert refusal(arm64_module(tmp_path, name), "--func", "vfs_read", code=4).startswith(
-        f"M: layout {layout} cannot be enabled on disk: found "
+        f"M: layout {layout} cannot be enabled in a module: found calls of _mcount behind the prologue, which no stub "
+        "of a module fits, expected sites at the entries of functions – "
     )
 
 

@@ -13,7 +13,7 @@ from elfwriter import MINI, MOV_X9_X30, TEXT, Kernel, as_code, bl, edited, pos_o
 
 from ftpatch import api
 from ftpatch.document.summary import summary
-from ftpatch.errors import FtpatchError, PolicyError, ReachError, ShapeError
+from ftpatch.errors import FtpatchError, PolicyError, ReachError
 from ftpatch.plan.decide import make_plan
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import DisableRequest, DropRequest, EnableRequest
@@ -201,15 +201,6 @@ def test_a_branch_one_step_out_of_reach_is_refused(branch: int, distance: str, t
         "expected all of them, or nothing is written – --skip-unpatchable patches the others"
     )
     assert planned(path, "far", "f", skip_unpatchable=True).index.tolist() == [0]
-
-
-def test_mcount_sites_are_refused_with_their_reason() -> None:
-    with pytest.raises(ShapeError) as caught:
-        planned(MINI / "vmlinux-pg", "vfs_read")
-    assert str(caught.value) == (
-        f"{MINI / 'vmlinux-pg'}: layout mcount cannot be enabled on disk: found a `bl _mcount` sits behind the "
-        "prologue, where ftrace_caller's register contract does not hold, expected -fpatchable-function-entry"
-    )
 
 
 def test_a_kernel_without_function_tracer_is_refused() -> None:

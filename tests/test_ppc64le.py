@@ -401,10 +401,6 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
             "the NOPs stand in front of the set-up of r2, which is then off by 8: code that gcc 12 breaks",
         ),
         ("vmlinux-nm", "pfe-between", "NOPs between the global and the local entry (N,M): no kernel patches those"),
-        (
-            "vmlinux-pg", "mcount",
-            "a `bl _mcount` sits behind the prologue, where ftrace_caller's register contract does not hold",
-        ),
     ],
 )  # fmt: skip
 def test_layouts_that_no_kernel_patches_are_exit_4_with_the_reason(

@@ -109,6 +109,7 @@ class Arch(NamedTuple):
 
     # -- enable, disable, drop
     contract: str = ""  # what a target must do, for people; empty where this tier is not reached
+    library_contract: str = ""  # the same at sites that call as any code calls a function of C
     judge: str = ""  # module whose `keeps_contract` tells whether a piece of code does that; not imported before
     # relocation types of which the build makes the list by which a compressed kernel moves itself, where it has one
     listed: tuple[int, ...] = ()
@@ -178,17 +179,27 @@ class Arch(NamedTuple):
         return [f"0x{word:08x}" for word in units.tolist()]
 
     def keeps_contract(
-        self, read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None
-    ) -> str:
+        self, read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None,
+        *, library: bool = False,
+    ) -> str:  # fmt: skip
         """Why the code at `va` is no trampoline for a patch site, in line or out of line; empty where it is.
 
         home: an address behind the site, where a path may end with the caller's return address back in its register;
-        target: a trampoline that is known to keep the contract, where a path may end with everything as at entry.
+        target: a trampoline that is known to keep the contract, where a path may end with everything as at entry;
+        library: of a site whose call is an ordinary one (`Shape.library`).
         """
         if not self.judge:
             return "nothing here can tell what its code does"
-        reason: str = import_module(self.judge).keeps_contract(read, va, out_of_line, home, target)
+        judge = import_module(self.judge)
+        if library:
+            library_reason: str = judge.keeps_library_contract(read, va)
+            return library_reason
+        reason: str = judge.keeps_contract(read, va, out_of_line, home, target)
         return reason
+
+    def contract_of(self, shape: Shape | None) -> str:
+        """What a target of sites of that layout must do, for people."""
+        return self.library_contract if shape is not None and shape.library else self.contract
 
     def shape(self, name: str) -> Shape | None:
         """The shape of that name, if this machine has it."""
@@ -236,7 +247,7 @@ def support_table() -> list[str]:
             refused = shape.refusal or not arch.contract
             enable = "refused" if refused else "yes"
             far = "" if refused else "yes" if arch.far else "not needed"
-            module = "scan" if refused or arch.modules is None else "yes"
+            module = "scan" if refused or arch.modules is None or shape.anywhere else "yes"
             module = "programs only" if shape.program else module
             rows.append(f"| {arch.name} | `{shape.name}` | {shape.text} | yes | {enable} | {far} | {module} |")
     return rows

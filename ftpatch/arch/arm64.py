@@ -81,7 +81,7 @@ SHAPES = (
     ),
     Shape(
         "mcount", entry=0, start=0, old=(BL.word,), new=(BL.word,), branch=BL, called="_mcount", anywhere=True,
-        refusal="a `bl _mcount` sits behind the prologue, where ftrace_caller's register contract does not hold",
+        library=True, adjust=0,
         text="bl _mcount behind the prologue (-pg)",
         source="scripts/recordmcount.c, gcc -pg (kernels before 5.5, and later ones without WITH_REGS/WITH_ARGS)",
     ),
@@ -272,6 +272,7 @@ ARCH = Arch(
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,
     contract="x0-x8, x18-x29 and sp kept, x30 := x9, return to the old x30",
+    library_contract="x18-x29 and sp kept, return to x30, as functions of C do",
     judge="ftpatch.arch.arm64_contract",
     ops_thunk=OpsThunk(thunk, 16, (1 << 32) - (1 << 12), ERRATUM_843419, thunk_leads_to),
     table_end=TableEnd(find_pairs, set_pair),

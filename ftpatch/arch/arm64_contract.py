@@ -4,6 +4,9 @@ At a site x9 holds the caller's return address and x30 the return point inside t
 leave by a branch to the old x30, with x30 := the old x9 and with sp, x0–x8 and x18–x29 as they were. A C function
 does not: it returns to x30 with x30 unchanged, and the traced function then returns into itself for ever.
 
+Where `bl _mcount` stands behind the prologue (-pg), the call is an ordinary one: whoever is called may change what any
+function may change, and returns to x30.
+
 In the walk every register starts as itself, stack slots are remembered, what is not understood becomes unknown.
 """
 
@@ -16,6 +19,7 @@ from ftpatch.arch.contract import UNKNOWN, NotShown, Read, Value, judge, signed
 # Values: ("reg", n): what register n held at entry; ("sp", n): entry sp + n; signed x30; UNKNOWN
 ZR = SP = 31
 PRESERVED = (*range(9), *range(18, 30))
+KEPT_BY_FUNCTIONS = tuple(range(18, 30))
 SCRATCH = (*range(18), 30)  # what a call may change; x18 belongs to the platform and is left alone
 
 
@@ -25,9 +29,10 @@ class State:
     regs: list[Value] = field(default_factory=lambda: [("reg", n) for n in range(31)])
     sp: int = 0
     stack: dict[int, Value] = field(default_factory=dict)
+    library: bool = False  # called as any function is
 
     def copy(self, va: int) -> State:
-        return State(va, list(self.regs), self.sp, dict(self.stack))
+        return State(va, list(self.regs), self.sp, dict(self.stack), self.library)
 
     def get(self, n: int) -> Value:
         return UNKNOWN if n == ZR else self.regs[n]
@@ -51,6 +56,11 @@ def keeps_contract(
 ) -> str:
     """Why the code at `va` is no trampoline for a patch site; empty where it is. Sites are never out of line here."""
     return judge(read, State(va), _branch, {target: _pass_on, home: _kept})
+
+
+def keeps_library_contract(read: Read, va: int) -> str:
+    """Why the code at `va` is no function as a compiler makes them; empty where it is."""
+    return judge(read, State(va, library=True), _branch, {})
 
 
 def _branch(state: State, word: int, todo: list[State]) -> bool:
@@ -80,7 +90,10 @@ def _branch(state: State, word: int, todo: list[State]) -> bool:
 def _leave(state: State, register: int) -> None:
     if state.get(register) != ("reg", 30):
         raise NotShown("it does not return to where x30 pointed")
-    _kept(state)
+    if state.library:
+        _keeps(state, KEPT_BY_FUNCTIONS)
+    else:
+        _kept(state)
 
 
 def _pass_on(state: State) -> None:
@@ -96,8 +109,8 @@ def _kept(state: State) -> None:
     _keeps(state)
 
 
-def _keeps(state: State) -> None:
-    changed = [f"x{n}" for n in PRESERVED if state.regs[n] != ("reg", n)]
+def _keeps(state: State, preserved: tuple[int, ...] = PRESERVED) -> None:
+    changed = [f"x{n}" for n in preserved if state.regs[n] != ("reg", n)]
     if changed or state.sp:
         raise NotShown(f"it changes {', '.join(changed or ['sp'])}")
 

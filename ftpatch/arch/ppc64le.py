@@ -96,7 +96,7 @@ SHAPES = (
     ),
     Shape(
         "mcount", entry=0, start=0, old=(BL.word,), new=(BL.word,), branch=BL, called="_mcount", anywhere=True,
-        refusal="a `bl _mcount` sits behind the prologue, where ftrace_caller's register contract does not hold",
+        library=True, adjust=0,
         text="bl _mcount behind the prologue (-pg)",
         source="gcc -pg without -mprofile-kernel",
     ),
@@ -195,6 +195,7 @@ ARCH = Arch(
     entries=("ftrace_caller", "ftrace_regs_caller"),
     read_entry=read_entry,
     contract="r1-r10 kept, LR := r0, return to the old LR",
+    library_contract="r1, r2, r13-r31 and cr2-cr4 kept, return to LR, as functions of C do",
     judge="ftpatch.arch.ppc64le_contract",
     skips_zero=skips_zero,
     local_entry=local_entry,

@@ -2,7 +2,9 @@
 
 At a site r0 holds the caller's return address and LR the return point behind the call. Whoever is called must leave to
 the old LR with r1–r10 as they were, r2 among them, since it may be anyone's TOC. In front of an inline site LR must by
-then be the old r0; an out-of-line stub does that move itself, so there the target may simply return.
+then be the old r0; an out-of-line stub does that move itself, so there the target may simply return. Behind the
+prologue (-pg without -mprofile-kernel) the call is an ordinary one: whoever is called may change what any function may
+change, and returns to LR.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from ftpatch.arch.contract import UNKNOWN, NotShown, Read, Value, judge, signed
 # Values: ("reg", n) and ("lr", 0): what they held at entry; ("sp", n): entry r1 + n; UNKNOWN
 OLD_LR: Value = ("lr", 0)
 PRESERVED = (*range(1, 11), *range(13, 32))
+KEPT_BY_FUNCTIONS = (1, 2, *range(13, 32))
 SCRATCH = (0, *range(3, 13))
 LR, CTR = 8, 9
 BCL_NEXT = 0x429F_0005  # bcl 20,31,$+4
@@ -28,15 +31,21 @@ class State:
     lr: Value = OLD_LR
     ctr: Value = UNKNOWN
     stack: dict[int, Value] = field(default_factory=dict)
+    library: bool = False  # called as any function is
 
     def copy(self, va: int) -> State:
-        return State(va, list(self.regs), self.lr, self.ctr, dict(self.stack))
+        return State(va, list(self.regs), self.lr, self.ctr, dict(self.stack), self.library)
 
 
 def keeps_contract(read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None) -> str:
     """Why the code at `va` is no trampoline for a patch site, in line or out of line; empty where it is."""
     ends = {target: _pass_on, home: _at_home}
     return judge(read, State(va), lambda state, word, todo: _step(state, word, todo, out_of_line), ends)
+
+
+def keeps_library_contract(read: Read, va: int) -> str:
+    """Why the code at `va`, a local entry, is no function as a compiler makes them; empty where it is."""
+    return judge(read, State(va, library=True), lambda state, word, todo: _step(state, word, todo, False), {})
 
 
 def _step(state: State, word: int, todo: list[State], out_of_line: bool) -> bool:
@@ -86,6 +95,9 @@ def _conditional(state: State, word: int, todo: list[State]) -> None:
 def _leave(state: State, to: Value, out_of_line: bool) -> None:
     if to != OLD_LR:
         raise NotShown("it does not return to where LR pointed")
+    if state.library:
+        _keeps(state, KEPT_BY_FUNCTIONS)
+        return
     if state.lr != ("reg", 0) and not out_of_line:
         raise NotShown("it does not return with the old r0 in LR, so the traced function would never return")
     if out_of_line and state.regs[0] != ("reg", 0):
@@ -107,9 +119,9 @@ def _pass_on(state: State) -> None:
     _keeps(state)
 
 
-def _keeps(state: State) -> None:
+def _keeps(state: State, preserved: tuple[int, ...] = PRESERVED) -> None:
     kept = [("sp", 0) if n == 1 else ("reg", n) for n in range(32)]
-    changed = [f"r{n}" for n in PRESERVED if state.regs[n] != kept[n]]
+    changed = [f"r{n}" for n in preserved if state.regs[n] != kept[n]]
     if changed:
         raise NotShown(f"it changes {', '.join(changed)}")
 

@@ -176,6 +176,8 @@ class Shape(NamedTuple):
     front: int | None = None  # units of NOPs that the compiler left in front of the entry, see `fronts.py`
     switch: bool = False  # the site's branch leads to code of its own among those NOPs
     reads: int = WINDOW_SIZE  # bytes of a window
+    # the call is an ordinary one behind the prologue: its callee may change what any function may change
+    library: bool = False
     refusal: str = ""  # why `enable` does not apply; empty where it does
     text: str = ""  # the layout, for people
     skip_text: str = ""  # its extra units

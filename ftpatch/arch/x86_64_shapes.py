@@ -89,15 +89,13 @@ SHAPES = (
     ),
     Shape(
         "mcount", entry=0, start=0, old=CALL_BYTES, new=CALL_BYTES, branch=CALL, called="mcount", anywhere=True,
-        refusal="a `call mcount` sits behind the prologue, where ftrace_caller's register contract does not hold",
+        adjust=0,
         text="call mcount behind the prologue (-pg)",
         source="scripts/recordmcount.c, gcc -pg without -mfentry (kernels before 3.19)",
     ),
     Shape(
         "mcount-got", entry=0, start=0, old=SLOT_CALL_BYTES, also=(RELAXED_BYTES,), new=RELAXED_BYTES, branch=CALL,
         called="mcount", through=CALL_SLOT, anywhere=True, program=True,
-        refusal="a `call *mcount@GOTPCREL(%rip)` sits behind the prologue, where a tracer's register contract does "
-        "not hold",
         text="call *mcount@GOTPCREL(%rip), or addr32 call mcount, behind the prologue (-pg of a program)",
         source="gcc's x86_function_profiler()",
     ),

@@ -132,4 +132,8 @@ def new_draft(scan: Scan, request: Request) -> Draft:
     if shape.refusal:
         raise ShapeError(f"layout {shape.name} cannot be enabled on disk", scan.image.path, found=shape.refusal,
                          expected="-fpatchable-function-entry")  # fmt: skip
+    if shape.anywhere and isinstance(request, RedirectRequest):
+        raise ShapeError(f"functions of layout {shape.name} cannot be redirected", scan.image.path,
+                         found=f"calls of {shape.called} behind the prologue, where a function has begun",
+                         expected="sites at the entries of functions")  # fmt: skip
     return Draft(scan, shape, request)

@@ -83,10 +83,11 @@ def resolve_target(scan: Scan, chosen: Mask, text: str, force: bool) -> Target:
     if va in {image.symbols.value(own) for own in arch.entries}:
         _check_own_entry(scan, name, entry)
         return Target(va, name, True, entry)
-    reason = arch.keeps_contract(image.code, va, shape is not None and shape.out_of_line)
+    out_of_line, library = (False, False) if shape is None else (shape.out_of_line, shape.library)
+    reason = arch.keeps_contract(image.code, va, out_of_line, library=library)
     if reason and not force:
         raise PolicyError("the target does not behave as a trampoline for patch sites", where, found=reason,
-                          expected=arch.contract, todo="--force-target takes it nevertheless")  # fmt: skip
+                          expected=arch.contract_of(shape), todo="--force-target takes it nevertheless")  # fmt: skip
     warning = f"target {name} was not shown to keep the contract of a patch site ({reason}); forced" if reason else ""
     return Target(va, name, False, entry, warning)
 

@@ -55,6 +55,12 @@ class CallTargets:
     def image(self) -> Image:
         return self.side.image
 
+    @property
+    def library(self) -> bool:
+        """Whether sites call as any code calls a function of C."""
+        shape = self.case.before.sites.shape or self.case.after.sites.shape
+        return shape is not None and shape.library
+
     def at(self, va: int) -> CallTarget:
         """What stands at `va`."""
         if va not in self._known:
@@ -93,7 +99,7 @@ class CallTargets:
         sites = self.side.sites
         if np.any((sites.row >= 0) & (sites.sec >= 0) & (sites.entry_va == np.uint64(va))):
             return CallTarget(va, name, entry, why="which is itself traced")
-        reason = self.side.arch.keeps_contract(self.image.code, va, self.out_of_line)
+        reason = self.side.arch.keeps_contract(self.image.code, va, self.out_of_line, library=self.library)
         doubt = f"which was not shown to keep a site's contract ({reason})" if reason else ""
         return CallTarget(va, name, entry, doubt=doubt, freed=self.freed(va))
 

@@ -103,15 +103,17 @@ def _calls(pairs: Pairs, targets: dict[int, CallTarget], ops: dict[int, int]) ->
 def _expect_sites(case: Case, pairs: Pairs, targets: dict[int, CallTarget], ops: dict[int, int]) -> None:
     """What is to be seen when the enabled sites are executed."""
     resume = pairs.va(pairs.branch_off + pairs.shape.branch.size)
-    base = case.after.image.base
+    base, library = case.after.image.base, pairs.shape.library
     for at, target in targets.items():
         if target.doubt:
             case.unclaimed.append(f"{pairs.name(at)}: what it calls was taken by force")
             continue
-        entry = int(base[int(pairs.sec[at])]) + pairs.entry_off(at)
+        entry = int(base[int(pairs.sec[at])]) + (int(pairs.off[at]) if pairs.shape.anywhere else pairs.entry_off(at))
         wanted = target.ops if target.ops is not None else ops.get(at)
         case.expectations.append(
-            SiteExpectation(pairs.name(at), entry, int(resume[at]), target.behind or target.target, wanted)
+            SiteExpectation(
+                pairs.name(at), entry, int(resume[at]), target.behind or target.target, wanted, library=library
+            )
         )
 
 

@@ -99,7 +99,7 @@ def tracers(image: Image, shape: Shape, called: U64) -> dict[int, Callee]:
             n_judged += 1
             if _is_idle(image, va):
                 continue
-            if not image.arch.keeps_contract(_reader(image, page), va, shape.out_of_line):
+            if not image.arch.keeps_contract(_reader(image, page), va, shape.out_of_line, library=shape.library):
                 known[va] = Callee(next(iter(named.get(va, ())), f"{va:#x}"), sure=False)
     return known
 

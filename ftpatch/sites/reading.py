@@ -16,6 +16,7 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.elf.tables import STB_LOCAL
 from ftpatch.sites.callees import addresses_of, called_from, leading_to, relocated_calls, tracers
+from ftpatch.sites.enabled_anywhere import enabled_anywhere
 from ftpatch.sites.jumps import Jumps, marks, may_begin_with_jump
 from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls, shapes_of
 from ftpatch.sites.matching import OURS, behind_skip, calls_ours, code_around, functions_at, is_patched, match_sites
@@ -127,6 +128,7 @@ def _with_patched(image: Image, known: SiteTable, shape: Shape, bare: _BareEntri
     if shape.front:  # their records never leave
         return known
     known = _append(known, _without_records(image, known, shape, bare))
+    known = _append(known, enabled_anywhere(image, known, shape))
     return _append(known, _patched_nameless(image, known, shape))
 
 
@@ -218,7 +220,12 @@ def _without_records(
     """Functions whose entry holds the words of an enabled or redirected site although no live record names them:
     earlier patches. bare: the entries, where they were looked for before."""
     functions, patched = image.functions, image.linked or is_patched(image)
-    if shape.refusal or not len(functions.va) or not (patched or may_begin_with_jump(image, shape, _bare(known))):
+    if (
+        shape.refusal
+        or shape.anywhere
+        or not len(functions.va)
+        or not (patched or may_begin_with_jump(image, shape, _bare(known)))
+    ):
         return None
     first, sec, off, code = bare or _bare_entries(image, known, shape)
     off, window = behind_skip(shape, sec, off, code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.elf.editor import Editor
+from ftpatch.errors import ShapeError
 from ftpatch.kernel.module import Module
 from ftpatch.plan import notes, refusals
 from ftpatch.plan.module.addition import Addition
@@ -31,6 +32,11 @@ def plan_module_enable(scan: Scan, request: EnableRequest) -> Plan:
     """Decide everything. Raises a PlanError, or an UnsupportedError where the layout cannot be enabled at all."""
     draft, module, modules = new_draft(scan, request), Module(scan), scan.arch.modules
     assert modules is not None  # other machines were refused
+    if draft.shape.anywhere:
+        raise ShapeError(f"layout {draft.shape.name} cannot be enabled in a module", scan.image.path,
+                         found=f"calls of {draft.shape.called} behind the prologue, which no stub of a module fits",
+                         expected="sites at the entries of functions",
+                         todo="enable takes objects: patch those before the module is linked")  # fmt: skip
     checked = require_loadable(module, request.against)
     kernel = request.against.kernel
     wanted = resolve_callee(draft, request, modules, kernel.image if kernel else None)

@@ -3,7 +3,8 @@
 At a target that is a kernel's trampoline x9 must hold the caller's return address and x30 the return point; it returns
 there with x30 := x9 and x9–x17 changed. A C function is called with the stack aligned, and changes x0–x17, x30 and what
 lies below the stack pointer. In both cases the function must then go on with x0–x8, x18–x29 and sp of its caller, and
-with the return address in x30.
+with the return address in x30. Where a site's call is an ordinary one, it is executed from the site on: a C function
+must be entered with x30 behind it, and x18–x29 and sp must be as they were.
 
 A redirected function's replacement is entered by a jump: nothing is written on the way, and all registers but x16 and
 x17 are as the caller left them. In a function that begins with a `bti c`, which is executed where indirect jumps are
@@ -22,6 +23,7 @@ from ftpatch.proof.emulate.memory import Memory
 LR, SP, PC = 30, 31, 32  # in the order of a row of registers
 PRESERVED = [(n, f"x{n}") for n in (*range(9), *range(18, 30))] + [(SP, "sp")]
 BEHIND = [*PRESERVED, (LR, "x30")]
+KEPT_BY_C = [(n, f"x{n}") for n in range(18, 30)] + [(SP, "sp")]
 CHANGED_BY_KERNEL = range(9, 18)
 CHANGED_BY_C = range(18)
 BETWEEN = [(n, f"x{n}") for n in (*range(16), *range(18, 31))] + [(SP, "sp")]  # x16, x17: free between two functions
@@ -54,6 +56,11 @@ def _at_target(engine: Engine, site: SiteExpectation, start: list[int], there: l
     if site.tail:
         inside = STACK + BELOW <= there[SP] <= start[SP]
         return "" if inside and there[SP] % 16 == 0 else line(site, "sp at the target", there[SP], "an aligned stack")
+    if site.library:
+        if there[LR] != site.resume:
+            return line(site, "x30 at the target", there[LR], f"{site.resume:#x}, behind the site")
+        what = first_difference(there, start, [at for at in BEHIND if at[0] != LR])
+        return f"{site.name}: at the target {what}" if what else ""
     if there[9] != start[LR]:
         return line(site, "x9 at the target", there[9], f"{start[LR]:#x}, the caller's return address")
     if there[LR] != site.resume:
@@ -77,17 +84,17 @@ def _returned(engine: Engine, site: SiteExpectation, there: list[int]) -> list[i
     """The registers when the target has returned."""
     registers = list(there)
     junk = engine.junk(18)
-    for n in CHANGED_BY_C if site.tail else CHANGED_BY_KERNEL:
+    for n in CHANGED_BY_C if site.tail or site.library else CHANGED_BY_KERNEL:
         registers[n] = junk[n]
     registers[PC] = there[LR]
-    if not site.tail:
+    if not (site.tail or site.library):
         registers[LR] = there[9]
     engine.lose_below(there[SP])
     return registers
 
 
 def _behind(site: SiteExpectation, start: list[int], behind: list[int]) -> str:
-    what = first_difference(behind, start, BEHIND)
+    what = first_difference(behind, start, KEPT_BY_C if site.library else BEHIND)
     return f"{site.name}: behind the site {what}" if what else ""
 
 

@@ -24,6 +24,8 @@ class SiteExpectation:
     target: int  # va where execution must arrive; `resume` where a stub does all by itself
     ops: int | None  # va of the object that the target will find; None where it looks for none
     tail: bool = False  # the target is a C function, called by a stub: it changes what such a function may change
+    # the site itself calls as any code calls a function of C: `entry` is the site, behind the prologue
+    library: bool = False
 
 
 @dataclass(frozen=True)

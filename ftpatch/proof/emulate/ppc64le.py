@@ -6,7 +6,9 @@ At a target that is a kernel's trampoline r0 must hold the caller's return addre
 there with LR := r0, or with LR as it was where the site's branch is no call, so that a stub follows that moves r0
 itself. r11, r12 and CTR are lost, in line r0 too. A C function is called with an aligned stack, and changes r0, r3–r12,
 CTR, what lies below the stack pointer, and two words of the frame above it; one of another module also r2. In the end
-LR, r1–r10, r13–r31, cr2–cr4 and the caller's frame must be as they were at entry.
+LR, r1–r10, r13–r31, cr2–cr4 and the caller's frame must be as they were at entry. Where a site's call is an ordinary
+one, it is executed from the site on: a C function must be entered with LR behind it, and r1, r2, r13–r31 and cr2–cr4
+must be as they were; 8(r1), 16(r1) and 24(r1) of the function's own frame are for such calls.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ __all__ = ["QEMU", "run", "run_redirects"]
 
 KERNEL_LOSES = (11, 12, g.CTR)
 C_LOSES = (0, *range(3, 13), g.CTR)
+KEPT_BY_C = [(n, f"r{n}") for n in (1, 2, *range(13, 32))]
 PRESERVED = [(n, f"r{n}") for n in (*range(1, 11), *range(13, 32))]
 MOST = 1 << 14  # sites of one process: the records of each have 1.5 KB
 Stop = list[int]  # a record of the guest's, with file addresses for NIP and LR
@@ -85,14 +88,15 @@ class _Batch:
         rows[:, g.NIP] = [moved(site.entry) for site in self.sites]
         # Where nothing is called, no address is the target's.
         rows[:, g.TARGET] = [BIT64 if site.target == site.resume else moved(site.target) for site in self.sites]
-        rows[:, g.INLINE] = [0 if site.tail or not self._links(site) else moved(site.resume) for site in self.sites]
+        rows[:, g.INLINE] = [0 if site.tail or site.library or not self._links(site) else moved(site.resume)
+                              for site in self.sites]  # fmt: skip
         rows[:, g.MASK] = [self._loses(site) for site in self.sites]
         return rows
 
     def _loses(self, site: SiteExpectation) -> int:
         """Bits of the registers that the target changes."""
-        lost: int = sum(1 << n for n in (C_LOSES if site.tail else KERNEL_LOSES))
-        return lost | 1 << 2 if site.tail and self._outside(site) else lost
+        lost: int = sum(1 << n for n in (C_LOSES if site.tail or site.library else KERNEL_LOSES))
+        return lost | 1 << 2 if (site.tail or site.library) and self._outside(site) else lost
 
     def _links(self, site: SiteExpectation) -> bool:
         """Whether the site's branch is a call; where it is none, a stub out of line makes the call."""
@@ -135,11 +139,11 @@ class _Batch:
         if calls and len(stops) < 2:
             return line(site, "never arrives behind the site", stopped, site.resume)
         why = self._arrival(last, site.resume, "the instruction behind the site")
-        why = why or _kept(last, start, "behind the site")
-        if not why and self.process.moved(last[g.LR]) != start[g.LR]:
+        why = why or _kept(last, start, "behind the site", KEPT_BY_C if site.library else PRESERVED)
+        if not why and not site.library and self.process.moved(last[g.LR]) != start[g.LR]:
             why = f"LR behind the site: found {self.process.moved(last[g.LR]):#x}, expected {start[g.LR]:#x}"
         for at, was in enumerate(frame):  # 8(r1) and 16(r1) are for those who are called
-            if not why and at not in (1, 2) and last[g.FRAME + at] != was:
+            if not why and at not in ((1, 2, 3) if site.library else (1, 2)) and last[g.FRAME + at] != was:
                 why = f"{8 * at}(r1), the caller's, behind the site: found {last[g.FRAME + at]:#x}, expected {was:#x}"
         return f"{site.name}: {why}" if why else ""
 
@@ -151,6 +155,11 @@ class _Batch:
 
     def _at_target(self, site: SiteExpectation, start: Stop, stop: Stop) -> str:
         """Why the target must not be entered with these registers; empty where it may."""
+        if site.library:
+            if stop[g.LR] != site.resume:
+                return f"LR at the target: found {stop[g.LR]:#x}, expected {site.resume:#x}, behind the site"
+            kept = [at for at in PRESERVED if at[0] != 2 or not self._outside(site)]
+            return _kept(stop, start, "at the target", kept)
         if not site.tail:
             if stop[0] != start[g.LR]:
                 return f"r0 at the target: found {stop[0]:#x}, expected {start[g.LR]:#x}, the caller's return address"
@@ -165,8 +174,8 @@ class _Batch:
         return ""
 
 
-def _kept(stop: Stop, start: Stop, where: str) -> str:
-    what = first_difference(stop, start, PRESERVED)
+def _kept(stop: Stop, start: Stop, where: str, registers: Sequence[tuple[int, str]] = PRESERVED) -> str:
+    what = first_difference(stop, start, registers)
     if not what and (stop[g.CR] ^ start[g.CR]) & CR_KEPT:
         what = f"cr2–cr4: found {stop[g.CR] & CR_KEPT:#x}, expected {start[g.CR] & CR_KEPT:#x}"
     return f"{where} {what}" if what else ""
