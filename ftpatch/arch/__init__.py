@@ -142,6 +142,9 @@ class Arch(NamedTuple):
     modules: parts.Modules | None = None
     assembly: parts.Assembly | None = None
 
+    # -- programs
+    programs: str = ""  # module that ends in `PROGRAMS` (see program_parts.py); not imported before
+
     # -- verify, and the check of what the writing verbs write
     # module with the tables by which the proof reads code, `TABLES` (see proof_tables.py); not imported before
     proof: str = ""

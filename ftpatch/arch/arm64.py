@@ -296,5 +296,6 @@ ARCH = Arch(
     assembly=ASSEMBLY,
     ways_out=ways_out,
     static_calls=STATIC_CALLS,
+    programs="ftpatch.arch.arm64_program",
     proof="ftpatch.arch.arm64_proof",
 )  # fmt: skip

@@ -7,7 +7,8 @@ does not: it returns to x30 with x30 unchanged, and the traced function then ret
 Where `bl _mcount` stands behind the prologue (-pg), the call is an ordinary one: whoever is called may change what any
 function may change, and returns to x30.
 
-In the walk every register starts as itself, stack slots are remembered, what is not understood becomes unknown.
+In the walk every register starts as itself, stack slots are remembered, what is not understood becomes unknown. In a
+program v0–v7 must be kept, too, and are followed likewise; kernels have nothing in them.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from dataclasses import dataclass, field
 
 from ftpatch.arch.contract import UNKNOWN, NotShown, Read, Value, judge, signed
 
-# Values: ("reg", n): what register n held at entry; ("sp", n): entry sp + n; signed x30; UNKNOWN
+# Values: ("reg", n): what register n held at entry; ("sp", n): entry sp + n; signed x30; ("low", n), ("high", n): the
+# halves of vector register n; UNKNOWN
 ZR = SP = 31
 PRESERVED = (*range(9), *range(18, 30))
 KEPT_BY_FUNCTIONS = tuple(range(18, 30))
+N_VECTORS = 8  # vector registers that arguments are in
 SCRATCH = (*range(18), 30)  # what a call may change; x18 belongs to the platform and is left alone
 
 
@@ -30,9 +33,10 @@ class State:
     sp: int = 0
     stack: dict[int, Value] = field(default_factory=dict)
     library: bool = False  # called as any function is
+    vectors: list[bool] = field(default_factory=list)  # of a program: whether each of v0–v7 is as at entry
 
     def copy(self, va: int) -> State:
-        return State(va, list(self.regs), self.sp, dict(self.stack), self.library)
+        return State(va, list(self.regs), self.sp, dict(self.stack), self.library, list(self.vectors))
 
     def get(self, n: int) -> Value:
         return UNKNOWN if n == ZR else self.regs[n]
@@ -61,6 +65,11 @@ def keeps_contract(
 def keeps_library_contract(read: Read, va: int) -> str:
     """Why the code at `va` is no function as a compiler makes them; empty where it is."""
     return judge(read, State(va, library=True), _branch, {})
+
+
+def program_keeps_contract(read: Read, va: int) -> str:
+    """As `keeps_contract`, for the sites of a program."""
+    return judge(read, State(va, vectors=[True] * N_VECTORS), _branch, {})
 
 
 def _branch(state: State, word: int, todo: list[State]) -> bool:
@@ -111,6 +120,7 @@ def _kept(state: State) -> None:
 
 def _keeps(state: State, preserved: tuple[int, ...] = PRESERVED) -> None:
     changed = [f"x{n}" for n in preserved if state.regs[n] != ("reg", n)]
+    changed += [f"v{n}" for n, same in enumerate(state.vectors) if not same]
     if changed or state.sp:
         raise NotShown(f"it changes {', '.join(changed or ['sp'])}")
 
@@ -119,6 +129,7 @@ def _call(state: State) -> None:
     """A call of ordinary code: scratch registers and everything below sp are lost."""
     for n in SCRATCH:
         state.regs[n] = UNKNOWN
+    state.vectors = [False] * len(state.vectors)
     state.stack = {off: value for off, value in state.stack.items() if off >= state.sp}
     state.va += 4
 
@@ -126,6 +137,8 @@ def _call(state: State) -> None:
 def _straight(state: State, word: int) -> None:
     """One instruction that is no branch."""
     rd = word & 31
+    if state.vectors and _vector(state, word):
+        return
     if word & 0xFF00_0000 == 0xD500_0000:  # hints, barriers, msr, mrs
         _system(state, word)
     elif word & 0xFFE0_FFE0 == 0xAA00_03E0:  # mov Xd, Xm
@@ -204,6 +217,60 @@ def _access(state: State, rn: int, step: int, mode: str, load: bool, registers: 
                 raise NotShown(f"it writes its caller's stack frame at {state.va:#x}")
             state.stack = {o: v for o, v in state.stack.items() if abs(o - off) >= 8}
             state.stack[off] = state.get(n)
+    if mode != "off":
+        if rn == SP:
+            state.move_sp(at + step)
+        else:
+            state.set(rn, ("sp", at + step) if kind == "sp" else UNKNOWN)
+
+
+# -- vector registers --------------------------------------------------------------------------------------------------
+
+
+def _vector(state: State, word: int) -> bool:
+    """Follow what an instruction does to v0–v7; whether that is all that it does."""
+    rt, rn, load = word & 31, word >> 5 & 31, bool(word >> 22 & 1)
+    if word >> 25 & 0b1111 == 0b0010:
+        raise NotShown(f"it executes {word:#010x} at {state.va:#x}, which is not followed")  # SVE
+    if word & 0xFE00_0000 == 0xAC00_0000 and word >> 23 & 3:  # stp, ldp Qt1, Qt2
+        step = signed(word >> 15, 7) * 16
+        _vector_access(state, rn, step, ("", "post", "off", "pre")[word >> 23 & 3], load, (rt, word >> 10 & 31))
+    elif word & 0xFF80_0000 == 0x3D80_0000:  # str, ldr Qt, [Xn, #imm]
+        _vector_access(state, rn, (word >> 10 & 0xFFF) * 16, "off", load, (rt,))
+    elif word & 0xFFA0_0000 == 0x3C80_0000 and word >> 10 & 3 != 2:  # stur, ldur, pre- and post-indexed
+        _vector_access(state, rn, signed(word >> 12, 9), ("off", "post", "", "pre")[word >> 10 & 3], load, (rt,))
+    else:
+        if word >> 25 & 0b111 == 0b111:  # arithmetic
+            _forget(state, (rt,))
+        elif word >> 25 & 0b101 == 0b100 and word >> 26 & 1:  # other loads, of up to four registers in a row
+            _forget(state, (*(rt + n & 31 for n in range(4)), word >> 10 & 31))
+        return False
+    return True
+
+
+def _forget(state: State, registers: tuple[int, ...]) -> None:
+    for n in registers:
+        if n < len(state.vectors):
+            state.vectors[n] = False
+
+
+def _vector_access(state: State, rn: int, step: int, mode: str, load: bool, registers: tuple[int, ...]) -> None:
+    """Loads and stores of whole vector registers."""
+    kind, at = state.base(rn)
+    where = at + (step if mode != "post" else 0)
+    for i, n in enumerate(registers):
+        off = where + 16 * i
+        if load:
+            kept = kind == "sp" and off >= (where if mode == "pre" and rn == SP else state.sp)
+            same = kept and (state.stack.get(off), state.stack.get(off + 8)) == (("low", n), ("high", n))
+            if n < len(state.vectors):
+                state.vectors[n] = same
+        elif kind == "sp":
+            if off > -16:
+                raise NotShown(f"it writes its caller's stack frame at {state.va:#x}")
+            state.stack = {o: v for o, v in state.stack.items() if not -8 < o - off < 16}
+            if n >= len(state.vectors) or state.vectors[n]:
+                state.stack |= {off: ("low", n), off + 8: ("high", n)}
     if mode != "off":
         if rn == SP:
             state.move_sp(at + step)

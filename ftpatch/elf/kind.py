@@ -62,7 +62,7 @@ def kind_of(file: File) -> str:
     """`vmlinux`, `module`, `object`, `program` or `shared-object`, by what the file contains."""
     if file.e_type == t.ET_REL:
         return "module" if {".modinfo", ".gnu.linkonce.this_module"} & set(file.names) else "object"
-    dynamic = _dynamic(file)
+    dynamic = dynamic_of(file)
     shared = bool((dynamic["d_tag"] == DT_SONAME).any())
     loaded = bool((dynamic["d_tag"] == DT_NEEDED).any()) or bool((file.phdr["p_type"] == PT_INTERP).any())
     # a file with these is for the loader of programs
@@ -88,7 +88,7 @@ def _marks(file: File, sections: Sequence[str], symbols: Sequence[str]) -> Itera
     yield from (name for name in symbols if file.own_symbols.value(name) is not None)
 
 
-def _dynamic(file: File) -> Rows:
+def dynamic_of(file: File) -> Rows:
     """The table that tells the loader of programs what to do; no rows where there is none."""
     for row in file.phdr[file.phdr["p_type"] == PT_DYNAMIC]:
         start, n = int(row["p_offset"]), min(int(row["p_filesz"]) // DYN.itemsize, MAX_DYNAMIC)

@@ -83,7 +83,7 @@ def refuse_wrong_states(draft: Draft) -> None:
         # They were told by what most sites call, which neither verify nor disable would take for it.
         calls = chosen & draft.shape.branch.ends(sites.body())
         draft.refuse(np.flatnonzero(calls), f"it calls what may be {draft.shape.called}: this file has no such symbol")
-    if draft.scan.arch.echoes and not records.in_sections:
+    if draft.scan.arch.echoes and draft.scan.image.kind == "vmlinux":
         # The kernel may read either of the two, so that a record must leave both.
         lone = (records.rela < 0) & (records.carrier == "mixed")
         odd = (records.word != records.value) | lone

@@ -1,0 +1,55 @@
+"""What patching a program of user space needs of a machine: a stub that keeps more than a kernel's, and imports.
+
+A kernel uses no vector registers, and its functions have no static chain. In user space both may hold what a function
+is called with, so a stub in front of a function keeps them too. Imported functions are called through the word (slot)
+that the dynamic linker fills with their address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple
+
+from ftpatch.arch import Arch
+from ftpatch.arch.contract import Read
+from ftpatch.arrays import U8, U32, U64, Mask
+
+
+class HookCall(NamedTuple):
+    """What the stub calls."""
+
+    va: int  # of the function; of the slot that holds its address, where it is imported
+    slot: bool = False
+
+
+class Programs(NamedTuple):
+    """How programs of a machine are patched."""
+
+    # stub(va of the stub, what it calls, whether arguments may be in wide vector registers) → its units of code
+    stub: Callable[[int, HookCall, bool], U32]
+    reach: int  # bytes from the stub, either way, within which the function must lie
+    slot_reach: int  # the same of a slot
+    jump_slot: int  # relocation type of a slot that may be filled late, when its function is first called
+    glob_dat: int  # of one that is filled before the program starts
+    ifunc: int  # of one whose value a function of the program itself returns
+    contract: str  # what a target must do, for people
+    # keeps_contract(read, va) → why the code is no trampoline for a site of a program; empty where it is
+    keeps_contract: Callable[[Read, int], str]
+    no_plt: str = ""  # why no site may call a stub of a .plt directly; empty where it may
+    # st_other → functions whose callers expect more registers to be kept than usual ones
+    variant: Callable[[U8], Mask] | None = None
+    # toc(units of a global entry, its va) → the TOC that it sets up; None where it sets up none
+    toc: Callable[[U32, int], int | None] | None = None
+    # wide(units of a function's code) → whether it uses registers wider than the stub keeps anyway
+    wide: Callable[[U32], bool] | None = None
+    # places of direct branches in code that has been decoded from its first byte: (offset, target offset)
+    branches: Callable[[U32], tuple[U64, U64]] | None = None
+
+
+def programs_of(arch: Arch) -> Programs | None:
+    """How programs of the machine are patched; None where that is not known."""
+    if not arch.programs:
+        return None
+    programs: Programs = import_module(arch.programs).PROGRAMS
+    return programs
