@@ -146,6 +146,7 @@ ARCH = Arch(
     ),
     loader=LOADER,
     modules=MODULES,
+    programs="ftpatch.arch.x86_64_program",
     proof="ftpatch.arch.x86_64_proof",
     layout_options=(  # arch/x86/Kconfig
         ("HAVE_FENTRY", ("fentry",)), ("DYNAMIC_FTRACE", ("mcount",)),

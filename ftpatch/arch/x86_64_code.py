@@ -108,6 +108,35 @@ def decoded(code: bytes) -> Instruction | None:
     return seen and seen._replace(size=reader.at)
 
 
+class VectorMove(NamedTuple):
+    """A move of a whole xmm register to memory or from it."""
+
+    size: int  # bytes of the instruction
+    register: int
+    memory: Operand
+    store: bool
+
+
+# movups, movupd, movaps, movapd; movdqa, movdqu: by the opcode behind 0f, whether it stores
+VECTOR_MOVES = {0x10: False, 0x11: True, 0x28: False, 0x29: True, 0x6F: False, 0x7F: True}
+
+
+def vector_move(code: bytes) -> VectorMove | None:
+    """The move of a whole xmm register that some bytes begin with; None where it is none."""
+    try:
+        reader = _Reader(code)
+        if reader.byte() != 0x0F or (opcode := reader.byte()) not in VECTOR_MOVES:
+            return None
+        _, register, memory = reader.operands()
+    except IndexError:
+        return None
+    prefixes, integers = reader.prefixes - {"none"}, opcode in (0x6F, 0x7F)  # without a prefix those are MMX
+    known = prefixes in ({"wide"}, {"rep"}) if integers else prefixes in (set(), {"wide"})
+    if memory.kind != "memory" or not known:
+        return None
+    return VectorMove(reader.at, register.register, memory, VECTOR_MOVES[opcode])
+
+
 def _decoded(reader: _Reader, opcode: int) -> Instruction | None:
     for group in (_branch, _stack, _moved, _computed):
         if (seen := group(reader, opcode)) is not None:

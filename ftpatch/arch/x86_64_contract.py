@@ -74,10 +74,10 @@ def keeps_contract(
     read: Read, va: int, out_of_line: bool = False, home: int | None = None, target: int | None = None
 ) -> str:
     """Why the code at `va` is no trampoline for a patch site; empty where it is. Sites are never out of line here."""
-    return judge(read, State(va), partial(_step, read), {target: _pass_on, home: _behind})
+    return judge(read, State(va), partial(step, read), {target: _pass_on, home: _behind})
 
 
-def _step(read: Read, state: State, _: int, todo: list[State]) -> bool:
+def step(read: Read, state: State, _: int, todo: list[State]) -> bool:
     """Step over one instruction; True where this path ends (soundly)."""
     code = bytes(read(state.va, 16).tolist())
     seen = decoded(code)
@@ -158,7 +158,7 @@ def _straight(state: State, seen: Instruction) -> None:
     elif kind == "mov":
         _store(state, into, size, _load(state, seen.of) if size == 8 else UNKNOWN)
     elif kind == "lea":
-        _store(state, into, size, _address(state, seen.of) if size == 8 else UNKNOWN)
+        _store(state, into, size, address_of(state, seen.of) if size == 8 else UNKNOWN)
     elif kind == "xchg":
         first, second = _load(state, into), _load(state, seen.of)
         _store(state, into, size, second if size == 8 else UNKNOWN)
@@ -206,7 +206,7 @@ def _computed(state: State, seen: Instruction) -> None:
             state.set(n, UNKNOWN)
 
 
-def _address(state: State, operand: Operand) -> Value:
+def address_of(state: State, operand: Operand) -> Value:
     """The address of an operand in memory; where nothing is known of it, it is not in the stack."""
     if operand.base is None or operand.segment:
         return UNKNOWN
@@ -223,7 +223,7 @@ def _load(state: State, operand: Operand) -> Value:
         return "const", operand.number
     if operand.kind == "register":
         return state.regs[operand.register]
-    kind, at = _address(state, operand) if operand.kind == "memory" else UNKNOWN
+    kind, at = address_of(state, operand) if operand.kind == "memory" else UNKNOWN
     return state.stack.get(at, UNKNOWN) if kind == "sp" and at >= state.sp else UNKNOWN
 
 
@@ -231,6 +231,6 @@ def _store(state: State, operand: Operand, size: int, value: Value) -> None:
     if operand.kind == "register":
         state.set(operand.register, value)
     elif operand.kind == "memory":
-        kind, at = _address(state, operand)
+        kind, at = address_of(state, operand)
         if kind == "sp":
             state.write(at, size, value)

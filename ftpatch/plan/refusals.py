@@ -68,10 +68,10 @@ def require_layout_shown(draft: Draft, gone: Mask) -> None:
 # -- the state of sites and records ------------------------------------------------------------------------------------
 
 
-def refuse_wrong_states(draft: Draft) -> None:
-    """Sites whose state, or whose record's state, forbids a patch."""
+def refuse_wrong_states(draft: Draft, patchable: tuple[int, ...] = UNTOUCHED) -> None:
+    """Sites whose state, or whose record's state, forbids a patch. patchable: the states that do not."""
     sites, records, chosen = draft.scan.sites, draft.scan.records, draft.request.chosen
-    for i in np.flatnonzero(chosen & ~np.isin(sites.status, UNTOUCHED)).tolist():
+    for i in np.flatnonzero(chosen & ~np.isin(sites.status, patchable)).tolist():
         target = sites.redirects.get(i)
         other = sites.calls_another(i)
         draft.reasons[i] = (

@@ -9,7 +9,7 @@ from ftpatch.arrays import I64, U8, Mask
 from ftpatch.plan import refusals
 from ftpatch.plan.program.targets import ProgramTarget
 from ftpatch.plan.request import Draft
-from ftpatch.sites.table import SiteTable
+from ftpatch.sites.table import UNRECORDED, UNTOUCHED, SiteTable
 
 VARIANT = (
     "its callers expect more registers to be kept than others do, or pass arguments in wider ones (variant PCS), "
@@ -20,7 +20,7 @@ RELOCATED = "the dynamic linker writes into its words when the program starts (a
 
 def refuse_sites(draft: Draft, programs: Programs, target: ProgramTarget) -> None:
     """Hold all reasons against the chosen sites of a program, but for how far their calls reach."""
-    refusals.refuse_wrong_states(draft)
+    refusals.refuse_wrong_states(draft, (*UNTOUCHED, UNRECORDED))  # nobody needs a record of a program's site
     refusals.refuse_overlaps(draft, with_literal=False)
     _refuse_relocated(draft)
     _refuse_variants(draft, programs)
