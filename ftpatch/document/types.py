@@ -27,10 +27,29 @@ from ftpatch.document.fields import (
 from ftpatch.document.site_rows import LivePatchObject, SiteRow
 from ftpatch.document.static_calls import SetCallRow, StaticCallsObject
 from ftpatch.document.units import UnitsObject
-from ftpatch.document.written import DoneObject, EditRow, OutputObject, PackingObject, RequestObject, UndoneObject
+from ftpatch.document.written import (
+    DoneObject,
+    EditRow,
+    OutputObject,
+    PackingObject,
+    RecordedObject,
+    RequestObject,
+    UndoneObject,
+)
 
 Command = Literal[
-    "scan", "enable", "restore", "verify", "disable", "drop", "redirect", "check", "diff", "explain", "static-calls"
+    "scan",
+    "enable",
+    "restore",
+    "verify",
+    "disable",
+    "drop",
+    "redirect",
+    "check",
+    "diff",
+    "explain",
+    "static-calls",
+    "record",
 ]
 
 
@@ -153,10 +172,15 @@ class VerbObject(TypedDict, total=False):
                       "no tracer"]  # fmt: skip
     static_calls: Annotated[StaticCallsObject, "static-calls: the keys and sites of the file, as they were read"]
     set_calls: Annotated[list[SetCallRow], "static-calls --set: the keys that it names"]
+    recorded: Annotated[RecordedObject, "record: the records that the file got"]
 
 
 class StaticCallsFile(FileObject, VerbObject):
     """The image of `static-calls`, which need not have sites of the tracer."""
+
+
+class RecordedFile(FileObject, VerbObject):
+    """The image of `record`, of which no site is patched."""
 
 
 class ImageObject(ScannedFile, VerbObject):
