@@ -24,6 +24,7 @@ from ftpatch.document.fields import (
     Sha256,
     Values,
 )
+from ftpatch.document.oracle import OracleObject
 from ftpatch.document.site_rows import LivePatchObject, SiteRow
 from ftpatch.document.static_calls import SetCallRow, StaticCallsObject
 from ftpatch.document.units import UnitsObject
@@ -38,19 +39,9 @@ from ftpatch.document.written import (
 )
 
 Command = Literal[
-    "scan",
-    "enable",
-    "restore",
-    "verify",
-    "disable",
-    "drop",
-    "redirect",
-    "check",
-    "diff",
-    "explain",
-    "static-calls",
+    "scan", "enable", "restore", "verify", "disable", "drop", "redirect", "check", "diff", "explain", "static-calls",
     "record",
-]
+]  # fmt: skip
 
 
 # -- a file and its sites ----------------------------------------------------------------------------------------------
@@ -260,29 +251,6 @@ class ComparedObject(TypedDict):
     layout: str
     carrier: str
     summary: SummaryObject
-
-
-class BugRow(TypedDict):
-    """One ftrace bug that a boot would raise."""
-
-    function: str
-    offset: Hex
-    row: int
-    place: str
-    ip: Hex
-    va: Hex
-    expected: Hex
-    found: Hex
-    actual: Hex
-    text: str
-
-
-class OracleObject(TypedDict):
-    allocating: int
-    pages: Annotated[int | None, "null where the file does not tell the size of a page or record"]
-    listed_before: list[str]
-    listed_after: Annotated[list[str], "once init memory is freed"]
-    bugs: list[BugRow]
 
 
 # -- the whole ---------------------------------------------------------------------------------------------------------

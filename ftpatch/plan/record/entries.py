@@ -17,7 +17,7 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.kernel.recorded import is_never_traced, is_recorded
 from ftpatch.plan.record.places import Places, joined
-from ftpatch.sites.layout import decide_shape, forced_shape
+from ftpatch.sites.layout import decide_shape
 from ftpatch.sites.records import join
 from ftpatch.sites.table import ENABLED, READY, UNRECORDED, SiteTable
 
@@ -38,7 +38,7 @@ def forms(image: Image) -> tuple[Shape, ...]:
     """The layouts of which a site can be told by its words at an entry: with NOPs, and a kernel that patches them."""
     return tuple(
         shape for shape in image.arch.shapes
-        if not shape.refusal and not shape.at_global and (not shape.called or shape.also)
+        if not (shape.refusal or shape.program or shape.at_global) and (not shape.called or shape.also)
     )  # fmt: skip
 
 
@@ -67,8 +67,12 @@ def layout_of(image: Image, forced: str | None, recorded: Places, against: Shape
 
     Raises PolicyError where padding looks the same, ShapeError for a layout that this machine does not have.
     """
+    known = {shape.name: shape for shape in forms(image)}
     if forced is not None:
-        return forced_shape(image.arch, forced)
+        if forced not in known:
+            raise ShapeError("no layout of that name is told by the words at an entry", image.path, found=forced,
+                             expected=" or ".join(known))  # fmt: skip
+        return known[forced]
     if len(recorded.sec):
         shown = _shown_by(image, recorded)
         if shown is not None:
