@@ -15,7 +15,7 @@ from ftpatch.arch import Arch
 
 Value = tuple[str, int]  # what a register or a word of the stack holds, as each machine's reader spells it
 UNKNOWN: Value = ("?", 0)
-MOST = 256  # instructions of a stub
+MOST, LONGEST = 256, 4096  # instructions of a stub, and bytes
 
 
 class StubCall(NamedTuple):
@@ -46,7 +46,6 @@ class ProgramProof(NamedTuple):
     slots: tuple[int, ...]  # relocation types that fill a slot with the address of an imported function
     # st_other of a function → why its sites may not call a C function, and it must not be called as one; or nothing
     other_calls: Callable[[int], str]
-    front: int  # bytes from a site's call to the address of the site that the hook is given, backwards
 
 
 def program_proof(arch: Arch) -> ProgramProof | None:

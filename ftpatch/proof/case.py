@@ -20,6 +20,7 @@ from ftpatch.elf.image import Image
 from ftpatch.finding import Finding
 from ftpatch.proof.emulate.expectation import Expectation
 from ftpatch.proof.emulate.memory import Memory
+from ftpatch.proof.emulate.program_memory import ProgramMemory
 from ftpatch.proof.linked import Linked, read_linked
 from ftpatch.proof.positions import section_at
 from ftpatch.proof.steps import Step
@@ -117,7 +118,7 @@ class Case:
     set_calls: dict[str, StaticCallee] = field(default_factory=dict)  # by key
     mended: frozenset[int] = frozenset()  # sections whose headers may be others: of records, where some came
     pairs: Pairs | None = None  # the sites of both files, side by side
-    memory: Memory | None = None  # of a module as it is laid out for the emulation
+    memory: Memory | ProgramMemory | None = None  # of a module, or a program, as it is laid out for the emulation
     _more: Counter[str] = field(default_factory=Counter)
 
     @cached_property

@@ -2,7 +2,8 @@
 
 Nothing reads a program's records but tools, and its loader takes the first rows of .rela.dyn for relative ones without
 a look at their types. So records, relocations, symbols, dynamic table and entry point stay as they are, and any change
-of them is one that no edit of a program makes. What may change are the words of sites, and what they call.
+of them is one that no edit of a program makes. What may change are the words of sites, and what they call; code that is
+added has a segment of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from ftpatch.proof.boundaries import check_boundaries
 from ftpatch.proof.case import NEW, OLD, RETIRED, Case
 from ftpatch.proof.pairs import pair_up
 from ftpatch.proof.program_calls import check_calls
+from ftpatch.proof.program_file import read_added
+from ftpatch.proof.program_stubs import read_stubs
 from ftpatch.proof.site_words import LEGAL, check_restored, check_words
 
 STATES = (OLD, NEW, RETIRED)  # functions of programs are not redirected
@@ -18,11 +21,15 @@ LEGAL_WAYS = {way: kind for way, kind in LEGAL.items() if {*way} <= {*STATES}}
 
 
 def check_program(case: Case) -> None:
-    """The sites' words, and what their calls lead to."""
+    """What was appended; the sites' words, and what their calls lead to."""
+    added = read_added(case)
+    if added is None:
+        return
+    stubs = read_stubs(case, added)
     pairs = case.pairs = pair_up(case)
     if pairs is None:
         return
     check_words(case, pairs, LEGAL_WAYS)
     check_boundaries(case, pairs)
-    check_calls(case, pairs)
+    check_calls(case, pairs, stubs)
     check_restored(case, pairs)

@@ -1,87 +1,171 @@
-"""Where the calls of a program's sites end: in a function of the file, or in one that it imports."""
+"""Where the calls of a program's sites end: in a function of the file that keeps a site's contract, in one that it
+imports, or in a stub that calls a C function.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
+from ftpatch.arch.program_proof import StubRead, program_proof
 from ftpatch.arch.proof_tables import CALL
-from ftpatch.proof.call_targets import CallTarget
+from ftpatch.arrays import I64
+from ftpatch.elf.image import Image
 from ftpatch.proof.case import NEW, Case, Pairs, SiteCalls
 from ftpatch.proof.decoders import both
-from ftpatch.proof.emulate.expectation import SiteExpectation
+from ftpatch.proof.emulate.expectation import CallExpectation
+from ftpatch.proof.emulate.program_memory import program_memory
 from ftpatch.proof.program_imports import Imports
-from ftpatch.sites.scan import Scan
 
 LAZY = "which the loader looks up when it is first called, and changes registers then (no BIND_NOW)"
+CIRCLE = "what it calls is patched, and comes back to it: the two call each other for ever"
+
+
+@dataclass(frozen=True)
+class ProgramTarget:
+    """Where a call ends."""
+
+    va: int  # of the function; of the slot with its address, where a stub calls one that is imported
+    name: str
+    function: int | None = None  # va of the C function, where a stub calls one
+    row: int = -1  # of the function's symbol; −1 where it is imported
+    why: str = ""  # a reason against it
+    doubt: str = ""  # a reason that --force-target overrides
 
 
 @dataclass
 class ProgramTargets:
-    """The call targets of one of the two files, each looked at once."""
+    """The call targets of the second file, each looked at once."""
 
     case: Case
-    side: Scan
+    stubs: Mapping[int, StubRead]
     imports: Imports
-    _known: dict[int, CallTarget] = field(default_factory=dict)
+    _known: dict[int, ProgramTarget] = field(default_factory=dict)
 
-    def at(self, va: int) -> CallTarget:
+    @property
+    def image(self) -> Image:
+        return self.case.after.image
+
+    def at(self, va: int) -> ProgramTarget:
         """What stands at `va`."""
         if va not in self._known:
-            self._known[va] = self._read(va)
+            stub = self.stubs.get(va)
+            self._known[va] = self._direct(va) if stub is None else self._behind(stub)
         return self._known[va]
 
-    def _read(self, va: int) -> CallTarget:
-        image = self.side.image
-        name = self.function(va)
-        if name is None:
+    def _direct(self, va: int) -> ProgramTarget:
+        row = self.function(va)
+        if row is None:
             slot = self.imports.stub(va)
             if slot is None:
-                return CallTarget(va, f"{va:#x}", why="where no function begins")
+                return ProgramTarget(va, f"{va:#x}", why="where no function begins")
             doubt = "whose code is in another file"
-            return CallTarget(va, f"{slot.name}@plt", why=LAZY if slot.lazy else "", doubt=doubt)
-        reason = image.arch.keeps_contract(image.code, va, False)
+            return ProgramTarget(va, f"{slot.name}@plt", why=LAZY if slot.lazy else "", doubt=doubt)
+        reason = self.image.arch.keeps_contract(self.image.code, va, False)
         doubt = f"which was not shown to keep a site's contract ({reason})" if reason else ""
-        return CallTarget(va, name, doubt=doubt)
+        return ProgramTarget(va, self.image.symbols.name(row), row=row, doubt=doubt, why=self._other(row))
 
-    def function(self, va: int) -> str | None:
-        """The name of the function that has an entry at an address; None where none has."""
-        functions, place = self.side.image.functions, np.array([va], dtype=np.uint64)
+    def _behind(self, stub: StubRead) -> ProgramTarget:
+        """What a stub calls."""
+        assert stub.call is not None
+        va = stub.call.va
+        if stub.call.slot:
+            slot = self.imports.slots.get(va)
+            if slot is None:
+                return ProgramTarget(va, f"{va:#x}", why="by a stub that calls through a word which no import fills")
+            return ProgramTarget(va, f"{slot.name}@plt", va)
+        row = self.function(va)
+        if row is None:
+            return ProgramTarget(va, f"{va:#x}", va, why="by a stub that calls it where no function begins")
+        return ProgramTarget(va, self.image.symbols.name(row), va, row, why=self._other(row))
+
+    def function(self, va: int) -> int | None:
+        """The symbol of the function that has an entry at an address; None where none has."""
+        functions, place = self.image.functions, np.array([va], dtype=np.uint64)
         for low, high in (functions.at(place), functions.at_local(place)):
             if low[0] < high[0]:
-                return self.side.image.symbols.name(int(functions.row[low[0]]))
+                return int(functions.row[low[0]])
         return None
 
+    def _other(self, row: int) -> str:
+        """Why a function must not be called as C functions are; empty where it may."""
+        return self.other_calls(row) and f"{self.image.symbols.name(row)}, which {self.other_calls(row)}"
 
-def check_calls(case: Case, pairs: Pairs) -> None:
+    def other_calls(self, row: int) -> str:
+        machine = program_proof(self.case.arch)
+        return machine.other_calls(int(self.image.symbols.rows["st_other"][row])) if machine else ""
+
+
+def check_calls(case: Case, pairs: Pairs, stubs: Mapping[int, StubRead]) -> None:
     """Every call of an enabled site; findings for those that lead nowhere good."""
     at = np.flatnonzero(pairs.new == NEW)
     seen = both(case.arch, pairs.words[at])
-    where = pairs.va(pairs.branch_off)[at].view(np.int64) + seen.distance
-    known = ProgramTargets(case, case.after, Imports(case.after.image))
-    targets: dict[int, CallTarget] = {}
-    for row, (i, va) in enumerate(zip(at.tolist(), where.view(np.uint64).tolist(), strict=True)):  # Python objects
+    where = (pairs.va(pairs.branch_off)[at].view(np.int64) + seen.distance).view(np.uint64)
+    known = ProgramTargets(case, stubs, Imports(case.after.image))
+    targets: dict[int, ProgramTarget] = {}
+    for row, (i, va) in enumerate(zip(at.tolist(), where.tolist(), strict=True)):  # Python objects, one per site
         target = known.at(va)
         text = seen.why[row] or ("" if seen.kind[row] == CALL else "its branch is no call")
         text = text or target.why or ("" if case.forced else target.doubt)
-        if text:
-            pairs.say("verify-branch", i, f"its call goes to {va:#x}, {text}")
+        text = text and f"its call goes to {va:#x}, {text}"
+        if text := text or (_own_calls(known, pairs, i) if target.function is not None else ""):
+            pairs.say("verify-branch", i, text)
         else:
             targets[i] = target
+    _check_circles(pairs, known, targets)
     case.callees.update(target.name for target in targets.values())
-    va = np.array([target.target for target in targets.values()], dtype=np.uint64)
-    case.calls = SiteCalls(pairs.pos[np.array(list(targets), dtype=np.int64)], va, np.zeros(len(va), np.uint64))
-    case.expect_later = partial(_expect_sites, case, pairs, targets)
+    ends = np.array([target.va for target in targets.values()], dtype=np.uint64)
+    case.calls = SiteCalls(pairs.pos[_index(targets)], ends, np.zeros(len(ends), np.uint64))
+    first = dict(zip(at.tolist(), where.tolist(), strict=True))
+    case.expect_later = partial(_expect_sites, case, pairs, {i: (first[i], target) for i, target in targets.items()})
 
 
-def _expect_sites(case: Case, pairs: Pairs, targets: dict[int, CallTarget]) -> None:
+def _index(targets: Mapping[int, ProgramTarget]) -> I64:
+    return np.array(list(targets), dtype=np.int64)
+
+
+def _own_calls(known: ProgramTargets, pairs: Pairs, at: int) -> str:
+    """Why a stub cannot keep what the site's own function is called with; empty where it can."""
+    side, row = (pairs.case.before, pairs.before[at]) if pairs.before[at] >= 0 else (pairs.case.after, pairs.after[at])
+    first, end = int(side.sites.func[row]), int(side.sites.func_end[row])
+    rows = side.image.functions.row[first:end].tolist()
+    reasons = [reason for row in rows if (reason := known.other_calls(row))]
+    return f"the function {reasons[0]}, which no stub keeps" if reasons else ""
+
+
+def _check_circles(pairs: Pairs, known: ProgramTargets, targets: Mapping[int, ProgramTarget]) -> None:
+    """Findings for sites whose callee has an enabled site, and comes back to them."""
+    entries: dict[int, int] = {}
+    functions = known.image.functions
+    base = known.image.base
+    for i in np.flatnonzero(pairs.new == NEW).tolist():
+        local = int(base[int(pairs.sec[i])]) + pairs.entry_off(i)
+        low, high = functions.at_local(np.array([local], dtype=np.uint64))
+        entries |= {int(functions.va[n]): i for n in range(int(low[0]), int(high[0]))} | {local: i}
+    leads = {i: entries.get(target.va if target.function is None else target.function) for i, target in targets.items()}
+    for i in leads:
+        seen, at = set[int](), leads[i]
+        while at is not None and at not in seen:
+            seen.add(at)
+            at = leads.get(at)
+        if i in seen:
+            pairs.say("verify-branch", i, CIRCLE)
+
+
+def _expect_sites(case: Case, pairs: Pairs, targets: Mapping[int, tuple[int, ProgramTarget]]) -> None:
     """What is to be seen when the enabled sites are executed."""
-    resume = pairs.va(pairs.branch_off + pairs.shape.branch.size)
-    for at, target in targets.items():
+    slots = {va: slot.name for va, slot in Imports(case.after.image).slots.items()}
+    case.memory = memory = program_memory(case.after.image, slots)
+    call, size = pairs.va(pairs.branch_off), pairs.shape.branch.size
+    for at, (first, target) in targets.items():
         if target.doubt:
             case.unclaimed.append(f"{pairs.name(at)}: what it calls was taken by force")
             continue
         entry = int(case.after.image.base[int(pairs.sec[at])]) + pairs.entry_off(at)
-        case.expectations.append(SiteExpectation(pairs.name(at), entry, int(resume[at]), target.target, None))
+        where, function = int(call[at]), target.function
+        if function is not None and target.row < 0:
+            function = memory.imports[target.name.removesuffix("@plt")]
+        case.expectations.append(CallExpectation(pairs.name(at), entry, where, where + size, first, function))

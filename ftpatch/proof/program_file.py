@@ -25,7 +25,8 @@ ALIGN_CODE, ALIGN_HEADERS = 16, 8
 READ_EXECUTE, PT_PHDR = 5, 6
 CODE = t.SHF_ALLOC | t.SHF_EXECINSTR
 LOWER_HALF = 1 << 63  # addresses of programs end before
-FIELDS = ("e_phoff", "e_shoff", "e_phnum", "e_shnum")  # of the ELF header, which change
+# of the ELF header, which change: byte offsets and bytes
+FIELDS = {"e_phoff": (32, 8), "e_shoff": (40, 8), "e_phnum": (56, 2), "e_shnum": (60, 2)}
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,8 @@ def read_added(case: Case) -> tuple[Added, ...] | None:
     except Odd as odd:
         case.say(odd.rule, odd.text, pos=odd.pos)
         return None
-    for name in FIELDS if added else ():
-        dtype, offset = (t.EHDR.fields or {})[name][:2]
-        case.account_for("ELF header", [offset], dtype.itemsize)
+    for offset, size in FIELDS.values() if added else ():
+        case.account_for("ELF header", [offset], size)
     case.kinds["new segment"] += len(added)
     return added
 
@@ -182,8 +182,9 @@ def _require(image: Image, pos: int, expected: bytes, what: str, rule: str) -> N
         return
     at = next((at for at, (one, other) in enumerate(zip(content, expected, strict=False)) if one != other),
               min(len(content), len(expected)))  # fmt: skip
-    raise Odd(f"{what} differ from what a patch leaves there at file position {pos + at:#x}: found "
-              f"{content[at : at + 8].hex() or 'nothing'}, expected {expected[at : at + 8].hex()}", pos + at, rule)  # fmt: skip
+    found, wanted = content[at : at + 8].hex() or "nothing", expected[at : at + 8].hex()
+    raise Odd(f"{what} are not what a patch leaves at file position {pos + at:#x}: found {found}, expected {wanted}",
+              pos + at, rule)  # fmt: skip
 
 
 def _check_header(after: Image, tables: _Tables, phoff: int) -> None:
@@ -193,4 +194,4 @@ def _check_header(after: Image, tables: _Tables, phoff: int) -> None:
         ("e_shnum", len(tables.shdr)),
     ):  # fmt: skip
         if int(after.ehdr[name]) != expected:
-            raise Odd(f"{name} is {int(after.ehdr[name]):#x}, expected {expected:#x}", t.EHDR.fields[name][1])  # type: ignore[index]
+            raise Odd(f"{name} is {int(after.ehdr[name]):#x}, expected {expected:#x}", FIELDS[name][0])

@@ -9,6 +9,9 @@ to the caller, which must find what the ABI promises it:
 
     entry ─► site ─► [stub ─►] replacement ─► [stub ─►] return address
 
+Sites of programs, where no trampoline of a kernel stands in between, are executed from one end to the other: see
+`program_engine`.
+
 The code is that of the file alone: nothing that planned or wrote it is asked. What is expected has to come from
 reading the file as well.
 """
@@ -21,19 +24,36 @@ from importlib import import_module
 from ftpatch.arch import Arch
 from ftpatch.arch.proof_tables import tables_of
 from ftpatch.elf.image import Image
-from ftpatch.proof.emulate.expectation import Expectation, Outcome, RedirectExpectation, SiteExpectation, together
+from ftpatch.proof.emulate.expectation import (
+    CallExpectation,
+    Expectation,
+    Outcome,
+    RedirectExpectation,
+    SiteExpectation,
+    together,
+)
 from ftpatch.proof.emulate.memory import Memory, image_memory
+from ftpatch.proof.emulate.program_memory import ProgramMemory
 
-__all__ = ["Outcome", "RedirectExpectation", "SiteExpectation", "emulate"]
+__all__ = ["CallExpectation", "Outcome", "RedirectExpectation", "SiteExpectation", "emulate"]
 
 
 def emulate(
-    image: Image, arch: Arch, expected: Sequence[Expectation], seed: int = 1, memory: Memory | None = None
+    image: Image,
+    arch: Arch,
+    expected: Sequence[Expectation],
+    seed: int = 1,
+    memory: Memory | ProgramMemory | None = None,
 ) -> Outcome:
     """Execute every site. The same seed gives the same registers, and the same outcome.
 
-    memory: that of a loaded module; a linked image has its own. Where a site fails twice only the first is told.
+    memory: that of a loaded module, or of a program; a kernel has its own. Where a site fails twice only the first is
+    told.
     """
+    if isinstance(memory, ProgramMemory):
+        program = import_module(f"{__name__}.programs_{tables_of(arch).emulator}")
+        ran: Outcome = program.run(memory, [site for site in expected if isinstance(site, CallExpectation)], seed)
+        return ran
     if memory is None:
         assert image.linked, "a relocatable file is executed as it is loaded"
         memory = image_memory(image, arch)

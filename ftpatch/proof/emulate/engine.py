@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from ftpatch.proof.emulate.memory import Memory
 if TYPE_CHECKING:
     import unicorn
 
+E = TypeVar("E")
 PAGE = 1 << 16  # bytes that are copied at once
 MAX_PAGES = 1 << 14  # 1 GiB: no honest code touches more
 TRANSLATED = 64 << 20  # bytes of translated code that unicorn keeps at a time
@@ -99,14 +100,30 @@ def run_redirects(rules: Rules, memory: Memory, redirects: Sequence[RedirectExpe
 
 def _started(rules: Rules, memory: Memory, seed: int) -> Engine | str:
     """The emulator, or why there is none."""
+    return or_why_not(lambda unicorn: Engine(unicorn, rules.processor, memory, seed))
+
+
+def or_why_not(start: Callable[[Any], E]) -> E | str:
+    """What `start` makes of unicorn, or why that is not to be had."""
     try:
         import unicorn
     except ImportError:
         return "unicorn is not installed: pip install unicorn"
     try:
-        return Engine(unicorn, rules.processor, memory, seed)
+        return start(unicorn)
     except (OSError, MemoryError) as reason:
         return f"unicorn cannot be started in the memory that there is: {reason}"
+
+
+def new_processor(unicorn: Any, processor: Processor) -> Any:
+    """A processor without memory. Raises OSError where there is not enough of it for one."""
+    uc = unicorn.Uc(getattr(unicorn, processor.arch), getattr(unicorn, processor.mode))
+    # Unicorn reserves 1 GiB for translated code otherwise, and ends the whole process where that cannot be had.
+    mmap.mmap(-1, 2 * TRANSLATED).close()  # raises OSError instead
+    uc.ctl_set_tcg_buffer_size(TRANSLATED)
+    if processor.short_addresses:
+        uc.ctl_set_tlb_mode(unicorn.UC_TLB_VIRTUAL)
+    return uc
 
 
 def _execute(engine: Engine, rules: Rules, site: SiteExpectation) -> tuple[str, int | None]:
@@ -153,14 +170,9 @@ class Engine:
         self.memory, self.processor, self.n_pages = memory, processor, 0
         self.error: type[Exception] = unicorn.UcError
         self.random = np.random.default_rng(seed)
-        self.uc: unicorn.Uc = unicorn.Uc(getattr(unicorn, processor.arch), getattr(unicorn, processor.mode))
+        self.uc: unicorn.Uc = new_processor(unicorn, processor)
         names = getattr(unicorn, processor.constants)
         self.registers = Registers(self.uc, [getattr(names, name) for name in processor.registers], self.error)
-        # Unicorn reserves 1 GiB for translated code otherwise, and ends the whole process where that cannot be had.
-        mmap.mmap(-1, 2 * TRANSLATED).close()  # raises OSError instead
-        self.uc.ctl_set_tcg_buffer_size(TRANSLATED)
-        if processor.short_addresses:
-            self.uc.ctl_set_tlb_mode(unicorn.UC_TLB_VIRTUAL)
         self.uc.mem_map(STACK, STACK_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
         self.uc.mem_write(STACK, self.random.bytes(STACK_SIZE))
         self.written: list[int] = []  # va of what a redirected function wrote

@@ -42,7 +42,19 @@ class RedirectExpectation:
     global_entry: int | None = None
 
 
-Expectation = SiteExpectation | RedirectExpectation
+@dataclass(frozen=True)
+class CallExpectation:
+    """What one enabled site of a program must do when its function is called."""
+
+    name: str  # of the function, for messages
+    entry: int  # va of its local entry
+    call: int  # va of the site's call
+    resume: int  # va of the first original instruction behind it
+    target: int  # va where the call leads, which is executed
+    function: int | None = None  # va of the C function that this calls, once; None where it is the target that counts
+
+
+Expectation = SiteExpectation | RedirectExpectation | CallExpectation
 
 
 @dataclass(frozen=True)
