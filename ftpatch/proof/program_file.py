@@ -63,13 +63,13 @@ def read_added(case: Case) -> tuple[Added, ...] | None:
     before, after = case.before.image, case.after.image
     if len(after.data) == len(before.data) and np.array_equal(after.shdr, before.shdr):
         return ()
+    for offset, size in FIELDS.values():
+        case.account_for("ELF header", [offset], size)
     try:
         added = _read(before, after)
     except Odd as odd:
         case.say(odd.rule, odd.text, pos=odd.pos)
         return None
-    for offset, size in FIELDS.values() if added else ():
-        case.account_for("ELF header", [offset], size)
     case.kinds["new segment"] += len(added)
     return added
 
