@@ -106,8 +106,8 @@ SEGMENT = {
     "another physical address": ({"p_paddr": 0}, f"has p_paddr 0x0, expected p_vaddr {PATCH.va:#x}"),
     "another alignment": ({"p_align": 16}, "has p_align 0x10, expected that of the others, 0x1000"),
     "on a page of another": (
-        {"p_vaddr": PATCH.va - 0x1000, "p_paddr": PATCH.va - 0x1000},
-        f"is at {PATCH.va - 0x1000:#x}, expected {PATCH.va:#x} at the least, behind the pages of all others"),
+        {"p_vaddr": PATCH.va - 0xF00, "p_paddr": PATCH.va - 0xF00},
+        f"is at {PATCH.va - 0xF00:#x}, expected {PATCH.va:#x} at the least, behind the pages of all others"),
     "another distance": ({"p_vaddr": PATCH.va + 0x1000, "p_paddr": PATCH.va + 0x1000},
                          "is loaded 0x1000 from its place in the file, expected 0x0 as the first is: older kernels "
                          "find the program headers so"),
@@ -160,7 +160,8 @@ def grown(content: bytearray) -> None:
 
 ENTRY = struct.unpack_from("<Q", PIE.read_bytes(), 24)[0]
 TABLES = {
-    "bytes at the end": (grown, "verify-byte", f"3 bytes at the end, from {len(PATCH.build()):#x} on, belong to no patch"),
+    "bytes at the end": (
+        grown, "verify-byte", f"3 bytes at the end, from {len(PATCH.build()):#x} on, belong to no patch"),
     "another program header": (
         field(PATCH.pos + 8, "<Q", 1), "verify-section", "the program headers are not what a patch leaves at file "
         f"position {PATCH.pos + 8:#x}: found 0100000000000000, expected {PATCH.pos.to_bytes(8, 'little').hex()}"),
