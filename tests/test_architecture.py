@@ -229,6 +229,7 @@ INSTRUCTION = re.compile(r"\b(bl|blr|bctr|bcl|mflr|mtlr|mtctr|adrp|bti|addis|add
 EMULATORS = {
     "proof.emulate.arm64", "proof.emulate.ppc64le", "proof.emulate.guest_ppc64le", "proof.emulate.process_ppc64le",
     "proof.emulate.reach_ppc64le", "proof.emulate.redirects_ppc64le", "proof.emulate.x86_64",
+    "proof.emulate.programs_arm64", "proof.emulate.programs_x86_64", "proof.emulate.programs_ppc64le",
 }  # fmt: skip
 
 
