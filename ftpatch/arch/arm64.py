@@ -261,6 +261,7 @@ ARCH = Arch(
     fronts=FRONTS,
     pads=PADS_IN_FRONT,
     relative=1027,  # R_AARCH64_RELATIVE
+    irelative=1032,  # R_AARCH64_IRELATIVE
     none=0,  # R_AARCH64_NONE; relocate_kernel() skips every type but RELATIVE
     abs64=257,  # R_AARCH64_ABS64
     abs32=258,  # R_AARCH64_ABS32

@@ -105,6 +105,7 @@ ARCH = Arch(
     call=CALL,
     shapes=SHAPES,
     relative=8,  # R_X86_64_RELATIVE
+    irelative=37,  # R_X86_64_IRELATIVE
     none=0,  # R_X86_64_NONE
     abs64=1,  # R_X86_64_64
     abs32=10,  # R_X86_64_32

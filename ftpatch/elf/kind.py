@@ -28,7 +28,7 @@ COMMON_SYMBOLS = ("_stext", "_sinittext")
 PROGRAMS = ("program", "shared-object")  # kinds of files that the loader of programs takes
 MANY = 3  # marks of Linux that make a kernel of a file at addresses of programs
 PT_DYNAMIC, PT_INTERP = 2, 3
-DT_NEEDED, DT_SONAME, DT_FLAGS_1, DF_1_PIE = 1, 14, (7 << 28) - 5, 1 << 27
+DT_NEEDED, DT_SONAME, DT_FLAGS_1, DF_1_PIE, DT_GNU_PRELINKED = 1, 14, (7 << 28) - 5, 1 << 27, (7 << 28) - 523
 DYN = np.dtype([("d_tag", "<u8"), ("d_val", "<u8")])
 MAX_DYNAMIC = 1 << 16  # rows of the dynamic table that are read
 

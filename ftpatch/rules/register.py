@@ -29,6 +29,8 @@ MODULES = (
     "modules",
     "live_patches",
     "before",
+    "programs",
+    "startup",
 )  # of the functions
 
 _added: list[Rule] = []

@@ -19,7 +19,7 @@ from ftpatch.sites.layout import shapes_of
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import RecordTable, join, read_records
 from ftpatch.sites.scan import Scan, scan_file
-from ftpatch.sites.table import ENABLED, NULL, READY, SiteTable
+from ftpatch.sites.table import ENABLED, NULL, READY, UNEXPECTED, SiteTable
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -152,6 +152,8 @@ def longer_layout(scan: Scan) -> tuple[SiteTable, dict[int, str]]:
     shape, ready = table.shape, table.status[:n] == READY
     if shape is None or not n:
         return table, {}
+    if shape.program:
+        return table, _too_short(scan)
     for other in shapes_of(scan.image):
         alike = (other.start, other.at_global, other.called) == (shape.start, shape.at_global, shape.called)
         if alike and not other.refusal and _strictness(other) > _strictness(shape):
@@ -160,6 +162,17 @@ def longer_layout(scan: Scan) -> tuple[SiteTable, dict[int, str]]:
                 longer = read_sites(scan.image, scan.records, other.name)
                 return longer, dict.fromkeys(np.flatnonzero(short).tolist(), shape.name)
     return table, {}
+
+
+def _too_short(scan: Scan) -> dict[int, str]:
+    """The sites of a program that have fewer NOPs than the layout of most, by the name of theirs."""
+    table, n = scan.sites, len(scan.records)
+    odd = np.flatnonzero(table.status[:n] == UNEXPECTED)
+    short: dict[int, str] = {}
+    for other in shapes_of(scan.image) if len(odd) else ():
+        if other.program and other.refusal and not other.called:
+            short |= dict.fromkeys(odd[other.match(table.window[odd]) == MATCH_OLD].tolist(), other.name)
+    return short
 
 
 def _strictness(shape: Shape) -> int:

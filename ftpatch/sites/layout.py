@@ -65,13 +65,19 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
             vote[:] = _starts(image, shape, window, va)[index]
         elif fit.any():
             vote[fit] = _starts(image, shape, window[index[fit]], va[index[fit]])
-        if vote.all() and (shape.literal is None or image.kind not in PROGRAMS):
+        if (
+            vote.all()
+            and not (shape.program and shape.refusal)
+            and (shape.literal is None or image.kind not in PROGRAMS)
+        ):
             return shape  # no other can do better, and of equal ones the first is taken
     words, va = window[index], va[index]
     if (in_front := fronts.decide(image, records, bool(votes.any()))) is not None:
         return in_front
     if not votes.any():
         return _shape_without_symbols(image, fits, records, code, words)
+    if (usual := _of_most(shapes, votes)) is not None:
+        return usual
     counts = list(zip(votes.sum(axis=1).tolist(), fits.sum(axis=1).tolist(), strict=True))
     best = counts.index(max(counts))  # of equal votes the one that fits more, and of those the first: the longer shape
     nameless = fits[best] & ~image.functions.inside(va)  # leftovers of dead weak functions speak for no shape
@@ -81,6 +87,19 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     if int(against.sum()) * 2 < len(words) and not (votes.any(axis=0) & ~votes[best]).any():
         return shapes[best]
     raise _no_single_shape(image, votes, records, code, words)
+
+
+def _of_most(shapes: tuple[Shape, ...], votes: Mask) -> Shape | None:
+    """The layout of most sites of a program of which some functions have too few NOPs; None where that is not so."""
+    short = np.array([shape.program and bool(shape.refusal) and not shape.called for shape in shapes])
+    if not votes[short].any():
+        return None
+    n_votes = np.where(short, 0, votes.sum(axis=1))
+    best = int(n_votes.argmax())
+    others = votes[~short].any(axis=0) & ~votes[best]
+    explained = votes[best] | votes[short].any(axis=0)
+    most = 2 * int(n_votes[best]) >= votes.shape[1]
+    return shapes[best] if most and explained.all() and not others.any() else None
 
 
 def require_still_shown(image: Image, records: RecordTable, window: U32, va: U64, gone: Mask, shape: Shape) -> None:
