@@ -11,7 +11,7 @@ the local one. An enabled site saves the caller's return address in r0 and calls
     -fpatchable-function-entry=2          local entry = record ─► nop nop
     -fpatchable-function-entry=1          local entry = record ─► nop, which becomes `b stub`; out of line:
                                           [ops pointer,] mflr r0, bl ftrace_caller, mtlr r0, b behind the site
-    clang's =1 (LLVM issue 163706)        record = global entry, nop at the local one
+    clang's =1, =2 (LLVM issue 163706)    record = global entry, nops at the local one
     gcc 12's =2                           record = global entry ─► nop nop, then the set-up of r2: off by 8, broken
     N,M with M > 0                        record ─► M NOPs between the entries
 
@@ -69,6 +69,12 @@ SHAPES = (
         "pfe2", entry=0, start=0, old=(NOP, NOP), new=(MFLR_R0, BL.word), branch=BL, adjust=4,
         text="two NOPs at the local entry (-fpatchable-function-entry=2)",
         source="arch/powerpc/kernel/trace/ftrace.c ftrace_call_adjust(), -fpatchable-function-entry=2; Debian 6.12",
+    ),
+    Shape(
+        "pfe2-clang", entry=0, start=0, old=(NOP, NOP), new=(MFLR_R0, BL.word), branch=BL, skips=SETS_R2, at_global=True,
+        site_local=True, program=True,
+        text="two NOPs at the local entry, records at the global one, as clang makes them", skip_text="two entries",
+        source="clang's records at the global entry (LLVM issue 163706), -fpatchable-function-entry=2",
     ),
     Shape(
         "ool", entry=0, start=0, old=(NOP,), new=(B.word,), branch=B, adjust=0, stub=STUB,
@@ -218,6 +224,7 @@ ARCH = Arch(
     loader=LOADER,
     modules=MODULES,
     assembly=ASSEMBLY,
+    programs="ftpatch.arch.ppc64le_program",
     proof="ftpatch.arch.ppc64le_proof",
     dotted_names=True,  # arch/powerpc/kernel/module_64.c dedotify()
     boot="elf",

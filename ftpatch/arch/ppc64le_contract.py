@@ -40,15 +40,15 @@ class State:
 def keeps_contract(read: Read, va: int, out_of_line: bool, home: int | None = None, target: int | None = None) -> str:
     """Why the code at `va` is no trampoline for a patch site, in line or out of line; empty where it is."""
     ends = {target: _pass_on, home: _at_home}
-    return judge(read, State(va), lambda state, word, todo: _step(state, word, todo, out_of_line), ends)
+    return judge(read, State(va), lambda state, word, todo: step(state, word, todo, out_of_line), ends)
 
 
 def keeps_library_contract(read: Read, va: int) -> str:
     """Why the code at `va`, a local entry, is no function as a compiler makes them; empty where it is."""
-    return judge(read, State(va, library=True), lambda state, word, todo: _step(state, word, todo, False), {})
+    return judge(read, State(va, library=True), lambda state, word, todo: step(state, word, todo, False), {})
 
 
-def _step(state: State, word: int, todo: list[State], out_of_line: bool) -> bool:
+def step(state: State, word: int, todo: list[State], out_of_line: bool) -> bool:
     """Step over one instruction; True where this path ends (soundly)."""
     va, opcode = state.va, word >> 26
     if opcode == 18:  # b, bl

@@ -12,7 +12,7 @@ import numpy as np
 
 from ftpatch.arch.parts import Entry
 from ftpatch.arch.program_parts import Programs
-from ftpatch.errors import PolicyError
+from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.plan import notes, refusals
 from ftpatch.plan.edits import Edits, code_bytes, group
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
@@ -41,6 +41,10 @@ def plan_program_enable(scan: Scan, request: EnableRequest, programs: Programs) 
     if scan.sites.shape is None:
         raise PolicyError("no patch site in this file", scan.image.path, found="no record, and no call of a profiler",
                           expected="a program compiled with -fpatchable-function-entry")  # fmt: skip
+    if scan.sites.shape.out_of_line:
+        raise ShapeError(f"layout {scan.sites.shape.name} cannot be enabled in a program", scan.image.path,
+                         found="one NOP, where the return address must be saved before a call",
+                         expected="-fpatchable-function-entry=2")  # fmt: skip
     draft = new_draft(scan, replace(request, chosen=one_for_each(scan.sites, request.chosen), records="keep"))
     target = _target(draft, request, programs)
     refuse_sites(draft, programs, target)
