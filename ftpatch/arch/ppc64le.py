@@ -71,8 +71,8 @@ SHAPES = (
         source="arch/powerpc/kernel/trace/ftrace.c ftrace_call_adjust(), -fpatchable-function-entry=2; Debian 6.12",
     ),
     Shape(
-        "pfe2-clang", entry=0, start=0, old=(NOP, NOP), new=(MFLR_R0, BL.word), branch=BL, skips=SETS_R2, at_global=True,
-        site_local=True, program=True,
+        "pfe2-clang", entry=0, start=0, old=(NOP, NOP), new=(MFLR_R0, BL.word), branch=BL, skips=SETS_R2,
+        at_global=True, site_local=True, program=True,
         text="two NOPs at the local entry, records at the global one, as clang makes them", skip_text="two entries",
         source="clang's records at the global entry (LLVM issue 163706), -fpatchable-function-entry=2",
     ),
