@@ -56,4 +56,4 @@ def program_proof(arch: Arch) -> ProgramProof | None:
     return proof
 
 
-READERS: Mapping[str, str] = {"arm64": "arm64_program_proof"}
+READERS: Mapping[str, str] = {"arm64": "arm64_program_proof", "x86_64": "x86_64_program_proof"}
