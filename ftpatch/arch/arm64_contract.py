@@ -33,10 +33,11 @@ class State:
     sp: int = 0
     stack: dict[int, Value] = field(default_factory=dict)
     library: bool = False  # called as any function is
+    plain: tuple[int, ...] = ()  # called from a pad: what it keeps, and it returns as any function does
     vectors: list[bool] = field(default_factory=list)  # of a program: whether each of v0–v7 is as at entry
 
     def copy(self, va: int) -> State:
-        return State(va, list(self.regs), self.sp, dict(self.stack), self.library, list(self.vectors))
+        return State(va, list(self.regs), self.sp, dict(self.stack), self.library, self.plain, list(self.vectors))
 
     def get(self, n: int) -> Value:
         return UNKNOWN if n == ZR else self.regs[n]
@@ -72,6 +73,14 @@ def program_keeps_contract(read: Read, va: int) -> str:
     return judge(read, State(va, vectors=[True] * N_VECTORS), _branch, {})
 
 
+def returns_plainly(read: Read, va: int, x9: bool) -> str:
+    """Why the code at `va` is no function of a program that a pad may call and that returns to x30; empty where it is.
+
+    x9: whether it must keep that, too."""
+    kept = (*range(9 + x9), *range(18, 30))
+    return judge(read, State(va, plain=kept, vectors=[True] * N_VECTORS), _branch, {})
+
+
 def _branch(state: State, word: int, todo: list[State]) -> bool:
     """Step over one instruction; True where this path ends (soundly)."""
     va = state.va
@@ -99,8 +108,8 @@ def _branch(state: State, word: int, todo: list[State]) -> bool:
 def _leave(state: State, register: int) -> None:
     if state.get(register) != ("reg", 30):
         raise NotShown("it does not return to where x30 pointed")
-    if state.library:
-        _keeps(state, KEPT_BY_FUNCTIONS)
+    if state.library or state.plain:
+        _keeps(state, state.plain or KEPT_BY_FUNCTIONS)
     else:
         _kept(state)
 

@@ -30,6 +30,8 @@ SHORT = "one NOP is too short for a call that keeps the return address: -fpatcha
 NOTHING = "there are no NOPs behind the entry, so that nothing can lead to those in front of it"
 SOURCE = "gcc and clang -fpatchable-function-entry=N,M"
 
+KEPT = "x0-x8, x18-x29, v0-v7, sp"
+
 FRONTS = (
     Shape(
         "pfe-front", entry=0, start=0, old=(NOP, NOP), new=(MOV_X9_X30, BL.word), branch=BL, skips=((ANY_BTI,),),
@@ -55,9 +57,11 @@ FRONTS = (
 
 PADS = Pads(
     forms=(
-        PadForm("register", (MOV_X9_X30, BL.word, B.word), 1, returns=True),
-        PadForm("register", (MOV_X9_X30, BL.word, MOV_X30_X9, B.word), 1, returns=False),
-        PadForm("stack", (PUSH, BL.word, POP, B.word), 1, returns=False),
+        PadForm("register", (MOV_X9_X30, BL.word, B.word), 1, returns=True,
+                contract=f"{KEPT} kept, x30 := x9, return to the old x30"),
+        PadForm("register", (MOV_X9_X30, BL.word, MOV_X30_X9, B.word), 1, returns=False,
+                contract=f"{KEPT} and x9 kept, return to x30"),
+        PadForm("stack", (PUSH, BL.word, POP, B.word), 1, returns=False, contract=f"{KEPT} kept, return to x30"),
     ),
     back=B,
 )  # fmt: skip

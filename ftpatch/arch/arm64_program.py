@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch.arm64 import ADD_IMM, BL, LDR_UIMM, adrp
-from ftpatch.arch.arm64_contract import program_keeps_contract
+from ftpatch.arch.arm64_contract import program_keeps_contract, returns_plainly
 from ftpatch.arch.program_parts import HookCall, Programs
 from ftpatch.arrays import U8, U32, Mask
 
@@ -90,5 +90,5 @@ PROGRAMS = Programs(
     stub=stub, reach=REACH, slot_reach=SLOT_REACH, jump_slot=R_AARCH64_JUMP_SLOT, glob_dat=R_AARCH64_GLOB_DAT,
     ifunc=R_AARCH64_IRELATIVE,
     contract="x0-x8, x18-x29, v0-v7 and sp kept, x30 := x9, return to the old x30",
-    keeps_contract=program_keeps_contract, variant=variant,
+    keeps_contract=program_keeps_contract, returns_plainly=returns_plainly, variant=variant,
 )  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ftpatch.arch import proof_tables as t
+from ftpatch.arch.arm64_pad_proof import PAD_TEXTS, read_pad
 from ftpatch.arrays import I64, U8, U32
 
 BTI_C, RET, RET_X9 = 0xD503_245F, 0xD65F_03C0, 0xD65F_0120
@@ -168,7 +169,8 @@ def no_jump(code: bytes, va: int) -> int | None:
 TABLES = t.ProofTables(
     branches=branches,
     mnemonics={t.JUMP: "b", t.CALL: "bl"},
-    texts={0xD503_201F: "nop", 0xAA1E_03E9: "mov x9, x30", BTI_C: "bti c"},
+    texts={0xD503_201F: "nop", 0xAA1E_03E9: "mov x9, x30", BTI_C: "bti c"} | PAD_TEXTS,
+    pad=read_pad,
     nop=0xD503_201F,
     ends=(RET, RET_X9),
     conditional=conditional,

@@ -33,10 +33,11 @@ def with_front(shape: Shape, n_units: int) -> Shape:
 class PadForm(NamedTuple):
     """One way to call from a pad: where the return address stays meanwhile, and who brings it back."""
 
-    save: str  # what keeps the return address: "register" or "stack"
+    save: str  # what keeps the return address: "register" or "stack"; empty where every call leaves it on the stack
     code: tuple[Word, ...]  # the instructions; the last is a jump back behind the site
     call_at: int  # units from the first of them to the call
     returns: bool  # whether the called code itself brings the return address back, as the kernel's trampolines do
+    contract: str = ""  # what the called code must do, for people
 
 
 class Pads(NamedTuple):

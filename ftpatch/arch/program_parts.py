@@ -36,6 +36,9 @@ class Programs(NamedTuple):
     contract: str  # what a target must do, for people
     # keeps_contract(read, va) → why the code is no trampoline for a site of a program; empty where it is
     keeps_contract: Callable[[Read, int], str]
+    # returns_plainly(read, va, whether the register that keeps a return address is kept, too) → why the code is no
+    # function that a pad may call and that returns as any other; empty where it is
+    returns_plainly: Callable[[Read, int, bool], str] | None = None
     no_plt: str = ""  # why no site may call a stub of a .plt directly; empty where it may
     # st_other → functions whose callers expect more registers to be kept than usual ones
     variant: Callable[[U8], Mask] | None = None

@@ -195,6 +195,18 @@ class StaticTrampoline(NamedTuple):
     reads: Callable[[bytes, int], int | None] | None = None
 
 
+class Pad(NamedTuple):
+    """What is in the NOPs in front of an entry: nothing, or code that the switch behind the entry leads to."""
+
+    why: str = ""  # why it is neither; empty where it is one of them
+    form: str = ""  # who brings the return address back: "target", "pad" from a register, "stack"; "" for no code
+    start: int = 0  # index of its first unit
+    call: int = 0  # index behind its call
+    end: int = 0  # index behind its jump, which is the last of its code
+    target: int = 0  # va that it calls
+    back: int = 0  # va that it goes on at
+
+
 class ProofTables(NamedTuple):
     """One machine, as the proof reads it."""
 
@@ -245,6 +257,8 @@ class ProofTables(NamedTuple):
     # five words of a far stub → (where in the paca it finds the kernel's TOC, bytes from there to its target)
     far: Callable[[Sequence[int]], tuple[int, int] | None] | None = None
     address_pairs: AddressPairs | None = None
+    # (units in front of an entry, va of the first) → what they are; None where no pads are known
+    pad: Callable[[Sequence[int], int], Pad] | None = None
     static_trampoline: StaticTrampoline | None = None  # of static calls; None: kernels of this machine have none
 
 

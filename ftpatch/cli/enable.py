@@ -19,7 +19,12 @@ FORCE_TARGET_HELP = "Take a target that was not shown to keep the contract of a 
 FORCE_EARLY_HELP = "Take functions that run before the target can work."
 OPS_HELP = "The ftrace_ops of the sites, where the kernel has one per site (default: list)."
 OPS_VIA_HELP = "How the sites get their ops."
+ARM_HELP = "Layout pad-before: fill the pads, and leave the switches off."
+SAVE_HELP = "Layout pad-before: where a pad keeps the return address."
 WAYS = click.Choice(["auto", "literal", "thunk"])
+
+
+PLACES = click.Choice(["register", "stack"])
 
 
 @writing_verb("enable")
@@ -32,6 +37,8 @@ WAYS = click.Choice(["auto", "literal", "thunk"])
 @click.option("--force-early", is_flag=True, help=FORCE_EARLY_HELP)
 @click.option("--ops", metavar="list|nop|SYMBOL", help=OPS_HELP)
 @click.option("--ops-via", default="auto", type=WAYS, show_default=True, help=OPS_VIA_HELP)
+@click.option("--arm", is_flag=True, help=ARM_HELP)
+@click.option("--save", default="register", type=PLACES, show_default=True, help=SAVE_HELP)
 def command(scan: api.Scan, chosen: Mask, shared: WritingOptions, **own: Unpack[api.EnableOptions]) -> Plan:
     """Enable the patch sites that the selectors choose, all of them or none."""
     own["skip_unpatchable"] = shared.skip_unpatchable  # every writing verb has it

@@ -49,7 +49,7 @@ class SiteChange(TypedDict, total=False):
     """What a writing verb does with a site. explain fills in `concurrency`; every verb fills in `action`, `target` and
     `stub` of a site that is redirected."""
 
-    action: Annotated[str, Values(("keep", "call", "call_via_stub", "restore", "drop", "redirect"))]
+    action: Annotated[str, Values(("keep", "call", "call_via_stub", "restore", "drop", "redirect", "arm", "disarm"))]
     reason: str | None
     target: str | None
     distance: Annotated[

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
 from ftpatch.arch import architectures
+from ftpatch.arch.fronts import PAD_BEFORE
 from ftpatch.arrays import Mask
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import UnsupportedError, UsageError
 from ftpatch.inputs import read_file
 from ftpatch.plan.plan import Plan
-from ftpatch.plan.request import Against, DropRequest, EnableRequest, RedirectRequest, Request
+from ftpatch.plan.request import Against, DisableRequest, DropRequest, EnableRequest, RedirectRequest, Request
 from ftpatch.sites.scan import Scan, scan_file
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def make_plan(scan: Scan, request: Request) -> Plan:
     cannot be patched at all.
     """
     require_patchable(scan.image)
+    _require_pads(scan, request)
     if scan.image.kind in PROGRAMS:
         from ftpatch.plan.program import plan_program
 
@@ -70,6 +72,24 @@ def make_plan(scan: Scan, request: Request) -> Plan:
 def _for_modules(scan: Scan, options: str = "--hook, --stub-asm and --against are") -> UsageError:
     """The error of an option that only modules have, given for another file."""
     return UsageError(f"{options} for modules", scan.image.path, found="a vmlinux")
+
+
+def _require_pads(scan: Scan, request: Request) -> None:
+    """Refuse what is for pads alone where there are none, and pads where a kernel would look at their sites."""
+    shape, image = scan.sites.shape, scan.image
+    switch = shape is not None and shape.switch
+    if switch and image.kind not in PROGRAMS:
+        raise UnsupportedError(f"layout {shape.name if shape else ''} cannot be patched in files of kind {image.kind}",
+                               image.path, expected="a program or shared object: no kernel knows such sites",
+                               todo="ftpatch scan reads it")  # fmt: skip
+    given = []
+    if isinstance(request, EnableRequest):
+        given = [("--arm", request.arm), ("--save", request.save != EnableRequest(request.chosen).save)]
+    elif isinstance(request, DisableRequest):
+        given = [("--disarm", request.disarm)]
+    for option, used in given:
+        if used and not switch:
+            raise UsageError(f"{option} is for layout {PAD_BEFORE}", image.path, found=shape.name if shape else "none")
 
 
 def require_patchable(image: Image) -> None:
@@ -124,13 +144,14 @@ def plan_enable(
     scan: Scan, chosen: Mask, max_size: int | None = None, *, target: str = "", hook: str = "",
     stub_asm: str | None = None, against: Sequence[str] = (), force_target: bool = False, force_early: bool = False,
     records: str = "auto", ops: str | None = None, ops_via: str = "auto", skip_unpatchable: bool = False,
+    arm: bool = False, save: str = "register",
 ) -> Plan:  # fmt: skip
     """The plan that makes calls of the chosen sites. stub_asm, against: files; the rest as in EnableRequest."""
     stub = _read_stub(scan, stub_asm) if stub_asm is not None else None
     return make_plan(scan, EnableRequest(
         chosen, target=target, force_target=force_target, force_early=force_early, records=records, ops=ops,
         ops_via=ops_via, skip_unpatchable=skip_unpatchable, hook=hook, stub=stub,
-        against=read_against(scan, against, max_size),
+        against=read_against(scan, against, max_size), arm=arm, save=save,
     ))  # fmt: skip
 
 

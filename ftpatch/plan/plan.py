@@ -12,9 +12,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ftpatch.arch.parts import Code
-from ftpatch.arrays import I64, U32, Mask
+from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.plan.edits import Edits
-from ftpatch.plan.recording import Recording
 from ftpatch.plan.request import RedirectRequest
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.sites.scan import Scan
@@ -82,7 +81,7 @@ class SetCall(NamedTuple):
 class Plan:
     """The decision, site by site and byte by byte."""
 
-    verb: str  # enable, disable, drop, redirect, static-calls or record
+    verb: str  # enable, disable, drop, redirect or static-calls
     scan: Scan  # the file as it was read
     chosen: Mask  # over the site table: what the user chose
     reasons: dict[int, str]  # why a chosen site stays as it is, by its index in the site table
@@ -103,12 +102,15 @@ class Plan:
     forced_target: bool = False  # the sites call code that was not shown to keep the contract of a site, on purpose
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()  # (n,) what is done to each site, where that is not the same for all
+    targets: U64 | None = None  # (n,) va of what each site's call ends at, where they differ
     set_calls: tuple[SetCall, ...] = ()  # of static-calls: the keys that the user named, in the order of the table
     key_names: tuple[str, ...] = ()  # of static-calls: of every key, by its row
-    recording: Recording | None = None  # of record: the records that the file gets
 
     def action(self, at: int) -> str:
         """What is done to the at-th changed site."""
+        if self.actions:
+            return self.actions[at]
         if self.verb == "enable":
             return "call_via_stub" if self.stub[at] else "call"
         return {"disable": "restore"}.get(self.verb, self.verb)

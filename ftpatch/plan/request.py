@@ -43,6 +43,8 @@ class EnableRequest:
     hook: str = ""  # modules: a C function that the sites call
     stub: Stub | None = None  # modules: the user's own code that the sites call; it may branch on to target or hook
     against: Against = Against()  # modules
+    arm: bool = False  # pad-before: fill the pads, and leave the switches off
+    save: str = "register"  # pad-before: where a pad keeps the return address: register or stack
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class DisableRequest:
 
     chosen: Mask  # over the site table
     skip_unpatchable: bool = False
+    disarm: bool = False  # pad-before: clear the pads, too
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ def pair_up(case: Case) -> Pairs | None:
     differs = (old != new).any(axis=1)
     if not image.linked and shape.called:  # there the words are the same, and the relocation says what is called
         differs |= states[0] != states[1]
+    if shape.switch and shape.front:
+        pads = [side.image.words(sec, record, 0, shape.front) for side in (case.before, case.after)]
+        differs |= (pads[0] != pads[1]).any(axis=1)
     twice = (states[0] == REDIRECTED) & (states[1] == REDIRECTED)
     if not image.linked and twice.any():  # so it is of jumps
         where = [_jump_of(side.image, sec[twice], off[twice]) for side in (case.before, case.after)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ftpatch.proof.boundaries import check_boundaries
 from ftpatch.proof.case import NEW, OLD, RETIRED, Case
+from ftpatch.proof.pads import check_pads
 from ftpatch.proof.pairs import pair_up
 from ftpatch.proof.program_calls import check_calls
 from ftpatch.proof.program_file import read_added
@@ -27,6 +28,9 @@ def check_program(case: Case) -> None:
         return
     pairs = case.pairs = pair_up(case)
     if pairs is None:
+        return
+    if pairs.shape.switch:
+        check_pads(case, pairs, read_stubs(case, added) if added is not None else {})
         return
     check_words(case, pairs, LEGAL_WAYS)
     check_boundaries(case, pairs)

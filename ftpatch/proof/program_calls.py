@@ -111,7 +111,7 @@ def check_calls(case: Case, pairs: Pairs, stubs: Mapping[int, StubRead]) -> None
         text = seen.why[row] or ("" if seen.kind[row] == CALL else "its branch is no call")
         text = text or target.why or ("" if case.forced else target.doubt)
         text = text and f"its call goes to {va:#x}, {text}"
-        if text := text or (_own_calls(known, pairs, i) if target.function is not None else ""):
+        if text := text or (own_calls(known, pairs, i) if target.function is not None else ""):
             pairs.say("verify-branch", i, text)
         else:
             targets[i] = target
@@ -127,7 +127,7 @@ def _index(targets: Mapping[int, ProgramTarget]) -> I64:
     return np.array(list(targets), dtype=np.int64)
 
 
-def _own_calls(known: ProgramTargets, pairs: Pairs, at: int) -> str:
+def own_calls(known: ProgramTargets, pairs: Pairs, at: int) -> str:
     """Why a stub cannot keep what the site's own function is called with; empty where it can."""
     side, row = (pairs.case.before, pairs.before[at]) if pairs.before[at] >= 0 else (pairs.case.after, pairs.after[at])
     first, end = int(side.sites.func[row]), int(side.sites.func_end[row])

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from ftpatch.errors import printable
 
 if TYPE_CHECKING:
-    from ftpatch.document.oracle import BugRow, OracleObject
-    from ftpatch.document.types import FindingRow, ImageObject, TotalsObject
+    from ftpatch.document.types import BugRow, FindingRow, ImageObject, OracleObject, TotalsObject
     from ftpatch.elf.image import Image
     from ftpatch.finding import Finding
     from ftpatch.kernel.boot import Oracle
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 # kinds of changes in a proof
 SITES = ("site enabled", "site disabled", "site redirected", "function redirected", "record dropped alone")
+SWITCHES = ("site armed", "site disarmed", "pad changed")  # of layout pad-before alone
 RECORDS = ("record taken out", "record returned")
 
 
@@ -50,12 +50,12 @@ def proof_object(proof: Proof, hashed: bool, journal: str | None) -> ImageObject
         "file": after.path, "sha256": after.sha256 if hashed else None, "elf_sha256": _elf(after) if hashed else None,
     }  # fmt: skip
     image["proof"] = {
-        "sites": {name: kinds.get(name, 0) for name in SITES},
+        "sites": {name: kinds.get(name, 0) for name in (*SITES, *SWITCHES) if name in SITES or kinds.get(name)},
         "records": {
             "live": list(proof.live), "slots": list(proof.slots),
             "record taken out": kinds.get("record taken out", 0), "record returned": kinds.get("record returned", 0),
         },
-        "edits": {name: n for name, n in sorted(kinds.items()) if name not in (*SITES, *RECORDS)},
+        "edits": {name: n for name, n in sorted(kinds.items()) if name not in (*SITES, *SWITCHES, *RECORDS)},
         "reader": proof.reader,
         "emulated": proof.outcome.n,
         "not_emulated": proof.outcome.skipped,

@@ -14,6 +14,7 @@ from ftpatch.errors import PolicyError, UnsupportedError, UsageError
 from ftpatch.plan.disable import plan_disable
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.program.enable import plan_program_enable
+from ftpatch.plan.program.pads import plan_pads, plan_pads_back
 from ftpatch.plan.request import DisableRequest, EnableRequest, Request
 from ftpatch.sites.scan import Scan
 
@@ -22,13 +23,19 @@ def plan_program(scan: Scan, request: Request) -> Plan:
     """The plan for a program or shared object. Raises a PlanError, an UnsupportedError for verbs of kernels, or a
     UsageError for options of kernels and modules."""
     image = scan.image
+    switch = scan.sites.shape is not None and scan.sites.shape.switch
     if isinstance(request, DisableRequest):
-        return plan_disable(scan, request)
+        return plan_pads_back(scan, request) if switch else plan_disable(scan, request)
     if not isinstance(request, EnableRequest):
         raise UnsupportedError(f"this verb does not suit files of kind {image.kind}", image.path,
                                expected="a linked vmlinux or a module",
                                todo="enable and disable take programs")  # fmt: skip
     _require_options_of_programs(request, image)
+    if switch:
+        return plan_pads(scan, request, _programs(image))
+    if not request.target and not request.hook:
+        raise PolicyError("nothing says what the sites call", image.path, expected="--target or --hook",
+                          todo="ftrace_caller, the usual target, is the kernel's")  # fmt: skip
     return plan_program_enable(scan, request, _programs(image))
 
 
@@ -57,6 +64,3 @@ def _require_options_of_programs(request: EnableRequest, image: Image) -> None:
                          expected="auto or keep", todo="leave the option out: no kernel reads them")  # fmt: skip
     if request.target and request.hook:
         raise UsageError("--target and --hook exclude each other", image.path)
-    if not request.target and not request.hook:
-        raise PolicyError("nothing says what the sites call", image.path, expected="--target or --hook",
-                          todo="ftrace_caller, the usual target, is the kernel's")  # fmt: skip

@@ -46,7 +46,7 @@ def plan_program_enable(scan: Scan, request: EnableRequest, programs: Programs) 
                          found="one NOP, where the return address must be saved before a call",
                          expected="-fpatchable-function-entry=2")  # fmt: skip
     draft = new_draft(scan, replace(request, chosen=one_for_each(scan.sites, request.chosen), records="keep"))
-    target = _target(draft, request, programs)
+    target = checked_target(draft, request, programs)
     refuse_sites(draft, programs, target)
     refusals.refuse_unless_skipped(draft)
     hooked = hook_stub(scan.image, programs, target) if target.hook and len(draft.open()) else None
@@ -58,7 +58,7 @@ def plan_program_enable(scan: Scan, request: EnableRequest, programs: Programs) 
     return _assemble(draft, target, hooked, _calls(draft, target, hooked))
 
 
-def _target(draft: Draft, request: EnableRequest, programs: Programs) -> ProgramTarget:
+def checked_target(draft: Draft, request: EnableRequest, programs: Programs) -> ProgramTarget:
     """What the sites will call, and that it does not come back to one of them."""
     image, sites = draft.scan.image, draft.scan.sites
     if request.hook:

@@ -23,7 +23,7 @@ def refuse_sites(draft: Draft, programs: Programs, target: ProgramTarget) -> Non
     refusals.refuse_wrong_states(draft, (*UNTOUCHED, UNRECORDED))  # nobody needs a record of a program's site
     refusals.refuse_overlaps(draft, with_literal=False)
     _refuse_relocated(draft)
-    _refuse_variants(draft, programs)
+    refuse_variants(draft, programs)
     _refuse_other_toc(draft, programs, target)
 
 
@@ -41,7 +41,7 @@ def _refuse_relocated(draft: Draft) -> None:
     draft.refuse(index[draft.scan.image.relocated(sites.body_va[index], draft.shape.size)], RELOCATED)
 
 
-def _refuse_variants(draft: Draft, programs: Programs) -> None:
+def refuse_variants(draft: Draft, programs: Programs) -> None:
     """Sites of functions whose calling convention is not the usual one."""
     if programs.variant is None:
         return

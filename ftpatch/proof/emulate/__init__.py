@@ -10,7 +10,10 @@ to the caller, which must find what the ABI promises it:
     entry ─► site ─► [stub ─►] replacement ─► [stub ─►] return address
 
 Sites of programs, where no trampoline of a kernel stands in between, are executed from one end to the other: see
-`program_engine`.
+`program_engine`. A switch that is off is passed by, with every register as it was; one that is on leads through its
+pad, which is executed either way:
+
+    entry ─► switch ─► pad ─► target ─► pad ─► resume
 
 The code is that of the file alone: nothing that planned or wrote it is asked. What is expected has to come from
 reading the file as well.
@@ -28,9 +31,11 @@ from ftpatch.proof.emulate.expectation import (
     CallExpectation,
     Expectation,
     Outcome,
+    PadExpectation,
     RedirectExpectation,
     SiteExpectation,
     together,
+    with_pads,
 )
 from ftpatch.proof.emulate.memory import Memory, image_memory
 from ftpatch.proof.emulate.program_memory import ProgramMemory
@@ -53,7 +58,8 @@ def emulate(
     if isinstance(memory, ProgramMemory):
         program = import_module(f"{__name__}.programs_{tables_of(arch).emulator}")
         ran: Outcome = program.run(memory, [site for site in expected if isinstance(site, CallExpectation)], seed)
-        return ran
+        pads = [site for site in expected if isinstance(site, PadExpectation)]
+        return with_pads(ran, _pads(image, arch, pads, seed)) if pads and not ran.skipped else ran
     if memory is None:
         assert image.linked, "a relocatable file is executed as it is loaded"
         memory = image_memory(image, arch)
@@ -66,3 +72,10 @@ def emulate(
     if redirects:
         outcomes.append(machine.run_redirects(memory, redirects, seed))
     return together(outcomes)
+
+
+def _pads(image: Image, arch: Arch, pads: Sequence[PadExpectation], seed: int) -> Outcome:
+    """Execute every switch and pad, up to what the pads call and from there back."""
+    machine = import_module(f"{__name__}.{tables_of(arch).emulator}")
+    ran: Outcome = machine.run_pads(image_memory(image, arch), pads, seed)
+    return ran

@@ -17,7 +17,15 @@ from collections.abc import Sequence
 
 from ftpatch.proof.emulate import engine
 from ftpatch.proof.emulate.engine import BELOW, STACK, Engine, Processor, Rules
-from ftpatch.proof.emulate.expectation import Outcome, RedirectExpectation, SiteExpectation, first_difference, line
+from ftpatch.proof.emulate.expectation import (
+    FRAME,
+    Outcome,
+    PadExpectation,
+    RedirectExpectation,
+    SiteExpectation,
+    first_difference,
+    line,
+)
 from ftpatch.proof.emulate.memory import Memory
 
 LR, SP, PC = 30, 31, 32  # in the order of a row of registers
@@ -45,6 +53,55 @@ def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
 def run_redirects(memory: Memory, redirects: Sequence[RedirectExpectation], seed: int) -> Outcome:
     """Execute every redirected function up to its replacement."""
     return engine.run_redirects(RULES, memory, redirects, seed)
+
+
+def run_pads(memory: Memory, pads: Sequence[PadExpectation], seed: int) -> Outcome:
+    """Execute every switch and pad."""
+    return engine.run_pads(RULES, memory, pads, seed, _execute_pad)
+
+
+def _execute_pad(engine: Engine, pad: PadExpectation) -> str:
+    """Why a pad does not what it should; empty where it does. Where the switch is off, it is entered by itself."""
+    start = engine.random_row(pad)
+    if not pad.on:
+        start[PC] = pad.start
+    frame = engine.uc.mem_read(start[SP], FRAME)
+    there, why = engine.go(start, pad, pad.target)
+    if why := why or _at_pad_target(engine, pad, start, there):
+        return why
+    behind, why = engine.go(_returned_to_pad(engine, pad, there), pad, pad.resume)
+    if why:
+        return why
+    if what := first_difference(behind, start, BEHIND):
+        return f"{pad.name}: behind the site {what}"
+    if engine.uc.mem_read(start[SP], FRAME) != frame:
+        return line(pad, "the caller's stack frame behind the site", "other bytes", "those at entry")
+    return ""
+
+
+def _at_pad_target(engine: Engine, pad: PadExpectation, start: list[int], there: list[int]) -> str:
+    """Why the pad's target must not be entered with these registers; empty where it may."""
+    if there[LR] != pad.behind:
+        return line(pad, "x30 at the target", there[LR], f"{pad.behind:#x}, behind the pad's call")
+    frame = 16 if pad.form == "stack" else 0
+    if there[SP] != start[SP] - frame:
+        return line(pad, "sp at the target", there[SP], start[SP] - frame)
+    if not frame and there[9] != start[LR]:
+        return line(pad, "x9 at the target", there[9], f"{start[LR]:#x}, the caller's return address")
+    what = first_difference(there, start, PRESERVED[:-1])
+    return f"{pad.name}: at the target {what}" if what else ""
+
+
+def _returned_to_pad(engine: Engine, pad: PadExpectation, there: list[int]) -> list[int]:
+    """The registers when the pad's target has returned."""
+    registers, junk = list(there), engine.junk(18)
+    kept = pad.form == "pad"
+    for n in range(10 if kept else 9, 18):
+        registers[n] = junk[n]
+    registers[PC] = there[LR]
+    registers[LR] = there[9] if pad.form == "target" else junk[0]
+    engine.lose_below(there[SP])
+    return registers
 
 
 def _start(engine: Engine, row: list[int]) -> list[int]:

@@ -54,7 +54,21 @@ class CallExpectation:
     function: int | None = None  # va of the C function that this calls, once; None where it is the target that counts
 
 
-Expectation = SiteExpectation | RedirectExpectation | CallExpectation
+@dataclass(frozen=True)
+class PadExpectation:
+    """What a switch must do, on or off, and the pad in front of its function's entry."""
+
+    name: str  # of the function, for messages
+    entry: int  # va of its local entry
+    resume: int  # va of the first original instruction behind the switch
+    target: int  # va that the pad calls
+    start: int  # va of the pad's first instruction
+    behind: int  # va behind the pad's call, where the target returns to
+    form: str  # who brings the return address back: "target", "pad" from a register, "stack"
+    on: bool  # whether the switch leads to the pad
+
+
+Expectation = SiteExpectation | RedirectExpectation | CallExpectation | PadExpectation
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,11 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
     skipped = next((outcome.skipped for outcome in outcomes if outcome.skipped), "")
     failures = chain.from_iterable(outcome.failures for outcome in outcomes)
     return Outcome(sum(outcome.n for outcome in outcomes), tuple(failures), skipped)
+
+
+def with_pads(calls: Outcome, pads: Outcome) -> Outcome:
+    """What was seen of the same switches in two ways."""
+    return Outcome(pads.n, (*calls.failures, *pads.failures), pads.skipped)
 
 
 def line(site: Expectation, what: str, found: int | str, expected: int | str) -> str:

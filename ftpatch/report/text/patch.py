@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DONE = {"enable": "enabled", "disable": "disabled", "drop": "dropped from the record table",
         "redirect": "redirected"}  # fmt: skip
+PADS = {"arm": "its pad is filled", "disarm": "its pad is cleared"}  # the switch stays off
 N_SHOWN = 10  # sites of each sort that are named
 
 
@@ -31,7 +32,9 @@ def _patch(image: ImageObject, command: str) -> Iterator[str]:
     leads = " to" if command == "redirect" else ", calling"
     calling = f"{leads} {request['target']}" if request["target"] else ""
     left = f"; {done['left']} chosen ones left as they are" if kept else ""
-    yield line("sites", f"{done['patched']} {DONE[command]}{calling}{left}")
+    armed = bool(patched) and all(site["action"] == "arm" for site in patched)
+    what = "armed, their switches left off" if armed else DONE[command]
+    yield line("sites", f"{done['patched']} {what}{calling}{left}")
     if patched and request["ops"]:
         yield line("ops", f"{request['ops']} by {request['ops_via']}")
     if patched:
@@ -41,8 +44,8 @@ def _patch(image: ImageObject, command: str) -> Iterator[str]:
     left_texts = [f"{_site(site)}: left, {site['reason']}" for site in kept[:N_SHOWN]]
     yield from first_of(left_texts, N_SHOWN, "    ", "more left", done["left"])
     output = image["output"]
-    what = f"{printable(output['file'])} written and checked" if output else "nothing written (dry run)"
-    yield line("output", f"{what}; {done['edits']} edits, {done['bytes']} bytes")
+    where = f"{printable(output['file'])} written and checked" if output else "nothing written (dry run)"
+    yield line("output", f"{where}; {done['edits']} edits, {done['bytes']} bytes")
     yield from (line("note", note) for note in image["notes"])
 
 
@@ -68,6 +71,8 @@ def _site(site: SiteRow) -> str:
 
 def _changed(site: SiteRow) -> str:
     new = " ".join(word[2:] for word in site["new_words"])
+    if site["action"] in PADS:
+        return f"{_site(site)}: {PADS[site['action']]}; record {site['record_fate']}"
     if not new:
         return f"{_site(site)}: record {site['record_fate']}"
     old = " ".join(word[2:] for word in site["words"][-len(site["new_words"]) :])

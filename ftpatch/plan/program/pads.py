@@ -1,0 +1,214 @@
+"""`enable` and `disable` where one NOP behind the entry is a switch, and those in front of it take what it leads to.
+
+    pad       keep the return address; call; bring it back; jump behind the switch       written once, while it is off
+    switch    NOP, or a jump to the pad                                         one word, which turns a hook on and off
+
+`enable --arm` fills the pads alone; `disable` turns switches off and leaves the pads; `disable --disarm` clears them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ftpatch.arch.fronts import PadForm, Pads
+from ftpatch.arch.parts import Entry
+from ftpatch.arch.program_parts import Programs
+from ftpatch.arrays import I64, U8, U64, Mask
+from ftpatch.errors import PolicyError, UnsupportedError
+from ftpatch.plan import notes, refusals
+from ftpatch.plan.edits import Edits, code_bytes, group
+from ftpatch.plan.plan import Plan, PlanSummary
+from ftpatch.plan.program.enable import HOOK_CONTEXT, KEPT, NOT_FOLLOWED, checked_target
+from ftpatch.plan.program.pad_forms import FormChoice
+from ftpatch.plan.program.pad_refusals import refuse_pads, refuse_states
+from ftpatch.plan.program.site_refusals import one_for_each, refuse_variants
+from ftpatch.plan.program.stub import HookStub, hook_stub
+from ftpatch.plan.program.targets import ProgramTarget
+from ftpatch.plan.request import DisableRequest, Draft, EnableRequest, new_draft
+from ftpatch.plan.routes import Calls, distances, no_calls
+from ftpatch.plan.targets import Target
+from ftpatch.sites.fronts import filled_pads
+from ftpatch.sites.scan import Scan
+from ftpatch.sites.table import ARMED, ENABLED, UNTOUCHED
+
+ORDER = (
+    "live: write the pads while the switches are off, and make them visible to all processors (clean and invalidate); "
+    "then each switch is one aligned word, which may be written while other threads execute it (single)"
+)
+ORDER_BACK = (
+    "live: each switch is one aligned word, which may be written while other threads execute it (single); threads may "
+    "still be in the pads, which stay as they are"
+)
+ORDER_DISARM = (
+    "live: turn the switches off first; the pads may be cleared only when no thread is in one any more, or in what it "
+    "calls"
+)
+CHANGED = "live: a pad that calls something else now may be written only while its switch is off and no thread is in it"
+PAD_WHY = "its pad, the NOPs in front of the entry"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What pads will call."""
+
+    target: ProgramTarget
+    form: PadForm
+    va: int  # that they call: of the target, or of the stub that calls the hook
+    hooked: HookStub | None = None
+
+
+def plan_pads(scan: Scan, request: EnableRequest, programs: Programs) -> Plan:
+    """Decide everything. Raises a PlanError, or an UnsupportedError where no pads are known."""
+    pads = scan.arch.pads
+    if pads is None:
+        raise UnsupportedError(f"pads of {scan.arch.name} are not supported", scan.image.path,
+                               todo="ftpatch scan reads them")  # fmt: skip
+    draft = new_draft(scan, replace(request, chosen=one_for_each(scan.sites, request.chosen), records="keep"))
+    refuse_states(draft, bool(request.target or request.hook), request.arm)
+    refuse_pads(draft)
+    refuse_variants(draft, programs)
+    refusals.refuse_unless_skipped(draft)
+    aim = _aim(draft, request, programs, pads)
+    if aim is not None:
+        calls = _calls(draft, pads, aim)
+        refusals.refuse_out_of_reach(draft, Target(aim.target.va, aim.target.name, False, Entry(literal=False)), calls)
+        refusals.refuse_unless_skipped(draft)
+
+    # From here on nothing is refused; the edits are built for the remaining sites alone.
+    return _assemble(draft, pads, aim, request.arm)
+
+
+def _aim(draft: Draft, request: EnableRequest, programs: Programs, pads: Pads) -> Aim | None:
+    """What the pads will call; None where they are all filled already, and stay as they are."""
+    if not request.target and not request.hook:
+        return None
+    room = draft.shape.front or 0
+    choice = FormChoice(pads, request.save, programs, draft.scan.image.code)
+    target = checked_target(draft, request, programs._replace(keeps_contract=choice.judge, contract=choice.contract))
+    form = choice.form(target)
+    if len(form.code) > room:
+        need = len(form.code)
+        raise PolicyError(
+            f"the NOPs in front of the entries are too few for a pad that calls {target.name}", draft.scan.image.path,
+            found=f"{room} (-fpatchable-function-entry={room + 1},{room})",
+            expected=f"{need} (-fpatchable-function-entry={need + 1},{need} is enough)", todo=choice.shorter(form),
+        )  # fmt: skip
+    if target.hook and len(draft.open()):
+        hooked = hook_stub(draft.scan.image, programs, target)
+        return Aim(target, form, hooked.stub.va, hooked)
+    return Aim(target, form, target.va)
+
+
+def _calls(draft: Draft, pads: Pads, aim: Aim) -> Calls:
+    """Where the open sites' switches and pads lead."""
+    sites, index, n = draft.scan.sites, draft.open(), len(draft.open())
+    start = sites.va[index]
+    to = np.full(n, aim.va, dtype=np.uint64)
+    call = start + np.uint64(draft.shape.unit * aim.form.call_at)
+    through = np.full(n, -1 if aim.hooked is None else 0, dtype=np.int64)
+    return Calls(start, call, to, np.zeros(n, np.uint64), through, (aim.hooked.stub,) if aim.hooked else ())
+
+
+def _as_filled(draft: Draft, pads: Pads) -> tuple[Calls, U64]:
+    """As `_calls`, of pads that stay as they are; and what each of them calls."""
+    sites, index = draft.scan.sites, draft.open()
+    filled = filled_pads(draft.scan.image, draft.shape, sites.window[index], sites.va[index])
+    start = sites.va[index] + (draft.shape.unit * filled.at).view(np.uint64)
+    call_at = np.array([form.call_at for form in pads.forms], dtype=np.int64)[filled.form]
+    call, n = start + (draft.shape.unit * call_at).view(np.uint64), len(index)
+    return Calls(start, call, filled.target, np.zeros(n, np.uint64), np.full(n, -1, np.int64)), filled.target
+
+
+def _pad_bytes(draft: Draft, pads: Pads, aim: Aim, index: I64) -> U8:
+    """What is in front of the entries afterwards: the pad's code, and NOPs behind it."""
+    shape, sites, arch = draft.shape, draft.scan.sites, draft.scan.arch
+    code = np.full((len(index), shape.front or 0), arch.nop, dtype=np.uint32)
+    size = len(aim.form.code)
+    code[:, :size] = [word.bits for word in aim.form.code]
+    start = sites.va[index].view(np.int64)
+    call, last = start + shape.unit * aim.form.call_at, start + shape.unit * (size - pads.back.n_units)
+    behind = sites.body_va[index].view(np.int64) + shape.size
+    for branch, at, distance in (
+        (arch.call, aim.form.call_at, aim.va - call), (pads.back, size - pads.back.n_units, behind - last),
+    ):  # fmt: skip
+        code[:, at : at + branch.n_units] = branch.encode(distance).reshape(-1, branch.n_units)
+    return code_bytes(code, shape.unit)
+
+
+def _assemble(draft: Draft, pads: Pads, aim: Aim | None, arm: bool) -> Plan:
+    """The plan's columns and its edits."""
+    scan, index, shape = draft.scan, draft.open(), draft.shape
+    image, sites = scan.image, scan.sites
+    calls, targets = _as_filled(draft, pads) if aim is None else (_calls(draft, pads, aim), None)
+    words = np.empty((len(index), len(shape.new)), dtype=np.uint32)
+    words[:] = [word.bits for word in shape.old]
+    groups = []
+    if aim is not None:
+        pos = image.pos(sites.sec[index], sites.off[index])
+        groups.append(group("pad", image.data, index, pos, _pad_bytes(draft, pads, aim, index)))
+    if not arm:
+        switch = shape.branch.encode(distances(sites.branch_va[index], calls.branch_to))
+        words[:, -shape.branch.n_units :] = switch.reshape(-1, shape.branch.n_units)
+        groups.append(group("site", image.data, index, sites.pos[index], code_bytes(words, shape.unit)))
+    hooked = aim.hooked if aim is not None and aim.hooked and not aim.hooked.stub.present and len(index) else None
+    changed = aim is not None and bool((sites.status[index] == ARMED).any())
+    of_hook = (HOOK_CONTEXT, NOT_FOLLOWED) if aim is not None and aim.hooked else ()
+    lines = (ORDER, *((CHANGED,) if changed else ()), *of_hook, notes.BUILD_ID)
+    target = aim.target if aim is not None else None
+    warned = (target.warning,) if target is not None and target.warning else ()
+    return Plan(
+        verb="enable", scan=scan, chosen=draft.request.chosen, reasons=draft.reasons, index=index, new_words=words,
+        stub=tuple(f"0x{va:016x}" for va in calls.branch_to.tolist()), stub_why=(PAD_WHY,) * len(index),
+        record=("kept",) * len(index), calls=calls, gone=draft.gone(index), returned=index[:0],
+        notes=(*(lines if len(index) else ()), *draft.remarks),
+        summary=PlanSummary("keep", KEPT, target.name if target else "", _va_called(target, calls)),
+        edits=Edits([*groups, *(hooked.header if hooked else ())], hooked.tail if hooked else ()), targets=targets,
+        warnings=(*warned, *draft.warnings), forced_target=bool(warned), actions=("arm",) * len(index) if arm else (),
+    )  # fmt: skip
+
+
+def _va_called(target: ProgramTarget | None, calls: Calls) -> int | None:
+    """va of what all calls end at; None where they end at several."""
+    if target is not None:
+        return int(calls.call_to[0]) if not target.hook and len(calls.call_to) else target.va
+    return int(calls.call_to[0]) if len(set(calls.call_to.tolist())) == 1 else None
+
+
+def plan_pads_back(scan: Scan, request: DisableRequest) -> Plan:
+    """Switches are turned off, and with `disarm` pads are cleared. Raises a PlanError where that cannot be."""
+    draft = new_draft(scan, replace(request, chosen=one_for_each(scan.sites, request.chosen)))
+    states = (ENABLED, ARMED) if request.disarm else (ENABLED,)
+    _refuse_not_on(draft, states)
+    refusals.refuse_unless_skipped(draft)
+
+    # From here on nothing is refused for a single site.
+    index, shape, sites, image = draft.open(), draft.shape, scan.sites, scan.image
+    n = len(index)
+    words = np.empty((n, len(shape.old)), dtype=np.uint32)
+    words[:] = [word.bits for word in shape.old]
+    groups = [group("site", image.data, index, sites.pos[index], code_bytes(words, shape.unit))]
+    if request.disarm:
+        nops = np.full((n, shape.front or 0), scan.arch.nop, dtype=np.uint32)
+        pos = image.pos(sites.sec[index], sites.off[index])
+        groups.append(group("pad", image.data, index, pos, code_bytes(nops, shape.unit)))
+    on: Mask = sites.status[index] == ENABLED
+    return Plan(
+        verb="disable", scan=scan, chosen=draft.request.chosen, reasons=draft.reasons, index=index, new_words=words,
+        stub=("",) * n, stub_why=("",) * n, record=("kept",) * n, calls=no_calls(n), gone=draft.gone(index[:0]),
+        returned=index[:0], summary=PlanSummary("keep", KEPT), edits=Edits(groups),
+        notes=(ORDER_BACK, *((ORDER_DISARM,) if request.disarm else ())) if n else (),
+        actions=tuple(np.where(on, "restore", "disarm").tolist()),
+    )  # fmt: skip
+
+
+def _refuse_not_on(draft: Draft, states: tuple[int, ...]) -> None:
+    """Sites whose switch is not on; of armed ones, where pads stay."""
+    status = draft.scan.sites.status
+    for at in np.flatnonzero(draft.request.chosen & ~np.isin(status, states)).tolist():
+        draft.reasons[at] = (
+            "its switch is off (--disarm clears its pad)" if status[at] == ARMED
+            else refusals.WHY_NOT.get(int(status[at]), refusals.OTHER) if status[at] not in UNTOUCHED
+            else "not enabled"
+        )  # fmt: skip
