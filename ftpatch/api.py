@@ -8,7 +8,7 @@ first asked for. Files are given by name; what comes back are values:
     diff                 a Comparison: what changed between two builds, the worst first
     explain, explain_log an Explanation of a function; Diagnoses of a kernel's own messages
     verify               a Proof: what became of the first file on the way to the second
-    enable, disable, drop, redirect, set_static_calls    a Written: the Plan, and the file that it made
+    enable, disable, drop, redirect, record, set_static_calls    a Written: the Plan, and the file that it made
     restore              a Restored: the file that was patched, back from its journal
     static_calls         a StaticCallTable: keys, trampolines and sites of the static calls of one file (static-calls)
     image                a BootImage of a vmlinux
@@ -25,9 +25,8 @@ Every journey raises an FtpatchError (ftpatch.errors) where it cannot be made, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -36,6 +35,7 @@ from ftpatch.elf.image import open_image
 from ftpatch.errors import UsageError
 from ftpatch.plan.decide import SetOptions, make_plan, plan_enable, plan_redirect, plan_settings, read_against
 from ftpatch.plan.request import DisableRequest, DropRequest
+from ftpatch.report.delivery import Delivery, Written, packing_of, written_to
 from ftpatch.sites.choice import Choose, all_but, by_selectors, no_site
 from ftpatch.sites.scan import Scan, require_text, scan_file
 from ftpatch.trees import SILENT, Watch, scan_tree
@@ -46,21 +46,20 @@ if TYPE_CHECKING:
     from ftpatch.explanation.function import Explanation, explain_log
     from ftpatch.journal.restore import RestoreRequest, restore
     from ftpatch.plan.plan import Plan
+    from ftpatch.plan.record.decide import RecordOptions
     from ftpatch.proof.module_imports import Loader
     from ftpatch.proof.prove import Proof
-    from ftpatch.report import Document
     from ftpatch.rules.files import CheckOptions
     from ftpatch.rules.files import check_path as check
     from ftpatch.rules.files import settings_for as check_settings
     from ftpatch.sites.static_calls import static_calls_of as static_calls
-    from ftpatch.write.deliver import Output
 
 __all__ = [
     "BootImage", "CheckOptions", "Delivery", "EnableOptions", "RedirectOptions", "RestoreRequest", "Scan",
     "SetOptions", "Watch", "Written", "all_but", "by_selectors", "check", "check_settings", "diff", "disable", "drop",
     "enable", "explain", "explain_log", "image", "make_plan", "patch", "plan_enable", "plan_redirect",
-    "plan_settings", "read_against", "redirect", "restore", "scan", "scan_tree", "set_static_calls", "static_calls",
-    "verify",
+    "plan_settings", "read_against", "record", "redirect", "restore", "scan", "scan_tree", "set_static_calls",
+    "static_calls", "verify",
 ]  # fmt: skip
 
 scan = scan_file  # file → image → records → sites
@@ -143,32 +142,6 @@ def _loader(scan: Scan, paths: Sequence[str], max_size: int | None) -> Loader:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """How a writing verb reads its file, and where the result goes."""
-
-    out: str | None  # the new file, which may be the old one; None: everything is done but writing
-    reports: tuple[str, ...] = ()  # FORMAT=FILE, each; json=FILE is the journal that `restore` goes by
-    layout: str | None = None  # a site layout that is taken instead of deciding by evidence
-    max_size: int | None = None  # bytes that a packed file may unpack to
-    signature: str = "strip"  # `strip` or `refuse` an appended one
-    sign: tuple[str, str] | None = None  # key and certificate for a new one
-    shown: int | None = None  # sites of each sort that the report names, without edits: enough for text; None: all
-    hashed: bool = True  # whether the report has checksums, which cost a reading of both files
-    # asked when the file is read, before anything is decided: what it raises ends the journey
-    read: Callable[[Scan], object] = lambda scan: None
-    watch: Watch = SILENT
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a writing verb did."""
-
-    plan: Plan
-    output: Output | None  # None where nothing was to be written
-    document: Document  # its report
-
-
 class EnableOptions(TypedDict, total=False):
     """The options of `enable`, none of them required: see `plan.decide.plan_enable`."""
 
@@ -244,38 +217,29 @@ def set_static_calls(
     )  # fmt: skip
 
 
-def patch(verb: str, path: str, choose: Choose, decide: Callable[[Scan, Mask], Plan], delivery: Delivery) -> Written:
-    """file → scan → chosen sites → plan → new file, proven, with its reports: all of it, or nothing is written."""
-    from ftpatch.journal.write import plan_object
-    from ftpatch.report import Document
-    from ftpatch.report.files import files_ready
+def record(path: str, delivery: Delivery, **options: Unpack[RecordOptions]) -> Written:
+    """Give functions records that a compiler or linker lost, and mend the sections of records: all of it or nothing."""
+    from ftpatch.plan.record.decide import read_and_plan
     from ftpatch.write import deliver
 
-    scan, note = scan_file(path, delivery.layout, delivery.max_size), delivery.watch.note
+    plan = read_and_plan(open_image(path, delivery.max_size), delivery.layout, delivery.max_size, **options)
+    delivery.read(plan.scan)
+    # without any change the signature is still good
+    kept = deliver.kept_packing(plan.scan.image, delivery.out or path) if not len(plan.edits) else None
+    return written_to(plan, delivery, kept or packing_of(plan.scan.image, path, delivery))
+
+
+def patch(verb: str, path: str, choose: Choose, decide: Callable[[Scan, Mask], Plan], delivery: Delivery) -> Written:
+    """file → scan → chosen sites → plan → new file, proven, with its reports: all of it, or nothing is written."""
+    scan = scan_file(path, delivery.layout, delivery.max_size)
     delivery.read(scan)
-    out = delivery.out or path
-    packing, signature_notes = deliver.packing_for(scan.image, out, delivery.signature, delivery.sign)
+    packing = packing_of(scan.image, path, delivery)
     chosen, selection_notes = choose(scan)
     for text in selection_notes:
-        note(text)
+        delivery.watch.note(text)
     plan = decide(scan, chosen)
-    plan = replace(plan, notes=(*plan.notes, *signature_notes))
-    for text in plan.warnings:
-        note(f"warning: {text}")
-
-    # From here on nothing is decided.
-    document = Document(verb)
-
-    @contextmanager
-    def reports(written: Output | None, sha256: str | None) -> Iterator[None]:
-        document.images.append(plan_object(plan, written, sha256, delivery.shown))
-        with files_ready(document, delivery.reports, note):
-            yield
-
-    if delivery.out is None:
-        with reports(None, scan.image.sha256 if delivery.hashed else None):
-            return Written(plan, None, document)
-    return Written(plan, deliver.write_result(plan, out, delivery.hashed, reports, packing, note), document)
+    assert plan.verb == verb
+    return written_to(plan, delivery, packing)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from ftpatch.errors import FtpatchError, InputError, UsageError, printable
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 VERBS = (
-    "scan", "enable", "disable", "drop", "redirect", "static-calls", "restore", "verify", "check", "diff", "explain",
-    "image",
+    "scan", "enable", "disable", "drop", "redirect", "record", "static-calls", "restore", "verify", "check", "diff",
+    "explain", "image",
 )  # fmt: skip
 BUG = 70
 MAX_DETAILS = 1000  # culprits of one refusal that are shown

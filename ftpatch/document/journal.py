@@ -40,7 +40,7 @@ class Journal:
     """What a journal says, checked for form alone: whether it is true of a file is for its users to find out."""
 
     path: str  # of the journal
-    command: str  # the verb that wrote it: enable, disable, drop, redirect or static-calls
+    command: str  # the verb that wrote it: enable, disable, drop, redirect, static-calls or record
     build_id: str | None  # of both files
     sha256: str  # of the file that was patched
     plain_sha256: str  # of its content unpacked: the ELF file and its signature
@@ -57,4 +57,5 @@ class Journal:
     records: str | None  # how records left the kernel's table: null, minus4, shrink, keep; None for a module
     output: Output
     set_calls: Mapping[str, str] = field(default_factory=dict)  # what static calls were set to, by key
+    recorded: tuple[tuple[int, int], ...] | None = None  # of record: (section, offset) of the records that came
     forced_target: bool = False  # the sites call code that was not shown to keep the contract of a site

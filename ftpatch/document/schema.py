@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union
 
 from ftpatch.arch import Arch, architectures
 from ftpatch.document.fields import Pattern, PatternRegister, Range, Register, Values
-from ftpatch.document.types import Report, RestoredObject, StaticCallsFile
+from ftpatch.document.types import RecordedFile, Report, RestoredObject, StaticCallsFile
 from ftpatch.sites.table import STATUSES
 
 PATH = Path(__file__).parent.parent / "report" / "schema.json"
@@ -52,6 +52,10 @@ def schema(machines: Sequence[Arch] | None = None) -> Schema:
     restored = {"properties": {"images": {"items": maker.of(RestoredObject)}}}
     usual = {"properties": {"images": {"items": report["properties"]["images"]["items"]}}}
     static = {"properties": {"images": {"items": {**maker.of(StaticCallsFile), "required": ["static_calls"]}}}}
+    recorded = {"properties": {"images": {"items": {**maker.of(RecordedFile), "required": ["recorded"]}}}}
+    special = {"static-calls": static, "record": recorded}
+    for command, form in special.items():
+        usual = {"if": {"properties": {"command": {"const": command}}}, "then": form, "else": usual}
     # Some commands have images of a form of their own, so which form is asked behind the command.
     report["properties"]["images"] = {"type": "array", "items": {"type": "object"}}
     return {
@@ -61,7 +65,7 @@ def schema(machines: Sequence[Arch] | None = None) -> Schema:
         **report,
         "if": {"properties": {"command": {"const": "restore"}}},
         "then": restored,
-        "else": {"if": {"properties": {"command": {"const": "static-calls"}}}, "then": static, "else": usual},
+        "else": usual,
         "$defs": dict(sorted(maker.defs.items())),
     }
 

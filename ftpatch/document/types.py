@@ -24,14 +24,24 @@ from ftpatch.document.fields import (
     Sha256,
     Values,
 )
+from ftpatch.document.oracle import OracleObject
 from ftpatch.document.site_rows import LivePatchObject, SiteRow
 from ftpatch.document.static_calls import SetCallRow, StaticCallsObject
 from ftpatch.document.units import UnitsObject
-from ftpatch.document.written import DoneObject, EditRow, OutputObject, PackingObject, RequestObject, UndoneObject
+from ftpatch.document.written import (
+    DoneObject,
+    EditRow,
+    OutputObject,
+    PackingObject,
+    RecordedObject,
+    RequestObject,
+    UndoneObject,
+)
 
 Command = Literal[
-    "scan", "enable", "restore", "verify", "disable", "drop", "redirect", "check", "diff", "explain", "static-calls"
-]
+    "scan", "enable", "restore", "verify", "disable", "drop", "redirect", "check", "diff", "explain", "static-calls",
+    "record",
+]  # fmt: skip
 
 
 # -- a file and its sites ----------------------------------------------------------------------------------------------
@@ -153,10 +163,15 @@ class VerbObject(TypedDict, total=False):
                       "no tracer"]  # fmt: skip
     static_calls: Annotated[StaticCallsObject, "static-calls: the keys and sites of the file, as they were read"]
     set_calls: Annotated[list[SetCallRow], "static-calls --set: the keys that it names"]
+    recorded: Annotated[RecordedObject, "record: the records that the file got"]
 
 
 class StaticCallsFile(FileObject, VerbObject):
     """The image of `static-calls`, which need not have sites of the tracer."""
+
+
+class RecordedFile(FileObject, VerbObject):
+    """The image of `record`, of which no site is patched."""
 
 
 class ImageObject(ScannedFile, VerbObject):
@@ -236,29 +251,6 @@ class ComparedObject(TypedDict):
     layout: str
     carrier: str
     summary: SummaryObject
-
-
-class BugRow(TypedDict):
-    """One ftrace bug that a boot would raise."""
-
-    function: str
-    offset: Hex
-    row: int
-    place: str
-    ip: Hex
-    va: Hex
-    expected: Hex
-    found: Hex
-    actual: Hex
-    text: str
-
-
-class OracleObject(TypedDict):
-    allocating: int
-    pages: Annotated[int | None, "null where the file does not tell the size of a page or record"]
-    listed_before: list[str]
-    listed_after: Annotated[list[str], "once init memory is freed"]
-    bugs: list[BugRow]
 
 
 # -- the whole ---------------------------------------------------------------------------------------------------------

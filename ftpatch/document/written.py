@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, NotRequired, TypedDict
 
-from ftpatch.document.fields import Count, Hex, HexBytes, Sha256, Values
+from ftpatch.document.fields import Count, Counts, Hex, HexBytes, Sha256, Values
 
 
 class RedirectRow(TypedDict):
@@ -39,6 +39,40 @@ class RequestObject(RedirectOptionsObject):
     forced_target: NotRequired[Annotated[bool, "only where --force-target let a doubtful target pass"]]
 
 
+class RecordedRow(TypedDict):
+    """A place that got a record."""
+
+    function: Annotated[str | None, "null where no symbol tells"]
+    section: Annotated[str, "of the code"]
+    shndx: Annotated[Count, "its number: names of sections need not be unique"]
+    offset: Annotated[Hex, "in that section"]
+
+
+class LeftRow(TypedDict):
+    """A function that was asked for and stays without a record."""
+
+    function: str
+    reason: str
+
+
+class RecordedObject(TypedDict):
+    """What `record` did."""
+
+    section: Annotated[str, "name of the section that takes records"]
+    section_why: str
+    layout: Annotated[str, "of the sites that got a record; none where none did"]
+    added: Count
+    kept: Annotated[Count, "records that were there"]
+    dropped: Annotated[Count, "records that left: of discarded functions, doubled ones"]
+    by_section: Annotated[Counts, "added records by section of the code"]
+    made: Annotated[Count, "new sections of records"]
+    functions: list[RecordedRow]
+    lost: Annotated[list[str], "which records left, and why"]
+    repairs: Annotated[list[str], "what was wrong with the sections of records"]
+    nops: Annotated[list[str], "calls that became NOPs, as section+offset"]
+    left: list[LeftRow]
+
+
 class OutputObject(TypedDict):
     file: str
     sha256: str | None
@@ -71,7 +105,7 @@ class DoneObject(TypedDict):
 class UndoneObject(TypedDict):
     journal: str
     command: Annotated[
-        str, Values(("enable", "disable", "drop", "redirect", "static-calls")), "the verb that was undone"
+        str, Values(("enable", "disable", "drop", "redirect", "static-calls", "record")), "the verb that was undone"
     ]
     edits: Count
     repacked: Annotated[bool, "the file had been compressed in another way since it was patched"]

@@ -79,6 +79,7 @@ class Editor:
 
         self._new_names: list[str] = []  # of the new symbols
         self._tables: dict[int, int] = {}
+        self._new_sections: dict[str, int] = {}  # where the names of new sections are in their table
         symtabs = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)
         if not len(symtabs):
             raise ElfError("no symbol table", image.path, found="a stripped file", expected=".symtab",
@@ -101,7 +102,9 @@ class Editor:
     ) -> int:  # fmt: skip
         """Index of a new section."""
         row = np.zeros((), t.SHDR)
-        row["sh_name"] = self._string(self._section_names, name)
+        if name not in self._new_sections:  # an object has many sections of one name
+            self._new_sections[name] = self._string(self._section_names, name)
+        row["sh_name"] = self._new_sections[name]
         row["sh_type"], row["sh_flags"], row["sh_addralign"] = sh_type, sh_flags, align
         row["sh_link"], row["sh_info"], row["sh_entsize"] = link, info, entsize
         self.shdr.append(row)
@@ -168,12 +171,12 @@ class Editor:
         row["r_offset"], row["r_info"], row["r_addend"] = off, symbol << 32 | kind, addend
         self.append(self.table_of(sec), row.tobytes())
 
-    def table_of(self, sec: int) -> int:
-        """The relocation table of a section; made where there is none."""
+    def table_of(self, sec: int, flags: int = SHF_INFO_LINK) -> int:
+        """The relocation table of a section; made where there is none, with these flags."""
         if sec not in self._tables:
             name = ".rela" + self.names[sec]
             self._tables[sec] = self.section(
-                name, t.SHT_RELA, SHF_INFO_LINK, b"", 8, link=self._symtab, info=sec, entsize=t.RELA.itemsize
+                name, t.SHT_RELA, flags, b"", 8, link=self._symtab, info=sec, entsize=t.RELA.itemsize
             )
         return self._tables[sec]
 

@@ -18,9 +18,10 @@ from ftpatch.errors import InputError, UnsupportedError
 
 T = TypeVar("T")
 
-VERBS = ("enable", "disable", "drop", "redirect", "static-calls")
+VERBS = ("enable", "disable", "drop", "redirect", "static-calls", "record")
 LIMIT = 1 << 63  # positions and sizes are signed 64-bit numbers in every table
 SIGNATURE = "signature"  # owner of the rows of a signature, the old one and the new one
+OFFSET = re.compile(r"0x[0-9a-f]{1,10}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 HEX = re.compile(r"(?:[0-9a-f]{2})*")
 NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
@@ -29,7 +30,7 @@ NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"
 READ = frozenset((
     "schema", "command", "images", "build_id", "sha256", "size", "packing", "wrapping", "encoder", "original",
     "plain_sha256", "output", "elf_sha256", "edits", "pos", "old", "new", "owner", "sites", "action", "target",
-    "request", "records", "forced_target", "set_calls", "key", "to", "left",
+    "request", "records", "forced_target", "set_calls", "key", "to", "left", "recorded", "functions", "shndx", "offset",
 ))  # fmt: skip
 
 
@@ -81,7 +82,8 @@ def _journal(report: Object, schema: int, path: str) -> Journal:
         sha256=_sha256(image, "sha256"), plain_sha256=_sha256(packing, "plain_sha256"),
         wrapping=wrapping, encoder=encoder, original=b"" if encoder is not None else _original(packing),
         size=size, edits=edits, cut=cut, appended=appended, signature=signature, n_edits=len(rows),
-        sites=[] if command == "static-calls" else _sites(_member(image, "sites", list)),
+        sites=[] if command in ("static-calls", "record") else _sites(_member(image, "sites", list)),
+        recorded=_recorded(_member(image, "recorded", dict)) if command == "record" else None,
         set_calls=_set_calls(_member(image, "set_calls", list)) if command == "static-calls" else {},
         records=records if isinstance(records, str) else None,
         output=Output(_sha256(output, "sha256"), _sha256(output, "elf_sha256")),
@@ -176,6 +178,18 @@ def _sites(rows: list[object]) -> list[SiteAction]:
         redirected = action == "redirect" and type(target) is str
         sites.append(SiteAction(pos, action, target if redirected else None))
     return sites
+
+
+def _recorded(image: Object) -> tuple[tuple[int, int], ...]:
+    """(section, offset) of the records that came."""
+    places = []
+    for number, value in enumerate(_member(image, "functions", list)):
+        row = _require(value, dict, f"record {number}")
+        sec, off = _member(row, "shndx", int), _member(row, "offset", str)
+        if not 0 <= sec < LIMIT or not OFFSET.fullmatch(off):
+            raise NotAJournal(f"something else as record {number}", "a section and an offset")
+        places.append((sec, int(off, 16)))
+    return tuple(places)
 
 
 def _set_calls(rows: list[object]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from ftpatch.arrays import Mask
 from ftpatch.document.rows import image_object
 from ftpatch.elf.image import Image
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan
+from ftpatch.plan.recording import Recording
 from ftpatch.plan.request import RedirectRequest
 from ftpatch.write.deliver import Output
 
@@ -27,6 +28,8 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
     """
     if plan.verb == "static-calls":
         return _settings_object(plan, output, sha256, shown)
+    if plan.recording is not None:
+        return _recording_object(plan, plan.recording, output, sha256, shown)
     scan, summary = plan.scan, plan.summary
     chosen = plan.chosen if shown is None else _first(plan, shown)
     report = image_object(scan, chosen, sha256)
@@ -65,6 +68,35 @@ def _settings_object(plan: Plan, output: Output | None, sha256: str | None, show
     _add_result(report, plan, output, sha256, shown)
     left = sum(call.left is not None for call in plan.set_calls)
     report["done"]["patched"], report["done"]["left"] = len(plan.set_calls) - left, left
+    return report
+
+
+def _recording_object(
+    plan: Plan, done: Recording, output: Output | None, sha256: str | None, shown: int | None
+) -> ImageObject:  # fmt: skip
+    """The IMAGE object of `record`: the records that came, what left and what was mended, and every edit."""
+    from ftpatch.document.static_call_rows import file_object
+
+    names = plan.scan.image.names
+    sections, n_of = np.unique(done.sec, return_counts=True)
+    by_section: dict[str, int] = {}
+    for sec, n in zip(sections.tolist(), n_of.tolist(), strict=True):
+        by_section[names[sec]] = by_section.get(names[sec], 0) + n
+    rows = list(zip(done.names, done.sec.tolist(), done.off.tolist(), strict=True))
+    report = cast("ImageObject", {
+        **file_object(plan.scan.image, sha256), "recorded": {
+            "section": done.section, "section_why": done.why, "layout": done.layout, "added": len(rows),
+            "kept": done.kept, "dropped": done.n_dropped, "by_section": by_section, "made": done.made,
+            "functions": [
+                {"function": name or None, "section": names[sec], "shndx": sec, "offset": f"0x{off:x}"}
+                for name, sec, off in (rows if shown is None else rows[:shown])
+            ],
+            "lost": list(done.dropped), "repairs": list(done.repairs), "nops": list(done.nops),
+            "left": [{"function": name, "reason": why} for name, why in done.left.items()],
+        },
+    })  # fmt: skip
+    _add_result(report, plan, output, sha256, shown)
+    report["done"]["patched"], report["done"]["left"] = len(rows), len(done.left)
     return report
 
 
@@ -184,6 +216,8 @@ class EditRows(Sequence["EditRow"]):
 
 def _owner(kind: str, number: int, plan: Plan) -> str:
     sites = plan.scan.sites
+    if kind == "call" and plan.recording is not None:
+        return f"call {plan.recording.nops[number]}"
     if kind in ("key", "trampoline"):
         return f"{kind} {plan.key_names[number]}"
     if kind in ("site", "pad", "stub", "literal"):

@@ -15,3 +15,9 @@ RECORDED = frozenset(
 def is_recorded(section: str) -> bool:
     """Whether recordmcount makes records for the calls in a section of that name."""
     return section.startswith(".text") or section in RECORDED
+
+
+def is_never_traced(section: str) -> bool:
+    """Whether no kernel traces what is in a section of that name, whatever the compiler recorded: exit functions are
+    notrace in every header of the kernel, and a link discards the others."""
+    return section.startswith((".exit.text", ".discard."))

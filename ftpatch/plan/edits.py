@@ -17,9 +17,9 @@ from ftpatch.elf.editor import Placed
 from ftpatch.elf.image import Image
 
 # What a byte may change for. `thunk`: a shared stub; `bound`: the end of the record table in ftrace_init's code;
-# `key`, `trampoline`: of a static call.
+# `key`, `trampoline`: of a static call; `call`: of the profiling function, which becomes a NOP.
 LEGAL = ("site", "pad", "stub", "literal", "record", "relocation", "thunk", "bound", "symbol", "header", "key",
-         "trampoline")  # fmt: skip
+         "trampoline", "call")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ftpatch.arch.parts import Code
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.plan.edits import Edits
+from ftpatch.plan.recording import Recording
 from ftpatch.plan.request import RedirectRequest
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.sites.scan import Scan
@@ -81,7 +82,7 @@ class SetCall(NamedTuple):
 class Plan:
     """The decision, site by site and byte by byte."""
 
-    verb: str  # enable, disable, drop, redirect or static-calls
+    verb: str  # enable, disable, drop, redirect, static-calls or record
     scan: Scan  # the file as it was read
     chosen: Mask  # over the site table: what the user chose
     reasons: dict[int, str]  # why a chosen site stays as it is, by its index in the site table
@@ -106,6 +107,7 @@ class Plan:
     targets: U64 | None = None  # (n,) va of what each site's call ends at, where they differ
     set_calls: tuple[SetCall, ...] = ()  # of static-calls: the keys that the user named, in the order of the table
     key_names: tuple[str, ...] = ()  # of static-calls: of every key, by its row
+    recording: Recording | None = None  # of record: the records that the file gets
 
     def action(self, at: int) -> str:
         """What is done to the at-th changed site."""

@@ -42,6 +42,7 @@ class Intent:
     dropped: I64  # file positions of sites whose records leave although their code stays; −1: of one without a place
     keeps_records: bool = False  # records of enabled sites stay on purpose, for a kernel that will refuse them
     forced_target: bool = False  # the sites call code that was not shown to keep the contract of a patch site
+    recording: bool = False  # records came, and nothing was patched
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class Case:
     static_places: set[tuple[int, int]] = field(default_factory=set)
     static_pointers: list[int] = field(default_factory=list)  # kernels: va of pointers that changed with them
     set_calls: dict[str, StaticCallee] = field(default_factory=dict)  # by key
+    mended: frozenset[int] = frozenset()  # sections whose headers may be others: of records, where some came
     pairs: Pairs | None = None  # the sites of both files, side by side
     memory: Memory | ProgramMemory | None = None  # of a module, or a program, as it is laid out for the emulation
     _more: Counter[str] = field(default_factory=Counter)

@@ -17,7 +17,8 @@ CALLS, REDIRECTS, RETURNS, DROPS = ("call", "call_via_stub"), ("redirect",), ("r
 def intent_of(journal: Journal) -> Intent:
     """What only a journal can say: which records left alone, whether others were kept, whether a target was forced."""
     dropped = [-1 if site.pos is None else site.pos for site in journal.sites if site.action in DROPS]
-    return Intent(np.array(dropped, dtype=np.int64), journal.records == "keep", journal.forced_target)
+    return Intent(np.array(dropped, dtype=np.int64), journal.records == "keep", journal.forced_target,
+                  journal.recorded is not None)  # fmt: skip
 
 
 def check_journal(case: Case, runs: Runs, journal: Journal) -> None:
@@ -36,6 +37,7 @@ def check_journal(case: Case, runs: Runs, journal: Journal) -> None:
     _check_cover(case, runs, journal.edits)
     _check_end(case, journal)
     _check_static_calls(case, journal)
+    _check_recorded(case, journal)
     pairs = case.pairs
     if pairs is None:
         return
@@ -59,6 +61,15 @@ def _check_static_calls(case: Case, journal: Journal) -> None:
         same = does.va and does.va in symbols.rows["st_value"][symbols.rows_named(says)].tolist()
         if says != does.name and not same:
             case.say("verify-journal", f"the static call {key}: {says} in the journal, {does.name} in the file")
+
+
+def _check_recorded(case: Case, journal: Journal) -> None:
+    """Whether the records that came are those of the journal."""
+    says = set(journal.recorded or ())
+    does = set(zip(*(part.tolist() for part in case.returned), strict=True)) if journal.recorded is not None else says
+    for sec, off in sorted(says ^ does):
+        who = "the journal, and not in the file" if (sec, off) in says else "the file, and not in the journal"
+        case.say("verify-journal", f"the record of section {sec}+{off:#x} is new in {who}")
 
 
 def _check_redirects(case: Case, journal: Journal) -> None:

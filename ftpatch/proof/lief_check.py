@@ -147,7 +147,8 @@ def _say_difference(case: Case, told: tuple[str, str], theirs: Rows, ours: Rows)
 
 def _kept(case: Case, sections: Rows, new_sections: Rows, symbols: Rows, new_symbols: Rows) -> None:
     """What must not change, by lief alone: sections but for place and size, symbols but for the record table's end."""
-    was, is_ = ([(row[0], *row[4:6], 0 if at in case.linked.grown else row[6], *row[7:]) for at, row in enumerate(rows)]
+    was, is_ = ([(row[0], *row[4:6], 0 if at in case.linked.grown else row[6], *row[7:])
+                 for at, row in enumerate(rows) if at not in case.mended]
                 for rows in (sections, new_sections))  # fmt: skip
     if is_[: len(was)] != was:
         at = next((i for i, pair in enumerate(zip(was, is_, strict=False)) if pair[0] != pair[1]), len(is_))

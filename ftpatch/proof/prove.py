@@ -45,6 +45,8 @@ from ftpatch.proof.module_relocations import check_relocations
 from ftpatch.proof.pairs import pair_up
 from ftpatch.proof.program import check_program
 from ftpatch.proof.record_table import account_for_slots, check_records
+from ftpatch.proof.recorded import check_recording, is_recording
+from ftpatch.proof.recorded_sections import record_secs
 from ftpatch.proof.sections import check_sections
 from ftpatch.proof.site_words import check_restored, check_words
 from ftpatch.proof.stale import check_stale
@@ -180,6 +182,9 @@ def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool | None) -
                  pos=min(len(before.data), len(after.data)))  # fmt: skip
     if before.kind in PROGRAMS:
         check_program(case)
+    elif _records_came(case):
+        case.mended = frozenset(record_secs(before))
+        check_recording(case, runs)
     elif _has_sections(case) if before.linked else check_sections(case):
         _check_sites(case, runs)
     check_trailer(case, bool(len(runs.start)) or len(before.data) != len(after.data))
@@ -188,6 +193,13 @@ def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool | None) -
     if journal is not None:
         check_journal(case, runs, journal)
     return read_again(case, deep)
+
+
+def _records_came(case: Case) -> bool:
+    """Whether the second file is the first with other records: as a plan or a journal says, else as both show."""
+    if case.intent is not None:
+        return case.intent.recording
+    return is_recording(case.before.image, case.after.image)
 
 
 def _has_sections(case: Case) -> bool:

@@ -31,7 +31,7 @@ def check_sections(case: Case) -> bool:
     """Headers, contents of tables, and what was appended; False where the sections do not even match."""
     old, new = case.before.image, case.after.image
     n = len(old.shdr)
-    _check_header(case)
+    check_header(case)
     if len(new.shdr) < n:
         case.say("verify-section", f"{len(new.shdr)} sections, there were {n}")
         return False
@@ -50,7 +50,8 @@ def check_sections(case: Case) -> bool:
     return True
 
 
-def _check_header(case: Case) -> None:
+def check_header(case: Case) -> None:
+    """The ELF header: where the section headers are, and how many, and nothing else may differ."""
     old, new = case.before.image.ehdr, case.after.image.ehdr
     for field in old.dtype.names or ():
         if field not in ("e_shoff", "e_shnum") and np.any(old[field] != new[field]):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ftpatch.errors import printable
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import BugRow, FindingRow, ImageObject, OracleObject, TotalsObject
+    from ftpatch.document.oracle import BugRow, OracleObject
+    from ftpatch.document.types import FindingRow, ImageObject, TotalsObject
     from ftpatch.elf.image import Image
     from ftpatch.finding import Finding
     from ftpatch.kernel.boot import Oracle

@@ -25,7 +25,8 @@ def check_result(plan: Plan, after: Image) -> None:
     Nothing is executed here, and no second reader asked, as that would cost more than all else; `verify` does it.
     """
     dropped = plan.scan.sites.pos[plan.index] if plan.verb == "drop" else np.zeros(0, np.int64)
-    intent = Intent(dropped, plan.summary.records == "keep", plan.forced_target)  # what the file alone does not tell
+    # what the file alone does not tell
+    intent = Intent(dropped, plan.summary.records == "keep", plan.forced_target, plan.recording is not None)
     patch = plan.asked.patch if plan.asked is not None and len(plan.index) else None
     objects = (patch,) if patch is not None else ()
     checks = Checks(execute=False, deep=None, layout=plan.scan.sites.forced, objects=objects)
@@ -61,8 +62,8 @@ def require_planned(plan: Plan, proof: Proof) -> None:
         raise failed(proof.after, first.rule, first.message + more, "nothing that verify finds")
     sites, index, back = plan.scan.sites, plan.index, plan.returned
     changed = np.sort(sites.pos[index]) if plan.new_words.shape[1] else np.zeros(0, np.int64)
-    places = [sorted(zip(sec.tolist(), off.tolist(), strict=True)) for sec, off in
-              (proof.returned, (sites.sec[back], sites.off[back]))]  # fmt: skip
+    came = (sites.sec[back], sites.off[back]) if plan.recording is None else (plan.recording.sec, plan.recording.off)
+    places = [sorted(zip(sec.tolist(), off.tolist(), strict=True)) for sec, off in (proof.returned, came)]
     for noun, did, seen, planned in (
         ("sites", "changed", proof.changed.tolist(), changed.tolist()),
         ("records", "left", proof.gone.tolist(), np.flatnonzero(plan.gone).tolist()),

@@ -61,6 +61,12 @@ def packing_for(
     return Packing(wrapping), (SIGNATURE_STRIPPED,) if image.trailer else ()
 
 
+def kept_packing(image: Image, out: str) -> tuple[Packing, tuple[str, ...]]:
+    """As `packing_for`, for an ELF file that stays as it is: its signature, too."""
+    trailer = image.trailer
+    return Packing(wrapping_for(out, image.wrapping), (lambda elf: trailer) if trailer else None), ()
+
+
 def write_result(
     plan: Plan, out: str, hashed: bool, reports: Callable[[Output, str | None], AbstractContextManager[None]],
     packing: Packing = Packing(), note: Note = on_stderr,

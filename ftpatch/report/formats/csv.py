@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ftpatch.document.site_rows import ScannedSite, SiteChange
 from ftpatch.document.static_calls import SetCallRow, StaticCallRow, StaticKeyRow
 from ftpatch.document.types import FindingRow, ImageObject
+from ftpatch.document.written import RecordedRow
 from ftpatch.errors import printable
 from ftpatch.report import Document
 
@@ -32,6 +33,8 @@ def render(document: Document) -> Iterator[str]:
     more = SiteChange.__annotations__ if kind.changes else OF_REDIRECTED if redirected else ()
     of_site = [*ScannedSite.__annotations__, *more]
     columns = list(FindingRow.__annotations__) if kind.table == "findings" else of_site
+    if kind.table == "recorded":
+        columns = list(RecordedRow.__annotations__)
     if kind.table == "static_calls":
         columns = list((StaticCallRow if document.show_sites else StaticKeyRow).__annotations__)
         if any("set_calls" in image for image in document.images):
@@ -48,6 +51,8 @@ def _rows(image: ImageObject, table: str, with_sites: bool) -> Sequence[Mapping[
     """The rows of one image."""
     if table == "findings":
         return image["findings"]
+    if table == "recorded":
+        return image["recorded"]["functions"]
     if "set_calls" in image:
         return image["set_calls"]
     if table == "static_calls":

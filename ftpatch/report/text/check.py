@@ -12,7 +12,8 @@ from ftpatch.report.results import SEVEREST_FIRST, n_sites, place_of, severities
 from ftpatch.report.text.lines import below, files_and_trees, first_of, line, number, title
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import BugRow, FindingRow, GateObject, ImageObject, OracleObject, TreeObject
+    from ftpatch.document.oracle import BugRow, OracleObject
+    from ftpatch.document.types import FindingRow, GateObject, ImageObject, TreeObject
 
     Placed = tuple[str, FindingRow]  # the file, and what was found in it
 

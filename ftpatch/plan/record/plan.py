@@ -1,0 +1,277 @@
+"""From a request to a Plan: which places get records, in which section, and every byte that changes for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ftpatch.arch.shape import Shape, begins_with
+from ftpatch.arrays import Mask, is_in
+from ftpatch.elf.editor import Editor
+from ftpatch.elf.image import Image
+from ftpatch.errors import PolicyError, UsageError
+from ftpatch.plan.module.records import edits_of
+from ftpatch.plan.plan import Plan, PlanSummary
+from ftpatch.plan.record.build import places_from
+from ftpatch.plan.record.calls import are_recorded, calls_of, make_nops
+from ftpatch.plan.record.entries import layout_of, table_of, why_not
+from ftpatch.plan.record.existing import RecordSection, read_existing
+from ftpatch.plan.record.places import NOWHERE, Places, joined
+from ftpatch.plan.record.sections import SectionWriter
+from ftpatch.plan.recording import Recording
+from ftpatch.plan.routes import no_calls
+from ftpatch.sites import select
+from ftpatch.sites.records import MCOUNT, PADDING, join, record_names
+from ftpatch.sites.scan import Scan, require_text
+from ftpatch.sites.table import SiteTable
+
+N_SHOWN = 3
+NOTHING = "nothing to do: {n} records are there, and the file shows no other that belongs there"
+UNTRACED = "{n} calls of {called} in {sections} get no record: no kernel traces what is there{nop}"
+STAY_CALLS = "recorded calls stay calls: {why}. --nop made NOPs of calls without a record alone"
+
+
+@dataclass(frozen=True)
+class RecordRequest:
+    """What is asked for."""
+
+    func: tuple[str, ...] = ()  # selectors of functions; empty: what the file's own calls show
+    other: Scan | None = None  # another build, whose records are wanted here
+    section: str | None = None  # the section that takes the records; None: as the file, or the others, tell
+    nop: bool = False  # make NOPs of calls
+    skip_unpatchable: bool = False  # leave out chosen functions that have no site, instead of refusing
+    layout: str | None = None  # of NOP sites, where it is forced
+    against: tuple[Scan, ...] = ()  # a kernel that will load the file, or modules of it
+
+
+class _Found(NamedTuple):
+    """Which records a file is to get, before those that it has are taken away."""
+
+    places: Places
+    shape: Shape | None  # layout of these sites
+    left: dict[str, str]  # why others stay without
+    n_left: int
+    notes: tuple[str, ...] = ()
+
+
+def plan_record(image: Image, request: RecordRequest) -> Plan:
+    """The plan. Raises InputError for damaged files, PlanError where records cannot be told for certain."""
+    if image.linked:
+        raise PolicyError("the record table of a linked file cannot grow", image.path, found=image.kind,
+                          expected="an object or module (ET_REL)",
+                          todo="record the objects, or vmlinux.o, and link again")  # fmt: skip
+    require_text(image)
+    existing, calls = read_existing(image), calls_of(image)
+    recorded = joined(NOWHERE, *(section.kept for section in existing))
+    found = _find(image, request, recorded, calls)
+    _refuse_left(image, request, found)
+    added = found.places.ordered().without(recorded)
+    name, why = section_name(image, request, existing, found.shape)
+
+    # From here on nothing is decided.
+    editor = Editor(image)
+    writer = SectionWriter(editor, name)
+    writer.write(existing, added)
+    nops, nop_notes = _nops(image, request, joined(recorded, added), calls)
+    make_nops(editor, nops)
+    n_dropped = sum(int((~section.sound).sum()) for section in existing)
+    recording = Recording(
+        name, why, found.shape.name if found.shape and len(added.sec) else "none", added.sec, added.off,
+        _names(image, added), len(recorded.sec), tuple(writer.dropped), n_dropped, tuple(writer.repairs),
+        tuple(f"{image.names[sec]}+{off:#x}" for sec, off in zip(nops.sec.tolist(), nops.off.tolist(), strict=True)),
+        found.left, len(writer.made),
+    )  # fmt: skip
+    plan = _plan(image, recording, editor, (*found.notes, *nop_notes, *_untraced(image, joined(recorded, added), calls,
+                                                                                  request.nop)))  # fmt: skip
+    return plan
+
+
+# -- which places ------------------------------------------------------------------------------------------------------
+
+
+def _find(image: Image, request: RecordRequest, recorded: Places, calls: Places) -> _Found:
+    """The places that the request names."""
+    if request.other is not None:
+        found = places_from(image, request.other, calls)
+        return _Found(found.places, request.other.sites.shape, found.left, found.n_left)
+    if request.func:
+        return _chosen(image, request, recorded, calls)
+    shape = _shape_of(image, calls)
+    if not len(calls.sec) and not len(recorded.sec) and not image.sections_named(*record_names(image)):
+        raise PolicyError("nothing tells which functions are to be recorded", image.path,
+                          found="no call of a profiling function, and no record",
+                          todo="--func NAME names functions with NOPs at their entries, --from FILE another build "
+                          "that has its records")  # fmt: skip
+    return _Found(calls.where(are_recorded(image, calls)), shape, {}, 0)
+
+
+def _chosen(image: Image, request: RecordRequest, recorded: Places, calls: Places) -> _Found:
+    """The sites of functions that the selectors name."""
+    shown = next((scan.sites.shape for scan in request.against if scan.sites.shape is not None), None)
+    shape = layout_of(image, request.layout, recorded, shown)
+    if shape is None and len(calls.sec):
+        shape = _shape_of(image, calls)
+    table = table_of(image, shape, calls)
+    selection = select.select(table, request.func, named=True)
+    reasons = why_not(table, selection.mask)
+    chosen = selection.mask & ~is_in(np.arange(len(table)), list(reasons))
+    left = {table.name(row) or table.place_text(row): why for row, why in reasons.items()}
+    return _Found(Places(table.sec[chosen], table.off[chosen]), shape, left, len(reasons), selection.notes)
+
+
+def _shape_of(image: Image, calls: Places) -> Shape | None:
+    """The layout of calls; None where there are none."""
+    if not len(calls.sec):
+        return None
+    from ftpatch.sites.layout import shape_of_calls
+    from ftpatch.sites.profiler_calls import profiler_calls
+
+    for called in dict.fromkeys(shape.called for shape in image.arch.shapes if shape.called):
+        sec, off = profiler_calls(image, called)
+        if len(sec):
+            return shape_of_calls(image, called, sec, off)
+    return None
+
+
+def _refuse_left(image: Image, request: RecordRequest, found: _Found) -> None:
+    """Refuse functions that cannot have a record, unless they may be left out."""
+    if not found.left or request.skip_unpatchable:
+        return
+    lines = tuple(f"{name}: {why}" for name, why in found.left.items())
+    what = "a function cannot have a record" if found.n_left == 1 else f"{found.n_left} functions cannot have a record"
+    raise PolicyError(what, image.path, found="; ".join(lines[:N_SHOWN]),
+                      expected="a site as a compiler leaves it", details=lines,
+                      todo="--skip-unpatchable leaves them out")  # fmt: skip
+
+
+def section_name(
+    image: Image, request: RecordRequest, existing: Sequence[RecordSection], shape: Shape | None
+) -> tuple[str, str]:
+    """The section that kernels of this file's kind read, and why it is that one. Raises UsageError for one that no
+    kernel of the machine reads, PolicyError where the file and others contradict each other."""
+    names = record_names(image)
+    if request.section is not None:
+        if request.section not in names:
+            raise UsageError("no kernel of this machine reads that section", "--section", found=request.section,
+                             expected=" or ".join(names))  # fmt: skip
+        return request.section, "asked for"
+    there = dict.fromkeys(image.names[section.sec] for section in existing if section.sound.any())
+    if len(there) > 1:
+        raise _undecided(image, "records in " + " and ".join(there), "a kernel reads one of them")
+    wanted = None if shape is None else MCOUNT if shape.called or image.arch.padded else PADDING
+    if there:
+        name = next(iter(there))
+        if wanted not in (None, name) and len(names) > 1:
+            raise _undecided(image, f"records in {name}", f"the sites of layout {shape.name if shape else ''} belong "
+                             f"into {wanted}")  # fmt: skip
+        return name, "the file has it"
+    if len(names) == 1:
+        return names[0], f"the one that kernels of {image.arch.name} read"
+    for scan in request.against:
+        read = _read_by(scan)
+        if read is None:
+            continue
+        if wanted not in (None, read):
+            raise _undecided(image, f"sites that belong into {wanted}", f"{scan.image.path} has its records in {read}")
+        return read, f"{scan.image.path} has its records there"
+    if wanted is None:
+        return image.names[existing[0].sec] if existing else names[0], "nothing else tells"
+    what = "calls" if wanted == MCOUNT else "NOPs"
+    return wanted, f"kernels whose sites are {what} in the file read it"
+
+
+def _read_by(scan: Scan) -> str | None:
+    """The section that a kernel reads, or a module has; None where it has no sites."""
+    there = [name for name in record_names(scan.image) if scan.image.sections_named(name)]
+    shape = scan.sites.shape
+    if not scan.image.linked and len(there) == 1:
+        return there[0]
+    return None if shape is None else MCOUNT if shape.called or scan.arch.padded else PADDING
+
+
+def _undecided(image: Image, found: str, other: str) -> PolicyError:
+    return PolicyError("the section of the records is not certain", image.path, found=f"{found}, but {other}",
+                       todo=f"--section {' or '.join(record_names(image))} decides it")  # fmt: skip
+
+
+# -- calls that become NOPs --------------------------------------------------------------------------------------------
+
+
+def _nops(image: Image, request: RecordRequest, recorded: Places, calls: Places) -> tuple[Places, tuple[str, ...]]:
+    """The calls that become NOPs, and what to say of the others."""
+    if not request.nop:
+        return NOWHERE, ()
+    bare = calls.without(recorded)
+    have_record = calls.where(is_in(calls.key, recorded.key))
+    shape = _shape_of(image, calls)
+    if not len(have_record.sec) or shape is None:
+        return bare, ()
+    if not shape.also:
+        why = f"a kernel of {image.arch.name} expects the call of {shape.called} at a record, and a NOP there makes it "
+        return bare, (STAY_CALLS.format(why=why + "switch ftrace off"),)
+    if _has_nops(image, shape, recorded) or any(_scan_has_nops(scan) for scan in request.against):
+        return calls, ()
+    why = "nothing shows a kernel built with CC_USING_NOP_MCOUNT, and another switches ftrace off where it finds a NOP "
+    return bare, (STAY_CALLS.format(why=why + "at a record (--against VMLINUX shows it)"),)
+
+
+def _has_nops(image: Image, shape: Shape, places: Places) -> bool:
+    """Whether a recorded site is a NOP."""
+    return bool(begins_with(shape.body(image.window(*places)), shape.also).any())
+
+
+def _scan_has_nops(scan: Scan) -> bool:
+    shape = scan.sites.shape
+    return shape is not None and bool(shape.also) and bool(begins_with(scan.sites.body(), shape.also).any())
+
+
+def _untraced(image: Image, recorded: Places, calls: Places, nop: bool) -> tuple[str, ...]:
+    """What is said of calls where no kernel traces anything."""
+    bare = calls.without(recorded)
+    bare = bare.where(~are_recorded(image, bare))
+    if not len(bare.sec):
+        return ()
+    names = dict.fromkeys(image.names[sec] for sec in bare.sec.tolist())
+    shape = _shape_of(image, calls)
+    then = "; they are NOPs now" if nop else "; --nop makes them NOPs, as recordmcount does"
+    return (
+        UNTRACED.format(n=len(bare.sec), called=shape.called if shape else "", sections=", ".join(names), nop=then),
+    )
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------------
+
+
+def _names(image: Image, places: Places) -> tuple[str, ...]:
+    """The function of each place: whose code it lies in, or whose entry it lies in front of."""
+    functions, va = image.functions, image.va(*places)
+    index = functions.containing(va)
+    if len(functions.va):
+        front = np.minimum(np.searchsorted(functions.va, va), len(functions.va) - 1)
+        near = (functions.va[front] >= va) & (functions.va[front] - va <= np.uint64(8))
+        index = np.where(near, front, index)
+    return tuple("" if at < 0 else image.symbols.name(int(functions.row[at])) for at in index.tolist())
+
+
+def _plan(image: Image, recording: Recording, editor: Editor, notes: Sequence[str]) -> Plan:
+    edits = edits_of(editor)
+    scan = Scan(image, join([]), _no_sites(image))
+    none, lines = np.zeros(0, np.int64), list(notes)
+    if not len(edits):
+        lines.append(NOTHING.format(n=recording.kept))
+    gone: Mask = np.zeros(0, dtype=bool)
+    return Plan(
+        verb="record", scan=scan, chosen=gone, reasons={}, index=none, new_words=np.zeros((0, 0), np.uint32), stub=(),
+        stub_why=(), record=(), calls=no_calls(0), gone=gone, returned=none,
+        summary=PlanSummary("return", recording.why), edits=edits, notes=tuple(dict.fromkeys(lines)),
+        recording=recording,
+    )  # fmt: skip
+
+
+def _no_sites(image: Image) -> SiteTable:
+    none, flags = np.zeros(0, np.int64), np.zeros(0, dtype=bool)
+    window = image.window(none, none)
+    return SiteTable(image, None, None, none, none, none, window, none, none, none.astype(np.uint8), none, flags)

@@ -1,0 +1,246 @@
+"""Is the second file the first one with records in it, and nothing else?
+
+A file that `record` wrote differs from its input in its record sections alone: the slots and their relocations, the
+groups that these belong to, the names of new sections, and calls of the profiling function that became NOPs. Every byte
+of code, every symbol and every other header is as it was. What the records say is read here from the relocations, apart
+from the reader of all verbs; that reader only tells whether a site is there.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ftpatch.arch.proof_tables import tables_of
+from ftpatch.arrays import I64, Mask, is_in
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.proof.case import Case
+from ftpatch.proof.changes import Runs
+from ftpatch.proof.recorded_sections import check_new_sections, check_old_sections, check_tail, record_secs
+from ftpatch.proof.sections import check_header
+from ftpatch.sites.profiler_calls import profiler_calls
+from ftpatch.sites.table import UNTOUCHED
+
+SLOT = 8
+TYPE = np.uint64(0xFFFF_FFFF)
+NO_PLACE = -1
+
+
+class Slots(NamedTuple):
+    """The slots of all record sections of a file, one row each."""
+
+    home: I64  # the record section
+    slot: I64  # number in it
+    key: I64  # section and offset of the place that it names, as one number; −1 where it names none
+    symbol: I64  # row of the symbol by which it names it; 0 for none
+
+
+def is_recording(before: Image, after: Image) -> bool:
+    """Whether the second file is the first with other records, and not what another verb makes of it."""
+    n = len(before.shdr)
+    if before.linked or len(after.shdr) < n or not _same_code(before, after):
+        return False
+    if any(name in _names(before) for name in after.names[n:]):
+        return True
+    secs = record_secs(before)
+    fields = [name for name in t.SHDR.names or () if name not in ("sh_offset", "sh_size")]
+    if any(bool((before.shdr[name][secs] != after.shdr[name][secs]).any()) for name in fields):
+        return True
+    old, new = read_slots(before), read_slots(after)
+    tab = before.shdr["sh_type"] == t.SHT_SYMTAB
+    if not np.array_equal(before.shdr["sh_size"][tab], after.shdr["sh_size"][:n][tab]):
+        return False  # what other verbs write brings symbols along
+    came = bool((~is_in(new.key, old.key)).any())
+    doubled = len(np.unique(old.key)) < len(old.key)
+    lost = int((old.key == NO_PLACE).sum()) > int((new.key == NO_PLACE).sum())
+    return came or lost or (doubled and len(new.key) < len(old.key)) or _calls_gone(before, after)
+
+
+def _names(image: Image) -> set[str]:
+    return {image.names[sec] for sec in record_secs(image)} | {"__mcount_loc"} | (
+        set() if image.arch.padded else {"__patchable_function_entries"})  # fmt: skip
+
+
+def _same_code(before: Image, after: Image) -> bool:
+    """Whether the code of both is the same, but for calls that are NOPs in the second."""
+    for sec in np.flatnonzero(before.executable).tolist():
+        old, new = before.content(sec), after.content(sec) if sec < len(after.shdr) else before.data[:0]
+        if len(old) != len(new):
+            return False
+        if not np.array_equal(old, new) and len(_changed_units(before, old, new)) > len(_calls_in(before, sec)):
+            return False
+    return True
+
+
+def _changed_units(image: Image, old: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+                   new: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> I64:  # fmt: skip
+    """Offsets at which code begins to differ, those within one call taken together."""
+    at = np.flatnonzero(old != new)
+    size = image.arch.call.size
+    starts: list[int] = []
+    for off in at.tolist():  # few: calls that became NOPs
+        if not starts or off >= starts[-1] + size:
+            starts.append(off)
+    return np.array(starts, dtype=np.int64)
+
+
+def _calls_in(image: Image, sec: int) -> I64:
+    """Offsets of the calls of the profiling function in one section."""
+    parts = [np.zeros(0, np.int64)]
+    for called in dict.fromkeys(shape.called for shape in image.arch.shapes if shape.called):
+        secs, off = profiler_calls(image, called)
+        parts.append(off[secs == sec])
+    return np.concatenate(parts)
+
+
+def _calls_gone(before: Image, after: Image) -> bool:
+    """Whether some code differs, which then is calls that became NOPs."""
+    return any(not np.array_equal(before.content(sec), after.content(sec))
+               for sec in np.flatnonzero(before.executable).tolist())  # fmt: skip
+
+
+def read_slots(image: Image) -> Slots:
+    """Every slot of the record sections, with the place that its relocation names."""
+    parts = [_slots_of(image, sec) for sec in record_secs(image)]
+    none = np.zeros(0, np.int64)
+    return Slots(*(np.concatenate([none, *column]) for column in zip(*parts, strict=True))) if parts else Slots(
+        none, none, none, none)  # fmt: skip
+
+
+def _slots_of(image: Image, sec: int) -> Slots:
+    n = int(image.shdr["sh_size"][sec]) // SLOT
+    key, symbol = np.full(n, NO_PLACE, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    for table in np.flatnonzero((image.shdr["sh_type"] == t.SHT_RELA) & (image.shdr["sh_info"] == sec)).tolist():
+        rows = image.rows(table, t.RELA)
+        rows = rows[((rows["r_info"] & TYPE) == image.arch.abs64) & (rows["r_offset"] < np.uint64(SLOT * n))]
+        at, names = rows["r_offset"].astype(np.int64) // SLOT, (rows["r_info"] >> np.uint64(32)).astype(np.int64)
+        names = np.minimum(names, len(image.symbols.rows) - 1)
+        code = image.symbols.shndx[names]
+        with np.errstate(over="ignore"):
+            off = (image.symbols.rows["st_value"][names] + rows["r_addend"].view(np.uint64)).view(np.int64)
+        size = np.minimum(image.shdr["sh_size"], np.uint64(1 << 40)).astype(np.int64)
+        known = (code > 0) & image.executable[np.maximum(code, 0)] & (off >= 0) & (off < size[np.maximum(code, 0)])
+        key[at], symbol[at] = np.where(known, code << 40 | off, NO_PLACE), names
+    return Slots(np.full(n, sec, dtype=np.int64), np.arange(n), key, symbol)
+
+
+# -- the checks --------------------------------------------------------------------------------------------------------
+
+
+def check_recording(case: Case, runs: Runs) -> None:
+    """Findings for all that is not records, or is wrong in them."""
+    before, after = case.before.image, case.after.image
+    check_header(case)
+    if len(after.shdr) < len(before.shdr):
+        case.say("verify-section", f"{len(after.shdr)} sections, there were {len(before.shdr)}")
+        return
+    nops = _check_nops(case, runs)
+    check_old_sections(case, nops)
+    old, new = read_slots(before), read_slots(after)
+    codes = {sec: np.unique(new.key[(new.home == sec) & (new.key >= 0)] >> 40).tolist()
+             for sec in np.unique(new.home).tolist()}  # fmt: skip
+    check_new_sections(case, codes)
+    check_tail(case)
+    _check_slots(case, old, new)
+    _check_added(case, old, new)
+    _check_nops_recorded(case, nops, new)
+
+
+def _check_slots(case: Case, old: Slots, new: Slots) -> None:
+    """No record is lost, none stands twice, and each names a place in code."""
+    names = case.after.image.names
+    for row in np.flatnonzero(new.key == NO_PLACE).tolist():
+        case.say("verify-record", f"{names[new.home[row]]} slot {new.slot[row]} names no place in code, and the loader "
+                 "reads every slot", sec=int(new.home[row]), off=SLOT * int(new.slot[row]))  # fmt: skip
+    live = new.key[new.key >= 0]
+    order = np.sort(live)
+    for key in np.unique(order[1:][order[1:] == order[:-1]]).tolist():
+        case.say("verify-record", f"two records name {_text(case, key)}: ftrace stops at the second")
+    kept = np.unique(old.key[old.key >= 0])
+    for key in kept[~is_in(kept, live)].tolist():
+        case.say("verify-record", f"the record of {_text(case, key)} is not there any more")
+    case.kinds["record taken out"] += len(old.key) - len(kept)
+
+
+def _check_added(case: Case, old: Slots, new: Slots) -> None:
+    """Every new record names a site as a compiler leaves it, by a symbol that no other file can override."""
+    image, sites = case.after.image, case.after.sites
+    added = (new.key >= 0) & ~is_in(new.key, old.key)
+    key = new.key[added]
+    case.returned = (key >> 40, key & ((1 << 40) - 1))
+    case.kinds["record added"] += len(key)
+    ready = is_in(sites.status, UNTOUCHED) & (sites.row >= 0)
+    sound = sites.sec[ready] << 40 | sites.off[ready]
+    for place in key[~is_in(key, sound)].tolist():
+        case.say("verify-record", f"the new record of {_text(case, place)} is at no site as it was compiled",
+                 sec=place >> 40, off=place & ((1 << 40) - 1))  # fmt: skip
+    symbol = new.symbol[added]
+    weak = image.symbols.bind[symbol] > t.STB_GLOBAL
+    for row in symbol[weak].tolist():
+        case.say("verify-record", f"a new record counts from {image.symbols.name(row)}, which is weak: where another "
+                 "file overrides it, the record names that file's code")  # fmt: skip
+
+
+def _text(case: Case, key: int) -> str:
+    """`function (.text+0x10)` of a place."""
+    image, sec, off = case.after.image, key >> 40, key & ((1 << 40) - 1)
+    return f"{image.names[sec]}+{off:#x}"
+
+
+# -- calls that became NOPs --------------------------------------------------------------------------------------------
+
+
+def _check_nops(case: Case, runs: Runs) -> I64:
+    """Places of calls of the profiling function that are NOPs in the second file; each lost its relocation."""
+    before, after, call = case.before.image, case.after.image, case.arch.call
+    gone = [np.zeros(0, np.int64)]
+    for sec in np.flatnonzero(before.executable).tolist():
+        calls = _calls_in(before, sec)
+        if not len(calls):
+            continue
+        code = after.content(sec)
+        if not np.array_equal(before.content(sec), code):
+            where = calls[_is_nop(case, code, calls)]
+            start = int(before.shdr["sh_offset"][sec])
+            case.account_for("call made a NOP", start + where, call.size)
+            gone.append(sec << 40 | where)
+        _check_rows(case, sec, gone[-1][gone[-1] >> 40 == sec])
+    return np.concatenate(gone)
+
+
+def _is_nop(case: Case, code: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], off: I64) -> Mask:
+    """Which places of a section hold the NOP that takes a call's place."""
+    tables, size = tables_of(case.arch), case.arch.call.size
+    nop = bytes(tables.left[0]) if tables.left else int(tables.nop).to_bytes(size, "little")
+    bytes_there = code[off[:, None] + np.arange(size)]
+    return np.asarray((bytes_there == np.frombuffer(nop, np.uint8)).all(axis=1))
+
+
+def _check_rows(case: Case, sec: int, gone: I64) -> None:
+    """The relocations of a section of code: those of its NOPs left, and no other changed."""
+    before, after = case.before.image, case.after.image
+    field = (gone & ((1 << 40) - 1)) + tables_of(case.arch).branch_field[0]
+    for table in before.rela_tables.get(sec, []):
+        old, new = before.rows(table, t.RELA), after.rows(table, t.RELA)
+        leaves = is_in(old["r_offset"].astype(np.int64), field) & is_in(old["r_info"] & TYPE, case.arch.direct_calls)
+        if not leaves.any() and len(old) == len(new):
+            continue  # every byte of it is compared
+        kept = old[~leaves]
+        if not np.array_equal(kept, new):
+            case.say("verify-relocation", f"{before.names[table]}: {len(kept)} of its rows are to stay as they were, "
+                     f"it has {len(new)}, or others", sec=table)  # fmt: skip
+            continue
+        start = int(before.shdr["sh_offset"][table])
+        case.account_for("relocation", start + t.RELA.itemsize * np.arange(len(new)), t.RELA.itemsize)
+
+
+def _check_nops_recorded(case: Case, nops: I64, new: Slots) -> None:
+    """A NOP may have a record only where build tools of the machine leave one there."""
+    recorded = nops[is_in(nops, new.key)] if len(nops) else nops
+    if tables_of(case.arch).left:
+        return
+    for key in recorded.tolist():
+        case.say("verify-record", f"{_text(case, key)} is a NOP now and has a record: a kernel expects the call there, "
+                 "and switches ftrace off")  # fmt: skip
