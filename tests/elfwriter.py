@@ -169,6 +169,7 @@ class Kernel:
     init: Sequence[int] | None = None
     caller: Sequence[int] | None = None
     padding: int = 64  # zero bytes at the end of .text
+    full: bool = False  # between the functions of .text stand instructions, not zeros
 
     INIT = TEXT + 0x100
     CALLER = TEXT
@@ -185,7 +186,7 @@ class Kernel:
         if init is None:
             init = (adrp(1, self.INIT, stop), add(1, 1, stop), RET)
         caller = tuple(self.caller if self.caller is not None else OPS_CALLER if callops else TRAMP)
-        text, end = bytearray(0x1000), 0x180
+        text, end = bytearray(as_code((0xD420_0000 if self.full else 0,)) * 0x400), 0x180  # brk #0
         text[: 4 * len(caller)] = as_code(caller)
         text[0x100 : 0x100 + 4 * len(init)] = as_code(init)
         for _, va in self.functions:
@@ -194,6 +195,7 @@ class Kernel:
                 text[at : at + 4 * len(body)] = as_code(body)
                 end = max(end, va + 12 - TEXT)
         size = (end + 15 & ~15) + self.padding
+        text[end:] = bytes(0x1000 - end)
         sec = elf.section(".text", bytes(text[:size]), flags=ALLOC | EXEC, addr=TEXT, align=16)
         far = {}
         for name, va in self.functions:

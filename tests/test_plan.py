@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from elfwriter import MINI, MOV_X9_X30, TEXT, Kernel, as_code, bl, edited, pos_of, symbol, words_at, written
+from elfwriter import MINI, MOV_X9_X30, TEXT, Kernel, add, adrp, as_code, bl, edited, pos_of, symbol, words_at, written
 
 from ftpatch import api
 from ftpatch.document.summary import summary
@@ -164,9 +164,10 @@ CALLER = Kernel.CALLER
 LOW, HIGH = 1 << 27, (1 << 27) - 4  # how far back and forward a bl spans
 
 
-def far(branch: int) -> bytes:
-    """A kernel whose function `far` has its call at va `branch`; ftrace_caller is at CALLER."""
-    return Kernel([("f", TEXT + 0x200), ("g", TEXT + 0x210), ("far", branch - 4)]).build()
+def far(branch: int, full: bool = False) -> bytes:
+    """A kernel whose function `far` has its call at va `branch`; ftrace_caller is at CALLER. full: no padding."""
+    functions = [("f", TEXT + 0x200), ("g", TEXT + 0x210), ("far", branch - 4)]
+    return Kernel(functions, full=full, padding=0 if full else 64).build()
 
 
 @pytest.mark.parametrize("branch", [CALLER + LOW, CALLER - HIGH])
@@ -187,11 +188,21 @@ def test_the_summary_counts_the_sites_that_a_branch_does_not_reach(branch: int, 
     assert (found["beyond"], found["max_distance"]) == (beyond, abs(CALLER - branch))
 
 
-@pytest.mark.parametrize(("branch", "distance"), [(CALLER + LOW + 4, "-0x8000004"), (CALLER - HIGH - 4, "+0x8000000")])
-def test_a_branch_one_step_out_of_reach_is_refused(branch: int, distance: str, tmp_path: Path) -> None:
-    path = written(tmp_path / "v", far(branch))
+BR_X16 = 0xD61F_0200
+FAR_LOW, FAR_HIGH = CALLER - HIGH - 4, CALLER + LOW + 4  # one step beyond what a call spans
+
+
+@pytest.mark.parametrize(
+    ("branch", "places"),
+    [
+        (FAR_HIGH, ", no free padding for a stub"),  # the tail is near enough, and taken
+        (FAR_LOW, ", +0x8000220 to text tail, +0x800000c to padding"),  # what is free lies behind the caller
+    ],
+)
+def test_a_branch_one_step_out_of_reach_is_refused(branch: int, places: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "v", far(branch, full=branch == FAR_HIGH))
     reason = (
-        f"far (row 2, .text.far+0x0): out of reach: {distance} bytes to ftrace_caller, "
+        f"far (row 2, .text.far+0x0): out of reach: {CALLER - branch:+#x} bytes to ftrace_caller{places}, "
         "a call spans -0x8000000..+0x7fffffc"
     )
     with pytest.raises(ReachError) as caught:
@@ -200,7 +211,16 @@ def test_a_branch_one_step_out_of_reach_is_refused(branch: int, distance: str, t
         f"{path}: 1 of 2 chosen sites cannot be patched: found {reason}, "
         "expected all of them, or nothing is written – --skip-unpatchable patches the others"
     )
-    assert planned(path, "far", "f", skip_unpatchable=True).index.tolist() == [0]
+
+
+def test_a_branch_one_step_out_of_reach_goes_through_a_veneer(tmp_path: Path) -> None:
+    path = written(tmp_path / "v", far(FAR_HIGH))
+    plan = planned(path, "far", "f")
+    (veneer,) = plan.calls.shared
+    after = result(path, plan)
+    assert (plan.stub, veneer.name) == (("", f"0x{veneer.va:016x}"), "text tail")
+    assert words_at(after, FAR_HIGH - 4, 2) == [MOV_X9_X30, bl(FAR_HIGH, veneer.va)]
+    assert words_at(after, veneer.va, 3) == [adrp(16, veneer.va, CALLER), add(16, 16, CALLER), BR_X16]
 
 
 def test_a_kernel_without_function_tracer_is_refused() -> None:

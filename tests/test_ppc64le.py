@@ -29,6 +29,7 @@ from ftpatch.plan import routes
 from ftpatch.plan.decide import make_plan
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import EnableRequest
+from ftpatch.plan.stub_room import SharedStub
 from ftpatch.plan.targets import Target
 from ftpatch.sites.select import select
 
@@ -742,7 +743,7 @@ def test_a_site_that_reaches_nothing_is_refused_with_all_distances() -> None:
     assert planned(AWAY, "island", "vfs_read", skip_unpatchable=True).index.size == 1
 
 
-def our_stubs(path: str | Path) -> list[routes.SharedStub]:
+def our_stubs(path: str | Path) -> list[SharedStub]:
     """Where there is room for a stub of our own to ftrace_stub."""
     scan = api.scan(str(path))
     assert scan.arch.far is not None

@@ -26,7 +26,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ftpatch.arch import ppc64le, ppc64le_walk
-from ftpatch.arch.arm64 import ADRP, BL, B, adrp, adrp_target
+from ftpatch.arch.arm64 import BL, B
+from ftpatch.arch.arm64_veneer import ADRP, adrp, adrp_target
 from ftpatch.arch.shape import Branch
 from ftpatch.arrays import I64, U32, U64
 from ftpatch.cli import run

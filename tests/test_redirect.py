@@ -110,7 +110,7 @@ def test_veneers_of_two_replacements_stand_side_by_side(tmp_path: Path) -> None:
 
 
 def test_no_room_for_a_veneer_is_a_refusal_with_the_distance(tmp_path: Path) -> None:
-    path = far_kernel(tmp_path / "vmlinux", padding=0)
+    path = far_kernel(tmp_path / "vmlinux", padding=0, full=True)
     with pytest.raises(FtpatchError) as error:
         planned(path, ("near", "far"))
     assert str(error.value) == (

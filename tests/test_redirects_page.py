@@ -14,7 +14,7 @@ import capstone
 import pytest
 from elfwriter import MINI
 
-from ftpatch.arch.arm64 import veneer
+from ftpatch.arch.arm64_veneer import veneer
 from ftpatch.arch.ppc64le import ARCH
 from ftpatch.arch.ppc64le_module import CALL_ELSEWHERE, ENTER
 

@@ -35,7 +35,7 @@ from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.plan.decide import make_plan
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import EnableRequest
-from ftpatch.plan.routes import SharedStub
+from ftpatch.plan.stub_room import SharedStub
 from ftpatch.plan.targets import resolve_target
 from ftpatch.sites.select import select
 

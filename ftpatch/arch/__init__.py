@@ -39,8 +39,8 @@ _added: dict[str, Arch] = {}  # machines that were registered from outside, by n
 #   image                        boot
 #   enable, disable, drop        contract, judge, echoes; skips_zero and table_end, by which records may leave
 #   one ops per site             ops_thunk, or site_stub where sites are out of line
-#   calls out of reach           far
-#   redirect                     jump, and veneer or far
+#   calls out of reach           far or veneer
+#   redirect                     jump, and one of these
 #   modules                      loader, modules; assembly for --stub-asm
 #   verify, emulation            an emulator in proof/
 
@@ -127,8 +127,9 @@ class Arch(NamedTuple):
     far: parts.FarCalls | None = None  # how calls go farther than a branch reaches
     pads: Pads | None = None  # what fills the NOPs in front of an entry
 
-    # -- redirect
-    # how a jump goes farther than it reaches, where that needs no more than the addresses; else `far` serves
+    # what lies between the text and init text is mapped executable and never freed
+    text_reaches_init: bool = False
+    # how a call or jump goes farther than it reaches, where that needs no more than the addresses; else `far` serves
     veneer: parts.Veneer | None = None
 
     # -- redirect
@@ -251,7 +252,7 @@ def support_table() -> list[str]:
         for shape in arch.shapes:
             refused = shape.refusal or not arch.contract
             enable = "refused" if refused else "yes"
-            far = "" if refused else "yes" if arch.far else "not needed"
+            far = "" if refused else "yes" if arch.far or arch.veneer else "not needed"
             module = "scan" if refused or arch.modules is None or shape.anywhere else "yes"
             module = "programs only" if shape.program else module
             rows.append(f"| {arch.name} | `{shape.name}` | {shape.text} | yes | {enable} | {far} | {module} |")

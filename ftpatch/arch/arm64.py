@@ -33,36 +33,24 @@ from ftpatch.arch.arm64_fronts import PADS as PADS_IN_FRONT
 from ftpatch.arch.arm64_log import LOG
 from ftpatch.arch.arm64_module import ASSEMBLY, LOADER, MODULES
 from ftpatch.arch.arm64_static_calls import STATIC_CALLS
-from ftpatch.arch.parts import AddressPair, Entry, FlatImage, OpsThunk, TableEnd, Veneer
+from ftpatch.arch.arm64_veneer import ADD_IMM, ADRP, BTI_C, ERRATUM_843419, VENEER, adrp, adrp_target
+from ftpatch.arch.parts import AddressPair, Entry, FlatImage, OpsThunk, TableEnd
 from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arrays import U32, U64
 
 NOP = Word(0xD503_201F, text="nop")
 ANY_BTI = Word(0xD503_241F, 0xFFFF_FF3F, "bti {c,j,jc}")
-BTI_C = Word(0xD503_245F, text="bti c")
 MOV_X9_X30 = Word(0xAA1E_03E9, text="mov x9, x30")
-# what `br x16` may enter: no plain `bti`, which takes no jump at all
-PADS = (
-    BTI_C,
-    Word(0xD503_249F, text="bti j"),
-    Word(0xD503_24DF, text="bti jc"),
-    Word(0xD503_233F, text="paciasp"),
-    Word(0xD503_237F, text="pacibsp"),
-)
-BR_X16 = Word(0xD61F_0200, text="br x16")
 BL = Branch(Word(0x9400_0000, 0xFC00_0000, "bl"), 26)
 B = Branch(Word(0x1400_0000, 0xFC00_0000, "b"), 26)
 BRK = Word(0xD420_0000, 0xFFE0_001F, "brk")
 B_COND = Branch(Word(0x5400_0000, 0xFF00_0010, "b.cond"), 19, lsb=5)
 CBZ = Branch(Word(0x3400_0000, 0x7E00_0000, "cbz, cbnz"), 19, lsb=5)
 TBZ = Branch(Word(0x3600_0000, 0x7E00_0000, "tbz, tbnz"), 14, lsb=5)
-ADRP = Word(0x9000_0000, 0x9F00_0000, "adrp")
-ADD_IMM = Word(0x9100_0000, 0xFFC0_0000, "add Xd, Xn, #imm12")
 AND_LR_7 = Word(0x927D_F3C0, 0xFFFF_FFE0, "and Xd, x30, #~7")
 LDUR_16 = Word(0xF85F_0000, 0xFFFF_FC00, "ldur Xt, [Xn, #-16]")
 LDR_UIMM = Word(0xF940_0000, 0xFFC0_0000, "ldr Xt, [Xn, #imm]")
 THUNK = (BTI_C, ADRP, ADD_IMM, B.word)
-ERRATUM_843419 = (0xFF8, 0xFFC)  # page offsets where an ADRP may misbehave on Cortex-A53
 READ_AHEAD = 16  # words of ftrace_caller that are looked at for the ops load
 
 SHAPES = (
@@ -122,22 +110,6 @@ def thunk_leads_to(words: U32, va: int) -> int | None:
     return va + 12 + int(B.decode(words[3:4])[0])
 
 
-def veneer(va: int, target: int) -> U32:
-    """The words of a stub at `va` that goes on to `target`; it may be jumped to from anywhere. x16 is free between a
-    caller and its callee (AAPCS64, 6.1.1), and `br x16` may enter what begins with a `bti c`."""
-    add = ADD_IMM.bits | (target & 0xFFF) << 10 | 16 << 5 | 16
-    return np.array([adrp(va, target, 16), add, BR_X16.bits], dtype=np.uint32)
-
-
-def veneer_leads_to(words: U32, va: int) -> int | None:
-    """Where a stub of `veneer`'s words at `va` goes on; None where the words are no such stub."""
-    if len(words) < 3 or int(words[0]) & 0x9F00_001F != ADRP.bits | 16 or int(words[2]) != BR_X16.bits:
-        return None
-    if int(words[1]) & 0xFFC0_03FF != ADD_IMM.bits | 16 << 5 | 16:
-        return None
-    return adrp_target(int(words[0]), va) + (int(words[1]) >> 10 & 0xFFF) & 0xFFFF_FFFF_FFFF_FFFF
-
-
 def plt_slot(words: U32, va: U64, got: int) -> U64:
     """Where each stub of a .plt reads its target: `[bti c;] adrp x16, page; ldr x17, [x16, #lo12]`; 0 where none is."""
     start = BTI_C.matches(words[:, 0]).astype(np.int64)
@@ -146,20 +118,6 @@ def plt_slot(words: U32, va: U64, got: int) -> U64:
     slot = ((va.view(np.int64) + 4 * start) & ~0xFFF) + (pages << 12) + (load >> 10 & 0xFFF) * 8
     stub = (page & 0x9F00_001F == 0x9000_0010) & (load & 0xFFC0_03FF == 0xF940_0211)
     return np.where(stub, slot, 0).view(np.uint64)
-
-
-def adrp(va: int, target: int, register: int) -> int:
-    """The word `adrp Xregister, target` at `va`."""
-    pages = (target >> 12) - (va >> 12)
-    if not -(1 << 20) <= pages < 1 << 20:
-        raise AssertionError("an adrp out of reach was to be encoded")
-    return ADRP.bits | (pages & 3) << 29 | (pages >> 2 & 0x7FFFF) << 5 | register
-
-
-def adrp_target(word: int, va: int) -> int:
-    """The page address that an ADRP word at `va` forms."""
-    pages = (word >> 29 & 3) | (word >> 5 & 0x7FFFF) << 2
-    return (va & ~0xFFF) + ((pages ^ 1 << 20) - (1 << 20) << 12)
 
 
 def find_pairs(words: U32, va: int, value: int) -> list[AddressPair]:
@@ -289,7 +247,7 @@ ARCH = Arch(
     jumps=("b", "bl"),
     capstone=("CS_ARCH_ARM64", "CS_MODE_LITTLE_ENDIAN"),
     log=LOG,
-    veneer=Veneer(veneer, 12, (1 << 32) - (1 << 12), ERRATUM_843419, veneer_leads_to, PADS),
+    veneer=VENEER,
     exchangeable=EXCHANGEABLE,
     cache_line=64,
     loader=LOADER,

@@ -12,6 +12,7 @@ import numpy as np
 
 from ftpatch.arch import proof_tables as t
 from ftpatch.arch.arm64_pad_proof import PAD_TEXTS, read_pad
+from ftpatch.arch.arm64_proof_text import leaves, names
 from ftpatch.arrays import I64, U8, U32
 
 BTI_C, RET, RET_X9 = 0xD503_245F, 0xD65F_03C0, 0xD65F_0120
@@ -186,6 +187,8 @@ TABLES = t.ProofTables(
     module_area=(0xFFFF_8000_0100_0000, 0xFFFF_8000_4100_0000),
     thunk=thunk,
     veneer=veneer,
+    leaves=leaves,
+    names=names,
     landing_pad=landing_pad,
     jump_type=282,  # R_AARCH64_JUMP26
     kept_entries=(t.KeptEntry((BTI_C,)),),

@@ -78,7 +78,11 @@ class Veneer(NamedTuple):
     avoids: tuple[int, ...]  # offsets in a 4 KiB page where its first word may not lie
     # leads_to(words at va, va) → where such a stub goes on; None where they are none
     leads_to: Callable[[U32, int], int | None]
-    pads: tuple[Word, ...] = ()  # words that a function must begin with where the kernel guards indirect jumps (BTI)
+    pads: tuple[Word, ...]  # words that a function must begin with where the kernel guards indirect jumps (BTI)
+    # named(words of code, va of the first, va of places in ascending order, va behind each) → which of the places some
+    # instruction names; addresses are int64
+    named: Callable[[U32, int, I64, I64], I64]
+    ends: tuple[Word, ...]  # instructions that are not gone on from to the one behind
 
 
 class SiteStub(NamedTuple):

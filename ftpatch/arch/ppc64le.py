@@ -208,6 +208,7 @@ ARCH = Arch(
     skips_zero=skips_zero,
     local_entry=local_entry,
     loses_toc=loses_toc,
+    text_reaches_init=True,
     far=FarCalls(
         stub=far_stub, size=20, reach=0x7FFF_8000, areas=("ftrace_tramp_text", "ftrace_tramp_init"), toc=".TOC.",
         start="early_setup", ready="setup_paca", early=("early_setup", "initialise_paca", "fixup_boot_paca"),

@@ -236,6 +236,10 @@ class ProofTables(NamedTuple):
     thunk: Callable[[Sequence[int], int], Thunk | None] | None = None
     # (three words, va of the first) → the veneer that they are
     veneer: Callable[[Sequence[int], int], Veneer | None] | None = None
+    # word → whether nothing goes on from it to the word behind
+    leaves: Callable[[int], bool] | None = None
+    # (words, va of the first, first va of a place, its end) → whether one of them goes there or makes its address
+    names: Callable[[U32, int, int, int], bool] | None = None
     # first word of a function → whether a veneer may enter it where the kernel guards its indirect jumps
     landing_pad: Callable[[int], bool] | None = None
     # st_other of a function → whether it may come back with another TOC pointer than it was called with

@@ -105,7 +105,10 @@ def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
             }
         )
         if site in callees:
-            rows[-1]["calls"], rows[-1]["sure"] = callees[site]
+            callee = callees[site]
+            rows[-1]["calls"], rows[-1]["sure"] = callee.name, callee.sure
+            if callee.through:
+                rows[-1]["stub"] = f"0x{callee.through:016x}"
         if site in table.redirects:
             rows[-1]["action"], rows[-1]["target"] = "redirect", table.redirects[site].name
             rows[-1]["stub"], rows[-1]["sure"] = table.stub_text(site) or None, table.redirects[site].sure

@@ -13,6 +13,7 @@ from ftpatch.arrays import I64, U64, Mask
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.boot import at_boot
 from ftpatch.kernel.init_text import in_init_text
+from ftpatch.sites.callees import Callee
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.records import n_padding
@@ -20,7 +21,7 @@ from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ARMED, ENABLED, PADDED, READY, STATUSES, UNRECORDED, SiteTable
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import ReachObject, SummaryObject
+    from ftpatch.document.types import PatchedRow, ReachObject, SummaryObject
 
 
 def summary(scan: Scan, brief: bool = False) -> SummaryObject:
@@ -45,10 +46,7 @@ def summary(scan: Scan, brief: bool = False) -> SummaryObject:
     if unrecorded := int((table.status == UNRECORDED).sum()):
         figures["unrecorded"] = unrecorded
     if callees := callees_of(table):
-        figures["patched"] = [
-            {"calls": callee.name, "sites": n, "sure": callee.sure}
-            for callee, n in Counter(callees.values()).most_common()
-        ]
+        figures["patched"] = _patched(callees)
     if table.redirects:
         by_name = Counter((target.name, target.sure) for target in table.redirects.values())
         figures["redirected"] = [{"to": name, "sites": n, "sure": sure} for (name, sure), n in by_name.most_common()]
@@ -71,6 +69,17 @@ def _n_behind(table: SiteTable) -> int | None:
     nops = image.words(table.sec[untouched], off, 0, MAX_FRONT // shape.unit + 1) == np.uint32(image.arch.nop)
     nops[:, -1] = False
     return int(nops.argmin(axis=1).min())
+
+
+def _patched(callees: dict[int, Callee]) -> list[PatchedRow]:
+    """What enabled sites without a record call, the most called first."""
+    far = Counter((callee.name, callee.sure) for callee in callees.values() if callee.through)
+    rows: list[PatchedRow] = []
+    for key, n in Counter((callee.name, callee.sure) for callee in callees.values()).most_common():
+        rows.append({"calls": key[0], "sites": n, "sure": key[1]})
+        if far[key]:
+            rows[-1]["through_veneer"] = far[key]
+    return rows
 
 
 def _by_section(table: SiteTable, live: Mask) -> dict[str, int]:

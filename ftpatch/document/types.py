@@ -70,6 +70,7 @@ class PatchedRow(TypedDict):
         bool, "it is a tracer's entry, or a stub that only patches make; false where only the code that is called "
         "speaks for it: it keeps the contract of a patch site",
     ]  # fmt: skip
+    through_veneer: NotRequired[Annotated[int, Range(1), "of these sites, how many call it through a veneer"]]
 
 
 class RedirectedRow(TypedDict):

@@ -8,6 +8,7 @@ import numpy as np
 
 from ftpatch.elf import tables as t
 from ftpatch.explanation.code import code_rows, disassembled
+from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import READY, SiteTable
 
@@ -76,6 +77,12 @@ def leading_to_named(table: SiteTable, name: str) -> list[str]:
     return list(dict.fromkeys(
         function for start in (*places, *outside) for function in leading_to(table, name, start)
     ))  # fmt: skip
+
+
+def veneer_text(table: SiteTable, site: int) -> str:
+    """Of an enabled site whose call goes through a veneer: what it calls, as the end of a sentence; else nothing."""
+    callee = callees_of(table).get(site)
+    return f"; it calls {callee.name} through a veneer at {callee.through:#x}" if callee and callee.through else ""
 
 
 def jump_text(scan: Scan, site: int, rows: list[WordRow]) -> None:

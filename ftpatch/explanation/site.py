@@ -153,6 +153,7 @@ def _verdict(scan: Scan, index: int) -> str:
     other = sites.calls_another(index)
     told = f"the loader will let its site call another function than {other}" if other else VERDICTS[status]
     text = told + (ENDS[listed] if status in ("enabled", "half", "unexpected") else "")
+    text += redirected.veneer_text(sites, index) if status == "enabled" else ""
     if listed and bool(in_init_text(scan.image, sites.va[index : index + 1])[0]):
         text += "; listed until init memory is freed at the end of boot"
     return text

@@ -19,6 +19,7 @@ from ftpatch.errors import PolicyError, ReachError
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.plan.request import Draft
 from ftpatch.plan.routes import Calls, distances
+from ftpatch.plan.stub_room import why_guarded
 from ftpatch.plan.targets import Target
 from ftpatch.sites.callees import addresses_of
 from ftpatch.sites.layout import require_still_shown
@@ -33,7 +34,8 @@ WHY_NOT = {
 }
 OTHER = "unexpected words, or not at a function's entry"
 OUT_OF_REACH = "out of reach"
-N_SAMPLES = 3
+NO_PLACE = ", no free padding for a stub"
+N_SAMPLES, N_PLACES = 3, 4
 
 
 def refuse_unless_skipped(draft: Draft) -> None:
@@ -281,9 +283,14 @@ def refuse_out_of_reach(draft: Draft, target: Target, calls: Calls) -> None:
     index, call = draft.open(), draft.scan.arch.call
     if draft.shape.out_of_line:
         draft.refuse(index[calls.slot == 0], f"{OUT_OF_REACH}: no free stub slot that its branch reaches")
-    distance = distances(calls.call_va, calls.call_to)
+    has_veneers = draft.scan.arch.veneer is not None
+    distance, to_target = distances(calls.call_va, calls.call_to), distances(calls.call_va, np.uint64(target.va))
     for at in np.flatnonzero(~call.reaches(distance)).tolist():
-        others = "".join(f", {stub.va - int(calls.call_va[at]):+#x} to {stub.name}" for stub in calls.tried)
+        ahead = {stub: stub.va - int(calls.call_va[at]) for stub in calls.tried}
+        near = sorted(ahead, key=lambda stub: abs(ahead[stub]))[:N_PLACES]
+        shown = "".join(f", {ahead[stub]:+#x} to {stub.name}" for stub in ahead if stub in near)
+        guarded = why_guarded(draft.scan, int(calls.call_to[at]), target.name, "call")
         span = f"a call spans {call.low:+#x}..{call.high:+#x}"
-        reason = f"{OUT_OF_REACH}: {distance[at]:+#x} bytes to {target.name}{others}, {span}"
+        reason = guarded or f"{to_target[at]:+#x} bytes to {target.name}{shown or NO_PLACE * has_veneers}, {span}"
+        reason = f"{OUT_OF_REACH}: {reason}"
         draft.refuse(index[at : at + 1], reason)

@@ -6,6 +6,7 @@
     far        ppc64le: the branch does not reach. First the kernel's own trampolines, with the very words that the
                kernel will write there at boot; then a stub in the zero tail of the text, or in the zero gap
                before init text, which is mapped executable and never freed
+    veneer     arm64: the branch does not reach the target, or the thunk. In padding of the text, see `stub_room.py`
 
 A stub is only put where nothing can be: zero bytes that no symbol claims and no relocation touches.
 """
@@ -13,7 +14,8 @@ A stub is only put where nothing can be: zero bytes that no symbol claims and no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -23,22 +25,13 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.plan.edits import Group, as_bytes, group
 from ftpatch.plan.free_text import bytes_at, first_zero, gap_before_init, is_claimed, is_present, text_tail
-from ftpatch.plan.targets import READ, Ops, Target
+from ftpatch.plan.padding import Padding
+from ftpatch.plan.stub_room import PADDING, PLACES, TAIL, SharedStub, StubRoom, earlier_stubs, tocs, why_guarded
+from ftpatch.plan.targets import Ops, Target
 from ftpatch.sites.scan import Scan
 
 SEARCH = 1 << 16  # bytes of a gap that are searched for room
-
-
-@dataclass(frozen=True)
-class SharedStub:
-    """A stub that several sites call through."""
-
-    va: int
-    words: U32
-    present: bool  # whether the file has it already
-    name: str  # where it lies, for people
-    why: str  # why it may lie there
-    init_only: bool = False  # freed with init text, so that no other site may use it
+THUNKS = {TAIL: "zero padding at the end of the text", PADDING: PLACES[PADDING]}
 
 
 @dataclass(frozen=True)
@@ -67,13 +60,6 @@ def stub_groups(image: Image, shared: Sequence[SharedStub]) -> list[Group]:
     return groups
 
 
-def tocs(image: Image, far: FarCalls) -> tuple[int | None, int | None]:
-    """(the kernel's TOC, where in the paca its own trampoline finds it); None for what the file does not tell."""
-    own = image.symbols.value(image.arch.entries[0])
-    kernel_toc = image.arch.read_entry(image.code(own, READ)).kernel_toc if own is not None else None
-    return image.symbols.value(far.toc), kernel_toc
-
-
 def no_calls(n: int) -> Calls:
     """The columns of n sites without a call that is known before loading."""
     nothing = np.zeros(n, dtype=np.uint64)
@@ -89,8 +75,12 @@ def distances(call_va: U64, call_to: U64 | np.uint64) -> I64:
 def by_thunk(scan: Scan, target: Target, ops: Ops, call_va: U64) -> Calls:
     """Every site's call goes through one thunk that loads the ops."""
     stub, n = _place_thunk(scan, target, ops), len(call_va)
-    call_to = np.full(n, stub.va, dtype=np.uint64)
-    return Calls(call_to, call_va, call_to, np.zeros(n, np.uint64), np.zeros(n, np.int64), (stub,))
+    calls = _by_veneers(scan, stub.va, "the thunk", call_va)
+    if calls is None:
+        call_to = np.full(n, stub.va, dtype=np.uint64)
+        return Calls(call_to, call_va, call_to, np.zeros(n, np.uint64), np.zeros(n, np.int64), (stub,))
+    through = np.where(calls.through >= 0, calls.through + 1, 0)  # the others call the thunk itself
+    return replace(calls, through=through, shared=(stub, *calls.shared), tried=(stub, *calls.tried))
 
 
 def by_reach(scan: Scan, target: Target, call_va: U64, init: Mask) -> Calls:
@@ -99,6 +89,8 @@ def by_reach(scan: Scan, target: Target, call_va: U64, init: Mask) -> Calls:
     init: which of the calls stand in init text, where the trampoline that is freed with it may be used.
     """
     arch, n = scan.arch, len(call_va)
+    if arch.far is None and (calls := _by_veneers(scan, target.va, target.name, call_va)) is not None:
+        return calls
     call_to, through = np.full(n, target.va, dtype=np.uint64), np.full(n, -1, dtype=np.int64)
     beyond = ~arch.call.reaches(distances(call_va, call_to))
     tried = far_stubs(scan, arch.far, target) if arch.far is not None and beyond.any() else []
@@ -113,28 +105,47 @@ def by_reach(scan: Scan, target: Target, call_va: U64, init: Mask) -> Calls:
     return Calls(call_to, call_va, call_to, np.zeros(n, np.uint64), through, shared, tuple(tried))
 
 
+def _by_veneers(scan: Scan, target: int, name: str, call_va: U64) -> Calls | None:
+    """The calls with a veneer for each that does not reach; None where all do, or the machine has no veneers."""
+    branch, n = scan.arch.call, len(call_va)
+    beyond = ~branch.reaches(distances(call_va, np.uint64(target)))
+    if scan.arch.veneer is None or not beyond.any():
+        return None
+    room, through = StubRoom(scan, branch), np.full(n, -1, dtype=np.int64)
+    if not why_guarded(scan, target, name, "call"):
+        through[beyond] = room.numbers_for(call_va[beyond], target, name)
+    to = np.where(through >= 0, np.array([*(stub.va for stub in room.stubs), 0], dtype=np.uint64)[through], target)
+    tried = (*room.stubs, *room.tried.values())
+    return Calls(to, call_va, to, np.zeros(n, np.uint64), through, tuple(room.stubs), tried)
+
+
 def _place_thunk(scan: Scan, target: Target, ops: Ops) -> SharedStub:
-    """The thunk for these ops: an earlier one of the same words, else in the free tail of the target's section.
+    """The thunk for these ops: an earlier one of the same words, else in padding within reach of the target, best in
+    the tail of its section.
 
     Raises PolicyError where there is no room.
     """
-    image, arch, thunk = scan.image, scan.arch, scan.arch.ops_thunk
-    if thunk is None:
+    image, arch, thunk, veneer = scan.image, scan.arch, scan.arch.ops_thunk, scan.arch.veneer
+    if thunk is None or veneer is None:
         raise PolicyError("--ops-via thunk does not suit this machine", image.path, found=arch.name,
                           expected="a machine whose sites have the ops pointer in front of the function")  # fmt: skip
     start, end = text_tail(scan, target.va)
     free = first_zero(image, start, end)
     if abs(ops.va - end) >= thunk.reach:
         raise PolicyError("the ops are too far from the text for a thunk", image.path, found=f"{ops.name} {ops.va:#x}")
-    for va in range(start, end - thunk.size + 1, 16):
-        if va & 0xFFF in {(offset - 4) & 0xFFF for offset in thunk.avoids}:
+    padding = Padding(scan, veneer, thunk.size, tuple((at - 4) & 0xFFF for at in thunk.avoids))
+    tail = ((va, TAIL) for va in range(free, end - thunk.size + 1, 16) if padding.is_free(va, False))
+    others = ((va, PADDING) for va in padding.near(target.va, False))
+    for va, place in chain(((va, "") for va in earlier_stubs(scan)), tail, others):
+        if va & 0xFFF in padding.avoids or abs(ops.va - va) >= thunk.reach:
             continue
+        if not arch.call.reaches(np.array([target.va + target.entry.resume - (va + 12)], dtype=np.int64))[0]:
+            break
         words = thunk.words(va, ops.va, target.va, target.entry)
-        present = is_present(image, va, bytes_at(image, va, thunk.size), words)
-        if present:
+        if place:
+            return SharedStub(va, words, False, "thunk", THUNKS[place])
+        if np.array_equal(image.code(va, len(words)), words):
             return SharedStub(va, words, True, "thunk", "an earlier patch put it there")
-        if present is False and va >= free:
-            return SharedStub(va, words, False, "thunk", "zero padding at the end of the text")
     raise PolicyError("no room for a thunk", image.path, found=f"{max(end - free, 0)} zero bytes at the text's end",
                       expected=f"at least {thunk.size}", todo="--ops-via literal")  # fmt: skip
 

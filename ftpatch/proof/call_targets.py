@@ -1,14 +1,15 @@
 """What a call in a linked kernel leads to: one of the kernel's entries, a thunk, a far stub, or other code.
 
 thunk   [bti c] adrp xN, ops; add xN, xN, #lo12; b entry behind its load       arm64: brings the ops in a register
+veneer  adrp x16, any of these; add x16, x16, #lo12; br x16                    arm64: beyond the reach of a call
 far     ld r12,K(r13); addis r12,r12,X; addi r12,r12,Y; mtctr r12; bctr        ppc64le: X:Y is relative to the TOC
 
-Both are read from their bits. Code of any other kind must begin a function and keep the contract of a patch site.
+All are read from their bits. Code of any other kind must begin a function and keep the contract of a patch site.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +25,7 @@ READ = 64  # words of an entry that are read
 MIN_OPS = 8  # bytes of an ftrace_ops at the least: the pointer to its function
 AREA = 20  # bytes that the kernel writes into a trampoline area of its own
 NO_LOAD = Entry(False)
+VENEER = 12  # bytes
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class CallTarget:
     entry: Entry = NO_LOAD  # what the code there reads first
     ops: int | None = None  # va of the ops object that a thunk brings
     behind: int = 0  # va in the target where a thunk enters it
-    shared: tuple[int, int] | None = None  # va and bytes of the stub in between
+    shared: tuple[tuple[int, int], ...] = ()  # va and bytes of the stubs in between
     why: str = ""  # a reason against it
     doubt: str = ""  # a reason that --force-target overrides
     freed: bool = False  # whether the target is init text
@@ -76,7 +78,7 @@ class CallTargets:
         own = self.entries()
         if va in own:
             return CallTarget(va, own[va], self.side.arch.read_entry(self.image.code(va, READ)), freed=self.freed(va))
-        for read in (self._thunk, self._far):
+        for read in (self._thunk, self._far, self._veneer):
             target = read(va, own)
             if target is not None:
                 return target
@@ -111,9 +113,28 @@ class CallTargets:
             if thunk and entry.literal and thunk.target == entry_va + entry.resume:
                 right = thunk.register == entry.register
                 why = "" if right else f"by a thunk that loads x{thunk.register}, where {name} reads x{entry.register}"
-                return CallTarget(entry_va, name, entry, thunk.ops, thunk.target, (va, 16), why or thunk.fault or
+                return CallTarget(entry_va, name, entry, thunk.ops, thunk.target, ((va, 16),), why or thunk.fault or
                            self.bad_ops(thunk.ops, entry))  # fmt: skip
         return None
+
+    def _veneer(self, va: int, own: dict[int, str]) -> CallTarget | None:
+        read = self.case.tables.veneer
+        veneer = read(self.words(va, VENEER // 4), va) if read else None
+        if veneer is None:
+            return None
+        if read is not None and read(self.words(veneer.target, VENEER // 4), veneer.target) is not None:
+            return CallTarget(veneer.target, f"{veneer.target:#x}", why="by a veneer to another veneer")
+        end = self.at(veneer.target)
+        why = end.why or veneer.fault or self._no_pad(veneer.target, end.name)
+        return replace(end, shared=((va, VENEER), *end.shared), why=why)
+
+    def _no_pad(self, va: int, name: str) -> str:
+        """Why a veneer may not enter code in a kernel that guards its indirect jumps; empty where it may."""
+        sites, pad = self.case.before.sites, self.case.tables.landing_pad
+        if pad is None or sites.shape is None or not sites.shape.skips or not sites.shape.skipped(sites.window).any():
+            return ""
+        first = self.words(va, 1)
+        return "" if first and pad(first[0]) else f"by a veneer to {name}, which begins with no landing pad for it"
 
     def _far(self, va: int, own: dict[int, str]) -> CallTarget | None:
         far, read = self.side.arch.far, self.case.tables.far
@@ -130,7 +151,7 @@ class CallTargets:
         areas = {self.image.symbols.value(name): name for name in far.areas}
         if va in areas and target != max(own, key=lambda one: self.side.arch.entries.index(own[one])):
             why = why or f"by {areas[va]}, which the kernel overwrites with a jump to its last entry"
-        return CallTarget(target, end.name, end.entry, shared=(va, AREA), why=why, doubt=end.doubt, freed=end.freed)
+        return CallTarget(target, end.name, end.entry, shared=((va, AREA),), why=why, doubt=end.doubt, freed=end.freed)
 
     def freed(self, va: int) -> bool:
         """Whether code is init text."""

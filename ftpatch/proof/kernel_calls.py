@@ -16,7 +16,7 @@ from ftpatch.proof.case import NEW, Case, Pairs, SiteCalls
 from ftpatch.proof.changes import Runs
 from ftpatch.proof.decoders import both, branch_targets
 from ftpatch.proof.emulate.expectation import SiteExpectation
-from ftpatch.proof.kernel_stubs import Stubs, check_shared, check_stubs
+from ftpatch.proof.kernel_stubs import Stubs, account_for_cleared, check_shared, check_stubs
 from ftpatch.proof.ops_pointers import TYPE, check_ops_pointers
 from ftpatch.sites.records import SLOT
 
@@ -63,7 +63,7 @@ def _check_targets(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) ->
     for row, (i, va) in enumerate(zip(at.tolist(), where.view(np.uint64).tolist(), strict=True)):
         target = known.at(va)
         text = faults[row] or target.why or ("" if case.forced else target.doubt)
-        if not text and stays[row] and target.shared is not None and target.shared[0] == init:
+        if not text and stays[row] and any(va == init or known.freed(va) for va, _ in target.shared):
             text = "by a trampoline that is freed with init memory"
         if not text and stays[row] and not case.forced and target.freed:
             text = f"{target.name}, which is freed with init memory"
@@ -71,7 +71,7 @@ def _check_targets(case: Case, pairs: Pairs, runs: Runs, stubs: Stubs | None) ->
             pairs.say("verify-branch", i, f"its call goes to {va:#x}, {text}")
         else:
             targets[i] = target
-    shared = {target.shared for target in targets.values() if target.shared}
+    shared = {stub for target in targets.values() for stub in target.shared}
     check_shared(case, runs, shared)
     _account_for_removed_stubs(case, pairs, stubs, shared)
     return targets
@@ -86,10 +86,9 @@ def _account_for_removed_stubs(case: Case, pairs: Pairs, stubs: Stubs | None, us
     known = CallTargets(case, stubs is not None, case.before)
     left = pairs.differs & (pairs.old == NEW) & (pairs.new != NEW)
     for va in np.unique(branch_targets(image, call[left])).view(np.uint64).tolist():
-        stub = known.at(va).shared
-        pos = image.pos_of_va(stub[0]) if stub else -1
-        if stub and stub not in used and pos >= 0 and not case.after.image.data[pos : pos + stub[1]].any():
-            case.account_for("stub taken away", [pos], stub[1])
+        for stub in known.at(va).shared:
+            if stub not in used:
+                account_for_cleared(case, *stub)
 
 
 def _calls(pairs: Pairs, targets: dict[int, CallTarget], ops: dict[int, int]) -> SiteCalls:

@@ -17,12 +17,12 @@ import numpy as np
 from ftpatch.arch.proof_tables import BIT64
 from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.proof.call_targets import AREA, READ, CallTargets
+from ftpatch.proof.call_targets import AREA, READ, VENEER, CallTargets
 from ftpatch.proof.case import REDIRECTED, Case, Pairs
 from ftpatch.proof.changes import Runs
 from ftpatch.proof.decoders import both, branch_targets
 from ftpatch.proof.emulate.expectation import RedirectExpectation
-from ftpatch.proof.kernel_stubs import check_shared
+from ftpatch.proof.kernel_stubs import account_for_cleared, check_shared
 from ftpatch.proof.redirects import (
     Landing,
     check_circles,
@@ -34,8 +34,6 @@ from ftpatch.proof.redirects import (
     wrong_entry,
 )
 from ftpatch.sites.scan import Scan
-
-VENEER = 12  # bytes
 
 
 @dataclass
@@ -139,9 +137,8 @@ def _account_for_removed_stubs(case: Case, pairs: Pairs, used: set[tuple[int, in
     left = pairs.va(pairs.off)[(pairs.old == REDIRECTED) & pairs.differs].view(np.int64)
     for va in np.unique(branch_targets(image, left)).view(np.uint64).tolist() if len(left) else ():
         stub = known.at(va).stub
-        pos = image.pos_of_va(stub[0]) if stub else -1
-        if stub and stub not in used and pos >= 0 and not case.after.image.data[pos : pos + stub[1]].any():
-            case.account_for("stub taken away", [pos], stub[1])
+        if stub and stub not in used:
+            account_for_cleared(case, *stub)
 
 
 def _check_pairs(case: Case, pairs: Pairs, ends: dict[int, Landing]) -> None:

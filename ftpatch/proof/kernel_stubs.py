@@ -15,13 +15,13 @@ import numpy as np
 from ftpatch.arch.parts import SiteStub
 from ftpatch.arch.proof_tables import BIT64, tables_of
 from ftpatch.arrays import I64, Mask
-from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import in_init_text, init_text
 from ftpatch.proof.call_targets import READ
 from ftpatch.proof.case import NEW, Case, Pairs
 from ftpatch.proof.changes import Runs
 from ftpatch.proof.decoders import both, branch_targets
+from ftpatch.proof.free_places import is_left_empty, why_not_free
 from ftpatch.proof.site_words import stub_faults
 
 REACH = 1 << 25  # bytes of a ppc64 branch, either way
@@ -154,35 +154,12 @@ def check_shared(case: Case, runs: Runs, stubs: set[tuple[int, int]]) -> None:
         if not runs.touch(np.array([pos], dtype=np.int64), size)[0]:
             continue
         case.account_for("shared stub", [pos], size)
-        if why := free_before(case.before.image, va, size):
+        if why := why_not_free(case.before, va, size):
             case.say("verify-stub", f"a shared stub of {size} bytes stands at {va:#x}, {why}", pos=pos)
 
 
-def free_before(image: Image, va: int, size: int) -> str:
-    """Why bytes that a shared stub now takes were not free in the first file; empty where they were."""
-    pos, last = image.pos_of_va(va), image.pos_of_va(va + size - 1)
-    if pos < 0 or last != pos + size - 1:
-        return "which is no place in the file"
-    if image.data[pos : pos + size].any():
-        return "where something else stood"
-    if image.relocated(np.array([va], dtype=np.uint64), size)[0]:
-        return "which the kernel relocates"
-    rows = image.symbols.rows
-    kind = image.symbols.type
-    start, end = rows["st_value"], rows["st_value"] + rows["st_size"]
-    symbols_there: Mask = (image.symbols.shndx > 0) & (kind != t.STT_SECTION) & (start < np.uint64(va + size))
-    symbols_there &= end > np.uint64(va)
-    if symbols_there.any():
-        return f"which belongs to {image.symbols.name(int(np.argmax(symbols_there)))}"
-    sec = image.place(np.array([va], dtype=np.uint64))[0][0]
-    gap = image.symbols.value("__init_begin")
-    if (sec >= 0 and not image.executable[sec]) or (sec < 0 and (gap is None or not _text_gap(image, va, gap))):
-        return "which is no text"
-    return ""
-
-
-def _text_gap(image: Image, va: int, init_begin: int) -> bool:
-    """Whether a place between sections is text to the kernel: before init text, or before the end of the text."""
-    etext = image.symbols.value("_etext")
-    low = int(image.base[image.executable].min())
-    return low <= va < init_begin or (etext is not None and low <= va < etext)
+def account_for_cleared(case: Case, va: int, size: int) -> None:
+    """A stub that nothing goes through any more, where nothing is left of it: NOPs behind a NOP, else zeros."""
+    pos, image = case.after.image.pos_of_va(va), case.after.image
+    if pos >= 0 and (is_left_empty(image, pos, size) if case.tables.veneer else not image.data[pos : pos + size].any()):
+        case.account_for("stub taken away", [pos], size)

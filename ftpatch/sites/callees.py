@@ -37,6 +37,7 @@ class Callee(NamedTuple):
 
     name: str  # of its symbol, else its address
     sure: bool  # a tracer's entry or a stub that only a patch makes; else its code alone speaks for it
+    through: int = 0  # va of a veneer in between; 0 for none
 
 
 def is_stub(image: Image, shape: Shape, va: U64, site: U64) -> Mask:
@@ -88,20 +89,32 @@ def tracers(image: Image, shape: Shape, called: U64) -> dict[int, Callee]:
     own, through = own_entries(image, shape), linker_stubs(image) if most_called else {}
     known: dict[int, Callee] = {}
     n_judged, page = 0, lru_cache(maxsize=64)(image.code)
-    traced, named = set(_traced(image, shape, most_called)), _names_of(image, most_called)
+    veneered = _behind_veneers(image, most_called)
+    traced, named = set(_traced(image, shape, most_called)), _names_of(image, [*most_called, *veneered.values()])
     for va in most_called:
         name = next((name for name in (*named.get(va, ()), through.get(va, "")) if _is_tracer(name, own)), None)
+        end = veneered.get(va, va)
         if name is None:
-            name = _behind_stub(image, va)
+            name = _behind_stub(image, end) or next(
+                (name for name in named.get(end, ()) if _is_tracer(name, own)), None
+            )
         if name is not None:
-            known[va] = Callee(name, sure=True)
+            known[va] = Callee(name, sure=True, through=va if end != va else 0)
         elif n_judged < MAX_JUDGED and va not in traced:
             n_judged += 1
-            if _is_idle(image, va):
+            if _is_idle(image, end):
                 continue
-            if not image.arch.keeps_contract(_reader(image, page), va, shape.out_of_line, library=shape.library):
-                known[va] = Callee(next(iter(named.get(va, ())), f"{va:#x}"), sure=False)
+            if not image.arch.keeps_contract(_reader(image, page), end, shape.out_of_line, library=shape.library):
+                name = next(iter(named.get(end, ())), f"{end:#x}")
+                known[va] = Callee(name, sure=False, through=va if end != va else 0)
     return known
+
+
+def _behind_veneers(image: Image, called: list[int]) -> dict[int, int]:
+    """Where those of the addresses called lead on where a veneer is. Linkers make veneers too, to anything."""
+    veneer = image.arch.veneer
+    ends = ((va, veneer.leads_to(image.code(va, READ), va)) for va in called) if veneer is not None else ()
+    return {va: end for va, end in ends if end is not None}
 
 
 def _is_idle(image: Image, va: int) -> bool:

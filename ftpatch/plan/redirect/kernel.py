@@ -21,9 +21,9 @@ from ftpatch.plan.records_out import RecordEdits
 from ftpatch.plan.redirect.recursion import warn_of_recursion
 from ftpatch.plan.redirect.refusals import Substitute, refuse_loops, refuse_lost_toc, refuse_wrong_substitutes
 from ftpatch.plan.redirect.replacement import Replacement, find_replacement
-from ftpatch.plan.redirect.stubs import StubRoom
 from ftpatch.plan.request import Draft, RedirectRequest, new_draft
 from ftpatch.plan.routes import Calls, distances, stub_groups
+from ftpatch.plan.stub_room import StubRoom, why_guarded
 from ftpatch.sites.scan import Scan
 
 
@@ -60,8 +60,9 @@ def plan_kernel_redirect(scan: Scan, request: RedirectRequest) -> Plan:
 
 def _ways(draft: Draft, request: RedirectRequest, goals: dict[int, Replacement]) -> Calls:
     """Where the open sites' jumps go."""
-    scan, jump, room = draft.scan, draft.scan.arch.jump, StubRoom(draft.scan)
+    scan, jump = draft.scan, draft.scan.arch.jump
     assert jump is not None
+    room = StubRoom(scan, jump)
     index, sites = draft.open(), scan.sites
     one_entry = sites.local_va[index] == sites.entry_va[index]
     site_va = sites.body_va[index]
@@ -78,23 +79,12 @@ def _ways(draft: Draft, request: RedirectRequest, goals: dict[int, Replacement])
             distance = int(distances(site_va[at : at + 1], local[at : at + 1])[0])
             why = f"{distance:+#x} bytes to {goal.name}, and no room for a stub within {jump.low:+#x}..{jump.high:+#x}"
             draft.refuse(index[at : at + 1], f"{refusals.OUT_OF_REACH}: {why}")
-        elif why := _guarded(draft, goal):
+        elif why := why_guarded(scan, goal.va, goal.name, "jump"):
             draft.refuse(index[at : at + 1], why)
         through[at] = -1 if number is None else number
     to = np.where(through >= 0, np.array([*(stub.va for stub in room.stubs), 0], dtype=np.uint64)[through], local)
     nothing = np.zeros(len(index), dtype=np.uint64)
     return Calls(to, site_va, to, nothing, through, tuple(room.stubs))
-
-
-def _guarded(draft: Draft, goal: Replacement) -> str:
-    """Why a stub may not jump to a replacement in a kernel that guards its indirect jumps; empty where it may."""
-    veneer, sites = draft.scan.arch.veneer, draft.scan.sites
-    if veneer is None or not draft.shape.skipped(sites.window[draft.open()]).any():
-        return ""
-    first = draft.scan.image.code(goal.va, 1)
-    if any(word.matches(first).any() for word in veneer.pads):
-        return ""
-    return f"{goal.name} is beyond the jump's reach, and begins with no {veneer.pads[0].text} for an indirect one"
 
 
 def _assemble(draft: Draft, redirects: tuple[Redirect, ...], gone: Mask, calls: Calls, out: RecordEdits) -> Plan:

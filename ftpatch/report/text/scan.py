@@ -165,6 +165,11 @@ def _patched(summary: SummaryObject) -> Iterator[str]:
         yield line("", f"sure: they call {_counts(sure)}")
     if unsure:
         yield line("", f"likely: they call {_counts(unsure)}, whose code keeps the contract of a patch site")
+    for far in rows:
+        if "through_veneer" in far:
+            yield line(
+                "", f"{far['through_veneer']} of them call {far['calls']} through a veneer, beyond a call's reach"
+            )
     for row in redirected[:N_NAMES]:
         yield line("", f"{row['sites']} redirected to {row['to']}{'' if row['sure'] else ', likely'}")
     if len(redirected) > N_NAMES:
@@ -203,5 +208,7 @@ def _sites(sites: Sequence[SiteRow]) -> Iterator[str]:
             names = f"- (the kernel lists it as {site['listed_as']})"
         if site.get("action") == "redirect":
             names += f" (redirected to {site['target']})"
+        elif site.get("stub") and "calls" in site:
+            names += f" (calls {site['calls']} through a veneer)"
         row, pos = or_dash(site["row"]), or_dash(site["pos"])
         yield f"{row:>6}  {site['record']:<18}  {site['status']:<13}  {place:<24}  {pos:>10}  {printable(names)}\n"

@@ -1,0 +1,250 @@
+"""Padding in the text of a linked file that nothing uses, so that a stub may stand there.
+
+A run of zero words or of NOPs is free if all of this is so:
+
+    no symbol claims it         by its size; one without a size claims all up to the next, but for `$x` and the ends of
+                                parts of the text; nor does a record, or what stands in front of a function
+    it is ordinary text         in an executable section and segment, in no part that is executed otherwise: entry,
+                                idmap, hyp and kprobes text, code of alternatives; only init text may use init text
+    nothing gets there          the word in front of it is a jump or a return; no instruction names it, as the end of a
+                                branch or as an address; no pointer in data does
+    nothing is written there    no relocation touches it
+
+A stub leaves a NOP in front of itself where it took NOPs, and none where it took zeros: that tells `disable`, which
+clears a stub that nobody uses any more, what was there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+
+from ftpatch.arch.parts import Veneer
+from ftpatch.arrays import I64, U32, Mask
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.kernel.special_text import (
+    bounds_something,
+    mapped_executable,
+    replacements,
+    special_ranges,
+    special_sections,
+)
+from ftpatch.sites.scan import Scan
+
+AT_ONCE = 64  # runs that one pass over the text looks for
+PIECE = 1 << 22  # words of code, or pointers, that are looked at together
+CODE_MARK = "$x"  # mapping symbols of code
+POINTER = 8
+
+
+@dataclass(frozen=True)
+class Run:
+    """Words of padding, all zero or all NOPs; addresses are signed."""
+
+    start: int
+    end: int
+    nops: bool
+
+    def places(self, size: int, avoids: tuple[int, ...]) -> Iterator[int]:
+        """va of each place for a stub, side by side."""
+        gap = 4 if self.nops else 0
+        va = self.start + gap
+        while va + size <= self.end:
+            if va & 0xFFF in avoids:
+                va += 4
+                continue
+            yield va & t.LAST_VA
+            va += size + gap
+
+
+@dataclass
+class Padding:
+    """The free padding of one file."""
+
+    scan: Scan
+    veneer: Veneer
+    size: int  # bytes of a stub
+    avoids: tuple[int, ...]  # offsets in a 4 KiB page where none may begin
+    _known: dict[Run, bool] = field(default_factory=dict)  # whether something gets there
+
+    @property
+    def image(self) -> Image:
+        return self.scan.image
+
+    def near(self, site: int, init: bool) -> Iterator[int]:
+        """va of free places, those nearest to `site` first. init: for a site of init text, which may use init text."""
+        start, end = self._gaps[init]
+        middle = np.array([site], dtype=np.uint64).view(np.int64)[0]
+        order = np.argsort(np.maximum(start - middle, middle - end), kind="stable")
+        runs = self._runs(start[order], end[order], init)
+        while batch := list(islice(runs, AT_ONCE)):
+            self._look(batch)
+            for run in batch:
+                if self._known[run]:
+                    yield from (va for va in run.places(self.size, self.avoids) if not self._is_written(va))
+
+    def is_free(self, va: int, init: bool) -> bool:
+        """Whether a stub at an address would lie in a free run of zeros."""
+        start, end = self._gaps[init]
+        first = int(np.array([va], dtype=np.uint64).view(np.int64)[0])
+        for gap in np.flatnonzero((start <= first) & (first + self.size <= end)).tolist():
+            run = self._run(int(start[gap]), int(end[gap]), init)
+            if run is not None and not run.nops and run.start <= first:
+                self._look([run])
+                return self._known[run] and not self._is_written(va)
+        return False
+
+    # -- what symbols, records and sections say ------------------------------------------------------------------------
+
+    @cached_property
+    def _gaps(self) -> dict[bool, tuple[I64, I64]]:
+        """Whether for init text → (start, end) of what nothing claims."""
+        return {init: self._unclaimed(special_sections(self.image, init)) for init in (False, True)}
+
+    def _unclaimed(self, special: Mask) -> tuple[I64, I64]:
+        """(start, end) of what lies between claims in ordinary sections of code, words at least as long as a stub."""
+        image = self.image
+        code = np.flatnonzero(image.executable & ~special)
+        base = image.base[code].view(np.int64)
+        stop = self._padded(base + image.shdr["sh_size"][code].astype(np.int64))
+        claim, claimed_to, row = self._claims()
+        # sections begin and end as symbols do
+        value = np.concatenate([claim, base, stop])
+        order = np.lexsort((np.concatenate([claimed_to, base, stop]), value))
+        value = value[order]
+        until = np.maximum.accumulate(np.concatenate([claimed_to, base, stop])[order]) if len(value) else value
+        who = np.concatenate([row, np.full(2 * len(code), -1, dtype=np.int64)])[order]
+        start, end = (until[:-1] + 3) & ~np.int64(3), value[1:] & ~np.int64(3)
+        wide = np.flatnonzero(end - start >= self.size)
+        inside = np.searchsorted(np.sort(base), start[wide], side="right") > np.searchsorted(
+            np.sort(stop), start[wide], side="right"
+        )
+        wide = wide[inside]
+        known = np.array([self._ends(who, at) for at in wide.tolist()], dtype=bool)
+        return start[wide[known]], end[wide[known]]
+
+    def _padded(self, stop: I64) -> I64:
+        """The ends of sections of code; of the last one the end of the text, if nothing else lies in between."""
+        image, last = self.image, stop.max(initial=np.iinfo(np.int64).min)
+        etext, starts = image.symbols.value("_etext"), image.shdr["sh_addr"].view(np.int64)
+        starts = starts[(image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & (image.shdr["sh_size"] > 0) & (starts >= last)]
+        limit = np.array([etext or 0], dtype=np.uint64).view(np.int64)[0]
+        if etext is None or limit <= last or (len(starts) and starts.min() < limit):
+            return stop
+        return np.where(stop == last, limit, stop)
+
+    def _claims(self) -> tuple[I64, I64, I64]:
+        """(start, end, symbol's row or −1) of what symbols and records claim; the end is the start without a size."""
+        symbols, sites = self.image.symbols, self.scan.sites
+        row = np.flatnonzero((symbols.shndx > 0) & (symbols.type != t.STT_SECTION) & (symbols.type != t.STT_FILE))
+        row = row[~((symbols.rows["st_size"][row] == 0) & symbols.begin_with(row, CODE_MARK))]
+        value = symbols.rows["st_value"][row].view(np.int64)
+        placed = np.flatnonzero(sites.sec >= 0)
+        record = sites.va[placed].view(np.int64)
+        behind = sites.body_va[placed].view(np.int64) + (sites.shape.size if sites.shape else POINTER)
+        return (np.concatenate([value, record]),
+                np.concatenate([value + symbols.rows["st_size"][row].astype(np.int64), np.maximum(behind, record)]),
+                np.concatenate([row, np.full(len(record), -1, dtype=np.int64)]))  # fmt: skip
+
+    def _ends(self, who: I64, at: int) -> bool:
+        """Whether it is known where that ends which the last claim in front of a gap is about."""
+        row = int(who[at])
+        return row < 0 or self.image.symbols.rows["st_size"][row] > 0 or bounds_something(self.image, row)
+
+    @cached_property
+    def _in_front(self) -> int:
+        """Bytes in front of a function that may be part of its site."""
+        sites = self.scan.sites
+        ahead = (sites.entry_va - sites.va).view(np.int64)[sites.sec >= 0]
+        return max(0, *(shape.entry for shape in self.scan.arch.shapes), int(ahead.max(initial=0)))
+
+    # -- what the words say --------------------------------------------------------------------------------------------
+
+    def _runs(self, start: I64, end: I64, init: bool) -> Iterator[Run]:
+        """The run at the end of each gap, where there is one that is long enough and ordinary text."""
+        for first, last in zip(start.tolist(), end.tolist(), strict=True):
+            run = self._run(first, last, init)
+            if run is not None:
+                yield run
+
+    def _run(self, start: int, end: int, init: bool) -> Run | None:
+        words = self._words(start - 4, end)
+        if not len(words):
+            return None
+        nops = int(words[-1]) == self.scan.arch.nop
+        other = np.flatnonzero(words != (self.scan.arch.nop if nops else 0))
+        if not len(other) or not self._stops(words[: int(other[-1]) + 1]):
+            return None
+        run = Run(start + 4 * int(other[-1]), end - (self._in_front if nops else 0), nops)
+        run = Run(run.start + 4 * (not nops and int(words[other[-1]]) == self.scan.arch.nop), run.end, nops)
+        return run if run.end - run.start >= self.size + 4 * nops and self._is_ordinary(run, init) else None
+
+    def _stops(self, words: U32) -> bool:
+        """Whether execution does not go on behind these words: padding in front does not count."""
+        code = words[(words != 0) & (words != np.uint32(self.scan.arch.nop))][-1:]
+        return bool(len(code)) and any(bool(word.matches(code)[0]) for word in self.veneer.ends)
+
+    def _words(self, start: int, end: int) -> U32:
+        """The words from one address to another one, as the file has them; none where it does not have them all."""
+        pos, last = self.image.pos_of_va(start & t.LAST_VA), self.image.pos_of_va(end - 1 & t.LAST_VA)
+        if pos < 0 or pos % 4 or last - pos != end - 1 - start:
+            return np.zeros(0, dtype=np.uint32)
+        return self.image.data[pos : last + 1].view("<u4").astype(np.uint32)
+
+    def _is_ordinary(self, run: Run, init: bool) -> bool:
+        low, high = run.start & t.LAST_VA, run.end & t.LAST_VA
+        ranges, (new, behind) = self._special[init], self._replacements
+        if any(start < high and low < end for start, end in ranges):
+            return False
+        hit = ((new < run.end) & (run.start < behind)).any()
+        return not hit and mapped_executable(self.image, low, high - low)
+
+    def _is_written(self, va: int) -> bool:
+        """Whether a relocation writes where a stub at an address would lie."""
+        return bool(self.image.relocated(np.array([va], dtype=np.uint64), self.size)[0])
+
+    @cached_property
+    def _special(self) -> dict[bool, list[tuple[int, int]]]:
+        return {init: special_ranges(self.image, init) for init in (False, True)}
+
+    @cached_property
+    def _replacements(self) -> tuple[I64, I64]:
+        return replacements(self.image)
+
+    # -- who gets there ------------------------------------------------------------------------------------------------
+
+    def _look(self, batch: list[Run]) -> None:
+        """Learn of some runs whether code or data of the file names a place in them."""
+        runs = sorted((run for run in batch if run not in self._known), key=lambda run: run.start)
+        if not runs:
+            return
+        start, end = (np.array([getattr(run, side) for run in runs], dtype=np.int64) for side in ("start", "end"))
+        taken: set[int] = set()
+        for sec in np.flatnonzero(self.image.executable).tolist():
+            va, size = int(self.image.base[sec : sec + 1].view(np.int64)[0]), int(self.image.shdr["sh_size"][sec])
+            for off in range(0, size, 4 * PIECE):
+                words = self.image.code(va + off & t.LAST_VA, PIECE)
+                taken.update(self.veneer.named(words, va + off, start, end).tolist())
+        taken.update(_pointed_to(self.image, start, end).tolist())
+        self._known |= {run: number not in taken for number, run in enumerate(runs)}
+
+
+def _pointed_to(image: Image, start: I64, end: I64) -> I64:
+    """Which of some runs pointers in data lead to, or the addends of relocations."""
+    pieces, kinds = [image.rela[0]["r_addend"]], image.shdr["sh_type"]
+    data = image.has_bytes & ~image.executable & (image.shdr["sh_flags"] & t.SHF_ALLOC != 0)
+    for sec in np.flatnonzero(data & ~np.isin(kinds, (t.SHT_RELA, t.SHT_RELR))).tolist():
+        content, skip = image.content(sec), -int(image.base[sec]) % POINTER
+        for off in range(skip, len(content), POINTER * PIECE):
+            piece = content[off : off + POINTER * PIECE]
+            pieces.append(piece[: len(piece) // POINTER * POINTER].view("<i8"))
+    hits = [np.zeros(0, dtype=np.int64)]
+    for values in pieces:
+        place = np.searchsorted(start, values, side="right") - 1
+        hits.append(place[(place >= 0) & (values < end[place])])
+    return np.unique(np.concatenate(hits))
