@@ -169,6 +169,9 @@ class Kernel:
     init: Sequence[int] | None = None
     caller: Sequence[int] | None = None
     padding: int = 64  # zero bytes at the end of .text
+    marks: Sequence[tuple[str, int, int]] = ()  # symbols without a type: name, va, bytes
+    replaced: Sequence[tuple[int, int, int]] = ()  # alternatives: va of the old code, of the new, bytes of each
+    far_padding: int = 0  # zero bytes behind each function outside the first page
     full: bool = False  # between the functions of .text stand instructions, not zeros
 
     INIT = TEXT + 0x100
@@ -200,7 +203,7 @@ class Kernel:
         far = {}
         for name, va in self.functions:
             if not TEXT + 0x180 <= va < TEXT + 0x1000:
-                code = as_code(body)
+                code = as_code(body) + bytes(self.far_padding)
                 far[name] = elf.section(f".text.{name}", code, flags=ALLOC | EXEC, addr=va - lead, align=4)
         ops = elf.section(".rodata", bytes(96), flags=ALLOC, addr=BASE + 0x10_0000, align=16)
         content = struct.pack(f"<{len(records)}Q", *([0] * len(records) if self.relocatable else records))
@@ -209,11 +212,19 @@ class Kernel:
             rows = [rela(self.table + 8 * i, R_RELATIVE, value) for i, value in enumerate(records) if value]
             dyn = b"".join(rows) + bytes(24 * self.spare)
             elf.section(".rela.dyn", dyn, type=RELA, flags=ALLOC, addr=BASE + 0x40_0000, align=8, entsize=24)
+        if self.replaced:
+            start = BASE + 0x60_0000
+            rows = [struct.pack("<iiHBB", old - start - 12 * i, new - start - 12 * i - 4, 0, size, size)
+                    for i, (old, new, size) in enumerate(self.replaced)]  # fmt: skip
+            elf.section(".altinstructions", b"".join(rows), flags=ALLOC, addr=start)
         elf.section(".init.text", as_code((RET,)), flags=ALLOC | EXEC, addr=BASE + 0x50_0000, align=4)
         elf.symbol("ftrace_caller", sec, self.CALLER, 4 * len(caller))
         elf.symbol("ftrace_init", sec, self.INIT, 4 * len(init))
         for name, va in self.functions:
             elf.symbol(name, far.get(name, sec), va, 12)
+        for name, va, size in self.marks:
+            inside = (one.addr and one.addr <= va <= one.addr + len(one.data) for one in elf.sections)
+            elf.symbol(name, [*inside].index(True), va, size, type=NOTYPE)
         elf.symbol("__start_mcount_loc", data, self.table, type=NOTYPE)
         elf.symbol("__stop_mcount_loc", data, stop, type=NOTYPE)
         if callops:

@@ -90,7 +90,7 @@ def _kernel_edits(draft: Draft, words: U32, gone: Mask, returned: I64) -> tuple[
     groups = [group("site", image.data, index, scan.sites.pos[index], code_bytes(words, shape.unit))]
     groups.append(kept_relocations.of_calls(scan, index[shape.branch.ends(words)], shape.called))
     redirected = scan.sites.redirected[index]
-    groups += emptied_stubs(scan, index[redirected])
+    groups += emptied_stubs(scan, index)
     index = index[~redirected]  # no pointer and no stub of its own belongs to a redirected one
     if len(index) and shape.out_of_line and stub is not None:
         # The slot of each site's stub: its branch leads behind the ops pointer in it.

@@ -2,12 +2,12 @@
 
 A run of zero words or of NOPs is free if all of this is so:
 
-    no symbol claims it         by its size; one without a size claims all up to the next, but for `$x` and the ends of
-                                parts of the text; nor does a record, or what stands in front of a function
+    no symbol claims it         by its size; one without a size claims all up to the next, but for `$x`, `$d` and those
+                                that end a part of the text; nor does a record, or what stands in front of a function
     it is ordinary text         in an executable section and segment, in no part that is executed otherwise: entry,
                                 idmap, hyp and kprobes text, code of alternatives; only init text may use init text
-    nothing gets there          the word in front of it is a jump or a return; no instruction names it, as the end of a
-                                branch or as an address; no pointer in data does
+    nothing gets there          in front of it, or of other padding there, is a jump or a return; from there on no
+                                instruction names it, as the end of a branch or as an address, and no pointer in data
     nothing is written there    no relocation touches it
 
 A stub leaves a NOP in front of itself where it took NOPs, and none where it took zeros: that tells `disable`, which
@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -38,8 +38,9 @@ from ftpatch.sites.scan import Scan
 
 AT_ONCE = 64  # runs that one pass over the text looks for
 PIECE = 1 << 22  # words of code, or pointers, that are looked at together
-CODE_MARK = "$x"  # mapping symbols of code
+MARKS = ("$x", "$d")  # mapping symbols: where code and data begin, whoever they belong to
 POINTER = 8
+ZERO, NOP, CODE = range(3)  # kinds of words
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Run:
     start: int
     end: int
     nops: bool
+    stretch: tuple[int, int]  # from the end of the code in front to that behind, nothing but padding of either kind
 
     def places(self, size: int, avoids: tuple[int, ...]) -> Iterator[int]:
         """va of each place for a stub, side by side."""
@@ -70,7 +72,7 @@ class Padding:
     veneer: Veneer
     size: int  # bytes of a stub
     avoids: tuple[int, ...]  # offsets in a 4 KiB page where none may begin
-    _known: dict[Run, bool] = field(default_factory=dict)  # whether something gets there
+    _known: dict[Run, bool] = field(default_factory=dict)  # whether nothing gets there
 
     @property
     def image(self) -> Image:
@@ -93,10 +95,10 @@ class Padding:
         start, end = self._gaps[init]
         first = int(np.array([va], dtype=np.uint64).view(np.int64)[0])
         for gap in np.flatnonzero((start <= first) & (first + self.size <= end)).tolist():
-            run = self._run(int(start[gap]), int(end[gap]), init)
-            if run is not None and not run.nops and run.start <= first:
-                self._look([run])
-                return self._known[run] and not self._is_written(va)
+            for run in self._runs_of(int(start[gap]), int(end[gap]), init):
+                if not run.nops and run.start <= first and first + self.size <= run.end:
+                    self._look([run])
+                    return self._known[run] and not self._is_written(va)
         return False
 
     # -- what symbols, records and sections say ------------------------------------------------------------------------
@@ -142,7 +144,8 @@ class Padding:
         """(start, end, symbol's row or −1) of what symbols and records claim; the end is the start without a size."""
         symbols, sites = self.image.symbols, self.scan.sites
         row = np.flatnonzero((symbols.shndx > 0) & (symbols.type != t.STT_SECTION) & (symbols.type != t.STT_FILE))
-        row = row[~((symbols.rows["st_size"][row] == 0) & symbols.begin_with(row, CODE_MARK))]
+        marks = np.logical_or(*(symbols.begin_with(row, mark) for mark in MARKS))
+        row = row[~((symbols.rows["st_size"][row] == 0) & marks)]
         value = symbols.rows["st_value"][row].view(np.int64)
         placed = np.flatnonzero(sites.sec >= 0)
         record = sites.va[placed].view(np.int64)
@@ -166,27 +169,28 @@ class Padding:
     # -- what the words say --------------------------------------------------------------------------------------------
 
     def _runs(self, start: I64, end: I64, init: bool) -> Iterator[Run]:
-        """The run at the end of each gap, where there is one that is long enough and ordinary text."""
+        """The runs of each gap that are long enough, and ordinary text."""
         for first, last in zip(start.tolist(), end.tolist(), strict=True):
-            run = self._run(first, last, init)
-            if run is not None:
-                yield run
+            yield from self._runs_of(first, last, init)
 
-    def _run(self, start: int, end: int, init: bool) -> Run | None:
-        words = self._words(start - 4, end)
-        if not len(words):
-            return None
-        nops = int(words[-1]) == self.scan.arch.nop
-        other = np.flatnonzero(words != (self.scan.arch.nop if nops else 0))
-        if not len(other) or not self._stops(words[: int(other[-1]) + 1]):
-            return None
-        run = Run(start + 4 * int(other[-1]), end - (self._in_front if nops else 0), nops)
-        run = Run(run.start + 4 * (not nops and int(words[other[-1]]) == self.scan.arch.nop), run.end, nops)
-        return run if run.end - run.start >= self.size + 4 * nops and self._is_ordinary(run, init) else None
+    def _runs_of(self, start: int, end: int, init: bool) -> Iterator[Run]:
+        words, first_va = self._words(start - 4, end), start - 4
+        kind = np.where(words == 0, ZERO, np.where(words == np.uint32(self.scan.arch.nop), NOP, CODE))
+        for before, after in pairwise([*np.flatnonzero(kind == CODE).tolist(), len(words)]):
+            stretch = (first_va + 4 * (before + 1), first_va + 4 * after)
+            if stretch[1] - stretch[0] < self.size or not self._stops(words[before : before + 1]):
+                continue
+            changes = (np.flatnonzero(np.diff(kind[before + 1 : after])) + before + 2).tolist()
+            for first, behind in pairwise([before + 1, *changes, after]):
+                nops = bool(kind[first] == NOP)
+                low = first_va + 4 * (first + (not nops and int(kind[first - 1]) == NOP))
+                high = first_va + 4 * behind
+                run = Run(low, min(high, end - self._in_front) if nops else high, nops, stretch)
+                if run.end - run.start >= self.size + 4 * nops and self._is_ordinary(run, init):
+                    yield run
 
-    def _stops(self, words: U32) -> bool:
-        """Whether execution does not go on behind these words: padding in front does not count."""
-        code = words[(words != 0) & (words != np.uint32(self.scan.arch.nop))][-1:]
+    def _stops(self, code: U32) -> bool:
+        """Whether execution does not go on behind an instruction; not known of none."""
         return bool(len(code)) and any(bool(word.matches(code)[0]) for word in self.veneer.ends)
 
     def _words(self, start: int, end: int) -> U32:
@@ -220,10 +224,11 @@ class Padding:
 
     def _look(self, batch: list[Run]) -> None:
         """Learn of some runs whether code or data of the file names a place in them."""
-        runs = sorted((run for run in batch if run not in self._known), key=lambda run: run.start)
+        runs = [run for run in batch if run not in self._known]
         if not runs:
             return
-        start, end = (np.array([getattr(run, side) for run in runs], dtype=np.int64) for side in ("start", "end"))
+        stretches = sorted({run.stretch for run in runs})
+        start, end = np.array(stretches, dtype=np.int64).T
         taken: set[int] = set()
         for sec in np.flatnonzero(self.image.executable).tolist():
             va, size = int(self.image.base[sec : sec + 1].view(np.int64)[0]), int(self.image.shdr["sh_size"][sec])
@@ -231,7 +236,8 @@ class Padding:
                 words = self.image.code(va + off & t.LAST_VA, PIECE)
                 taken.update(self.veneer.named(words, va + off, start, end).tolist())
         taken.update(_pointed_to(self.image, start, end).tolist())
-        self._known |= {run: number not in taken for number, run in enumerate(runs)}
+        named = {stretches[number] for number in taken}
+        self._known |= {run: run.stretch not in named for run in runs}
 
 
 def _pointed_to(image: Image, start: I64, end: I64) -> I64:

@@ -289,7 +289,8 @@ def refuse_out_of_reach(draft: Draft, target: Target, calls: Calls) -> None:
         ahead = {stub: stub.va - int(calls.call_va[at]) for stub in calls.tried}
         near = sorted(ahead, key=lambda stub: abs(ahead[stub]))[:N_PLACES]
         shown = "".join(f", {ahead[stub]:+#x} to {stub.name}" for stub in ahead if stub in near)
-        guarded = why_guarded(draft.scan, int(calls.call_to[at]), target.name, "call")
+        straight = int(calls.call_to[at]) == target.va  # a thunk has a landing pad
+        guarded = why_guarded(draft.scan, target.va, target.name, "call") if straight else ""
         span = f"a call spans {call.low:+#x}..{call.high:+#x}"
         reason = guarded or f"{to_target[at]:+#x} bytes to {target.name}{shown or NO_PLACE * has_veneers}, {span}"
         reason = f"{OUT_OF_REACH}: {reason}"

@@ -75,7 +75,7 @@ def distances(call_va: U64, call_to: U64 | np.uint64) -> I64:
 def by_thunk(scan: Scan, target: Target, ops: Ops, call_va: U64) -> Calls:
     """Every site's call goes through one thunk that loads the ops."""
     stub, n = _place_thunk(scan, target, ops), len(call_va)
-    calls = _by_veneers(scan, stub.va, "the thunk", call_va)
+    calls = _by_veneers(scan, stub.va, "the thunk", call_va, taken=stub)
     if calls is None:
         call_to = np.full(n, stub.va, dtype=np.uint64)
         return Calls(call_to, call_va, call_to, np.zeros(n, np.uint64), np.zeros(n, np.int64), (stub,))
@@ -105,14 +105,21 @@ def by_reach(scan: Scan, target: Target, call_va: U64, init: Mask) -> Calls:
     return Calls(call_to, call_va, call_to, np.zeros(n, np.uint64), through, shared, tuple(tried))
 
 
-def _by_veneers(scan: Scan, target: int, name: str, call_va: U64) -> Calls | None:
-    """The calls with a veneer for each that does not reach; None where all do, or the machine has no veneers."""
+def _by_veneers(
+    scan: Scan, target: int, name: str, call_va: U64, taken: SharedStub | None = None
+) -> Calls | None:  # fmt: skip
+    """The calls with a veneer for each that does not reach; None where all do, or the machine has no veneers.
+
+    taken: the stub that is the target, where it is not in the file yet; it begins with a landing pad.
+    """
     branch, n = scan.arch.call, len(call_va)
     beyond = ~branch.reaches(distances(call_va, np.uint64(target)))
     if scan.arch.veneer is None or not beyond.any():
         return None
     room, through = StubRoom(scan, branch), np.full(n, -1, dtype=np.int64)
-    if not why_guarded(scan, target, name, "call"):
+    if taken is not None:
+        room.take(taken.va, 4 * len(taken.words))
+    if taken is not None or not why_guarded(scan, target, name, "call"):
         through[beyond] = room.numbers_for(call_va[beyond], target, name)
     to = np.where(through >= 0, np.array([*(stub.va for stub in room.stubs), 0], dtype=np.uint64)[through], target)
     tried = (*room.stubs, *room.tried.values())

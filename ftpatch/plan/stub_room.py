@@ -104,8 +104,12 @@ class StubRoom:
             through[fits], open_[fits] = number, False
         return through
 
+    def take(self, va: int, size: int) -> None:
+        """Keep a place for something else."""
+        self._taken.update(_steps(va, size))
+
     def _add(self, target: int, stub: SharedStub) -> int:
-        self._taken.update(_steps(stub.va, 4 * len(stub.words)))
+        self.take(stub.va, 4 * len(stub.words))
         self.stubs.append(stub)
         self._known.setdefault(target, []).append(len(self.stubs) - 1)
         return len(self.stubs) - 1

@@ -79,11 +79,12 @@ def _why_not_padding(before: Scan, tables: ProofTables, va: int, size: int) -> s
     image = before.image
     if why := _special(image, va, size) or _unsized(image, va) or _of_a_site(before, tables, va, size):
         return why
-    if not _is_behind_an_end(image, tables, va):
+    start = _behind_an_end(image, tables, va)
+    if start is None:
         return "where execution may go on from the code in front"
-    if _is_named(image, tables, va, size):
+    if _is_named(image, tables, start, va + size):
         return "which code of the file names, by a branch or as an address"
-    return "which a pointer names" if _is_pointed_to(image, va, size) else ""
+    return "which a pointer names" if _is_pointed_to(image, start, va + size) else ""
 
 
 def _special(image: Image, va: int, size: int) -> str:
@@ -112,12 +113,12 @@ def _unsized(image: Image, va: int) -> str:
     known &= value >= np.uint64(low)
     order = np.flatnonzero(known)[np.argsort(value[known], kind="stable")][::-1]
     at = None
-    for row in order.tolist():  # from the nearest one back to the first that is not a mark of code
+    for row in order.tolist():  # from the nearest one back to the first that is no mapping symbol
         if at is not None and int(value[row]) != at:
             break
         if symbols.rows["st_size"][row]:
             return ""
-        if not symbols.name(row).startswith("$x"):
+        if not symbols.name(row).startswith(("$x", "$d")):
             at = int(value[row])
             nearest = row
     if at is None or special_text.bounds_something(image, nearest):
@@ -142,30 +143,30 @@ def _of_a_site(before: Scan, tables: ProofTables, va: int, size: int) -> str:
     return "which lies in front of a function, where its site may be" if len(near) else ""
 
 
-def _is_behind_an_end(image: Image, tables: ProofTables, va: int) -> bool:
-    """Whether the last word in front of a place that is no padding lets nothing go on behind it."""
-    for back in range(1, LOOK_BACK):
-        pos = image.pos_of_va(va - WORD * back)
+def _behind_an_end(image: Image, tables: ProofTables, va: int) -> int | None:
+    """Where the padding begins in which a place is, if the word in front of it lets nothing go on; else None."""
+    for start in range(va, va - WORD * LOOK_BACK, -WORD):
+        pos = image.pos_of_va(start - WORD)
         word = int(image.word_at(np.array([pos]))[0]) if pos >= 0 else None
         if word is None or word not in (0, tables.nop):
-            return word is not None and tables.leaves is not None and tables.leaves(word)
-    return False
+            return start if word is not None and tables.leaves is not None and tables.leaves(word) else None
+    return None
 
 
-def _is_named(image: Image, tables: ProofTables, va: int, size: int) -> bool:
-    """Whether an instruction of the file goes into a place or makes its address."""
+def _is_named(image: Image, tables: ProofTables, low: int, high: int) -> bool:
+    """Whether an instruction of the file goes into [low, high) or makes an address there."""
     for sec in np.flatnonzero(image.executable).tolist():
         first, n = int(image.base[sec]), int(image.shdr["sh_size"][sec]) // WORD
         for at in range(0, n, AT_ONCE):
             words = image.code(first + WORD * at, min(AT_ONCE, n - at))
-            if tables.names is not None and tables.names(words, first + WORD * at, va, va + size):
+            if tables.names is not None and tables.names(words, first + WORD * at, low, high):
                 return True
     return False
 
 
-def _is_pointed_to(image: Image, va: int, size: int) -> bool:
-    """Whether eight aligned bytes of data, or what a relocation will write, are an address in a place."""
-    low, high = np.uint64(va), np.uint64(va + size)
+def _is_pointed_to(image: Image, start: int, end: int) -> bool:
+    """Whether eight aligned bytes of data, or what a relocation will write, are an address in [start, end)."""
+    low, high = np.uint64(start), np.uint64(end)
     addend = image.rela[0]["r_addend"].view(np.uint64)
     found = [((addend >= low) & (addend < high)).any()]
     kinds = (t.SHT_RELA, t.SHT_RELR, t.SHT_NOBITS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, U32, is_in
+from ftpatch.arrays import I64, U8, U32, distinct, is_in
 from ftpatch.plan.edits import Group, group
 from ftpatch.plan.free_text import is_claimed
 from ftpatch.plan.records_back import BY_JOURNAL
@@ -82,17 +82,32 @@ def restored_words(draft: Draft) -> U32:
 
 
 def emptied_stubs(scan: Scan, index: I64) -> list[Group]:
-    """Edits that clear the stubs of the redirected sites `index`, but for those that other sites go through."""
+    """Edits that clear the stubs of the sites `index`, but for those that other sites go through: of redirected sites
+    all stubs, of others the veneers."""
     sites, image, arch = scan.sites, scan.image, scan.arch
     sizes = {"veneer": arch.veneer.size if arch.veneer else 0, "far": arch.far.size if arch.far else 0}
-    gone = set(index.tolist())
+    gone, enabled = set(index.tolist()), np.flatnonzero((sites.status == ENABLED) & ~sites.redirected)
     used = {target.through for site, target in sites.redirects.items() if site not in gone}
     stubs = {(target.through, sizes[target.by]) for site, target in sites.redirects.items()
              if site in gone and target.through is not None and target.through not in used}  # fmt: skip
-    called = called_by(sites, np.flatnonzero((sites.status == ENABLED) & ~sites.redirected)) if stubs else None
+    leaves = np.isin(enabled, index)
+    called = called_by(sites, enabled) if stubs or (leaves.any() and arch.veneer is not None) else None
+    if called is None:
+        return []
+    if arch.veneer is not None:
+        size = arch.veneer.size
+        ends = {va: arch.veneer.leads_to(image.code(va, size // 4), va) for va in distinct(called[leaves]).tolist()}
+        stubs |= {(va, size) for va, end in ends.items() if end is not None and va not in used}
     groups: list[Group] = []
     for va, size in sorted(stubs):
-        if called is not None and not is_claimed(image, va, size) and not is_in(called, [va]).any():
-            pos, zeros = np.array([image.pos_of_va(va)], dtype=np.int64), np.zeros((1, size), dtype=np.uint8)
-            groups.append(group("thunk", image.data, np.array([len(groups)]), pos, zeros))
+        if not is_claimed(image, va, size) and not is_in(called[~leaves], [va]).any():
+            pos = np.array([image.pos_of_va(va)], dtype=np.int64)
+            groups.append(group("thunk", image.data, np.array([len(groups)]), pos, _padding_of(scan, va, size)[None]))
     return groups
+
+
+def _padding_of(scan: Scan, va: int, size: int) -> U8:
+    """What was there before a stub: a veneer leaves a NOP in front of itself where it took NOPs."""
+    front = scan.image.code(va - 4, 1)
+    nops = scan.arch.veneer is not None and front.tolist() == [scan.arch.nop]
+    return np.full(size // 4, scan.arch.nop if nops else 0, dtype="<u4").view(np.uint8)
