@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch.arm64 import ADD_IMM, BL, LDR_UIMM, adrp
+from ftpatch.arch.arm64 import BL, LDR_UIMM
 from ftpatch.arch.arm64_contract import program_keeps_contract, returns_plainly
+from ftpatch.arch.arm64_veneer import ADD_IMM, adrp
 from ftpatch.arch.program_parts import HookCall, Programs
 from ftpatch.arrays import U8, U32, Mask
 

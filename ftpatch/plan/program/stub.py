@@ -16,7 +16,7 @@ from ftpatch.elf.program_editor import SECTION, new_segment
 from ftpatch.errors import ReachError
 from ftpatch.plan.edits import Group, code_bytes, group
 from ftpatch.plan.program.targets import ProgramTarget
-from ftpatch.plan.routes import SharedStub
+from ftpatch.plan.stub_room import SharedStub
 
 WHY_NEW = "code that the patch brings along, in a segment of its own behind everything that is loaded"
 WHY_OLD = "an earlier patch put it there"
