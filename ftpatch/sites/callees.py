@@ -21,7 +21,7 @@ from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.elf.relocations import relocations_of
-from ftpatch.sites.profiler_calls import calls_to
+from ftpatch.sites.profiler_calls import calls_to, knows
 
 # how the names of other code of the tracer begin; `ftrace_` alone, and `ftrace_graph_`, begin many functions of C
 TRACERS = ("ftrace_stub", "ftrace_graph_caller", "ftrace_graph_regs_caller", "ftrace_graph_stub", "ftrace_tramp_")
@@ -61,6 +61,8 @@ def untouched_callees(image: Image, shape: Shape, called: U64) -> list[int]:
     if image.kind in PROGRAMS:  # many stubs may lead to what a program imports
         callees = np.unique(called)
         known += callees[calls_to(image, shape.called, callees)].tolist()
+        if knows(image, shape.called):  # others of its sites call it through a slot, and these something else
+            return known
     if known or not len(called):
         return known
     distinct, n_calls = np.unique(called, return_counts=True)

@@ -11,8 +11,8 @@ from ftpatch.arch import architectures
 from ftpatch.arch.program_parts import Programs, programs_of
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, UnsupportedError, UsageError
-from ftpatch.plan.disable import plan_disable
 from ftpatch.plan.plan import Plan
+from ftpatch.plan.program.disable import plan_program_disable
 from ftpatch.plan.program.enable import plan_program_enable
 from ftpatch.plan.program.pads import plan_pads, plan_pads_back
 from ftpatch.plan.request import DisableRequest, EnableRequest, Request
@@ -25,7 +25,9 @@ def plan_program(scan: Scan, request: Request) -> Plan:
     image = scan.image
     switch = scan.sites.shape is not None and scan.sites.shape.switch
     if isinstance(request, DisableRequest):
-        return plan_pads_back(scan, request) if switch else plan_disable(scan, request)
+        if switch:
+            return plan_pads_back(scan, request)
+        return plan_program_disable(scan, request, _programs(image))
     if not isinstance(request, EnableRequest):
         raise UnsupportedError(f"this verb does not suit files of kind {image.kind}", image.path,
                                expected="a linked vmlinux or a module",

@@ -20,7 +20,7 @@ from ftpatch.plan.program.chains import chain_to
 from ftpatch.plan.program.site_refusals import one_for_each, refuse_sites
 from ftpatch.plan.program.stub import HookStub, hook_stub
 from ftpatch.plan.program.targets import ProgramTarget, direct_target, hook_target
-from ftpatch.plan.request import Draft, EnableRequest, new_draft
+from ftpatch.plan.request import DisableRequest, Draft, EnableRequest, new_draft
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.plan.targets import Target
 from ftpatch.sites.scan import Scan
@@ -38,14 +38,7 @@ NOT_FOLLOWED = (
 
 def plan_program_enable(scan: Scan, request: EnableRequest, programs: Programs) -> Plan:
     """Decide everything. Raises a PlanError, or an UnsupportedError where the file or its layout cannot be patched."""
-    if scan.sites.shape is None:
-        raise PolicyError("no patch site in this file", scan.image.path, found="no record, and no call of a profiler",
-                          expected="a program compiled with -fpatchable-function-entry")  # fmt: skip
-    if scan.sites.shape.out_of_line:
-        raise ShapeError(f"layout {scan.sites.shape.name} cannot be enabled in a program", scan.image.path,
-                         found="one NOP, where the return address must be saved before a call",
-                         expected="-fpatchable-function-entry=2")  # fmt: skip
-    draft = new_draft(scan, replace(request, chosen=one_for_each(scan.sites, request.chosen), records="keep"))
+    draft = new_program_draft(scan, replace(request, records="keep"))
     target = checked_target(draft, request, programs)
     refuse_sites(draft, programs, target)
     refusals.refuse_unless_skipped(draft)
@@ -56,6 +49,18 @@ def plan_program_enable(scan: Scan, request: EnableRequest, programs: Programs) 
 
     # From here on nothing is refused; the edits are built for the remaining sites alone.
     return _assemble(draft, target, hooked, _calls(draft, target, hooked))
+
+
+def new_program_draft(scan: Scan, request: EnableRequest | DisableRequest) -> Draft:
+    """A draft for the chosen sites, each once. Raises PolicyError or ShapeError where a program's cannot be changed."""
+    if scan.sites.shape is None:
+        raise PolicyError("no patch site in this file", scan.image.path, found="no record, and no call of a profiler",
+                          expected="a program compiled with -fpatchable-function-entry")  # fmt: skip
+    if scan.sites.shape.out_of_line:
+        raise ShapeError(f"layout {scan.sites.shape.name} cannot be enabled in a program", scan.image.path,
+                         found="one NOP, where the return address must be saved before a call",
+                         expected="-fpatchable-function-entry=2")  # fmt: skip
+    return new_draft(scan, replace(request, chosen=one_for_each(scan.sites, request.chosen)))
 
 
 def checked_target(draft: Draft, request: EnableRequest, programs: Programs) -> ProgramTarget:
