@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ftpatch.arch import Arch
 from ftpatch.arch.contract import Read
-from ftpatch.arrays import U8, U32, U64, Mask
+from ftpatch.arrays import U8, U32, Mask
 
 
 class HookCall(NamedTuple):
@@ -46,8 +46,6 @@ class Programs(NamedTuple):
     toc: Callable[[U32, int], int | None] | None = None
     # wide(units of a function's code) → whether it uses registers wider than the stub keeps anyway
     wide: Callable[[U32], bool] | None = None
-    # places of direct branches in code that has been decoded from its first byte: (offset, target offset)
-    branches: Callable[[U32], tuple[U64, U64]] | None = None
 
 
 def programs_of(arch: Arch) -> Programs | None:

@@ -11,10 +11,10 @@ that of modules does (see x86_64_module.py):
     │ rax rcx rdx rsi rdi r8 r9 r10 r11
     ▼ aligned: xmm0 … xmm7
 
-The upper parts of ymm0–ymm7 and zmm0–zmm7 hold arguments of a function that was compiled for AVX alone. A second form
-of the stub saves all of them by XSAVE, where the processor has it: CPUID tells, which costs more than the rest, above
-all in a virtual machine. So sites whose function has an instruction on wider registers, or calls one that has, go
-through that form, and all others through the first (see x86_64_wide.py).
+The upper parts of ymm0–ymm7 and zmm0–zmm7 hold arguments of functions alone that were compiled for AVX. A second form
+of the stub saves them all by XSAVE, where the processor has it: CPUID tells, which costs more than the rest, above all
+in a virtual machine. It serves files in which a function with a site has an instruction on such registers (see
+x86_64_wide.py); other files keep the first form.
 
 The stub is reached by direct calls, which need no endbr64; its return goes where the call came from, as a shadow stack
 wants it. A red zone is below no function's entry. A slot of the .plt that is filled late works, too.
@@ -27,6 +27,7 @@ import numpy as np
 
 from ftpatch.arch.program_parts import HookCall, Programs
 from ftpatch.arch.x86_64_program_contract import keeps_contract
+from ftpatch.arch.x86_64_wide import is_wide
 from ftpatch.arrays import U32
 
 R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT, R_X86_64_IRELATIVE = 6, 7, 37
@@ -122,5 +123,5 @@ def _either(first: bytes, second: bytes) -> bytes:
 PROGRAMS = Programs(
     stub=stub, reach=REACH, slot_reach=REACH, jump_slot=R_X86_64_JUMP_SLOT, glob_dat=R_X86_64_GLOB_DAT,
     ifunc=R_X86_64_IRELATIVE, contract="all registers but r11 kept, xmm0-xmm7 too, returns behind the call",
-    keeps_contract=keeps_contract,
+    keeps_contract=keeps_contract, wide=is_wide,
 )  # fmt: skip

@@ -20,6 +20,7 @@ from ftpatch.plan.program.chains import chain_to
 from ftpatch.plan.program.site_refusals import one_for_each, refuse_sites
 from ftpatch.plan.program.stub import HookStub, hook_stub
 from ftpatch.plan.program.targets import ProgramTarget, direct_target, hook_target
+from ftpatch.plan.program.wide import uses_wide_registers
 from ftpatch.plan.request import DisableRequest, Draft, EnableRequest, new_draft
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.plan.targets import Target
@@ -42,7 +43,9 @@ def plan_program_enable(scan: Scan, request: EnableRequest, programs: Programs) 
     target = checked_target(draft, request, programs)
     refuse_sites(draft, programs, target)
     refusals.refuse_unless_skipped(draft)
-    hooked = hook_stub(scan.image, programs, target) if target.hook and len(draft.open()) else None
+    hooked = None
+    if target.hook and len(draft.open()):
+        hooked = hook_stub(scan.image, programs, target, uses_wide_registers(scan, programs))
     calls = _calls(draft, target, hooked)
     refusals.refuse_out_of_reach(draft, Target(target.va, target.name, False, Entry(literal=False)), calls)
     refusals.refuse_unless_skipped(draft)

@@ -24,6 +24,8 @@ def refuse_sites(draft: Draft, programs: Programs, target: ProgramTarget) -> Non
     refusals.refuse_overlaps(draft, with_literal=False)
     _refuse_relocated(draft)
     refuse_variants(draft, programs)
+    if target.hook:
+        _refuse_not_at_entry(draft)
     _refuse_other_toc(draft, programs, target)
 
 
@@ -39,6 +41,18 @@ def one_for_each(sites: SiteTable, chosen: Mask) -> Mask:
 def _refuse_relocated(draft: Draft) -> None:
     sites, index = draft.scan.sites, draft.open()
     draft.refuse(index[draft.scan.image.relocated(sites.body_va[index], draft.shape.size)], RELOCATED)
+
+
+def _refuse_not_at_entry(draft: Draft) -> None:
+    """Sites in front of which their function has done something: gcc -mfentry pushes the static chain of a nested one,
+    and a stub would take that for the caller."""
+    sites, index = draft.scan.sites, draft.open()
+    if draft.shape.anywhere:
+        return
+    entry = sites.va[index].view(np.int64) + draft.shape.to_entry(sites.window[index])
+    at = (sites.entry_va if draft.shape.at_global else sites.local_va)[index].view(np.int64)
+    named = sites.func[index] < sites.func_end[index]
+    draft.refuse(index[named & (entry != at)], "it is not at its function's entry, where a hook could tell the caller")
 
 
 def refuse_variants(draft: Draft, programs: Programs) -> None:
