@@ -61,7 +61,11 @@ LEAVE = (
     0xA8C1_7BFD,  # ldp  x29, x30, [sp], #16
     0xD65F_0120,  # ret  x9
 )
-BLR_X17 = 0xD63F_0220
+DEEP = (
+    0xAA00_03E1,  # mov  x1, x0                    second argument: where the function was called from
+    0xD100_13C0,  # sub  x0, x30, #4               first argument: the call's address
+)
+BLR_X17, BR_X17, LINK = 0xD63F_0220, 0xD61F_0220, 1 << 31  # what makes a bl of a b
 
 
 def stub(va: int, hook: HookCall, wide: bool) -> U32:
@@ -82,6 +86,14 @@ def _call(va: int, hook: HookCall) -> list[int]:
     ]
 
 
+def deep_stub(va: int, hook: HookCall, wide: bool) -> U32:
+    """The words of the stub at `va` for the call that -pg makes of _mcount, with x0 as where the caller goes on. That is
+    an ordinary call, so that the stub goes on to the hook, which returns behind it."""
+    call = _call(va + 4 * len(DEEP), hook)
+    call[-1] = BR_X17 if hook.slot else call[-1] & ~LINK
+    return np.array([*DEEP, *call], dtype=np.uint32)
+
+
 def variant(st_other: U8) -> Mask:
     """Functions with arguments or kept registers beyond those of the base standard: SVE, vector calls."""
     return np.asarray(st_other & STO_VARIANT_PCS != 0)
@@ -92,4 +104,5 @@ PROGRAMS = Programs(
     ifunc=R_AARCH64_IRELATIVE,
     contract="x0-x8, x18-x29, v0-v7 and sp kept, x30 := x9, return to the old x30",
     keeps_contract=program_keeps_contract, returns_plainly=returns_plainly, variant=variant,
+    deep_stub=deep_stub,
 )  # fmt: skip

@@ -21,6 +21,7 @@ import numpy as np
 
 from ftpatch.arch.ppc64le_program_contract import keeps_contract
 from ftpatch.arch.program_parts import HookCall, Programs
+from ftpatch.arch.shape import Word
 from ftpatch.arrays import U32
 
 R_PPC64_GLOB_DAT, R_PPC64_JMP_SLOT, R_PPC64_IRELATIVE = 20, 21, 248
@@ -78,9 +79,43 @@ LEAVE = (
 
 def stub(va: int, hook: HookCall, wide: bool) -> U32:
     """The words of the stub at `va`. No argument is in a register wider than v2–v13."""
-    distance = hook.va - (va + 4 * (len(ENTER) - 1))  # from what bcl leaves in LR
-    high, low = distance + 0x8000 >> 16 & 0xFFFF, distance & 0xFFFF
-    return np.array([*ENTER, ADDIS | high, (LD if hook.slot else ADDI) | low, *CALL, *LEAVE], dtype=np.uint32)
+    address = _address(va + 4 * (len(ENTER) - 1), hook)  # what bcl leaves in LR
+    return np.array([*ENTER, *address, *CALL, *LEAVE], dtype=np.uint32)
+
+
+DEEP_ENTER = (
+    0xF841_0018,  # std   r2,24(r1)      a word behind the call may load it again, as after a stub of a .plt
+    0x7C08_02A6,  # mflr  r0
+    0xF801_0010,  # std   r0,16(r1)
+    0xF821_FFA1,  # stdu  r1,-96(r1)
+    0x7C03_0378,  # mr    r3,r0          first argument: the call's address
+    0x3863_FFFC,  # addi  r3,r3,-4
+    0xE881_0060,  # ld    r4,96(r1)      the frame of the patched function's caller
+    0xE884_0010,  # ld    r4,16(r4)      second argument: where the function was called from
+    0x429F_0005,  # bcl   20,31,$+4
+    0x7D88_02A6,  # mflr  r12
+)
+DEEP_LEAVE = (
+    0x7D89_03A6,  # mtctr r12
+    0x4E80_0421,  # bctrl
+    0x3821_0060,  # addi  r1,r1,96
+    0xE841_0018,  # ld    r2,24(r1)
+    0xE801_0010,  # ld    r0,16(r1)
+    0x7C08_03A6,  # mtlr  r0
+    0x4E80_0020,  # blr
+)
+
+
+def deep_stub(va: int, hook: HookCall, wide: bool) -> U32:
+    """The words of the stub at `va` for the call that -pg makes of _mcount in a frame of the function's own: an ordinary
+    call, which may change what any function may."""
+    return np.array([*DEEP_ENTER, *_address(va + 4 * (len(DEEP_ENTER) - 1), hook), *DEEP_LEAVE], dtype=np.uint32)
+
+
+def _address(place: int, hook: HookCall) -> tuple[int, int]:
+    """The words that make r12 what the hook is entered with, from an address in it."""
+    distance = hook.va - place
+    return ADDIS | distance + 0x8000 >> 16 & 0xFFFF, (LD if hook.slot else ADDI) | distance & 0xFFFF
 
 
 def toc(words: U32, va: int) -> int | None:
@@ -96,5 +131,5 @@ PROGRAMS = Programs(
     ifunc=R_PPC64_IRELATIVE, contract="r1-r11, f1-f13 and v2-v13 kept, LR := r0, return to the old LR",
     keeps_contract=keeps_contract,
     no_plt="a stub that writes r2 to the caller's frame, where the TOC of the caller may be",
-    toc=toc,
+    toc=toc, deep_stub=deep_stub, reload=Word(0xE841_0018, text="ld r2,24(r1)"),
 )  # fmt: skip

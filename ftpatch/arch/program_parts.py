@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ftpatch.arch import Arch
 from ftpatch.arch.contract import Read
+from ftpatch.arch.shape import Word
 from ftpatch.arrays import U8, U32, Mask
 
 
@@ -39,6 +40,10 @@ class Programs(NamedTuple):
     # returns_plainly(read, va, whether the register that keeps a return address is kept, too) → why the code is no
     # function that a pad may call and that returns as any other; empty where it is
     returns_plainly: Callable[[Read, int, bool], str] | None = None
+    # the same for a call behind a prologue, which finds the caller elsewhere; None: there is no such layout
+    deep_stub: Callable[[int, HookCall, bool], U32] | None = None
+    # a word behind such a call that loads what a stub of a .plt has saved, and no function does
+    reload: Word | None = None
     no_plt: str = ""  # why no site may call a stub of a .plt directly; empty where it may
     # st_other → functions whose callers expect more registers to be kept than usual ones
     variant: Callable[[U8], Mask] | None = None

@@ -33,8 +33,9 @@ from ftpatch.arrays import U32
 R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT, R_X86_64_IRELATIVE = 6, 7, 37
 REACH = (1 << 31) - (1 << 13)
 
-ENTER = bytes.fromhex(
-    "ff742408"  # push 8(%rsp)        the caller's return address
+CALLER = bytes.fromhex("ff742408")  # push 8(%rsp)        the caller's return address
+DEEP_CALLER = bytes.fromhex("ff7508")  # push 8(%rbp)        the same, behind a function's prologue
+ENTER = CALLER + bytes.fromhex(
     "55"  # push %rbp
     "4889e5"  # mov  %rsp, %rbp
     "ff742410"  # push 16(%rsp)       back into the function
@@ -101,13 +102,23 @@ WIDE_RBX = bytes.fromhex("488b5db0")  # mov  -80(%rbp), %rbx
 
 def stub(va: int, hook: HookCall, wide: bool) -> U32:
     """The bytes of the stub at `va`."""
+    return _stub(ENTER, va, hook, wide)
+
+
+def deep_stub(va: int, hook: HookCall, wide: bool) -> U32:
+    """The same for the call that -pg makes of mcount behind `push %rbp; mov %rsp, %rbp`, with all arguments where they
+    were at the function's entry."""
+    return _stub(DEEP_CALLER + ENTER[len(CALLER) :], va, hook, wide)
+
+
+def _stub(enter: bytes, va: int, hook: HookCall, wide: bool) -> U32:
     if wide:
         save = WIDE_HEADER + MASK + XSAVE
         restore = MASK + XRSTOR
-        front = ENTER + WIDE_ROOM + WIDE_ASK + _either(save, SAVE) + ARGUMENTS
+        front = enter + WIDE_ROOM + WIDE_ASK + _either(save, SAVE) + ARGUMENTS
         back = TEST + _either(restore, RESTORE) + WIDE_RBX + LEAVE
     else:
-        front, back = ENTER + ROOM + SAVE + ARGUMENTS, RESTORE + LEAVE
+        front, back = enter + ROOM + SAVE + ARGUMENTS, RESTORE + LEAVE
     opcode = CALL_SLOT if hook.slot else CALL
     behind = va + len(front) + len(opcode) + 4
     code = front + opcode + (hook.va - behind).to_bytes(4, "little", signed=True) + back
@@ -123,5 +134,5 @@ def _either(first: bytes, second: bytes) -> bytes:
 PROGRAMS = Programs(
     stub=stub, reach=REACH, slot_reach=REACH, jump_slot=R_X86_64_JUMP_SLOT, glob_dat=R_X86_64_GLOB_DAT,
     ifunc=R_X86_64_IRELATIVE, contract="all registers but r11 kept, xmm0-xmm7 too, returns behind the call",
-    keeps_contract=keeps_contract, wide=is_wide,
+    keeps_contract=keeps_contract, wide=is_wide, deep_stub=deep_stub,
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Which x86_64 functions may be called with arguments in the upper parts of ymm and zmm registers.
 
-Such a function is compiled for AVX, as are functions that have an instruction on those registers. Code is decoded one instruction behind the other; what cannot be decoded counts as such an instruction.
+Such a function is compiled for AVX, as are functions that have an instruction on those registers. Code is decoded one
+instruction behind the other; what cannot be decoded counts as such an instruction.
 Opcodes: Intel SDM, volume 2, 2.3 (VEX), 2.7 (EVEX), appendix A.
 """
 

@@ -23,6 +23,7 @@ from ftpatch.plan.stub_room import why_guarded
 from ftpatch.plan.targets import Target
 from ftpatch.sites.callees import addresses_of
 from ftpatch.sites.layout import require_still_shown
+from ftpatch.sites.profiler_calls import knows
 from ftpatch.sites.table import ENABLED, HALF, NULL, OUTSIDE, READY, UNRECORDED, UNTOUCHED
 
 WHY_NOT = {
@@ -81,7 +82,8 @@ def refuse_wrong_states(draft: Draft, patchable: tuple[int, ...] = UNTOUCHED) ->
             else f"its call has no single relocation to {other}" if other
             else WHY_NOT.get(int(sites.status[i]), OTHER)
         )  # fmt: skip
-    if draft.shape.called and draft.scan.image.linked and not addresses_of(draft.scan.image, draft.shape.called):
+    called, image = draft.shape.called, draft.scan.image
+    if called and image.linked and not addresses_of(image, called) and not knows(image, called):
         # They were told by what most sites call, which neither verify nor disable would take for it.
         calls = chosen & draft.shape.branch.ends(sites.body())
         draft.refuse(np.flatnonzero(calls), f"it calls what may be {draft.shape.called}: this file has no such symbol")

@@ -20,7 +20,6 @@ from ftpatch.plan.program.chains import chain_to
 from ftpatch.plan.program.site_refusals import one_for_each, refuse_sites
 from ftpatch.plan.program.stub import HookStub, hook_stub
 from ftpatch.plan.program.targets import ProgramTarget, direct_target, hook_target
-from ftpatch.plan.program.wide import uses_wide_registers
 from ftpatch.plan.request import DisableRequest, Draft, EnableRequest, new_draft
 from ftpatch.plan.routes import Calls, distances
 from ftpatch.plan.targets import Target
@@ -43,9 +42,8 @@ def plan_program_enable(scan: Scan, request: EnableRequest, programs: Programs) 
     target = checked_target(draft, request, programs)
     refuse_sites(draft, programs, target)
     refusals.refuse_unless_skipped(draft)
-    hooked = None
-    if target.hook and len(draft.open()):
-        hooked = hook_stub(scan.image, programs, target, uses_wide_registers(scan, programs))
+    used = target.hook and len(draft.open()) > 0
+    hooked = hook_stub(scan, programs, target, draft.shape.anywhere) if used else None
     calls = _calls(draft, target, hooked)
     refusals.refuse_out_of_reach(draft, Target(target.va, target.name, False, Entry(literal=False)), calls)
     refusals.refuse_unless_skipped(draft)
@@ -72,7 +70,7 @@ def checked_target(draft: Draft, request: EnableRequest, programs: Programs) -> 
     if request.hook:
         target = hook_target(image, programs, request.hook, request.force_target)
     else:
-        target = direct_target(image, programs, request.target, request.force_target)
+        target = direct_target(image, programs, request.target, request.force_target, draft.shape.library)
     if target.own is None:
         return target
     where = f"--hook {request.hook}" if request.hook else f"--target {request.target}"

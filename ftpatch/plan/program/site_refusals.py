@@ -26,6 +26,8 @@ def refuse_sites(draft: Draft, programs: Programs, target: ProgramTarget) -> Non
     refuse_variants(draft, programs)
     if target.hook:
         _refuse_not_at_entry(draft)
+    else:
+        _refuse_reloads(draft, programs)
     _refuse_other_toc(draft, programs, target)
 
 
@@ -53,6 +55,17 @@ def _refuse_not_at_entry(draft: Draft) -> None:
     at = (sites.entry_va if draft.shape.at_global else sites.local_va)[index].view(np.int64)
     named = sites.func[index] < sites.func_end[index]
     draft.refuse(index[named & (entry != at)], "it is not at its function's entry, where a hook could tell the caller")
+
+
+def _refuse_reloads(draft: Draft, programs: Programs) -> None:
+    """Sites behind whose call a register is loaded from where only a stub of a .plt puts it."""
+    image, index, sites = draft.scan.image, draft.open(), draft.scan.sites
+    if programs.reload is None or not draft.shape.library:
+        return
+    behind = sites.branch_va[index] + np.uint64(draft.shape.branch.size)
+    words = image.words(*image.place(behind), 0, 1)[:, 0]
+    what = f"{programs.reload.text} stands behind its call, which only a stub of the .plt prepares (see --hook)"
+    draft.refuse(index[programs.reload.matches(words)], what)
 
 
 def refuse_variants(draft: Draft, programs: Programs) -> None:

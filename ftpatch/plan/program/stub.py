@@ -13,10 +13,12 @@ from ftpatch.arch.program_parts import Programs
 from ftpatch.elf.editor import Placed
 from ftpatch.elf.image import Image
 from ftpatch.elf.program_editor import SECTION, new_segment
-from ftpatch.errors import ReachError
+from ftpatch.errors import ReachError, UnsupportedError
 from ftpatch.plan.edits import Group, code_bytes, group
 from ftpatch.plan.program.targets import ProgramTarget
+from ftpatch.plan.program.wide import uses_wide_registers
 from ftpatch.plan.stub_room import SharedStub
+from ftpatch.sites.scan import Scan
 
 WHY_NEW = "code that the patch brings along, in a segment of its own behind everything that is loaded"
 WHY_OLD = "an earlier patch put it there"
@@ -31,18 +33,22 @@ class HookStub:
     tail: tuple[Placed, ...] = ()  # what follows the original bytes
 
 
-def hook_stub(image: Image, programs: Programs, hook: ProgramTarget, wide: bool = False) -> HookStub:
+def hook_stub(scan: Scan, programs: Programs, hook: ProgramTarget, deep: bool = False) -> HookStub:
     """The stub that calls a hook as hook(site, caller) for sites of this file.
 
-    wide: whether arguments may be in wide vector registers. Raises UnsupportedError, PolicyError or ReachError where
-    the file takes no new code.
+    deep: for calls behind a function's prologue. Raises UnsupportedError, PolicyError or ReachError where the file
+    takes no new code.
     """
-    unit = image.arch.unit
+    image, unit, wide = scan.image, scan.arch.unit, uses_wide_registers(scan, programs)
+    make = programs.deep_stub if deep else programs.stub
+    if make is None:
+        raise UnsupportedError("no hook can be called behind a prologue", image.path, found=image.arch.name,
+                               expected="sites at the entries of functions")  # fmt: skip
     for sec in image.sections_named(SECTION):
         va = int(image.base[sec])
         if not image.executable[sec] or not _reaches(programs, hook, va):
             continue
-        code = programs.stub(va, hook.call, wide)
+        code = make(va, hook.call, wide)
         if np.array_equal(image.code(va, len(code)), code):
             return HookStub(SharedStub(va, code, True, SECTION, WHY_OLD))
     segment = new_segment(image)
@@ -51,7 +57,7 @@ def hook_stub(image: Image, programs: Programs, hook: ProgramTarget, wide: bool 
         raise ReachError("the hook is out of reach of new code at the file's end", image.path,
                          found=f"{hook.va - segment.code_va:+#x} bytes to {hook.name}",
                          expected=f"at most {reach:#x}")  # fmt: skip
-    code = programs.stub(segment.code_va, hook.call, wide)
+    code = make(segment.code_va, hook.call, wide)
     header, tail = segment.finish(code_bytes(code[None, :], unit).tobytes())
     return HookStub(SharedStub(segment.code_va, code, False, SECTION, WHY_NEW), _groups(image, header), tuple(tail))
 

@@ -29,16 +29,21 @@ class ProgramTarget:
         return HookCall(self.va, slot=self.own is None)
 
 
-def direct_target(image: Image, programs: Programs, text: str, force: bool) -> ProgramTarget:
-    """The target that sites call without a stub. Raises SelectionError or PolicyError where none can be."""
+def direct_target(image: Image, programs: Programs, text: str, force: bool, library: bool = False) -> ProgramTarget:
+    """The target that sites call without a stub. library: their calls are ordinary ones, as of any function. Raises
+    SelectionError or PolicyError where none can be."""
     where = f"--target {text}"
     own = find_function(image, "--target", text)
     if own is None:
         return _imported(image, programs, text, force)
-    reason = programs.keeps_contract(image.code, own.va)
+    arch = image.arch
+    reason = (
+        arch.keeps_contract(image.code, own.va, False, library=True) if library
+        else programs.keeps_contract(image.code, own.va)
+    )  # fmt: skip
     if reason and not force:
         raise PolicyError("the target is not shown to keep what a function is called with", where, found=reason,
-                          expected=programs.contract,
+                          expected=arch.library_contract if library else programs.contract,
                           todo=f"{USE_HOOK}; --force-target takes it nevertheless")  # fmt: skip
     warning = f"target {text} was not shown to keep what a function is called with ({reason}); forced"
     return ProgramTarget(own.name, own.va, own, warning if reason else "")
