@@ -87,8 +87,8 @@ def _call(va: int, hook: HookCall) -> list[int]:
 
 
 def deep_stub(va: int, hook: HookCall, wide: bool) -> U32:
-    """The words of the stub at `va` for the call that -pg makes of _mcount, with x0 as where the caller goes on. That is
-    an ordinary call, so that the stub goes on to the hook, which returns behind it."""
+    """The words of the stub at `va` for the call that -pg makes of _mcount: an ordinary one, with where the caller goes
+    on in x0, so that the stub jumps to the hook, which returns behind it."""
     call = _call(va + 4 * len(DEEP), hook)
     call[-1] = BR_X17 if hook.slot else call[-1] & ~LINK
     return np.array([*DEEP, *call], dtype=np.uint32)

@@ -107,8 +107,8 @@ DEEP_LEAVE = (
 
 
 def deep_stub(va: int, hook: HookCall, wide: bool) -> U32:
-    """The words of the stub at `va` for the call that -pg makes of _mcount in a frame of the function's own: an ordinary
-    call, which may change what any function may."""
+    """The words of the stub at `va` for the call that -pg makes of _mcount in a frame of the function's own: an
+    ordinary one, which may change what any function may."""
     return np.array([*DEEP_ENTER, *_address(va + 4 * (len(DEEP_ENTER) - 1), hook), *DEEP_LEAVE], dtype=np.uint32)
 
 

@@ -96,7 +96,7 @@ def _aim(draft: Draft, request: EnableRequest, programs: Programs, pads: Pads) -
             expected=f"{need} (-fpatchable-function-entry={need + 1},{need} is enough)", todo=choice.shorter(form),
         )  # fmt: skip
     if target.hook and len(draft.open()):
-        hooked = hook_stub(draft.scan.image, programs, target)
+        hooked = hook_stub(draft.scan, programs, target)
         return Aim(target, form, hooked.stub.va, hooked)
     return Aim(target, form, target.va)
 
