@@ -9,6 +9,7 @@ import numpy as np
 from ftpatch.arrays import I64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.kernel.recorded import is_loaded
 from ftpatch.proof.case import Case
 from ftpatch.sites.records import record_names
 
@@ -119,6 +120,7 @@ def check_new_sections(case: Case, codes: Mapping[int, Sequence[int]]) -> None:
 def _check_homes(case: Case, codes: Mapping[int, Sequence[int]], groups: Mapping[int, int]) -> None:
     """The link, the group and the relocations of every record section."""
     image, filled = case.after.image, dict[str, list[int]]()
+    loaded = is_loaded(image.names)
     tables: dict[int, int] = {}
     for table in np.flatnonzero(image.shdr["sh_type"] == t.SHT_RELA).tolist():
         info = int(image.shdr["sh_info"][table])
@@ -137,16 +139,16 @@ def _check_homes(case: Case, codes: Mapping[int, Sequence[int]], groups: Mapping
         if (name == LINKED and flags & WRITE_ALLOC_LINK != WRITE_ALLOC_LINK) or not flags & t.SHF_ALLOC:
             case.say("verify-section", f"section {sec} {name} has flags {flags:#x}: a linker or the loader passes its "
                      "records by", sec=sec)  # fmt: skip
-        good = link in named or (image.kind == "module" and 0 < link < len(image.shdr) and image.executable[link])
+        good = link in named or (loaded and 0 < link < len(image.shdr) and image.executable[link])
         if ordered and named and not good:
             shown = image.names[link] if link < len(image.names) else str(link)
             case.say("verify-section", f"section {sec} {name} is linked to {shown or 'nothing'}, its records name "
                      f"{image.names[named[0]]}", sec=sec)  # fmt: skip
-        for code in named if image.kind != "module" else ():
+        for code in named if not loaded else ():
             if groups.get(code) != groups.get(sec):
                 case.say("verify-section", f"section {sec} {name} has records of {image.names[code]} and is not of its "
                          "group: a linker keeps one without the other", sec=sec)  # fmt: skip
-    for name, secs in filled.items() if image.kind == "module" else ():
+    for name, secs in filled.items() if loaded else ():
         if len(secs) > 1:
             case.say("verify-section", f"the module has {len(secs)} sections {name} with records, and the kernel reads "
                      "the first", sec=secs[1])  # fmt: skip

@@ -19,6 +19,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.editor import SHF_INFO_LINK, Editor
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
+from ftpatch.kernel.recorded import is_loaded
 from ftpatch.plan.record.existing import REASONS, RecordSection
 from ftpatch.plan.record.groups import WORD, read_groups
 from ftpatch.plan.record.places import Places
@@ -51,7 +52,7 @@ class SectionWriter:
 
     @property
     def in_module(self) -> bool:
-        return self.image.kind == "module"
+        return is_loaded(self.image.names)
 
     def write(self, existing: Sequence[RecordSection], added: Places) -> None:
         """Give every added place a record; mend the sections that are there, and take out records that name nothing."""
@@ -80,28 +81,39 @@ class SectionWriter:
 
     def _keep(self, section: RecordSection, existing: Sequence[RecordSection]) -> None:
         """The records of a section that stay, in it or, where it is not theirs, in another."""
-        name, group = self.image.names[section.sec], self.groups.get(section.sec)
+        name = self.image.names[section.sec]
         home = np.full(len(section.rows), section.sec, dtype=np.int64)
         if self.in_module:
             home[:] = next(other.sec for other in existing if self.image.names[other.sec] == name)
         else:
-            for code in np.unique(section.kept.sec).tolist():
-                if self.groups.get(code) != group:  # the linker would drop one and keep the other
-                    home[section.places.sec == code] = -1 - code if code in self.groups or name == PADDING else SINGLE
+            for code in self._strangers(section):
+                home[section.places.sec == code] = -1 - code if code in self.groups or name == PADDING else SINGLE
         words = np.frombuffer(section.words, "<u8")
         for to in np.unique(home[section.sound]).tolist():
             mine = section.sound & (home == to)
             self._put(to, section.rows[mine], words[mine].tobytes(), section.places.sec[mine])
         n = int((section.sound & (home != section.sec)).sum())
         if n:
-            why = "the kernel reads the first section of that name alone" if self.in_module else (
-                "they belong to the group of their code")  # fmt: skip
+            why = (
+                "the kernel reads the first section of that name alone" if self.in_module
+                else "a linker is to keep or drop them with their code"
+            )  # fmt: skip
             self.repairs.append(f"{n} records of section {section.sec} {name} moved: {why}")
         for number, why in enumerate(REASONS):
             slots = np.flatnonzero(section.why == number)
             if number and len(slots):
                 first = ", ".join(map(str, slots[:3].tolist())) + (" …" if len(slots) > 3 else "")
                 self.dropped.append(f"section {section.sec} {name}, slot {first} ({len(slots)}): {why}")
+
+    def _strangers(self, section: RecordSection) -> list[int]:
+        """Sections of code whose records a linker would keep or drop apart from the code, as long as they are in this
+        section: code of another group, and where sections are linked to code, of another section."""
+        group, link = self.groups.get(section.sec), int(self.image.shdr["sh_link"][section.sec])
+        codes: list[int] = np.unique(section.kept.sec).tolist()
+        mine = [code for code in codes if self.groups.get(code) == group]
+        if self.image.names[section.sec] == PADDING:
+            mine = [link] if link in mine else mine[:1]
+        return [code for code in codes if code not in mine]
 
     def _homes(self, existing: Sequence[RecordSection]) -> dict[int, int]:
         """Section of code → the section of the wanted name that takes its records; 0: that of all other code."""
