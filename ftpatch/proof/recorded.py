@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ftpatch.arch.proof_tables import tables_of
-from ftpatch.arrays import I64, Mask, is_in
+from ftpatch.arrays import I64, Mask, Rows, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.proof.case import Case
@@ -65,12 +65,15 @@ def _names(image: Image) -> set[str]:
 
 def _same_code(before: Image, after: Image) -> bool:
     """Whether the code of both is the same, but for calls that are NOPs in the second."""
+    calls: dict[int, I64] | None = None
     for sec in np.flatnonzero(before.executable).tolist():
-        old, new = before.content(sec), after.content(sec) if sec < len(after.shdr) else before.data[:0]
+        old, new = before.content(sec), after.content(sec)
         if len(old) != len(new):
             return False
-        if not np.array_equal(old, new) and len(_changed_units(before, old, new)) > len(_calls_in(before, sec)):
-            return False
+        if not np.array_equal(old, new):
+            calls = _calls(before) if calls is None else calls
+            if len(_changed_units(before, old, new)) > len(calls.get(sec, ())):
+                return False
     return True
 
 
@@ -86,13 +89,15 @@ def _changed_units(image: Image, old: np.ndarray[tuple[int, ...], np.dtype[np.ui
     return np.array(starts, dtype=np.int64)
 
 
-def _calls_in(image: Image, sec: int) -> I64:
-    """Offsets of the calls of the profiling function in one section."""
-    parts = [np.zeros(0, np.int64)]
+def _calls(image: Image) -> dict[int, I64]:
+    """Section of code → offsets of its calls of the profiling function."""
+    calls: dict[int, I64] = {}
     for called in dict.fromkeys(shape.called for shape in image.arch.shapes if shape.called):
         secs, off = profiler_calls(image, called)
-        parts.append(off[secs == sec])
-    return np.concatenate(parts)
+        numbers, first = np.unique(secs, return_index=True)
+        for sec, part in zip(numbers.tolist(), np.split(off, first[1:]) if len(numbers) else [], strict=True):
+            calls[sec] = np.concatenate([calls.get(sec, part[:0]), part])
+    return calls
 
 
 def _calls_gone(before: Image, after: Image) -> bool:
@@ -103,27 +108,38 @@ def _calls_gone(before: Image, after: Image) -> bool:
 
 def read_slots(image: Image) -> Slots:
     """Every slot of the record sections, with the place that its relocation names."""
-    parts = [_slots_of(image, sec) for sec in record_secs(image)]
-    none = np.zeros(0, np.int64)
-    return Slots(*(np.concatenate([none, *column]) for column in zip(*parts, strict=True))) if parts else Slots(
-        none, none, none, none)  # fmt: skip
+    secs = record_secs(image)
+    n = image.shdr["sh_size"][secs].astype(np.int64) // SLOT if secs else np.zeros(0, np.int64)
+    first = np.cumsum(n) - n
+    home = np.repeat(np.array(secs, dtype=np.int64), n)
+    slot = np.arange(int(n.sum())) - np.repeat(first, n)
+    key, symbol = np.full(len(home), NO_PLACE, dtype=np.int64), np.zeros(len(home), dtype=np.int64)
+    parts, at = [np.zeros(0, t.RELA)], [np.zeros(0, np.int64)]
+    for number, sec in enumerate(secs):
+        for table in image.rela_tables.get(sec, []):
+            rows = image.rows(table, t.RELA)
+            rows = rows[
+                ((rows["r_info"] & TYPE) == image.arch.abs64) & (rows["r_offset"] < np.uint64(SLOT * n[number]))
+            ]
+            parts.append(rows)
+            at.append(first[number] + rows["r_offset"].astype(np.int64) // SLOT)
+    all_rows, where = np.concatenate(parts), np.concatenate(at)
+    key[where], symbol[where] = _places(image, all_rows)
+    return Slots(home, slot, key, symbol)
 
 
-def _slots_of(image: Image, sec: int) -> Slots:
-    n = int(image.shdr["sh_size"][sec]) // SLOT
-    key, symbol = np.full(n, NO_PLACE, dtype=np.int64), np.zeros(n, dtype=np.int64)
-    for table in np.flatnonzero((image.shdr["sh_type"] == t.SHT_RELA) & (image.shdr["sh_info"] == sec)).tolist():
-        rows = image.rows(table, t.RELA)
-        rows = rows[((rows["r_info"] & TYPE) == image.arch.abs64) & (rows["r_offset"] < np.uint64(SLOT * n))]
-        at, names = rows["r_offset"].astype(np.int64) // SLOT, (rows["r_info"] >> np.uint64(32)).astype(np.int64)
-        names = np.minimum(names, len(image.symbols.rows) - 1)
-        code = image.symbols.shndx[names]
-        with np.errstate(over="ignore"):
-            off = (image.symbols.rows["st_value"][names] + rows["r_addend"].view(np.uint64)).view(np.int64)
-        size = np.minimum(image.shdr["sh_size"], np.uint64(1 << 40)).astype(np.int64)
-        known = (code > 0) & image.executable[np.maximum(code, 0)] & (off >= 0) & (off < size[np.maximum(code, 0)])
-        key[at], symbol[at] = np.where(known, code << 40 | off, NO_PLACE), names
-    return Slots(np.full(n, sec, dtype=np.int64), np.arange(n), key, symbol)
+def _places(image: Image, rows: Rows) -> tuple[I64, I64]:
+    """The place that each relocation names, as one number, and its symbol."""
+    if not len(rows) or not len(image.symbols.rows):
+        return np.full(len(rows), NO_PLACE, dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
+    names = np.minimum((rows["r_info"] >> np.uint64(32)).astype(np.int64), len(image.symbols.rows) - 1)
+    code = image.symbols.shndx[names]
+    with np.errstate(over="ignore"):
+        off = (image.symbols.rows["st_value"][names] + rows["r_addend"].view(np.uint64)).view(np.int64)
+    inside = np.maximum(code, 0)
+    size = np.minimum(image.shdr["sh_size"][inside], np.uint64(1 << 40)).astype(np.int64)
+    known = (code > 0) & image.executable[inside] & (off >= 0) & (off < size)
+    return np.where(known, code << 40 | off, NO_PLACE), names
 
 
 # -- the checks --------------------------------------------------------------------------------------------------------
@@ -139,13 +155,22 @@ def check_recording(case: Case, runs: Runs) -> None:
     nops = _check_nops(case, runs)
     check_old_sections(case, nops)
     old, new = read_slots(before), read_slots(after)
-    codes = {sec: np.unique(new.key[(new.home == sec) & (new.key >= 0)] >> 40).tolist()
-             for sec in np.unique(new.home).tolist()}  # fmt: skip
+    codes = _codes(new)
     check_new_sections(case, codes)
     check_tail(case)
     _check_slots(case, old, new)
     _check_added(case, old, new)
     _check_nops_recorded(case, nops, new)
+
+
+def _codes(slots: Slots) -> dict[int, list[int]]:
+    """Section of records → the sections of code that they name, ascending."""
+    codes: dict[int, list[int]] = {sec: [] for sec in np.unique(slots.home).tolist()}
+    live = slots.key >= 0
+    pairs = np.unique(slots.home[live] << 32 | slots.key[live] >> 40)
+    for home, code in zip((pairs >> 32).tolist(), (pairs & 0xFFFF_FFFF).tolist(), strict=True):
+        codes[home].append(code)
+    return codes
 
 
 def _check_slots(case: Case, old: Slots, new: Slots) -> None:
@@ -196,10 +221,7 @@ def _check_nops(case: Case, runs: Runs) -> I64:
     """Places of calls of the profiling function that are NOPs in the second file; each lost its relocation."""
     before, after, call = case.before.image, case.after.image, case.arch.call
     gone = [np.zeros(0, np.int64)]
-    for sec in np.flatnonzero(before.executable).tolist():
-        calls = _calls_in(before, sec)
-        if not len(calls):
-            continue
+    for sec, calls in _calls(before).items():
         code = after.content(sec)
         if not np.array_equal(before.content(sec), code):
             where = calls[_is_nop(case, code, calls)]

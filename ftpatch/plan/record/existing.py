@@ -15,7 +15,7 @@ from ftpatch.arrays import I64, Mask, Rows, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import RecordError
-from ftpatch.plan.record.places import NOWHERE, Places, joined
+from ftpatch.plan.record.places import Places
 from ftpatch.sites.records import SLOT, record_names
 
 # why a record leaves, by number; 0: it stays
@@ -51,13 +51,17 @@ def read_existing(image: Image) -> tuple[RecordSection, ...]:
     Raises RecordError where one cannot be read for certain.
     """
     require_addends(image)
-    sections: list[RecordSection] = []
-    seen = NOWHERE
-    for sec in image.sections_named(*record_names(image)):
-        section = _read(image, sec, seen)
-        seen = joined(seen, section.kept)
-        sections.append(section)
-    return tuple(sections)
+    size = np.minimum(image.shdr["sh_size"], np.uint64(1 << 40)).astype(np.int64)
+    sections = tuple(_read(image, sec, size) for sec in image.sections_named(*record_names(image)))
+    key = np.concatenate([np.zeros(0, np.int64), *(section.kept.key for section in sections)])
+    first = np.zeros(len(key), dtype=bool)
+    first[np.unique(key, return_index=True)[1]] = True
+    start = 0
+    for section in sections:  # of records of one place the first stays
+        sound = np.flatnonzero(section.sound)
+        section.why[sound[~first[start : start + len(sound)]]] = TWICE
+        start += len(sound)
+    return sections
 
 
 def require_addends(image: Image) -> None:
@@ -72,8 +76,8 @@ def require_addends(image: Image) -> None:
                           todo="the compilers of this machine make no such table")  # fmt: skip
 
 
-def _read(image: Image, sec: int, seen: Places) -> RecordSection:
-    """One section. seen: the records of those before it."""
+def _read(image: Image, sec: int, sizes: I64) -> RecordSection:
+    """One section. sizes: bytes of every section."""
     where = f"{image.path}: section {sec} {image.names[sec]}"
     if not image.has_bytes[sec]:
         raise RecordError("the record section has no contents", where, found="SHT_NOBITS", expected="SHT_PROGBITS")
@@ -85,12 +89,7 @@ def _read(image: Image, sec: int, seen: Places) -> RecordSection:
         raise RecordError("the record section has several tables of relocations", where, found=str(len(tables)))
     n = size // SLOT
     rows, has_row = _rows_of(image, tables[0], n, where) if tables else (np.zeros(n, t.RELA), np.zeros(n, bool))
-    places, why = _judge(image, rows, has_row, where)
-    ordered = np.flatnonzero(why == STAYS)
-    key = places.key[ordered]
-    first = np.zeros(len(key), dtype=bool)
-    first[np.unique(key, return_index=True)[1]] = True
-    why[ordered[~first | is_in(key, seen.key)]] = TWICE
+    places, why = _judge(image, rows, has_row, sizes, where)
     return RecordSection(sec, tables[0] if tables else None, image.content(sec).tobytes(), rows, places, why)
 
 
@@ -114,7 +113,7 @@ def _rows_of(image: Image, table: int, n: int, where: str) -> tuple[Rows, Mask]:
     return rows, has_row
 
 
-def _judge(image: Image, rows: Rows, has_row: Mask, where: str) -> tuple[Places, I64]:
+def _judge(image: Image, rows: Rows, has_row: Mask, sizes: I64, where: str) -> tuple[Places, I64]:
     """Where each record points, and why it leaves: for reasons of its own."""
     symbol = (rows["r_info"] >> np.uint64(32)).astype(np.int64)
     if len(symbol) and int(symbol.max()) >= len(image.symbols.rows):
@@ -132,8 +131,7 @@ def _judge(image: Image, rows: Rows, has_row: Mask, where: str) -> tuple[Places,
                           expected="a place in the code of this file")  # fmt: skip
     with np.errstate(over="ignore"):
         off = (image.symbols.rows["st_value"][symbol] + rows["r_addend"].view(np.uint64)).view(np.int64)
-    size = np.minimum(image.shdr["sh_size"], np.uint64(1 << 40)).astype(np.int64)
-    in_code = (sec > 0) & image.executable[np.maximum(sec, 0)] & (off >= 0) & (off < size[np.maximum(sec, 0)])
+    in_code = (sec > 0) & image.executable[np.maximum(sec, 0)] & (off >= 0) & (off < sizes[np.maximum(sec, 0)])
     why = np.where(in_code, STAYS, NO_CODE)
     why[sec == t.SHN_UNDEF] = NO_SYMBOL
     why[~has_row] = NO_RELOCATION

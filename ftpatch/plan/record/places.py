@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,12 @@ class Places(NamedTuple):
 
     def where(self, which: Mask | I64) -> Places:
         return Places(self.sec[which], self.off[which])
+
+    def by_section(self) -> Iterator[tuple[int, I64]]:
+        """Each section of code, and the offsets in it, ascending."""
+        ordered = self.where(np.argsort(self.key, kind="stable"))
+        secs, first = np.unique(ordered.sec, return_index=True)
+        yield from zip(secs.tolist(), np.split(ordered.off, first[1:]), strict=True) if len(secs) else ()
 
     def without(self, others: Places) -> Places:
         """Those that are not among others."""

@@ -42,6 +42,7 @@ class SectionWriter:
 
     def __post_init__(self) -> None:
         self.groups = read_groups(self.image)
+        self.in_module = is_loaded(self.image.names)
         self._symbols = base_symbols(self.image)
         self._pieces: dict[int, list[tuple[Rows, bytes]]] = {}  # relocations and slots, by where they go
         self._codes: dict[int, list[I64]] = {}  # sections of code that they name, likewise
@@ -50,24 +51,19 @@ class SectionWriter:
     def image(self) -> Image:
         return self.editor.image
 
-    @property
-    def in_module(self) -> bool:
-        return is_loaded(self.image.names)
-
     def write(self, existing: Sequence[RecordSection], added: Places) -> None:
         """Give every added place a record; mend the sections that are there, and take out records that name nothing."""
         for section in existing:
             self._keep(section, existing)
         homes = self._homes(existing)
-        for code in np.unique(added.sec).tolist():
-            places = added.where(added.sec == code)
+        for code, off in added.by_section():
             if code in homes:
                 home = homes[code]
             elif self.in_module or (self.name != PADDING and code not in self.groups):
                 home = homes.get(0, SINGLE)
             else:
                 home = -1 - code
-            self._put(home, self._relocations(code, places), bytes(SLOT * len(places.off)), places.sec)
+            self._put(home, self._relocations(code, off), bytes(SLOT * len(off)), np.full(len(off), code))
         for section in existing:
             self._rewrite(section)
         for home in sorted((home for home in self._pieces if home < 0), reverse=True):
@@ -204,7 +200,7 @@ class SectionWriter:
         if group is not None:
             self.editor.append(group, table.to_bytes(WORD, "little"))
 
-    def _relocations(self, code: int, places: Places) -> Rows:
+    def _relocations(self, code: int, off: I64) -> Rows:
         """The relocations of records of one section of code."""
         symbol = self._symbols.get(code)
         if symbol is None:
@@ -212,9 +208,9 @@ class SectionWriter:
                               found=f"section {code} {self.image.names[code]} with weak symbols or none",
                               expected="the section's own symbol, or a local or global one",
                               todo="compile it again, or strip less")  # fmt: skip
-        rows = np.zeros(len(places.off), t.RELA)
+        rows = np.zeros(len(off), t.RELA)
         rows["r_info"] = np.uint64(symbol << 32 | self.image.arch.abs64)
-        rows["r_addend"] = places.off - int(self.image.symbols.rows["st_value"][symbol])
+        rows["r_addend"] = off - int(self.image.symbols.rows["st_value"][symbol])
         return rows
 
 
