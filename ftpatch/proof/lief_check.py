@@ -47,6 +47,8 @@ def read_again(case: Case, deep: bool | None) -> str:
         if deep:
             raise UnsupportedError("no second reader", found=NOT_INSTALLED) from None
         return f"none ({NOT_INSTALLED})"
+    if any(not int(side.image.ehdr["e_shnum"]) for side in (case.before, case.after)):
+        return "none (lief does not read the relocations of a file with more than 65,279 sections)"
     if any(_names_too_long(side.image) for side in (case.before, case.after)):
         return "none (lief reads each name to its end, and they have too many characters)"
     if (n := _rows_beyond_memory(case)) is not None:

@@ -55,7 +55,17 @@ def is_recording(before: Image, after: Image) -> bool:
     came = bool((~is_in(new.key, old.key)).any())
     doubled = len(np.unique(old.key)) < len(old.key)
     lost = int((old.key == NO_PLACE).sum()) > int((new.key == NO_PLACE).sum())
-    return came or lost or (doubled and len(new.key) < len(old.key)) or _calls_gone(before, after)
+    moved = _moved(old, new)
+    return came or lost or moved or (doubled and len(new.key) < len(old.key)) or _calls_gone(before, after)
+
+
+def _moved(old: Slots, new: Slots) -> bool:
+    """Whether a record is in another section of records than it was."""
+    (one, first), (two, second) = (np.unique(slots.key, return_index=True) for slots in (old, new))
+    both = np.intersect1d(one, two)
+    was, is_ = (slots.home[at[np.searchsorted(keys, both)]]
+                for slots, keys, at in ((old, one, first), (new, two, second)))  # fmt: skip
+    return not np.array_equal(was, is_)
 
 
 def _names(image: Image) -> set[str]:

@@ -144,7 +144,8 @@ def table_of(image: Image, shape: Shape | None, calls: Places) -> SiteTable:
         taken[keep] = is_in(form.match(entries.window[keep]), (MATCH_NEW, MATCH_HALF))
         status[n_calls:][taken[keep]] = ENABLED
     places = joined(calls, entries.places.where(keep))
-    status[never_traced(image, places, np.arange(len(status)) < n_calls)] = UNRECORDED  # no pattern means these
+    called = (np.arange(len(status)) < n_calls) | (form is not None and bool(form.called))
+    status[never_traced(image, places, called)] = UNRECORDED  # no pattern means these
     n = len(status)
     return SiteTable(
         image, form if form is not None else shape, None, np.where(status == READY, np.arange(n), -1), places.sec,
@@ -153,11 +154,12 @@ def table_of(image: Image, shape: Shape | None, calls: Places) -> SiteTable:
     )  # fmt: skip
 
 
-def why_not(table: SiteTable, chosen: Mask) -> dict[int, str]:
-    """Why chosen functions cannot have a record, by their row in the table."""
+def why_not(table: SiteTable, chosen: Mask, calls: Places) -> dict[int, str]:
+    """Why chosen functions cannot have a record, by their row in the table. calls: as for `table_of`."""
     image, reasons = table.image, dict[int, str]()
-    called = np.full(len(table), bool(table.shape is not None and table.shape.called))
-    never = never_traced(image, Places(table.sec, table.off), called)
+    places = Places(table.sec, table.off)
+    called = is_in(places.key, calls.key) | bool(table.shape is not None and table.shape.called)
+    never = never_traced(image, places, called)
     for row in np.flatnonzero(chosen).tolist():
         sec = int(table.sec[row])
         if sec < 0:
@@ -168,8 +170,22 @@ def why_not(table: SiteTable, chosen: Mask) -> dict[int, str]:
         elif table.status[row] == ENABLED:
             reasons[row] = "its site is patched already, by an earlier patch: ftpatch disable gives it its NOPs back"
         elif table.status[row] == UNRECORDED:
-            reasons[row] = f"no site at its entry, found {_code_at(table, row)}"
+            reasons[row] = _refused(table, row) or f"no site at its entry, found {_code_at(table, row)}"
     return reasons
+
+
+def _refused(table: SiteTable, row: int) -> str:
+    """Why no kernel patches the NOPs that a compiler left for a function; empty where there are none of that kind."""
+    image, functions = table.image, table.image.functions
+    for shape in image.arch.shapes:
+        if not shape.refusal or shape.called or shape.program:
+            continue
+        entry = functions.va if shape.at_global else functions.local
+        sec, off = image.place(entry[table.func[row : row + 1]])
+        off = off - shape.entry
+        if shape.match(image.window(sec, off))[0] == MATCH_OLD:
+            return shape.refusal
+    return ""
 
 
 def never_traced(image: Image, places: Places, called: Mask) -> Mask:

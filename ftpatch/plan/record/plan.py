@@ -30,7 +30,7 @@ from ftpatch.sites.table import SiteTable
 
 N_SHOWN = 3
 NOTHING = "nothing to do: {n} records are there, and the file shows no other that belongs there"
-UNTRACED = "{n} calls of {called} in {sections} get no record: no kernel traces what is there{nop}"
+UNTRACED = "no record for {n} of {called} in {sections}: no kernel traces what is there{nop}"
 STAY_CALLS = "recorded calls stay calls: {why}. --nop made NOPs of calls without a record alone"
 
 
@@ -116,7 +116,7 @@ def _chosen(image: Image, request: RecordRequest, recorded: Places, calls: Place
         shape = _shape_of(image, calls)
     table = table_of(image, shape, calls)
     selection = select.select(table, request.func, named=True)
-    reasons = why_not(table, selection.mask)
+    reasons = why_not(table, selection.mask, calls)
     chosen = selection.mask & ~is_in(np.arange(len(table)), list(reasons))
     left = {table.name(row) or table.place_text(row): why for row, why in reasons.items()}
     return _Found(Places(table.sec[chosen], table.off[chosen]), shape, left, len(reasons), selection.notes)
@@ -238,7 +238,12 @@ def _untraced(image: Image, recorded: Places, calls: Places, nop: bool) -> tuple
     shape = _shape_of(image, calls)
     then = "; they are NOPs now" if nop else "; --nop makes them NOPs, as recordmcount does"
     return (
-        UNTRACED.format(n=len(bare.sec), called=shape.called if shape else "", sections=", ".join(names), nop=then),
+        UNTRACED.format(
+            n=f"{len(bare.sec)} call{'s' * (len(bare.sec) != 1)}",
+            called=shape.called if shape else "",
+            sections=", ".join(names),
+            nop=then,
+        ),
     )
 
 
