@@ -94,6 +94,10 @@ def with_calls(content: bytes, before: Path, to: Mapping[str, int]) -> bytes:
         pos = image.pos_of_va(va)
         if image.arch.name == "arm64":
             struct.pack_into("<2I", patched, pos, 0xAA1E_03E9, 0x9400_0000 | target - va - 4 >> 2 & 0x3FF_FFFF)
+        elif image.arch.name == "ppc64le":
+            if bytes(patched[pos + 2 : pos + 4]) in (b"\x4c\x3c", b"\x40\x3c"):  # behind what computes the TOC
+                va, pos = va + 8, pos + 8
+            struct.pack_into("<2I", patched, pos, 0x7C08_02A6, 0x4800_0001 | target - va - 4 & 0x3FF_FFFC)
         else:
             if patched[pos : pos + 4] == bytes.fromhex("f30f1efa"):
                 va, pos = va + 4, pos + 4

@@ -230,6 +230,7 @@ EMULATORS = {
     "proof.emulate.arm64", "proof.emulate.ppc64le", "proof.emulate.guest_ppc64le", "proof.emulate.process_ppc64le",
     "proof.emulate.reach_ppc64le", "proof.emulate.redirects_ppc64le", "proof.emulate.x86_64",
     "proof.emulate.programs_arm64", "proof.emulate.programs_x86_64", "proof.emulate.programs_ppc64le",
+    "proof.emulate.guest_programs_ppc64le",
 }  # fmt: skip
 
 

@@ -48,12 +48,14 @@ class ProgramProof(NamedTuple):
     other_calls: Callable[[int], str]
 
 
+READERS: Mapping[str, str] = {
+    "arm64": "arm64_program_proof", "ppc64le": "ppc64le_program_proof", "x86_64": "x86_64_program_proof",
+}  # fmt: skip
+
+
 def program_proof(arch: Arch) -> ProgramProof | None:
     """That of a machine; None where programs of it are not patched."""
     if arch.name not in READERS:
         return None
     proof: ProgramProof = import_module(f"ftpatch.arch.{READERS[arch.name]}").PROGRAMS
     return proof
-
-
-READERS: Mapping[str, str] = {"arm64": "arm64_program_proof", "x86_64": "x86_64_program_proof"}

@@ -161,8 +161,9 @@ def _expect_sites(case: Case, pairs: Pairs, targets: Mapping[int, tuple[int, Pro
     case.memory = memory = program_memory(case.after.image, slots)
     call, size = pairs.va(pairs.branch_off), pairs.shape.branch.size
     for at, (first, target) in targets.items():
-        if target.doubt:
-            case.unclaimed.append(f"{pairs.name(at)}: what it calls was taken by force")
+        if target.doubt or memory is None:
+            why = "what it calls was taken by force" if target.doubt else "the program leaves no room for a stack"
+            case.unclaimed.append(f"{pairs.name(at)}: {why}")
             continue
         entry = int(case.after.image.base[int(pairs.sec[at])]) + pairs.entry_off(at)
         where, function = int(call[at]), target.function

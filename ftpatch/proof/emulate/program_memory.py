@@ -18,8 +18,8 @@ from ftpatch.elf.image import Image
 
 PAGE = 1 << 12  # bytes that are filled at once, the least that loaders protect
 IMPORT = 16  # bytes from one imported function to the next
-AREAS = tuple(0x7F00_0000_0000 - (number << 40) for number in range(64))  # of which those are taken that are free
 AREA = 1 << 32  # bytes
+ENDS = 0x7FFF_0000_0000  # of the addresses of programs, with room for what a machine has there
 WRITE = 2  # of p_flags
 
 
@@ -66,12 +66,17 @@ class ProgramMemory:
         return bytes(content), writable
 
 
-def program_memory(image: Image, slots: Mapping[int, str]) -> ProgramMemory:
-    """The memory of a program whose slots are filled with the addresses of functions of these names."""
+def program_memory(image: Image, slots: Mapping[int, str]) -> ProgramMemory | None:
+    """The memory of a program whose slots are filled with the addresses of functions of these names; None where it has
+    no room between its segments for what it is executed with."""
     rows = image.phdr[image.phdr["p_type"] == t.PT_LOAD]
     taken = [(int(row["p_vaddr"]), int(row["p_vaddr"]) + int(row["p_memsz"])) for row in rows]
-    free = [area for area in AREAS if all(end <= area or area + AREA <= start for start, end in taken)]
-    outside, stack = free[0], free[1]
+    near = [AREA, *(-(-end // AREA) * AREA for _, end in taken)]  # so that all can be laid out in one process
+    free = [area for area in sorted(near) if area + 2 * AREA < ENDS and all(
+            end <= area or area + 2 * AREA <= start for start, end in taken)]  # fmt: skip
+    if not free:
+        return None
+    outside, stack = free[0], free[0] + AREA
     names = dict.fromkeys(slots.values())
     imports = {name: outside + IMPORT * number for number, name in enumerate(names)}
     filled = {va: imports[name] for va, name in slots.items()}

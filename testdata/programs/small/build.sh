@@ -14,8 +14,15 @@ build() { # machine, compiler, options of sites
 		exec) link="-fno-pie -no-pie -Wl,-z,lazy,-z,noseparate-code" ;;
 		so) link="-fPIC -shared -Wl,-z,lazy,-soname,small.so" ;;
 		esac
-		$cc $options $sites $link -Wl,-e,start small.c "direct-$machine.S" "$tmp/liboutside.so" -o "$machine-$kind"
+		source=small.c
+		if [ "$machine" = ppc64le ]; then
+			source=$tmp/small.s
+			$cc $options $link -S small.c -o "$source"
+			python3 sites.py "$source" work numbers vectors structure nothing
+		fi
+		$cc $options $sites $link -Wl,-e,start $source "direct-$machine.S" "$tmp/liboutside.so" -o "$machine-$kind"
 	done
 }
 build arm64 aarch64-linux-gnu-gcc -fpatchable-function-entry=2
 build x86_64 gcc -fpatchable-function-entry=5
+build ppc64le powerpc64le-linux-gnu-gcc ""
