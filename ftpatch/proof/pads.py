@@ -20,7 +20,7 @@ from ftpatch.proof.case import Case, Pairs, SiteCalls
 from ftpatch.proof.decoders import both, branches
 from ftpatch.proof.emulate.expectation import CallExpectation, PadExpectation
 from ftpatch.proof.emulate.program_memory import program_memory
-from ftpatch.proof.program_calls import ProgramTarget, ProgramTargets, own_calls
+from ftpatch.proof.program_calls import FORCED, NO_ROOM, ProgramTarget, ProgramTargets, own_calls
 from ftpatch.proof.program_imports import Imports
 from ftpatch.sites.scan import Scan
 
@@ -154,8 +154,8 @@ def _expect(case: Case, pairs: Pairs, switches: list[Switch], targets: dict[int,
     first: I64 = image.va(pairs.sec, pairs.record).view(np.int64)
     resume = pairs.va(pairs.off).view(np.int64) + pairs.shape.size
     for at, target in targets.items():
-        if target.doubt:
-            case.unclaimed.append(f"{pairs.name(at)}: what it calls was taken by force")
+        if target.doubt or memory is None:
+            case.unclaimed.append(f"{pairs.name(at)}: {FORCED if target.doubt else NO_ROOM}")
             continue
         pad, name, on = switches[at].pad, pairs.name(at), switches[at].state == ON
         entry = int(image.base[int(pairs.sec[at])]) + pairs.entry_off(at)

@@ -23,6 +23,9 @@ from ftpatch.proof.program_imports import Imports
 LAZY = "which the loader looks up when it is first called, and changes registers then (no BIND_NOW)"
 CIRCLE = "what it calls is patched, and comes back to it: the two call each other for ever"
 
+# why a site is not executed
+FORCED, NO_ROOM = "what it calls was taken by force", "the program leaves no room for a stack between its segments"
+
 
 @dataclass(frozen=True)
 class ProgramTarget:
@@ -162,8 +165,7 @@ def _expect_sites(case: Case, pairs: Pairs, targets: Mapping[int, tuple[int, Pro
     call, size = pairs.va(pairs.branch_off), pairs.shape.branch.size
     for at, (first, target) in targets.items():
         if target.doubt or memory is None:
-            why = "what it calls was taken by force" if target.doubt else "the program leaves no room for a stack"
-            case.unclaimed.append(f"{pairs.name(at)}: {why}")
+            case.unclaimed.append(f"{pairs.name(at)}: {FORCED if target.doubt else NO_ROOM}")
             continue
         entry = int(case.after.image.base[int(pairs.sec[at])]) + pairs.entry_off(at)
         where, function = int(call[at]), target.function
