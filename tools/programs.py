@@ -19,6 +19,12 @@ _TOOLS = {
     "powerpc64le-linux-gnu-objcopy": ("binutils-powerpc64le-linux-gnu",),
     "qemu-system-x86_64": ("qemu-system-x86",),
     "x86_64-linux-gnu-gcc": ("gcc", "libc6-dev"),
+    "qemu-aarch64": ("qemu-user",),
+    "aarch64-linux-gnu-g++": ("g++-aarch64-linux-gnu",),
+    "powerpc64le-linux-gnu-g++": ("g++-powerpc64le-linux-gnu",),
+    "x86_64-linux-gnu-g++": ("g++",),
+    "clang++": ("clang",),
+    "ld.lld": ("lld",),
 }
 
 

@@ -242,7 +242,7 @@ class Pairs:
     @cached_property
     def nop(self) -> Mask:
         """Sites that are, in the second file, what build tools leave there instead of the layout's call."""
-        code = self.case.tables.left
+        code = self.case.tables.left if self.words.shape[1] == self.shape.branch.n_units else ()
         mask = [(self.words == np.array(units, dtype=np.uint32)).all(axis=1) for units in code]
         nop: Mask = np.logical_or.reduce([np.zeros(len(self), dtype=bool), *mask])
         return nop

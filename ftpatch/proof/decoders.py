@@ -61,10 +61,10 @@ def conditional(arch: Arch, code: U32) -> bool:
 def both(arch: Arch, code: U32) -> Seen:
     """What two decoders see in rows of code, of which the last instruction is a direct branch.
 
-    The words in front of it are known ones; where instructions are bytes and not words, nothing is in front of it.
+    The words in front of it are known ones; where instructions are bytes and not words, they were compared as such.
     """
     n = arch.call.n_units
-    front, last = (code[:, :-1], code[:, -1]) if n == 1 else (code[:, :0], code)
+    front, last = (code[:, :-1], code[:, -1]) if n == 1 else (code[:, :0], code[:, -n:])
     kind, distance = branches(arch, last)
     texts, mnemonic = tables_of(arch).texts, {0: "?", **tables_of(arch).mnemonics}
     # Branches are relative, so that an instruction means the same in every row: each is decoded once.

@@ -10,10 +10,12 @@ from ftpatch.arrays import I64, U8, U32, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.identity import linker_stubs
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.case import NEW, OLD, OTHER, REDIRECTED, RETIRED, Case, Pairs
 from ftpatch.proof.decoders import branch_targets, branches
 from ftpatch.proof.kernel_stubs import in_slots
+from ftpatch.sites.profiler_calls import calls_to, slots_of
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import NULL, OUTSIDE, UNRECORDED, SiteTable
 
@@ -55,7 +57,9 @@ def _known(table: SiteTable) -> I64:
     """The rows that are places in code, and sites that a patch may concern: not calls that no record names."""
     size = table.image.shdr["sh_size"][np.maximum(table.sec, 0)].astype(np.int64)
     inside = (table.off >= 0) & (table.off < np.minimum(size, 1 << 40))
-    rows: I64 = np.flatnonzero((table.sec >= 0) & inside & ~is_in(table.status, NO_SITES))
+    program = table.image.kind in PROGRAMS  # nobody reads its records, so that calls without one are sites, too
+    nowhere = is_in(table.status, NO_SITES) & ~(program & (table.status == UNRECORDED))
+    rows: I64 = np.flatnonzero((table.sec >= 0) & inside & ~nowhere)
     return rows
 
 
@@ -67,9 +71,9 @@ def _states(side: Scan, shape: Shape, sec: I64, off: I64, words: U32) -> U8:
     states[old], states[new] = OLD, NEW
     if shape.called:
         as_compiled = _calls_as_compiled(image, shape, sec, off, words)
-        states[old] = np.where(as_compiled[old], OLD, NEW)
+        states[old | new] = np.where(as_compiled, OLD, np.where(new, NEW, OTHER))[old | new]
         tables = tables_of(image.arch)
-        for code in tables.left:
+        for code in tables.left if len(shape.new) == shape.branch.n_units else ():
             states[(words == code).all(axis=1)] = OLD
         if not tables.left:
             states[(words == tables.nop).all(axis=1)] = RETIRED
@@ -108,15 +112,25 @@ def _jump_of(image: Image, sec: I64, off: I64) -> list[list[tuple[int, int, int]
     return jumps
 
 
+def _through_slot(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> Mask:
+    """Which sites are still calls through a word that the dynamic linker fills with the function's address."""
+    assert shape.through is not None
+    word = (image.va(sec, off).view(np.int64) + shape.through.decode(words)).view(np.uint64)
+    still = np.logical_and.reduce([code.matches(words[:, i]) for i, code in enumerate(shape.old)])
+    return np.asarray(still & np.isin(word, slots_of(image, shape.called)))
+
+
 def _calls_as_compiled(image: Image, shape: Shape, sec: I64, off: I64, words: U32) -> Mask:
     """Whether each site's call goes where the compiler let it go."""
     if image.linked:
         stubs = [va for va, name in linker_stubs(image).items() if name == shape.called]
         value = image.symbols.value(shape.called)
-        goes_to = branch_targets(image, image.va(sec, off).view(np.int64) + shape.call_at)
-        return np.isin(
-            goes_to.view(np.uint64), np.array([*stubs, *([] if value is None else [value])], dtype=np.uint64)
-        )
+        goes_to = branch_targets(image, image.va(sec, off).view(np.int64) + shape.call_at).view(np.uint64)
+        right = np.isin(goes_to, np.array([*stubs, *([] if value is None else [value])], dtype=np.uint64))
+        if image.kind not in PROGRAMS:
+            return right
+        right |= calls_to(image, shape.called, goes_to)
+        return right if shape.through is None else right | _through_slot(image, shape, sec, off, words)
     as_compiled = np.zeros(len(sec), dtype=bool)
     for number in np.unique(sec).tolist():
         rows = relocations_of(image, number)
