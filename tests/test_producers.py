@@ -75,7 +75,7 @@ def test_the_last_option_for_sites_counts(switches: str, layout: tuple[int, int]
         ("GNU C17 12.2.0 -mtune=generic", False),  # without -O
         ("GNU C17 12.2.0", None),
         ("GNU AS 2.40", False),
-        (CLANG, False),
+        (CLANG, None),
         (RECORDED, False),
         (f"{CLANG} clang -O2 -mllvm -enable-ipra -c x.c", True),
         ("Go cmd/compile go1.21.1", None),

@@ -82,7 +82,9 @@ def test_every_rule_has_a_planted_defect_and_a_full_entry() -> None:
     ids = [rule.id for rule in rules]
     assert len(set(ids)) == len(ids) >= 25
     programs = {rule.id for rule in rules if tuple(rule.kinds) == PROGRAMS} - {"profiled-program"}
-    assert {name.partition("/")[0] for name in DEFECTS} == set(ids) - programs  # test_program_rules has theirs
+    told = {"ipa-ra", "unit-layout", "unit-alignment", "unit-without-sites"}
+    # test_program_rules has theirs, and so have test_callers and test_units: no byte tells how a compiler was called
+    assert {name.partition("/")[0] for name in DEFECTS} == set(ids) - programs - told
     for rule in rules:
         assert rule.severity in SEVERITIES
         assert rule.title and rule.why.endswith(".") and rule.todo.endswith(".") and rule.source

@@ -113,6 +113,8 @@ class Arch(NamedTuple):
     contract: str = ""  # what a target must do, for people; empty where this tier is not reached
     library_contract: str = ""  # the same at sites that call as any code calls a function of C
     judge: str = ""  # module whose `keeps_contract` tells whether a piece of code does that; not imported before
+    # module that tells which registers instructions read and write, `REGISTERS` and `use`; not imported before
+    registers: str = ""
     # relocation types of which the build makes the list by which a compressed kernel moves itself, where it has one
     listed: tuple[int, ...] = ()
     code_lists: tuple[CodeList, ...] = ()  # what else its kernels rewrite at boot
@@ -206,6 +208,12 @@ class Arch(NamedTuple):
     def contract_of(self, shape: Shape | None) -> str:
         """What a target of sites of that layout must do, for people."""
         return self.library_contract if shape is not None and shape.library else self.contract
+
+    def kept_registers(self, read: Read, va: int, out_of_line: bool) -> int:
+        """The registers that the code at `va` gives back as they were, as bits of the machine's `REGISTERS`; 0:
+        nothing is shown of it."""
+        kept: int = import_module(self.judge).kept_registers(read, va, out_of_line) if self.judge else 0
+        return kept
 
     def shape(self, name: str) -> Shape | None:
         """The shape of that name, if this machine has it."""

@@ -233,6 +233,7 @@ ARCH = Arch(
     contract="x0-x8, x18-x29 and sp kept, x30 := x9, return to the old x30",
     library_contract="x18-x29 and sp kept, return to x30, as functions of C do",
     judge="ftpatch.arch.arm64_contract",
+    registers="ftpatch.arch.arm64_registers",
     ops_thunk=OpsThunk(thunk, 16, (1 << 32) - (1 << 12), ERRATUM_843419, thunk_leads_to),
     table_end=TableEnd(find_pairs, set_pair),
     boot=FlatImage(56, b"ARM\x64", r"ARM\x64"),  # Documentation/arch/arm64/booting.rst

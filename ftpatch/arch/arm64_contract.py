@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ftpatch.arch.arm64_registers import VECTORS
 from ftpatch.arch.contract import UNKNOWN, NotShown, Read, Value, judge, signed
+from ftpatch.arch.register_use import bits
 
 # Values: ("reg", n): what register n held at entry; ("sp", n): entry sp + n; signed x30; ("low", n), ("high", n): the
 # halves of vector register n; UNKNOWN
@@ -79,6 +81,34 @@ def returns_plainly(read: Read, va: int, x9: bool) -> str:
     x9: whether it must keep that, too."""
     kept = (*range(9 + x9), *range(18, 30))
     return judge(read, State(va, plain=kept, vectors=[True] * N_VECTORS), _branch, {})
+
+
+def kept_registers(read: Read, va: int, out_of_line: bool = False) -> int:
+    """The registers that the code at `va` gives back, as bits of `arm64_registers`; 0: nothing is shown."""
+    return _kept_registers(read, State(va))
+
+
+def program_kept_registers(read: Read, va: int) -> int:
+    """As `kept_registers`, for the sites of a program."""
+    return _kept_registers(read, State(va, vectors=[True] * N_VECTORS))
+
+
+def _kept_registers(read: Read, start: State) -> int:
+    reached: list[State] = []
+    changes_vectors: list[int] = []  # words that may change some
+
+    def step(state: State, word: int, todo: list[State]) -> bool:
+        called = word & 0xFC00_0000 == 0x9400_0000 or word & 0xFFFF_FC1F == 0xD63F_0000
+        loaded = word >> 25 & 0b101 == 0b100 and word >> 26 & 1 and word >> 22 & 1
+        if called or loaded or word >> 25 & 0b111 == 0b111:
+            changes_vectors.append(word)
+        return _branch(state, word, todo)
+
+    if judge(read, start, step, {}, reached):
+        return 0
+    kept = bits(n for n in range(31) if all(state.regs[n] == ("reg", n) for state in reached))
+    followed = bits(VECTORS + n for n in range(len(start.vectors)) if all(state.vectors[n] for state in reached))
+    return kept | (followed if changes_vectors else bits(range(VECTORS, VECTORS + 32)))
 
 
 def _branch(state: State, word: int, todo: list[State]) -> bool:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch.arm64 import BL, LDR_UIMM
-from ftpatch.arch.arm64_contract import program_keeps_contract, returns_plainly
+from ftpatch.arch.arm64_contract import program_keeps_contract, program_kept_registers, returns_plainly
 from ftpatch.arch.arm64_veneer import ADD_IMM, adrp
 from ftpatch.arch.program_parts import HookCall, Programs
 from ftpatch.arrays import U8, U32, Mask
@@ -105,4 +105,5 @@ PROGRAMS = Programs(
     contract="x0-x8, x18-x29, v0-v7 and sp kept, x30 := x9, return to the old x30",
     keeps_contract=program_keeps_contract, returns_plainly=returns_plainly, variant=variant,
     deep_stub=deep_stub,
+    kept_registers=program_kept_registers,
 )  # fmt: skip

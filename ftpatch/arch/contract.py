@@ -31,13 +31,14 @@ class NotShown(Exception):
 
 
 def judge(
-    read: Read, start: S, step: Callable[[S, int, list[S]], bool], ends: Mapping[int | None, Callable[[S], None]]
-) -> str:
+    read: Read, start: S, step: Callable[[S, int, list[S]], bool], ends: Mapping[int | None, Callable[[S], None]],
+    reached: list[S] | None = None,
+) -> str:  # fmt: skip
     """Why the code is no trampoline for a patch site; empty where every path keeps the contract.
 
     step(state, word, todo) moves the state over one instruction, adds the other side of a conditional branch to
     `todo`, and returns True where the path ends soundly. It raises NotShown otherwise. ends: what
-    must hold at addresses where a path ends without a step.
+    must hold at addresses where a path ends without a step. reached: gets the state at the end of each path.
     """
     todo, steps, paths = [start], 0, 0
     try:
@@ -55,6 +56,8 @@ def judge(
                 if not len(words):
                     raise NotShown(f"it runs out of code at {state.va:#x}")
                 ended = step(state, int(words[0]), todo)
+            if reached is not None:
+                reached.append(state)
     except NotShown as reason:
         return str(reason)
     return ""

@@ -205,6 +205,7 @@ ARCH = Arch(
     contract="r1-r10 kept, LR := r0, return to the old LR",
     library_contract="r1, r2, r13-r31 and cr2-cr4 kept, return to LR, as functions of C do",
     judge="ftpatch.arch.ppc64le_contract",
+    registers="ftpatch.arch.ppc64le_registers",
     skips_zero=skips_zero,
     local_entry=local_entry,
     loses_toc=loses_toc,

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ftpatch.arch.contract import UNKNOWN, NotShown, Read, Value, judge, signed
+from ftpatch.arch.ppc64le_registers import FLOATS, VECTORS
+from ftpatch.arch.register_use import bits
 
 # Values: ("reg", n) and ("lr", 0): what they held at entry; ("sp", n): entry r1 + n; UNKNOWN
 OLD_LR: Value = ("lr", 0)
@@ -22,6 +24,10 @@ LR, CTR = 8, 9
 BCL_NEXT = 0x429F_0005  # bcl 20,31,$+4
 NOT_FOLLOWED = (1, 17, 56, 57, 60, 61)  # prefixed words, sc, and loads and stores of pairs and vectors
 CR_LOGIC = (0x000, 0x042, 0x102, 0x182, 0x1C2, 0x202, 0x242, 0x342, 0x382, 0x12C)  # mcrf, crxxx, isync
+
+OF_VECTORS = (4, 48, 49, 50, 51, 59, 63)  # primary opcodes that change floating-point or vector registers
+LOADS_OF_VECTORS = (7, 39, 71, 103, 359, 12, 76, 268, 332, 364, 524, 588, 780, 812, 844, 876, 535, 567, 599, 631, 855,
+                    887, 51, 115, 179, 211, 243, 435)  # extended ones of 31  # fmt: skip
 
 
 @dataclass
@@ -46,6 +52,27 @@ def keeps_contract(read: Read, va: int, out_of_line: bool, home: int | None = No
 def keeps_library_contract(read: Read, va: int) -> str:
     """Why the code at `va`, a local entry, is no function as a compiler makes them; empty where it is."""
     return judge(read, State(va, library=True), lambda state, word, todo: step(state, word, todo, False), {})
+
+
+def kept_registers(read: Read, va: int, out_of_line: bool = False) -> int:
+    """The registers that the code at `va` gives back as they were, as bits of `ppc64le_registers`; 0: nothing is shown.
+
+    Out of line the stub itself changes r0, which has the caller's return address there.
+    """
+    reached: list[State] = []
+    others: list[int] = []  # words that may change floating-point or vector registers
+
+    def look(state: State, word: int, todo: list[State]) -> bool:
+        opcode = word >> 26
+        called = opcode in (16, 18, 19) and word & 1 and word != BCL_NEXT
+        if called or opcode in OF_VECTORS or (opcode == 31 and word >> 1 & 0x3FF in LOADS_OF_VECTORS):
+            others.append(word)
+        return step(state, word, todo, out_of_line)
+
+    if judge(read, State(va), look, {}, reached):
+        return 0
+    kept = bits(n for n in range(2, 32) if all(state.regs[n] == ("reg", n) for state in reached))
+    return kept if others else kept | bits(range(FLOATS, VECTORS + 32))
 
 
 def step(state: State, word: int, todo: list[State], out_of_line: bool) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch.ppc64le_program_contract import keeps_contract
+from ftpatch.arch.ppc64le_program_contract import keeps_contract, kept_registers
 from ftpatch.arch.program_parts import HookCall, Programs
 from ftpatch.arch.shape import Word
 from ftpatch.arrays import U32
@@ -129,7 +129,7 @@ def toc(words: U32, va: int) -> int | None:
 PROGRAMS = Programs(
     stub=stub, reach=REACH, slot_reach=REACH, jump_slot=R_PPC64_JMP_SLOT, glob_dat=R_PPC64_GLOB_DAT,
     ifunc=R_PPC64_IRELATIVE, contract="r1-r11, f1-f13 and v2-v13 kept, LR := r0, return to the old LR",
-    keeps_contract=keeps_contract,
+    keeps_contract=keeps_contract, kept_registers=kept_registers,
     no_plt="a stub that writes r2 to the caller's frame, where the TOC of the caller may be",
     toc=toc, deep_stub=deep_stub, reload=Word(0xE841_0018, text="ld r2,24(r1)"),
 )  # fmt: skip

@@ -8,7 +8,9 @@ Opcodes: Power ISA 3.1, book I, appendix; extended ones of primary opcode 31 are
 from __future__ import annotations
 
 from ftpatch.arch import ppc64le_contract as kernel
+from ftpatch.arch import ppc64le_registers as registers
 from ftpatch.arch.contract import NotShown, Read, judge
+from ftpatch.arch.register_use import bits
 
 FLOATS = (4, 48, 49, 50, 51, 59, 63)  # vectors; loads, and arithmetic
 VECTOR_LOADS = (7, 12, 13)  # lowest five bits of an extended opcode: lvx and its like; lxv…x
@@ -20,6 +22,15 @@ R11 = 11
 def keeps_contract(read: Read, va: int) -> str:
     """Why the code at `va` is no trampoline for a site of a program; empty where it is."""
     return judge(read, kernel.State(va), _step, {})
+
+
+def kept_registers(read: Read, va: int) -> int:
+    """The registers that the code at `va` gives back, as bits of `ppc64le_registers`; 0: nothing is shown."""
+    reached: list[kernel.State] = []
+    if judge(read, kernel.State(va), _step, {}, reached):
+        return 0
+    kept = bits(n for n in range(2, 32) if all(state.regs[n] == ("reg", n) for state in reached))
+    return kept | bits(range(registers.FLOATS, registers.VECTORS + 32))
 
 
 def _step(state: kernel.State, word: int, todo: list[kernel.State]) -> bool:

@@ -37,6 +37,8 @@ class Programs(NamedTuple):
     contract: str  # what a target must do, for people
     # keeps_contract(read, va) → why the code is no trampoline for a site of a program; empty where it is
     keeps_contract: Callable[[Read, int], str]
+    # kept_registers(read, va) → the registers that the code gives back as they were, as bits of the machine's REGISTERS
+    kept_registers: Callable[[Read, int], int]
     # returns_plainly(read, va, whether the register that keeps a return address is kept, too) → why the code is no
     # function that a pad may call and that returns as any other; empty where it is
     returns_plainly: Callable[[Read, int, bool], str] | None = None

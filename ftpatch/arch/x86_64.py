@@ -120,6 +120,7 @@ ARCH = Arch(
     max_offset=4,  # FTRACE_MCOUNT_MAX_OFFSET: the endbr64; 0 without CONFIG_X86_KERNEL_IBT, where no record is at 1..4
     contract="all registers but r10 and r11 kept, returns behind the call",
     judge="ftpatch.arch.x86_64_contract",
+    registers="ftpatch.arch.x86_64_registers",
     listed=(1, 10, 11),  # R_X86_64_64, 32, 32S
     code_lists=CODE_LISTS,
     core_record=True,  # kernel/trace/ftrace.c ftrace_free_mem(), which looks in front of an empty list

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ftpatch.arch.contract import UNKNOWN, NotShown, Read, Value, judge
+from ftpatch.arch.register_use import bits
 from ftpatch.arch.x86_64_code import RSP, Instruction, Operand, decoded
+from ftpatch.arch.x86_64_registers import VECTORS
 
 # Values: ("reg", n): what register n held at entry; ("sp", n): entry rsp + n; ("ret", 0): the return address behind the
 # site; ("flags", 0); ("code", va); ("const", n); UNKNOWN
@@ -75,6 +77,27 @@ def keeps_contract(
 ) -> str:
     """Why the code at `va` is no trampoline for a patch site; empty where it is. Sites are never out of line here."""
     return judge(read, State(va), partial(step, read), {target: _pass_on, home: _behind})
+
+
+def kept_registers(read: Read, va: int, out_of_line: bool = False) -> int:
+    """The registers that the code at `va` gives back as they were, as bits of `x86_64_registers`; 0: nothing is shown.
+
+    No instruction on vectors is followed, so that only calls change these.
+    """
+    reached: list[State] = []
+    calls: list[int] = []
+
+    def look(state: State, word: int, todo: list[State]) -> bool:
+        code = bytes(read(state.va, 16).tolist())
+        seen = decoded(code)
+        if seen is not None and seen.kind == "call" and not (seen.to is not None and _over_nothing(code, seen)):
+            calls.append(state.va)
+        return step(read, state, word, todo)
+
+    if judge(read, State(va), look, {}, reached):
+        return 0
+    kept = bits(n for n in range(16) if n != RSP and all(state.regs[n] == ("reg", n) for state in reached))
+    return kept if calls else kept | bits(range(VECTORS, VECTORS + 32))
 
 
 def step(read: Read, state: State, _: int, todo: list[State]) -> bool:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch.program_parts import HookCall, Programs
-from ftpatch.arch.x86_64_program_contract import keeps_contract
+from ftpatch.arch.x86_64_program_contract import keeps_contract, kept_registers
 from ftpatch.arch.x86_64_wide import is_wide
 from ftpatch.arrays import U32
 
@@ -135,4 +135,5 @@ PROGRAMS = Programs(
     stub=stub, reach=REACH, slot_reach=REACH, jump_slot=R_X86_64_JUMP_SLOT, glob_dat=R_X86_64_GLOB_DAT,
     ifunc=R_X86_64_IRELATIVE, contract="all registers but r11 kept, xmm0-xmm7 too, returns behind the call",
     keeps_contract=keeps_contract, wide=is_wide, deep_stub=deep_stub,
+    kept_registers=kept_registers,
 )  # fmt: skip

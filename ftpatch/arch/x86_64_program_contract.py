@@ -11,7 +11,9 @@ from functools import partial
 
 from ftpatch.arch import x86_64_contract as kernel
 from ftpatch.arch.contract import NotShown, Read, judge
+from ftpatch.arch.register_use import bits
 from ftpatch.arch.x86_64_code import Operand, decoded, vector_move
+from ftpatch.arch.x86_64_registers import VECTORS
 
 N_VECTORS, R10 = 8, 10
 
@@ -19,14 +21,26 @@ N_VECTORS, R10 = 8, 10
 @dataclass
 class State(kernel.State):
     vectors: list[bool] = field(default_factory=lambda: [True] * N_VECTORS)  # whether each of xmm0–xmm7 is as at entry
+    untouched: bool = True  # nothing can have changed any vector register
 
     def copy(self, va: int) -> State:
-        return State(va, list(self.regs), dict(self.stack), self.zero, list(self.vectors))
+        return State(va, list(self.regs), dict(self.stack), self.zero, list(self.vectors), self.untouched)
 
 
 def keeps_contract(read: Read, va: int) -> str:
     """Why the code at `va` is no trampoline for a site of a program; empty where it is."""
     return judge(read, State(va), partial(_step, read), {})
+
+
+def kept_registers(read: Read, va: int) -> int:
+    """The registers that the code at `va` gives back, as bits of `x86_64_registers`; 0: nothing is shown."""
+    reached: list[State] = []
+    if judge(read, State(va), partial(_step, read), {}, reached):
+        return 0
+    kept = bits(n for n in range(16) if all(state.regs[n] == ("reg", n) for state in reached))
+    untouched = all(state.untouched for state in reached)
+    followed = bits(VECTORS + n for n in range(N_VECTORS) if all(state.vectors[n] for state in reached))
+    return kept | (bits(range(VECTORS, VECTORS + 32)) if untouched else followed)
 
 
 def _step(read: Read, state: State, word: int, todo: list[State]) -> bool:
@@ -41,7 +55,7 @@ def _step(read: Read, state: State, word: int, todo: list[State]) -> bool:
     ended = kernel.step(read, state, word, others)
     todo += [other for other in others if isinstance(other, State)]
     if seen is not None and seen.kind == "call" and state.va == va + seen.size:
-        state.vectors = [False] * N_VECTORS
+        state.vectors, state.untouched = [False] * N_VECTORS, False
     if ended:
         _keeps(state)
     return ended
@@ -56,6 +70,7 @@ def _keeps(state: State) -> None:
 
 def _move(state: State, register: int, memory: Operand, store: bool) -> None:
     """A whole vector register to memory, or back."""
+    state.untouched &= store
     kind, off = kernel.address_of(state, memory)
     halves = {off: ("low", register), off + 8: ("high", register)}
     if store and kind == "sp":

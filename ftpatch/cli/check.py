@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 AGAINST_HELP = "The kernel that will load the modules; for a vmlinux, an earlier build of it."
 CONFIG_HELP = "Settings: fail-on, rules, severities, ignores with reasons, functions that must be traceable."
+UNITS_HELP = "Judge what the compiler was told, in files with much debug information, too."
 RULES_HELP = "only these rules; repeatable, commas too."
 
 
@@ -61,6 +62,7 @@ class CheckRun:
 @click.option("--write-baseline", metavar="FILE", help="Write all findings there, and exit as if none was new.")
 @options(reports, [layout, max_size])
 @click.option("--lines", is_flag=True, help="Add source file and line, where a file has debug information.")
+@click.option("--units", is_flag=True, help=UNITS_HELP)
 @click.option("--sites", is_flag=True, help="Add every site to JSON.")
 @click.option("--predict", is_flag=True, help="Add what a kernel will say and list when it boots.")
 @jobs

@@ -7,6 +7,17 @@ from typing import Annotated, NotRequired, TypedDict
 from ftpatch.document.fields import EditKind, Hex, Values
 
 
+class UnitMention(TypedDict):
+    """The unit of debug information that a function without a site is in."""
+
+    file: Annotated[str | None, "its source file; null where no unit is known"]
+    producer: str | None
+    switches: Annotated[list[str] | None, "those that decide on sites; null where they are not known"]
+    gives_sites: Annotated[bool | None, "whether they give every function a site; null: not known"]
+    unknown: Annotated[str, "what is not known, and why; empty where all is"]
+    text: Annotated[str, "why the function has no site, as far as its unit tells; else empty"]
+
+
 class SymbolRow(TypedDict):
     """A symbol of the name that was asked for; state is empty for what is no function."""
 
@@ -16,6 +27,7 @@ class SymbolRow(TypedDict):
     va: Hex
     state: str
     text: str
+    unit: NotRequired[UnitMention]
 
 
 class EntrySymbol(TypedDict):

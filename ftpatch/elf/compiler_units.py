@@ -45,7 +45,7 @@ class CompilerUnit(NamedTuple):
     @property
     def file(self) -> str:
         """The source file, relative to where the compiler ran."""
-        return relative(self.name, 0, [self.directory]) or "(no name)"
+        return relative(self.name, 0, [self.directory]) or self.elsewhere or "(no name)"
 
     @property
     def assembly(self) -> bool:

@@ -38,7 +38,10 @@ PARSED = ("debug_abbrev", "debug_line", "debug_aranges", "debug_ranges", "debug_
 
 def section_content(image: Image, name: str) -> FileBytes:
     """Bytes of a debug section as a linker would leave them; none where there is no such section."""
-    for sec in image.sections_named(name, f".z{name[1:]}")[:1]:
+    sections = image.sections_named(name, f".z{name[1:]}")
+    # In a group are those of types (-fdebug-types-section), which a linker keeps once.
+    sections.sort(key=lambda sec: int(image.shdr["sh_flags"][sec]) & t.SHF_GROUP)
+    for sec in sections[:1]:
         content = image.part(sec)
         if int(image.shdr["sh_flags"][sec]) & t.SHF_COMPRESSED:
             content = FileBytes.of(_unpacked(content[:]))

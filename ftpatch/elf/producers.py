@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 GCC, CLANG, RUST, ASSEMBLER, OTHER = "gcc", "clang", "rustc", "assembler", "other"
 NAMES = {ASSEMBLER: "GNU as", OTHER: ""}  # as people know them, where that is not the name
+LTO = "GIMPLE"  # the language of units that are made when a program is linked
 MAX_SHOWN = 80  # characters of a producer that no compiler here is known for
 MAX_LAYOUT = 1 << 16  # NOPs that one function may have
 # Switches that decide what there is to trace, and how it may be hooked: how each kind is spelt. Of a kind the last
@@ -53,6 +54,7 @@ class Producer(NamedTuple):
     version: str
     switches: tuple[str, ...] | None  # all that are recorded, in their order; None: they are not known
     matter: dict[str, str]  # those of KINDS: the last of each kind
+    linked: bool = False  # it is of a whole program (LTO), whose functions have the switches of their own units
 
     @property
     def name(self) -> str:
@@ -87,8 +89,8 @@ class Producer(NamedTuple):
         """
         if self.compiler == ASSEMBLER:
             return False
-        if self.switches is None:
-            return False if self.compiler in (CLANG, RUST) else None
+        if self.switches is None or self.linked:
+            return None
         if self.compiler == CLANG:
             return any("enable-ipra" in switch for switch in self.switches)
         if self.compiler != GCC:
@@ -116,7 +118,8 @@ def parsed(text: str) -> Producer:
         return Producer(ASSEMBLER, head.removeprefix("GNU AS").strip(), None, {})
     if head.startswith("GNU "):
         versions = [word for word in head.split()[1:] if VERSION.fullmatch(word)]
-        return _with_switches(GCC, versions[0] if versions else "", _split(f"-{rest}") if rest else [])
+        made = _with_switches(GCC, versions[0] if versions else "", _split(f"-{rest}") if rest else [])
+        return made._replace(linked=LTO in head)
     return Producer(OTHER, text[:MAX_SHOWN], None, {})
 
 

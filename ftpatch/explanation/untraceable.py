@@ -21,14 +21,16 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.clone_names import base_name, is_part
 from ftpatch.elf.image import Image
 from ftpatch.explanation.redirected import leading_to_named
+from ftpatch.explanation.told import unit_of
 from ftpatch.kernel.callee import apart
 from ftpatch.sites.clones import Clone, clones_of
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.profiler_calls import calls_through_pointer
 from ftpatch.sites.table import OUTSIDE, READY, STRIPPED, UNNAMED, UNRECORDED, SiteTable
+from ftpatch.sites.units import UnitTable
 
 if TYPE_CHECKING:
-    from ftpatch.document.explained import AbsentObject, RenamedRow, SymbolRow
+    from ftpatch.document.explained import AbsentObject, RenamedRow, SymbolRow, UnitMention
 
 NOTHING = "nothing of that name"
 STATES = ("traceable", "broken", "enabled", "unlisted", "siteless", "unrecorded")
@@ -108,6 +110,7 @@ def symbols_named(image: Image, table: SiteTable, name: str) -> list[SymbolRow]:
     """Every defined symbol of that name, and why it is traceable or not."""
     symbols = image.symbols
     state, _ = states(image, table)
+    units = UnitTable(table)
     rows: list[SymbolRow] = []
     for row in symbols.rows_named(name).tolist():
         sec, kind = int(symbols.shndx[row]), int(symbols.type[row])
@@ -116,12 +119,15 @@ def symbols_named(image: Image, table: SiteTable, name: str) -> list[SymbolRow]:
         section = image.names[sec] if sec > 0 else "no section"
         at = table.entries.functions_of(np.array([row]))
         known = STATES[state[at[0]]] if len(at) else ""
+        unit: UnitMention | None = None
         what = NO_FUNCTIONS.get(kind, f"a symbol of type {kind}")
         text = text_of(known, section) if known else f"no function symbol but {what}, in {section}"
         if kind == t.STT_FUNC and not len(at):
             text = "padding in front of a function, which the symbol is named after: no function itself"
         if known == "siteless":
             text = _why_siteless(image, row) or text
+            unit = unit_of(units, int(image.functions.va[at[0]]))
+            text = unit["text"] if text == TEXTS["siteless"] and unit["text"] else text
         if known == "unlisted" and (elsewhere := record_elsewhere(table, int(at[0]))):
             text = (
                 f"not to be traced: its record is in {elsewhere}, which no kernel reads; its NOPs are those of a site"
@@ -131,6 +137,8 @@ def symbols_named(image: Image, table: SiteTable, name: str) -> list[SymbolRow]:
         va = f"0x{int(symbols.rows['st_value'][row]):016x}"
         rows.append({"name": name, "file": symbols.file_of(row), "section": section, "va": va, "state": known,
                      "text": text})  # fmt: skip
+        if unit is not None:
+            rows[-1]["unit"] = unit
     return rows
 
 

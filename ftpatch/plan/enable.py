@@ -15,7 +15,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError
 from ftpatch.kernel.init_text import in_init_text
-from ftpatch.plan import kept_relocations, notes, ool_slots, records_out, refusals, routes
+from ftpatch.plan import caller_registers, kept_relocations, notes, ool_slots, records_out, refusals, routes
 from ftpatch.plan.edits import Edits, Group, as_bytes, code_bytes, group, group_at
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.records_out import RecordEdits
@@ -39,6 +39,8 @@ def plan_kernel_enable(scan: Scan, request: EnableRequest) -> Plan:
     refusals.refuse_overlaps(draft, goal.via == "literal")
     refusals.refuse_listed_code(draft)
     kept_relocations.refuse_other_relocations(draft)
+    kept = caller_registers.kept_by_target(draft, target)
+    caller_registers.refuse_relied_registers(draft, kept, target.name, request.force_target)
     if draft.shape.out_of_line:  # slots are counted only where the sites themselves are right
         refusals.refuse_unless_skipped(draft)
     n_reasons = -1
@@ -121,7 +123,7 @@ def _assemble(draft: Draft, goal: Goal, gone: Mask, calls: Calls, out: RecordEdi
     more = int(gone.sum()) - int(recorded.sum())
     notes_of_calls = notes.of_enable(goal, out.way, calls, more) if kernel else [notes.BUILD_ID]
     kept = (records_out.KEPT,) if kernel and out.way == "keep" and recorded.any() else ()
-    warned = (target.warning,) if target.warning else ()
+    warned = (*((target.warning,) if target.warning else ()), *draft.warnings)
     return Plan(
         verb="enable", scan=scan, chosen=draft.request.chosen, reasons=draft.reasons, index=index, new_words=new_words,
         stub=tuple(f"0x{va:016x}" if va else "" for va in np.where(calls.slot > 0, calls.slot, shared_va).tolist()),

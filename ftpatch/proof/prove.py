@@ -19,6 +19,7 @@ from ftpatch.errors import ChangedError, FtpatchError, RecordError, ShapeError, 
 from ftpatch.finding import Finding
 from ftpatch.proof import kernel_calls, kernel_redirects, module_calls
 from ftpatch.proof.boundaries import check_boundaries
+from ftpatch.proof.caller_registers import check_callers
 from ftpatch.proof.case import (
     NO_CALLS,
     NO_PLACES,
@@ -140,6 +141,7 @@ def prove(
     runs = differences(image, after)
     case.objects = checks.objects
     reader = _check(case, runs, journal, checks.deep)
+    check_callers(case)
     unlooked = check_imports(case, checks.loader)
     outcome = _emulated(case, checks)
     changed = np.sort(case.pairs.pos[case.pairs.differs]) if case.pairs is not None else NO_ROWS

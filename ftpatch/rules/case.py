@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from ftpatch.document.summary import Reach
     from ftpatch.kernel.module import Kernel, Module
     from ftpatch.sites.static_calls import StaticCallTable
+    from ftpatch.sites.units import UnitTable
 
+SMALL = 1 << 18  # bytes of debug information that are read unasked, in some milliseconds
 N_SHOWN = 3  # of many names or sites
 
 
@@ -38,6 +40,7 @@ class Context:
     live_before: int | None = None  # its live records, as that or a baseline says
     kconfig: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # options without CONFIG_
     must: tuple[str, ...] = ()  # functions that have to be traceable
+    units: bool = False  # whether all debug information is read
     certificates: tuple[Certificate, ...] = ()  # built into the kernel
 
 
@@ -92,6 +95,19 @@ class Case:
 
         readable = self.kind == "module" and not self.unread
         return Module(Scan(self.image, self.records, self.table)) if readable else None
+
+    @cached_property
+    def told(self) -> UnitTable | None:
+        """What the compiler was told; None where the file does not tell, or has so much debug information that somebody
+        has to ask for it."""
+        from ftpatch.sites.units import UnitTable, why_no_units
+
+        image, names = self.image, (".debug_info", ".zdebug_info")
+        size = sum(int(image.shdr["sh_size"][sec]) for sec in image.sections_named(*names))
+        if not size or (size > SMALL and not self.context.units) or "table" in self.unread:
+            return None
+        units = UnitTable(self.table)
+        return None if why_no_units(units) else units
 
     @cached_property
     def static_calls(self) -> StaticCallTable | None:

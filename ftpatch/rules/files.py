@@ -74,6 +74,7 @@ class CheckOptions:
     fail_on: str | None = None  # the least severity that fails; None: as the configuration says, or error
     full: bool = False  # with sha256 and all figures
     sites: bool = False  # with every site
+    units: bool = False  # with what the compiler was told, however long that takes
 
 
 def settings_for(options: CheckOptions) -> Settings:
@@ -97,6 +98,7 @@ def settings_for(options: CheckOptions) -> Settings:
         options.full,
         options.sites,
         options.max_size,
+        options.units,
     )
     return Settings(request, config, baseline, options.fail_on or config.fail_on or "error")
 

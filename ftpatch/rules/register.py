@@ -25,6 +25,7 @@ MODULES = (
     "static_call_keys",
     "objects",
     "unrecorded",
+    "compiled",
     "reach",
     "modules",
     "live_patches",

@@ -42,6 +42,7 @@ class Request:
     full: bool = False  # with sha256 and all figures
     sites: bool = False  # with every site
     max_size: int | None = None  # bytes that a packed file may unpack to
+    units: bool = False  # with what the compiler was told, however long that takes
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def check_file(request: Request, path: str) -> Checked:
     case = open_case(path, request.layout, request.max_size)
     kernel = kernel_of(request.against, request.max_size) if request.against else None
     context = Context(kernel, None, (request.before or {}).get(path), request.kconfig or {}, request.must)
+    context = replace(context, units=request.units)
     if kernel is not None and case.kind == "vmlinux" and kernel.arch is case.arch:
         context = replace(context, before=kernel.scan.sites, live_before=int((kernel.scan.sites.status != NULL).sum()))
     if request.against and case.image.trailer:

@@ -40,11 +40,16 @@ class UnitTable:
         called = bool(self.table.shape.called) if self.table.shape is not None else self.image.arch.padded
         return NO_OPTION[called]
 
+    @property
+    def takes_layout(self) -> bool:
+        """Whether the sites of this file come from the option with N,M."""
+        return self.table.shape is not None and self.option == NO_OPTION[False]
+
     def gives_sites(self, unit: CompilerUnit) -> bool | None:
         """Whether a unit's switches give each of its functions a site; None: they are not known."""
         if unit.assembly:
             return False
-        if unit.producer is None or unit.producer.switches is None:
+        if unit.producer is None or unit.producer.switches is None or unit.producer.linked:
             return None
         if self.option == NO_OPTION[True]:
             return unit.producer.profiles
@@ -85,10 +90,9 @@ class UnitTable:
     def _counted(self, unit: I64) -> I64:
         return np.bincount(unit[unit >= 0], minlength=len(self.units)).astype(np.int64)
 
-    def unit_at(self, va: int) -> CompilerUnit | None:
-        """The unit of the code at an address; None where none is known."""
-        index = int(self._debug.of(np.array([va], dtype=np.uint64))[0])
-        return self.units[index] if index >= 0 else None
+    def index_at(self, va: int) -> int:
+        """Index of the unit of the code at an address; −1: none is known."""
+        return int(self._debug.of(np.array([va], dtype=np.uint64))[0])
 
 
 def why_no_units(table: UnitTable) -> str:

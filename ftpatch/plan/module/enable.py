@@ -11,7 +11,7 @@ import numpy as np
 from ftpatch.elf.editor import Editor
 from ftpatch.errors import ShapeError
 from ftpatch.kernel.module import Module
-from ftpatch.plan import notes, refusals
+from ftpatch.plan import caller_registers, notes, refusals
 from ftpatch.plan.module.addition import Addition
 from ftpatch.plan.module.build import OPS, Builder
 from ftpatch.plan.module.callee import resolve_callee
@@ -46,6 +46,8 @@ def plan_module_enable(scan: Scan, request: EnableRequest) -> Plan:
     if wanted.ops_size:
         refusals.refuse_full_literals(draft)
     refusals.refuse_overlaps(draft, wanted.ops_size > 0)
+    kept = caller_registers.kept_in_module(draft, request)
+    caller_registers.refuse_relied_registers(draft, kept, wanted.name, request.force_target)
     refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused for a single site.
@@ -74,5 +76,6 @@ def _assemble(draft: Draft, request: EnableRequest, builder: Builder, more_notes
         gone=gone, returned=index[:0],
         summary=PlanSummary(way, why, wanted.name, None, ops, "literal" if ops else "none"),
         edits=edits_of(editor), callee=wanted, notes=tuple(lines) if n else (),
-        warnings=(*wanted.warnings, *notes.still_broken(scan, gone), *kept), forced_target=bool(wanted.warnings),
+        warnings=(*wanted.warnings, *draft.warnings, *notes.still_broken(scan, gone), *kept),
+        forced_target=bool(wanted.warnings or draft.warnings),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from ftpatch.arch.parts import Entry
 from ftpatch.arch.program_parts import Programs
 from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.plan import notes, refusals
+from ftpatch.plan.caller_registers import kept_by_hook, refuse_relied_registers
 from ftpatch.plan.edits import Edits, code_bytes, group
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.program.chains import chain_to
@@ -41,6 +42,7 @@ def plan_program_enable(scan: Scan, request: EnableRequest, programs: Programs) 
     draft = new_program_draft(scan, replace(request, records="keep"))
     target = checked_target(draft, request, programs)
     refuse_sites(draft, programs, target)
+    refuse_relied_registers(draft, _kept(draft, programs, target), target.name, request.force_target)
     refusals.refuse_unless_skipped(draft)
     used = target.hook and len(draft.open()) > 0
     hooked = hook_stub(scan, programs, target, draft.shape.anywhere) if used else None
@@ -87,6 +89,13 @@ def checked_target(draft: Draft, request: EnableRequest, programs: Programs) -> 
     return target
 
 
+def _kept(draft: Draft, programs: Programs, target: ProgramTarget) -> int:
+    """The registers that what the sites call gives back as they were, as bits; none of an import, taken by force."""
+    if target.hook:
+        return kept_by_hook(draft)
+    return programs.kept_registers(draft.scan.image.code, target.va) if target.own is not None else 0
+
+
 def _calls(draft: Draft, target: ProgramTarget, hooked: HookStub | None) -> Calls:
     """Where the calls of the open sites go."""
     branch_va = draft.scan.sites.branch_va[draft.open()]
@@ -124,7 +133,7 @@ def _assemble(draft: Draft, target: ProgramTarget, hooked: HookStub | None, call
         record=tuple(np.where(scan.sites.row[index] >= 0, RECORD_OUTCOMES["keep"], "none").tolist()), calls=calls,
         gone=draft.gone(index), returned=index[:0], notes=(*(lines if len(index) else ()), *draft.remarks),
         summary=PlanSummary("keep", KEPT, target.name, _va_called(target, calls)), edits=edits,
-        warnings=(*warned, *draft.warnings), forced_target=bool(warned),
+        warnings=(*warned, *draft.warnings), forced_target=bool(warned or draft.warnings),
     )  # fmt: skip
 
 

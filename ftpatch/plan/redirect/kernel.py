@@ -15,6 +15,7 @@ import numpy as np
 from ftpatch.arrays import U32, Mask
 from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.plan import notes, records_out, refusals
+from ftpatch.plan.caller_registers import refuse_relied_registers
 from ftpatch.plan.edits import Edits, as_bytes, group
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary, Redirect
 from ftpatch.plan.records_out import RecordEdits
@@ -36,6 +37,7 @@ def plan_kernel_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     refusals.refuse_wrong_states(draft)
     refusals.refuse_duplicate_records(draft)
     refusals.refuse_overlaps(draft, with_literal=False)
+    refuse_relied_registers(draft, 0, "its replacement", request.force_signature, "--force-signature")
     refuse_loops(draft, {site: goal.va for site, goal in goals.items()})
     types = FunctionTypes(scan.image)
     substitutes = {site: Substitute(goal.name, types, goal.row) for site, goal in goals.items()}

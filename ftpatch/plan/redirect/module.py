@@ -20,6 +20,7 @@ from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.elf.image import Image
 from ftpatch.kernel.module import Module
 from ftpatch.plan import notes, refusals
+from ftpatch.plan.caller_registers import refuse_relied_registers
 from ftpatch.plan.module.addition import Addition, Call
 from ftpatch.plan.module.loadable import require_loadable
 from ftpatch.plan.module.records import CUT, cut_records, edits_of, require_way
@@ -53,6 +54,7 @@ def plan_module_redirect(scan: Scan, request: RedirectRequest) -> Plan:
     refusals.refuse_duplicate_records(draft)
     refusals.refuse_relocated(draft)
     refusals.refuse_overlaps(draft, with_literal=False)
+    refuse_relied_registers(draft, 0, "its replacement", request.force_signature, "--force-signature")
     signatures = _refuse_wrong_goals(draft, request, types, goals)
     refusals.refuse_unless_skipped(draft)
 

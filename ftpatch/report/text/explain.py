@@ -40,7 +40,9 @@ def render(document: Document) -> Iterator[str]:
         for i, row in enumerate(image.get("explained", ())):
             yield "\n" if i else ""
             yield from _site(image, image["sites"][i], row, document)
-        yield from (f"not traceable: {_symbol(symbol)}\n" for symbol in image.get("others", ()))
+        for symbol in image.get("others", ()):
+            yield f"not traceable: {_symbol(symbol)}\n"
+            yield from _unit(symbol)
 
 
 def _traceable_as(image: ImageObject, document: Document) -> Iterator[str]:
@@ -140,11 +142,24 @@ def _symbol(symbol: explained.SymbolRow) -> str:
     return f"{printable(symbol['name'] + file)} at {symbol['va']} in {printable(symbol['section'])}: {symbol['text']}"
 
 
+def _unit(symbol: explained.SymbolRow) -> Iterator[str]:
+    """What the compiler was told of the unit of a function without a site."""
+    unit = symbol.get("unit")
+    if unit is None:
+        return
+    switches = "" if unit["switches"] is None else f": {' '.join(unit['switches']) or 'nothing that matters for sites'}"
+    known = ", ".join(filter(None, (unit["file"], unit["producer"]))) + switches
+    unknown = f"not known: {unit['unknown']}" if unit["unknown"] else ""
+    yield from wrapped("told", "; ".join(filter(None, (known, unknown))))
+
+
 def _absent(image: ImageObject, absent: explained.AbsentObject, document: Document) -> Iterator[str]:
     """A name without a site."""
     yield f"{title(absent['function'], document)}: not traceable in {printable(image['file'])}\n"
     yield from wrapped("why", absent["text"])
-    yield from (line("symbol", _symbol(symbol)) for symbol in absent["symbols"])
+    for symbol in absent["symbols"]:
+        yield line("symbol", _symbol(symbol))
+        yield from _unit(symbol)
     yield from _leads_here(absent.get("leads_here", []))
     for row in absent["renamed"]:
         yield line("renamed", f"{printable(row['name'])}, {row['text']}" + ", traceable" * row["traceable"])

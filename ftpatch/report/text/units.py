@@ -40,8 +40,11 @@ def unit_lines(units: UnitsObject) -> Iterator[str]:
 
 
 def _usual(rows: list[UnitRow]) -> list[str] | None:
-    """The switches that most units with functions have; None where they are not known."""
-    known = Counter(tuple(row["switches"]) for row in rows if row["switches"] is not None and row["functions"])
+    """The switches that most functions were compiled with; None where they are not known."""
+    known: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        if row["switches"] is not None and row["functions"]:
+            known[tuple(row["switches"])] += row["functions"]
     return list(max(known.items(), key=lambda item: (item[1], item[0]))[0]) if known else None
 
 
@@ -50,7 +53,8 @@ def _remark(row: UnitRow, usual: list[str] | None) -> str:
     if row["language"] == "assembly":
         return "assembly"
     if row["switches"] is None:
-        return f"{row['producer']}, whose switches are not recorded"
+        known = not row["producer"].startswith("not known")
+        return f"{row['producer']}, whose switches are not recorded" if known else row["producer"]
     others = [switch for switch in row["switches"] if switch not in (usual or ())]
     missing = [switch for switch in usual or () if _kind(switch) not in map(_kind, row["switches"])]
     return " ".join([*others, *(f"without {switch}" for switch in missing)])

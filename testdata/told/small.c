@@ -1,0 +1,2 @@
+extern int g;
+int small_one(int a) { return a & g; }

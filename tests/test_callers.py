@@ -1,0 +1,174 @@
+"""Callers that keep values over the call of a function with a site in registers that it leaves alone (IPA-RA)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ftpatch import api
+from ftpatch.arch.register_use import bits
+from ftpatch.cli import run
+from ftpatch.elf.image import open_image
+from ftpatch.errors import PolicyError
+from ftpatch.finding import Finding
+from ftpatch.proof.prove import Checks, prove
+from ftpatch.sites.callers import Callers
+from ftpatch.sites.register_reader import RegisterReader
+from ftpatch.sites.scan import scan_file
+
+DATA = Path(__file__).parents[1] / "testdata/told"
+PROGRAMS = ("program-arm64", "program-x86_64")
+Capture = pytest.CaptureFixture[str]
+
+
+def relied(path: Path) -> list[tuple[str, str, str, tuple[str, ...]]]:
+    """(function with a site, caller, registers, functions between) of a file, as they are told."""
+    scan = scan_file(str(path))
+    callers = Callers(scan.sites)
+    assert callers.registers is not None
+    return [
+        (scan.sites.name(row.site) or "", row.caller, callers.registers.text(row.registers), row.through)
+        for row in callers.relied_on(np.arange(len(scan.sites)))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # not: the rest of a result that is an argument, a callee that calls another unit, one that never returns
+        ("relies-arm64.o", [("leaf", "big", "x1-x6", ()), ("leaf", "either", "x1-x2", ())]),
+        ("relies-not-arm64.o", []),
+        ("relies-option-arm64.o", []),
+        ("relies-ppc64le.o", [("leaf", "big", "r9, f10", ())]),
+        ("program-x86_64", [("leaf", "more", "rcx, rdx, rsi, r8-r11", ()),
+                            ("leaf", "farther", "rcx, rdx, rsi, r8-r11", ("between",))]),
+        ("program-arm64", [("leaf", "more", "x1-x12", ()), ("leaf", "farther", "x1-x12", ("between",)),
+                           ("leaf", "main", "x13", ("more",)), ("leaf", "main", "x13", ("farther", "between"))]),
+    ],
+)  # fmt: skip
+def test_what_callers_count_on(name: str, expected: list[tuple[str, str, str, tuple[str, ...]]]) -> None:
+    assert relied(DATA / name) == expected
+
+
+@pytest.mark.parametrize("name", ["relies-arm64.o", "program-x86_64"])
+def test_check_says_so_once_for_each_function(name: str, capsys: Capture) -> None:
+    assert run(["check", "--select", "ipa-ra", "--fail-on", "warning", str(DATA / name)]) == 1
+    out = capsys.readouterr().out
+    assert "warning ipa-ra: 1 finding\n" in out
+    assert out.count(", .text+") == 1
+
+
+def test_a_kernel_whose_functions_mostly_have_sites_is_not_looked_at(tmp_path: Path) -> None:
+    callers = Callers(scan_file(str(DATA.parent / "mini/vmlinux-callops")).sites)
+    assert list(callers.relied_on(np.arange(len(callers.table)))) == []
+
+
+# -- enable ------------------------------------------------------------------------------------------------------------
+
+
+def refused(name: str, target: str, tmp_path: Path) -> str:
+    with pytest.raises(PolicyError) as error:
+        api.enable(str(DATA / name), api.Delivery(str(tmp_path / "out")), api.by_selectors(["leaf"]), target=target)
+    assert not (tmp_path / "out").exists()
+    return str(error.value)
+
+
+WHAT_TO_DO = (
+    "{function} (row 0, {place}): its caller more keeps values in {registers} over the call at {call} (IPA-RA), which "
+    "{who}: rebuild with -fno-ipa-ra{other} (--force-target overrides), expected all of them"
+)
+
+
+def test_a_target_that_changes_what_a_caller_counts_on_is_refused(tmp_path: Path) -> None:
+    text = WHAT_TO_DO.format(
+        function="leaf", place=".text+0x160", registers="r11", call=".text+0x1c3", who="changes may change",
+        other=", or call what gives them back",
+    )  # fmt: skip
+    assert text in refused("program-x86_64", "changes", tmp_path)
+
+
+@pytest.mark.parametrize("target", ["changes", "keeps"])
+def test_what_the_words_of_a_site_change_themselves_no_target_gives_back(target: str, tmp_path: Path) -> None:
+    text = WHAT_TO_DO.format(
+        function="leaf", place=".text+0x1a0", registers="x9", call=".text+0x1f4",
+        who="the words of the site change", other="",
+    )  # fmt: skip
+    assert text in refused("program-arm64", target, tmp_path)
+
+
+def test_a_target_that_gives_all_back_is_taken(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    written = api.enable(
+        str(DATA / "program-x86_64"), api.Delivery(str(out)), api.by_selectors(["leaf"]), target="keeps"
+    )
+    assert written.plan.warnings == ()
+    assert proven("program-x86_64", out) == ()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_by_force_it_is_taken_with_a_warning_and_verify_finds_it(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    written = api.enable(
+        str(DATA / name), api.Delivery(str(out)), api.by_selectors(["leaf"]), target="changes", force_target=True
+    )
+    assert all("(IPA-RA), which" in text and text.endswith("; forced") for text in written.plan.warnings)
+    assert {finding.rule for finding in proven(name, out)} == {"verify-callers"}
+    callers = ["more", "farther"] + ["main", "main"] * (name == "program-arm64")
+    assert [finding.message.split()[3] for finding in proven(name, out)] == callers
+
+
+def proven(name: str, out: Path) -> tuple[Finding, ...]:
+    return prove(scan_file(str(DATA / name)), open_image(str(out)), checks=Checks(execute=False)).findings
+
+
+# -- what instructions do ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "reads", "writes", "flow"),
+    [
+        ("program-arm64", "4100028b", (2,), (1,), "on"),  # add x1, x2, x2
+        ("program-arm64", "037c4093", (0,), (3,), "on"),  # sxtw x3, w0, which capstone says reads x3
+        ("program-arm64", "030c54d3", (0,), (3,), "on"),  # ubfiz x3, x0: likewise
+        ("program-arm64", "430080f2", (3,), (3,), "on"),  # movk x3, #2: keeps the rest
+        ("program-arm64", "e10b42a9", (), (1, 2), "on"),  # ldp x1, x2, [sp, #32]
+        ("program-arm64", "200040b9", (1,), (0,), "on"),  # ldr w0, [x1]
+        ("program-arm64", "2028621e", (33, 34), (32,), "on"),  # fadd d0, d1, d2
+        ("program-arm64", "c0035fd6", (30,), (), "return"),
+        ("program-arm64", "000020d4", (), (), "end"),  # brk
+        ("program-x86_64", "31c0", (), (0,), "on"),  # xor eax, eax needs no eax
+        ("program-x86_64", "83c8ff", (), (0,), "on"),  # or eax, -1
+        ("program-x86_64", "4d01d3", (10, 11), (11,), "on"),  # add r11, r10
+        ("program-x86_64", "50", (), (4,), "on"),  # push rax, as compilers align the stack
+        ("program-x86_64", "0f1f4000", (), (), "on"),  # nop dword [rax]
+        ("program-x86_64", "f20f2ac1", (1,), (16,), "on"),  # cvtsi2sd xmm0, ecx keeps the rest of xmm0
+        ("program-x86_64", "f20f59c1", (16, 17), (16,), "on"),  # mulsd xmm0, xmm1
+        ("program-x86_64", "ffd0", (0,), (4,), "call"),
+        ("program-x86_64", "0fa2", (), (), "end"),  # cpuid reads ecx only for some questions
+        ("relies-ppc64le.o", "1422637c", (3, 4), (3,), "on"),  # add r3, r3, r4
+        ("relies-ppc64le.o", "781b697c", (3,), (9,), "on"),  # mr r9, r3
+        ("relies-ppc64le.o", "00000060", (), (), "on"),
+        ("relies-ppc64le.o", "fc07007c", None, None, ""),  # an extended opcode of no instruction
+        ("relies-ppc64le.o", "2a10430c", None, None, ""),  # twi: nothing is known behind a trap
+        ("relies-ppc64le.o", "2000804e", (), (), "return"),
+    ],
+)  # fmt: skip
+def test_what_an_instruction_reads_and_writes(
+    name: str, code: str, reads: tuple[int, ...] | None, writes: tuple[int, ...] | None, flow: str, tmp_path: Path
+) -> None:
+    image = open_image(str(DATA / name))
+    sec = image.sections_named(".text")[0]
+    content = bytearray((DATA / name).read_bytes())
+    at = int(image.shdr["sh_offset"][sec])
+    content[at : at + len(code) // 2] = bytes.fromhex(code)
+    (tmp_path / "file").write_bytes(content)
+    use = RegisterReader(open_image(str(tmp_path / "file"))).at(int(image.base[sec]))
+    if reads is None or writes is None:
+        assert use is None
+        return
+    assert use is not None
+    counted = ~bits((4, 30)) if name != "relies-ppc64le.o" else -1  # stack and link registers are nobody's values
+    assert (use.reads & counted, use.writes & counted, use.flow) == (
+        bits(reads) & counted, bits(writes) & counted, flow)  # fmt: skip
