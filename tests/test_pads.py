@@ -167,3 +167,31 @@ def test_refusals(
     found = run(["enable", str(path), *options, "-o", str(tmp_path / "out")])
     assert capsys.readouterr().err.splitlines()[-1] == "ftpatch: " + message.format(path=path)
     assert found == code and not (tmp_path / "out").exists()
+
+
+def test_a_hook_gets_the_entry_and_the_caller(tmp_path: Path) -> None:
+    """Its pad has the call, and its address belongs to no function: the stub of pads gives the entry instead."""
+    after, journal = enabled(BTI, tmp_path, "--func", "*", "--hook", "hook")
+    proof = verify(BTI, after, "--journal", str(journal), "--require", "emulation")["proof"]
+    assert proof["callees"] == {"hook": 5} and proof["emulated"] == 5
+    image = open_image(str(after))
+    stub = next(int(image.base[sec]) for sec in image.sections_named(".text.ftpatch"))
+    assert 0x9100_33C0 in image.code(stub, 16).tolist()  # add x0, x30, #12: from behind the call to the entry
+    off, _ = enabled(after, tmp_path, "--func", "*", verb="disable", out="off")
+    again, journal = enabled(off, tmp_path, "--func", "work", out="again")
+    assert verify(off, again, "--journal", str(journal))["proof"]["edits"] == {"site words": 1}
+    same, _ = enabled(off, tmp_path, "--func", "work", "--hook", "hook", out="same")
+    assert same.read_bytes() == again.read_bytes()
+
+
+def test_what_was_taken_by_force_can_be_turned_off_and_on(tmp_path: Path) -> None:
+    on, journal = enabled(PIE, tmp_path, "--func", "work", "--target", "uses_v3", "--force-target", out="on")
+    assert verify(PIE, on, "--journal", str(journal))["proof"]["emulated"] == 0
+    assert verify(PIE, on, code=1)["findings"][0]["message"] == (
+        "also: its pad calls 0x11c4, which was not shown to keep what a pad needs kept (it changes x3, v3)"
+    )
+    off, journal = enabled(on, tmp_path, "--func", "work", verb="disable", out="off")
+    verify(on, off, "--journal", str(journal))
+    assert run(["enable", str(off), "--func", "work", "-o", str(tmp_path / "again")]) == 5
+    again, _ = enabled(off, tmp_path, "--func", "work", "--force-target", out="again")
+    assert again.read_bytes() == on.read_bytes()

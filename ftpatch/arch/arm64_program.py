@@ -30,6 +30,7 @@ R_AARCH64_GLOB_DAT, R_AARCH64_JUMP_SLOT, R_AARCH64_IRELATIVE = 1025, 1026, 1032
 STO_VARIANT_PCS = 0x80
 REACH, SLOT_REACH = (1 << 27) - (1 << 13), (1 << 32) - (1 << 13)  # of bl and adrp, from anywhere in the stub
 
+FIRST = 0xD100_13C0  # sub  x0, x30, #4: the call's address; of pads add  x0, x30, #…: the function's entry
 ENTER = (
     0xA9BF_27FD,  # stp  x29, x9, [sp, #-16]!
     0x9100_03FD,  # mov  x29, sp
@@ -44,7 +45,7 @@ ENTER = (
     0xAD04_0FE2,  # stp  q2, q3, [sp, #128]
     0xAD05_17E4,  # stp  q4, q5, [sp, #160]
     0xAD06_1FE6,  # stp  q6, q7, [sp, #192]
-    0xD100_13C0,  # sub  x0, x30, #4               first argument: the call's address
+    FIRST,
     0xAA09_03E1,  # mov  x1, x9                    second argument: where the function was called from
 )
 LEAVE = (
@@ -70,7 +71,9 @@ BLR_X17, BR_X17, LINK = 0xD63F_0220, 0xD61F_0220, 1 << 31  # what makes a bl of 
 
 def stub(va: int, hook: HookCall, wide: bool) -> U32:
     """The words of the stub at `va`. No argument is in a register wider than q0–q7: see `variant`."""
-    return np.array([*ENTER, *_call(va + 4 * len(ENTER), hook), *LEAVE], dtype=np.uint32)
+    first = FIRST if hook.entry is None else ADD_IMM.bits | hook.entry << 10 | 30 << 5
+    enter = [first if word == FIRST else word for word in ENTER]
+    return np.array([*enter, *_call(va + 4 * len(ENTER), hook), *LEAVE], dtype=np.uint32)
 
 
 def _call(va: int, hook: HookCall) -> list[int]:

@@ -20,6 +20,7 @@ LOST = (*range(19), LR)  # x18 belongs to the platform elsewhere; on Linux a cal
 ARGUMENTS = range(8)  # of q0–q7
 STO_VARIANT_PCS = 0x80
 R_GLOB_DAT, R_JUMP_SLOT = 1025, 1026
+CALL = -4  # from where a call returns to, to the call
 BTI_C, NOP = 0xD503_245F, 0xD503_201F
 
 
@@ -31,6 +32,7 @@ class _State:
     sp: int = 0  # bytes from where it was at entry
     stack: dict[int, tuple[int, Value]] = field(default_factory=dict)  # offset → (bytes, what is there)
     call: StubCall | None = None
+    first: int | None = None
 
     def base(self, n: int) -> int:
         """The stack offset that a base register holds."""
@@ -65,7 +67,7 @@ def read(code: bytes, va: int) -> StubRead:
             word = int.from_bytes(code[4 * number : 4 * number + 4], "little")
             if word & 0xFFFF_FC1F == 0xD65F_0000:  # ret; a br would need a landing pad where indirect jumps are guarded
                 _require_kept(state, word >> 5 & 31)
-                return StubRead(4 * number + 4, state.call, "" if state.call else "it calls nothing", 16)
+                return StubRead(4 * number + 4, state.call, "" if state.call else "it calls nothing", 16, state.first)
             _step(state, word)
         raise NoStub("it does not return")
     except NoStub as reason:
@@ -180,8 +182,9 @@ def _call(state: _State, call: StubCall) -> None:
         raise NoStub("it calls more than one function")
     if state.sp % 16:
         raise NoStub(f"it calls with sp {-state.sp} bytes below where it was, which is no multiple of 16")
-    if state.x[0] != ("behind x30", -4):
+    if state.x[0][0] != "behind x30":
         raise NoStub("the first argument of its call is not the address of the site's call")
+    state.first = None if state.x[0][1] == CALL else state.x[0][1]
     if state.x[1] != ("x", 9):
         raise NoStub("the second argument of its call is not where the function returns to")
     state.call = call

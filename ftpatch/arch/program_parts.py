@@ -22,6 +22,8 @@ class HookCall(NamedTuple):
 
     va: int  # of the function; of the slot that holds its address, where it is imported
     slot: bool = False
+    # of pads: bytes from where the stub returns to, to the function's entry, which the hook gets in place of a call
+    entry: int | None = None
 
 
 class Programs(NamedTuple):

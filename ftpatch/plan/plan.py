@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ftpatch.arch.parts import Code
-from ftpatch.arrays import I64, U32, U64, Mask
+from ftpatch.arrays import I64, U32, Mask
 from ftpatch.plan.edits import Edits
 from ftpatch.plan.recording import Recording
 from ftpatch.plan.request import RedirectRequest
@@ -104,7 +104,6 @@ class Plan:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()  # (n,) what is done to each site, where that is not the same for all
-    targets: U64 | None = None  # (n,) va of what each site's call ends at, where they differ
     set_calls: tuple[SetCall, ...] = ()  # of static-calls: the keys that the user named, in the order of the table
     key_names: tuple[str, ...] = ()  # of static-calls: of every key, by its row
     recording: Recording | None = None  # of record: the records that the file gets

@@ -52,7 +52,7 @@ def check_pads(case: Case, pairs: Pairs, stubs: Mapping[int, StubRead]) -> None:
     pads = case.before.image.pos(pairs.sec[sound], pairs.record[sound])
     case.account_for("site words", pairs.pos[sound], pairs.shape.size)
     case.account_for("pad", pads, pairs.shape.unit * (pairs.shape.front or 0))
-    targets = _targets(pairs, new, ProgramTargets(case, stubs, Imports(case.after.image)))
+    targets = _targets(pairs, (old, new), ProgramTargets(case, stubs, Imports(case.after.image), True))
     case.callees.update(target.name for target in targets.values())
     at = np.array(list(targets), dtype=np.int64)
     va = np.array([target.va for target in targets.values()], dtype=np.uint64)
@@ -115,11 +115,11 @@ def _decode_twice(case: Case, pairs: Pairs, fronts: U32, switches: list[Switch])
                     switches[row] = Switch(why or "its pad has another branch", switches[row].pad)
 
 
-def _targets(pairs: Pairs, switches: list[Switch], known: ProgramTargets) -> dict[int, ProgramTarget]:
+def _targets(pairs: Pairs, sides: tuple[list[Switch], list[Switch]], known: ProgramTargets) -> dict[int, ProgramTarget]:
     """What each filled pad of the second file calls, by pair; findings for those that lead nowhere good."""
     case, plain = pairs.case, {}
     targets: dict[int, ProgramTarget] = {}
-    for at, switch in enumerate(switches):
+    for at, (was, switch) in enumerate(zip(*sides, strict=True)):
         if not switch.sound or not switch.pad.form:
             continue
         va, form = switch.pad.target, switch.pad.form
@@ -130,13 +130,22 @@ def _targets(pairs: Pairs, switches: list[Switch], known: ProgramTargets) -> dic
                 doubt = f"which was not shown to keep what a pad needs kept ({reason})" if reason else ""
                 plain[va, form] = replace(target, doubt=doubt)
             target = plain[va, form]
-        text = target.why or ("" if case.forced else target.doubt)
+        settled = was.pad == switch.pad and (was.state == ON or switch.state != ON)  # whoever filled it answers for it
+        text = target.why or ("" if case.forced or settled else target.doubt)
+        text = text or _wrong_first(pairs, switch.pad, known.stubs.get(va))
         text = text and f"its pad calls {va:#x}, {text}"
         if text := text or (own_calls(known, pairs, at) if target.function is not None else ""):
             pairs.say("verify-branch", at, text)
         else:
             targets[at] = target
     return targets
+
+
+def _wrong_first(pairs: Pairs, pad: Pad, stub: StubRead | None) -> str:
+    """Why the stub of a hook does not give it the function's entry; empty where it does, or there is no stub."""
+    ahead = pairs.shape.unit * ((pairs.shape.front or 0) - pad.call)
+    right = stub is None or stub.first == ahead
+    return "" if right else "by a stub that does not give the hook the function's entry"
 
 
 def _why_not_plain(case: Case, va: int, form: str) -> str:
@@ -158,13 +167,12 @@ def _expect(case: Case, pairs: Pairs, switches: list[Switch], targets: dict[int,
             case.unclaimed.append(f"{pairs.name(at)}: {FORCED if target.doubt else NO_ROOM}")
             continue
         pad, name, on = switches[at].pad, pairs.name(at), switches[at].state == ON
-        entry = int(image.base[int(pairs.sec[at])]) + pairs.entry_off(at)
+        entry = int(image.base[int(pairs.sec[at])]) + pairs.entry_off(at)  # a hook gets this
         start, behind = (int(first[at]) + unit * place for place in (pad.start, pad.call))
         function = target.function
         if function is not None and target.row < 0:
             function = memory.imports[target.name.removesuffix("@plt")]
         case.expectations += (
             PadExpectation(name, entry, int(resume[at]), pad.target, start, behind, pad.form, on),
-            CallExpectation(name, entry if on else start, behind - pairs.case.arch.call.size, int(resume[at]),
-                            pad.target, function),
+            CallExpectation(name, entry if on else start, entry, int(resume[at]), pad.target, function),
         )  # fmt: skip

@@ -46,6 +46,7 @@ class ProgramTargets:
     case: Case
     stubs: Mapping[int, StubRead]
     imports: Imports
+    pads: bool = False  # whether pads call them, whose hooks get the entry of the function
     _known: dict[int, ProgramTarget] = field(default_factory=dict)
 
     @property
@@ -75,6 +76,8 @@ class ProgramTargets:
         """What a stub calls."""
         assert stub.call is not None
         va = stub.call.va
+        if stub.first is not None and not self.pads:
+            return ProgramTarget(va, f"{va:#x}", why="by a stub for pads")
         if stub.call.slot:
             slot = self.imports.slots.get(va)
             if slot is None:

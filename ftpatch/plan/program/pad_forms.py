@@ -32,13 +32,14 @@ class FormChoice:
 
     def judge(self, read: Read, va: int) -> str:
         """Why no pad can call the code at an address; empty where one can."""
-        reasons = [self._why_not(form, va) for form in self.forms]
+        reasons = [self.why_not(form, va) for form in self.forms]
         others = [form for form in self.pads.forms if form not in self.forms and form.save == "stack"]
-        if all(reasons) and any(not self._why_not(form, va) for form in others):
+        if all(reasons) and any(not self.why_not(form, va) for form in others):
             return f"{reasons[-1]} (which it may with --save stack)"
         return "" if not all(reasons) else reasons[-1]
 
-    def _why_not(self, form: PadForm, va: int) -> str:
+    def why_not(self, form: PadForm, va: int) -> str:
+        """Why a pad of this form cannot call the code at an address; empty where it can."""
         if form.returns:
             return self.programs.keeps_contract(self.read, va)
         judge = self.programs.returns_plainly
@@ -56,7 +57,7 @@ class FormChoice:
             return next(form for form in self.forms if form.returns)
         if target.own is not None:
             for form in self.forms:
-                if not self._why_not(form, target.va):
+                if not self.why_not(form, target.va):
                     return form
         return self.forms[-1]  # taken by force: it returns as any function does
 

@@ -15,7 +15,8 @@ import numpy as np
 from ftpatch.arch.fronts import PadForm, Pads
 from ftpatch.arch.parts import Entry
 from ftpatch.arch.program_parts import Programs
-from ftpatch.arrays import I64, U8, U64, Mask
+from ftpatch.arrays import I64, U8, Mask
+from ftpatch.elf.program_editor import SECTION
 from ftpatch.errors import PolicyError, UnsupportedError
 from ftpatch.plan import notes, refusals
 from ftpatch.plan.edits import Edits, code_bytes, group
@@ -46,6 +47,7 @@ ORDER_DISARM = (
     "calls"
 )
 CHANGED = "live: a pad that calls something else now may be written only while its switch is off and no thread is in it"
+HOOK_SITE = "the hook's first argument is the function's entry, as its pad and not the function has the call"
 PAD_WHY = "its pad, the NOPs in front of the entry"
 
 
@@ -71,13 +73,16 @@ def plan_pads(scan: Scan, request: EnableRequest, programs: Programs) -> Plan:
     refuse_variants(draft, programs)
     refusals.refuse_unless_skipped(draft)
     aim = _aim(draft, request, programs, pads)
-    if aim is not None:
+    if aim is None:
+        _refuse_doubtful(draft, pads, request, programs)
+        refusals.refuse_unless_skipped(draft)
+    else:
         calls = _calls(draft, pads, aim)
         refusals.refuse_out_of_reach(draft, Target(aim.target.va, aim.target.name, False, Entry(literal=False)), calls)
         refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused; the edits are built for the remaining sites alone.
-    return _assemble(draft, pads, aim, request.arm)
+    return _assemble(draft, pads, aim, request)
 
 
 def _aim(draft: Draft, request: EnableRequest, programs: Programs, pads: Pads) -> Aim | None:
@@ -96,6 +101,8 @@ def _aim(draft: Draft, request: EnableRequest, programs: Programs, pads: Pads) -
             expected=f"{need} (-fpatchable-function-entry={need + 1},{need} is enough)", todo=choice.shorter(form),
         )  # fmt: skip
     if target.hook and len(draft.open()):
+        behind = draft.shape.unit * form.call_at + draft.scan.arch.call.size
+        target = replace(target, entry=draft.shape.unit * room - behind)
         hooked = hook_stub(draft.scan, programs, target)
         return Aim(target, form, hooked.stub.va, hooked)
     return Aim(target, form, target.va)
@@ -111,14 +118,32 @@ def _calls(draft: Draft, pads: Pads, aim: Aim) -> Calls:
     return Calls(start, call, to, np.zeros(n, np.uint64), through, (aim.hooked.stub,) if aim.hooked else ())
 
 
-def _as_filled(draft: Draft, pads: Pads) -> tuple[Calls, U64]:
-    """As `_calls`, of pads that stay as they are; and what each of them calls."""
+def _as_filled(draft: Draft, pads: Pads) -> Calls:
+    """As `_calls`, of pads that stay as they are."""
     sites, index = draft.scan.sites, draft.open()
     filled = filled_pads(draft.scan.image, draft.shape, sites.window[index], sites.va[index])
     start = sites.va[index] + (draft.shape.unit * filled.at).view(np.uint64)
     call_at = np.array([form.call_at for form in pads.forms], dtype=np.int64)[filled.form]
     call, n = start + (draft.shape.unit * call_at).view(np.uint64), len(index)
-    return Calls(start, call, filled.target, np.zeros(n, np.uint64), np.full(n, -1, np.int64)), filled.target
+    return Calls(start, call, filled.target, np.zeros(n, np.uint64), np.full(n, -1, np.int64))
+
+
+def _refuse_doubtful(draft: Draft, pads: Pads, request: EnableRequest, programs: Programs) -> None:
+    """Armed sites whose pads call what is not shown to keep what they need kept: somebody filled them by force."""
+    sites, index, image = draft.scan.sites, draft.open(), draft.scan.image
+    filled = filled_pads(image, draft.shape, sites.window[index], sites.va[index])
+    known: dict[tuple[int, int], str] = {}
+    for site, number, va in zip(index.tolist(), filled.form.tolist(), filled.target.tolist(), strict=True):
+        if request.force_target or image.place(np.array([va], dtype=np.uint64))[0][0] in image.sections_named(SECTION):
+            continue
+        if (number, va) not in known:
+            choice = FormChoice(pads, request.save, programs, image.code)
+            known[number, va] = choice.why_not(pads.forms[number], va)
+        if why := known[number, va]:
+            draft.reasons[site] = (
+                f"its pad calls {va:#x}, which is not shown to keep what it must ({why}; "
+                "--force-target takes it nevertheless)"
+            )
 
 
 def _pad_bytes(draft: Draft, pads: Pads, aim: Aim, index: I64) -> U8:
@@ -137,24 +162,24 @@ def _pad_bytes(draft: Draft, pads: Pads, aim: Aim, index: I64) -> U8:
     return code_bytes(code, shape.unit)
 
 
-def _assemble(draft: Draft, pads: Pads, aim: Aim | None, arm: bool) -> Plan:
+def _assemble(draft: Draft, pads: Pads, aim: Aim | None, request: EnableRequest) -> Plan:
     """The plan's columns and its edits."""
     scan, index, shape = draft.scan, draft.open(), draft.shape
     image, sites = scan.image, scan.sites
-    calls, targets = _as_filled(draft, pads) if aim is None else (_calls(draft, pads, aim), None)
+    calls = _as_filled(draft, pads) if aim is None else _calls(draft, pads, aim)
     words = np.empty((len(index), len(shape.new)), dtype=np.uint32)
     words[:] = [word.bits for word in shape.old]
     groups = []
     if aim is not None:
         pos = image.pos(sites.sec[index], sites.off[index])
         groups.append(group("pad", image.data, index, pos, _pad_bytes(draft, pads, aim, index)))
-    if not arm:
+    if not request.arm:
         switch = shape.branch.encode(distances(sites.branch_va[index], calls.branch_to))
         words[:, -shape.branch.n_units :] = switch.reshape(-1, shape.branch.n_units)
         groups.append(group("site", image.data, index, sites.pos[index], code_bytes(words, shape.unit)))
     hooked = aim.hooked if aim is not None and aim.hooked and not aim.hooked.stub.present and len(index) else None
-    changed = aim is not None and bool((sites.status[index] == ARMED).any())
-    of_hook = (HOOK_CONTEXT, NOT_FOLLOWED) if aim is not None and aim.hooked else ()
+    changed = aim is not None and bool((sites.status[groups[0].ids] == ARMED).any())
+    of_hook = (HOOK_CONTEXT, HOOK_SITE, NOT_FOLLOWED) if aim is not None and aim.hooked else ()
     lines = (ORDER, *((CHANGED,) if changed else ()), *of_hook, notes.BUILD_ID)
     target = aim.target if aim is not None else None
     warned = (target.warning,) if target is not None and target.warning else ()
@@ -164,8 +189,9 @@ def _assemble(draft: Draft, pads: Pads, aim: Aim | None, arm: bool) -> Plan:
         record=("kept",) * len(index), calls=calls, gone=draft.gone(index), returned=index[:0],
         notes=(*(lines if len(index) else ()), *draft.remarks),
         summary=PlanSummary("keep", KEPT, target.name if target else "", _va_called(target, calls)),
-        edits=Edits([*groups, *(hooked.header if hooked else ())], hooked.tail if hooked else ()), targets=targets,
-        warnings=(*warned, *draft.warnings), forced_target=bool(warned), actions=("arm",) * len(index) if arm else (),
+        edits=Edits([*groups, *(hooked.header if hooked else ())], hooked.tail if hooked else ()),
+        warnings=(*warned, *draft.warnings), forced_target=bool(warned) or (aim is None and request.force_target),
+        actions=("arm",) * len(index) if request.arm else (),
     )  # fmt: skip
 
 

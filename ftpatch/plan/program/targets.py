@@ -22,11 +22,12 @@ class ProgramTarget:
     own: Function | None  # the function of this file; None for an import
     warning: str = ""
     hook: bool = False  # whether a stub calls it
+    entry: int | None = None  # of pads, see HookCall
 
     @property
     def call(self) -> HookCall:
         """What a hook's stub calls."""
-        return HookCall(self.va, slot=self.own is None)
+        return HookCall(self.va, self.own is None, self.entry)
 
 
 def direct_target(image: Image, programs: Programs, text: str, force: bool, library: bool = False) -> ProgramTarget:
