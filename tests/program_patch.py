@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftpatch.elf.image import open_image
+from ftpatch.proof.prove import Checks, prove
+from ftpatch.sites.scan import scan_file
 
 EHDR, PHDR, SHDR = 64, 56, 64
 
@@ -70,6 +72,12 @@ class Patch:
         struct.pack_into("<H", content, 60, len(rows))
         change(content)
         return bytes(content)
+
+
+def findings(before: Path, after: Path, execute: bool = False) -> list[tuple[str, str]]:
+    """Rule and message of each finding, without a report around it."""
+    proof = prove(scan_file(str(before)), open_image(str(after)), checks=Checks(execute=execute))
+    return [(finding.rule, finding.message) for finding in proof.findings]
 
 
 def symbol(path: Path, name: str) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program_patch import Patch, slot, symbol, with_calls
-from test_program_proof import ARM64, messages
+from program_patch import Patch, findings, slot, symbol, with_calls
+from test_program_proof import ARM64
 from test_verify import verify
 
 SITES = ("work", "numbers", "vectors", "structure")
@@ -91,7 +91,7 @@ def test_a_second_patch_appends_to_the_first(tmp_path: Path) -> None:
     bad = bytearray(second.read_bytes())
     bad[hooked(before).pos + 8] ^= 1  # a program header that nothing names any more
     (tmp_path / "bad").write_bytes(bad)
-    (finding,) = messages(verify(before, tmp_path / "bad", code=1))
+    (finding,) = findings(before, tmp_path / "bad")
     assert finding[1].startswith("the program headers are not what a patch leaves at file position ")
 
 
@@ -118,7 +118,7 @@ SEGMENT = {
 def test_a_segment_that_the_loader_must_not_see_is_found(name: str, tmp_path: Path) -> None:
     fields, text = SEGMENT[name]
     section = {"sh_addr": PATCH.code_va + fields["p_vaddr"] - PATCH.va} if "p_vaddr" in fields else {}
-    (finding,) = messages(verify(PIE, written(hooked(PIE, segment=fields, section=section), tmp_path), code=1))
+    (finding,) = findings(PIE, written(hooked(PIE, segment=fields, section=section), tmp_path))
     assert finding == ("verify-section", f"the new segment {text}")
 
 
@@ -127,27 +127,23 @@ SECTION = {"sh_flags": 3, "sh_type": 3, "sh_addralign": 4, "sh_info": 1, "sh_ent
 
 @pytest.mark.parametrize("name", SECTION)
 def test_a_section_header_of_another_kind_is_found(name: str, tmp_path: Path) -> None:
-    image = verify(PIE, written(hooked(PIE, section={name: SECTION[name]}), tmp_path), code=1)
+    found = findings(PIE, written(hooked(PIE, section={name: SECTION[name]}), tmp_path))
     text = "the header of .text.ftpatch is not that of all code in its segment: address "
     text += f"{PATCH.code_va:#x}, file position {PATCH.code_va:#x}, {len(PATCH.code):#x} bytes"
-    assert messages(image) == [("verify-section", text)]
+    assert found == [("verify-section", text)]
 
 
 def test_zeros_that_are_none_are_found(tmp_path: Path) -> None:
     size = len(PIE.read_bytes())
-    image = verify(PIE, written(hooked(PIE, filler=0xCC), tmp_path), code=1)
+    found = findings(PIE, written(hooked(PIE, filler=0xCC), tmp_path))
     text = f"file position {size:#x}: found cccccccccccccccc, expected 0000000000000000"
-    assert messages(image) == [
-        ("verify-byte", f"the bytes in front of the new segment are not what a patch leaves at {text}")
-    ]
+    assert found == [("verify-byte", f"the bytes in front of the new segment are not what a patch leaves at {text}")]
 
 
 def test_another_name_of_the_section_is_found(tmp_path: Path) -> None:
-    image = verify(PIE, written(hooked(PIE, name=b".text.other\0"), tmp_path), code=1)
+    found = findings(PIE, written(hooked(PIE, name=b".text.other\0"), tmp_path))
     number = len(PATCH.shdr)
-    assert messages(image) == [
-        ("verify-section", f"new section {number} is called .text.other, expected .text.ftpatch")
-    ]
+    assert found == [("verify-section", f"new section {number} is called .text.other, expected .text.ftpatch")]
 
 
 def field(pos: int, form: str, value: int) -> Callable[[bytearray], None]:
@@ -173,7 +169,7 @@ TABLES = {
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_that_are_not_those_of_a_patch_are_found(name: str, tmp_path: Path) -> None:
     change, rule, text = TABLES[name]
-    assert messages(verify(PIE, written(PATCH, tmp_path, change), code=1)) == [(rule, text)]
+    assert findings(PIE, written(PATCH, tmp_path, change)) == [(rule, text)]
 
 
 def without(word: int) -> list[int]:
@@ -207,8 +203,8 @@ STUBS = {
 def test_a_stub_that_loses_something_is_found(name: str, tmp_path: Path) -> None:
     words, why = STUBS[name]
     at = {"va": PATCH.code_va + 32, "end": PATCH.code_va + 4 * len(words) - 4, "q6": PATCH.code_va + 44}
-    image = verify(PIE, written(hooked(PIE, words), tmp_path), code=1)
-    stubs = [text for rule, text in messages(image) if rule == "verify-stub"]
+    found = findings(PIE, written(hooked(PIE, words), tmp_path))
+    stubs = [text for rule, text in found if rule == "verify-stub"]
     assert stubs == [f"the new code at {PATCH.code_va:#x} is no stub that calls a C function: {why.format(**at)}"]
 
 
@@ -222,15 +218,15 @@ HOOKS = {
 @pytest.mark.parametrize("name", HOOKS)
 def test_a_stub_that_calls_no_function_is_found(name: str, tmp_path: Path) -> None:
     to, why = HOOKS[name]
-    image = verify(PIE, written(hooked(PIE, stub(PATCH.code_va, to)), tmp_path), code=1)
-    assert messages(image) == [("verify-branch", f"{site}: its call goes to {PATCH.code_va:#x}, {why}") for site in
+    found = findings(PIE, written(hooked(PIE, stub(PATCH.code_va, to)), tmp_path))
+    assert found == [("verify-branch", f"{site}: its call goes to {PATCH.code_va:#x}, {why}") for site in
                                ("work", "numbers", "vectors", "structure")]  # fmt: skip
 
 
 def test_a_word_that_no_import_fills_is_found(tmp_path: Path) -> None:
     words = stub(PATCH.code_va, symbol(PIE, "hits"), call_slot)
-    image = verify(PIE, written(hooked(PIE, words), tmp_path), code=1)
-    assert {text.partition(", ")[2] for _, text in messages(image)} == {
+    found = findings(PIE, written(hooked(PIE, words), tmp_path))
+    assert {text.partition(", ")[2] for _, text in found} == {
         "by a stub that calls through a word which no import fills"}  # fmt: skip
 
 
@@ -239,7 +235,7 @@ def test_a_hook_that_is_patched_itself_is_found(tmp_path: Path) -> None:
     patch = hooked(PIE, stub(PATCH.code_va, symbol(PIE, "nothing")))
     after = tmp_path / "after"
     after.write_bytes(with_calls(patch.build(), PIE, {"nothing": patch.code_va}))
-    assert messages(verify(PIE, after, code=1)) == [(
+    assert findings(PIE, after) == [(
         "verify-branch",
         "nothing: what it calls is patched, and comes back to it: the two call each other for ever",
     )]  # fmt: skip
@@ -248,7 +244,7 @@ def test_a_hook_that_is_patched_itself_is_found(tmp_path: Path) -> None:
 def test_a_site_may_not_enter_the_middle_of_a_stub(tmp_path: Path) -> None:
     after = tmp_path / "after"
     after.write_bytes(with_calls(PATCH.build(), PIE, {"work": PATCH.code_va + 4}))
-    assert messages(verify(PIE, after, code=1)) == [
+    assert findings(PIE, after) == [
         ("verify-branch", f"work: its call goes to {PATCH.code_va + 4:#x}, where no function begins")]  # fmt: skip
 
 
@@ -256,7 +252,7 @@ def test_a_function_that_changes_a_kept_vector_register_is_found_by_executing_it
     """`spoils` keeps all that a kernel's trampoline must, and changes d9."""
     after = tmp_path / "after"
     after.write_bytes(with_calls(PIE.read_bytes(), PIE, {"work": symbol(PIE, "spoils")}))
-    (finding,) = messages(verify(PIE, after, code=1))
+    (finding,) = findings(PIE, after, execute=True)
     assert finding[0] == "verify-emulation" and finding[1].startswith(
         "work: d9 behind the site: found 0x0, expected 0x"
     )

@@ -6,8 +6,8 @@ import struct
 from pathlib import Path
 
 import pytest
-from program_patch import Patch, slot, symbol, with_calls
-from test_program_proof import SMALL, messages
+from program_patch import Patch, findings, slot, symbol, with_calls
+from test_program_proof import SMALL
 from test_verify import needs_qemu, verify
 
 PPC64LE = [SMALL / f"ppc64le-{kind}" for kind in ("pie", "exec", "so")]
@@ -101,8 +101,8 @@ STUBS = {
 def test_a_stub_that_loses_something_is_found(name: str, tmp_path: Path) -> None:
     words, why = STUBS[name]
     at = {"va": VA + 4, "frame": VA + 8, "call": VA + 4 * SOUND.index(0x4E80_0421)}
-    image = verify(PIE, hooked(PIE, words, tmp_path), code=1)
-    stubs = [text for rule, text in messages(image) if rule == "verify-stub"]
+    found = findings(PIE, hooked(PIE, words, tmp_path))
+    stubs = [text for rule, text in found if rule == "verify-stub"]
     assert stubs == [f"the new code at {VA:#x} is no stub that calls a C function: {why.format(**at)}"]
 
 
@@ -113,5 +113,5 @@ def test_functions_that_sites_call_are_executed(before: Path, tmp_path: Path) ->
     after = tmp_path / "after"
     to = {"work": symbol(before, "direct") + 8, "numbers": symbol(before, "spoils")}
     after.write_bytes(with_calls(before.read_bytes(), before, to))
-    (finding,) = messages(verify(before, after, code=1))
+    (finding,) = findings(before, after, execute=True)
     assert finding[0] == "verify-emulation" and finding[1].startswith("numbers: r11 behind the site: found 0x")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from program_patch import Patch, slot, symbol, with_calls
-from test_program_proof import SMALL, messages
+from program_patch import Patch, findings, slot, symbol, with_calls
+from test_program_proof import SMALL
 from test_verify import verify
 
 X86_64 = [SMALL / f"x86_64-{kind}" for kind in ("pie", "exec", "so")]
@@ -114,16 +114,16 @@ def test_a_stub_that_loses_something_is_found(name: str, tmp_path: Path) -> None
     ask = VA + size(ENTER + WIDE_ROOM + ASK)
     at = {"save": VA + size(ENTER + ROOM) - 4, "xmm7": VA + size(ENTER + ROOM + SAVE) - 5, "end": VA + len(code) - 2,
           "ask": ask, "xsave": ask + 2 + size(HEADER + MASK)}  # fmt: skip
-    image = verify(PIE, hooked(PIE, code, tmp_path), code=1)
-    stubs = [text for rule, text in messages(image) if rule == "verify-stub"]
+    found = findings(PIE, hooked(PIE, code, tmp_path))
+    stubs = [text for rule, text in found if rule == "verify-stub"]
     assert stubs == [f"the new code at {VA:#x} is no stub that calls a C function: {why.format(**at)}"]
 
 
 def test_bytes_behind_a_stub_are_found(tmp_path: Path) -> None:
     code = stub(VA, HOOK, WIDE)
-    image = verify(PIE, hooked(PIE, code + b"\x90", tmp_path), code=1)
+    found = findings(PIE, hooked(PIE, code + b"\x90", tmp_path))
     why = f"the bytes behind it, at {VA + len(code):#x}, are no zeros"
-    stubs = [text for rule, text in messages(image) if rule == "verify-stub"]
+    stubs = [text for rule, text in found if rule == "verify-stub"]
     assert stubs == [f"the new code at {VA:#x} is no stub that calls a C function: {why}"]
 
 
@@ -131,7 +131,7 @@ def test_a_function_that_changes_the_static_chain_is_found_by_executing_it(tmp_p
     """`spoils` keeps all that a kernel's trampoline must, and changes r10."""
     after = tmp_path / "after"
     after.write_bytes(with_calls(PIE.read_bytes(), PIE, {"work": symbol(PIE, "spoils")}))
-    (finding,) = messages(verify(PIE, after, code=1))
+    (finding,) = findings(PIE, after, execute=True)
     assert finding[0] == "verify-emulation" and finding[1].startswith(
         "work: r10 behind the site: found 0x0, expected 0x"
     )
