@@ -1,6 +1,7 @@
 """Whether a hook comes back to a function that calls it: then neither ever returns.
 
-Only direct calls and jumps of this file's own functions are followed, and those of stubs that earlier patches added.
+Only direct calls and jumps of this file's own functions are followed, by a .plt, too, and those of stubs that earlier
+patches added.
 Where instructions have any length, what looks like a branch counts where it goes to the beginning of a function.
 """
 
@@ -10,26 +11,30 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ftpatch.arch.program_parts import Programs
 from ftpatch.arrays import U64, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.program_editor import SECTION
+from ftpatch.plan.program.imports import own_behind_stubs
 
 MAX_FUNCTIONS = 1 << 14  # that are looked at
 MAX_UNITS = 1 << 20  # of one function's code
 STUB = 512  # bytes of code that no symbol has
 
 
-def chain_to(image: Image, start: int, wanted: frozenset[int]) -> list[str]:
+def chain_to(image: Image, programs: Programs, start: int, wanted: frozenset[int]) -> list[str]:
     """Names of the functions by which code at `start` comes to one of the addresses; empty where it does not.
 
     wanted: entries of functions, global or local.
     """
     functions, came_from, todo = image.functions, {start: 0}, [start]
-    stubs = image.base[image.sections_named(SECTION)]
-    entries = np.concatenate([functions.va, functions.local, stubs])
+    stubs, through = image.base[image.sections_named(SECTION)], own_behind_stubs(image, programs)
+    plt = np.array(list(through), dtype=np.uint64)
+    entries = np.concatenate([functions.va, functions.local, stubs, plt])
     while todo and len(came_from) < MAX_FUNCTIONS:
         va = todo.pop(0)
-        for to in _called(image, va, entries):
+        for branch in _called(image, va, entries):
+            to = through.get(branch, branch)
             if to in wanted:
                 return [*_way(image, va, came_from), _name(image, to)]
             if to not in came_from:

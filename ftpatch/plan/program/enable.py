@@ -82,7 +82,7 @@ def checked_target(draft: Draft, request: EnableRequest, programs: Programs) -> 
         raise PolicyError("what the sites would call is itself among the chosen ones", where,
                           found="a call that leads back to itself", expected="a function that stays as it is",
                           todo=f"--func '!{target.own.name}' leaves it out")  # fmt: skip
-    if chain := chain_to(image, target.va, chosen):
+    if chain := chain_to(image, programs, target.va, chosen):
         raise PolicyError("what the sites would call comes back to one of them, without end", where,
                           found=" -> ".join(chain), expected="a function that calls none of them",
                           todo=f"--func '!{chain[-1]}' leaves that one out")  # fmt: skip

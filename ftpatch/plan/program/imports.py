@@ -51,6 +51,20 @@ def find_import(image: Image, programs: Programs, name: str) -> Import | None:
     return Import(best, best not in early["r_offset"].tolist() and not binds_now(image), plt.get(best, 0), weak)
 
 
+def own_behind_stubs(image: Image, programs: Programs) -> dict[int, int]:
+    """va of functions of the file by the stubs of a .plt that lead to them, unless another file has one of their name:
+    shared objects call their own functions so."""
+    symbols, rows = symbols_of(image, t.SHT_DYNSYM), image.rela[0]
+    number = (rows["r_info"] >> np.uint64(32)).astype(np.int64)
+    kind = rows["r_info"] & TYPE
+    slot = (kind == np.uint64(programs.jump_slot)) | (kind == np.uint64(programs.glob_dat))
+    rows, number = rows[slot & (number < len(symbols.rows))], number[slot & (number < len(symbols.rows))]
+    own = symbols.shndx[number] > 0
+    values = dict(zip(rows["r_offset"][own].tolist(), symbols.rows["st_value"][number[own]].tolist(), strict=True))
+    stubs, through = _plt_stubs(image) if values else (rows["r_offset"][:0], rows["r_offset"][:0])
+    return {va: values[to] for va, to in zip(stubs.tolist(), through.tolist(), strict=True) if to in values}
+
+
 def binds_now(image: Image) -> bool:
     """Whether the dynamic linker fills all slots before the program starts."""
     rows = dynamic_of(image)
