@@ -8,7 +8,7 @@ Where `bl _mcount` stands behind the prologue (-pg), the call is an ordinary one
 function may change, and returns to x30.
 
 In the walk every register starts as itself, stack slots are remembered, what is not understood becomes unknown. In a
-program v0–v7 must be kept, too, and are followed likewise; kernels have nothing in them.
+program v0–v15 must be kept, too, and are followed likewise; kernels have nothing in them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ftpatch.arch.register_use import bits
 ZR = SP = 31
 PRESERVED = (*range(9), *range(18, 30))
 KEPT_BY_FUNCTIONS = tuple(range(18, 30))
-N_VECTORS = 8  # vector registers that arguments are in
+N_ARGUMENTS, N_VECTORS = 8, 16  # vector registers that arguments are in; and with those that functions keep
 SCRATCH = (*range(18), 30)  # what a call may change; x18 belongs to the platform and is left alone
 
 
@@ -36,7 +36,7 @@ class State:
     stack: dict[int, Value] = field(default_factory=dict)
     library: bool = False  # called as any function is
     plain: tuple[int, ...] = ()  # called from a pad: what it keeps, and it returns as any function does
-    vectors: list[bool] = field(default_factory=list)  # of a program: whether each of v0–v7 is as at entry
+    vectors: list[bool] = field(default_factory=list)  # of a program: whether each of v0–v15 is as at entry
 
     def copy(self, va: int) -> State:
         return State(va, list(self.regs), self.sp, dict(self.stack), self.library, self.plain, list(self.vectors))
@@ -168,7 +168,7 @@ def _call(state: State) -> None:
     """A call of ordinary code: scratch registers and everything below sp are lost."""
     for n in SCRATCH:
         state.regs[n] = UNKNOWN
-    state.vectors = [False] * len(state.vectors)
+    state.vectors[:N_ARGUMENTS] = [False] * len(state.vectors[:N_ARGUMENTS])  # of the others lower halves are kept
     state.stack = {off: value for off, value in state.stack.items() if off >= state.sp}
     state.va += 4
 
@@ -267,7 +267,7 @@ def _access(state: State, rn: int, step: int, mode: str, load: bool, registers: 
 
 
 def _vector(state: State, word: int) -> bool:
-    """Follow what an instruction does to v0–v7; whether that is all that it does."""
+    """Follow what an instruction does to v0–v15; whether that is all that it does."""
     rt, rn, load = word & 31, word >> 5 & 31, bool(word >> 22 & 1)
     if word >> 25 & 0b1111 == 0b0010:
         raise NotShown(f"it executes {word:#010x} at {state.va:#x}, which is not followed")  # SVE

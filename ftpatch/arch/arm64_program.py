@@ -105,7 +105,7 @@ def variant(st_other: U8) -> Mask:
 PROGRAMS = Programs(
     stub=stub, reach=REACH, slot_reach=SLOT_REACH, jump_slot=R_AARCH64_JUMP_SLOT, glob_dat=R_AARCH64_GLOB_DAT,
     ifunc=R_AARCH64_IRELATIVE,
-    contract="x0-x8, x18-x29, v0-v7 and sp kept, x30 := x9, return to the old x30",
+    contract="x0-x8, x18-x29, v0-v15 and sp kept, x30 := x9, return to the old x30",
     keeps_contract=program_keeps_contract, returns_plainly=returns_plainly, variant=variant,
     deep_stub=deep_stub,
     kept_registers=program_kept_registers,

@@ -53,6 +53,8 @@ class Programs(NamedTuple):
     variant: Callable[[U8], Mask] | None = None
     # toc(units of a global entry, its va) → the TOC that it sets up; None where it sets up none
     toc: Callable[[U32, int], int | None] | None = None
+    # ways_out(units of a function) → whether it may be left, where the machine's own fact of that name does not tell
+    ways_out: Callable[[U32], bool] | None = None
     # wide(units of a function's code) → whether it uses registers wider than the stub keeps anyway
     wide: Callable[[U32], bool] | None = None
 

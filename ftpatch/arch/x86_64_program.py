@@ -27,7 +27,7 @@ import numpy as np
 
 from ftpatch.arch.program_parts import HookCall, Programs
 from ftpatch.arch.x86_64_program_contract import keeps_contract, kept_registers
-from ftpatch.arch.x86_64_wide import is_wide
+from ftpatch.arch.x86_64_wide import is_wide, ways_out
 from ftpatch.arrays import U32
 
 R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT, R_X86_64_IRELATIVE = 6, 7, 37
@@ -134,6 +134,6 @@ def _either(first: bytes, second: bytes) -> bytes:
 PROGRAMS = Programs(
     stub=stub, reach=REACH, slot_reach=REACH, jump_slot=R_X86_64_JUMP_SLOT, glob_dat=R_X86_64_GLOB_DAT,
     ifunc=R_X86_64_IRELATIVE, contract="all registers but r11 kept, xmm0-xmm7 too, returns behind the call",
-    keeps_contract=keeps_contract, wide=is_wide, deep_stub=deep_stub,
+    keeps_contract=keeps_contract, wide=is_wide, ways_out=ways_out, deep_stub=deep_stub,
     kept_registers=kept_registers,
 )  # fmt: skip

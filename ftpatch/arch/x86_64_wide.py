@@ -2,6 +2,7 @@
 
 Such a function is compiled for AVX, as are functions that have an instruction on those registers. Code is decoded one
 instruction behind the other; what cannot be decoded counts as such an instruction.
+Whether a function may be left at all is told the same way.
 Opcodes: Intel SDM, volume 2, 2.3 (VEX), 2.7 (EVEX), appendix A.
 """
 
@@ -52,6 +53,37 @@ def is_wide(code: U32) -> bool:
             return True
         at += size
     return False
+
+
+def ways_out(code: U32) -> bool:
+    """Whether a function's bytes have a return, an indirect jump, a jump to outside of them, or simply go on; also
+    where not all of them are known."""
+    content, at = code.astype(np.uint8).tobytes(), 0
+    while at < len(content):
+        try:
+            size, _ = _instruction(content, at)
+        except IndexError:
+            return True
+        if not size or _leaves(content[at : at + size], at, len(content)):
+            return True
+        at += size
+    return False
+
+
+def _leaves(instruction: bytes, at: int, end: int) -> bool:
+    """Whether an instruction may leave a function of `end` bytes, in which it is at `at`."""
+    body = instruction.lstrip(bytes(PREFIXES))
+    behind, last = at + len(instruction), at + len(instruction) == end
+    if body[0] in (0xC2, 0xC3, 0xCA, 0xCB, 0xCF):
+        return True
+    if body[0] == 0xFF or (body[0] & 0xF0 == 0x40 and body[1:2] == b"\xff"):
+        return body[body.index(0xFF) + 1] >> 3 & 7 in (4, 5)
+    if body[0] in (0xE9, 0xEB) or body[0] & 0xF0 == 0x70 or 0xE0 <= body[0] <= 0xE3 or body[:1] == b"\x0f":
+        jump = body[0] != 0x0F or body[1] & 0xF0 == 0x80
+        distance = int.from_bytes(body[1 if len(body) == 2 else -4 :], "little", signed=True)
+        return jump and not 0 <= behind + distance < end
+    # a call, a trap or hlt may end a function that never returns; whatever else does goes on behind it
+    return last and body[0] not in (0xE8, 0xCC, 0xF4) and body[:2] != b"\x0f\x0b"
 
 
 def _instruction(code: bytes, start: int) -> tuple[int, bool]:

@@ -71,7 +71,9 @@ def make_plan(scan: Scan, request: Request) -> Plan:
 
 def _for_modules(scan: Scan, options: str = "--hook, --stub-asm and --against are") -> UsageError:
     """The error of an option that only modules have, given for another file."""
-    return UsageError(f"{options} for modules", scan.image.path, found="a vmlinux")
+    kind = scan.image.kind
+    found = "a vmlinux" if kind == "vmlinux" else f"a file of kind {kind}"
+    return UsageError(f"{options} for modules", scan.image.path, found=found)
 
 
 def _require_pads(scan: Scan, request: Request) -> None:
@@ -124,7 +126,7 @@ def read_against(scan: Scan, paths: Sequence[str], max_size: int | None = None) 
     from ftpatch.kernel.module import Kernel, Module
 
     require_patchable(scan.image)
-    if paths and scan.image.kind == "vmlinux":
+    if paths and scan.image.kind in ("vmlinux", *PROGRAMS):
         raise _for_modules(scan, "--against is")
     kernel, others = None, []
     for other in (scan_file(path, max_size=max_size) for path in paths):
@@ -159,8 +161,8 @@ def _read_stub(scan: Scan, path: str) -> Stub:
     """The stub that a file of assembly holds, for the sites of a module."""
     from ftpatch.plan import stubasm
 
-    if scan.image.kind == "vmlinux":
-        raise _for_modules(scan)
+    if scan.image.kind in ("vmlinux", *PROGRAMS):
+        raise _for_modules(scan) if scan.image.kind == "vmlinux" else _for_modules(scan, "--stub-asm is")
     return stubasm.assemble(read_file(path, stubasm.MAX_SOURCE, "the stub"), path, scan.arch)
 
 

@@ -32,8 +32,8 @@ HOOK_CONTEXT = (
     "throw or longjmp, and a backtrace from it by unwind tables ends at the stub"
 )
 NOT_FOLLOWED = (
-    "that the hook never comes back to a patched function was looked for in direct calls of this file alone, "
-    "not in calls through pointers or of imported functions"
+    "whether the hook comes back to a patched function is known of direct calls of this file alone, not of calls "
+    "through pointers or of imported functions"
 )
 
 

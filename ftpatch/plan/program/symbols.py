@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ftpatch.arch.program_parts import programs_of
 from ftpatch.arrays import distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.function_types import FunctionTypes
@@ -22,6 +23,7 @@ NORETURN = frozenset({
     "__stack_chk_fail", "__stack_chk_fail_local", "_exit", "_longjmp", "_start", "abort", "err", "errx", "exit",
     "longjmp", "pthread_exit", "quick_exit", "siglongjmp", "thrd_exit", "verr", "verrx",
 })  # fmt: skip
+MAX_UNITS = 1 << 14  # of a function whose code is looked at
 AT_START = "an IFUNC: the program decides when it starts which function that is"
 
 
@@ -78,9 +80,19 @@ def _checked(image: Image, function: Function, where: str) -> Function:
     same = np.flatnonzero((image.symbols.rows["st_value"] == np.uint64(function.va)) & (image.symbols.shndx > 0))
     if fatal := sorted(NORETURN & {image.symbols.name(row) for row in same.tolist()}):
         raise _never_returns(where, fatal[0])
-    if why := why_never_returns(FunctionTypes(image), function.row):
+    if why := why_never_returns(FunctionTypes(image), function.row) or _no_way_out(image, function):
         raise _never_returns(where, why)
     return function
+
+
+def _no_way_out(image: Image, function: Function) -> str:
+    """That no instruction of a function leaves it; empty where one may."""
+    programs = programs_of(image.arch)
+    if function.row is None or programs is None or programs.ways_out is None:
+        return ""
+    size = int(image.symbols.rows["st_size"][function.row]) // image.arch.unit
+    code = image.code(function.va, min(size, MAX_UNITS))
+    return "" if not 0 < size == len(code) or programs.ways_out(code) else "no instruction of it leaves it"
 
 
 def _never_returns(where: str, found: str) -> PolicyError:
