@@ -19,8 +19,9 @@ from ftpatch import api
 from ftpatch.arch.shape import Branch
 from ftpatch.arrays import I64, Mask
 from ftpatch.cli import run
-from ftpatch.plan.decide import plan_redirect
+from ftpatch.plan.decide import make_plan, plan_redirect
 from ftpatch.plan.plan import Plan
+from ftpatch.plan.request import EnableRequest
 from ftpatch.sites.scan import Scan, scan_file
 from tools.boot.verdict import Verdict
 from tools.kernels import Kernel
@@ -129,6 +130,13 @@ class FarOnly(Branch):
         return super().reaches(distance) & (abs(distance) > 1 << 16)
 
 
+class NearOnly(Branch):
+    """A call that reaches padding near its site, and not the tracer."""
+
+    def reaches(self, distance: I64) -> Mask:
+        return super().reaches(distance) & (abs(distance) < 1 << 16)
+
+
 def planned(scan: Scan, func: str, to: str) -> Plan:
     chosen, _ = api.by_selectors([func])(scan)
     return plan_redirect(scan, chosen, [(func, to)])
@@ -156,6 +164,20 @@ def test_a_veneer_leads_to_the_replacement(kernel: Callable[[str], Kernel], tmp_
     out = written(plan, tmp_path / "vmlinux")
     one.verify(out)
     assert answers(one.boot(one.image(out), steps=[case.call])) == [case.other]
+
+
+def test_a_tracer_sees_the_call_through_a_veneer(kernel: Callable[[str], Kernel], tmp_path: Path) -> None:
+    """The ops pointer in front of the function is found by the return address, which the veneer leaves alone."""
+    one = Debian(kernel("arm64-6.12"), tmp_path)
+    scan = scan_file(str(one.kernel.vmlinux))
+    scan.image.__dict__["arch"] = scan.image.arch._replace(call=NearOnly(*scan.arch.call))
+    plan = make_plan(scan, EnableRequest(api.by_selectors([one.syscall])(scan)[0]))
+    assert [stub.name for stub in plan.calls.shared] == ["padding"] and plan.summary.ops_via == "literal"
+    out = written(plan, tmp_path / "vmlinux", ("site", "literal", "thunk", "record", "relocation"))
+    one.verify(out)
+    verdict = one.boot(one.image(out), names=[one.syscall])
+    assert verdict.hits == {one.syscall: CALLS} and not verdict.splats
+    assert verdict.functions is not None and one.syscall not in verdict.functions
 
 
 def test_a_kept_record_kills_ftrace(kernel: Callable[[str], Kernel], tmp_path: Path) -> None:

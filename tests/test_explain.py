@@ -17,8 +17,8 @@ from ftpatch.arch import Arch, architectures
 from ftpatch.cli import run
 from ftpatch.elf import debug_names
 from ftpatch.elf.clone_names import base_name
-from ftpatch.explanation import live_patching
 from ftpatch.explanation.code import name_at
+from ftpatch.plan import liveness
 from tools.kernels import Kernel
 
 MINI_PPC = MINI.parent / "mini-ppc64le"
@@ -154,7 +154,7 @@ def test_an_out_of_line_site_shows_its_stub(explained: Callable[..., dict[str, A
     (told,) = explained("vfs_read", MINI_PPC / "vmlinux-ool")["explained"]
     site, stub = told["code"]
     assert [one["new_text"] for one in stub["words"]][2:5:2] == ["mflr r0", "mtlr r0"]
-    assert told["concurrency"] == {"class": "single", "live": True, "text": live_patching.LIVE["single"][1]}
+    assert told["concurrency"] == {"class": "single", "live": True, "text": liveness.LIVE["single"][1]}
     assert [one["class"] for one in told["edits"]] == ["literal", "single"]
     assert site["what"] == "site"
 
@@ -213,13 +213,13 @@ PNOP, MFLR, PBL, PB = 0x60000000, 0x7C0802A6, 0x4BFF0001, 0x48000010
     ],
 )  # fmt: skip
 def test_only_a_few_instructions_may_be_exchanged_under_execution(arch: str, old: int, new: int, kind: str) -> None:
-    assert live_patching.of_word(arch_named(arch), 0x1000, old, new) == kind
+    assert liveness.of_word(arch_named(arch), 0x1000, old, new) == kind
 
 
 def test_a_misaligned_word_is_no_single_store() -> None:
-    assert live_patching.of_word(arch_named("arm64"), 0x1002, NOP, BL) == "boot-only"
-    assert live_patching.of_literal(0x1004) == "unsafe"
-    assert live_patching.of_literal(0x1008) == "literal"
+    assert liveness.of_word(arch_named("arm64"), 0x1002, NOP, BL) == "boot-only"
+    assert liveness.of_literal(0x1004) == "unsafe"
+    assert liveness.of_literal(0x1008) == "literal"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_misaligned_word_is_no_single_store() -> None:
     ],
 )  # fmt: skip
 def test_a_pair_in_two_cache_lines_is_told(arch: str, va: int, words: int, kind: str) -> None:
-    assert live_patching.of_site(arch_named(arch), va, words) == kind
+    assert liveness.of_site(arch_named(arch), va, words) == kind
 
 
 # -- why not -------------------------------------------------------------------------------------------------------

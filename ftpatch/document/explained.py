@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, NotRequired, TypedDict
 
 from ftpatch.document.fields import EditKind, Hex, Values
+from ftpatch.document.written import LiveObject
 
 
 class UnitMention(TypedDict):
@@ -115,6 +116,7 @@ class ExplainedRow(TypedDict):
     refused: str | None
     edits: list[EditClassRow]
     concurrency: ConcurrencyObject | None
+    live: NotRequired[Annotated[LiveObject, "of all that enable would change, where it would"]]
     verdict: str
     place: str | None
     pos: int | None

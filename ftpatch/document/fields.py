@@ -52,5 +52,7 @@ Counts = dict[str, Annotated[int, Range(1)]]  # by name; what there is none of i
 
 Kind = Annotated[str, Values(("vmlinux", "module", "object", "program", "shared-object"))]
 Severity = Annotated[str, Values(("note", "warning", "error"))]
-CLASSES = ("single", "pair", "literal", "cross-line", "boot-only", "unsafe")  # of edits, by what a live kernel allows
+# of edits, by what a live kernel allows
+CLASSES = ("single", "pair", "literal", "cross-line", "boot-only", "unsafe", "unreached", "data", "load-only")
+ANSWERS = ("yes", "in-order", "no")  # whether a running system could be changed so
 EditKind = Annotated[str, Values(CLASSES)]

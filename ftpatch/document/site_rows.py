@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, NotRequired, TypedDict
 
 from ftpatch.document.fields import (
+    ANSWERS,
     Count,
     EditKind,
     Hex,
@@ -63,6 +64,9 @@ class SiteChange(TypedDict, total=False):
         "what the call goes through: its address, or in a module .section+0x offset",
     ]
     concurrency: EditKind | None
+    live: Annotated[
+        Annotated[str, Values(ANSWERS)] | None, "whether that could be done while the code runs: see `live` of the file"
+    ]
 
 
 class SiteRow(ScannedSite, SiteChange):

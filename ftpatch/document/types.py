@@ -31,6 +31,7 @@ from ftpatch.document.units import UnitsObject
 from ftpatch.document.written import (
     DoneObject,
     EditRow,
+    LiveObject,
     OutputObject,
     PackingObject,
     RecordedObject,
@@ -145,6 +146,7 @@ class VerbObject(TypedDict, total=False):
     packing: Annotated[PackingObject | None, "how the input comes back byte for byte; null where nothing was written"]
     edits: Sequence[EditRow]
     done: DoneObject
+    live: LiveObject
     tree: Annotated[
         str, "the directory that was scanned and has this file; sites are then empty unless --sites or a selector was "
         "given",

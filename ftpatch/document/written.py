@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, NotRequired, TypedDict
 
-from ftpatch.document.fields import Count, Counts, Hex, HexBytes, Sha256, Values
+from ftpatch.document.fields import ANSWERS, Count, Counts, EditKind, Hex, HexBytes, Sha256, Values
 
 
 class RedirectRow(TypedDict):
@@ -93,6 +93,15 @@ class EditRow(TypedDict):
     old: HexBytes
     new: HexBytes
     owner: str
+    concurrency: Annotated[EditKind, "how it could be made while the code runs"]
+
+
+class LiveObject(TypedDict):
+    """Whether all edits could be made on a running system, and in which order."""
+
+    answer: Annotated[str, Values(ANSWERS)]
+    text: str
+    steps: Annotated[list[str], "one after the other"]
 
 
 class DoneObject(TypedDict):

@@ -13,10 +13,11 @@ import numpy as np
 
 from ftpatch.elf.image import Image
 from ftpatch.errors import ChangedError, FtpatchError, PolicyError
-from ftpatch.explanation import live_patching, redirected
+from ftpatch.explanation import redirected
 from ftpatch.explanation.code import code_rows
 from ftpatch.explanation.untraceable import TEXTS
 from ftpatch.kernel.init_text import in_init_text
+from ftpatch.plan import liveness
 from ftpatch.plan.decide import make_plan, read_against
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import Against, EnableRequest
@@ -116,9 +117,9 @@ def _add_redirect(explained: ExplainedRow, scan: Scan, index: int) -> None:
     explained["code"] += redirected.stub_code(scan, index)
     explained["redirected"] = redirected.redirected_object(sites, index)
     new, va = int(sites.body()[index, 0]), int(sites.body_va[index])
-    kind = live_patching.of_word(arch, va, sites.shape.old[0].bits if sites.shape else new, new)
-    live, text = live_patching.LIVE[kind]
-    explained["concurrency"] = {"class": kind, "live": live, "text": live_patching.JUMP if live else text}
+    kind = liveness.of_word(arch, va, sites.shape.old[0].bits if sites.shape else new, new)
+    live, text = liveness.LIVE[kind]
+    explained["concurrency"] = {"class": kind, "live": live, "text": liveness.JUMP if live else text}
 
 
 def _add_patch(explained: ExplainedRow, scan: Scan, index: int, plan: Plan) -> None:
@@ -127,9 +128,11 @@ def _add_patch(explained: ExplainedRow, scan: Scan, index: int, plan: Plan) -> N
     explained["edits"] = edits = _edit_rows(scan, index, plan)
     kind, live, text = edits[-1]["class"], edits[-1]["live"], edits[-1]["text"]
     n_words = plan.new_words.shape[1] // scan.arch.call.n_units
-    if whole := live_patching.of_site(scan.arch, int(scan.sites.body_va[index]), n_words):
-        kind, (live, text) = whole, live_patching.LIVE[whole]
+    if whole := liveness.of_site(scan.arch, int(scan.sites.body_va[index]), n_words):
+        kind, (live, text) = whole, liveness.LIVE[whole]
     explained["concurrency"] = {"class": kind, "live": live, "text": text}
+    answer = liveness.answer(plan)
+    explained["live"] = {"answer": answer.answer, "text": answer.text, "steps": list(answer.steps)}
     summary, distance = plan.summary, plan.distance
     explained["patch"] = {
         "action": plan.action(0), "target": summary.target,
@@ -263,12 +266,12 @@ def _edit_rows(scan: Scan, index: int, plan: Plan) -> list[EditClassRow]:
             old, new = (int.from_bytes(side[0].tobytes(), "little") for side in (group.old, group.new))
             in_code = int(sites.va[index]) + (sites.shape.literal or 0 if sites.shape else 0) - base
             va = int(plan.calls.slot[0]) or in_code
-            rows.append(_edit_row("ops pointer", va, old, new, live_patching.of_literal(va)))
+            rows.append(_edit_row("ops pointer", va, old, new, liveness.of_literal(va)))
     if arch.call.n_units > 1:
         va = int(sites.body_va[index]) - base
         old, new = (int(arch.numbers(code)[0, 0]) for code in (sites.body()[index : index + 1], plan.new_words[:1]))
         kind = plan.concurrency(0) or ""
-        live, text = live_patching.LIVE_BYTES[kind]
+        live, text = liveness.LIVE_BYTES[kind]
         return [*rows, {"what": "call", "va": _hex(va), "old": f"0x{arch.text(old)}", "new": f"0x{arch.text(new)}",
                         "class": kind, "live": live, "text": text}]  # fmt: skip
     words = zip(sites.body()[index].tolist(), plan.new_words[0].tolist(), strict=True)
@@ -276,12 +279,12 @@ def _edit_rows(scan: Scan, index: int, plan: Plan) -> list[EditClassRow]:
     for i, (old, new) in enumerate(words):
         va = int(sites.body_va[index]) - base + 4 * i
         what = "call" if i == last else "word in front of the call"
-        rows.append(_edit_row(what, va, old, new, live_patching.of_word(arch, va, old, new)))
+        rows.append(_edit_row(what, va, old, new, liveness.of_word(arch, va, old, new)))
     return rows
 
 
 def _edit_row(what: str, va: int, old: int, new: int, kind: str) -> EditClassRow:
-    live, text = live_patching.LIVE[kind]
+    live, text = liveness.LIVE[kind]
     return {
         "what": what, "va": _hex(va), "old": f"0x{old:x}", "new": f"0x{new:x}", "class": kind, "live": live,
         "text": text,

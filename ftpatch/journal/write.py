@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
 from ftpatch.arrays import Mask
 from ftpatch.document.rows import image_object
 from ftpatch.elf.image import Image
+from ftpatch.plan import liveness
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan
 from ftpatch.plan.recording import Recording
 from ftpatch.plan.request import RedirectRequest
@@ -18,7 +19,9 @@ from ftpatch.write.deliver import Output
 if TYPE_CHECKING:
     from ftpatch.document.site_rows import SiteChange
     from ftpatch.document.types import ImageObject
-    from ftpatch.document.written import EditRow, PackingObject, RequestObject
+    from ftpatch.document.written import EditRow, LiveObject, PackingObject, RequestObject
+
+LOADED: Final = "load-only"  # the class of edits of what is not code, or not yet loaded
 
 
 def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: int | None = None) -> ImageObject:
@@ -33,9 +36,10 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
     scan, summary = plan.scan, plan.summary
     chosen = plan.chosen if shown is None else _first(plan, shown)
     report = image_object(scan, chosen, sha256)
+    answer = liveness.answer(plan).answer
     at = {site: row for row, site in enumerate(plan.index.tolist())}  # row of the plan's columns, by site
     report["sites"] = [
-        {**site, **(_changed(plan, at[index]) if index in at else _left(plan, index))}
+        {**site, **(_changed(plan, at[index], answer) if index in at else _left(plan, index))}
         for index, site in zip(np.flatnonzero(chosen).tolist(), report["sites"], strict=True)
     ]
     report["request"] = {
@@ -113,9 +117,16 @@ def _add_result(
         "patched": len(plan.index), "left": int(plan.chosen.sum()) - len(plan.index),
         "edits": len(plan.edits), "bytes": plan.edits.n_bytes(),
     }  # fmt: skip
+    report["live"] = live_object(plan)
     report["size"] = len(scan.image.data)
     report["packing"] = _packing(scan.image, sha256) if output and sha256 else None  # it costs a compression
     report["edits"] = EditRows(plan, output.trailer if output else b"") if shown is None else []
+
+
+def live_object(plan: Plan) -> LiveObject:
+    """Whether the plan's edits could be made on a running system."""
+    live = liveness.answer(plan)
+    return {"answer": live.answer, "text": live.text, "steps": list(live.steps)}
 
 
 def _add_redirect(request: RequestObject, plan: Plan, asked: RedirectRequest, shown: int | None) -> None:
@@ -160,7 +171,7 @@ def _first(plan: Plan, shown: int) -> Mask:
     return mask
 
 
-def _changed(plan: Plan, at: int) -> SiteChange:
+def _changed(plan: Plan, at: int, answer: str) -> SiteChange:
     """The fields of a site that changes. at: its row in the plan's columns."""
     return {
         "action": plan.action(at), "reason": plan.stub_why[at] or None,
@@ -168,6 +179,7 @@ def _changed(plan: Plan, at: int) -> SiteChange:
         "distance": None if plan.distance is None else int(plan.distance[at]),
         "new_words": plan.scan.arch.code_words(plan.new_words[at]), "record_fate": plan.record[at],
         "literal": plan.summary.literal, "stub": plan.stub[at] or None, "concurrency": plan.concurrency(at),
+        "live": answer,
     }  # fmt: skip
 
 
@@ -177,7 +189,7 @@ def _left(plan: Plan, index: int) -> SiteChange:
     gone = row >= 0 and bool(plan.gone[row])
     return {
         "action": "keep", "reason": plan.reasons.get(index), "new_words": [], "target": None, "distance": None,
-        "literal": None, "stub": None, "concurrency": None,
+        "literal": None, "stub": None, "concurrency": None, "live": None,
         "record_fate": RECORD_OUTCOMES[plan.summary.records] if gone else "kept",
     }  # fmt: skip
 
@@ -200,15 +212,17 @@ class EditRows(Sequence["EditRow"]):
     def __iter__(self) -> Iterator[EditRow]:
         image, edits = self._plan.scan.image, self._plan.edits
         size, cut = len(image.data), image.trailer
-        for pos, old, new, kind, number in edits:
-            yield {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, self._plan)}
+        va = liveness.places(image, edits.pos).view(np.uint64).tolist()
+        for place, (pos, old, new, kind, number) in zip(va, edits, strict=True):
+            yield {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, self._plan),
+                   "concurrency": liveness.of_edit(image.arch, kind, place, old, new)}  # fmt: skip
         if cut:
-            yield {"pos": size, "old": cut.hex(), "new": "", "owner": "signature"}
+            yield {"pos": size, "old": cut.hex(), "new": "", "owner": "signature", "concurrency": LOADED}
         for piece in edits.tail:
-            yield {"pos": piece.pos, "old": "", "new": piece.new.hex(), "owner": piece.owner}
+            yield {"pos": piece.pos, "old": "", "new": piece.new.hex(), "owner": piece.owner, "concurrency": LOADED}
         if self._signature:
             end = size + len(edits.grown)
-            yield {"pos": end, "old": "", "new": self._signature.hex(), "owner": "signature"}
+            yield {"pos": end, "old": "", "new": self._signature.hex(), "owner": "signature", "concurrency": LOADED}
 
     def __getitem__(self, index: Any) -> Any:
         return list(self)[index]

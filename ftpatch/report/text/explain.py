@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import layout_text, line, number, or_dash, title, wrapped
+from ftpatch.report.text.lines import layout_text, line, live_lines, number, or_dash, title, wrapped
 
 if TYPE_CHECKING:
     from ftpatch.document import explained
@@ -126,6 +126,8 @@ def _patch(row: explained.ExplainedRow) -> Iterator[str]:
     yield from wrapped("live", f"{concurrency['class']}: {concurrency['text']}")
     for edit in row["edits"]:
         yield from wrapped("", f"{edit['what']} {edit['old']} -> {edit['new']}: {edit['class']}, {edit['text']}")
+    if "live" in row:
+        yield from live_lines("in all", row["live"])
 
 
 def _leads_here(functions: Sequence[str]) -> Iterator[str]:

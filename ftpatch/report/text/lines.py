@@ -13,6 +13,7 @@ from ftpatch.errors import printable
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject, TreeObject
+    from ftpatch.document.written import LiveObject
     from ftpatch.report import Document
 
 WIDTH = 100  # characters of a text behind its key
@@ -79,6 +80,14 @@ def wrapped(key: str, text: str) -> Iterator[str]:
     """A long text behind its key."""
     for i, part in enumerate(textwrap.wrap(printable(text), WIDTH)):
         yield line("" if i else key, part)
+
+
+def live_lines(key: str, live: LiveObject) -> Iterator[str]:
+    """Whether a running system could be changed so; the steps, where there is more than one."""
+    steps = live["steps"] if len(live["steps"]) > 1 else []
+    yield from wrapped(key, live["text"] + (":" if steps else ""))
+    for number_of_step, step in enumerate(steps, 1):
+        yield from wrapped("", f"{number_of_step}. {step}")
 
 
 def first_of(

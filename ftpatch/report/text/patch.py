@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import each_file, first_of, line, or_dash
+from ftpatch.report.text.lines import each_file, first_of, line, live_lines, or_dash
 
 if TYPE_CHECKING:
     from ftpatch.document.site_rows import SiteRow
@@ -46,6 +46,7 @@ def _patch(image: ImageObject, command: str) -> Iterator[str]:
     output = image["output"]
     where = f"{printable(output['file'])} written and checked" if output else "nothing written (dry run)"
     yield line("output", f"{where}; {done['edits']} edits, {done['bytes']} bytes")
+    yield from live_lines("live", image["live"])
     yield from (line("note", note) for note in image["notes"])
 
 

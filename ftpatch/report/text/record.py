@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import counts_line, each_file, first_of, line, number
+from ftpatch.report.text.lines import counts_line, each_file, first_of, line, live_lines, number
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject
@@ -43,4 +43,5 @@ def _record(image: ImageObject, width: int) -> Iterator[str]:
     what = f"{printable(output['file'])} written and checked" if output else "nothing written (dry run)"
     totals = image["done"]
     yield line("output", f"{what}; {totals['edits']} edits, {totals['bytes']} bytes")
+    yield from live_lines("live", image["live"])
     yield from (line("note", note) for note in image["notes"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import counts_line, each_file, first_of, line, number
+from ftpatch.report.text.lines import counts_line, each_file, first_of, line, live_lines, number
 
 if TYPE_CHECKING:
     from ftpatch.document.static_calls import OtherUpdateRow, StaticCallRow, StaticCallsObject, StaticKeyRow
@@ -132,4 +132,5 @@ def _set(image: ImageObject) -> Iterator[str]:
     output = image["output"]
     what = f"{printable(output['file'])} written and checked" if output else "nothing written (dry run)"
     yield line("output", f"{what}; {done['edits']} edits, {done['bytes']} bytes")
+    yield from live_lines("live", image["live"])
     yield from (line("note", note) for note in image["notes"])
