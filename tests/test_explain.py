@@ -69,6 +69,11 @@ direct_only@a.c: traceable: a live record names its site, which is as the kernel
              does
              call 0xd503201f -> 0x97ffff13: single, yes: one aligned word, and these instructions may be
              exchanged while others execute them; then the caches are cleaned and invalidated
+  in all     no: nop -> mov x9, x30 may be changed only where nobody executes it. But for that, in this order:
+             1. ops pointers, one aligned store of eight bytes each
+             2. the first word of each site, where nobody executes it: before other processors run or the code
+             does, or with all of them stopped; then every processor synchronises its instruction fetch
+             3. the call of each site, one aligned word
 """
 
 

@@ -25,7 +25,8 @@ SITE = [
     "row", "record", "section", "shndx", "function", "aliases", "entry", "local_entry", "site", "branch", "offset",
     "pos", "words", "status", "listed_as",
 ]  # fmt: skip
-WRITING = ["action", "reason", "target", "distance", "new_words", "record_fate", "literal", "stub", "concurrency"]
+WRITING = ["action", "reason", "target", "distance", "new_words", "record_fate", "literal", "stub", "concurrency",
+           "live"]  # fmt: skip
 EVERY = [
     "vmlinux-pfe2", "vmlinux-pfe2-bti", "vmlinux-exec", "vmlinux-kcfi", "vmlinux-callops", "vmlinux-callops-bti",
     "vmlinux-pg", "vmlinux-notrace", "pfe2.o", "callops.o", "clang-sections.o", "pg.o", "mini.ko", "program",
@@ -141,7 +142,7 @@ def test_a_written_image_has_the_fields_of_a_journal(here: Path, capsys: pytest.
     assert {key: site[key] for key in WRITING} == {
         "action": "call", "reason": None, "target": "ftrace_caller", "distance": distance,
         "new_words": ["0xaa1e03e9", f"0x{call:08x}"], "record_fate": "null", "literal": "ftrace_list_ops",
-        "stub": None, "concurrency": "pair",
+        "stub": None, "concurrency": "pair", "live": "no",
     }  # fmt: skip
     assert site["status"] == "ready"
 
@@ -151,7 +152,7 @@ def test_the_journals_edits_are_the_difference_of_the_files(here: Path, capsys: 
     before, after = (here / "vmlinux-callops").read_bytes(), (here / "out").read_bytes()
     positions = [edit["pos"] for edit in image["edits"]]
     assert positions == sorted(positions)
-    assert all(list(edit) == ["pos", "old", "new", "owner"] for edit in image["edits"])
+    assert all(list(edit) == ["pos", "old", "new", "owner", "concurrency"] for edit in image["edits"])
     mine = bytearray(before)
     for edit in image["edits"]:
         old, new = bytes.fromhex(edit["old"]), bytes.fromhex(edit["new"])
@@ -301,6 +302,12 @@ def test_an_enabled_site_as_text(here: Path, capsys: pytest.CaptureFixture[str])
         f"    vfs_read (row 13, .text+0x3e4): d503201f d503201f -> aa1e03e9 {call:08x}, {distance:+#x} bytes; "
         "record kept\n"
         "  output     out written and checked; 1 edits, 8 bytes\n"
+        "  live       no: nop -> mov x9, x30 may be changed only where nobody executes it. But for that, in this "
+        "order:\n"
+        "             1. the first word of each site, where nobody executes it: before other processors run or the "
+        "code\n"
+        "             does, or with all of them stopped; then every processor synchronises its instruction fetch\n"
+        "             2. the call of each site, one aligned word\n"
         "  note       the records of the patched sites stay: at boot the kernel will print an ftrace bug at the first "
         "of them and switch ftrace off for good (no tracing, no kprobes on ftrace, no live patching)\n"
         "  note       this kernel's ftrace_caller has no per-site filter: a tracer that runs alone also sees the "

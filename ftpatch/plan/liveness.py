@@ -141,8 +141,10 @@ def places(image: Image, pos: I64) -> I64:
 def answer(plan: Plan) -> Live:
     """Whether all edits of a plan could be made on a running system, and in which order."""
     kinds = {group.kind for group in plan.edits.groups}
+    if not len(plan.edits):
+        return Live(YES, "yes: nothing changes")
     if plan.verb == "static-calls":
-        return _of_static_calls(plan.scan.arch, kinds)
+        return _of_static_calls(plan.scan.arch)
     back, new_code = plan.verb == "disable", bool(kinds & set(STUBS)) or bool(plan.edits.tail and any(plan.stub))
     if not plan.new_words.shape[1] or not len(plan.index):
         return Live(YES, f"yes: {NEW_CODE}", (NEW_CODE,)) if "pad" in kinds and not back else Live(NO, ONLY_TABLES)
@@ -190,9 +192,8 @@ def _text(arch: Arch, known: tuple[Word, ...], word: int) -> str:
     return next((kind.text for kind in known if word & kind.mask == kind.bits and kind.text), f"0x{arch.text(word)}")
 
 
-def _of_static_calls(arch: Arch, kinds: set[str]) -> Live:
-    if not kinds & {"key", "trampoline"}:
-        return Live(NO, ONLY_TABLES)
+def _of_static_calls(arch: Arch) -> Live:
+    """A file may have the pointers in relocations alone; a running kernel has them in memory."""
     if arch.unit > 1:
         return Live(IN_ORDER, "yes, in this order", (KEYS, CALL_POINTERS))
     steps = (KEYS, *(f"{TRAMPOLINES} {INT3[0]}" if step is INT3[0] else step for step in INT3))

@@ -27,6 +27,7 @@ def explanation_object(explanation: Explanation, hashed: bool) -> ImageObject:
         return image
     for site, explained in zip(image["sites"], explanation.sites, strict=True):
         site["concurrency"] = explained["concurrency"] and explained["concurrency"]["class"]
+        site["live"] = explained["live"]["answer"] if "live" in explained else None
     image["explained"], image["others"] = explanation.sites, explanation.others
     image["clones"], image["traceable_as"] = explanation.clones, list(explanation.traceable_as)
     return image
