@@ -157,6 +157,7 @@ class EnableOptions(TypedDict, total=False):
     skip_unpatchable: bool
     arm: bool
     save: str
+    unrecorded: bool
 
 
 def enable(path: str, delivery: Delivery, choose: Choose, **options: Unpack[EnableOptions]) -> Written:
@@ -166,11 +167,13 @@ def enable(path: str, delivery: Delivery, choose: Choose, **options: Unpack[Enab
     )
 
 
-def disable(path: str, delivery: Delivery, choose: Choose, skip_unpatchable: bool = False) -> Written:
+def disable(
+    path: str, delivery: Delivery, choose: Choose, skip_unpatchable: bool = False, unrecorded: bool = False
+) -> Written:
     """Give enabled sites their old words back, and their records; all of them or none."""
     return patch(
-        "disable", path, choose, lambda scan, chosen: make_plan(scan, DisableRequest(chosen, skip_unpatchable)),
-        delivery,
+        "disable", path, choose,
+        lambda scan, chosen: make_plan(scan, DisableRequest(chosen, skip_unpatchable, unrecorded=unrecorded)), delivery,
     )  # fmt: skip
 
 

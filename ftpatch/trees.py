@@ -253,7 +253,8 @@ def _scan_module(request: Request, path: str) -> ModuleScan:
     from ftpatch.sites.select import select
 
     missing: set[str] = set()
-    selection = select(scan.sites, request.func, request.status, request.section, missing=missing)
+    selection = select(scan.sites, request.func, request.status, request.section, missing=missing,
+                       unrecorded=request.unrecorded)  # fmt: skip
     image = _image(scan, selection.mask, hashed, request._replace(with_sites=True))
     return ModuleScan(path, image, None, selection.notes, frozenset(missing), int(selection.mask.sum()))
 

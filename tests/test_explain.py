@@ -128,9 +128,9 @@ def test_init_text_is_listed_for_a_while_only(explained: Callable[..., dict[str,
 
 
 def test_a_refusal_is_part_of_the_explanation(explained: Callable[..., dict[str, Any]]) -> None:
-    (told,) = explained("vfs_read", MINI / "vmlinux-pg")["explained"]
+    (told,) = explained("vfs_read", MINI_PPC / "vmlinux-gcc12")["explained"]
     assert told["patch"] is told["concurrency"] is None
-    assert "layout mcount cannot be enabled on disk" in told["refused"]
+    assert "layout pfe2-global cannot be enabled on disk" in told["refused"]
 
 
 def test_a_patched_site_is_explained_as_such(explained: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

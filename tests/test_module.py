@@ -389,17 +389,6 @@ def test_a_layout_that_cannot_be_enabled_is_refused(tmp_path: Path, refusal: Ref
     )
 
 
-@pytest.mark.parametrize(
-    "path",
-    [MINI / "pfe2.o", MINI / "callops.o", MINI / "clang-sections.o", MINI_PPC / "mprofile.o", MINI_PPC / "clang.o"],
-)
-def test_an_object_is_no_module(path: Path, refusal: Refusal) -> None:
-    assert refusal(path, "--func", "vfs_read", code=4) == (
-        "M: patching files of kind object is not supported: expected a linked vmlinux, a module or a program – "
-        "ftpatch scan reads it"
-    )
-
-
 # -- options that a module does not have -------------------------------------------------------------------------------
 
 

@@ -199,8 +199,8 @@ def test_enable_refuses_a_call_without_a_record_in_one_line(tmp_path: Path, caps
     place = api.scan(path).sites.place_text(len(api.scan(path).records))
     assert capsys.readouterr().err == (
         f"ftpatch: {path}: 1 of 1 chosen sites cannot be patched: found vfs_read (no record, {place}): no record names "
-        "its call, so that the kernel does not know the site, expected all of them, or nothing is written – "
-        "--skip-unpatchable patches the others\n"
+        "its call, so that the kernel does not know the site (--unrecorded takes it), expected all of them, or nothing "
+        "is written – --skip-unpatchable patches the others\n"
     )
     assert not (tmp_path / "out").exists()
 

@@ -188,7 +188,7 @@ def test_unknown_status_and_section_are_named(table: SiteTable) -> None:
         select(table, ("*",), ("redy",))
     assert str(caught.value) == (
         "no such status: found redy, expected ready, enabled, half, null, weak-leftover, outside-text, unexpected, "
-        "stripped, unnamed, unrecorded"
+        "stripped, unnamed, unrecorded, armed, padding, off"
     )
     with pytest.raises(SelectionError) as caught:
         select(table, ("*",), (), (".txet",))

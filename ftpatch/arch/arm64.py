@@ -68,8 +68,8 @@ SHAPES = (
         source="arch/arm64/include/asm/ftrace.h ftrace_call_adjust(), -fpatchable-function-entry=2; Debian 6.1",
     ),
     Shape(
-        "mcount", entry=0, start=0, old=(BL.word,), new=(BL.word,), branch=BL, called="_mcount", anywhere=True,
-        library=True, adjust=0,
+        "mcount", entry=0, start=0, old=(BL.word,), new=(BL.word,), branch=BL, called="_mcount", nops=(NOP,),
+        anywhere=True, library=True, adjust=0,
         text="bl _mcount behind the prologue (-pg)",
         source="scripts/recordmcount.c, gcc -pg (kernels before 5.5, and later ones without WITH_REGS/WITH_ARGS)",
     ),

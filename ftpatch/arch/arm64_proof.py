@@ -191,6 +191,10 @@ TABLES = t.ProofTables(
     names=names,
     landing_pad=landing_pad,
     jump_type=282,  # R_AARCH64_JUMP26
+    object_sites=(  # bl; mov x9, x30 in front of it, each with CALL26
+        t.ObjectSite(((bytes.fromhex("00000094"), (283,)),), bytes.fromhex("1f2003d5")),
+        t.ObjectSite(((bytes.fromhex("e9031eaa00000094"), (283,)),), bytes.fromhex("1f2003d5") * 2),
+    ),
     kept_entries=(t.KeptEntry((BTI_C,)),),
     jump=0x1400_0000,
     also_applied=(264, 266, 268, 269, 273),  # MOVW_UABS_G0_NC, G1_NC, G2_NC, G3, LD_PREL_LO19

@@ -60,7 +60,7 @@ FAR_STUB = (  # what a jump to a place relative to the kernel's TOC consists of
 SHAPES = (
     Shape(
         "mprofile", entry=-4, start=0, lead=MFLR_R0, old=(BL.word,), new=(BL.word,), branch=BL, skips=((STD_R0_16,),),
-        skip_at=-1, called="_mcount", adjust=0,
+        skip_at=-1, called="_mcount", nops=(NOP,), adjust=0,
         text="mflr r0; bl _mcount at the local entry (-mprofile-kernel)",
         skip_text="gcc 5's std r0,16(r1) in front of the call",
         source="arch/powerpc/kernel/trace/ftrace_64_pg.c, gcc -mprofile-kernel; Debian 6.1",
@@ -101,8 +101,8 @@ SHAPES = (
         source="gcc 12 -fpatchable-function-entry=2; arch/powerpc/tools/gcc-check-fpatchable-function-entry.sh",
     ),
     Shape(
-        "mcount", entry=0, start=0, old=(BL.word,), new=(BL.word,), branch=BL, called="_mcount", anywhere=True,
-        library=True, adjust=0,
+        "mcount", entry=0, start=0, old=(BL.word,), new=(BL.word,), branch=BL, called="_mcount", nops=(NOP,),
+        anywhere=True, library=True, adjust=0,
         text="bl _mcount behind the prologue (-pg)",
         source="gcc -pg without -mprofile-kernel",
     ),

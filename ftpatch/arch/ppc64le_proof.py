@@ -192,6 +192,10 @@ TABLES = t.ProofTables(
     # Nothing reaches from one to the other.
     module_area=(0xC000_0010_0000_0000, 0xC000_0020_0000_0000),
     module_toc=True,
+    object_sites=(  # bl; mflr r0 in front of it, each with REL24 or REL24_NOTOC
+        t.ObjectSite(((bytes.fromhex("01000048"), (10, 116)),), bytes.fromhex("00000060")),
+        t.ObjectSite(((bytes.fromhex("a602087c01000048"), (10, 116)),), bytes.fromhex("00000060") * 2),
+    ),
     site_stub=(MFLR_R0, MTLR_R0, "mflr r0; bl; mtlr r0; b"),
     far=far,
     kept_entries=(

@@ -207,6 +207,13 @@ class Pad(NamedTuple):
     back: int = 0  # va that it goes on at
 
 
+class ObjectSite(NamedTuple):
+    """What a site of an object file may be, in one length; a relocation fills its last four bytes."""
+
+    calls: tuple[tuple[bytes, tuple[int, ...]], ...]  # as it calls, and the relocation types of that
+    nop: bytes  # as it calls nothing
+
+
 class ProofTables(NamedTuple):
     """One machine, as the proof reads it."""
 
@@ -246,6 +253,7 @@ class ProofTables(NamedTuple):
     loses_toc: Callable[[int], bool] | None = None
     # what the relocation of a branch fills: (bytes from its first one, bytes from there to where the distance counts)
     branch_field: tuple[int, int] = (0, 0)
+    object_sites: tuple[ObjectSite, ...] = ()
     code_tables: CodeTables | None = None
     return_thunks: tuple[str, ...] = ()  # functions of the kernel to which code jumps in order to return
     jump_type: int = 0  # relocation type of a jump

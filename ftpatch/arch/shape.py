@@ -178,6 +178,7 @@ class Shape(NamedTuple):
     reads: int = WINDOW_SIZE  # bytes of a window
     # the call is an ordinary one behind the prologue: its callee may change what any function may change
     library: bool = False
+    nops: tuple[Word, ...] = ()  # what a call of `called` becomes that is switched off, as long as `old`
     refusal: str = ""  # why `enable` does not apply; empty where it does
     text: str = ""  # the layout, for people
     skip_text: str = ""  # its extra units

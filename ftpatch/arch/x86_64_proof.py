@@ -169,6 +169,13 @@ TABLES = t.ProofTables(
     # As they lie in the file: arch/x86/kernel/ftrace_64.S, arch/x86/lib/retpoline.S.
     stand_ins={"__fentry__": bytes((RET,)), "__x86_return_thunk": bytes((RET,))},
     branch_field=(1, 4),
+    object_sites=(
+        t.ObjectSite(((b"\xe8\0\0\0\0", (2, 4)),), bytes((0x0F, 0x1F, 0x44, 0, 0))),  # PC32, PLT32
+        # addr32 call; call through a word: GOTPCREL, GOTPCRELX
+        t.ObjectSite(
+            ((b"\x67\xe8\0\0\0\0", (2, 4)), (b"\xff\x15\0\0\0\0", (9, 41))), bytes((0x66, 0x0F, 0x1F, 0x44, 0, 0))
+        ),
+    ),
     code_tables=CODE_TABLES,
     return_thunks=("__x86_return_thunk",),
     jump_type=4,  # R_X86_64_PLT32

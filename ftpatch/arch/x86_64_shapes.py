@@ -42,6 +42,7 @@ LONG_NOPS = {
     5: "0f1f440008", 6: "660f1f440008", 7: "0f1f8000020000", 8: "0f1f840000020000", 9: "660f1f840000020000",
     **{10 + more: "66" * more + "2e660f1f840000020000" for more in range(6)},
 }  # fmt: skip
+NOP6 = units(bytes.fromhex(NOPS[6]))
 BEHIND_ENDBR64 = "an endbr64 in front of the site"
 
 
@@ -60,7 +61,7 @@ def _long_nop(size: int) -> Shape:
 SHAPES = (
     Shape(
         "fentry", entry=0, start=0, old=CALL_BYTES, also=(units(NOP5),), new=CALL_BYTES, branch=CALL,
-        called="__fentry__", straight=True, skips=(units(ENDBR64),), skip_at=-4, adjust=0,
+        called="__fentry__", nops=units(NOP5), straight=True, skips=(units(ENDBR64),), skip_at=-4, adjust=0,
         text="call __fentry__, or a NOP of five bytes, at the entry (-pg -mfentry)",
         skip_text=BEHIND_ENDBR64,
         source="arch/x86/kernel/ftrace.c ftrace_make_nop(), gcc -pg -mfentry; Debian 6.12",
@@ -74,7 +75,7 @@ SHAPES = (
     *(_long_nop(size) for size in sorted(LONG_NOPS, reverse=True)),
     Shape(
         "fentry-got", entry=0, start=0, old=SLOT_CALL_BYTES, also=(RELAXED_BYTES,), new=RELAXED_BYTES, branch=CALL,
-        called="__fentry__", through=CALL_SLOT, skips=(units(ENDBR64),), skip_at=-4, program=True,
+        called="__fentry__", nops=NOP6, through=CALL_SLOT, skips=(units(ENDBR64),), skip_at=-4, program=True,
         text="call *__fentry__@GOTPCREL(%rip), or addr32 call __fentry__, at the entry (-pg -mfentry of a program)",
         skip_text=BEHIND_ENDBR64,
         source="gcc's x86_function_profiler(); ld's elf_x86_64_convert_load_reloc()",
@@ -88,14 +89,14 @@ SHAPES = (
         skip_text=BEHIND_ENDBR64, source="gcc's default_print_patchable_function_entry(); LLVM's emitNop()",
     ),
     Shape(
-        "mcount", entry=0, start=0, old=CALL_BYTES, new=CALL_BYTES, branch=CALL, called="mcount", anywhere=True,
-        adjust=0,
+        "mcount", entry=0, start=0, old=CALL_BYTES, also=(units(NOP5),), new=CALL_BYTES, branch=CALL, called="mcount",
+        nops=units(NOP5), straight=True, anywhere=True, adjust=0,
         text="call mcount behind the prologue (-pg)",
         source="scripts/recordmcount.c, gcc -pg without -mfentry (kernels before 3.19)",
     ),
     Shape(
         "mcount-got", entry=0, start=0, old=SLOT_CALL_BYTES, also=(RELAXED_BYTES,), new=RELAXED_BYTES, branch=CALL,
-        called="mcount", through=CALL_SLOT, anywhere=True, program=True,
+        called="mcount", nops=NOP6, through=CALL_SLOT, anywhere=True, program=True,
         text="call *mcount@GOTPCREL(%rip), or addr32 call mcount, behind the prologue (-pg of a program)",
         source="gcc's x86_function_profiler()",
     ),

@@ -18,5 +18,6 @@ DISARM_HELP = "Layout pad-before: clear the pads, too, of sites whose switch is 
 def command(scan: api.Scan, chosen: Mask, shared: WritingOptions, disarm: bool) -> Plan:
     """Give enabled sites the words back that the compiler left, and their records; all of them or none.
 
-    Sites of -mprofile-kernel, which are calls in the file, become NOPs without a record."""
-    return api.make_plan(scan, DisableRequest(chosen, shared.skip_unpatchable, disarm))
+    Sites of -mprofile-kernel and -pg, which are calls in the file, become NOPs without a record, and so do all sites
+    of an object that call the profiling function."""
+    return api.make_plan(scan, DisableRequest(chosen, shared.skip_unpatchable, disarm, shared.unrecorded))

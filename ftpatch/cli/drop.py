@@ -17,7 +17,7 @@ def _choose(shared: WritingOptions, all_but: tuple[str, ...], records: str) -> C
     """By the selectors, or by --all-but: every live record but those."""
     if not all_but:
         return by_options(shared)
-    if shared.func or shared.status or shared.section:
+    if shared.func or shared.status or shared.section or shared.unrecorded:
         raise UsageError("--all-but stands alone", found="other selectors", expected="--all-but SEL, repeatable")
     return api.all_but(all_but)
 

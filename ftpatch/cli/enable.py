@@ -42,4 +42,5 @@ PLACES = click.Choice(["register", "stack"])
 def command(scan: api.Scan, chosen: Mask, shared: WritingOptions, **own: Unpack[api.EnableOptions]) -> Plan:
     """Enable the patch sites that the selectors choose, all of them or none."""
     own["skip_unpatchable"] = shared.skip_unpatchable  # every writing verb has it
+    own["unrecorded"] = shared.unrecorded  # as every selector
     return api.plan_enable(scan, chosen, shared.max_size, **own)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 SELECTOR_HELP = "name, glob, /regex/, !SEL, @file, 0xVA, .section+0xOFF, row:N or name@file.c; repeatable, joined."
 STATUS_HELP = "Narrow to a status; repeatable. weak-leftover, stripped and unnamed add sites that have no name."
+UNRECORDED_HELP = "Narrow to sites that no record names, such as calls of _mcount; in a kernel or module, take them."
 AGAINST_HELP = "Modules: the vmlinux that will load it, and modules whose symbols it may use; repeatable."
 MAX_SIZE_HELP = "What a packed file may unpack to (default: 1 GiB)."
 JOBS_HELP = "Worker processes for a tree (default: one per processor)."
@@ -51,6 +52,7 @@ selectors = [
     click.option("--func", "func", multiple=True, metavar="SEL", help=SELECTOR_HELP),
     click.option("--status", multiple=True, metavar="STATUS", callback=_known_statuses, help=STATUS_HELP),
     click.option("--section", multiple=True, metavar="NAME", help="Narrow to a section; repeatable."),
+    click.option("--unrecorded", is_flag=True, help=UNRECORDED_HELP),
 ]
 reports = [
     click.option("--format", "format_", metavar=f"[{'|'.join(format_names())}]", callback=_known_format, default="text",

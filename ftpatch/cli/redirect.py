@@ -36,7 +36,8 @@ def pairs_of(shared: WritingOptions, to: str | None, maps: tuple[str, ...]) -> t
 
 
 def _choose(shared: WritingOptions, to: str | None, map_: tuple[str, ...], **own: object) -> Choose:
-    return api.by_selectors([pair.func for pair in pairs_of(shared, to, map_)], shared.status, shared.section)
+    func = [pair.func for pair in pairs_of(shared, to, map_)]
+    return api.by_selectors(func, shared.status, shared.section, shared.unrecorded)
 
 
 def _one_object(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> str | None:

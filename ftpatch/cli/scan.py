@@ -85,7 +85,7 @@ def _file(path: str, request: Request, with_sites: bool, document: Document) -> 
     if request.selects:
         from ftpatch.sites.select import select
 
-        selection = select(scan.sites, request.func, request.status, request.section)
+        selection = select(scan.sites, request.func, request.status, request.section, unrecorded=request.unrecorded)
         chosen = selection.mask
         for text in selection.notes:
             note(text)

@@ -43,6 +43,7 @@ class WritingOptions(OutputOptions):
     func: tuple[str, ...]  # selectors, as are the next two
     status: tuple[str, ...]
     section: tuple[str, ...]
+    unrecorded: bool  # those alone that no record names
     layout: str | None  # of sites, where it is forced
 
 
@@ -83,7 +84,7 @@ def records(*ways: str) -> Callable[[F], F]:
 
 def by_options(shared: WritingOptions, **own: object) -> Choose:
     """The choice that the selectors of the command line make."""
-    return api.by_selectors(shared.func, shared.status, shared.section)
+    return api.by_selectors(shared.func, shared.status, shared.section, shared.unrecorded)
 
 
 def _read_besides(shared: WritingOptions, own: Mapping[str, object]) -> list[str]:

@@ -9,9 +9,10 @@ class Request(NamedTuple):
     """What is asked of every file."""
 
     layout: str | None = None  # the layout to take; None: decide by evidence
-    func: tuple[str, ...] = ()  # selectors of functions; with none of the three, all sites are meant
+    func: tuple[str, ...] = ()  # selectors of functions; with none of these four, all sites are meant
     status: tuple[str, ...] = ()  # names of statuses
     section: tuple[str, ...] = ()  # names of sections
+    unrecorded: bool = False  # sites alone that no record names
     hashed: bool = False  # the report has the file's SHA-256
     with_sites: bool = False  # it has an object for each site
     units: bool = False  # it has what the compiler was told, unit by unit
@@ -19,4 +20,4 @@ class Request(NamedTuple):
 
     @property
     def selects(self) -> bool:
-        return bool(self.func or self.status or self.section)
+        return bool(self.func or self.status or self.section or self.unrecorded)

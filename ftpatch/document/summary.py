@@ -18,7 +18,7 @@ from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.records import n_padding
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import ARMED, ENABLED, PADDED, READY, STATUSES, UNRECORDED, SiteTable
+from ftpatch.sites.table import ARMED, ENABLED, OFF, PADDED, READY, STATUSES, UNRECORDED, SiteTable
 
 if TYPE_CHECKING:
     from ftpatch.document.types import PatchedRow, ReachObject, SummaryObject
@@ -45,6 +45,8 @@ def summary(scan: Scan, brief: bool = False) -> SummaryObject:
     }
     if unrecorded := int((table.status == UNRECORDED).sum()):
         figures["unrecorded"] = unrecorded
+    if off := int((table.status == OFF).sum()):
+        figures["off"] = off
     if callees := callees_of(table):
         figures["patched"] = _patched(callees)
     if table.redirects:

@@ -104,6 +104,7 @@ class SummaryObject(TypedDict):
     unrecorded: NotRequired[
         Annotated[Count, "calls of the profiling function (-pg) that no record names: the tracer does not know them"]
     ]
+    off: NotRequired[Annotated[Count, "such calls that were made NOPs and that no record names, in an object"]]
     with_skip: NotRequired[Annotated[Count, "sites whose function starts with words that the layout leaves alone"]]
     padding: NotRequired[
         Annotated[Count, "places of a list that only pads functions on this machine, in a file without records"]

@@ -44,6 +44,7 @@ VERDICTS = {
     "function; the file does not tell",
     "outside-text": "the record names no text",
     "unrecorded": "not traceable: " + TEXTS["unrecorded"],
+    "off": "not traceable: " + TEXTS["off"],
     "unexpected": "the site holds neither what the compiler left nor a call",
 }
 KINDS = ("vmlinux", "module", "object")  # of files that a kernel's build makes

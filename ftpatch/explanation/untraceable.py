@@ -26,16 +26,16 @@ from ftpatch.kernel.callee import apart
 from ftpatch.sites.clones import Clone, clones_of
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.profiler_calls import calls_through_pointer
-from ftpatch.sites.table import OUTSIDE, READY, STRIPPED, UNNAMED, UNRECORDED, SiteTable
+from ftpatch.sites.table import OFF, OUTSIDE, READY, STRIPPED, UNNAMED, UNRECORDED, SiteTable
 from ftpatch.sites.units import UnitTable
 
 if TYPE_CHECKING:
     from ftpatch.document.explained import AbsentObject, RenamedRow, SymbolRow, UnitMention
 
 NOTHING = "nothing of that name"
-STATES = ("traceable", "broken", "enabled", "unlisted", "siteless", "unrecorded")
-WITH_SITE = ("traceable", "broken", "enabled", "unrecorded")  # those that the site table has
-TRACEABLE, BROKEN, ENABLED, UNLISTED, SITELESS, NO_RECORD = range(6)
+STATES = ("traceable", "broken", "enabled", "unlisted", "siteless", "unrecorded", "off")
+WITH_SITE = ("traceable", "broken", "enabled", "unrecorded", "off")  # those that the site table has
+TRACEABLE, BROKEN, ENABLED, UNLISTED, SITELESS, NO_RECORD, SWITCHED_OFF = range(7)
 TEXTS = {
     "traceable": "a live record names its site, which is as the kernel expects it",
     "broken": "a live record names its site, which is not as the kernel expects it: an ftrace bug at boot",
@@ -43,6 +43,7 @@ TEXTS = {
     "unlisted": "it begins with the NOPs of a site, but no record names it: dropped from the table, or never a site",
     "unrecorded": "it calls the profiling function (-pg), and no record names the call: recordmcount or objtool did "
     "not run, or left it out",
+    "off": "its call of the profiling function (-pg) was made a NOP, and no record names it",
     "siteless": "compiled without a patch site: notrace, assembly, or a file without the tracer's flags",
 }
 THROUGH_POINTER = "it calls the profiling function (-pg) through a pointer ({}), which no tracer can switch"
@@ -70,6 +71,7 @@ def states(image: Image, table: SiteTable) -> tuple[U8, I64]:
     listed = (table.row >= 0) & (table.status != OUTSIDE)
     value = np.where(listed, np.where(table.status == READY, TRACEABLE, BROKEN), ENABLED).astype(np.uint8)
     value[table.status == UNRECORDED] = NO_RECORD
+    value[table.status == OFF] = SWITCHED_OFF
     functions, first = table.entries.first_sites()  # of two sites in one function, the one with a record comes first
     site[functions], state[functions] = first, value[first]
     return state, site

@@ -41,6 +41,10 @@ def make_plan(scan: Scan, request: Request) -> Plan:
         from ftpatch.plan.program import plan_program
 
         return plan_program(scan, request)
+    if scan.image.kind == "object":
+        from ftpatch.plan.object import plan_object
+
+        return plan_object(scan, request)
     if isinstance(request, EnableRequest):
         if scan.image.kind == "module":
             from ftpatch.plan.module.enable import plan_module_enable
@@ -97,15 +101,11 @@ def _require_pads(scan: Scan, request: Request) -> None:
 def require_patchable(image: Image) -> None:
     """Refuse machines whose code nothing here can judge, and files that are neither a kernel nor a module."""
     arch = image.arch
-    if not arch.contract or (image.kind == "module" and arch.modules is None):
+    if not arch.contract or (image.kind in ("module", "object") and arch.modules is None):
         known = [other.name for other in architectures() if (other.modules if arch.contract else other.contract)]
         raise UnsupportedError(f"patching {'modules of ' if arch.contract else ''}{arch.name} is not supported",
                                image.path, expected=", ".join(known),
                                todo="ftpatch scan, check, explain and diff read it")  # fmt: skip
-    if image.kind == "object":
-        raise UnsupportedError(f"patching files of kind {image.kind} is not supported", image.path,
-                               expected="a linked vmlinux, a module or a program",
-                               todo="ftpatch scan reads it")  # fmt: skip
 
 
 def _require_redirects(image: Image) -> None:
@@ -146,14 +146,14 @@ def plan_enable(
     scan: Scan, chosen: Mask, max_size: int | None = None, *, target: str = "", hook: str = "",
     stub_asm: str | None = None, against: Sequence[str] = (), force_target: bool = False, force_early: bool = False,
     records: str = "auto", ops: str | None = None, ops_via: str = "auto", skip_unpatchable: bool = False,
-    arm: bool = False, save: str = "register",
+    arm: bool = False, save: str = "register", unrecorded: bool = False,
 ) -> Plan:  # fmt: skip
     """The plan that makes calls of the chosen sites. stub_asm, against: files; the rest as in EnableRequest."""
     stub = _read_stub(scan, stub_asm) if stub_asm is not None else None
     return make_plan(scan, EnableRequest(
         chosen, target=target, force_target=force_target, force_early=force_early, records=records, ops=ops,
         ops_via=ops_via, skip_unpatchable=skip_unpatchable, hook=hook, stub=stub,
-        against=read_against(scan, against, max_size), arm=arm, save=save,
+        against=read_against(scan, against, max_size), arm=arm, save=save, unrecorded=unrecorded,
     ))  # fmt: skip
 
 

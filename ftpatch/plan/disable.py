@@ -61,7 +61,7 @@ def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
     index, called = draft.open(), draft.shape.called
     retires = loses_records(draft)
     words = np.empty((len(index), len(draft.shape.old)), dtype=np.uint32)
-    words[:] = [scan.arch.nop if retires else word.bits for word in draft.shape.old]
+    words[:] = [word.bits for word in (draft.shape.nops if retires else draft.shape.old)]
     if called and not retires:
         words = restored_words(draft) if scan.image.linked else calls_back.compiled_code(draft)
     # An enabled site has its record only where it was kept, or where sites are calls in the file.

@@ -24,14 +24,14 @@ from ftpatch.plan.targets import Target
 from ftpatch.sites.callees import addresses_of
 from ftpatch.sites.layout import require_still_shown
 from ftpatch.sites.profiler_calls import knows
-from ftpatch.sites.table import ENABLED, HALF, NULL, OUTSIDE, READY, UNRECORDED, UNTOUCHED
+from ftpatch.sites.table import ENABLED, HALF, NULL, OUTSIDE, READY, UNLISTED, UNRECORDED, UNTOUCHED
 
 WHY_NOT = {
     ENABLED: "already enabled",
     HALF: "half enabled: the first word is rewritten, the call is missing",
     NULL: "a null slot names no function",
     OUTSIDE: "the record points outside the text of this file",
-    UNRECORDED: "no record names its call, so that the kernel does not know the site",
+    UNRECORDED: "no record names its call, so that the kernel does not know the site (--unrecorded takes it)",
 }
 OTHER = "unexpected words, or not at a function's entry"
 OUT_OF_REACH = "out of reach"
@@ -74,7 +74,8 @@ def require_layout_shown(draft: Draft, gone: Mask) -> None:
 def refuse_wrong_states(draft: Draft, patchable: tuple[int, ...] = UNTOUCHED) -> None:
     """Sites whose state, or whose record's state, forbids a patch. patchable: the states that do not."""
     sites, records, chosen = draft.scan.sites, draft.scan.records, draft.request.chosen
-    for i in np.flatnonzero(chosen & ~np.isin(sites.status, patchable)).tolist():
+    may = (*patchable, *UNLISTED) if draft.takes_unrecorded else patchable
+    for i in np.flatnonzero(chosen & ~np.isin(sites.status, may)).tolist():
         target = sites.redirects.get(i)
         other = sites.calls_another(i)
         draft.reasons[i] = (

@@ -45,6 +45,7 @@ class EnableRequest:
     against: Against = Against()  # modules
     arm: bool = False  # pad-before: fill the pads, and leave the switches off
     save: str = "register"  # pad-before: where a pad keeps the return address: register or stack
+    unrecorded: bool = False  # take calls of kernels and modules that no record names
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class DisableRequest:
     chosen: Mask  # over the site table
     skip_unpatchable: bool = False
     disarm: bool = False  # pad-before: clear the pads, too
+    unrecorded: bool = False  # as for enabling
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,12 @@ class Draft:
     reasons: dict[int, str] = field(default_factory=dict)  # why a chosen site stays, by its index in the site table
     remarks: list[str] = field(default_factory=list)  # notes for the plan
     warnings: list[str] = field(default_factory=list)  # for the plan, too
+
+    @property
+    def takes_unrecorded(self) -> bool:
+        """Whether sites that no record names may be changed: asked for, or in a file whose records no kernel reads."""
+        asked = isinstance(self.request, EnableRequest | DisableRequest) and self.request.unrecorded
+        return asked or self.scan.image.kind not in ("vmlinux", "module")
 
     def refuse(self, index: I64, reason: str) -> None:
         """Hold a reason against sites; the first one against a site stands."""

@@ -43,6 +43,7 @@ from ftpatch.proof.linked_relocations import check_originals
 from ftpatch.proof.listed_code import check_listed_code
 from ftpatch.proof.module_imports import Loader, check_imports
 from ftpatch.proof.module_relocations import check_relocations
+from ftpatch.proof.object import check_object
 from ftpatch.proof.pairs import pair_up
 from ftpatch.proof.program import check_program
 from ftpatch.proof.record_table import account_for_slots, check_records
@@ -214,6 +215,9 @@ def _has_sections(case: Case) -> bool:
 
 def _check_sites(case: Case, runs: Runs) -> None:
     """The sites' words; what their calls lead to, with stubs and ops pointers; the record table; the relocations."""
+    if case.before.image.kind == "object":
+        check_object(case)
+        return
     pairs = case.pairs = pair_up(case)
     ops, linked = NO_PLACES, case.before.image.linked
     if pairs is not None:

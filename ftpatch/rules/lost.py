@@ -11,7 +11,7 @@ from ftpatch.arrays import first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.rules.patchers import others
 from ftpatch.sites.elsewhere import records_elsewhere
-from ftpatch.sites.table import UNRECORDED, SiteTable
+from ftpatch.sites.table import UNLISTED, SiteTable
 
 
 def unrecorded(image: Image, table: SiteTable) -> Iterator[tuple[str, str, int]]:
@@ -23,7 +23,7 @@ def unrecorded(image: Image, table: SiteTable) -> Iterator[tuple[str, str, int]]
     if shape is None or shape.anywhere or not len(functions.va):
         return
     entry = functions.va if shape.at_global else functions.local
-    recorded = (table.sec >= 0) & (table.status != UNRECORDED)
+    recorded = (table.sec >= 0) & ~np.isin(table.status, UNLISTED)
     known = np.sort(table.va[recorded])  # a record elsewhere in the function is another rule's
     rows = first_of_each(entry)
     begin = (entry[rows].view(np.int64) - shape.entry).view(np.uint64)

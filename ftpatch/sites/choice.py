@@ -13,15 +13,17 @@ from ftpatch.sites.scan import Scan
 Choose = Callable[[Scan], tuple[Mask, tuple[str, ...]]]  # the chosen sites, and what to say of the choice
 
 
-def by_selectors(func: Sequence[str], status: Sequence[str] = (), section: Sequence[str] = ()) -> Choose:
+def by_selectors(
+    func: Sequence[str], status: Sequence[str] = (), section: Sequence[str] = (), unrecorded: bool = False
+) -> Choose:
     """A function from a scanned file to the sites that the selectors choose. Raises UsageError where there are none."""
-    if not (func or status or section):
+    if not (func or status or section or unrecorded):
         raise UsageError("nothing is chosen", todo="--func NAME chooses functions, --func '*' all of them")
 
     def choose(scan: Scan) -> tuple[Mask, tuple[str, ...]]:
         from ftpatch.sites import select
 
-        selection = select.select(scan.sites, func, status, section, named=True)
+        selection = select.select(scan.sites, func, status, section, named=True, unrecorded=unrecorded)
         return selection.mask, selection.notes
 
     return choose

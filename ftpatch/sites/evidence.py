@@ -35,7 +35,8 @@ def _relocated_to(table: SiteTable, index: I64) -> dict[int, Callee]:
     image, names = table.image, {}
     for sec in distinct(table.sec[index]).tolist():
         rows = relocations_of(image, sec)
-        of_place = dict(zip(rows.off.tolist(), rows.symbol.tolist(), strict=True))
+        does = rows.kind != image.arch.none  # others are an object's marks
+        of_place = dict(zip(rows.off[does].tolist(), rows.symbol[does].tolist(), strict=True))
         for site in index[table.sec[index] == sec].tolist():
             row = of_place.get(int(table.branch_va[site]) - int(image.base[sec]) + image.arch.call.relocated_at)
             names[site] = Callee(image.symbols.name(row) if row is not None else "", sure=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ftpatch.arch.shape import WINDOW_BEFORE, Shape
+from ftpatch.arch.shape import WINDOW_BEFORE, Shape, begins_with
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
@@ -28,6 +28,8 @@ SHOWN = 16  # bytes of a sample
 def shapes_of(image: Image) -> tuple[Shape, ...]:
     """The layouts that sites of this kind of file can have, those first that its records speak for."""
     shapes = image.arch.shapes
+    if image.kind == "object":  # of a kernel or of a program
+        return tuple(shape for shape in shapes if not shape.program or _is_named(image, shape))
     if image.kind not in PROGRAMS:
         return tuple(shape for shape in shapes if not shape.program)
     known = [shape for shape in shapes if not shape.called or knows(image, shape.called)]
@@ -36,6 +38,11 @@ def shapes_of(image: Image) -> tuple[Shape, ...]:
     if not image.sections_named(PADDING):
         return shapes
     return tuple(sorted(shapes, key=lambda shape: bool(shape.called)))  # the section lists NOPs
+
+
+def _is_named(image: Image, shape: Shape) -> bool:
+    """Whether an object names the function that sites of a layout call."""
+    return bool(shape.called) and len(image.symbols.rows_named(shape.called)) > 0
 
 
 def forced_shape(image: Image, records: RecordTable, name: str) -> Shape:
@@ -58,7 +65,7 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     fits = np.zeros((len(shapes), len(index)), dtype=bool)
     votes = np.zeros_like(fits)
     for vote, fit, shape in zip(votes, fits, shapes, strict=True):
-        if shape.anywhere and image.linked and not knows(image, shape.called):
+        if shape.anywhere and not (knows(image, shape.called) if image.linked else _is_named(image, shape)):
             continue  # any call inside a function looks like it, and nobody can have called what is not there
         fit[:] = shape.match(window)[index] > 0
         if fit.all():  # of most kernels one or two shapes fit all: nothing is copied
@@ -74,6 +81,8 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     words, va = window[index], va[index]
     if (in_front := fronts.decide(image, records, bool(votes.any()))) is not None:
         return in_front
+    if not votes.any() and image.kind == "object" and (deep := _all_inside(image, words, va)) is not None:
+        return deep
     if not votes.any():
         return _shape_without_symbols(image, fits, records, code, words)
     if (usual := _of_most(shapes, votes)) is not None:
@@ -121,7 +130,20 @@ def shape_of_calls(image: Image, called: str, sec: I64, off: I64) -> Shape:
     """The layout of calls of a function that no record names: the one that fits most, of equal ones the first."""
     window = image.window(sec, off)
     shapes = [shape for shape in shapes_of(image) if shape.called == called]
-    return max(shapes, key=lambda shape: int((shape.match(window) > 0).sum()))
+    return max(shapes, key=lambda shape: int(_fits(shape, window).sum()))
+
+
+def _fits(shape: Shape, window: U32) -> Mask:
+    """Which calls are as the layout has them, or what is left of such a call that was made a NOP."""
+    off = begins_with(shape.body(window), (shape.nops,)) & shape.led(window) if shape.nops else False
+    return np.asarray((shape.match(window) > 0) | off)
+
+
+def _all_inside(image: Image, words: U32, va: U64) -> Shape | None:
+    """The shape of an object's records behind prologues where calls were made NOPs by the compiler (-mnop-mcount), so
+    that nothing names the function; None where another place than the inside of functions is among them."""
+    deep = [shape for shape in shapes_of(image) if shape.anywhere and (shape.match(words) > 0).all()]
+    return deep[0] if deep and image.functions.inside(va).all() else None
 
 
 def _shape_without_symbols(image: Image, fits: Mask, records: RecordTable, code: Mask, words: U32) -> Shape:

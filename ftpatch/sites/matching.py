@@ -11,14 +11,15 @@ from ftpatch.elf.relocations import relocations_of
 from ftpatch.sites.callees import is_stub, relocated_calls, untouched_callees
 from ftpatch.sites.fronts import match_fronts
 from ftpatch.sites.layout import at_entry
+from ftpatch.sites.object_marks import enabled_calls
 from ftpatch.sites.profiler_calls import profiler_calls, slots_of
 
 OURS = "ftpatch_"  # how the symbols begin that a patch adds to a module
 
 
 def is_patched(image: Image) -> bool:
-    """Whether a relocatable file has symbols of an earlier patch."""
-    return not image.linked and OURS.encode() in image.symbols.strtab
+    """Whether a relocatable file has symbols of an earlier patch, or an object its marks."""
+    return not image.linked and (OURS.encode() in image.symbols.strtab or len(enabled_calls(image)) > 0)
 
 
 def match_sites(image: Image, shape: Shape, window: U32, va: U64) -> U8:
@@ -91,8 +92,10 @@ def functions_at(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64,
 
 
 def calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
-    """Whether the branch of each site of a relocatable file is relocated to a symbol that an earlier patch made."""
-    return is_in(va + (shape.site(window) + shape.call_at).view(np.uint64), relocated_calls(image, OURS))
+    """Whether the branch of each site of a relocatable file is relocated to a symbol that an earlier patch made; in an
+    object, whether it is marked as a patch's."""
+    ours = np.concatenate([relocated_calls(image, OURS), enabled_calls(image)])
+    return is_in(va + (shape.site(window) + shape.call_at).view(np.uint64), ours)
 
 
 def code_around(image: Image, shape: Shape, sec: I64, off: I64) -> U32:

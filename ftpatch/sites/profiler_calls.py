@@ -18,6 +18,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.identity import entries_and_stubs
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
+from ftpatch.sites.object_marks import marked
 
 FEW = 4  # addresses up to which code is searched for each alone
 STUB = 24  # bytes of a stub of a .plt that are read
@@ -25,10 +26,12 @@ STUB = 24  # bytes of a stub of a .plt that are read
 
 def profiler_calls(image: Image, name: str) -> tuple[I64, I64]:
     """(section, offset) of every direct call of the function `name`, ascending."""
-    linked = image.linked
-    sec, off = (
-        _in_linked(image, name) if linked else _in_relocatable(image, name, image.arch.direct_calls, image.arch.call)
-    )
+    if image.kind == "object":
+        sec, off = _in_object(image, name)
+    elif image.linked:
+        sec, off = _in_linked(image, name)
+    else:
+        sec, off = _in_relocatable(image, name, image.arch.direct_calls, image.arch.call)
     key = sec << 40 | off
     if not (key[1:] > key[:-1]).all():  # tables of relocations need not be sorted, nor name a place once
         key = np.unique(key)
@@ -47,14 +50,51 @@ def _joined(parts: list[tuple[int, I64]]) -> tuple[I64, I64]:
     return secs, np.concatenate([off for _, off in parts])
 
 
+def _in_object(image: Image, name: str) -> tuple[I64, I64]:
+    """(section, offset) of the calls in an object, of what a patch made of them, and of what it switched off.
+
+    A jump to the function is no site: there is nothing to come back to.
+    """
+    shapes = [shape for shape in image.arch.shapes if shape.called == name]
+    kinds = image.arch.direct_calls
+    if any(shape.through for shape in shapes):
+        kinds += image.arch.indirect_calls
+    calls, marks = _in_relocatable(image, name, kinds), marked(image, name)
+    sec, field = (np.concatenate(pair) for pair in zip(calls, marks[:2], strict=True))
+    off = np.append(np.zeros(len(calls[0]), dtype=bool), ~marks[2])  # a mark alone is one of a NOP
+    start = np.full(len(sec), -1, dtype=np.int64)
+    for shape in sorted(shapes, key=lambda shape: -len(shape.old)):
+        at = field - shape.call_at - shape.branch.relocated_at
+        open_ = np.flatnonzero((start < 0) & (at >= 0))
+        code = image.words(sec[open_], at[open_], 0, len(shape.old))
+        calls_it = begins_with(code, (shape.old, *shape.also)) & ~begins_with(code, (shape.nops,))
+        left = np.where(off[open_], begins_with(code, (shape.nops,)), calls_it)
+        start[open_[left]] = at[open_[left]]
+    return sec[start >= 0], start[start >= 0]
+
+
 def n_indirect(image: Image, name: str) -> int:
     """How many calls of the function in a relocatable file go through a pointer, which no tracer can switch."""
-    return len(_in_relocatable(image, name, image.arch.indirect_calls)[0])
+    return len(_by_pointer(image, name)[0])
+
+
+def _by_pointer(image: Image, name: str) -> tuple[I64, I64]:
+    """(section, offset) of what holds pointers to the function, but for calls of an object that a linker makes direct
+    ones."""
+    sec, off = _in_relocatable(image, name, image.arch.indirect_calls)
+    if image.kind == "object":
+        through = [shape for shape in image.arch.shapes if shape.through and shape.called == name]
+        sites = image.va(*_in_object(image, name))
+        for shape in through:
+            front = shape.call_at + shape.branch.relocated_at
+            other = ~is_in(image.va(sec, off - front), sites)
+            sec, off = sec[other], off[other]
+    return sec, off
 
 
 def calls_through_pointer(image: Image, name: str, function: int) -> bool:
     """Whether a function of `image.functions` in a relocatable file calls the function `name` through a pointer."""
-    sec, off = _in_relocatable(image, name, image.arch.indirect_calls) if not image.linked else _nowhere()
+    sec, off = _by_pointer(image, name) if not image.linked else _nowhere()
     return bool((image.functions.containing(image.va(sec, off)) == function).any())
 
 

@@ -21,17 +21,9 @@ from ftpatch.sites.jumps import Jumps, marks, may_begin_with_jump
 from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls, shapes_of
 from ftpatch.sites.matching import OURS, behind_skip, calls_ours, code_around, functions_at, is_patched, match_sites
 from ftpatch.sites.nameless import why_nameless
-from ftpatch.sites.profiler_calls import profiler_calls
 from ftpatch.sites.records import RecordTable
-from ftpatch.sites.table import ENABLED, NAMELESS, NULL, OF_MATCH, OUTSIDE, READY, UNEXPECTED, UNRECORDED, SiteTable
-
-
-class _Calls(NamedTuple):
-    """Calls of the profiling function."""
-
-    called: str  # its name
-    sec: I64  # section of each call
-    off: I64  # its byte offset there
+from ftpatch.sites.table import ENABLED, NAMELESS, NULL, OF_MATCH, OUTSIDE, READY, UNEXPECTED, SiteTable
+from ftpatch.sites.unrecorded import Calls, around, unrecorded_calls, unrecorded_rows
 
 
 class _BareEntries(NamedTuple):
@@ -56,13 +48,17 @@ def read_sites(image: Image, records: RecordTable, forced: str | None = None) ->
     shape = forced_shape(image, records, forced) if forced else decide_shape(image, records, window, va)
     if shape is not None and shape.front:
         window = image.window(records.sec, records.off, shape.reads)
-    if shape is None and is_patched(image):
+    if (
+        shape is None
+        and is_patched(image)
+        and not (image.kind == "object" and unrecorded_calls(image, records, va, shape))
+    ):
         return _all_without_records(image, records, window, va)
     # where instructions have any length, only a search of all code would find calls elsewhere
     # in a program all code is searched all the same: it is small, and may call through the linker's tables
     at_entries = shape is not None and not shape.anywhere and image.linked and image.arch.unit == 1
     at_entries &= image.kind not in PROGRAMS
-    calls = None if at_entries else _unrecorded_calls(image, records, va, shape)
+    calls = None if at_entries else unrecorded_calls(image, records, va, shape)
     if shape is None and calls is not None:
         shape = shape_of_calls(image, *calls)
     known = _with_records(image, records, shape, forced, window, va)
@@ -72,22 +68,10 @@ def read_sites(image: Image, records: RecordTable, forced: str | None = None) ->
     if bare is not None:
         calls = _calls_at_entries(image, shape, bare, va[records.live])
     known = _with_patched(image, known, shape, bare)
-    return known if calls is None else _append(known, _unrecorded(image, known, shape, calls))
+    return known if calls is None else _append(known, unrecorded_rows(image, known, shape, calls))
 
 
-def _unrecorded_calls(image: Image, records: RecordTable, va: U64, shape: Shape | None) -> _Calls | None:
-    """Calls of the profiling function that no record names; None where there are none, or the layout has none.
-    va: of the records."""
-    named = [other.called for other in shapes_of(image) if other.called and shape in (None, other)]
-    for called in dict.fromkeys(named):
-        sec, off = profiler_calls(image, called)
-        bare = ~is_in(image.va(sec, off), va[records.live]) if len(records) else np.ones(len(sec), dtype=bool)
-        if bare.any():
-            return _Calls(called, sec[bare], off[bare])
-    return None
-
-
-def _calls_at_entries(image: Image, shape: Shape, bare: _BareEntries, recorded: U64) -> _Calls | None:
+def _calls_at_entries(image: Image, shape: Shape, bare: _BareEntries, recorded: U64) -> Calls | None:
     """Calls at the entries of functions that no record names, in a linked file with records; None where there are none.
 
     Elsewhere it is the code of overridden weak functions, whose records the build emptied.
@@ -105,22 +89,8 @@ def _calls_at_entries(image: Image, shape: Shape, bare: _BareEntries, recorded: 
         mine = is_in(to, target) & ~is_in(va, recorded)
         sec.append(bare.sec[index[mine]])
         off.append(place[mine])
-    calls = _Calls(shape.called, np.concatenate(sec), np.concatenate(off))
+    calls = Calls(shape.called, np.concatenate(sec), np.concatenate(off))
     return calls if len(calls.sec) else None
-
-
-def _unrecorded(image: Image, known: SiteTable, shape: Shape, calls: _Calls) -> SiteTable:
-    """The rows of calls that no record names."""
-    sec, off = calls.sec, calls.off
-    window, va, n = image.window(sec, off, shape.reads), image.va(sec, off), len(sec)
-    low, high = functions_at(image, shape, window, va)
-    around = image.functions.containing(va)  # where it is not at the entry as the layout has it: the function around it
-    inside = (low == high) & (around >= 0)
-    if inside.any():
-        low[inside], high[inside] = image.functions.at(image.functions.va[around[inside]])
-    status, row = np.full(n, UNRECORDED, dtype=np.uint8), np.full(n, -1, dtype=np.int64)
-    site, redirected = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
-    return SiteTable(image, shape, known.forced, row, sec, off, window, low, high, status, site, redirected)
 
 
 def _with_patched(image: Image, known: SiteTable, shape: Shape, bare: _BareEntries | None = None) -> SiteTable:
@@ -162,7 +132,11 @@ def _with_records(
         match[redirected] = MATCH_NEW
         func, func_end = functions_at(image, shape, window, va)
         named = func < func_end
-        whole = named | ~image.functions.inside(va)  # what lies inside a function, but not at its entry, is no site
+        inside = image.functions.inside(va)
+        if image.kind == "object" and shape.called:  # its relocation proves the call, as behind a push in a prologue
+            func, func_end = around(image, func, func_end, va, (match != MATCH_NONE) & ~named & inside)
+            named = func < func_end
+        whole = named | ~inside  # what lies inside a function, but not at its entry, is no site
         site = shape.site(window)
         room = image.shdr["sh_size"][np.maximum(records.sec, 0)].astype(np.int64) - records.off
         whole &= site + shape.size <= room  # behind the end of its section a window has zeros

@@ -24,7 +24,7 @@ from ftpatch.errors import SelectionError, UnsupportedError
 from ftpatch.inputs import read_input
 from ftpatch.sites.patterns import Patterns
 from ftpatch.sites.places import Places
-from ftpatch.sites.table import NAMELESS, STATUSES, STRIPPED, UNNAMED, UNRECORDED, SiteTable
+from ftpatch.sites.table import NAMELESS, STATUSES, STRIPPED, UNLISTED, UNNAMED, SiteTable
 
 FEW = 16  # plain names up to here are looked up one by one; more, through a dictionary of all names
 INVALID = "__ftrace_invalid_address__"
@@ -98,18 +98,21 @@ def select(
     section: Sequence[str] = (),
     named: bool = False,
     missing: set[str] | None = None,
+    unrecorded: bool = False,
 ) -> Selection:
     """The sites that the selectors choose. Without any name or status: all sites, or with `named` all that have a name.
 
     Raises SelectionError where a selector matches nothing; with `missing`, such selectors are put there instead, and
-    nothing at all may be chosen: one file of many need not have what the others have.
+    nothing at all may be chosen: one file of many need not have what the others have. unrecorded: those alone that no
+    record names.
     """
     for name in status:
         if name not in STATUSES:
             raise SelectionError("no such status", found=name, expected=", ".join(STATUSES))
     texts = expanded(func)
     wanted = [STATUSES.index(name) for name in status]
-    patterned = (table.func < table.func_end) & (_unrecorded_too(table, wanted) | (table.status != UNRECORDED))
+    lone = unrecorded or _unrecorded_too(table, wanted)
+    patterned = (table.func < table.func_end) & (lone | ~is_in(table.status, UNLISTED))
     names = _Names(table, many=sum(_is_plain(text.lstrip("!")) for text in texts) > FEW, patterned=patterned)
     of_files = [text.lstrip("!").partition("@")[0] for text in texts if "@" in text]
     if len(of_files) > FEW:
@@ -123,17 +126,20 @@ def select(
         chosen &= is_in(table.status, wanted)
     if nameless := set(wanted) & set(NAMELESS):
         chosen = chosen | is_in(table.status, sorted(nameless))
+    if unrecorded:
+        chosen = chosen & (table.row < 0)
     if section:
         chosen = chosen & _in_sections(table, section, missing)
     if missing is None and not chosen.any():
         raise SelectionError("the selection is empty", table.image.path,
-                             found="no site matches all of --func, --status and --section")  # fmt: skip
+                             found="no site matches all of --func, --status, --section and --unrecorded" if unrecorded
+                             else "no site matches all of --func, --status and --section")  # fmt: skip
     return Selection(chosen, tuple(names.notes))
 
 
 def _unrecorded_too(table: SiteTable, wanted: Sequence[int]) -> bool:
     """Whether a pattern means calls without a record, too: they are asked for, or the file has nothing else."""
-    return UNRECORDED in wanted or not bool((table.row >= 0).any())
+    return bool(set(wanted) & set(UNLISTED)) or not bool((table.row >= 0).any())
 
 
 def expanded(func: Sequence[str]) -> list[str]:

@@ -15,9 +15,11 @@ from ftpatch.sites.jumps import Jumps, JumpTarget, marks
 
 STATUSES = (
     "ready", "enabled", "half", "null", "weak-leftover", "outside-text", "unexpected", "stripped", "unnamed",
-    "unrecorded", "armed", "padding",
+    "unrecorded", "armed", "padding", "off",
 )  # fmt: skip
-READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED, STRIPPED, UNNAMED, UNRECORDED, ARMED, PADDED = range(12)
+READY, ENABLED, HALF, NULL, LEFTOVER, OUTSIDE, UNEXPECTED, STRIPPED, UNNAMED, UNRECORDED, ARMED, PADDED, OFF = range(13)
+# calls of the profiling function that no record names, and what is left of such a call that was made a NOP
+UNLISTED = (UNRECORDED, OFF)
 # sites as the compiler left them at the entry of no function symbol: left of an overridden weak function, its symbol
 # stripped, or one of the two
 NAMELESS = (LEFTOVER, STRIPPED, UNNAMED)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.arch.parts import Modules
-from ftpatch.arch.proof_tables import Link, Spot, tables_of
+from ftpatch.arch.proof_tables import Apply, Link, Spot, tables_of
 from ftpatch.arrays import U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -62,14 +62,19 @@ class Loaded:
         return int(self.symbols.va[row] + self.symbols.local[row]) if row is not None else self.fakes.get(name)
 
 
-def load_module(image: Image, arch: Arch, kernel: Image | None = None) -> Loaded:
-    """A relocatable file as it is loaded. kernel: the one whose TOC and entries a trampoline of its own goes to."""
+def load_module(image: Image, arch: Arch, kernel: Image | None = None, near: bool = False) -> Loaded:
+    """A relocatable file as it is loaded. kernel: the one whose TOC and entries a trampoline of its own goes to; near:
+    what lives in other files is linked with it, and in reach."""
     modules, tables = arch.modules, tables_of(arch)
     assert not image.linked and modules is not None
     base, contents, free = _lay_out(image, modules)
     toc = _own_toc(image, base, free) if tables.module_toc else None
     fakes = _fakes(image, arch, kernel)
+    if near:
+        fakes = {name: _behind(image, base) + APART * at for at, name in enumerate(fakes)}
     symbols = _symbol_values(image, base, fakes, toc)
+    if near:
+        symbols = SymbolValues(symbols.va, symbols.local, np.zeros(len(symbols.va), dtype=bool))
     for sec in (sec for sec in image.sections_named(*modules.trampolines) if sec in contents):
         for number, name in enumerate(arch.entries):  # the loader's own jumps to the kernel's entries
             at = number * modules.jump
@@ -110,6 +115,12 @@ def _lay_out(image: Image, modules: Modules) -> tuple[list[int], dict[int, bytea
         if group == 0:
             free, at = at, at + _stub_room(image)
     return base, contents, free
+
+
+def _behind(image: Image, base: list[int]) -> int:
+    """The first free address behind all sections."""
+    size = np.minimum(image.shdr["sh_size"], MAX_SIZE).tolist()
+    return max((va + size[sec] for sec, va in enumerate(base) if va), default=GAP) // GAP * GAP + 2 * GAP
 
 
 def _group(image: Image, modules: Modules, sec: int) -> int:
@@ -163,9 +174,17 @@ def _symbol_values(image: Image, base: list[int], fakes: Mapping[str, int], toc:
     return SymbolValues(va, local, outside)
 
 
+def _applied(image: Image) -> Mapping[int, Apply]:
+    """What relocations write; in an object, which a linker sees first, also those of calls that no loader knows."""
+    known, modules = tables_of(image.arch).apply, image.arch.modules
+    if image.kind != "object" or modules is None:
+        return known
+    return {**dict.fromkeys(image.arch.direct_calls, known[modules.branch]), **known}
+
+
 def _apply(image: Image, sec: int, place: tuple[int, bytearray], symbols: SymbolValues, link: Link) -> None:
     """Apply the relocations of one section. place: its va and content."""
-    rows, known, (base, content) = relocations_of(image, sec), tables_of(image.arch).apply, place
+    rows, known, (base, content) = relocations_of(image, sec), _applied(image), place
     addend = np.zeros(len(rows.off), dtype=np.int64)
     for table in np.unique(rows.table).tolist():
         of_table = rows.table == table

@@ -151,6 +151,10 @@ def _elsewhere(summary: SummaryObject, shape: Shape | None) -> Iterator[str]:
             "unrecorded", f"{calls} without a record: no tracer of a kernel knows {'it' if unrecorded == 1 else 'them'}"
         )
 
+    if off := summary.get("off"):
+        calls = f"{number(off, 'call')} of {shape.called}" if shape else number(off, "call")
+        yield line("off", f"{calls} made a NOP, without a record")
+
 
 def _patched(summary: SummaryObject) -> Iterator[str]:
     """The sites that earlier patches enabled, and how sure it is that those made them."""
