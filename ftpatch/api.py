@@ -32,12 +32,12 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ftpatch.arch import Arch
 from ftpatch.elf.image import open_image
-from ftpatch.errors import UsageError
+from ftpatch.errors import RecordError, ShapeError, UsageError
 from ftpatch.plan.decide import SetOptions, make_plan, plan_enable, plan_redirect, plan_settings, read_against
 from ftpatch.plan.request import DisableRequest, DropRequest
 from ftpatch.report.delivery import Delivery, Written, packing_of, written_to
 from ftpatch.sites.choice import Choose, all_but, by_selectors, no_site
-from ftpatch.sites.scan import Scan, require_text, scan_file
+from ftpatch.sites.scan import Scan, bare_scan, require_text, scan_file
 from ftpatch.trees import SILENT, Watch, scan_tree
 
 if TYPE_CHECKING:
@@ -119,13 +119,26 @@ def verify(
     from ftpatch.proof.prove import Checks, prove
 
     record = read_journal(journal) if journal else None
-    first, second = scan(before, **reading), open_image(after, reading.get("max_size"))
+    first, second = _first_of(before, after, **reading), open_image(after, reading.get("max_size"))
     loader = _loader(first, against, reading.get("max_size")) if against else None
     if objects and first.image.linked:
         raise UsageError("--with is for modules, into which objects are linked", before, found=first.image.kind)
     linked = tuple(open_image(path, reading.get("max_size")) for path in objects)
     checks = Checks(True, require_emulation, deep, reading.get("layout"), loader, linked)
     return prove(first, second, record, checks=checks)
+
+
+def _first_of(before: str, after: str, **reading: Unpack[Reading]) -> Scan:
+    """The first of two files; one whose records cannot be read, without them, where the second mends those."""
+    try:
+        return scan(before, **reading)
+    except (RecordError, ShapeError):
+        from ftpatch.proof.recorded import is_recording
+
+        first, second = (open_image(path, reading.get("max_size")) for path in (before, after))
+        if not is_recording(first, second):
+            raise
+        return bare_scan(first, reading.get("layout"))
 
 
 def _loader(scan: Scan, paths: Sequence[str], max_size: int | None) -> Loader:

@@ -261,6 +261,15 @@ def test_the_section_is_asked_for_where_files_contradict_each_other(tmp_path: Pa
     assert report["recorded"]["section_why"] == "asked for"
 
 
+def test_all_records_move_into_the_section_that_is_asked_for(tmp_path: Path) -> None:
+    path = made(tmp_path, "arm64-clang.o")
+    report = record(path, section=MCOUNT)
+    assert report["recorded"]["repairs"][0] == f"1 record of section 4 {PFE} moved: {MCOUNT} was asked for"
+    found = records_of((tmp_path / "out.o").read_bytes())
+    assert {(one.section, one.flags, one.link) for one in found} == {(MCOUNT, A, 0)}
+    assert [one[:3] for one in found] == [one[:3] for one in records_of(path.read_bytes())]
+
+
 # -- what is mended ----------------------------------------------------------------------------------------------------
 
 
@@ -323,6 +332,7 @@ def test_sections_are_mended_and_lost_records_leave(
     written = api.record(str(path), api.Delivery(str(out)))
     done = written.document.images[0]["recorded"]
     assert (done["repairs"], done["lost"], done["kept"], done["added"]) == (repairs, lost, n, 0)
+    assert api.verify(str(path), str(out)).findings == ()
     found = records_of(out.read_bytes())
     assert (len(found), {one.link == one.number for one in found}) == (n, {True})
     assert "link-order" not in {finding.rule for one in api.check(str(out)).files for finding in one.findings}
@@ -336,7 +346,7 @@ def test_sections_are_mended_and_lost_records_leave(
 def test_the_records_of_gcc_12_move_to_their_code(tmp_path: Path) -> None:
     report = record(made(tmp_path, "arm64-comdat.o"))
     assert report["recorded"]["repairs"] == [
-        f"1 records of section 8 {PFE} moved: a linker is to keep or drop them with their code",
+        f"1 record of section 8 {PFE} moved: a linker is to keep or drop them with their code",
         f"section 8 {PFE}: sh_link 0x6 is 0x2 now",
     ]
     found = records_of((tmp_path / "out.o").read_bytes())
@@ -359,7 +369,7 @@ def test_a_module_with_several_record_sections_keeps_the_first(tmp_path: Path, m
     path = made(tmp_path, bytes(elf.raw), "in.ko")
     report = record(path, "out.ko")
     assert report["recorded"]["repairs"] == [
-        f"1 records of section {second} {PFE} moved: the kernel reads the first section of that name alone"
+        f"1 record of section {second} {PFE} moved: the kernel reads the first section of that name alone"
     ]
     assert places((tmp_path / "out.ko").read_bytes()) == places((mini / "mini.ko").read_bytes())
     assert Elf(tmp_path / "out.ko").of_sec(PFE, "sh_size") == 8 * n
@@ -448,6 +458,11 @@ REFUSED: list[tuple[str, Callable[[], bytes], list[str], int, str]] = [
      f"--section: no kernel of this machine reads that section: found __ftrace, expected {PFE} or {MCOUNT}"),
     ("padding of x86", of("x86_64-fentry.o"), ["--section", PFE], 2,
      f"--section: no kernel of this machine reads that section: found {PFE}, expected {MCOUNT}"),
+    ("another layout than the records show", of("arm64-callops.o"), ["--func", "*", "--layout", "pfe2"], 5,
+     "IN: --layout contradicts the records of the file: found callops, expected pfe2 – one file has one layout"),
+    ("damaged code", lambda: bytes(Elf(FIXTURES / "ppc64le-mprofile.o").poke(".text", 0xBF, b"\1").raw), [], 5,
+     "IN: 1 place is no site as a compiler leaves it: found .text+0xbc: 01000001 7c0802a6 f8010010 f821ffe1, expected "
+     "the code of the layout mprofile"),
     ("no such layout", bare("arm64-clang.o"), ["--func", "*", "--layout", "mcount"], 4,
      "IN: no layout of that name is told by the words at an entry: found mcount, expected callops or pfe2"),
     ("from and func", bare("arm64-clang.o"), ["--func", "*", "--from", str(FIXTURES / "arm64-clang.o")], 2,

@@ -73,10 +73,16 @@ def _names(image: Image) -> set[str]:
         set() if image.arch.padded else {"__patchable_function_entries"})  # fmt: skip
 
 
+def _code(image: Image) -> list[int]:
+    """The sections of code, by number; names and groups are none, whatever their flags say."""
+    code: list[int] = np.flatnonzero(image.executable & (image.shdr["sh_type"] == t.SHT_PROGBITS)).tolist()
+    return code
+
+
 def _same_code(before: Image, after: Image) -> bool:
     """Whether the code of both is the same, but for calls that are NOPs in the second."""
     calls: dict[int, I64] | None = None
-    for sec in np.flatnonzero(before.executable).tolist():
+    for sec in _code(before):
         old, new = before.content(sec), after.content(sec)
         if len(old) != len(new):
             return False
@@ -113,7 +119,7 @@ def _calls(image: Image) -> dict[int, I64]:
 def _calls_gone(before: Image, after: Image) -> bool:
     """Whether some code differs, which then is calls that became NOPs."""
     return any(not np.array_equal(before.content(sec), after.content(sec))
-               for sec in np.flatnonzero(before.executable).tolist())  # fmt: skip
+               for sec in _code(before))  # fmt: skip
 
 
 def read_slots(image: Image) -> Slots:

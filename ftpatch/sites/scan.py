@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from ftpatch.arch import Arch
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, open_image
 from ftpatch.errors import ElfError
 from ftpatch.sites.reading import read_sites
-from ftpatch.sites.records import RecordTable, read_records
+from ftpatch.sites.records import RecordTable, join, read_records
 from ftpatch.sites.table import SiteTable
 
 GCC_LTO = ".gnu.lto_"  # how the sections begin that hold gcc's intermediate language
@@ -37,6 +39,14 @@ def scan_file(path: str, layout: str | None = None, max_size: int | None = None)
     require_text(image)
     records = read_records(image)
     return Scan(image, records, read_sites(image, records, layout))
+
+
+def bare_scan(image: Image, layout: str | None = None) -> Scan:
+    """A file as if it had no record, and nothing of its sites were known. layout: what a user forces."""
+    none, flags, records = np.zeros(0, np.int64), np.zeros(0, dtype=bool), join([])
+    window = image.window(none, none)
+    sites = SiteTable(image, None, layout, none, none, none, window, none, none, none.astype(np.uint8), none, flags)
+    return Scan(image, records, sites)
 
 
 def require_text(image: Image) -> None:

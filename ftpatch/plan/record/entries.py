@@ -16,9 +16,8 @@ from ftpatch.arrays import I64, U32, Mask, first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.kernel.recorded import is_never_traced, is_recorded
-from ftpatch.plan.record.places import Places, joined
+from ftpatch.plan.record.places import Places, as_records, joined
 from ftpatch.sites.layout import decide_shape
-from ftpatch.sites.records import join
 from ftpatch.sites.table import ENABLED, READY, UNRECORDED, SiteTable
 
 ENOUGH = 8  # functions with NOPs in front that no padding makes by chance
@@ -68,15 +67,15 @@ def layout_of(image: Image, forced: str | None, recorded: Places, against: Shape
     Raises PolicyError where padding looks the same, ShapeError for a layout that this machine does not have.
     """
     known = {shape.name: shape for shape in forms(image)}
-    if forced is not None:
-        if forced not in known:
-            raise ShapeError("no layout of that name is told by the words at an entry", image.path, found=forced,
-                             expected=" or ".join(known))  # fmt: skip
-        return known[forced]
-    if len(recorded.sec):
-        shown = _shown_by(image, recorded)
-        if shown is not None:
-            return shown
+    if forced is not None and forced not in known:
+        raise ShapeError("no layout of that name is told by the words at an entry", image.path, found=forced,
+                         expected=" or ".join(known))  # fmt: skip
+    shown = _shown_by(image, recorded) if len(recorded.sec) else None
+    if forced is not None and shown not in (None, known[forced]):
+        raise PolicyError("--layout contradicts the records of the file", image.path, found=str(shown and shown.name),
+                          expected=forced, todo="one file has one layout")  # fmt: skip
+    if forced is not None or shown is not None:
+        return shown if forced is None else known[forced]
     if against is not None:
         return against
     tables = [(shape, entries_of(image, shape)) for shape in forms(image)]
@@ -103,12 +102,7 @@ def _ambiguous(image: Image, n: int, names: list[str]) -> PolicyError:
 
 def _shown_by(image: Image, recorded: Places) -> Shape | None:
     """The layout that the records of the file show; None where they show none."""
-    table = join([])
-    records = table.__class__(
-        slot=recorded.off * 0, word=recorded.off.view(np.uint64) * 0, rela=recorded.off * 0,
-        relr=np.zeros(len(recorded.off), bool), value=recorded.off.view(np.uint64), sec=recorded.sec, off=recorded.off,
-        start=0, in_sections=True,
-    )  # fmt: skip
+    records = as_records(recorded)
     window, va = image.window(*recorded), image.va(*recorded)
     try:
         return decide_shape(image, records, window, va)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ftpatch.arrays import I64, Mask, first_of_each, is_in
+from ftpatch.sites.records import RecordTable
 
 
 class Places(NamedTuple):
@@ -42,6 +43,15 @@ class Places(NamedTuple):
 
 
 NOWHERE = Places(np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def as_records(places: Places) -> RecordTable:
+    """A table as if the file had records of these places."""
+    none, n = np.zeros(len(places.sec), dtype=np.int64), len(places.sec)
+    return RecordTable(
+        slot=none, word=none.view(np.uint64), rela=none, relr=np.zeros(n, dtype=bool), value=places.off.view(np.uint64),
+        sec=places.sec, off=places.off, start=0, in_sections=True,
+    )  # fmt: skip
 
 
 def joined(*parts: Places) -> Places:

@@ -19,16 +19,18 @@ from ftpatch.plan.record.build import places_from
 from ftpatch.plan.record.calls import are_recorded, calls_of, make_nops
 from ftpatch.plan.record.entries import layout_of, table_of, why_not
 from ftpatch.plan.record.existing import RecordSection, read_existing
-from ftpatch.plan.record.places import NOWHERE, Places, joined
+from ftpatch.plan.record.places import NOWHERE, Places, as_records, joined
 from ftpatch.plan.record.sections import SectionWriter
 from ftpatch.plan.recording import Recording
 from ftpatch.plan.routes import no_calls
 from ftpatch.sites import select
-from ftpatch.sites.records import MCOUNT, PADDING, join, record_names
-from ftpatch.sites.scan import Scan, require_text
-from ftpatch.sites.table import SiteTable
+from ftpatch.sites.reading import read_sites
+from ftpatch.sites.records import MCOUNT, PADDING, record_names
+from ftpatch.sites.scan import Scan, bare_scan, require_text
+from ftpatch.sites.table import UNTOUCHED
 
 N_SHOWN = 3
+SHOWN = 16  # bytes of code in a refusal
 NOTHING = "nothing to do: {n} records are there, and the file shows no other that belongs there"
 UNTRACED = "no record for {n} of {called} in {sections}: no kernel traces what is there{nop}"
 STAY_CALLS = "recorded calls stay calls: {why}. --nop made NOPs of calls without a record alone"
@@ -69,6 +71,7 @@ def plan_record(image: Image, request: RecordRequest) -> Plan:
     found = _find(image, request, recorded, calls)
     _refuse_left(image, request, found)
     added = found.places.ordered().without(recorded)
+    _refuse_unsound(image, request, recorded, added)
     name, why = section_name(image, request, existing, found.shape)
 
     # From here on nothing is decided.
@@ -84,9 +87,8 @@ def plan_record(image: Image, request: RecordRequest) -> Plan:
         tuple(f"{image.names[sec]}+{off:#x}" for sec, off in zip(nops.sec.tolist(), nops.off.tolist(), strict=True)),
         found.left, len(writer.made),
     )  # fmt: skip
-    plan = _plan(image, recording, editor, (*found.notes, *nop_notes, *_untraced(image, joined(recorded, added), calls,
-                                                                                  request.nop)))  # fmt: skip
-    return plan
+    untraced = _untraced(image, joined(recorded, added), calls, request.nop)
+    return _plan(image, request, recording, editor, (*found.notes, *nop_notes, *untraced))
 
 
 # -- which places ------------------------------------------------------------------------------------------------------
@@ -145,6 +147,24 @@ def _refuse_left(image: Image, request: RecordRequest, found: _Found) -> None:
     raise PolicyError(what, image.path, found="; ".join(lines[:N_SHOWN]),
                       expected="a site as a compiler leaves it", details=lines,
                       todo="--skip-unpatchable leaves them out")  # fmt: skip
+
+
+def _refuse_unsound(image: Image, request: RecordRequest, recorded: Places, added: Places) -> None:
+    """Refuse places that are no sites once their records are there, as every verb then reads them: damaged code."""
+    if not len(added.sec):
+        return
+    places = joined(recorded, added)
+    sites = read_sites(image, as_records(places), request.layout)
+    sound = is_in(sites.status[: len(places.sec)], UNTOUCHED)[len(recorded.sec) :]
+    rows = len(recorded.sec) + np.flatnonzero(~sound)
+    if len(rows):
+        row = int(rows[0])
+        code = image.arch.code_text(image.words(*places.where(rows[:1]), 0, SHOWN // image.arch.unit)[0])
+        what = "1 place is no site as a compiler leaves it" if len(rows) == 1 else (
+            f"{len(rows)} places are no sites as a compiler leaves them")  # fmt: skip
+        raise PolicyError(what, image.path,
+                          found=f"{sites.place_text(row)}: {code}", expected="the code of the layout "
+                          f"{sites.shape.name if sites.shape else 'none'}")  # fmt: skip
 
 
 def section_name(
@@ -261,9 +281,9 @@ def _names(image: Image, places: Places) -> tuple[str, ...]:
     return tuple("" if at < 0 else image.symbols.name(int(functions.row[at])) for at in index.tolist())
 
 
-def _plan(image: Image, recording: Recording, editor: Editor, notes: Sequence[str]) -> Plan:
+def _plan(image: Image, request: RecordRequest, recording: Recording, editor: Editor, notes: Sequence[str]) -> Plan:
     edits = edits_of(editor)
-    scan = Scan(image, join([]), _no_sites(image))
+    scan = bare_scan(image, request.layout)
     none, lines = np.zeros(0, np.int64), list(notes)
     if not len(edits):
         lines.append(NOTHING.format(n=recording.kept))
@@ -274,9 +294,3 @@ def _plan(image: Image, recording: Recording, editor: Editor, notes: Sequence[st
         summary=PlanSummary("return", recording.why), edits=edits, notes=tuple(dict.fromkeys(lines)),
         recording=recording,
     )  # fmt: skip
-
-
-def _no_sites(image: Image) -> SiteTable:
-    none, flags = np.zeros(0, np.int64), np.zeros(0, dtype=bool)
-    window = image.window(none, none)
-    return SiteTable(image, None, None, none, none, none, window, none, none, none.astype(np.uint8), none, flags)

@@ -22,11 +22,13 @@ from ftpatch.errors import PolicyError
 from ftpatch.kernel.recorded import is_loaded
 from ftpatch.plan.record.existing import REASONS, RecordSection
 from ftpatch.plan.record.groups import WORD, read_groups
-from ftpatch.plan.record.places import Places
+from ftpatch.plan.record.places import Places, joined
 from ftpatch.sites.records import PADDING, SLOT
 
 LINKED_FLAGS = t.SHF_WRITE | t.SHF_ALLOC | t.SHF_LINK_ORDER
 ALIGN = 8
+FIRST_ALONE = "the kernel reads the first section of that name alone"
+WITH_CODE = "a linker is to keep or drop them with their code"
 SINGLE = -1  # a new section that takes the records of all code; −1 − n: one for the code of section n
 
 
@@ -54,7 +56,12 @@ class SectionWriter:
     def write(self, existing: Sequence[RecordSection], added: Places) -> None:
         """Give every added place a record; mend the sections that are there, and take out records that name nothing."""
         for section in existing:
-            self._keep(section, existing)
+            if self.image.names[section.sec] == self.name:
+                self._keep(section, existing)
+            else:  # asked for: the kernel reads one of the names alone
+                added = joined(added, section.kept)
+                self._say_moved(section, len(section.kept.sec), f"{self.name} was asked for")
+            self._say_dropped(section)
         homes = self._homes(existing)
         for code, off in added.by_section():
             if code in homes:
@@ -89,17 +96,21 @@ class SectionWriter:
             mine = section.sound & (home == to)
             self._put(to, section.rows[mine], words[mine].tobytes(), section.places.sec[mine])
         n = int((section.sound & (home != section.sec)).sum())
+        self._say_moved(section, n, FIRST_ALONE if self.in_module else WITH_CODE)
+
+    def _say_moved(self, section: RecordSection, n: int, why: str) -> None:
         if n:
-            why = (
-                "the kernel reads the first section of that name alone" if self.in_module
-                else "a linker is to keep or drop them with their code"
-            )  # fmt: skip
-            self.repairs.append(f"{n} records of section {section.sec} {name} moved: {why}")
+            name, records = self.image.names[section.sec], "1 record" if n == 1 else f"{n} records"
+            self.repairs.append(f"{records} of section {section.sec} {name} moved: {why}")
+
+    def _say_dropped(self, section: RecordSection) -> None:
         for number, why in enumerate(REASONS):
             slots = np.flatnonzero(section.why == number)
             if number and len(slots):
                 first = ", ".join(map(str, slots[:3].tolist())) + (" …" if len(slots) > 3 else "")
-                self.dropped.append(f"section {section.sec} {name}, slot {first} ({len(slots)}): {why}")
+                self.dropped.append(
+                    f"section {section.sec} {self.image.names[section.sec]}, slot {first} ({len(slots)}): {why}"
+                )
 
     def _strangers(self, section: RecordSection) -> list[int]:
         """Sections of code whose records a linker would keep or drop apart from the code, as long as they are in this
