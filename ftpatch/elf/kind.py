@@ -18,7 +18,6 @@ from ftpatch.arrays import Mask, Rows
 from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 
-PROGRAMS = ("program", "shared-object")  # kinds of files that the loader of programs takes
 UPPER_HALF = np.uint64(1 << 63)
 # what only Linux has, and what is found in other kernels and loaders, too
 SECTIONS = ("__ksymtab", "__ksymtab_gpl", "__ksymtab_strings", "__param", "__modver", "__bug_table", ".BTF_ids")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import ChangedError, FtpatchError, PolicyError
-from ftpatch.explanation import redirected
+from ftpatch.explanation import programs, redirected
 from ftpatch.explanation.code import code_rows
 from ftpatch.explanation.untraceable import TEXTS
 from ftpatch.kernel.init_text import in_init_text
@@ -47,7 +48,6 @@ VERDICTS = {
     "off": "not traceable: " + TEXTS["off"],
     "unexpected": "the site holds neither what the compiler left nor a call",
 }
-KINDS = ("vmlinux", "module", "object")  # of files that a kernel's build makes
 ENDS = (
     ", without a record: it runs the tracer's entry from the first instruction on, and is not listed",
     ", and its record is live: the kernel will raise an ftrace bug there",
@@ -148,10 +148,8 @@ def _verdict(scan: Scan, index: int) -> str:
     sites = scan.sites
     status = STATUSES[sites.status[index]]
     listed = bool(sites.row[index] >= 0)
-    if status == "unrecorded" and scan.image.kind not in KINDS:
-        return (
-            "not traceable: it calls the profiling function, as gprof wants it (-pg); a program needs no record of that"
-        )
+    if scan.image.kind in PROGRAMS:
+        return programs.VERDICTS[status]
     if sites.redirected[index]:
         return redirected.verdict(sites, index)
     other = sites.calls_another(index)

@@ -20,22 +20,24 @@ from ftpatch.elf import debug_names
 from ftpatch.elf import tables as t
 from ftpatch.elf.clone_names import base_name, is_part
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.explanation.redirected import leading_to_named
 from ftpatch.explanation.told import unit_of
 from ftpatch.kernel.callee import apart
 from ftpatch.sites.clones import Clone, clones_of
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.profiler_calls import calls_through_pointer
-from ftpatch.sites.table import OFF, OUTSIDE, READY, STRIPPED, UNNAMED, UNRECORDED, SiteTable
+from ftpatch.sites.table import ARMED, OFF, OUTSIDE, PADDED, READY, STRIPPED, UNNAMED, UNRECORDED, SiteTable
+from ftpatch.sites.table import ENABLED as CALLS
 from ftpatch.sites.units import UnitTable
 
 if TYPE_CHECKING:
     from ftpatch.document.explained import AbsentObject, RenamedRow, SymbolRow, UnitMention
 
 NOTHING = "nothing of that name"
-STATES = ("traceable", "broken", "enabled", "unlisted", "siteless", "unrecorded", "off")
-WITH_SITE = ("traceable", "broken", "enabled", "unrecorded", "off")  # those that the site table has
-TRACEABLE, BROKEN, ENABLED, UNLISTED, SITELESS, NO_RECORD, SWITCHED_OFF = range(7)
+STATES = ("traceable", "broken", "enabled", "unlisted", "siteless", "unrecorded", "off", "calling", "damaged")
+WITH_SITE = ("traceable", "broken", "enabled", "unrecorded", "off", "calling", "damaged")  # the site table has them
+TRACEABLE, BROKEN, ENABLED, UNLISTED, SITELESS, NO_RECORD, SWITCHED_OFF, CALLING, DAMAGED = range(9)
 TEXTS = {
     "traceable": "a live record names its site, which is as the kernel expects it",
     "broken": "a live record names its site, which is not as the kernel expects it: an ftrace bug at boot",
@@ -44,6 +46,8 @@ TEXTS = {
     "unrecorded": "it calls the profiling function (-pg), and no record names the call: recordmcount or objtool did "
     "not run, or left it out",
     "off": "its call of the profiling function (-pg) was made a NOP, and no record names it",
+    "calling": "its site calls something already, as a patch made it",  # in programs, as the next
+    "damaged": "a record names its site, which holds neither what the compiler left nor a call",
     "siteless": "compiled without a patch site: notrace, assembly, or a file without the tracer's flags",
 }
 THROUGH_POINTER = "it calls the profiling function (-pg) through a pointer ({}), which no tracer can switch"
@@ -72,6 +76,11 @@ def states(image: Image, table: SiteTable) -> tuple[U8, I64]:
     value = np.where(listed, np.where(table.status == READY, TRACEABLE, BROKEN), ENABLED).astype(np.uint8)
     value[table.status == UNRECORDED] = NO_RECORD
     value[table.status == OFF] = SWITCHED_OFF
+    if image.kind in PROGRAMS:
+        value[value == BROKEN] = DAMAGED
+        value[table.status == CALLS] = CALLING
+        value[table.status == ARMED] = TRACEABLE  # its switch is still what the compiler left
+        value[table.status == PADDED] = SITELESS
     functions, first = table.entries.first_sites()  # of two sites in one function, the one with a record comes first
     site[functions], state[functions] = first, value[first]
     return state, site
