@@ -31,16 +31,38 @@ long __attribute__((noinline)) farther(const long *p)
 	return r + a * b + c * d + e * f + h * i + j * k + l * m;
 }
 
+/* its site, and a caller that keeps only what every target gives back */
+static long __attribute__((noinline, patchable_function_entry(NOPS))) tiny(long a)
+{
+	return a * 5 + 9;
+}
+
+long __attribute__((noinline)) few(const long *p)
+{
+	long a = p[0], b = p[1], c = p[2], d = p[3];
+	long r = tiny(a + 1);
+
+	return r + a * b + c * d;
+}
+
 /* what the sites may call: in assembly, since both have a contract that no C function keeps */
 extern void changes(void), keeps(void);
 
 unsigned long hits;
 
+/* the same by a stub: it changes all that a function may change */
+void hook(unsigned long site, unsigned long caller)
+{
+	hits += site != caller;
+}
+
 int main(void)
 {
 	static const long values[12] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8};
 
-	printf("%ld %ld\n", more(values), farther(values));
+	long (*volatile calls[])(const long *) = {more, farther, few}; /* main() itself knows nothing of them */
+
+	printf("%ld %ld %ld\n", calls[0](values), calls[1](values), calls[2](values));
 	printf("hits %lu\n", hits);
 	return (void *)changes == (void *)keeps;
 }

@@ -47,7 +47,8 @@ def plan_module_enable(scan: Scan, request: EnableRequest) -> Plan:
         refusals.refuse_full_literals(draft)
     refusals.refuse_overlaps(draft, wanted.ops_size > 0)
     kept = caller_registers.kept_in_module(draft, request)
-    caller_registers.refuse_relied_registers(draft, kept, wanted.name, request.force_target)
+    who = f"the stub of {wanted.name}" if request.hook and request.stub is None else wanted.name
+    caller_registers.refuse_relied_registers(draft, kept, who, request.force_target)
     refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused for a single site.

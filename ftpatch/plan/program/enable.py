@@ -42,7 +42,8 @@ def plan_program_enable(scan: Scan, request: EnableRequest, programs: Programs) 
     draft = new_program_draft(scan, replace(request, records="keep"))
     target = checked_target(draft, request, programs)
     refuse_sites(draft, programs, target)
-    refuse_relied_registers(draft, _kept(draft, programs, target), target.name, request.force_target)
+    who = f"the stub of {target.name}" if target.hook else target.name
+    refuse_relied_registers(draft, _kept(draft, programs, target), who, request.force_target)
     refusals.refuse_unless_skipped(draft)
     used = target.hook and len(draft.open()) > 0
     hooked = hook_stub(scan, programs, target, draft.shape.anywhere) if used else None
