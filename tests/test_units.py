@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from ftpatch.cli import run
 from ftpatch.elf.compiler_units import CompilerUnits
 from ftpatch.elf.image import open_image
+from ftpatch.sites.callers import Callers
 from ftpatch.sites.scan import scan_file
 from ftpatch.sites.units import UnitTable, why_no_units
+from tools import kernels
 
 DATA = Path(__file__).parents[1] / "testdata/told"
 Capture = pytest.CaptureFixture[str]
@@ -182,3 +185,45 @@ def test_damaged_debug_information_ends_and_is_not_believed(name: str, tmp_path:
 def test_units_of_types_alone_are_none() -> None:
     units = CompilerUnits(open_image(str(DATA / "types-arm64.o")))
     assert (len(units.units), units.n_unread) == (1, 0)
+
+
+# -- real kernels ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    ("name", "option", "without", "by_hand"),
+    [
+        ("arm64-6.12", "-fpatchable-function-entry", "rb_commit", "memcpy"),
+        ("x86_64-6.12", "-pg", "trace_function", "copy_page"),
+    ],
+)
+def test_a_real_kernel_tells_why(
+    name: str, option: str, without: str, by_hand: str, kernel: Callable[[str], kernels.Kernel], capsys: Capture
+) -> None:
+    path = str(kernel(name).vmlinux)
+    scan = scan_file(path)
+    table = UnitTable(scan.sites)
+    assert (table.option, table.n_unread) == (option, 0)
+    gives = np.array([table.gives_sites(unit) is True for unit in table.units])
+    # no unit that was built without the option has a site, and nearly all sites are in a unit
+    assert int(table.n_sites[~gives].sum()) == 0
+    assert int(table.n_sites.sum()) > 0.99 * int((scan.sites.sec >= 0).sum())
+    assert run(["explain", without, path, "--format", "json"]) == 0
+    text = json.loads(capsys.readouterr().out)["images"][0]["absent"]["text"]
+    assert text.startswith("its unit kernel/trace/") and text.endswith(f" was built without {option}")
+    assert run(["explain", by_hand, path, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"][0]["absent"]["text"].startswith("written in assembly, arch/")
+    assert run(["check", "--units", "--select", "unit-layout,unit-alignment,ipa-ra", path]) == 0
+    assert "nothing found" in capsys.readouterr().out
+
+
+@pytest.mark.corpus
+def test_no_caller_in_a_real_kernel_counts_on_registers(
+    kernel: Callable[[str], kernels.Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the sites do not show that the option was given, and the code alone is asked."""
+    monkeypatch.setattr(Callers, "told_off", "")
+    monkeypatch.setattr(Callers, "_may_share", lambda callers, function: True)
+    sites = scan_file(str(kernel("arm64-6.12").vmlinux)).sites
+    assert list(Callers(sites).relied_on(np.arange(0, len(sites), 150))) == []

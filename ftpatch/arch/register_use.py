@@ -41,19 +41,22 @@ class CallerRegisters(NamedTuple):
 
     names: tuple[str, ...]  # of each
     lost: int  # those in which nobody finds his own value behind a call of ordinary code
-    # where results are: (the register that one begins in, those where more of it may be). A function that returns what
-    # it was called with writes none of them, and its callers read them nevertheless
+    # where results are, numbers first, then floating-point ones: (the register that one begins in, those where more of
+    # it may be). A function that returns what it was called with writes none of them, and its callers read them
     results: tuple[tuple[int, int], ...]
     site: int  # that the words of an enabled site change themselves, whatever it calls
     promised: int  # that everything gives back which keeps the contract of a site
     hooked: int  # that stubs of this program give back as they were, around a hook that is a C function
     arguments: int  # in which a function may have got values itself
 
-    def unread(self, changed: int) -> int:
-        """Those whose reading behind a call says nothing: where a result begins, and the rest of one that the callee
-        did not write. changed: what the callee may change."""
-        rest = (more for first, more in self.results if not changed >> first & 1)
-        return reduce(or_, rest, bits(first for first, _ in self.results))
+    def rest_of_results(self, changed: int) -> int:
+        """Where more of a result may be than a callee begins that changes these."""
+        return reduce(or_, (more for first, more in self.results if changed >> first & 1), 0)
+
+    @property
+    def of_results(self) -> int:
+        """All of those where a result may be."""
+        return reduce(or_, (1 << first | more for first, more in self.results), 0)
 
     def text(self, registers: int) -> str:
         """A set, for people: `x1, x9-x12, v16`."""

@@ -27,6 +27,10 @@ class Functions:
     local: U64  # va of the local entry, on machines whose functions have two; else `va` itself
     reach: U64  # the greatest `end` so far: tells that an address lies inside some function although functions overlap
 
+    def bounds(self, index: int) -> tuple[int, int]:
+        """[va, end) of one function."""
+        return int(self.va[index]), int(self.end[index])
+
     def at(self, va: U64) -> tuple[I64, I64]:
         """First and one-past-last index of the functions whose symbol is at each va (equal: none)."""
         low = np.searchsorted(self.va, va, side="left")

@@ -40,9 +40,10 @@ def refuse_relied_registers(draft: Draft, kept: int, name: str, force: bool, opt
     by `option`, they are taken, with a warning. kept: the registers that it gives back."""
     callers = Callers(draft.scan.sites)
     calls = isinstance(draft.request, EnableRequest)  # else the site gets a jump, which changes nothing
+    changes = isinstance(draft.request, EnableRequest) and draft.request.save != "stack"
     for reliance in callers.relied_on(draft.open()):
         assert callers.registers is not None
-        of_site, lost = reliance.registers & callers.registers.site * calls, reliance.registers & ~kept
+        of_site, lost = reliance.registers & callers.registers.site * changes, reliance.registers & ~kept
         if of_site or lost:
             who = "the words of the site change" if of_site else f"{name} may change"
             text = f"{callers.text(reliance, of_site or lost)}, which {who}"

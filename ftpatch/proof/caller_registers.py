@@ -29,7 +29,7 @@ def check_callers(case: Case) -> None:
     index = np.flatnonzero(np.isin(sites.pos, case.calls.pos))
     for reliance in callers.relied_on(index):
         kept = _kept(case, callers.registers, row_of[int(sites.pos[reliance.site])])
-        lost = reliance.registers & ~(kept & ~callers.registers.site)
+        lost = reliance.registers & ~kept
         if lost:
             text = f"{sites.name(reliance.site)}: {callers.text(reliance, lost)}, which is not given back"
             if case.forced:
@@ -39,16 +39,23 @@ def check_callers(case: Case) -> None:
 
 
 def _kept(case: Case, registers: CallerRegisters, row: int) -> int:
-    """The registers that what a site calls gives back as they were. row: of `case.calls`."""
-    image, target = case.after.image, int(case.calls.target[row])
+    """The registers that an enabled site, and what it calls, gives back as they were. row: of `case.calls`."""
+    sites, target = case.after.sites, int(case.calls.target[row])
+    if sites.shape is not None and sites.shape.switch:  # whether the pad itself changes one, its form says
+        return _kept_by_target(case, registers, row, target)
+    return _kept_by_target(case, registers, row, target) & ~registers.site
+
+
+def _kept_by_target(case: Case, registers: CallerRegisters, row: int, target: int) -> int:
+    image, sites = case.after.image, case.after.sites
     if not image.linked:
         return registers.hooked
-    sites = case.after.sites
     out_of_line = sites.shape is not None and sites.shape.out_of_line
     programs = programs_of(case.arch) if image.kind in PROGRAMS else None
     if programs is None:
         return case.arch.kept_registers(image.code, target, out_of_line) | registers.promised
     at = np.flatnonzero(sites.pos == case.calls.pos[row])[:1]
     direct = branch_targets(image, sites.branch_va[at].view(np.int64))
-    through = len(direct) and int(direct[0]) != target  # a stub around a hook, which the emulation has run
-    return registers.hooked if through else programs.kept_registers(image.code, target)
+    through = len(direct) and int(direct[0]) != target  # a stub around a hook, which the emulation has run; or a pad
+    kept = programs.kept_registers(image.code, target)
+    return kept if kept or not through else registers.hooked

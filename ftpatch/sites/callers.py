@@ -19,19 +19,21 @@ from typing import NamedTuple
 import numpy as np
 
 from ftpatch.arch.register_use import CallerRegisters
-from ftpatch.arrays import I64, U64
+from ftpatch.arrays import I64
+from ftpatch.elf.c_types import AGGREGATES, Kind, Prototype
 from ftpatch.elf.compiler_units import has_debug_info
+from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.sites.direct_calls import DirectCalls, direct_calls
+from ftpatch.sites.register_changes import MAX_BODY, MAX_DEPTH, RegisterChanges, with_name
 from ftpatch.sites.register_reader import RegisterReader
-from ftpatch.sites.table import NULL, OUTSIDE, SiteTable
+from ftpatch.sites.table import SiteTable
 from ftpatch.sites.units import UnitTable
 
 MANY = 16  # functions of a file of which half have sites by an option, and not by as many attributes
 SOME = 6  # functions that all have one
 MAX_BEHIND = 96  # instructions that are looked at behind a call
-MAX_BODY = 1 << 12  # instructions of a function that are looked at
-MAX_DEPTH = 6  # functions between a caller and the one with the site
 MAX_CALLS = 1 << 15  # that are looked at
+WORD = 8  # bytes of a register
 KERNELS = ("vmlinux", "module")  # kinds of files that one build makes with the same switches
 
 
@@ -86,9 +88,12 @@ class Callers:
     @cached_property
     def _with_name(self) -> I64:
         """Sites at functions."""
-        table = self.table
-        usual = (table.sec >= 0) & ~np.isin(table.status, (NULL, OUTSIDE)) & (table.func < table.func_end)
-        return np.flatnonzero(usual)
+        return with_name(self.table)
+
+    @cached_property
+    def _with_site(self) -> frozenset[int]:
+        """Addresses of the functions that have a site."""
+        return frozenset(self.table.entry_va[self._with_name].tolist())
 
     def relied_on(self, index: I64) -> Iterator[Reliance]:
         """What the callers of these sites' functions count on; nothing where `told_off` says why not."""
@@ -150,7 +155,7 @@ class Callers:
         """Whether the unit of a function may have been compiled so: by its switches or, where these are not known, by
         its having no site where most functions have one."""
         if self._units is None:
-            return not (self._usual and self._bounds(function)[0] in self._site_of)
+            return not (self._usual and self.table.image.functions.bounds(function)[0] in self._with_site)
         unit = int(self._units.of_functions[function])
         producer = self._units.units[unit].producer if unit >= 0 else None
         return producer is None or producer.shares_registers is not False
@@ -165,9 +170,9 @@ class Callers:
         if seen is None or seen.flow != "call":
             return 0
         behind = call_va + seen.size
-        read = self._read_behind(behind, caller, registers.lost & ~registers.unread(-1), {})
-        changed = self._changes(callee, ()) if read else 0
-        read &= ~(changed | registers.unread(changed))
+        read = self._read_behind(behind, caller, registers.lost, {})
+        read = read and read & ~self._changes.of(callee)
+        read = read and self._not_of_result(read, callee)
         if not read:  # nearly always; what follows takes longer
             return 0
         written, ways = self._around(call_va, caller)
@@ -175,13 +180,38 @@ class Callers:
             return 0  # no instruction of the caller; or other code comes to what is behind it, which says nothing then
         return self._read_behind(behind, caller, read & written, ways)
 
+    def _not_of_result(self, read: int, callee: int) -> int:
+        """Those of some registers, which the callee leaves alone and its caller reads, that are no part of a result.
+
+        A function may return what it was called with, and then writes none of it: only its type tells.
+        """
+        registers = self.registers
+        assert registers is not None
+        (number, _), (floating, _), *_ = registers.results
+        row = int(self.table.image.functions.row[callee])
+        others = read & ~registers.of_results
+        prototype = self._types.prototype(row) if read & registers.of_results else None
+        if not isinstance(prototype, Prototype):
+            # where others show it, the rest of a result that the callee only begins is likely one more of them
+            return others and others | read & registers.rest_of_results(self._changes.of(callee))
+        result = prototype.result
+        if result.kind is Kind.VOID:
+            return read
+        if result.kind in AGGREGATES or result.kind is Kind.UNKNOWN or (result.size or WORD + 1) > WORD:
+            return others
+        return read & ~(1 << (floating if result.kind is Kind.FLOAT else number))
+
+    @cached_property
+    def _types(self) -> FunctionTypes:
+        return FunctionTypes(self.table.image)
+
     def _read_behind(self, va: int, caller: int, live: int, ways: dict[int, int]) -> int:
         """Those of some registers that are read from an address on before they are written, on some path.
 
         ways: by how many ways one comes to an instruction; where paths join nothing is followed, since what one of them
         leaves may be read only on the other's behalf.
         """
-        low, high = self._bounds(caller)
+        low, high = self.table.image.functions.bounds(caller)
         todo, known, found, n_left = [(va, live)], dict[int, int](), 0, MAX_BEHIND
         while todo and n_left:
             at, live = todo.pop()
@@ -203,7 +233,7 @@ class Callers:
     def _around(self, call_va: int, caller: int) -> tuple[int, dict[int, int]]:
         """(the registers that the caller may have values in before a call, by how many ways one comes to each of its
         instructions: from the one in front, and by direct branches)."""
-        low, high = self._bounds(caller)
+        low, high = self.table.image.functions.bounds(caller)
         assert self.registers is not None
         written, at, ways = self.registers.arguments, low, {low: 1}
         for _ in range(MAX_BODY):
@@ -225,75 +255,11 @@ class Callers:
                 ways[at] = ways.get(at, 0) + 1
         return written, ways
 
-    def _bounds(self, function: int) -> tuple[int, int]:
-        functions = self.table.image.functions
-        return int(functions.va[function]), int(functions.end[function])
-
-    # -- what a function changes -----------------------------------------------------------------------------------
-
-    @cached_property
-    def _changed(self) -> dict[int, int]:
-        return {}
-
     def _leaves_some(self, function: int) -> bool:
         """Whether a function, with all that it calls, leaves registers alone that calls may change."""
         assert self.registers is not None
-        return bool(self.registers.lost & ~self._changes(function, ()))
-
-    def _changes(self, function: int, above: tuple[int, ...]) -> int:
-        """The registers that a function may change, with all that it calls; all where that is not known."""
-        if function in above or len(above) > MAX_DEPTH:
-            return -1
-        if function not in self._changed:
-            self._changed[function] = self._changes_of(function, (*above, function))
-        return self._changed[function]
-
-    def _changes_of(self, function: int, above: tuple[int, ...]) -> int:
-        low, high = self._bounds(function)
-        site = self._site_of.get(low, (0, 0))  # NOPs, or the call of who enabled it
-        todo, known, changed, returns = [low], set[int](), 0, False
-        while todo:
-            at = todo.pop()
-            while at not in known:
-                known.add(at)
-                use = self.reader.at(at) if low <= at < high and len(known) < MAX_BODY else None
-                if site[0] <= at < site[1]:
-                    at = site[1]
-                    continue
-                if use is None or use.flow == "end":
-                    return -1
-                changed |= use.writes
-                leaves = use.to is not None and not low <= use.to < high
-                if use.flow == "call" or (use.flow in ("jump", "branch") and leaves):
-                    to = self._callee_of(at)
-                    changed |= -1 if to < 0 else self._changes(to, above)
-                elif use.flow == "branch" and use.to is not None:
-                    todo.append(use.to)
-                returns |= use.flow == "return" or (use.flow == "jump" and leaves)
-                if changed == -1:
-                    return -1
-                if use.flow == "return" or (use.flow == "jump" and leaves):
-                    break
-                at = use.to if use.flow == "jump" and use.to is not None else at + use.size
-        return changed if returns else -1  # one that never returns tells nothing of what is behind its calls
-
-    def _callee_of(self, va: int) -> int:
-        """The function that a direct call or jump goes to; −1 where that is not known."""
-        order, places = self._by_place
-        at = int(np.searchsorted(places, np.uint64(va), side="right")) - 1
-        return int(self._calls.to[order[at]]) if at >= 0 and int(places[at]) == va else -1
+        return bool(self.registers.lost & ~self._changes.of(function))
 
     @cached_property
-    def _by_place(self) -> tuple[I64, U64]:
-        """The calls in the order of their places, and these. The relocation of one counts, not its distance: that comes
-        first."""
-        order = np.argsort(self._calls.va, kind="stable")
-        return order, self._calls.va[order]
-
-    @cached_property
-    def _site_of(self) -> dict[int, tuple[int, int]]:
-        """By function's address: [first byte of its site, behind it)."""
-        table, index = self.table, self._with_name
-        size = table.shape.size if table.shape is not None else 0
-        entries, bodies = table.entry_va[index].tolist(), table.body_va[index].tolist()
-        return {entry: (body, body + size) for entry, body in zip(entries, bodies, strict=True)}
+    def _changes(self) -> RegisterChanges:
+        return RegisterChanges(self.table, self.reader, self._calls)

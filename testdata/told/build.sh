@@ -14,13 +14,20 @@ ARM="aarch64-linux-gnu-gcc -ffile-prefix-map=$here=/src -fno-ident"
 FREE="-O2 -ffreestanding -fno-pic -fno-pie -fno-asynchronous-unwind-tables"
 
 # the program, for each machine; without debug information, so that only its code tells
-$ARM -O2 -DNOPS=2 -Wl,--build-id=none -Wl,-z,max-page-size=0x1000 program.c targets-aarch64.S -o "$out/program-arm64"
-gcc -fno-ident -O2 -DNOPS=5 -Wl,--build-id=none program.c targets-x86_64.S -o "$out/program-x86_64"
+program() { # COMPILER MACHINE NOPS TARGETS
+	$1 -O2 -fPIE -DNOPS=$3 -c program.c -o "$obj/program.o"
+	$1 -c "targets-$4.S" -o "$obj/targets.o"
+	(cd "$obj" && $1 -pie -Wl,--build-id=none -Wl,-z,max-page-size=0x1000 program.o targets.o -o "$out/program-$2")
+}
+program "$ARM" arm64 2 aarch64
+program "gcc -fno-ident" x86_64 5 x86_64
 
 # objects whose callers count on registers, and the same without that
 $ARM $FREE -c relies.c -o "$out/relies-arm64.o"
 $ARM $FREE -fno-ipa-ra -c relies.c -o "$out/relies-not-arm64.o"
 $ARM $FREE -g -fpatchable-function-entry=2 -c relies.c -o "$out/relies-option-arm64.o"
+$ARM $FREE -g -c relies.c -o "$out/relies-debug-arm64.o"
+powerpc64le-linux-gnu-as passes-ppc64le.s -o "$out/passes-ppc64le.o"
 powerpc64le-linux-gnu-as relies-ppc64le.s -o "$out/relies-ppc64le.o"
 
 # programs of several units
@@ -52,7 +59,9 @@ $ARM $FREE -g -flto -fpatchable-function-entry=2 -c with.c -o "$obj/with.o"
 $ARM $FREE -g -flto -fpatchable-function-entry=2 -c without.c -o "$obj/without.o"
 $ARM $FREE -g -flto -nostdlib -static -Wl,-e,with_one -Wl,--build-id=none \
 	"$obj/with.o" "$obj/without.o" -Wl,-u,without_one -Wl,-z,max-page-size=0x1000 -o "$out/lto-arm64"
-CLANG="clang --target=aarch64-linux-gnu -O2 -ffreestanding -fno-pic -ffile-prefix-map=$here=/src"
-$CLANG -gdwarf-5 -grecord-command-line -fpatchable-function-entry=2 -c with.c -o "$out/clang-told-arm64.o"
-$CLANG -gdwarf-5 -fpatchable-function-entry=2 -c with.c -o "$out/clang-arm64.o"
+CLANG="clang --target=aarch64-linux-gnu -O2 -ffreestanding -fno-pic -gdwarf-5 -fdebug-compilation-dir=/src"
+cp with.c "$obj"
+(cd "$obj" && $CLANG -grecord-command-line -fpatchable-function-entry=2 -c with.c -o with.o)
+cp "$obj/with.o" "$out/clang-told-arm64.o"
+(cd "$obj" && $CLANG -fpatchable-function-entry=2 -c with.c -o with.o && cp with.o "$out/clang-arm64.o")
 gcc -fno-ident -O2 -g -pg -mfentry -ffile-prefix-map="$here"=/src -fno-pie -c with.c -o "$out/fentry-x86_64.o"

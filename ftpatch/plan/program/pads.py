@@ -19,6 +19,7 @@ from ftpatch.arrays import I64, U8, Mask
 from ftpatch.elf.program_editor import SECTION
 from ftpatch.errors import PolicyError, UnsupportedError
 from ftpatch.plan import notes, refusals
+from ftpatch.plan.caller_registers import kept_by_hook, refuse_relied_registers
 from ftpatch.plan.edits import Edits, code_bytes, group
 from ftpatch.plan.plan import Plan, PlanSummary
 from ftpatch.plan.program.enable import HOOK_CONTEXT, KEPT, NOT_FOLLOWED, checked_target
@@ -77,6 +78,9 @@ def plan_pads(scan: Scan, request: EnableRequest, programs: Programs) -> Plan:
         _refuse_doubtful(draft, pads, request, programs)
         refusals.refuse_unless_skipped(draft)
     else:
+        kept = kept_by_hook(draft) if aim.hooked else programs.kept_registers(scan.image.code, aim.va)
+        who = f"the stub of {aim.target.name}" if aim.hooked else aim.target.name
+        refuse_relied_registers(draft, kept, who, request.force_target)
         calls = _calls(draft, pads, aim)
         refusals.refuse_out_of_reach(draft, Target(aim.target.va, aim.target.name, False, Entry(literal=False)), calls)
         refusals.refuse_unless_skipped(draft)
@@ -190,7 +194,8 @@ def _assemble(draft: Draft, pads: Pads, aim: Aim | None, request: EnableRequest)
         notes=(*(lines if len(index) else ()), *draft.remarks),
         summary=PlanSummary("keep", KEPT, target.name if target else "", _va_called(target, calls)),
         edits=Edits([*groups, *(hooked.header if hooked else ())], hooked.tail if hooked else ()),
-        warnings=(*warned, *draft.warnings), forced_target=bool(warned) or (aim is None and request.force_target),
+        warnings=(*warned, *draft.warnings),
+        forced_target=bool(warned or draft.warnings) or (aim is None and request.force_target),
         actions=("arm",) * len(index) if request.arm else (),
     )  # fmt: skip
 
