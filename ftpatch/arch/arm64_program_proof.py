@@ -4,6 +4,9 @@ A stub is entered with the return address of the function's caller in x9 and its
 hold the former, execution must go on at the latter, and x0–x8, x18–x29, sp and q0–q7 must be as they were: arguments,
 the place of a result, the static chain of a nested function, what a function keeps for its caller. q8–q15, of which a
 callee keeps the lower halves, no stub may touch. The C function in between may change x0–x18 and what lies below sp.
+
+The call of _mcount behind a prologue is an ordinary one, with where the function returns to in x0. A stub for it passes
+the two arguments on, and ends in a jump to the C function, which returns behind the call.
 Source: AAPCS64, 6.1; Arm ARM (DDI 0487) C6.2, C7.2; ELF for the Arm 64-bit Architecture, 5.5.1.
 """
 
@@ -21,7 +24,7 @@ ARGUMENTS = range(8)  # of q0–q7
 STO_VARIANT_PCS = 0x80
 R_GLOB_DAT, R_JUMP_SLOT = 1025, 1026
 CALL = -4  # from where a call returns to, to the call
-BTI_C, NOP = 0xD503_245F, 0xD503_201F
+BTI_C, NOP, BR_X17 = 0xD503_245F, 0xD503_201F, 0xD61F_0220
 
 
 @dataclass
@@ -65,9 +68,13 @@ def read(code: bytes, va: int) -> StubRead:
         for number in range(min(len(code) // 4, MOST)):
             state.va = va + 4 * number
             word = int.from_bytes(code[4 * number : 4 * number + 4], "little")
+            if word >> 26 == 0b000101 or word == BR_X17:
+                return StubRead(4 * number + 4, _jump(state, word), deep=True, wide=16)
             if word & 0xFFFF_FC1F == 0xD65F_0000:  # ret; a br would need a landing pad where indirect jumps are guarded
                 _require_kept(state, word >> 5 & 31)
-                return StubRead(4 * number + 4, state.call, "" if state.call else "it calls nothing", 16, state.first)
+                return StubRead(
+                    4 * number + 4, state.call, "" if state.call else "it calls nothing", 16, first=state.first
+                )
             _step(state, word)
         raise NoStub("it does not return")
     except NoStub as reason:
@@ -169,12 +176,38 @@ def _bl(state: _State, word: int) -> None:
 
 
 def _blr(state: _State, word: int) -> None:
-    kind, slot = state.x[word >> 5 & 31]
+    _call(state, StubCall(_slot(state, word >> 5 & 31), True))
+
+
+def _slot(state: _State, n: int) -> int:
+    """The slot from which the address in a register comes."""
+    kind, slot = state.x[n]
     if kind != "loaded":
-        raise NoStub(f"it calls what is in x{word >> 5 & 31} at {state.va:#x}, which comes from no slot")
+        raise NoStub(f"it calls what is in x{n} at {state.va:#x}, which comes from no slot")
     if state.x[16] != ("address", slot):
         raise NoStub("it calls through a slot without its address in x16, where the loader looks for it")
-    _call(state, StubCall(slot, True))
+    return slot
+
+
+def _jump(state: _State, word: int) -> StubCall:
+    """What a stub for calls of _mcount ends in."""
+    distance = ((word & 0x03FF_FFFF ^ 0x0200_0000) - 0x0200_0000) * 4
+    call = StubCall(_slot(state, 17), True) if word == BR_X17 else StubCall(state.va + distance, False)
+    _require_arguments(state, 0)
+    lost = [f"x{n}" for n in (*range(18, 30), LR) if state.x[n] != ("x", n)]
+    lost += [f"q{n}" for n in range(8, 16) if state.q[n] != ("q", n)]
+    if state.call is not None or state.sp or lost:
+        raise NoStub(f"it jumps on without {', '.join(lost) or 'sp'} as it was")
+    return call
+
+
+def _require_arguments(state: _State, caller: int) -> None:
+    """caller: register in which it was found where the function returns to."""
+    if state.x[0][0] != "behind x30":
+        raise NoStub("the first argument of its call is not the address of the site's call")
+    state.first = None if state.x[0][1] == CALL else state.x[0][1]
+    if state.x[1] != ("x", caller):
+        raise NoStub("the second argument of its call is not where the function returns to")
 
 
 def _call(state: _State, call: StubCall) -> None:
@@ -182,11 +215,7 @@ def _call(state: _State, call: StubCall) -> None:
         raise NoStub("it calls more than one function")
     if state.sp % 16:
         raise NoStub(f"it calls with sp {-state.sp} bytes below where it was, which is no multiple of 16")
-    if state.x[0][0] != "behind x30":
-        raise NoStub("the first argument of its call is not the address of the site's call")
-    state.first = None if state.x[0][1] == CALL else state.x[0][1]
-    if state.x[1] != ("x", 9):
-        raise NoStub("the second argument of its call is not where the function returns to")
+    _require_arguments(state, 9)
     state.call = call
     for n in LOST:
         state.x[n] = UNKNOWN

@@ -6,6 +6,10 @@ were: arguments, the TOC, the static chain of a nested function in r11, what a f
 function in between is entered at its global entry, with that address in r12. It may change r0, r2–r12, CTR, LR, XER,
 cr0, cr1, cr5–cr7, f0–f13, v0–v19, what lies below r1, and three words of the frame above that are for those who are
 called. Of its caller's frame the stub may write 16(r1), where the patched function keeps the same.
+
+The call of _mcount behind a prologue is an ordinary one from a frame of the function's own. A stub for it finds where
+the function returns to in the frame above, by the back chain, returns as functions of C do, and keeps what these keep,
+r2 among it. It may write 24(r1), too: what is behind such a call expects no less of the stub of a .plt.
 Source: OpenPOWER ELFv2 ABI 1.5, 2.2 and 2.3; Power ISA 3.1, book I.
 """
 
@@ -22,7 +26,9 @@ LOST = (0, *range(2, 13))
 KEPT = (*range(2, 13), *range(14, 32))
 FLOATS, VECTORS = range(1, 14), range(2, 14)
 R_GLOB_DAT, R_JUMP_SLOT = 20, 21
-BCL_NEXT, BCTR, BCTRL, NOP = 0x429F_0005, 0x4E80_0420, 0x4E80_0421, 0x6000_0000
+BCL_NEXT, BCTR, BCTRL, BLR, NOP = 0x429F_0005, 0x4E80_0420, 0x4E80_0421, 0x4E80_0020, 0x6000_0000
+TOC_SAVE = 24  # of the frame of whoever calls by the stub of a .plt
+DEEP_CALLER: Value = ("caller", 0)  # where the function of a call behind a prologue returns to
 
 
 @dataclass
@@ -36,6 +42,9 @@ class _State:
     ctr: Value = UNKNOWN
     stack: dict[int, tuple[int, Value]] = field(default_factory=dict)  # bytes from r1 at entry → (bytes, what is there)
     call: StubCall | None = None
+    deep: bool = False  # whether the C function is told of a call behind a prologue
+    writes_toc: bool = False  # whether 24(r1) of the caller's frame was written
+    writes_cr: bool = False
 
     @property
     def sp(self) -> int:
@@ -51,7 +60,8 @@ class _State:
         return at + more
 
     def store(self, at: int, size: int, value: Value) -> None:
-        if (at < self.sp or at + size > 0) and at != LR_SAVE:
+        self.writes_toc |= at == TOC_SAVE
+        if (at < self.sp or at + size > 0) and at not in (LR_SAVE, TOC_SAVE):
             raise NoStub(f"it writes beside its own stack frame at {self.va:#x}")
         self.stack = {off: held for off, held in self.stack.items() if off + held[0] <= at or at + size <= off}
         self.stack[at] = size, value
@@ -68,9 +78,10 @@ def read(code: bytes, va: int) -> StubRead:
         for number in range(min(len(code) // 4, MOST)):
             state.va = va + 4 * number
             word = int.from_bytes(code[4 * number : 4 * number + 4], "little")
-            if word == BCTR:
-                _require_kept(state)
-                return StubRead(4 * number + 4, state.call, "" if state.call else "it calls nothing", 16)
+            if word in (BCTR, BLR):
+                (_require_kept if word == BCTR else _require_kept_by_c)(state)
+                why = "" if state.call else "it calls nothing"
+                return StubRead(4 * number + 4, state.call, why, 16, deep=word == BLR)
             _step(state, word)
         raise NoStub("it does not return")
     except NoStub as reason:
@@ -109,7 +120,14 @@ def _store_update(state: _State, word: int) -> None:
 def _load(state: _State, word: int) -> None:
     rt, ra, more = _fields(word)
     kind, at = state.r[ra] if ra else UNKNOWN
-    value = ("loaded", at + more) if kind == "address" else state.load(state.place(ra, more), 8)
+    if kind == "address":
+        value = ("loaded", at + more)
+    elif kind == "chain":
+        value = DEEP_CALLER if more == LR_SAVE else UNKNOWN
+    elif state.place(ra, more) == 0 and 0 not in state.stack:  # the back chain of the frame at entry
+        value = ("chain", 0)
+    else:
+        value = state.load(state.place(ra, more), 8)
     _set(state, rt, value)
 
 
@@ -161,8 +179,15 @@ def _mfcr(state: _State, word: int) -> None:
     _set(state, word >> 21 & 31, state.cr)
 
 
+def _mr(state: _State, word: int) -> None:
+    """mr rA,rS: or of a register with itself"""
+    rs, ra, rb = word >> 21 & 31, word >> 16 & 31, word >> 11 & 31
+    _set(state, ra, state.r[rs] if rs == rb else UNKNOWN)
+
+
 def _mtcrf(state: _State, word: int) -> None:
     """All eight fields."""
+    state.writes_cr = True
     state.cr = state.r[word >> 21 & 31]
 
 
@@ -198,7 +223,8 @@ def _call(state: _State, word: int) -> None:
         raise NoStub("it calls without a frame of its own")
     if state.r[3] != ("lr", -4):
         raise NoStub("the first argument of its call is not the address of the site's call")
-    if state.r[4] != ("r", 0):
+    state.deep = state.r[4] == DEEP_CALLER
+    if state.r[4] not in (("r", 0), DEEP_CALLER):
         raise NoStub("the second argument of its call is not where the function returns to")
     state.call = StubCall(at, kind == "loaded")
     for n in LOST:
@@ -210,8 +236,26 @@ def _call(state: _State, word: int) -> None:
         state.stack.pop(state.sp + at, None)
 
 
+def _require_kept_by_c(state: _State) -> None:
+    """Raise NoStub where an ordinary call may not come back so, or the C function was told of another kind of site."""
+    if not state.deep:
+        raise NoStub("it returns as a function of C does, and was called by a site at the entry")
+    if state.lr != ("lr", 0):
+        raise NoStub("it does not return to where LR pointed")
+    if state.sp:
+        raise NoStub(f"it returns with r1 {-state.sp} bytes below where it was")
+    lost = [f"r{n}" for n in (2, *range(14, 32)) if state.r[n] != ("r", n)]
+    lost += [f"f{n}" for n in range(14, 32) if state.f[n] != ("f", n)]
+    lost += [f"v{n}" for n in range(20, 32) if state.v[n] != ("v", n)]
+    lost += ["cr"] * state.writes_cr
+    if lost:
+        raise NoStub(f"it does not keep {', '.join(lost)}")
+
+
 def _require_kept(state: _State) -> None:
     """Raise NoStub where the function must not go on so."""
+    if state.deep or state.writes_toc:
+        raise NoStub("it uses its caller's frame, and goes on into a function behind a site at the entry")
     if state.ctr != ("lr", 0):
         raise NoStub("it does not return to where LR pointed")
     if state.lr != ("r", 0):
@@ -236,6 +280,7 @@ FORMS: tuple[tuple[int, int, Callable[[_State, int], None]], ...] = (
     (0xFC00_07FF, 0x7C00_00CE, _vector),  # lvx   vT,rA,rB
     (0xFC00_0000, 0x3800_0000, _addi),  # addi  rT,rA,D
     (0xFC00_0000, 0x3C00_0000, _addi),  # addis rT,rA,D
+    (0xFC00_07FF, 0x7C00_0378, _mr),  # or rA,rS,rB
     (0xFC1F_FFFF, 0x7C00_0026, _mfcr),
     (0xFC1F_FFFF, 0x7C0F_F120, _mtcrf),  # mtcrf 255,rS
     (0xFC1F_FFFF, 0x7C08_02A6, _mflr),

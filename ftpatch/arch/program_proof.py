@@ -32,6 +32,7 @@ class StubRead(NamedTuple):
     call: StubCall | None = None
     why: str = ""  # why it is no such stub, or does not keep what it must; empty where it is one
     wide: int = 0  # bytes of each vector register that it keeps
+    deep: bool = False  # whether it is for calls behind the prologue of a function, which -pg makes
     # bytes from where it returns to, to the first argument of what it calls; None for the address of the site's call
     first: int | None = None
 

@@ -55,7 +55,7 @@ SAVE = bytes.fromhex(
 ARGUMENTS = bytes.fromhex(
     "488b7d08"  # mov  8(%rbp), %rdi   first argument: the call's address
     "4883ef05"  # sub  $5, %rdi
-    "488b7528"  # mov  40(%rbp), %rsi  second argument: where the function was called from
+    "488b7518"  # mov  24(%rbp), %rsi  second argument: where the function was called from
 )
 CALL, CALL_SLOT = bytes.fromhex("e8"), bytes.fromhex("ff15")  # call hook; call *slot(%rip)
 RESTORE = bytes.fromhex(

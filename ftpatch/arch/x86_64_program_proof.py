@@ -27,6 +27,7 @@ KEPT = tuple(n for n in range(16) if n not in (RSP, R11))
 R_GLOB_DAT, R_JUMP_SLOT = 6, 7
 RETURN: Value = ("return", 0)  # into the function, behind its site
 CALLER: Value = ("caller", 0)  # where the function returns to
+DEEP_CALLER: Value = ("caller", 1)  # the same, behind `push %rbp; mov %rsp,%rbp`
 COMPONENTS = 0xE6  # of XSAVE: SSE, AVX, opmask, both of AVX-512's
 XSAVE_SIZE, XSAVE_ALIGN, HEADER = 2688, 64, range(512, 576, 8)  # in the standard form, and bytes that must be zero
 OSXSAVE = 1 << 27
@@ -49,6 +50,7 @@ class _State:
     nothing: bool | None = None  # the zero flag
     call: StubCall | None = None
     asked: bool = False  # whether a way was chosen by what CPUID says
+    deep: bool = False  # whether the C function is told of a call behind a prologue
 
     def __post_init__(self) -> None:
         self.regs[RSP] = ("sp", 0)
@@ -92,7 +94,7 @@ def read(code: bytes, va: int) -> StubRead:
     (first, asked), (second, _) = ways
     if first.why or not asked:
         return first
-    if second.why or (second.size, second.call) != (first.size, first.call):
+    if second.why or (second.size, second.call, second.deep) != (first.size, first.call, first.deep):
         return StubRead(0, first.call, second.why or "it does not end in one way where there is no XSAVE")
     return first
 
@@ -112,7 +114,7 @@ def _follow(code: bytes, va: int, has_xsave: bool) -> tuple[StubRead, bool]:
                 size = match.end() + (code[match.end() : match.end() + 1] == b"\xcc")
                 if state.call is None:
                     raise NoStub("it calls nothing")
-                return StubRead(size, state.call, wide=WIDE if state.asked else NARROW), state.asked
+                return StubRead(size, state.call, wide=WIDE if state.asked else NARROW, deep=state.deep), state.asked
             at = match.end() + (effect(state, match) or 0)
         raise NoStub("it does not return")
     except NoStub as reason:
@@ -144,6 +146,12 @@ def _pop(state: _State, match: Match[bytes]) -> None:
 
 def _push_memory(state: _State, match: Match[bytes]) -> None:
     _put(state, state.load(state.at(RSP, _signed(match[1])), 8))
+
+
+def _push_frame(state: _State, match: Match[bytes]) -> None:
+    """push disp8(%rbp): behind a prologue the function's return address is the word above what rbp points to."""
+    known = state.regs[RBP] == ("reg", RBP) and _signed(match[1]) == 8
+    _put(state, DEEP_CALLER if known else state.load(state.at(RBP, _signed(match[1])), 8))
 
 
 def _copy_rsp(state: _State, match: Match[bytes]) -> None:
@@ -204,7 +212,8 @@ def _call(state: _State, match: Match[bytes]) -> None:
         raise NoStub("it calls with rsp at no known multiple of 16")
     if state.regs[RDI] != ("return", -5):
         raise NoStub("the first argument of its call is not the address of the site's call")
-    if state.regs[RSI] != CALLER:
+    state.deep = state.regs[RSI] == DEEP_CALLER
+    if state.regs[RSI] not in (CALLER, DEEP_CALLER):
         raise NoStub("the second argument of its call is not where the function returns to")
     state.call = StubCall(to, match[1] == b"\xff\x15")
     for n in LOST:
@@ -318,6 +327,7 @@ FORMS: tuple[tuple[re.Pattern[bytes], Callable[[_State, Match[bytes]], int | Non
         (r"(\x41)? ([\x50-\x57])", _push),
         (r"(\x41)? ([\x58-\x5f])", _pop),
         (r"ff7424 (.)", _push_memory),
+        (r"ff75 (.)", _push_frame),
         ("4889e5", _copy_rsp),
         (r"4881ec (....)", _sub_rsp),
         (r"4883ec (.)", _sub_rsp),

@@ -10,8 +10,10 @@ from functools import partial
 
 import numpy as np
 
+from ftpatch.arch.program_parts import programs_of
 from ftpatch.arch.program_proof import StubRead, program_proof
 from ftpatch.arch.proof_tables import CALL
+from ftpatch.arch.shape import Shape
 from ftpatch.arrays import I64
 from ftpatch.elf.image import Image
 from ftpatch.proof.case import NEW, Case, Pairs, SiteCalls
@@ -47,6 +49,7 @@ class ProgramTargets:
     stubs: Mapping[int, StubRead]
     imports: Imports
     pads: bool = False  # whether pads call them, whose hooks get the entry of the function
+    shape: Shape | None = None  # of the sites that call them
     _known: dict[int, ProgramTarget] = field(default_factory=dict)
 
     @property
@@ -68,9 +71,16 @@ class ProgramTargets:
                 return ProgramTarget(va, f"{va:#x}", why="where no function begins")
             doubt = "whose code is in another file"
             return ProgramTarget(va, f"{slot.name}@plt", why=LAZY if slot.lazy else "", doubt=doubt)
-        reason = self.image.arch.keeps_contract(self.image.code, va, False)
+        reason = self._why_not_kept(va)
         doubt = f"which was not shown to keep a site's contract ({reason})" if reason else ""
         return ProgramTarget(va, self.image.symbols.name(row), row=row, doubt=doubt, why=self._other(row))
+
+    def _why_not_kept(self, va: int) -> str:
+        """Why code is not shown to keep what a site wants kept; empty where it is."""
+        if self.shape is not None and self.shape.library:
+            return self.image.arch.keeps_contract(self.image.code, va, False, library=True)
+        programs = programs_of(self.case.arch)
+        return programs.keeps_contract(self.image.code, va) if programs else "nothing here can tell what its code does"
 
     def _behind(self, stub: StubRead) -> ProgramTarget:
         """What a stub calls."""
@@ -78,6 +88,9 @@ class ProgramTargets:
         va = stub.call.va
         if stub.first is not None and not self.pads:
             return ProgramTarget(va, f"{va:#x}", why="by a stub for pads")
+        if stub.deep != (self.shape is not None and self.shape.anywhere):
+            where = "behind a prologue" if stub.deep else "at the entries of functions"
+            return ProgramTarget(va, f"{va:#x}", why=f"by a stub for sites {where}")
         if stub.call.slot:
             slot = self.imports.slots.get(va)
             if slot is None:
@@ -110,7 +123,7 @@ def check_calls(case: Case, pairs: Pairs, stubs: Mapping[int, StubRead]) -> None
     at = np.flatnonzero(pairs.new == NEW)
     seen = both(case.arch, pairs.words[at])
     where = (pairs.va(pairs.branch_off)[at].view(np.int64) + seen.distance).view(np.uint64)
-    known = ProgramTargets(case, stubs, Imports(case.after.image))
+    known = ProgramTargets(case, stubs, Imports(case.after.image), shape=pairs.shape)
     targets: dict[int, ProgramTarget] = {}
     for row, (i, va) in enumerate(zip(at.tolist(), where.tolist(), strict=True)):  # Python objects, one per site
         target = known.at(va)
@@ -171,7 +184,9 @@ def _expect_sites(case: Case, pairs: Pairs, targets: Mapping[int, tuple[int, Pro
             case.unclaimed.append(f"{pairs.name(at)}: {FORCED if target.doubt else NO_ROOM}")
             continue
         entry = int(case.after.image.base[int(pairs.sec[at])]) + pairs.entry_off(at)
-        where, function = int(call[at]), target.function
+        where, function, deep = int(call[at]), target.function, pairs.shape.anywhere
         if function is not None and target.row < 0:
             function = memory.imports[target.name.removesuffix("@plt")]
-        case.expectations.append(CallExpectation(pairs.name(at), entry, where, where + size, first, function))
+        case.expectations.append(
+            CallExpectation(pairs.name(at), where if deep else entry, where, where + size, first, function, deep)
+        )

@@ -52,6 +52,7 @@ class CallExpectation:
     resume: int  # va of the first original instruction behind it
     target: int  # va where the call leads, which is executed
     function: int | None = None  # va of the C function that this calls, once; None where it is the target that counts
+    deep: bool = False  # the call stands behind the prologue, and is what is executed first
 
 
 @dataclass(frozen=True)

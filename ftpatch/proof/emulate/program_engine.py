@@ -18,7 +18,7 @@ import numpy as np
 
 from ftpatch.arrays import U64, Mask
 from ftpatch.proof.emulate.engine import Processor, new_processor, or_why_not
-from ftpatch.proof.emulate.expectation import FRAME, CallExpectation, Outcome, line
+from ftpatch.proof.emulate.expectation import FRAME, CallExpectation, Outcome, line, together
 from ftpatch.proof.emulate.program_memory import PAGE, ProgramMemory, entries_of
 
 if TYPE_CHECKING:
@@ -53,8 +53,19 @@ class ProgramRules(NamedTuple):
     odd: Callable[[U64, U64], str]
 
 
-def run(rules: ProgramRules, memory: ProgramMemory, sites: Sequence[CallExpectation], seed: int) -> Outcome:
-    """Execute every site; skipped where unicorn is not installed, or has not enough memory."""
+def run(
+    rules: tuple[ProgramRules, ProgramRules], memory: ProgramMemory, sites: Sequence[CallExpectation], seed: int
+) -> Outcome:
+    """Execute every site; skipped where unicorn is not installed, or has not enough memory.
+
+    rules: for sites at the entries of functions, and for those behind prologues.
+    """
+    groups = [[site for site in sites if site.deep == deep] for deep in (False, True)]
+    outcomes = [_run(of, memory, group, seed) for of, group in zip(rules, groups, strict=True) if group]
+    return together(outcomes) if outcomes else Outcome(0)
+
+
+def _run(rules: ProgramRules, memory: ProgramMemory, sites: Sequence[CallExpectation], seed: int) -> Outcome:
     engine = or_why_not(lambda unicorn: ProgramEngine(unicorn, rules, memory, seed))
     if isinstance(engine, str):
         return Outcome(0, skipped=engine)
@@ -191,6 +202,8 @@ class ProgramEngine:
     def go(self, row: U64, site: CallExpectation) -> tuple[U64, list[int], str]:
         """Run with these registers up to another function, or behind the site: (registers, blocks, why it did not)."""
         pc = self.rules.processor.pc
+        if int(row[pc, 0]) == site.resume:  # where a function came back to, that was jumped to
+            return row, [], ""
         self.stops = self.functions - {site.target} | {site.resume}
         self.passed, self.first, stopped = [], True, ""
         self.registers.write(row)

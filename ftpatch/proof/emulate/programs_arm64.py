@@ -3,6 +3,9 @@
 The worst C function changes x0–x18, x30, v0–v7 and v16–v31, the upper halves of v8–v15, the flags, and what lies below
 sp. Behind the site x0–x8, x18–x29, sp, v0–v7 and the lower halves of v8–v15 must be as at the entry, and x30 too: the
 call of the site had put it into x9.
+
+The call of _mcount behind a prologue is an ordinary one: x0 has where the function returns to, and behind it x19–x29,
+sp and the lower halves of v8–v15 are as they were.
 Source: AAPCS64, 6.1.
 """
 
@@ -30,11 +33,12 @@ KEPT = (
     *((n, 1, f"x{n}") for n in (*range(9), *range(18, 31))), (SP, 1, "sp"),
     *((V0 + n, 2, f"q{n}") for n in range(8)), *((V0 + n, 1, f"d{n}") for n in range(8, 16)),
 )  # fmt: skip
+KEPT_BY_C = (*((n, 1, f"x{n}") for n in range(19, 30)), (SP, 1, "sp"), *((V0 + n, 1, f"d{n}") for n in range(8, 16)))
 
 
 def run(memory: ProgramMemory, sites: Sequence[CallExpectation], seed: int) -> Outcome:
     """Execute every site."""
-    return program_engine.run(RULES, memory, sites, seed)
+    return program_engine.run((RULES, DEEP), memory, sites, seed)
 
 
 def _start(row: U64, engine: ProgramEngine) -> None:
@@ -63,4 +67,9 @@ def _odd(start: U64, row: U64) -> str:
     return ""
 
 
+def _deep_caller(row: U64, engine: ProgramEngine) -> int:
+    return int(row[0, 0])
+
+
 RULES = ProgramRules(PROCESSOR, V0, "UC_ARM64_REG_TPIDR_EL0", _start, KEPT, _caller, (0, 1), _aligned, _returned, _odd)
+DEEP = RULES._replace(kept=KEPT_BY_C, caller=_deep_caller)

@@ -5,6 +5,9 @@ words of the frame above that are for those who are called. It finds its own add
 Behind the site r1–r11, r13–r31, cr2–cr4, f1–f31, v2–v13, v20–v31 and the caller's frame, but for 8(r1) and 16(r1), must
 be as at the entry, and LR too, which the site had put into r0.
 
+The call of _mcount behind a prologue is an ordinary one from a frame of the function's own; where the function returns
+to is in the frame above. Behind it r1, r2, r13–r31, cr2–cr4, f14–f31 and v20–v31 are as they were; it may write 24(r1).
+
 A program that can be moved is executed 4 GiB above where it was linked, as user mode has no pages at the lowest
 addresses; its pointers are moved along. Only instructions that sites may come to are copied, and no system calls.
 Source: OpenPOWER ELFv2 ABI 1.5, 2.2 and 2.3.
@@ -39,8 +42,11 @@ KEPT = (
     *((g.FLOATS + n, f"f{n}") for n in range(1, 32)),
     *((g.VECTORS + 2 * n + half, f"v{n}") for n in (*range(2, 14), *range(20, 32)) for half in range(2)),
 )
-INDEX = np.array([at for at, _ in KEPT])
+KEPT_BY_C = tuple((at, name) for at, name in KEPT if at in (1, 2, *range(13, 32)) or name in {
+                  *(f"f{n}" for n in range(14, 32)), *(f"v{n}" for n in range(20, 32))})  # fmt: skip
 FOR_CALLEES = (1, 2)  # doublewords of the caller's frame
+TOC_SAVE = 3
+ABOVE = 12  # doublewords from a frame to the one above it, where a site is behind a prologue
 
 
 def run(memory: ProgramMemory, sites: Sequence[CallExpectation], seed: int) -> Outcome:
@@ -102,6 +108,8 @@ class _Process:
         rows[:, g.CR] &= np.uint64(0xFFFF_FFFF)
         rows[:, g.NIP] = [site.entry + self.up for site in sites]
         rows[:, g.RESUME] = [site.resume + self.up for site in sites]
+        deep = [at for at, site in enumerate(sites) if site.deep]
+        rows[deep, g.ROW_FRAME] = rows[deep, 1] + np.uint64(8 * ABOVE)
         return rows
 
     def _segments(self, sites: Sequence[CallExpectation]) -> list[Segment]:
@@ -168,8 +176,9 @@ class _Process:
 
     def _at_function(self, site: CallExpectation, start: U64, record: U64) -> str:
         """Why the C function must not be entered so; empty where it may."""
+        caller = int(start[g.ROW_FRAME + ABOVE + 2] if site.deep else start[g.LR])
         for register, expected, what in (
-            (R3, site.call + self.up & BIT64, "the first argument"), (R4, int(start[g.LR]), "the second argument"),
+            (R3, site.call + self.up & BIT64, "the first argument"), (R4, caller, "the second argument"),
             (R12, (site.function or 0) + self.up, "r12"),
         ):  # fmt: skip
             if int(record[register]) != expected:
@@ -179,14 +188,17 @@ class _Process:
 
     def _behind(self, site: CallExpectation, start: U64, last: U64) -> str:
         """Why the function must not go on so; empty where it may."""
-        for number in np.flatnonzero(start[INDEX] != last[INDEX])[:1].tolist():
-            at, name = KEPT[number]
+        kept = KEPT_BY_C if site.deep else KEPT
+        index = np.array([at for at, _ in kept])
+        for number in np.flatnonzero(start[index] != last[index])[:1].tolist():
+            at, name = kept[number]
             return line(site, f"{name} behind the site", int(last[at]), int(start[at]))
         if (int(start[g.CR]) ^ int(last[g.CR])) & CR_KEPT:
             return line(site, "cr2–cr4 behind the site", int(last[g.CR]) & CR_KEPT, int(start[g.CR]) & CR_KEPT)
-        if last[g.LR] != start[g.LR]:
+        if last[g.LR] != start[g.LR] and not site.deep:
             return line(site, "LR behind the site", int(last[g.LR]), int(start[g.LR]))
-        for at in (at for at in range(16) if at not in FOR_CALLEES):
+        others = (*FOR_CALLEES, *[TOC_SAVE] * site.deep)
+        for at in (at for at in range(16) if at not in others):
             if last[g.FRAME + at] != start[g.ROW_FRAME + at]:
                 return line(site, f"{8 * at}(r1), the caller's, behind the site", int(last[g.FRAME + at]),
                             int(start[g.ROW_FRAME + at]))  # fmt: skip

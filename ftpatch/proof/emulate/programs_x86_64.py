@@ -3,7 +3,8 @@
 The worst C function changes rax, rcx, rdx, rsi, rdi, r8–r11, xmm0–xmm15, the arithmetic flags, and what lies below rsp,
 which is a multiple of 16 where it is called. Behind the site all other general registers must be as at the entry, and
 rax, rcx, rdx, rsi, rdi, r8–r10 and xmm0–xmm7 too: arguments, their number in al, and the static chain of a nested
-function in r10. Unicorn knows no registers wider than these; that a stub keeps those is read from its code.
+function in r10. The call of mcount stands behind `push %rbp; mov %rsp,%rbp`, with everything else as at the entry.
+Unicorn knows no registers wider than these; that a stub keeps those is read from its code.
 Source: System V ABI, AMD64 supplement, 3.2.
 """
 
@@ -21,7 +22,8 @@ from ftpatch.proof.emulate.x86_64 import ARITHMETIC, AT_ENTRY, CHANGED_BY_C, NAM
 
 XMM0, R11 = len(NAMES), 11  # in the order of a row
 CHANGED = (*CHANGED_BY_C, *range(XMM0, XMM0 + 16))
-RSI, RDI = 6, 7
+RBP, RSI, RDI = 5, 6, 7
+FRAME_SIZE = 32  # bytes of a function that a prologue has made room for
 
 PROCESSOR = Processor(
     "x86_const", "UC_ARCH_X86", "UC_MODE_64",
@@ -36,7 +38,7 @@ KEPT = (
 
 def run(memory: ProgramMemory, sites: Sequence[CallExpectation], seed: int) -> Outcome:
     """Execute every site."""
-    return program_engine.run(RULES, memory, sites, seed)
+    return program_engine.run((RULES, DEEP), memory, sites, seed)
 
 
 def _start(row: U64, engine: ProgramEngine) -> None:
@@ -47,6 +49,17 @@ def _start(row: U64, engine: ProgramEngine) -> None:
 
 def _caller(row: U64, engine: ProgramEngine) -> int:
     return engine.word(int(row[RSP, 0]))
+
+
+def _deep_start(row: U64, engine: ProgramEngine) -> None:
+    """Behind a prologue rsp is a multiple of 16, and rbp points to where the caller's was saved."""
+    _start(row, engine)
+    row[RSP, 0] ^= 8
+    row[RBP, 0] = int(row[RSP, 0]) + FRAME_SIZE
+
+
+def _deep_caller(row: U64, engine: ProgramEngine) -> int:
+    return engine.word(int(row[RBP, 0]) + 8)
 
 
 def _aligned(row: U64) -> bool:
@@ -70,3 +83,4 @@ def _odd(start: U64, row: U64) -> str:
 RULES = ProgramRules(
     PROCESSOR, XMM0, "UC_X86_REG_FS_BASE", _start, KEPT, _caller, (RDI, RSI), _aligned, _returned, _odd
 )
+DEEP = RULES._replace(start=_deep_start, caller=_deep_caller)
