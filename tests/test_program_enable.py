@@ -189,6 +189,17 @@ def test_a_function_of_c_is_no_direct_target(name: str) -> None:
     )
 
 
+def test_an_address_without_a_symbol_is_no_function() -> None:
+    """A stripped program's hook cannot be told from the middle of another function."""
+    path = HOOKS / "arm64-so"
+    va = api.scan(str(path)).image.symbols.value("hook")
+    assert va is not None
+    assert refusal(path, "inner", hook=hex(va + 4)) == (
+        f"5 --hook {va + 4:#x}: no function is known there: found no symbol at {va + 4:#x}, expected the address of a "
+        "function's symbol – give the program before it was stripped"
+    )
+
+
 def test_an_imported_target_must_be_forced_and_is_called_by_its_stub_then(tmp_path: Path) -> None:
     path = SMALL / "arm64-pie"
     assert refusal(path, "work", target="outside") == (

@@ -13,7 +13,7 @@ from ftpatch.cli.writing import WritingOptions, records, writing_verb
 from ftpatch.plan.plan import Plan
 
 TARGET_HELP = "What the sites call (default: ftrace_caller)."
-HOOK_HELP = "Modules: the sites call this C function as hook(site, caller)."
+HOOK_HELP = "Modules and programs: the sites call this C function as hook(site, caller)."
 STUB_HELP = "Modules: the sites call this stub, written in assembly."
 FORCE_TARGET_HELP = "Take a target that was not shown to keep the contract of a site."
 FORCE_EARLY_HELP = "Take functions that run before the target can work."

@@ -107,7 +107,10 @@ class ProgramTargets:
         for low, high in (functions.at(place), functions.at_local(place)):
             if low[0] < high[0]:
                 return int(functions.row[low[0]])
-        return None
+        symbols = self.image.symbols  # assembly need not say of a label that it is a function
+        labels = np.flatnonzero((symbols.rows["st_value"] == place[0]) & (symbols.shndx > 0) & (symbols.type == 0))
+        named = [row for row in labels.tolist() if not symbols.name(row).startswith("$")]
+        return named[0] if named and len(self.image.code(va, 1)) else None
 
     def _other(self, row: int) -> str:
         """Why a function must not be called as C functions are; empty where it may."""

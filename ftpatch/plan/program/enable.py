@@ -102,7 +102,7 @@ def _calls(draft: Draft, target: ProgramTarget, hooked: HookStub | None) -> Call
     branch_va = draft.scan.sites.branch_va[draft.open()]
     n = len(branch_va)
     to = np.full(n, target.va if hooked is None else hooked.stub.va, dtype=np.uint64)
-    if hooked is None and target.own is not None and target.own.row is not None:
+    if hooked is None and target.own is not None:
         to[:] = _local_entry(draft, target.own.row)
     through = np.full(n, -1 if hooked is None else 0, dtype=np.int64)
     return Calls(to, branch_va, to, np.zeros(n, np.uint64), through, (hooked.stub,) if hooked else ())

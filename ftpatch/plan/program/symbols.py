@@ -32,7 +32,7 @@ class Function(NamedTuple):
 
     name: str  # as the user gave it
     va: int  # of its symbol
-    row: int | None  # of that symbol; None where nothing is named there
+    row: int  # of that symbol
 
 
 def find_function(image: Image, option: str, text: str) -> Function | None:
@@ -65,15 +65,19 @@ def _at(image: Image, va: int, where: str) -> Function:
         raise PolicyError("no function that a site can call", where, found=f"no instruction at {va:#x}",
                           expected="a function of this file")  # fmt: skip
     rows = np.flatnonzero((image.symbols.rows["st_value"] == np.uint64(va)) & (image.symbols.shndx > 0))
-    functions = rows[np.isin(image.symbols.type[rows], (t.STT_FUNC, STT_GNU_IFUNC))].tolist()
-    name = image.symbols.name(functions[0]) if functions else hex(va)
-    return _checked(image, Function(name, va, functions[0] if functions else None), where)
+    labels = [row for row in rows.tolist() if not image.symbols.name(row).startswith("$")]  # marks of the compiler
+    known = [row for row in labels if int(image.symbols.type[row]) in (t.STT_FUNC, STT_GNU_IFUNC)]
+    # assembly need not say of a label that it is a function
+    known += [row for row in labels if int(image.symbols.type[row]) == 0]
+    if not known:
+        raise PolicyError("no function is known there", where, found=f"no symbol at {va:#x}",
+                          expected="the address of a function's symbol",
+                          todo="give the program before it was stripped")  # fmt: skip
+    return _checked(image, Function(image.symbols.name(known[0]), va, known[0]), where)
 
 
 def _checked(image: Image, function: Function, where: str) -> Function:
     """The function, if a site can call it."""
-    if function.row is None:
-        return function
     ifunc = int(image.symbols.type[function.row]) == STT_GNU_IFUNC
     if why := AT_START if ifunc else why_no_function(image, function.row):
         raise PolicyError("no function that a site can call", where, found=why, expected="a function of this file")
@@ -88,7 +92,7 @@ def _checked(image: Image, function: Function, where: str) -> Function:
 def _no_way_out(image: Image, function: Function) -> str:
     """That no instruction of a function leaves it; empty where one may."""
     programs = programs_of(image.arch)
-    if function.row is None or programs is None or programs.ways_out is None:
+    if programs is None or programs.ways_out is None:
         return ""
     size = int(image.symbols.rows["st_size"][function.row]) // image.arch.unit
     code = image.code(function.va, min(size, MAX_UNITS))
