@@ -119,6 +119,21 @@ def test_a_target_without_a_landing_pad_is_refused_where_jumps_are_guarded() -> 
     assert stub
 
 
+@pytest.mark.parametrize("bit", range(0, 96, 4))
+def test_a_veneer_with_another_bit_is_a_finding(bit: int, far_out: Path, tmp_path: Path) -> None:
+    damaged = bytearray(far_out.read_bytes())
+    damaged[pos_of(bytes(damaged), symbol(bytes(damaged), "far_a") - 8 + 0xD4) + bit // 8] ^= 1 << bit % 8
+    assert found(FIXTURES / "vmlinux-bti", Path(written(tmp_path / "damaged", damaged)))
+
+
+@pytest.fixture(scope="module")
+def far_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file with far_a and far_b enabled."""
+    out = tmp_path_factory.mktemp("far") / "out"
+    call("enable", str(FIXTURES / "vmlinux-bti"), "--func", "far_a", "--func", "far_b", "-o", str(out))
+    return out
+
+
 # -- where no veneer may stand -----------------------------------------------------------------------------------------
 
 

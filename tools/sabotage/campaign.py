@@ -89,6 +89,10 @@ def fixtures() -> Iterator[tuple[str, Path, tuple[tuple[str, ...], ...]]]:
             if stub or not what.startswith(("redirected", "disabled", "enabled,")):  # x86_64 has but --hook in modules
                 yield f"{folder}/mini.ko {what}", module, made
     yield "mini/vmlinux-callops-bti thunk", ROOT / "mini/vmlinux-callops-bti", (("enable", *TWO, "--ops-via", "thunk"),)
+    far = ROOT / "far/vmlinux-bti"
+    yield "far/vmlinux-bti veneers", far, (("enable", "--func", "far_*", "--func", "mid_a"),)
+    yield "far/vmlinux-bti veneers and thunk", far, (("enable", *ALL, "--ops-via", "thunk"),)
+    yield "far/vmlinux-bti veneer left", far, (("enable", "--func", "far_*"), ("disable", "--func", "far_a"))
 
 
 def results(made: Iterable[tuple[str, Path, tuple[tuple[str, ...], ...]]], folder: Path) -> Iterator[Result]:
