@@ -158,6 +158,14 @@ def with_pointer(va: int) -> bytes:
     return bytes(file)
 
 
+def with_distance(va: int) -> bytes:
+    """Data of a table whose rows are distances from themselves; .rodata is 1 MB behind ftrace_caller's page."""
+    file = bytearray(kernel().build())
+    pos = pos_of(bytes(file), BASE + 0x10_0004)
+    file[pos : pos + 4] = struct.pack("<i", va - BASE - 0x10_0004)
+    return bytes(file)
+
+
 def b(va: int, to: int) -> int:
     return 0x1400_0000 | (to - va) // 4 & 0x3FF_FFFF
 
@@ -188,7 +196,8 @@ TAKEN: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: with_words({LAST + 4: adrp(3, LAST + 4, ROOM), LAST + 8: add(4, 3, ROOM + 4)}),
         "which code of the file names, by a branch or as an address",
     ),
-    "a pointer": (lambda: with_pointer(ROOM + 8), "which a pointer names"),
+    "a distance, as in __ex_table": (lambda: with_distance(ROOM + 4), "which data names, as a pointer or a distance"),
+    "a pointer": (lambda: with_pointer(ROOM + 8), "which data names, as a pointer or a distance"),
 }  # fmt: skip
 
 

@@ -7,7 +7,8 @@ A run of zero words or of NOPs is free if all of this is so:
     it is ordinary text         in an executable section and segment, in no part that is executed otherwise: entry,
                                 idmap, hyp and kprobes text, code of alternatives; only init text may use init text
     nothing gets there          in front of it, or of other padding there, is a jump or a return; from there on no
-                                instruction names it, as the end of a branch or as an address, and no pointer in data
+                                instruction names it, as the end of a branch or as an address, and no pointer or
+                                distance in data
     nothing is written there    no relocation touches it
 
 A stub leaves a NOP in front of itself where it took NOPs, and none where it took zeros: that tells `disable`, which
@@ -39,7 +40,7 @@ from ftpatch.sites.scan import Scan
 AT_ONCE = 64  # runs that one pass over the text looks for
 PIECE = 1 << 22  # words of code, or pointers, that are looked at together
 MARKS = ("$x", "$d")  # mapping symbols: where code and data begin, whoever they belong to
-POINTER = 8
+POINTER, DISTANCE = 8, 4  # bytes
 ZERO, NOP, CODE = range(3)  # kinds of words
 
 
@@ -169,25 +170,25 @@ class Padding:
     # -- what the words say --------------------------------------------------------------------------------------------
 
     def _runs(self, start: I64, end: I64, init: bool) -> Iterator[Run]:
-        """The runs of each gap that are long enough, and ordinary text."""
+        """The runs at the end of each gap that are long enough, and ordinary text."""
         for first, last in zip(start.tolist(), end.tolist(), strict=True):
             yield from self._runs_of(first, last, init)
 
     def _runs_of(self, start: int, end: int, init: bool) -> Iterator[Run]:
         words, first_va = self._words(start - 4, end), start - 4
         kind = np.where(words == 0, ZERO, np.where(words == np.uint32(self.scan.arch.nop), NOP, CODE))
-        for before, after in pairwise([*np.flatnonzero(kind == CODE).tolist(), len(words)]):
-            stretch = (first_va + 4 * (before + 1), first_va + 4 * after)
-            if stretch[1] - stretch[0] < self.size or not self._stops(words[before : before + 1]):
-                continue
-            changes = (np.flatnonzero(np.diff(kind[before + 1 : after])) + before + 2).tolist()
-            for first, behind in pairwise([before + 1, *changes, after]):
-                nops = bool(kind[first] == NOP)
-                low = first_va + 4 * (first + (not nops and int(kind[first - 1]) == NOP))
-                high = first_va + 4 * behind
-                run = Run(low, min(high, end - self._in_front) if nops else high, nops, stretch)
-                if run.end - run.start >= self.size + 4 * nops and self._is_ordinary(run, init):
-                    yield run
+        before, after = int(np.flatnonzero(kind == CODE).max(initial=-1)), len(words)
+        if before < 0 or after - before <= self.size // 4 or not self._stops(words[before : before + 1]):
+            return  # what nobody claims and what is no padding may go on behind padding, but not in front of a claim
+        stretch = (first_va + 4 * (before + 1), first_va + 4 * after)
+        changes = (np.flatnonzero(np.diff(kind[before + 1 : after])) + before + 2).tolist()
+        for first, behind in pairwise([before + 1, *changes, after]):
+            nops = bool(kind[first] == NOP)
+            low = first_va + 4 * (first + (not nops and int(kind[first - 1]) == NOP))
+            high = first_va + 4 * behind
+            run = Run(low, min(high, end - self._in_front) if nops else high, nops, stretch)
+            if run.end - run.start >= self.size + 4 * nops and self._is_ordinary(run, init):
+                yield run
 
     def _stops(self, code: U32) -> bool:
         """Whether execution does not go on behind an instruction; not known of none."""
@@ -241,16 +242,20 @@ class Padding:
 
 
 def _pointed_to(image: Image, start: I64, end: I64) -> I64:
-    """Which of some runs pointers in data lead to, or the addends of relocations."""
+    """Which of some stretches data leads to: pointers, addends of relocations, and distances from their own places, as
+    tables of exceptions and alternatives have them."""
     pieces, kinds = [image.rela[0]["r_addend"]], image.shdr["sh_type"]
     data = image.has_bytes & ~image.executable & (image.shdr["sh_flags"] & t.SHF_ALLOC != 0)
-    for sec in np.flatnonzero(data & ~np.isin(kinds, (t.SHT_RELA, t.SHT_RELR))).tolist():
-        content, skip = image.content(sec), -int(image.base[sec]) % POINTER
-        for off in range(skip, len(content), POINTER * PIECE):
-            piece = content[off : off + POINTER * PIECE]
-            pieces.append(piece[: len(piece) // POINTER * POINTER].view("<i8"))
     hits = [np.zeros(0, dtype=np.int64)]
-    for values in pieces:
-        place = np.searchsorted(start, values, side="right") - 1
-        hits.append(place[(place >= 0) & (values < end[place])])
+    for sec in np.flatnonzero(data & ~np.isin(kinds, (t.SHT_RELA, t.SHT_RELR))).tolist():
+        content, va = image.content(sec), int(image.base[sec : sec + 1].view(np.int64)[0])
+        for width, skip in ((POINTER, -va % POINTER), (DISTANCE, -va % DISTANCE)):
+            for off in range(skip, len(content), POINTER * PIECE):
+                piece = content[off : off + POINTER * PIECE]
+                values = piece[: len(piece) // width * width].view(f"<i{width}").astype(np.int64)
+                pieces.append(values if width == POINTER else values + (va + off + width * np.arange(len(values))))
+        for values in pieces:
+            place = np.searchsorted(start, values, side="right") - 1
+            hits.append(place[(place >= 0) & (values < end[place])])
+        pieces = []
     return np.unique(np.concatenate(hits))

@@ -286,14 +286,14 @@ def refuse_out_of_reach(draft: Draft, target: Target, calls: Calls) -> None:
     index, call = draft.open(), draft.scan.arch.call
     if draft.shape.out_of_line:
         draft.refuse(index[calls.slot == 0], f"{OUT_OF_REACH}: no free stub slot that its branch reaches")
-    has_veneers = draft.scan.arch.veneer is not None
+    has_veneers = draft.scan.arch.veneer is not None and draft.scan.image.kind == "vmlinux"
     distance, to_target = distances(calls.call_va, calls.call_to), distances(calls.call_va, np.uint64(target.va))
     for at in np.flatnonzero(~call.reaches(distance)).tolist():
         ahead = {stub: stub.va - int(calls.call_va[at]) for stub in calls.tried}
         near = sorted(ahead, key=lambda stub: abs(ahead[stub]))[:N_PLACES]
         shown = "".join(f", {ahead[stub]:+#x} to {stub.name}" for stub in ahead if stub in near)
         straight = int(calls.call_to[at]) == target.va  # a thunk has a landing pad
-        guarded = why_guarded(draft.scan, target.va, target.name, "call") if straight else ""
+        guarded = why_guarded(draft.scan, target.va, target.name, "call") if straight and has_veneers else ""
         span = f"a call spans {call.low:+#x}..{call.high:+#x}"
         reason = guarded or f"{to_target[at]:+#x} bytes to {target.name}{shown or NO_PLACE * has_veneers}, {span}"
         reason = f"{OUT_OF_REACH}: {reason}"

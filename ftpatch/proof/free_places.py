@@ -7,8 +7,6 @@ then the words in front of it, every branch and address of the code, and every p
 
 from __future__ import annotations
 
-from functools import reduce
-
 import numpy as np
 
 from ftpatch.arch.proof_tables import ProofTables, tables_of
@@ -84,7 +82,7 @@ def _why_not_padding(before: Scan, tables: ProofTables, va: int, size: int) -> s
         return "where execution may go on from the code in front"
     if _is_named(image, tables, start, va + size):
         return "which code of the file names, by a branch or as an address"
-    return "which a pointer names" if _is_pointed_to(image, start, va + size) else ""
+    return "which data names, as a pointer or a distance" if _is_pointed_to(image, start, va + size) else ""
 
 
 def _special(image: Image, va: int, size: int) -> str:
@@ -165,14 +163,26 @@ def _is_named(image: Image, tables: ProofTables, low: int, high: int) -> bool:
 
 
 def _is_pointed_to(image: Image, start: int, end: int) -> bool:
-    """Whether eight aligned bytes of data, or what a relocation will write, are an address in [start, end)."""
+    """Whether eight aligned bytes of data, or what a relocation will write, are an address in [start, end), or four
+    the distance from themselves to one."""
     low, high = np.uint64(start), np.uint64(end)
     addend = image.rela[0]["r_addend"].view(np.uint64)
-    found = [((addend >= low) & (addend < high)).any()]
+    found = [bool(((addend >= low) & (addend < high)).any())]
     kinds = (t.SHT_RELA, t.SHT_RELR, t.SHT_NOBITS)
     for sec, head in enumerate(image.shdr):
         if int(head["sh_flags"]) & t.SHF_ALLOC and not image.executable[sec] and int(head["sh_type"]) not in kinds:
-            content = image.content(sec)[-int(head["sh_addr"]) % 8 :]
-            values = content[: len(content) & ~7].view("<u8")
-            found.append(((values >= low) & (values < high)).any())
-    return bool(reduce(np.logical_or, found))
+            content, skip = image.content(sec), -int(head["sh_addr"]) % 8
+            values = content[skip : skip + (len(content) - skip & ~7)].view("<u8")
+            found.append(bool(((values >= low) & (values < high)).any()))
+            found.append(_leads_to(content[-int(head["sh_addr"]) % 4 :], int(head["sh_addr"]) + 3 & ~3, start, end))
+    return any(found)
+
+
+def _leads_to(content: U8, va: int, start: int, end: int) -> bool:
+    """Whether four bytes of a section, from an address on, are the distance from themselves to [start, end)."""
+    distances = content[: len(content) & ~3].view("<i4")
+    lowest, highest = start - va, end - va - 1
+    if highest < -(1 << 31) or lowest >= (1 << 31) + len(content):
+        return False
+    places = distances.astype(np.int64) + 4 * np.arange(len(distances), dtype=np.int64)
+    return bool(((places >= lowest) & (places <= highest)).any())
