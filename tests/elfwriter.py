@@ -87,6 +87,7 @@ class Elf:
     sections: list[Section] = field(default_factory=lambda: [Section("", type=0)])
     symbols: list[tuple[str, int, int, int, int, int]] = field(default_factory=list)
     order: Sequence[int] | None = None
+    other: Mapping[str, int] = field(default_factory=dict)  # st_other of some symbols, by name
 
     def section(self, name: str, data: bytes = b"", **rest: Any) -> int:
         """Add a section; its number."""
@@ -130,10 +131,11 @@ class Elf:
             return
         strtab, starts = _strings([one[0] for one in self.symbols])
         rows, wide = bytearray(24), [0]
-        for start, (_, shndx, value, size, kind, bind) in zip(starts, self.symbols, strict=True):
+        for start, (name, shndx, value, size, kind, bind) in zip(starts, self.symbols, strict=True):
             big = shndx >= LORESERVE and shndx < len(self.sections)
             wide.append(shndx if big else 0)
-            rows += struct.pack("<IBBHQQ", start, bind << 4 | kind, 0, XINDEX if big else shndx, value, size)
+            rows += struct.pack("<IBBHQQ", start, bind << 4 | kind, self.other.get(name, 0), XINDEX if big else shndx,
+                                value, size)  # fmt: skip
         n_local = 1 + sum(one[5] == LOCAL for one in self.symbols)
         tab = len(self.sections)
         self.section(".symtab", bytes(rows), type=SYMTAB, link=tab + 1, info=n_local, align=8, entsize=24)

@@ -17,22 +17,29 @@ TABLE = BASE + 0x20_0000
 BTI, HASH = 0xD503_245F, 0x1234_5678
 F, G, H, K = 0x100, 0x180, 0x200, 0x280
 
-Code = Mapping[int, Sequence[int]]  # offset in the text → words
+ARM64, PPC64LE, X86_64 = 183, 21, 62
+P_NOP, BLR, ADDIS, ADDI = 0x6000_0000, 0x4E80_0020, 0x3C4C_0002, 0x3842_7600
+TWO_ENTRIES = {2: 3 << 5, 4: 4 << 5}  # words from the global entry to the local one → st_other
+ENDBR, RETQ = bytes.fromhex("f30f1efa"), b"\xc3"
+
+Code = Mapping[int, Sequence[int] | bytes]  # offset in the text → words, or bytes
 
 
 def program(
-    path: Path, code: Code, records: Sequence[int], entries: Mapping[str, int], records_in: str = "", symbols: int = 12
-) -> Scan:
-    """A program with these records and functions, as offsets in the text."""
+    path: Path, code: Code, records: Sequence[int], entries: Mapping[str, int], machine: int = ARM64,
+    local: Mapping[str, int] = {},
+) -> Scan:  # fmt: skip
+    """A program with these records and functions, as offsets in the text; local: st_other of functions."""
     text = bytearray(0x400)
     for at, words in code.items():
-        text[at : at + 4 * len(words)] = as_code(words)
-    elf = Elf(ET_EXEC)
+        content = words if isinstance(words, bytes) else as_code(words)
+        text[at : at + len(content)] = content
+    elf = Elf(ET_EXEC, machine, other=local)
     sec = elf.section(".text", bytes(text), flags=ALLOC | EXEC, addr=TEXT, align=16)
     slots = struct.pack(f"<{len(records)}Q", *(TEXT + at for at in records))
     elf.section("__patchable_function_entries", slots, flags=ALLOC, addr=TABLE, align=8)
     for name, at in entries.items():
-        elf.symbol(name, sec, TEXT + at, symbols)
+        elf.symbol(name, sec, TEXT + at, 12)
     return scan_file(written(path / "prog", elf.build()))
 
 
@@ -96,3 +103,48 @@ def test_functions_with_other_numbers_of_nops_are_refused_with_each_number(tmp_p
         "in front of the entry (pad-before), expected the same -fpatchable-function-entry=N,M for all – "
         "--layout NAME takes those of one layout, and leaves the others"
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "entry", "layout", "front", "status", "site"),
+    [
+        pytest.param(b"\x90" * 5 + ENDBR + b"\x90" + RETQ, 5, "pfe-short-front", 5, "ready", 9, id="6,5-with-endbr"),
+        pytest.param(b"\x90" * 9 + RETQ, 7, "pfe-short-front", 7, "ready", 7, id="9,7"),
+        pytest.param(b"\x90" * 7 + b"\x66\x90" + RETQ, 7, "pfe-short-front", 7, "ready", 7, id="9,7-clang"),
+        pytest.param(b"\x90" * 10 + RETQ, 5, "pfe5-front", 5, "ready", 5, id="10,5"),
+        pytest.param(b"\x90" * 5 + bytes.fromhex("0f1f440008") + RETQ, 5, "nop5-front", 5, "ready", 5, id="10,5-clang"),
+        pytest.param(b"\x90" * 5 + bytes.fromhex("0f1f8000020000") + RETQ, 5, "nop7-front", 5, "ready", 5,
+                     id="12,5-clang"),
+        pytest.param(b"\x90" * 16 + ENDBR + RETQ, 16, "padding", 16, "padding", 20, id="16,16"),
+    ],
+)  # fmt: skip
+def test_layouts_of_n_and_m_on_x86_64(
+    code: bytes, entry: int, layout: str, front: int, status: str, site: int, tmp_path: Path
+) -> None:
+    """All of them were `pfe5` or `pfe-short`, and their functions leftovers of others."""
+    scan = program(tmp_path, {F: code}, [F], {"f": F + entry}, X86_64)
+    assert shown(scan) == (layout, front, [("f", status, F + site)])
+
+
+@pytest.mark.parametrize(
+    ("code", "entry", "to_local", "layout", "front", "row"),
+    [
+        pytest.param((P_NOP,) * 4 + (BLR,), 2, 0, "pfe-front", 2, ("f", "ready", F + 8), id="4,2-one-entry"),
+        pytest.param((ADDIS, ADDI, *(P_NOP,) * 4, BLR), 0, 4, "pfe-front", 2, ("f", "ready", F + 16),
+                     id="4,2-between-the-entries"),
+        pytest.param((ADDIS, ADDI, *(P_NOP,) * 3, BLR), 0, 4, "pad-before", 2, ("f", "ready", F + 16),
+                     id="3,2-between-the-entries"),
+        pytest.param((*(P_NOP,) * 4, ADDIS, ADDI, BLR), 2, 4, "pfe-front-global", 2, ("f", "ready", F + 8),
+                     id="4,2-of-gcc-12"),
+        pytest.param((*(P_NOP,) * 2, ADDIS, ADDI, BLR), 2, 2, "padding-global", 2, ("f", "padding", F + 8),
+                     id="2,2-of-gcc-12"),
+        pytest.param((*(P_NOP,) * 3, BLR), 3, 0, "padding", 3, ("f", "padding", F + 12), id="3,3"),
+    ],
+)  # fmt: skip
+def test_layouts_of_n_and_m_on_ppc64le(
+    code: tuple[int, ...], entry: int, to_local: int, layout: str, front: int, row: tuple[str, str, int], tmp_path: Path
+) -> None:
+    record = F + 8 if to_local and entry == 0 else F
+    other = {"f": TWO_ENTRIES[to_local]} if to_local else {}
+    scan = program(tmp_path, {F: code}, [record], {"f": F + 4 * entry}, PPC64LE, other)
+    assert shown(scan) == (layout, front, [row])

@@ -27,6 +27,7 @@ import numpy as np
 from ftpatch.arch import Arch
 from ftpatch.arch.parts import Entry, FarCalls, SiteStub
 from ftpatch.arch.ppc64le_abi import in_registers, ways_out
+from ftpatch.arch.ppc64le_fronts import FRONTS
 from ftpatch.arch.ppc64le_log import LOG
 from ftpatch.arch.ppc64le_module import ASSEMBLY, LOADER, MODULES
 from ftpatch.arch.ppc64le_plt import plt_slot
@@ -188,6 +189,7 @@ ARCH = Arch(
     nop=NOP.bits,
     call=BL,
     shapes=SHAPES,
+    fronts=FRONTS,
     relative=22,  # R_PPC64_RELATIVE
     irelative=248,  # R_PPC64_IRELATIVE
     relaxes_to_nops=True,  # OpenPOWER ELFv2 ABI, 3.7.4 (TLS) and 3.6.1 (TOC)

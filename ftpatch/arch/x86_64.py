@@ -28,6 +28,7 @@ from ftpatch.arch.code_lists import CodeList
 from ftpatch.arch.parts import Entry
 from ftpatch.arch.shape import ANY, Branch, Word, begins_with
 from ftpatch.arch.static_call_forms import AddressLoad, StaticCallForm, StaticCalls
+from ftpatch.arch.x86_64_fronts import FRONTS
 from ftpatch.arch.x86_64_log import LOG
 from ftpatch.arch.x86_64_module import LOADER, MODULES
 from ftpatch.arch.x86_64_shapes import CALL, CALL_BYTES, ENDBR64, JMP, NOP5, SHAPES, units
@@ -104,6 +105,8 @@ ARCH = Arch(
     nop=int.from_bytes(NOP5),
     call=CALL,
     shapes=SHAPES,
+    fronts=FRONTS,
+    front_nop=0x90,
     relative=8,  # R_X86_64_RELATIVE
     irelative=37,  # R_X86_64_IRELATIVE
     none=0,  # R_X86_64_NONE

@@ -16,6 +16,7 @@ from ftpatch.kernel.init_text import in_init_text
 from ftpatch.sites.callees import Callee
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.evidence import callees_of
+from ftpatch.sites.fronts import is_nop
 from ftpatch.sites.records import n_padding
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ARMED, ENABLED, OFF, PADDED, READY, STATUSES, UNRECORDED, SiteTable
@@ -68,9 +69,12 @@ def _n_behind(table: SiteTable) -> int | None:
     if shape is None or not len(untouched):
         return None
     off = table.off[untouched] + table.site[untouched]
-    nops = image.words(table.sec[untouched], off, 0, MAX_FRONT // shape.unit + 1) == np.uint32(image.arch.nop)
+    nops = is_nop(image, table.sec[untouched], off, MAX_FRONT // shape.unit + 1)
     nops[:, -1] = False
-    return int(nops.argmin(axis=1).min())
+    runs = nops.argmin(axis=1)
+    if not runs.all() and shape.old:  # one long NOP
+        return None if shape.refusal else len(shape.old)
+    return int(runs.min())
 
 
 def _patched(callees: dict[int, Callee]) -> list[PatchedRow]:

@@ -11,7 +11,10 @@ from ftpatch.arrays import first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.rules.patchers import others
 from ftpatch.sites.elsewhere import records_elsewhere
+from ftpatch.sites.fronts import is_nop
 from ftpatch.sites.table import UNLISTED, SiteTable
+
+SINGLE = "pfe1"  # many functions that were built without sites begin with a NOP
 
 
 def unrecorded(image: Image, table: SiteTable) -> Iterator[tuple[str, str, int]]:
@@ -20,7 +23,7 @@ def unrecorded(image: Image, table: SiteTable) -> Iterator[tuple[str, str, int]]
     Words that a static key or an alternative rewrites are theirs; NOPs between functions belong to no entry.
     """
     shape, functions = table.shape, image.functions
-    if shape is None or shape.anywhere or not len(functions.va):
+    if shape is None or shape.anywhere or not len(functions.va) or not shape.old or shape.name == SINGLE:
         return
     entry = functions.va if shape.at_global else functions.local
     recorded = (table.sec >= 0) & ~np.isin(table.status, UNLISTED)
@@ -37,6 +40,9 @@ def unrecorded(image: Image, table: SiteTable) -> Iterator[tuple[str, str, int]]
         off = off + shape.unit * shape.skip_words * begins_with(image.words(sec, off, 0, shape.skip_words), shape.skips)
     window = image.window(sec, off, shape.reads)
     bare = (shape.match(window) == MATCH_OLD) & code
+    if shape.front:  # a NOP may be a function's own, and more of them in front of it are there to align it
+        nops = is_nop(image, sec, off - shape.unit, shape.front + 1)
+        bare &= nops[:, 1:].all(axis=1) & ~nops[:, 0]
     if shape.literal is not None:
         front = window[:, shape.literal // shape.unit - shape.first :][:, :2]
         bare &= (front == np.uint32(image.arch.nop)).all(axis=1)

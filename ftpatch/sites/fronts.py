@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftpatch.arch.fronts import MAX_FRONT, PADDING, Filled, read_pads, with_front
+from ftpatch.arch.fronts import MAX_FRONT, Filled, read_pads, with_front
 from ftpatch.arch.shape import MATCH_ARMED, MATCH_NEW, MATCH_NONE, MATCH_OLD, MATCH_PADDED, Shape, begins_with
-from ftpatch.arrays import I64, U8, U32, U64
+from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import ShapeError
@@ -37,6 +37,15 @@ class Fronts(NamedTuple):
         window = self.image.window(self.sec[here], self.off[here], shape.reads)
         return int((match_fronts(self.image, shape, window, self.image.va(self.sec[here], self.off[here])) > 0).sum())
 
+    def by_global(self, n: int) -> bool:
+        """Whether the records with n NOPs behind them lie in front of global entries of functions that have two."""
+        here = self.units == n
+        if self.image.functions.local is self.image.functions.va or not here.any():
+            return False
+        entry = self.image.va(self.sec[here], self.off[here]) + np.uint64(n * self.image.arch.unit)
+        low, high = self.image.functions.at_local(entry)
+        return bool((low == high).any())
+
     def forced(self, shape: Shape) -> Shape:
         """That layout as most records have it."""
         if shape.skip_at < 0:
@@ -51,7 +60,8 @@ def of_records(image: Image, records: RecordTable) -> Fronts:
     code[code] = image.executable[records.sec[code]]
     sec, off = records.sec[code], records.off[code]
     units, va = np.full(len(sec), NOWHERE, dtype=np.int64), image.va(sec, off)
-    entries = np.sort(image.functions.local)
+    functions = image.functions
+    entries = np.sort(functions.local if functions.local is functions.va else np.append(functions.local, functions.va))
     if not len(entries) or not len(sec):
         return Fronts(image, sec, off, units)
     entry = entries[np.minimum(np.searchsorted(entries, va), len(entries) - 1)]
@@ -60,7 +70,7 @@ def of_records(image: Image, records: RecordTable) -> Fronts:
     near &= off + distance < image.shdr["sh_size"][sec].view(np.int64)
     rows = np.flatnonzero(near)
     n = distance[rows] // image.arch.unit
-    nops = image.words(sec[rows], off[rows], 0, int(n.max(initial=0)) + 1) == np.uint32(image.arch.nop)
+    nops = is_nop(image, sec[rows], off[rows], int(n.max(initial=0)) + 1)
     nops[:, -1] = False
     only_nops = nops.argmin(axis=1) >= n
     units[rows[only_nops]] = n[only_nops]
@@ -69,6 +79,12 @@ def of_records(image: Image, records: RecordTable) -> Fronts:
             units[row] = m
     units[_behind_skip(image, sec, off, units)] = 0
     return Fronts(image, sec, off, units)
+
+
+def is_nop(image: Image, sec: I64, off: I64, n: int) -> Mask:
+    """(places, n) which of the units from each place on are the NOPs that a compiler leaves around entries."""
+    nop = image.arch.nop if image.arch.front_nop is None else image.arch.front_nop
+    return np.asarray(image.words(sec, off, 0, n) == np.uint32(nop))
 
 
 def _behind_skip(image: Image, sec: I64, off: I64, units: I64) -> I64:
@@ -104,8 +120,9 @@ def decide(image: Image, records: RecordTable, told: bool) -> Shape | None:
 
 def _of_one(table: Fronts, n: int) -> Shape | None:
     """The longest layout that most records show which have n NOPs in front of the entry."""
+    by_global = n > 0 and table.by_global(n)
     for shape in table.image.arch.fronts:
-        if (n == 0) == (shape.skip_at < 0):
+        if (n == 0) == (shape.skip_at < 0) and (not by_global or shape.at_global) and shape.at_global <= by_global:
             in_front = with_front(shape, n) if n else shape
             if 2 * table.fitting(in_front) > int((table.units == n).sum()):
                 return in_front
@@ -149,7 +166,7 @@ def match_fronts(image: Image, shape: Shape, window: U32, va: U64) -> U8:
     """MATCH_* of sites with NOPs in front of the entry, by these and by the site."""
     match = shape.match(window)
     if not shape.switch:
-        return np.where(match == MATCH_OLD, MATCH_PADDED, match).astype(np.uint8) if shape.name == PADDING else match
+        return np.where(match == MATCH_OLD, MATCH_PADDED, match).astype(np.uint8) if not shape.old else match
     pad = filled_pads(image, shape, window, va)
     body = shape.body(window)
     to = va.view(np.int64) + shape.site(window) + shape.branch.distance(body)

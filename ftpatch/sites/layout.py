@@ -72,11 +72,7 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
             vote[:] = _starts(image, shape, window, va)[index]
         elif fit.any():
             vote[fit] = _starts(image, shape, window[index[fit]], va[index[fit]])
-        if (
-            vote.all()
-            and not (shape.program and shape.refusal)
-            and (shape.literal is None or image.kind not in PROGRAMS)
-        ):
+        if vote.all() and not (shape.program and shape.refusal) and (shape.entry <= 0 or image.kind not in PROGRAMS):
             return shape  # no other can do better, and of equal ones the first is taken
     words, va = window[index], va[index]
     if (in_front := fronts.decide(image, records, bool(votes.any()))) is not None:
