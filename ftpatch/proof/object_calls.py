@@ -9,7 +9,7 @@ import numpy as np
 from ftpatch.arrays import U32
 from ftpatch.elf import tables as t
 from ftpatch.kernel.noreturn import NORETURN
-from ftpatch.proof.case import NEW, Case, Pairs, SiteCalls
+from ftpatch.proof.case import NEW, OLD, RETIRED, Case, Pairs, SiteCalls
 from ftpatch.proof.emulate.expectation import SiteExpectation
 from ftpatch.proof.emulate.loader import Loaded, load_module
 from ftpatch.proof.object_sites import rows_by_place
@@ -19,7 +19,8 @@ UNKNOWN = "{} is defined elsewhere: that it keeps the contract of the sites is n
 
 def check_calls(case: Case, pairs: Pairs) -> None:
     """Every enabled site of the second file: the function that it calls."""
-    image, at = case.after.image, np.flatnonzero(pairs.new == NEW)
+    image, back = case.after.image, pairs.differs & (pairs.old == RETIRED) & (pairs.new == OLD)
+    at = np.flatnonzero((pairs.new == NEW) | back)
     loaded = load_module(image, case.arch, near=True)
     case.memory = loaded.memory
     places = {sec: rows_by_place(image, sec) for sec in np.unique(pairs.sec[at]).tolist()}
@@ -29,7 +30,7 @@ def check_calls(case: Case, pairs: Pairs) -> None:
         field = int(pairs.off[i]) + pairs.shape.size - 4
         (row,) = (row for row in places[int(pairs.sec[i])][field] if row.kind != case.arch.none)
         if row.symbol not in judged:
-            judged[row.symbol] = _wrong(case, pairs, loaded, row.symbol)
+            judged[row.symbol] = "" if back[i] else _wrong(case, pairs, loaded, row.symbol)
         if judged[row.symbol]:
             pairs.say("verify-branch", i, f"it calls {image.symbols.name(row.symbol)}, {judged[row.symbol]}")
         else:
@@ -39,6 +40,7 @@ def check_calls(case: Case, pairs: Pairs) -> None:
     case.calls = SiteCalls(pairs.pos[list(called)] if n else pairs.pos[:0], np.zeros(n, np.uint64),
                            np.zeros(n, np.uint64), names)  # fmt: skip
     case.callees.update(image.symbols.name(symbol) for symbol in called.values())
+    called = {i: symbol for i, symbol in called.items() if not back[i]}
     outside = {symbol for symbol in called.values() if image.symbols.shndx[symbol] == t.SHN_UNDEF}
     case.notes += [UNKNOWN.format(image.symbols.name(symbol)) for symbol in sorted(outside)]
     case.expect_later = partial(_expect, case, pairs, loaded, called)

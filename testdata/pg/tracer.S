@@ -1,0 +1,65 @@
+/* tracer and the profiling functions of the three machines: each counts, and keeps what its kind of call needs. */
+#if defined(__aarch64__)
+	.macro	counting name, counter
+	.globl	\name
+	.type	\name, %function
+\name:
+	adrp	x9, \counter
+	ldr	x10, [x9, :lo12:\counter]
+	add	x10, x10, #1
+	str	x10, [x9, :lo12:\counter]
+#ifdef ENTRY
+	mov	x10, x30
+	mov	x30, x9
+	ret	x10
+#else
+	mov	x0, #77
+	ret
+#endif
+	.size	\name, . - \name
+	.endm
+	.text
+	counting tracer, traced
+	counting _mcount, profiled
+#elif defined(__powerpc64__)
+	.abiversion 2
+	.macro	counting name, counter
+	.globl	\name
+	.type	\name, @function
+\name:
+0:	addis	2,12,.TOC.-0b@ha
+	addi	2,2,.TOC.-0b@l
+	.localentry \name, .-\name
+	addis	11,2,\counter@toc@ha
+	ld	12,\counter@toc@l(11)
+	addi	12,12,1
+	std	12,\counter@toc@l(11)
+#ifdef MPROFILE
+	mflr	12
+	mtctr	12
+	mtlr	0
+	bctr
+#else
+	li	3,77
+	blr
+#endif
+	.size	\name, . - \name
+	.endm
+	.text
+	counting tracer, traced
+	counting _mcount, profiled
+#else
+	.macro	counting name, counter
+	.globl	\name
+	.type	\name, @function
+\name:
+	incq	\counter(%rip)
+	ret
+	.size	\name, . - \name
+	.endm
+	.text
+	counting tracer, traced
+	counting mcount, profiled
+	counting __fentry__, profiled
+#endif
+	.section .note.GNU-stack, "", %progbits
