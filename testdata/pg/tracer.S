@@ -21,6 +21,12 @@
 	.text
 	counting tracer, traced
 	counting _mcount, profiled
+	.globl	spoiler
+	.type	spoiler, %function
+spoiler:				// a register that its caller keeps something in
+	mov	x19, #1
+	ret
+	.size	spoiler, . - spoiler
 #elif defined(__powerpc64__)
 	.abiversion 2
 	.macro	counting name, counter
@@ -48,6 +54,19 @@
 	.text
 	counting tracer, traced
 	counting _mcount, profiled
+	.globl	spoiler
+	.type	spoiler, @function
+spoiler:				# a register that its caller keeps something in
+	li	31,1
+#ifdef MPROFILE
+	mflr	12
+	mtctr	12
+	mtlr	0
+	bctr
+#else
+	blr
+#endif
+	.size	spoiler, . - spoiler
 #else
 	.macro	counting name, counter
 	.globl	\name
@@ -61,5 +80,11 @@
 	counting tracer, traced
 	counting mcount, profiled
 	counting __fentry__, profiled
+	.globl	spoiler
+	.type	spoiler, @function
+spoiler:				# an argument
+	xorl	%edi, %edi
+	ret
+	.size	spoiler, . - spoiler
 #endif
 	.section .note.GNU-stack, "", %progbits
