@@ -20,6 +20,7 @@ from ftpatch.proof.case import Case
 from ftpatch.proof.changes import Runs
 from ftpatch.proof.recorded_sections import check_new_sections, check_old_sections, check_tail, record_secs
 from ftpatch.proof.sections import check_header
+from ftpatch.sites.object_marks import enabled_calls
 from ftpatch.sites.profiler_calls import profiler_calls
 from ftpatch.sites.table import UNTOUCHED
 
@@ -42,6 +43,8 @@ def is_recording(before: Image, after: Image) -> bool:
     n = len(before.shdr)
     if before.linked or len(after.shdr) < n or not _same_code(before, after):
         return False
+    if len(enabled_calls(after)) > len(enabled_calls(before)):
+        return False
     if any(name in _names(before) for name in after.names[n:]):
         return True
     secs = record_secs(before)
@@ -56,7 +59,9 @@ def is_recording(before: Image, after: Image) -> bool:
     doubled = len(np.unique(old.key)) < len(old.key)
     lost = int((old.key == NO_PLACE).sum()) > int((new.key == NO_PLACE).sum())
     moved = _moved(old, new)
-    return came or lost or moved or (doubled and len(new.key) < len(old.key)) or _calls_gone(before, after)
+    # `disable` makes NOPs, too, and takes their records away; in an object it leaves what makes records of calls
+    only_calls = before.kind != "object" and bool(is_in(old.key, new.key).all()) and _calls_gone(before, after)
+    return came or lost or moved or (doubled and len(new.key) < len(old.key)) or only_calls
 
 
 def _moved(old: Slots, new: Slots) -> bool:

@@ -17,7 +17,7 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import PolicyError, ShapeError
 from ftpatch.sites import fronts
-from ftpatch.sites.profiler_calls import knows, n_indirect
+from ftpatch.sites.profiler_calls import knows, n_indirect, profiler_calls
 from ftpatch.sites.records import PADDING, RecordTable
 
 N_SAMPLES = 3
@@ -45,6 +45,11 @@ def _is_named(image: Image, shape: Shape) -> bool:
     return bool(shape.called) and len(image.symbols.rows_named(shape.called)) > 0
 
 
+def _is_called(image: Image, shape: Shape) -> bool:
+    """Whether a relocatable file names the function that sites of a layout call; an object, in some call."""
+    return _is_named(image, shape) and (image.kind != "object" or len(profiler_calls(image, shape.called)[0]) > 0)
+
+
 def forced_shape(image: Image, records: RecordTable, name: str) -> Shape:
     """The shape of that name; ShapeError where this machine has none."""
     arch = image.arch
@@ -65,7 +70,7 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     fits = np.zeros((len(shapes), len(index)), dtype=bool)
     votes = np.zeros_like(fits)
     for vote, fit, shape in zip(votes, fits, shapes, strict=True):
-        if shape.anywhere and not (knows(image, shape.called) if image.linked else _is_named(image, shape)):
+        if shape.anywhere and not (knows(image, shape.called) if image.linked else _is_called(image, shape)):
             continue  # any call inside a function looks like it, and nobody can have called what is not there
         fit[:] = shape.match(window)[index] > 0
         if fit.all():  # of most kernels one or two shapes fit all: nothing is copied

@@ -70,6 +70,10 @@ def _in_object(image: Image, name: str) -> tuple[I64, I64]:
         calls_it = begins_with(code, (shape.old, *shape.also)) & ~begins_with(code, (shape.nops,))
         left = np.where(off[open_], begins_with(code, (shape.nops,)), calls_it)
         start[open_[left]] = at[open_[left]]
+    if image.arch.unit > 1 and image.arch.jump is not None:  # such a relocation is of a branch, whatever stands there
+        odd = np.flatnonzero((start < 0) & ~off)
+        jumps = image.arch.jump.word.matches(image.words(sec[odd], field[odd], 0, 1)[:, 0])
+        start[odd[~jumps]] = field[odd[~jumps]]
     return sec[start >= 0], start[start >= 0]
 
 
