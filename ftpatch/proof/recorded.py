@@ -41,7 +41,7 @@ class Slots(NamedTuple):
 def is_recording(before: Image, after: Image) -> bool:
     """Whether the second file is the first with other records, and not what another verb makes of it."""
     n = len(before.shdr)
-    if before.linked or len(after.shdr) < n or not _same_code(before, after):
+    if before.linked or len(after.shdr) < n or not _same_code(before, after) or _calls_another(before, after):
         return False
     if len(enabled_calls(after)) > len(enabled_calls(before)):
         return False
@@ -55,6 +55,8 @@ def is_recording(before: Image, after: Image) -> bool:
     tab = before.shdr["sh_type"] == t.SHT_SYMTAB
     if not np.array_equal(before.shdr["sh_size"][tab], after.shdr["sh_size"][:n][tab]):
         return False  # what other verbs write brings symbols along
+    if bool((~is_in(old.key[old.key != NO_PLACE], new.key)).any()):
+        return False  # a record of code left, as those of sites do that are enabled, disabled or dropped
     came = bool((~is_in(new.key, old.key)).any())
     doubled = len(np.unique(old.key)) < len(old.key)
     lost = int((old.key == NO_PLACE).sum()) > int((new.key == NO_PLACE).sum())
@@ -62,6 +64,20 @@ def is_recording(before: Image, after: Image) -> bool:
     # `disable` makes NOPs, too, and takes their records away; in an object it leaves what makes records of calls
     only_calls = before.kind != "object" and bool(is_in(old.key, new.key).all()) and _calls_gone(before, after)
     return came or lost or moved or (doubled and len(new.key) < len(old.key)) or only_calls
+
+
+def _calls_another(before: Image, after: Image) -> bool:
+    """Whether a relocation of code names another symbol: where the code is the same for each, as on x86_64, a site
+    that is enabled or disabled differs in nothing else."""
+    for sec in _code(before):
+        for table in before.rela_tables.get(sec, []):
+            old, new = before.rows(table, t.RELA), after.rows(table, t.RELA)
+            if len(old) != len(new):
+                continue
+            differs = (old["r_info"] != new["r_info"]) & ((new["r_info"] & TYPE) != after.arch.none)
+            if differs.any():
+                return True
+    return False
 
 
 def _moved(old: Slots, new: Slots) -> bool:
@@ -93,21 +109,12 @@ def _same_code(before: Image, after: Image) -> bool:
             return False
         if not np.array_equal(old, new):
             calls = _calls(before) if calls is None else calls
-            if len(_changed_units(before, old, new)) > len(calls.get(sec, ())):
+            starts = np.sort(calls.get(sec, np.zeros(0, np.int64)))
+            changed = np.flatnonzero(old != new)
+            call = starts[np.maximum(np.searchsorted(starts, changed, side="right") - 1, 0)] if len(starts) else changed
+            if not len(starts) or bool(((changed < call) | (changed >= call + before.arch.call.size)).any()):
                 return False
     return True
-
-
-def _changed_units(image: Image, old: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-                   new: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> I64:  # fmt: skip
-    """Offsets at which code begins to differ, those within one call taken together."""
-    at = np.flatnonzero(old != new)
-    size = image.arch.call.size
-    starts: list[int] = []
-    for off in at.tolist():  # few: calls that became NOPs
-        if not starts or off >= starts[-1] + size:
-            starts.append(off)
-    return np.array(starts, dtype=np.int64)
 
 
 def _calls(image: Image) -> dict[int, I64]:
