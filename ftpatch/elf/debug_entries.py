@@ -32,6 +32,7 @@ from ftpatch.errors import ElfError
 
 MAX_ROOT = 4096  # bytes of a unit's first entry
 MAX_TEXT = 1 << 16  # bytes of a string
+BYTES_PER_STEP = 16  # of a string, which somebody will take apart
 PIECE = 256  # entries that are walked between two looks at how much may be read
 
 # What damaged debug information leads to.
@@ -134,6 +135,7 @@ class Unit:
             behind = at + skip if skip >= 0 else behind_attribute(self._head, at, skip)
             if form in n.STRINGS:
                 texts.setdefault(attribute, self._string(self._head[at:behind], form))
+                self.debug.steps.take(len(texts[attribute]) // BYTES_PER_STEP)
             at = behind
         return texts
 

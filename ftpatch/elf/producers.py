@@ -41,7 +41,7 @@ KINDS = {
 }  # fmt: skip
 ALL = re.compile("|".join(f"(?P<k_{kind.replace('-', '_')}>{re.sub(r'[(][?]P<[^>]+>', '(?:', pattern)})"
                           for kind, pattern in KINDS.items()))  # fmt: skip
-VERSION = re.compile(r"\d+(?:\.\d+)*[\w.+~-]*")
+VERSION = re.compile(r"\d[\w.+~-]*")
 CLANG_VERSION = re.compile(r"\bclang version (\d[\w.+~-]*)")
 RUST_VERSION = re.compile(r"\brustc version (\d[\w.+~-]*)")
 NO_IPA_RA = ("-O0", "-O1", "-O", "-Og")  # levels at which gcc does without it

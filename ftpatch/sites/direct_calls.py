@@ -29,7 +29,7 @@ def direct_calls(image: Image) -> DirectCalls:
     """All of them. In code of bytes, what looks like one may be the inside of another instruction."""
     parts = [(np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, bool))]
     kinds = [(image.arch.call, False), *([(image.arch.jump, True)] if image.arch.jump is not None else [])]
-    for sec in np.flatnonzero(image.executable).tolist():
+    for sec in np.flatnonzero(image.executable & (image.shdr["sh_size"] > 0)).tolist():
         for branch, jump in kinds:
             parts += ((va, to, np.full(len(va), jump)) for va, to in _in_section(image, sec, branch))
     va, to, jumps = (np.concatenate(columns) for columns in zip(*parts, strict=True))
@@ -53,7 +53,7 @@ def _in_section(image: Image, sec: int, branch: Branch) -> Iterator[tuple[U64, U
         with np.errstate(over="ignore"):
             va = base + at.view(np.uint64)
             yield va, (va.view(np.int64) + distance).view(np.uint64)
-    if not image.linked:
+    if not image.linked and sec in image.rela_tables:
         yield from _relocated(image, sec, branch)
 
 
