@@ -25,6 +25,7 @@ from ftpatch.sites.profiler_calls import calls_to, knows
 
 # how the names of other code of the tracer begin; `ftrace_` alone, and `ftrace_graph_`, begin many functions of C
 TRACERS = ("ftrace_stub", "ftrace_graph_caller", "ftrace_graph_regs_caller", "ftrace_graph_stub", "ftrace_tramp_")
+ADDED = ".text.ftpatch"  # code that a patch adds to a program
 READ = 8  # units of code that the longest stub of this program's has
 MAX_CALLEES = 256  # that are looked at, the most called first
 PAGE = 1 << 12  # bytes of code that are read at once
@@ -183,6 +184,8 @@ def _behind_stub(image: Image, va: int) -> str | None:
 
     The words of such stubs are the kernel's own way to its tracer, which no compiler or linker makes.
     """
+    if image.kind in PROGRAMS and va in image.base[image.sections_named(ADDED)].tolist():
+        return ADDED  # a stub that calls a hook
     arch, words = image.arch, image.code(va, READ)
     if arch.ops_thunk is not None and (to := arch.ops_thunk.leads_to(words, va)) is not None:
         return _name_of(image, to)
