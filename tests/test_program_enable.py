@@ -134,6 +134,8 @@ REFUSED: list[tuple[str, str, dict[str, object], str]] = [
      "without it, and would call address 0: found a weak undefined symbol, expected one that must be there – "
      "--force-target takes it nevertheless"),
     ("hooks/{}-so", "inner", {"hook": "hits"}, f"5 --hook hits: {NO_FUNCTION}: found data in .bss, {OF_FILE}"),
+    ("hooks/{}-so", "inner", {"hook": "chosen"}, f"5 --hook chosen: {NO_FUNCTION}: found an IFUNC: the program decides "
+     f"when it starts which function that is, {OF_FILE}"),
     ("hooks/{}-so", "inner", {"hook": "0x10"}, f"5 --hook 0x10: {NO_FUNCTION}: found no instruction at 0x10, "
      f"{OF_FILE}"),
     ("hooks/{}-so", "inner", {"hook": "0xzz"}, "5 --hook 0xzz: not an address: expected 0x and up to 16 hexadecimal "
@@ -166,6 +168,15 @@ REFUSED: list[tuple[str, str, dict[str, object], str]] = [
 @pytest.mark.parametrize(("file", "func", "options", "message"), REFUSED)
 def test_refusals(machine: str, file: str, func: str, options: dict[str, object], message: str) -> None:
     assert refusal(PROGRAMS / file.format(machine), func, **options) == message.replace("{}", machine)
+
+
+@pytest.mark.parametrize("machine", ["arm64", "x86_64"])
+def test_no_hook_runs_while_the_program_is_relocated(machine: str, tmp_path: Path) -> None:
+    path = HOOKS / f"{machine}-so"
+    message = refusal(path, "*", hook="hook")
+    assert message.startswith(f"5 {path.name}: 1 of 4 chosen sites cannot be patched: found chooses (row")
+    assert "it runs while the program is being relocated, to choose another function (an IFUNC's resolver)" in message
+    assert len(enable(path, tmp_path / "out", "*", "!chooses", hook="hook").plan.index) == 3
 
 
 # What differs from machine to machine.

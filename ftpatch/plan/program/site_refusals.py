@@ -6,6 +6,7 @@ import numpy as np
 
 from ftpatch.arch.program_parts import Programs
 from ftpatch.arrays import I64, U8, Mask
+from ftpatch.kernel.callee import STT_GNU_IFUNC
 from ftpatch.plan import refusals
 from ftpatch.plan.program.targets import ProgramTarget
 from ftpatch.plan.request import Draft
@@ -14,6 +15,10 @@ from ftpatch.sites.table import UNRECORDED, UNTOUCHED, SiteTable
 VARIANT = (
     "its callers expect more registers to be kept than others do, or pass arguments in wider ones (variant PCS), "
     "which neither a stub nor a hook keeps"
+)
+RESOLVER = (
+    "it runs while the program is being relocated, to choose another function (an IFUNC's resolver): what a hook uses "
+    "may not be there yet"
 )
 RELOCATED = "the dynamic linker writes into its words when the program starts (a text relocation)"
 
@@ -26,6 +31,7 @@ def refuse_sites(draft: Draft, programs: Programs, target: ProgramTarget) -> Non
     refuse_variants(draft, programs)
     if target.hook:
         _refuse_not_at_entry(draft)
+        _refuse_resolvers(draft, programs)
     else:
         _refuse_reloads(draft, programs)
     _refuse_other_toc(draft, programs, target)
@@ -38,6 +44,18 @@ def one_for_each(sites: SiteTable, chosen: Mask) -> Mask:
     _, first = np.unique(sites.body_va[index], return_index=True)
     chosen[np.delete(index, first)] = False
     return chosen
+
+
+def _refuse_resolvers(draft: Draft, programs: Programs) -> None:
+    """Sites of functions that run while the program is being relocated, when neither imports nor thread-local data are
+    there that a hook uses."""
+    image, sites, index = draft.scan.image, draft.scan.sites, draft.open()
+    rows, symbols = image.rela[0], image.symbols
+    chosen_at_start = rows["r_addend"][(rows["r_info"] & np.uint64(0xFFFF_FFFF)) == np.uint64(programs.ifunc)]
+    named = symbols.rows["st_value"][symbols.type == STT_GNU_IFUNC]
+    resolvers = np.concatenate([chosen_at_start.view(np.uint64), named])
+    at = np.isin(sites.entry_va[index], resolvers) | np.isin(sites.local_va[index], resolvers)
+    draft.refuse(index[at], RESOLVER)
 
 
 def _refuse_relocated(draft: Draft) -> None:

@@ -18,6 +18,10 @@ ALONE PLAIN void other_hook(unsigned long site, unsigned long caller) { hits += 
 ALONE PLAIN void circle(unsigned long site, unsigned long caller) { hits += between(1); }
 ALONE PLAIN void stops(unsigned long site, unsigned long caller) { for (;;) hits++; }
 ALONE void traced_hook(unsigned long site, unsigned long caller) { hits++; }
+#ifdef IFUNC
+ALONE void *chooses(void) { return inner; }
+int chosen(int a) __attribute__((ifunc("chooses")));
+#endif
 #ifdef WIDE
 typedef float wide __attribute__((vector_size(32)));
 ALONE wide vectors(wide a, wide b) { return a + b; }
