@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ftpatch.cli import run
+from ftpatch.explanation import programs
 from ftpatch.sites.scan import scan_file
 from ftpatch.sites.table import STATUSES
 
@@ -86,3 +88,64 @@ def test_a_stripped_program_has_its_sites_without_names() -> None:
     assert table.shape is not None and table.shape.name == "pfe5"
     assert [table.name(row) for row in range(len(table))] == [None] * 5
     assert {STATUSES[state] for state in table.status} == {"stripped", "unnamed"}
+
+
+TOO_FEW = "some sites have fewer than the five bytes of NOPs that a call takes: -fpatchable-function-entry=5 is enough"
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "verdict"),
+    [
+        ("x86_64-pie", "outer", "patchable: a record names its site, which is as the compiler left it"),
+        ("arm64-pie", "outer", "patchable: a record names its site, which is as the compiler left it"),
+        ("x86_64-fentry-so", "outer",
+         "patchable: it calls the profiling function, as gprof wants it (-pg), which needs no record"),
+        ("x86_64-mixed", "brief", f"its site is of another layout, pfe-short: {TOO_FEW}"),
+        ("x86_64-short", "outer", f"a record names its site, which cannot be enabled: {TOO_FEW}"),
+        ("x86_64-stripped", "row:0",
+         "patchable, but not by a name: the symbol of its function is stripped"),
+        ("x86_64-comdat", "_Z4losti", "not traceable in {path}"),
+    ],
+)  # fmt: skip
+def test_explain_says_of_a_program_what_it_is(
+    name: str, function: str, verdict: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(["explain", function, str(READING / name)])
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].partition(": ")[2] == verdict.format(path=READING / name)
+    assert not any("ftrace bug" in line or "boot" in line for line in told)
+
+
+def test_every_state_has_a_text_for_programs() -> None:
+    assert set(programs.VERDICTS) == set(STATUSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "code"),
+    [("x86_64-clang10", "0000000000001334", "2e660f1f840000020000"), ("x86_64-fentry-so", "0000000000000354",
+      "ff15a6110000"), ("x86_64-fentry-relaxed", "0000000000000304", "67e8e6ffffff"),
+     ("x86_64-short", "0000000000000344", "90")],
+)  # fmt: skip
+def test_explain_shows_a_site_in_whole_instructions(
+    name: str, address: str, code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(["explain", "outer", str(READING / name)])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("    0000")]
+    assert [address, code] in [row[:2] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lines"),
+    [
+        ("x86_64-clang5", "x86_64-clang10", ["layout nop5 is nop10 now"]),
+        ("x86_64-pie", "x86_64-mixed", ["resolve@reading.c is gone", "live records that are ready: 5 -> 4 (-1)",
+                                        "live records that are unexpected: 0 -> 1 (+1)"]),
+        ("x86_64-fentry-so", "x86_64-fentry-so", []),
+    ],
+)  # fmt: skip
+def test_diff_tells_what_became_of_a_programs_functions(
+    old: str, new: str, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(["diff", str(READING / old), str(READING / new)])
+    told = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    assert [line for line in told if line in lines] == lines and len(told) == len(lines)

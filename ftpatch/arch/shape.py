@@ -202,7 +202,7 @@ class Shape(NamedTuple):
     @property
     def call_at(self) -> int:
         """Bytes from the first that is rewritten to the call."""
-        return self.size - self.branch.size
+        return max(self.size - self.branch.size, 0)  # where there is no room for one, it would begin there
 
     @property
     def code_text(self) -> str:

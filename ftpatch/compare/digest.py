@@ -19,8 +19,9 @@ from ftpatch.compare.static_calls import NO_STATIC_CALLS, StaticCalls, static_ca
 from ftpatch.document.request import Request
 from ftpatch.document.rows import image_object
 from ftpatch.elf import tables as t
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import FtpatchError, UnsupportedError
-from ftpatch.explanation.untraceable import STATES, states
+from ftpatch.explanation.untraceable import NO_RECORD, STATES, TRACEABLE, states
 from ftpatch.sites.scan import Scan, scan_file
 from ftpatch.sites.table import STRIPPED, UNNAMED
 
@@ -92,12 +93,14 @@ def functions(scan: Scan) -> dict[Key, tuple[Site, ...]]:
     secs = symbols.shndx[rows].tolist()
     table_rows, offsets = table.row.tolist(), (table.off + table.site).tolist()
     leads = {index: target.name for index, target in table.redirects.items()}
+    # a program needs no record of a call of the profiling function: it is a site without
+    program = {NO_RECORD: STATES[TRACEABLE]} if image.kind in PROGRAMS else {}
     known: dict[Key, list[Site]] = {}
     for i, row in enumerate(rows.tolist()):  # a function is a Python object from here on: 60,000 in a kernel
         key = (symbols.name(row), names[of_file[i]] if of_file[i] >= 0 else "")
         at = site[i]
         listed = table_rows[at] if at >= 0 and table_rows[at] >= 0 else None
         offset, to = (offsets[at], leads.get(at, "")) if at >= 0 else (None, "")
-        function = Site(STATES[state[i]], listed, image.names[secs[i]], offset, to)
+        function = Site(program.get(state[i], STATES[state[i]]), listed, image.names[secs[i]], offset, to)
         known.setdefault(key, []).append(function)
     return {key: tuple(sites) for key, sites in known.items()}

@@ -24,7 +24,7 @@ from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import Against, EnableRequest
 from ftpatch.sites.records import RecordTable
 from ftpatch.sites.scan import Scan
-from ftpatch.sites.table import STATUSES, SiteTable
+from ftpatch.sites.table import ENABLED, STATUSES, SiteTable
 
 if TYPE_CHECKING:
     from ftpatch.document.explained import CodeBlock, EditClassRow, EntrySymbol, ExplainedRow, SlotObject
@@ -149,7 +149,7 @@ def _verdict(scan: Scan, index: int) -> str:
     status = STATUSES[sites.status[index]]
     listed = bool(sites.row[index] >= 0)
     if scan.image.kind in PROGRAMS:
-        return programs.VERDICTS[status]
+        return programs.verdict(scan, index)
     if sites.redirected[index]:
         return redirected.verdict(sites, index)
     other = sites.calls_another(index)
@@ -211,7 +211,9 @@ def _plan(scan: Scan, index: int, against: Against | FtpatchError) -> Plan | Ftp
     except ChangedError:  # not a reason of enable alone
         raise
     except FtpatchError as error:
-        return error
+        shape = sites.shape
+        asks = scan.image.kind in PROGRAMS and shape is not None and not shape.refusal
+        return PolicyError(programs.ASKS) if asks else error
 
 
 # -- words ---------------------------------------------------------------------------------------------------------
@@ -223,14 +225,17 @@ def _site_code(scan: Scan, index: int, plan: Plan | FtpatchError) -> CodeBlock:
     if sites.sec[index] < 0 or sites.shape is None:
         return {"what": "site", "words": []}
     first = int(min(sites.va[index], sites.entry_va[index], sites.body_va[index]))
-    call, end = int(sites.branch_va[index]), int(sites.branch_va[index]) + scan.arch.call.size
+    # the NOP or call that a program's site may be is as long as what enabling writes
+    whole = sites.shape.program and sites.status[index] != ENABLED
+    calls, size = (sites.body_va, sites.shape.size) if whole else (sites.branch_va, scan.arch.call.size)
+    call, end = int(calls[index]), int(calls[index]) + size
     first = max(first, call - BEFORE)
     literal = None if sites.shape.literal is None else int(sites.va[index]) + sites.shape.literal
     names: dict[int, str] = {}
     record = [("record", sites.va)] if sites.row[index] >= 0 else []
     local = [("local entry", sites.local_va)] if sites.local_va[index] != sites.entry_va[index] else []
     last = "jump" if sites.redirected[index] else "call"
-    for name, column in (("entry", sites.entry_va), *local, *record, (last, sites.branch_va)):
+    for name, column in (("entry", sites.entry_va), *local, *record, (last, calls)):
         at = int(column[index])
         names[at] = f"{names[at]}, {name}" if at in names else name
     edits = None if isinstance(plan, FtpatchError) else plan.edits

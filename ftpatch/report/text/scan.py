@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ftpatch.arch import shape_named
+from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import printable
 from ftpatch.report import Document
 from ftpatch.report.text.lines import below, counts_line, files_and_trees, head, line, mib, number, or_dash, title
@@ -123,7 +124,7 @@ def _summary(image: ImageObject, document: Document) -> Iterator[str]:
     for key, counts in (("sections", summary["by_section"]), ("status", summary["by_status"])):
         if counts:
             yield counts_line(key, counts, document.width)
-    yield from _elsewhere(summary, shape)
+    yield from _elsewhere(summary, shape, image["kind"] in PROGRAMS)
     yield from _patched(summary)
     if reach := summary["reach"]:
         yield from _reach(reach)
@@ -138,7 +139,7 @@ def _summary(image: ImageObject, document: Document) -> Iterator[str]:
         yield line("at boot", "no function tracer in this kernel (CONFIG_FUNCTION_TRACER is off)")
 
 
-def _elsewhere(summary: SummaryObject, shape: Shape | None) -> Iterator[str]:
+def _elsewhere(summary: SummaryObject, shape: Shape | None, program: bool) -> Iterator[str]:
     """What is in the file beside its sites."""
     if padding := summary.get("padding"):
         text = f"{number(padding, 'place')} in __patchable_function_entries, a list that ftrace of this machine ignores"
@@ -147,9 +148,8 @@ def _elsewhere(summary: SummaryObject, shape: Shape | None) -> Iterator[str]:
         yield line("elsewhere", f"{_counts(elsewhere)}: records that no kernel reads, of functions not to be traced")
     if unrecorded := summary.get("unrecorded"):
         calls = f"{number(unrecorded, 'call')} of {shape.called}" if shape else number(unrecorded, "call")
-        yield line(
-            "unrecorded", f"{calls} without a record: no tracer of a kernel knows {'it' if unrecorded == 1 else 'them'}"
-        )
+        unknown = "" if program else f": no tracer of a kernel knows {'it' if unrecorded == 1 else 'them'}"
+        yield line("unrecorded", f"{calls} without a record{unknown}")
 
     if off := summary.get("off"):
         calls = f"{number(off, 'call')} of {shape.called}" if shape else number(off, "call")
