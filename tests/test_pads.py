@@ -118,7 +118,11 @@ def test_a_report_says_the_class_of_the_switch_and_the_order(tmp_path: Path) -> 
     assert (site["action"], site["concurrency"], site["status"]) == ("call_via_stub", "single", "ready")
     assert (site["stub"], site["reason"]) == ("0x0000000000001020", "its pad, the NOPs in front of the entry")
     assert [edit["owner"] for edit in image["edits"]] == ["pad row:1", "site row:1"]
-    assert image["notes"][0].startswith("live: write the pads while the switches are off")
+    live = image["live"]
+    assert live["answer"] == "in-order" and [step.partition(",")[0] for step in live["steps"]] == [
+        "stubs and pads",
+        "the jump of each site",
+    ]
 
 
 REFUSALS: list[tuple[str, Path, tuple[str, ...], int, str]] = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftpatch.arch.proof_tables import Pad
+from ftpatch.arch.proof_tables import BIT64, Pad
 
 NOP, TO_X9, FROM_X9, PUSH, POP, CALL, JUMP = "nop", "to x9", "from x9", "push", "pop", "call", "jump"
 EXACT = {0xD503_201F: NOP, 0xAA1E_03E9: TO_X9, 0xAA09_03FE: FROM_X9, 0xA9BF_7BFD: PUSH, 0xA8C1_7BFD: POP}
@@ -39,4 +39,4 @@ def read_pad(words: Sequence[int], va: int) -> Pad:
 
 def _to(word: int, va: int) -> int:
     """va that a branch leads to."""
-    return va + ((word & 0x03FF_FFFF ^ 0x0200_0000) - 0x0200_0000) * 4
+    return va + ((word & 0x03FF_FFFF ^ 0x0200_0000) - 0x0200_0000) * 4 & BIT64

@@ -146,8 +146,11 @@ def answer(plan: Plan) -> Live:
     if plan.verb == "static-calls":
         return _of_static_calls(plan.scan.arch)
     back, new_code = plan.verb == "disable", bool(kinds & set(STUBS)) or bool(plan.edits.tail and any(plan.stub))
+    if "pad" in kinds and "site" not in kinds:  # switches that are off, and stay so
+        step = OLD_CODE if back else NEW_CODE
+        return Live(YES, f"yes: {step}", (step,))
     if not plan.new_words.shape[1] or not len(plan.index):
-        return Live(YES, f"yes: {NEW_CODE}", (NEW_CODE,)) if "pad" in kinds and not back else Live(NO, ONLY_TABLES)
+        return Live(NO, ONLY_TABLES)
     code = (OLD_CODE if back else NEW_CODE,) if new_code else ()
     pointers = (OLD_POINTERS if back else POINTERS,) if "literal" in kinds else ()
     sites, why = _of_sites(plan)

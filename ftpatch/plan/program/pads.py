@@ -35,18 +35,7 @@ from ftpatch.sites.fronts import filled_pads
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ARMED, ENABLED, UNTOUCHED
 
-ORDER = (
-    "live: write the pads while the switches are off, and make them visible to all processors (clean and invalidate); "
-    "then each switch is one aligned word, which may be written while other threads execute it (single)"
-)
-ORDER_BACK = (
-    "live: each switch is one aligned word, which may be written while other threads execute it (single); threads may "
-    "still be in the pads, which stay as they are"
-)
-ORDER_DISARM = (
-    "live: turn the switches off first; the pads may be cleared only when no thread is in one any more, or in what it "
-    "calls"
-)
+FILLED = "the pads stay filled: enable without --target or --hook turns the switches on again, --disarm clears them"
 CHANGED = "live: a pad that calls something else now may be written only while its switch is off and no thread is in it"
 HOOK_SITE = "the hook's first argument is the function's entry, as its pad and not the function has the call"
 PAD_WHY = "its pad, the NOPs in front of the entry"
@@ -184,7 +173,7 @@ def _assemble(draft: Draft, pads: Pads, aim: Aim | None, request: EnableRequest)
     hooked = aim.hooked if aim is not None and aim.hooked and not aim.hooked.stub.present and len(index) else None
     changed = aim is not None and bool((sites.status[groups[0].ids] == ARMED).any())
     of_hook = (HOOK_CONTEXT, HOOK_SITE, NOT_FOLLOWED) if aim is not None and aim.hooked else ()
-    lines = (ORDER, *((CHANGED,) if changed else ()), *of_hook, notes.BUILD_ID)
+    lines = (*((CHANGED,) if changed else ()), *of_hook, notes.BUILD_ID)
     target = aim.target if aim is not None else None
     warned = (target.warning,) if target is not None and target.warning else ()
     return Plan(
@@ -229,7 +218,7 @@ def plan_pads_back(scan: Scan, request: DisableRequest) -> Plan:
         verb="disable", scan=scan, chosen=draft.request.chosen, reasons=draft.reasons, index=index, new_words=words,
         stub=("",) * n, stub_why=("",) * n, record=("kept",) * n, calls=no_calls(n), gone=draft.gone(index[:0]),
         returned=index[:0], summary=PlanSummary("keep", KEPT), edits=Edits(groups),
-        notes=(ORDER_BACK, *((ORDER_DISARM,) if request.disarm else ())) if n else (),
+        notes=(FILLED,) if n and not request.disarm else (),
         actions=tuple(np.where(on, "restore", "disarm").tolist()),
     )  # fmt: skip
 
