@@ -99,6 +99,15 @@ PLANS = {
     "mini/vmlinux-pfe2 redirect": ("yes", [JUMPS], ["load-only", "single"]),
     "mini-ppc64le/vmlinux-pfe2 redirect": ("yes", [JUMPS], ["load-only", "single"]),
     "mini/vmlinux-callops drop": ("no", [], ["load-only"]),
+    "mini/vmlinux-pg enable": ("yes", [CALLS], ["load-only", "single"]),
+    # five NOPs of one byte, or one of five: between the former a thread may be
+    "programs/small/x86_64-pie enable --hook hook": ("no", [STUBS, liveness.PIECES], ["boot-only", "load-only"]),
+    "programs/small/arm64-pie enable --hook hook": ("no", [STUBS, IDLE, CALLS], ["load-only", "pair"]),
+    "programs/pads/arm64-pie enable --target trampoline --arm": ("yes", [STUBS], ["unreached"]),
+    "programs/pads/arm64-pie enable --target trampoline": ("in-order", [STUBS, JUMPS], ["single", "unreached"]),
+    "mini-ppc64le/mini.ko enable --hook _printk": ("in-order", [STUBS, JUMPS], ["load-only", "single"]),
+    "x86_64/mini.ko enable --hook _printk": ("in-order", [STUBS, *INT3], ["load-only"]),
+    "mini/mini.ko enable --hook _printk": ("no", [STUBS, IDLE, CALLS], ["load-only", "pair"]),
 }  # fmt: skip
 
 
@@ -106,7 +115,8 @@ def made(case: str, out: Path) -> dict[str, Any]:
     """The IMAGE object of a case: a file, a verb, and options."""
     name, verb, *options = case.split()
     more = FORCED if verb == "redirect" else ()
-    code, text = quietly([verb, str(DATA / name), "--func", "vfs_read", *more, *options, "-o", str(out),
+    func = "numbers" if name.startswith("programs") else "mini_work" if name.endswith(".ko") else "vfs_read"
+    code, text = quietly([verb, str(DATA / name), "--func", func, *more, *options, "-o", str(out),
                           "--format", "json"])  # fmt: skip
     assert code == 0, text
     image: dict[str, Any] = json.loads(text)["images"][0]
@@ -132,6 +142,19 @@ def test_back_the_calls_go_first_and_the_stubs_last(tmp_path: Path) -> None:
         "no: mov x9, x30 -> nop may be changed only where nobody executes it, and may stay as it is where the call is "
         "gone. But for that, in this order"
     )
+
+
+def test_a_filled_pad_is_not_filled_anew_while_a_thread_may_be_in_it(tmp_path: Path) -> None:
+    armed, again = tmp_path / "armed", tmp_path / "again"
+    made("programs/pads/arm64-pie enable --target trampoline --arm", armed)
+    code, text = quietly(["enable", str(armed), "--func", "numbers", "--target", "plain", "--arm", "-o", str(again),
+                          "--format", "json"])  # fmt: skip
+    image = json.loads(text)["images"][0]
+    assert code == 0 and image["live"] == {
+        "answer": "no", "text": f"no: {liveness.PAD_IN_USE}. But for that, in this order",
+        "steps": [liveness.CHANGED_PADS],
+    }  # fmt: skip
+    assert {edit["concurrency"] for edit in image["edits"] if edit["owner"].startswith("pad")} == {"boot-only"}
 
 
 def test_a_veneer_comes_first(tmp_path: Path) -> None:

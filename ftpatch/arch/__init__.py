@@ -94,6 +94,7 @@ class Arch(NamedTuple):
     # instructions that may take each other's place while other processors execute them
     exchangeable: tuple[Word, ...] = ()
     cache_line: int = 64  # bytes of a cache line on usual machines
+    short_nop: int | None = None  # the NOP of one unit, where there are longer ones
     # configuration options that decide the layout, the first that is set: (option, names of layouts)
     layout_options: tuple[tuple[str, tuple[str, ...]], ...] = ()
     skip_option: str = ""  # the option that puts what a layout skips in front of every site

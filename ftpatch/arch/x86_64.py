@@ -102,6 +102,7 @@ CODE_LISTS = (
 ARCH = Arch(
     name="x86_64",
     e_machine=62,
+    short_nop=0x90,
     nop=int.from_bytes(NOP5),
     call=CALL,
     shapes=SHAPES,

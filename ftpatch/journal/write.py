@@ -215,7 +215,7 @@ class EditRows(Sequence["EditRow"]):
         va = liveness.places(image, edits.pos).view(np.uint64).tolist()
         for place, (pos, old, new, kind, number) in zip(va, edits, strict=True):
             yield {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, self._plan),
-                   "concurrency": liveness.of_edit(image.arch, kind, place, old, new)}  # fmt: skip
+                   "concurrency": liveness.of_planned(self._plan, kind, place, old, new)}  # fmt: skip
         if cut:
             yield {"pos": size, "old": cut.hex(), "new": "", "owner": "signature", "concurrency": LOADED}
         for piece in edits.tail:

@@ -4,7 +4,8 @@ Every edit has a class:
 
     single      code: one aligned word, and both instructions are of those that may be exchanged under execution; where
                 an instruction is bytes, all that change lie in one cache line
-    boot-only   code: one word of another kind: whoever executes it meanwhile may see anything
+    boot-only   code: one word of another kind, or bytes that are several instructions: whoever executes it meanwhile
+                may see anything
     pair        code: two words that belong together: never one step, but safe one after the other in the right order
     cross-line  code: a pair, or the bytes of an instruction, in two cache lines, which do not even arrive together
     unreached   code that nothing leads to yet, or any more: a stub, a veneer, a pad
@@ -52,6 +53,7 @@ LIVE_BYTES = {
                "processors that execute them meanwhile have to be synchronised; the kernel writes an INT3 first"),
     "cross-line": (False, "not in one step: its bytes lie in two cache lines; the kernel writes an INT3 first, then "
                    "the rest, and the first byte last"),
+    "boot-only": (False, "no: its bytes are several instructions, and a processor may be between two of them"),
 }  # fmt: skip
 JUMP = "yes: one aligned word, legal to change while others execute it; a call's two words are not"  # of a redirect
 
@@ -70,6 +72,9 @@ INT3 = (
     "the other bytes, and every processor is synchronised",
     "the first byte, and every processor is synchronised",
 )
+PIECES = "the bytes of each site, where nobody is: before the code runs, or with all threads stopped and out of them"
+PAD_IN_USE = "a pad that calls something else may be written only while no thread is in it"
+CHANGED_PADS = "pads, while their switches are off and no thread is in them; the caches are cleaned"
 OLD_CODE = "stubs and pads, but only once no processor can be in them any more"
 OLD_POINTERS = "ops pointers, but only once no processor can be in what reads them any more"
 KEYS = "the keys' pointers, one aligned store of eight bytes each"
@@ -128,6 +133,25 @@ def of_edit(arch: Arch, kind: str, va: int, old: bytes, new: bytes) -> str:
     return of_site(arch, va, n_words) or of_word(arch, va, *words)
 
 
+def of_planned(plan: Plan, kind: str, va: int, old: bytes, new: bytes) -> str:
+    """As `of_edit`, where the plan's layout tells more than the bytes."""
+    if kind == "site" and plan.in_pieces.any():
+        return "boot-only"
+    if kind == "pad" and plan.verb == "enable" and old != _nops(plan.scan.arch, len(old)):
+        return "boot-only"  # a thread may be in it
+    return of_edit(plan.scan.arch, kind, va, old, new)
+
+
+def _nops(arch: Arch, size: int) -> bytes:
+    return arch.nop.to_bytes(arch.unit, "little") * (size // arch.unit) if arch.call.n_units == 1 else b""
+
+
+def _changes_pads(plan: Plan) -> bool:
+    """Whether a pad that was filled calls something else."""
+    filled = (row.tobytes() for group in plan.edits.groups if group.kind == "pad" for row in group.old)
+    return plan.verb == "enable" and any(old != _nops(plan.scan.arch, len(old)) for old in filled)
+
+
 def places(image: Image, pos: I64) -> I64:
     """va of each file position; in a relocatable file, of the section's place among the others."""
     held = np.flatnonzero(image.has_bytes & (image.shdr["sh_size"] > 0))
@@ -152,20 +176,27 @@ def answer(plan: Plan) -> Live:
     if not plan.new_words.shape[1] or not len(plan.index):
         return Live(NO, ONLY_TABLES)
     code = (OLD_CODE if back else NEW_CODE,) if new_code else ()
-    pointers = (OLD_POINTERS if back else POINTERS,) if "literal" in kinds else ()
+    # a module's pointers are filled by relocations
+    has_pointers = "literal" in kinds or (plan.callee is not None and plan.callee.ops_size > 0)
+    pointers = (OLD_POINTERS if back else POINTERS,) if has_pointers else ()
+    where = "" if plan.scan.image.linked else " in the loaded module"
     sites, why = _of_sites(plan)
+    if _changes_pads(plan):
+        why, code = why or PAD_IN_USE, (CHANGED_PADS,)
     steps = (*sites, *pointers, *code) if back else (*code, *pointers, *sites)
     if why:
-        return Live(NO, f"no: {why}. But for that, in this order", steps)
+        return Live(NO, f"no{where}: {why}. But for that, in this order", steps)
     if len(steps) == 1:
-        return Live(YES, f"yes: {steps[0]}", steps)
-    return Live(IN_ORDER, "yes, in this order", steps)
+        return Live(YES, f"yes{where}: {steps[0]}", steps)
+    return Live(IN_ORDER, f"yes{where}, in this order", steps)
 
 
 def _of_sites(plan: Plan) -> tuple[tuple[str, ...], str]:
     """The steps by which the words of all sites change; why one of them is not legal under execution."""
     arch, shape, back = plan.scan.arch, plan.scan.sites.shape, plan.verb == "disable"
     assert shape is not None  # no site changes without a layout
+    if arch.unit == 1 and plan.in_pieces.any():
+        return (PIECES,), "the bytes of a site are several instructions, and a processor may be between two of them"
     if arch.unit == 1:
         return INT3, ""
     old, new = plan.scan.sites.body()[plan.index][:, : plan.new_words.shape[1]], plan.new_words
@@ -174,7 +205,7 @@ def _of_sites(plan: Plan) -> tuple[tuple[str, ...], str]:
     illegal = (old != new) & ~(_exchangeable(arch, old) & _exchangeable(arch, new))
     illegal |= ((plan.scan.sites.body_va[plan.index] % np.uint64(arch.unit)) != 0)[:, None]
     branch = "jump" if jumps or shape.out_of_line or shape.front else "call"
-    calls = (CALLS.format(branch=branch),)
+    calls = (CALLS.format(branch=branch),) if (old != new)[:, at].any() or not plan.scan.image.linked else ()
     others = np.delete(old != new, at, axis=1).any()
     first = (FIRST.format(how=WHERE_IDLE if np.delete(illegal, at, axis=1).any() else ""),) if others else ()
     rows, columns = np.nonzero(illegal)

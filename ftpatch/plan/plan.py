@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+
 from ftpatch.arch.parts import Code
 from ftpatch.arrays import I64, U32, Mask
 from ftpatch.plan.edits import Edits
@@ -125,10 +127,23 @@ class Plan:
             return distances(self.scan.sites.body_va[self.index], self.calls.branch_to)
         return distances(self.scan.sites.branch_va[self.index], self.calls.branch_to)
 
+    @cached_property
+    def in_pieces(self) -> Mask:
+        """(n,) whether the code that changes at a site is several instructions where the layout's is one, so that a
+        processor may be between two of them: NOPs of one byte each; a call with a NOP in front, on the way back."""
+        shape, nop, pieces = self.scan.sites.shape, self.scan.arch.short_nop, np.zeros(len(self.index), dtype=bool)
+        if nop is None or shape is None or not self.new_words.shape[1]:
+            return pieces
+        body = self.scan.sites.body()[self.index]
+        pieces |= (body[:, :2] == np.uint32(nop)).all(axis=1)
+        return pieces | (self.verb == "disable" and shape.call_at > 0)
+
     def concurrency(self, at: int) -> str | None:
         """What changes at the at-th site, which decides whether a running kernel could be changed so: one word or two;
         where code is bytes, whether those that change lie in one cache line. None where code stays as it is."""
         n, shape = self.new_words.shape[1], self.scan.sites.shape
+        if self.in_pieces[at]:
+            return "boot-only"
         if n and shape is not None and shape.branch.n_units > 1:
             site = int(self.index[at])
             kept = int(self.scan.sites.body()[site, 0]) == int(self.new_words[at, 0])  # a call gets another distance
