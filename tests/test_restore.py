@@ -423,7 +423,7 @@ def test_a_result_that_is_written_badly_is_not_kept(
         ('{"schema": -9223372036854775808}', "schema -9223372036854775808, expected schema 1"),
         ('{"schema": 1}', "nothing as its command, expected a text"),
         ('{"schema": 1, "command": "scan"}',
-         "the report of 'scan', expected that of enable, disable, drop, redirect, static-calls"),
+         "the report of 'scan', expected that of enable, disable, drop, redirect, static-calls, record"),
         ('{"schema": 1, "command": "enable"}', "nothing as its images, expected a list"),
         ('{"schema": 1, "command": "enable", "images": []}', "0 images, expected one"),
         ('{"schema": 1, "command": "enable", "images": [{}, {}]}', "2 images, expected one"),

@@ -21,7 +21,7 @@ from ftpatch.proof.changes import Runs
 from ftpatch.proof.recorded_sections import check_new_sections, check_old_sections, check_tail, record_secs
 from ftpatch.proof.sections import check_header
 from ftpatch.sites.object_marks import enabled_calls
-from ftpatch.sites.profiler_calls import profiler_calls
+from ftpatch.sites.profiler_calls import calls_by_relocation
 from ftpatch.sites.table import UNTOUCHED
 
 SLOT = 8
@@ -121,7 +121,7 @@ def _calls(image: Image) -> dict[int, I64]:
     """Section of code → offsets of its calls of the profiling function."""
     calls: dict[int, I64] = {}
     for called in dict.fromkeys(shape.called for shape in image.arch.shapes if shape.called):
-        secs, off = profiler_calls(image, called)
+        secs, off = calls_by_relocation(image, called)
         numbers, first = np.unique(secs, return_index=True)
         for sec, part in zip(numbers.tolist(), np.split(off, first[1:]) if len(numbers) else [], strict=True):
             calls[sec] = np.concatenate([calls.get(sec, part[:0]), part])

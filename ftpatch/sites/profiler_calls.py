@@ -32,6 +32,16 @@ def profiler_calls(image: Image, name: str) -> tuple[I64, I64]:
         sec, off = _in_linked(image, name)
     else:
         sec, off = _in_relocatable(image, name, image.arch.direct_calls, image.arch.call)
+    return _ascending(sec, off)
+
+
+def calls_by_relocation(image: Image, name: str) -> tuple[I64, I64]:
+    """(section, offset) of every direct call of the function `name` in a relocatable file by its relocation alone, as
+    the builds of kernels look for them, ascending."""
+    return _ascending(*_in_relocatable(image, name, image.arch.direct_calls, image.arch.call))
+
+
+def _ascending(sec: I64, off: I64) -> tuple[I64, I64]:
     key = sec << 40 | off
     if not (key[1:] > key[:-1]).all():  # tables of relocations need not be sorted, nor name a place once
         key = np.unique(key)

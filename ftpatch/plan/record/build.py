@@ -27,6 +27,7 @@ class FromBuild(NamedTuple):
     places: Places
     left: dict[str, str]  # why functions of that list stay without a record, by name
     n_left: int  # records of that list that stay away
+    n_untraced: int  # others, of exit functions: no kernel traces these
 
 
 def places_from(image: Image, other: Scan, calls: Places) -> FromBuild:
@@ -55,11 +56,8 @@ def places_from(image: Image, other: Scan, calls: Places) -> FromBuild:
     left = {_name(other, row): "no site where the other build has one" for row in live[same][~ready].tolist()}
     never = np.array([is_never_traced(name) for name in image.names], dtype=bool)
     found = joined(by_place.where(ready), places)
-    exit_code = never[found.sec]
-    n_left = int((~ready).sum()) + len(names) + int(exit_code.sum())
-    if exit_code.any():
-        left["functions of exit sections"] = "no kernel traces what is in them"
-    return FromBuild(found.where(~exit_code), {**left, **names}, n_left)
+    untraced = never[found.sec]
+    return FromBuild(found.where(~untraced), {**left, **names}, int((~ready).sum()) + len(names), int(untraced.sum()))
 
 
 def are_sites(image: Image, shape: Shape, places: Places, calls: Places) -> Mask:

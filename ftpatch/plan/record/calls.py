@@ -13,13 +13,21 @@ from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import Image
 from ftpatch.kernel.recorded import is_recorded
 from ftpatch.plan.record.places import NOWHERE, Places, joined
-from ftpatch.sites.profiler_calls import profiler_calls
+from ftpatch.sites.profiler_calls import calls_by_relocation, n_indirect, profiler_calls
 
 
 def calls_of(image: Image) -> Places:
     """Every direct call of the profiling function, by section and offset."""
     names = dict.fromkeys(shape.called for shape in image.arch.shapes if shape.called)
-    return joined(NOWHERE, *(Places(*profiler_calls(image, name)) for name in names)).ordered()
+    return joined(NOWHERE, *(Places(*calls_by_relocation(image, name)) for name in names)).ordered()
+
+
+def pointer_text(image: Image) -> str:
+    """How many calls of the profiling function go through a pointer, which no kernel's tracer can switch; empty for
+    none."""
+    names = dict.fromkeys(shape.called for shape in image.arch.shapes if shape.called)
+    n = sum(n_indirect(image, name) + len(profiler_calls(image, name)[0]) for name in names)
+    return f", {n} through a pointer, which no tracer of a kernel can switch" if n else ""
 
 
 def are_recorded(image: Image, places: Places) -> Mask:

@@ -8,7 +8,8 @@ from typing import TypedDict
 from ftpatch.elf.image import Image
 from ftpatch.errors import UsageError
 from ftpatch.plan.plan import Plan
-from ftpatch.plan.record.plan import RecordRequest, plan_record
+from ftpatch.plan.record.plan import plan_record
+from ftpatch.plan.record.request import RecordRequest
 from ftpatch.sites.scan import Scan, scan_file
 
 

@@ -35,10 +35,8 @@ class Entries(NamedTuple):
 
 def forms(image: Image) -> tuple[Shape, ...]:
     """The layouts of which a site can be told by its words at an entry: with NOPs, and a kernel that patches them."""
-    return tuple(
-        shape for shape in image.arch.shapes
-        if not (shape.refusal or shape.program or shape.at_global) and (not shape.called or shape.also)
-    )  # fmt: skip
+    shapes = [shape for shape in image.arch.shapes if not shape.called or shape.also]
+    return tuple(shape for shape in shapes if not (shape.refusal or shape.program or shape.at_global or shape.anywhere))
 
 
 def entries_of(image: Image, shape: Shape) -> Entries:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,20 +11,21 @@ from ftpatch.arch.shape import Shape, begins_with
 from ftpatch.arrays import Mask, is_in
 from ftpatch.elf.editor import Editor
 from ftpatch.elf.image import Image
-from ftpatch.errors import PolicyError, UsageError
+from ftpatch.errors import PolicyError
 from ftpatch.plan.module.records import edits_of
 from ftpatch.plan.plan import Plan, PlanSummary
 from ftpatch.plan.record.build import places_from
-from ftpatch.plan.record.calls import are_recorded, calls_of, make_nops
+from ftpatch.plan.record.calls import are_recorded, calls_of, make_nops, pointer_text
 from ftpatch.plan.record.entries import layout_of, table_of, why_not
-from ftpatch.plan.record.existing import RecordSection, read_existing
+from ftpatch.plan.record.existing import read_existing
 from ftpatch.plan.record.places import NOWHERE, Places, as_records, joined
-from ftpatch.plan.record.sections import SectionWriter
+from ftpatch.plan.record.request import RecordRequest, section_name
+from ftpatch.plan.record.sections import SectionWriter, base_symbols
 from ftpatch.plan.recording import Recording
 from ftpatch.plan.routes import no_calls
 from ftpatch.sites import select
 from ftpatch.sites.reading import read_sites
-from ftpatch.sites.records import MCOUNT, PADDING, record_names
+from ftpatch.sites.records import record_names
 from ftpatch.sites.scan import Scan, bare_scan, require_text
 from ftpatch.sites.table import UNTOUCHED
 
@@ -33,20 +33,9 @@ N_SHOWN = 3
 SHOWN = 16  # bytes of code in a refusal
 NOTHING = "nothing to do: {n} records are there, and the file shows no other that belongs there"
 UNTRACED = "no record for {n} of {called} in {sections}: no kernel traces what is there{nop}"
+UNTRACED_THERE = "{n} records of the other build are left out: no kernel traces exit functions"
+NO_BASE = "its section {section} has no symbol that a record could count from, but weak ones"
 STAY_CALLS = "recorded calls stay calls: {why}. --nop made NOPs of calls without a record alone"
-
-
-@dataclass(frozen=True)
-class RecordRequest:
-    """What is asked for."""
-
-    func: tuple[str, ...] = ()  # selectors of functions; empty: what the file's own calls show
-    other: Scan | None = None  # another build, whose records are wanted here
-    section: str | None = None  # the section that takes the records; None: as the file, or the others, tell
-    nop: bool = False  # make NOPs of calls
-    skip_unpatchable: bool = False  # leave out chosen functions that have no site, instead of refusing
-    layout: str | None = None  # of NOP sites, where it is forced
-    against: tuple[Scan, ...] = ()  # a kernel that will load the file, or modules of it
 
 
 class _Found(NamedTuple):
@@ -68,7 +57,7 @@ def plan_record(image: Image, request: RecordRequest) -> Plan:
     require_text(image)
     existing, calls = read_existing(image), calls_of(image)
     recorded = joined(NOWHERE, *(section.kept for section in existing))
-    found = _find(image, request, recorded, calls)
+    found = _with_bases(image, _find(image, request, recorded, calls), recorded)
     _refuse_left(image, request, found)
     added = found.places.ordered().without(recorded)
     _refuse_unsound(image, request, recorded, added)
@@ -98,16 +87,31 @@ def _find(image: Image, request: RecordRequest, recorded: Places, calls: Places)
     """The places that the request names."""
     if request.other is not None:
         found = places_from(image, request.other, calls)
-        return _Found(found.places, request.other.sites.shape, found.left, found.n_left)
+        notes = (UNTRACED_THERE.format(n=found.n_untraced),) if found.n_untraced else ()
+        return _Found(found.places, request.other.sites.shape, found.left, found.n_left, notes)
     if request.func:
         return _chosen(image, request, recorded, calls)
     shape = _shape_of(image, calls)
     if not len(calls.sec) and not len(recorded.sec) and not image.sections_named(*record_names(image)):
         raise PolicyError("nothing tells which functions are to be recorded", image.path,
-                          found="no call of a profiling function, and no record",
+                          found=f"no direct call of a profiling function{pointer_text(image)}, and no record",
                           todo="--func NAME names functions with NOPs at their entries, --from FILE another build "
                           "that has its records")  # fmt: skip
     return _Found(calls.where(are_recorded(image, calls)), shape, {}, 0)
+
+
+def _with_bases(image: Image, found: _Found, recorded: Places) -> _Found:
+    """Without places in code that no symbol can name: a weak one may be overridden by another file's."""
+    bases = base_symbols(image)
+    bare = ~is_in(found.places.sec, list(bases)) & ~is_in(found.places.key, recorded.key)
+    if not bare.any():
+        return found
+    places = found.places.where(bare)
+    why = {name or "unnamed": NO_BASE.format(section=image.names[sec])
+           for name, sec in zip(_names(image, places), places.sec.tolist(), strict=True)}  # fmt: skip
+    return found._replace(
+        places=found.places.where(~bare), left={**found.left, **why}, n_left=found.n_left + int(bare.sum())
+    )  # fmt: skip
 
 
 def _chosen(image: Image, request: RecordRequest, recorded: Places, calls: Places) -> _Found:
@@ -129,10 +133,10 @@ def _shape_of(image: Image, calls: Places) -> Shape | None:
     if not len(calls.sec):
         return None
     from ftpatch.sites.layout import shape_of_calls
-    from ftpatch.sites.profiler_calls import profiler_calls
+    from ftpatch.sites.profiler_calls import calls_by_relocation
 
     for called in dict.fromkeys(shape.called for shape in image.arch.shapes if shape.called):
-        sec, off = profiler_calls(image, called)
+        sec, off = calls_by_relocation(image, called)
         if len(sec):
             return shape_of_calls(image, called, sec, off)
     return None
@@ -165,56 +169,6 @@ def _refuse_unsound(image: Image, request: RecordRequest, recorded: Places, adde
         raise PolicyError(what, image.path,
                           found=f"{sites.place_text(row)}: {code}", expected="the code of the layout "
                           f"{sites.shape.name if sites.shape else 'none'}")  # fmt: skip
-
-
-def section_name(
-    image: Image, request: RecordRequest, existing: Sequence[RecordSection], shape: Shape | None
-) -> tuple[str, str]:
-    """The section that kernels of this file's kind read, and why it is that one. Raises UsageError for one that no
-    kernel of the machine reads, PolicyError where the file and others contradict each other."""
-    names = record_names(image)
-    if request.section is not None:
-        if request.section not in names:
-            raise UsageError("no kernel of this machine reads that section", "--section", found=request.section,
-                             expected=" or ".join(names))  # fmt: skip
-        return request.section, "asked for"
-    there = dict.fromkeys(image.names[section.sec] for section in existing if section.sound.any())
-    if len(there) > 1:
-        raise _undecided(image, "records in " + " and ".join(there), "a kernel reads one of them")
-    wanted = None if shape is None else MCOUNT if shape.called or image.arch.padded else PADDING
-    if there:
-        name = next(iter(there))
-        if wanted not in (None, name) and len(names) > 1:
-            raise _undecided(image, f"records in {name}", f"the sites of layout {shape.name if shape else ''} belong "
-                             f"into {wanted}")  # fmt: skip
-        return name, "the file has it"
-    if len(names) == 1:
-        return names[0], f"the one that kernels of {image.arch.name} read"
-    for scan in request.against:
-        read = _read_by(scan)
-        if read is None:
-            continue
-        if wanted not in (None, read):
-            raise _undecided(image, f"sites that belong into {wanted}", f"{scan.image.path} has its records in {read}")
-        return read, f"{scan.image.path} has its records there"
-    if wanted is None:
-        return image.names[existing[0].sec] if existing else names[0], "nothing else tells"
-    what = "calls" if wanted == MCOUNT else "NOPs"
-    return wanted, f"kernels whose sites are {what} in the file read it"
-
-
-def _read_by(scan: Scan) -> str | None:
-    """The section that a kernel reads, or a module has; None where it has no sites."""
-    there = [name for name in record_names(scan.image) if scan.image.sections_named(name)]
-    shape = scan.sites.shape
-    if not scan.image.linked and len(there) == 1:
-        return there[0]
-    return None if shape is None else MCOUNT if shape.called or scan.arch.padded else PADDING
-
-
-def _undecided(image: Image, found: str, other: str) -> PolicyError:
-    return PolicyError("the section of the records is not certain", image.path, found=f"{found}, but {other}",
-                       todo=f"--section {' or '.join(record_names(image))} decides it")  # fmt: skip
 
 
 # -- calls that become NOPs --------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from ftpatch.arrays import I64, Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.editor import SHF_INFO_LINK, Editor
 from ftpatch.elf.image import Image
-from ftpatch.errors import PolicyError
 from ftpatch.kernel.recorded import is_loaded
 from ftpatch.plan.record.existing import REASONS, RecordSection
 from ftpatch.plan.record.groups import WORD, read_groups
@@ -213,12 +212,7 @@ class SectionWriter:
 
     def _relocations(self, code: int, off: I64) -> Rows:
         """The relocations of records of one section of code."""
-        symbol = self._symbols.get(code)
-        if symbol is None:
-            raise PolicyError("no symbol by which a record could name this code", self.image.path,
-                              found=f"section {code} {self.image.names[code]} with weak symbols or none",
-                              expected="the section's own symbol, or a local or global one",
-                              todo="compile it again, or strip less")  # fmt: skip
+        symbol = self._symbols[code]
         rows = np.zeros(len(off), t.RELA)
         rows["r_info"] = np.uint64(symbol << 32 | self.image.arch.abs64)
         rows["r_addend"] = off - int(self.image.symbols.rows["st_value"][symbol])
