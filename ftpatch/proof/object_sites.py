@@ -81,6 +81,7 @@ class _Look:
     def __init__(self, image: Image, case: Case, called: str, form: ObjectSite | None) -> None:
         self.image, self.none, self.form, self.called = image, case.arch.none, form, called
         self.addend = -case.tables.branch_field[1]
+        self.kinds = {0, self.addend, *(kind for _, kinds in (form.calls if form else ()) for kind in kinds)}
         self._names = set(image.symbols.rows_named(called).tolist()) if called else {0}
         self._rows: dict[int, dict[int, list[Row]]] = {}
 
@@ -101,6 +102,8 @@ class _Look:
         marks = [row for row in rows if row.kind == self.none]
         calls = [row for row in rows if row.kind != self.none]
         if self.form is None or len(marks) > 1 or len(calls) > 1:
+            return OTHER
+        if marks and marks[0].addend not in self.kinds:  # the type of the relocation that it was
             return OTHER
         if code == self.form.nop and not calls:
             return OLD if not marks else RETIRED

@@ -5,7 +5,7 @@ function, as any call does. So a patched site keeps a relocation of the type tha
 of its call. recordmcount leaves the same where it makes a NOP of a call that it does not record.
 
     call of the site   field ◄── a relocation of a branch: what it calls    enabled
-                       field ◄── the mark: what the compiler let it call
+                       field ◄── the mark: what the compiler let it call; its addend is the type of that relocation
     NOP                field ◄── the mark alone                             switched off
 
 Source: scripts/recordmcount.c, make_nop (Linux 6.1).
@@ -39,7 +39,8 @@ def marks_of(image: Image) -> Marks:
     """The marks in the code of an object; none in files of any other kind."""
     none = np.zeros(0, np.int64)
     columns: list[tuple[I64, I64, I64, Mask]] = [(none, none, none, none.astype(bool))]
-    for sec in np.flatnonzero(image.executable).tolist() if image.kind == "object" else ():
+    may = image.kind == "object" and len(image.symbols.rows) > 1  # without any, relocations name nothing
+    for sec in np.flatnonzero(image.executable).tolist() if may else ():
         rows, inside = relocations_of(image, sec), int(image.shdr["sh_size"][sec])
         mark = (rows.kind == image.arch.none) & (rows.off >= image.arch.call.relocated_at) & (rows.off < inside)
         if mark.any():

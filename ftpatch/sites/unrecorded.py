@@ -11,7 +11,7 @@ from ftpatch.arrays import I64, U64, Mask, is_in
 from ftpatch.elf.image import Image
 from ftpatch.sites.layout import shapes_of
 from ftpatch.sites.matching import functions_at
-from ftpatch.sites.object_marks import enabled_calls
+from ftpatch.sites.object_marks import enabled_calls, marks_of
 from ftpatch.sites.profiler_calls import profiler_calls
 from ftpatch.sites.records import RecordTable
 from ftpatch.sites.table import ENABLED, OFF, UNRECORDED, SiteTable
@@ -40,7 +40,10 @@ def unrecorded_calls(image: Image, records: RecordTable, va: U64, shape: Shape |
 def _nameless_elsewhere(image: Image, called: str, va: U64) -> bool:
     """Whether an object does not name the function, and most of its NOPs are not where it would be called."""
     shapes = [shape for shape in shapes_of(image) if shape.called == called]
-    if image.kind != "object" or len(image.symbols.rows_named(called)) or any(shape.anywhere for shape in shapes):
+    if image.kind != "object" or any(shape.anywhere for shape in shapes):
+        return False
+    marks = marks_of(image)
+    if not is_in(va, marks.va(image)[marks.symbol == 0]).all():
         return False
     sec, off = image.place(va)
     found = [functions_at(image, shape, image.window(sec, off, shape.reads), va) for shape in shapes]

@@ -72,10 +72,13 @@ class SiteRows:
         assert arch.modules is not None  # the kinds of its calls are known
         real, mark = self._at(sec, place)
         kind, addend = arch.modules.branch, self.shape.branch.relocated_by
+        was = int(self._rows(mark[0])[mark[1]]["r_addend"]) if mark is not None else 0
+        kind = was if was in arch.direct_calls else kind
         if as_compiled and mark is not None:
-            self._set(*mark, arch.indirect_calls[-1] if self.shape.through else kind, symbol, addend)
+            known = was in (*arch.direct_calls, *arch.indirect_calls)
+            self._set(*mark, was if known else arch.indirect_calls[-1] if self.shape.through else kind, symbol, addend)
             return
-        old = 0
+        old = same = 0
         if real is not None:
             row = self._rows(real[0])[real[1]]
             old = int(row["r_info"]) >> 32
@@ -84,14 +87,15 @@ class SiteRows:
         else:
             self._new.append((sec, place, kind, symbol, addend))
         if mark is None:
-            self._new.append((sec, place, arch.none, old, 0))
+            self._new.append((sec, place, arch.none, old, same))
 
     def nothing(self, sec: int, start: int) -> None:
         """Let a site call nothing; what the compiler let it call is still named, where it called something."""
         arch, place = self.editor.image.arch, self._field(start)
         real, mark = self._at(sec, place)
         if self.shape.called and mark is None and real is not None:
-            self._set(*real, arch.none, int(self._rows(real[0])[real[1]]["r_info"]) >> 32, 0)
+            info = int(self._rows(real[0])[real[1]]["r_info"])
+            self._set(*real, arch.none, info >> 32, info & 0xFFFF_FFFF)
             return
         for row in (real, None if self.shape.called else mark):
             if row is not None:
