@@ -24,7 +24,7 @@ LEGAL_WAYS = {way: kind for way, kind in LEGAL.items() if {*way} <= {*STATES}}
 def check_program(case: Case) -> None:
     """What was appended; the sites' words, and what their calls lead to, where that is known."""
     added = read_added(case)
-    if len(case.after.image.shdr) < len(case.before.image.shdr):
+    if added is None and len(case.after.image.shdr) < len(case.before.image.shdr):
         return
     pairs = case.pairs = pair_up(case)
     if pairs is None:

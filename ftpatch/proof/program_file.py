@@ -65,6 +65,9 @@ def read_added(case: Case) -> tuple[Added, ...] | None:
         return ()
     for offset, size in FIELDS.values():
         case.account_for("ELF header", [offset], size)
+    if taken := _taken_away(before, after):
+        case.kinds["segment taken away"] += taken
+        return ()
     try:
         added = _read(before, after)
     except Odd as odd:
@@ -72,6 +75,14 @@ def read_added(case: Case) -> tuple[Added, ...] | None:
         return None
     case.kinds["new segment"] += len(added)
     return added
+
+
+def _taken_away(before: Image, after: Image) -> int:
+    """How many patches the first file has that the second one, which was restored, has not."""
+    try:
+        return len(_read(after, before)) if len(after.data) < len(before.data) else 0
+    except Odd:
+        return 0
 
 
 def _read(before: Image, after: Image) -> tuple[Added, ...]:

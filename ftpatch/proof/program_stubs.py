@@ -26,9 +26,9 @@ def read_stubs(case: Case, added: Sequence[Added]) -> dict[int, StubRead]:
 
 
 def _earlier(case: Case) -> Iterator[Added]:
-    """What the first file has of such code already: it was patched before."""
-    image = case.before.image
-    for sec in image.sections_named(NAME):
+    """What both files have of such code: the first was patched before."""
+    image = case.after.image
+    for sec in (sec for sec in image.sections_named(NAME) if sec < len(case.before.image.shdr)):
         va, pos, size = (int(image.shdr[field][sec]) for field in ("sh_addr", "sh_offset", "sh_size"))
         if image.executable[sec]:
             yield Added(va, size, va, pos)
