@@ -18,6 +18,7 @@ ENTER = (
     0xA9BF_27FD,  # stp  x29, x9, [sp, #-16]!
     0x9100_03FD,  # mov  x29, sp
     0xA9B2_7BFD,  # stp  x29, x30, [sp, #-224]!
+    0x9100_03FD,  # mov  x29, sp
     0xA901_07E0, 0xA902_0FE2, 0xA903_17E4, 0xA904_1FE6,  # stp  x0, x1, [sp, #16] … x6, x7
     0xA905_4BE8,  # stp  x8, x18, [sp, #80]
     0xAD03_07E0, 0xAD04_0FE2, 0xAD05_17E4, 0xAD06_1FE6,  # stp  q0, q1, [sp, #96] … q6, q7
@@ -182,11 +183,13 @@ def instead(old: int, new: int) -> list[int]:
 
 
 HOOK = call(PATCH.code_va + 4 * len(ENTER), symbol(PIE, "hook"))[0]
+OTHER = "it loads another register at {} than the one that was saved there"
 STUBS = {
-    "x2 and x3 not saved": (without(0xA902_0FE2), "it does not keep x2, x3"),
+    "x2 and x3 not saved": (without(0xA902_0FE2), OTHER.format("{x2:#x}")),
+    "no frame": (without(0x9100_03FD), "x29 does not lead to frame records of the function and its caller"),
     "x18 not loaded": (instead(0xA945_4BE8, 0xF940_2BE8), "it does not keep x18"),
     "q6 and q7 not loaded": (without(0xAD46_1FE6), "it does not keep q6, q7"),
-    "q0 and q1 swapped": (instead(0xAD43_07E0, 0xAD43_03E1), "it does not keep q0, q1"),
+    "q0 and q1 swapped": (instead(0xAD43_07E0, 0xAD43_03E1), OTHER.format("{q0:#x}")),
     "half of q0": (instead(0xAD03_07E0, 0x6D06_07E0), "it executes 0x6d0607e0 at {va:#x}, which no stub does"),
     "another site": (without(0xD100_13C0), "the first argument of its call is not the address of the site's call"),
     "another caller": (without(0xAA09_03E1), "the second argument of its call is not where the function returns to"),
@@ -202,7 +205,8 @@ STUBS = {
 @pytest.mark.parametrize("name", STUBS)
 def test_a_stub_that_loses_something_is_found(name: str, tmp_path: Path) -> None:
     words, why = STUBS[name]
-    at = {"va": PATCH.code_va + 32, "end": PATCH.code_va + 4 * len(words) - 4, "q6": PATCH.code_va + 44}
+    at = {"va": PATCH.code_va + 36, "end": PATCH.code_va + 4 * len(words) - 4, "q6": PATCH.code_va + 48}
+    at |= {"x2": PATCH.code_va + 4 * len(ENTER) + 24, "q0": PATCH.code_va + 4 * len(ENTER) + 4}
     found = findings(PIE, written(hooked(PIE, words), tmp_path))
     stubs = [text for rule, text in found if rule == "verify-stub"]
     assert stubs == [f"the new code at {PATCH.code_va:#x} is no stub that calls a C function: {why.format(**at)}"]

@@ -24,6 +24,7 @@ ARGUMENTS = range(8)  # of q0–q7
 STO_VARIANT_PCS = 0x80
 R_GLOB_DAT, R_JUMP_SLOT = 1025, 1026
 CALL = -4  # from where a call returns to, to the call
+BIT64 = (1 << 64) - 1
 BTI_C, NOP, BR_X17 = 0xD503_245F, 0xD503_201F, 0xD61F_0220
 
 
@@ -38,11 +39,10 @@ class _State:
     first: int | None = None
 
     def base(self, n: int) -> int:
-        """The stack offset that a base register holds."""
-        kind, at = ("sp", self.sp) if n == SP else self.x[n]
-        if kind != "sp":
-            raise NoStub(f"it uses memory other than its stack at {self.va:#x}")
-        return at
+        """The stack offset that a base register holds, which must be sp itself."""
+        if n != SP:
+            raise NoStub(f"it uses memory at {self.va:#x} by another register than sp")
+        return self.sp
 
     def move_sp(self, to: int) -> None:
         if to > 0:
@@ -107,7 +107,7 @@ def _single(size: int) -> Callable[[_State, int], None]:
     def effect(state: _State, word: int) -> None:
         step, rn, rt = (word >> 10 & 0xFFF) * size, word >> 5 & 31, word & 31
         if size == 8 and word >> 22 & 1 and rn != SP and state.x[rn][0] == "address":
-            state.x[rt] = ("loaded", state.x[rn][1] + step)
+            _set(state, rt, ("loaded", state.x[rn][1] + step & BIT64))
             return
         registers = state.x if size == 8 else state.q
         _access(state, rn, step, 2, bool(word >> 22 & 1), [(rt, size)], registers)
@@ -127,11 +127,20 @@ def _access(state: _State, rn: int, step: int, mode: int, load: bool, of: list[t
     for number, (rt, size) in enumerate(of):
         place = at + number * size
         if load:
-            registers[rt] = state.load(place, size) if rt < len(registers) else UNKNOWN
+            _load(state, registers, rt, state.load(place, size))
         else:
             state.store(place, size, registers[rt] if rt < len(registers) else UNKNOWN)
     if mode == 1:
         state.move_sp(base + step)
+
+
+def _load(state: _State, registers: list[Value], rt: int, value: Value) -> None:
+    """A register gets back what it held; x29 leads to the next frame, and the way back comes into any that is free."""
+    own = value == ("x" if registers is state.x else "q", rt)
+    frames = registers is state.x and (value in (("x", LR), ("x", 9)) or (rt == 29 and value[0] == "sp"))
+    if rt >= len(registers) or not (own or frames):
+        raise NoStub(f"it loads another register at {state.va:#x} than the one that was saved there")
+    registers[rt] = value
 
 
 def _move(state: _State, word: int) -> None:
@@ -143,6 +152,8 @@ def _move(state: _State, word: int) -> None:
 def _add(state: _State, word: int) -> None:
     """add, sub Xd|sp, Xn|sp, #imm"""
     amount = (word >> 10 & 0xFFF) * (-1 if word >> 30 & 1 else 1)
+    if word >> 30 & 1 and not amount:
+        raise NoStub(f"it subtracts nothing at {state.va:#x}")
     rn, rd = word >> 5 & 31, word & 31
     kind, at = ("sp", state.sp) if rn == SP else state.x[rn]
     if rd == SP:
@@ -172,7 +183,7 @@ def _nothing(state: _State, word: int) -> None:
 
 def _bl(state: _State, word: int) -> None:
     distance = ((word & 0x03FF_FFFF ^ 0x0200_0000) - 0x0200_0000) * 4
-    _call(state, StubCall(state.va + distance, False))
+    _call(state, StubCall(state.va + distance & BIT64, False))
 
 
 def _blr(state: _State, word: int) -> None:
@@ -192,7 +203,7 @@ def _slot(state: _State, n: int) -> int:
 def _jump(state: _State, word: int) -> StubCall:
     """What a stub for calls of _mcount ends in."""
     distance = ((word & 0x03FF_FFFF ^ 0x0200_0000) - 0x0200_0000) * 4
-    call = StubCall(_slot(state, 17), True) if word == BR_X17 else StubCall(state.va + distance, False)
+    call = StubCall(_slot(state, 17), True) if word == BR_X17 else StubCall(state.va + distance & BIT64, False)
     _require_arguments(state, 0)
     lost = [f"x{n}" for n in (*range(18, 30), LR) if state.x[n] != ("x", n)]
     lost += [f"q{n}" for n in range(8, 16) if state.q[n] != ("q", n)]
@@ -216,10 +227,20 @@ def _call(state: _State, call: StubCall) -> None:
     if state.sp % 16:
         raise NoStub(f"it calls with sp {-state.sp} bytes below where it was, which is no multiple of 16")
     _require_arguments(state, 9)
+    _require_frames(state)
     state.call = call
     for n in LOST:
         state.x[n] = UNKNOWN
     state.q = [value if n in range(8, 16) else UNKNOWN for n, value in enumerate(state.q)]
+
+
+def _require_frames(state: _State) -> None:
+    """Raise NoStub where x29 does not lead to a frame record of the function, and from there to one of its caller."""
+    kind, inner = state.x[29]
+    outer, back = state.load(inner, 8), state.load(inner + 8, 8)
+    whole = kind == outer[0] == "sp" and inner == state.sp and back == ("x", LR)
+    if not whole or (state.load(outer[1], 8), state.load(outer[1] + 8, 8)) != (("x", 29), ("x", 9)):
+        raise NoStub("x29 does not lead to frame records of the function and its caller")
 
 
 def _require_kept(state: _State, to: int) -> None:

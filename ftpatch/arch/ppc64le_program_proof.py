@@ -1,7 +1,7 @@
 """ppc64le programs as the proof reads them.
 
 A stub is entered with the return address of the function's caller in r0 and its own in LR. When it returns, LR must
-hold the former, execution must go on at the latter, and r1–r12, r14–r31, f1–f31, v2–v13, v20–v31 and CR must be as they
+hold the former, execution must go on at the latter, and r1–r31, f1–f31, v2–v13, v20–v31 and CR must be as they
 were: arguments, the TOC, the static chain of a nested function in r11, what a function keeps for its caller. The C
 function in between is entered at its global entry, with that address in r12. It may change r0, r2–r12, CTR, LR, XER,
 cr0, cr1, cr5–cr7, f0–f13, v0–v19, what lies below r1, and three words of the frame above that are for those who are
@@ -23,7 +23,7 @@ from ftpatch.arch.program_proof import MOST, UNKNOWN, NoStub, ProgramProof, Stub
 LR_SAVE = 16  # of a frame: what its own function returns to
 FOR_CALLEES = (8, 16, 24)  # words of a frame that those who are called may write
 LOST = (0, *range(2, 13))
-KEPT = (*range(2, 13), *range(14, 32))
+KEPT = range(2, 32)
 FLOATS, VECTORS = range(1, 14), range(2, 14)
 R_GLOB_DAT, R_JUMP_SLOT = 20, 21
 BCL_NEXT, BCTR, BCTRL, BLR, NOP = 0x429F_0005, 0x4E80_0420, 0x4E80_0421, 0x4E80_0020, 0x6000_0000
@@ -226,7 +226,7 @@ def _call(state: _State, word: int) -> None:
     state.deep = state.r[4] == DEEP_CALLER
     if state.r[4] not in (("r", 0), DEEP_CALLER):
         raise NoStub("the second argument of its call is not where the function returns to")
-    state.call = StubCall(at, kind == "loaded")
+    state.call = StubCall(at & (1 << 64) - 1, kind == "loaded")
     for n in LOST:
         state.r[n] = UNKNOWN
     state.f = [value if n > 13 else UNKNOWN for n, value in enumerate(state.f)]
@@ -244,7 +244,7 @@ def _require_kept_by_c(state: _State) -> None:
         raise NoStub("it does not return to where LR pointed")
     if state.sp:
         raise NoStub(f"it returns with r1 {-state.sp} bytes below where it was")
-    lost = [f"r{n}" for n in (2, *range(14, 32)) if state.r[n] != ("r", n)]
+    lost = [f"r{n}" for n in (2, *range(13, 32)) if state.r[n] != ("r", n)]
     lost += [f"f{n}" for n in range(14, 32) if state.f[n] != ("f", n)]
     lost += [f"v{n}" for n in range(20, 32) if state.v[n] != ("v", n)]
     lost += ["cr"] * state.writes_cr

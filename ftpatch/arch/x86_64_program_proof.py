@@ -1,7 +1,7 @@
 """x86_64 programs as the proof reads them.
 
 A stub is entered by a call in front of everything that its function does: on top of the stack is the way back into the
-function, and above it where that returns to. Behind the stub all registers but r11 and the flags must be as they were:
+function, and above it where that returns to. Behind the stub all registers but the flags must be as they were:
 arguments in rdi, rsi, rdx, rcx, r8, r9 and xmm0–xmm7, the number of the latter in al, the static chain of a nested
 function in r10, and what a function keeps for its caller. The C function in between changes rax, rcx, rdx, rsi, rdi,
 r8–r11, all vector registers, and what lies below rsp, which is a multiple of 16 where it is called.
@@ -23,7 +23,7 @@ from ftpatch.arch.program_proof import MOST, UNKNOWN, NoStub, ProgramProof, Stub
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R10, R11 = 0, 1, 2, 3, 4, 5, 6, 7, 10, 11
 NAMES = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 LOST = (RAX, RCX, RDX, RSI, RDI, 8, 9, R10, R11)
-KEPT = tuple(n for n in range(16) if n not in (RSP, R11))
+KEPT = tuple(n for n in range(16) if n != RSP)
 R_GLOB_DAT, R_JUMP_SLOT = 6, 7
 RETURN: Value = ("return", 0)  # into the function, behind its site
 CALLER: Value = ("caller", 0)  # where the function returns to
@@ -46,6 +46,7 @@ class _State:
     upper: Value = ("upper", 0)  # what the upper parts of the vector registers hold
     stack: dict[Value, tuple[int, Value]] = field(default_factory=dict)  # place → (bytes, what is there)
     room: int = 0  # bytes from the aligned rsp up that the stub has for itself
+    used: int = 0  # of them, up to the last that it uses
     align: int = 0  # what the aligned rsp is a multiple of; 0 where it has not been aligned
     nothing: bool | None = None  # the zero flag
     call: StubCall | None = None
@@ -70,6 +71,7 @@ class _State:
         self.stack = {(zone, at): held for (zone, at), held in self.stack.items()
                       if zone != kind or at + held[0] <= off or off + size <= at}  # fmt: skip
         self.stack[place] = size, value
+        self.used = max(self.used, off + size) if kind == "low" else self.used
 
     def load(self, place: Value, size: int) -> Value:
         if size == 8 and place in (("sp", 0), ("sp", 8)) and place not in self.stack:
@@ -90,8 +92,11 @@ class _State:
 
 def read(code: bytes, va: int) -> StubRead:
     """What the code at `va` is: it is followed as a processor with XSAVE goes, and as one without."""
-    ways = [_follow(code, va, has_xsave) for has_xsave in (True, False)]
-    (first, asked), (second, _) = ways
+    states = [_State(va, has_xsave) for has_xsave in (True, False)]
+    (first, asked), (second, _) = [_follow(state, code, va) for state in states]
+    used, room = max(state.used for state in states), states[0].room
+    if not first.why and used != room:
+        return StubRead(0, first.call, f"it makes room for {room} bytes and uses {used}")
     if first.why or not asked:
         return first
     if second.why or (second.size, second.call, second.deep) != (first.size, first.call, first.deep):
@@ -99,9 +104,9 @@ def read(code: bytes, va: int) -> StubRead:
     return first
 
 
-def _follow(code: bytes, va: int, has_xsave: bool) -> tuple[StubRead, bool]:
+def _follow(state: _State, code: bytes, va: int) -> tuple[StubRead, bool]:
     """(what the code is on one way, whether it asked which)."""
-    state, at = _State(va, has_xsave), 0
+    at = 0
     try:
         for _ in range(MOST):
             state.va = va + at
@@ -205,7 +210,7 @@ def _lea_rsp(state: _State, match: Match[bytes]) -> None:
 
 
 def _call(state: _State, match: Match[bytes]) -> None:
-    to = state.va + match.end() - match.start() + _signed(match[2])
+    to = state.va + match.end() - match.start() + _signed(match[2]) & (1 << 64) - 1
     if state.call is not None:
         raise NoStub("it calls more than one function")
     if state.regs[RSP] != ("low", 0):
