@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_module import arm64_module
 
 from ftpatch import api
 from ftpatch.arch.register_use import bits
@@ -39,13 +40,14 @@ def relied(path: Path) -> list[tuple[str, str, str, tuple[str, ...]]]:
     ("name", "expected"),
     [
         # not: the rest of a result that is an argument, a callee that calls another unit, one that never returns
-        ("relies-arm64.o", [("leaf", "big", "x1-x6", ()), ("leaf", "either", "x1-x2", ())]),
+        ("relies-arm64.o", [("leaf", "big", "x1-x6", ()), ("leaf", "either", "x1-x2", ()),
+                              ("leaf", "wide", "x1-x12", ())]),
         ("relies-not-arm64.o", []),
         ("relies-option-arm64.o", []),
         ("relies-ppc64le.o", [("leaf", "big", "r9, f10", ())]),
         # by the types of functions: one that returns nothing leaves even v0 alone
         ("relies-debug-arm64.o", [("leaf", "big", "x1-x6", ()), ("leaf", "either", "x1-x2", ()),
-                                  ("store", "floats", "v0-v1", ())]),
+                                  ("leaf", "wide", "x1-x12", ()), ("store", "floats", "v0-v1", ())]),
         ("program-x86_64", [("leaf", "more", "rcx, rdx, rsi, r8-r11", ()), ("tiny", "few", "rcx, rdx, rsi, r8", ()),
                             ("leaf", "farther", "rcx, rdx, rsi, r8-r11", ("between",))]),
         ("program-arm64", [("leaf", "more", "x1-x12", ()), ("tiny", "few", "x1-x4", ()),
@@ -169,6 +171,34 @@ def test_the_output_changes_only_where_registers_are_not_given_back(name: str, t
     assert enabled("leaf", "changes", force=True) != before.replace("hits 0", "hits 2")
     function, target, n_calls = KEPT[name]
     assert enabled(function, target, force=False) == before.replace("hits 0", f"hits {n_calls}")
+
+
+OF_MODULE = (
+    "1 of 1 chosen sites cannot be patched: found leaf (row 0, .text+0x0): its caller {} (IPA-RA), which {}: rebuild "
+    "with -fno-ipa-ra ({} overrides), expected all of them, or nothing is written"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "caller", "who", "option"),
+    [
+        (("enable", "--func", "leaf"), "wide keeps values in x9 over the call at .text+0x184",
+         "the words of the site change", "--force-target"),
+        (("enable", "--func", "leaf", "--hook", "other"), "wide keeps values in x9 over the call at .text+0x184",
+         "the words of the site change", "--force-target"),
+        (("redirect", "--func", "leaf", "--to", "calls"), "big keeps values in x1-x6 over the call at .text+0x98",
+         "its replacement may change", "--force-signature"),
+    ],
+)  # fmt: skip
+def test_a_modules_sites_are_refused_likewise(
+    arguments: tuple[str, ...], caller: str, who: str, option: str, tmp_path: Path, capsys: Capture
+) -> None:
+    module = arm64_module(tmp_path, "../told/relies-arm64.o")
+    verb, *more = arguments
+    assert run([verb, str(module), *more, "-o", str(tmp_path / "out.ko")]) == 5
+    assert OF_MODULE.format(caller, who, option) in capsys.readouterr().err
+    assert run([verb, str(module), *more, "-o", str(tmp_path / "out.ko"), option]) == 0
+    assert run(["enable", str(module), "--func", "same", "--hook", "other", "-o", str(tmp_path / "out.ko")]) == 0
 
 
 # -- what instructions do ----------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ SEVERAL = [
         ("units5-arm64", SEVERAL),
         ("callops-arm64.o", SEVERAL[:3]),
         ("packed-arm64.o", [("with.c", "gcc 12.2.0", PFE2, True, 3, 2)]),
-        ("types-arm64.o", [("relies.c", "gcc 12.2.0", PFE2, True, 11, 11)]),
+        ("types-arm64.o", [("relies.c", "gcc 12.2.0", PFE2, True, 12, 12)]),
         ("split4-arm64.o", [("with.dwo", "not known: it is in with.dwo", None, None, 3, 2)]),
         ("split5-arm64.o", [("with.dwo", "not known: it is in with.dwo", None, None, 3, 2)]),
         ("unrecorded-arm64.o", [("with.c", "gcc 12.2.0", None, None, 3, 2)]),

@@ -21,3 +21,9 @@ long saved(long a, long b) { return calls(a) * b; }
 long stops(long *p, long k) { if (k) never(p); return p[k + 1] * k; }
 /* a branch behind the call, and x1 on one side of it */
 long either(long a, long b, long *p) { return leaf(a) > 100 ? b + 3 : p[1]; }
+/* x1 to x12, of which the words of an enabled site change x9 themselves */
+long wide(long *p)
+{
+	long a=p[0],b=p[1],c=p[2],d=p[3],e=p[4],f=p[5],h=p[6],i=p[7],j=p[8],k=p[9],l=p[10],m=p[11];
+	return leaf(a+1) + a*b+c*d+e*f+h*i+j*k+l*m;
+}
