@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from elfwriter import ALLOC, BASE, ET_EXEC, EXEC, NOP, RET, TEXT, Elf, as_code, written
+from elfwriter import ALLOC, BASE, ET_EXEC, EXEC, NOP, NOTYPE, RET, TEXT, Elf, as_code, written
 
+from ftpatch.cli import run
 from ftpatch.errors import ShapeError
 from ftpatch.sites.scan import Scan, scan_file
 from ftpatch.sites.table import STATUSES
@@ -106,6 +107,24 @@ def test_functions_with_other_numbers_of_nops_are_refused_with_each_number(tmp_p
 
 
 @pytest.mark.parametrize(
+    ("layout", "front", "rows"),
+    [
+        ("pad-before", 5, [("f", "ready", F + 20), (None, "unexpected", G + 20), (None, "unexpected", H + 20)]),
+        ("pfe2", None, [(None, "unnamed", F), (None, "unnamed", G), ("h", "ready", H)]),
+        ("padding", 3, [(None, "unexpected", F + 12), ("g", "padding", G + 12), (None, "unexpected", H + 12)]),
+    ],
+)
+def test_a_layout_by_name_takes_the_functions_that_have_it(
+    layout: str, front: int | None, rows: list[tuple[str | None, str, int]], tmp_path: Path
+) -> None:
+    code = {F: (*nops(6), RET), G: (*nops(3), RET, RET), H: (*nops(2), RET)}
+    path = tmp_path / "prog"
+    with pytest.raises(ShapeError):
+        program(tmp_path, code, [F, G, H], {"f": F + 20, "g": G + 12, "h": H})
+    assert shown(scan_file(str(path), layout)) == (layout, front, rows)
+
+
+@pytest.mark.parametrize(
     ("code", "entry", "layout", "front", "status", "site"),
     [
         pytest.param(b"\x90" * 5 + ENDBR + b"\x90" + RETQ, 5, "pfe-short-front", 5, "ready", 9, id="6,5-with-endbr"),
@@ -148,3 +167,19 @@ def test_layouts_of_n_and_m_on_ppc64le(
     other = {"f": TWO_ENTRIES[to_local]} if to_local else {}
     scan = program(tmp_path, {F: code}, [record], {"f": F + 4 * entry}, PPC64LE, other)
     assert shown(scan) == (layout, front, [row])
+
+
+def test_a_kernel_with_switches_is_read_and_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elf = Elf(ET_EXEC)
+    sec = elf.section(".text", as_code((*nops(6), RET)), flags=ALLOC | EXEC, addr=TEXT, align=16)
+    data = elf.section(".data", struct.pack("<Q", TEXT), flags=ALLOC, addr=TABLE, align=8)
+    elf.symbol("f", sec, TEXT + 20, 8)
+    elf.symbol("__start_mcount_loc", data, TABLE, type=NOTYPE)
+    elf.symbol("__stop_mcount_loc", data, TABLE + 8, type=NOTYPE)
+    path = written(tmp_path / "vmlinux", elf.build())
+    assert shown(scan_file(path)) == ("pad-before", 5, [("f", "ready", 20)])
+    assert run(["enable", path, "--func", "f", "--target", "f", "-o", str(tmp_path / "out")]) == 4
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"ftpatch: {path}: layout pad-before cannot be patched in files of kind vmlinux: expected a program or shared "
+        "object: no kernel knows such sites – ftpatch scan reads it"
+    )

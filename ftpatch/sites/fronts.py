@@ -51,7 +51,8 @@ class Fronts(NamedTuple):
         if shape.skip_at < 0:
             return shape
         usual = [with_front(shape, n) for n, _ in Counter(self.units[self.units > 0].tolist()).most_common()]
-        return max(usual, key=self.fitting, default=with_front(shape, 1))
+        return max(usual, key=lambda some: (_of_one(self, some.front or 0) == some, self.fitting(some)),
+                   default=with_front(shape, 1))  # fmt: skip
 
 
 def of_records(image: Image, records: RecordTable) -> Fronts:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftpatch.arch.shape import MATCH_NEW, MATCH_NONE, Shape
+from ftpatch.arch.shape import MATCH_NEW, MATCH_NONE, MATCH_PADDED, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
@@ -136,7 +136,7 @@ def _with_records(
         if image.kind == "object" and shape.called:  # its relocation proves the call, as behind a push in a prologue
             func, func_end = around(image, func, func_end, va, (match != MATCH_NONE) & ~named & inside)
             named = func < func_end
-        whole = named | ~inside  # what lies inside a function, but not at its entry, is no site
+        whole = named | ~inside & (match != MATCH_PADDED)  # inside a function, but not at its entry, is no site
         site = shape.site(window)
         room = image.shdr["sh_size"][np.maximum(records.sec, 0)].astype(np.int64) - records.off
         whole &= site + shape.size <= room  # behind the end of its section a window has zeros
