@@ -44,6 +44,52 @@ def program(
     return scan_file(written(path / "prog", elf.build()))
 
 
+def stripped(path: Path, code: Code, records: Sequence[int], entries: Sequence[int], machine: int = ARM64) -> Scan:
+    """As `program`, without symbols, but with the index of its unwind tables."""
+    text = bytearray(0x400)
+    for at, words in code.items():
+        content = words if isinstance(words, bytes) else as_code(words)
+        text[at : at + len(content)] = content
+    elf = Elf(ET_EXEC, machine)
+    elf.section(".text", bytes(text), flags=ALLOC | EXEC, addr=TEXT, align=16)
+    slots = struct.pack(f"<{len(records)}Q", *(TEXT + at for at in records))
+    elf.section("__patchable_function_entries", slots, flags=ALLOC, addr=TABLE, align=8)
+    index = bytes((1, 0x1B, 3, 0x3B)) + struct.pack("<iI", 0, len(entries))
+    index += b"".join(struct.pack("<ii", TEXT + at - TABLE - 0x1000, 0) for at in entries)
+    elf.section(".eh_frame_hdr", index, flags=ALLOC, addr=TABLE + 0x1000, align=4)
+    return scan_file(written(path / "prog", elf.build()))
+
+
+@pytest.mark.parametrize(
+    ("code", "record", "entry", "machine", "layout", "front", "site"),
+    [
+        pytest.param((NOP,) * 2 + (RET,), F, F + 8, ARM64, "pfe2", None, F, id="2"),
+        pytest.param(b"\x90" * 16 + b"\xc3", F, F + 16, X86_64, "padding", 16, F + 16, id="16,16-x86"),
+        pytest.param(b"\x90" * 10 + b"\xc3", F, F + 5, X86_64, "pfe5-front", 5, F + 5, id="10,5-x86"),
+        pytest.param(b"\x90" * 5 + b"\xc3", F, F, X86_64, "pfe5", None, F, id="5-x86"),
+    ],
+)  # fmt: skip
+def test_without_symbols_the_unwind_tables_tell_the_entries(
+    code: tuple[int, ...] | bytes, record: int, entry: int, machine: int, layout: str, front: int | None, site: int,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """On arm64 gcc begins them behind all NOPs, clang at the entry: there they tell nothing."""
+    found = shown(stripped(tmp_path, {F: code}, [record], [entry], machine))
+    assert (found[0], found[1], found[2][0][2]) == (layout, front, site)
+
+
+@pytest.mark.parametrize("n", [3, 6])
+def test_nops_of_which_nothing_tells_the_entry_are_refused(n: int, tmp_path: Path) -> None:
+    """A stripped arm64 program with 6,5 was `callops`, and one with 3,3 had sites in front of its functions."""
+    with pytest.raises(ShapeError) as refusal:
+        stripped(tmp_path, {F: (*nops(n), RET)}, [F], [F + 4 * n])
+    assert refusal.value.args[0] == (
+        f"{tmp_path}/prog: nothing tells where the functions begin: found more than 2 NOPs at each record, and no "
+        "symbol at any of them, expected symbols, as some of the NOPs may be in front of the entries – use the program "
+        "that it was stripped from; --layout NAME forces one"
+    )
+
+
 def shown(scan: Scan) -> tuple[str, int | None, list[tuple[str | None, str, int]]]:
     """The layout, the NOPs in front of the entries, and of each site its function, status and offset in the text."""
     table, shape = scan.sites, scan.sites.shape

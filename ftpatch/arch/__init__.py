@@ -62,6 +62,7 @@ class Arch(NamedTuple):
     entries: tuple[str, ...]  # symbols of the kernel's own trampolines, the default target first
     read_entry: Callable[[U32], parts.Entry]  # what the kernel's own trampoline does, from its first instruction words
     fronts: tuple[Shape, ...] = ()  # layouts with NOPs in front of the entry, the longest first, see `fronts.py`
+    unwinds_from_entry: bool = False  # unwind tables begin with a function's NOPs, not behind them
     front_nop: int | None = None  # the unit of these NOPs, where that is not `nop`
     relaxes_to_nops: bool = False  # its linkers make NOPs of instructions, at the entries of functions, too
     irelative: int | None = None  # relocation type by which the loader of programs asks a function for an address

@@ -108,6 +108,7 @@ ARCH = Arch(
     shapes=SHAPES,
     fronts=FRONTS,
     front_nop=0x90,
+    unwinds_from_entry=True,
     relative=8,  # R_X86_64_RELATIVE
     irelative=37,  # R_X86_64_IRELATIVE
     none=0,  # R_X86_64_NONE

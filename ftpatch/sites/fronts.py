@@ -17,10 +17,12 @@ from ftpatch.arch.shape import MATCH_ARMED, MATCH_NEW, MATCH_NONE, MATCH_OLD, MA
 from ftpatch.arrays import I64, U8, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
+from ftpatch.elf.unwind_entries import unwind_entries
 from ftpatch.errors import ShapeError
 from ftpatch.sites.records import RecordTable
 
 NOWHERE = -1
+FEW = 2  # NOPs of -fpatchable-function-entry=2, which nearly everybody uses
 
 
 class Fronts(NamedTuple):
@@ -61,8 +63,7 @@ def of_records(image: Image, records: RecordTable) -> Fronts:
     code[code] = image.executable[records.sec[code]]
     sec, off = records.sec[code], records.off[code]
     units, va = np.full(len(sec), NOWHERE, dtype=np.int64), image.va(sec, off)
-    functions = image.functions
-    entries = np.sort(functions.local if functions.local is functions.va else np.append(functions.local, functions.va))
+    entries = _entries(image)
     if not len(entries) or not len(sec):
         return Fronts(image, sec, off, units)
     entry = entries[np.minimum(np.searchsorted(entries, va), len(entries) - 1)]
@@ -80,6 +81,15 @@ def of_records(image: Image, records: RecordTable) -> Fronts:
             units[row] = m
     units[_behind_skip(image, sec, off, units)] = 0
     return Fronts(image, sec, off, units)
+
+
+def _entries(image: Image) -> U64:
+    """Where functions begin, ascending; of a program also by its unwind tables, as its symbols may be stripped."""
+    functions = image.functions
+    known = [functions.local] if functions.local is functions.va else [functions.local, functions.va]
+    if image.kind in PROGRAMS and image.arch.unwinds_from_entry:
+        known.append(unwind_entries(image))
+    return np.unique(np.concatenate(known))
 
 
 def is_nop(image: Image, sec: I64, off: I64, n: int) -> Mask:
@@ -114,9 +124,33 @@ def decide(image: Image, records: RecordTable, told: bool) -> Shape | None:
     n = max(counts, key=lambda units: counts[units], default=0)
     if not counts or (told and set(counts) == {0}) or 2 * counts[n] <= len(table.sec) - counts.total():
         return None
+    if n == 0 and len(counts) == 1 and any(_at_entry(table, shape) for shape in image.arch.shapes):
+        return None
     if len(counts) > 1:
         raise _several(table, counts)
     return _of_one(table, n)
+
+
+def require_told(image: Image, records: RecordTable) -> None:
+    """Refuse a program of which neither symbols nor unwind tables tell how many of its NOPs are in front of entries, if
+    there are so many that it makes a difference. Raises ShapeError."""
+    if image.kind not in PROGRAMS or not image.arch.fronts or image.arch.unwinds_from_entry:
+        return
+    table = of_records(image, records)
+    if (table.units != NOWHERE).any() or not len(table.sec):
+        return
+    n = int(is_nop(image, table.sec, table.off, FEW + 1).sum(axis=1).min())
+    if n > FEW:
+        raise ShapeError(
+            "nothing tells where the functions begin", image.path, found=f"more than {FEW} NOPs at each record, and no "
+            "symbol at any of them", expected="symbols, as some of the NOPs may be in front of the entries",
+            todo="use the program that it was stripped from; --layout NAME forces one",
+        )  # fmt: skip
+
+
+def _at_entry(table: Fronts, shape: Shape) -> bool:
+    """Whether one of the machine's other layouts is at most of the entries: of more NOPs than one."""
+    return not shape.called and shape.entry == 0 and 2 * table.fitting(shape) > len(table.sec)
 
 
 def _of_one(table: Fronts, n: int) -> Shape | None:

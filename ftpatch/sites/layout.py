@@ -85,6 +85,7 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     if not votes.any() and image.kind == "object" and (deep := _all_inside(image, words, va)) is not None:
         return deep
     if not votes.any():
+        fronts.require_told(image, records)
         return _shape_without_symbols(image, fits, records, code, words)
     if (usual := _of_most(shapes, votes)) is not None:
         return usual
@@ -150,6 +151,8 @@ def _all_inside(image: Image, words: U32, va: U64) -> Shape | None:
 def _shape_without_symbols(image: Image, fits: Mask, records: RecordTable, code: Mask, words: U32) -> Shape:
     """Where no symbol helps: the shape that ftrace_caller shows, else the longest, that fits every record."""
     whole = [shape for shape, fit in zip(shapes_of(image), fits, strict=True) if fit.all()]
+    if image.kind in PROGRAMS:  # ops pointers are the kernel's
+        whole = [shape for shape in whole if shape.entry <= 0] or whole
     shown = _shape_of_entry(image)
     if whole:
         return shown if shown in whole else whole[0]

@@ -136,7 +136,8 @@ def _with_records(
         if image.kind == "object" and shape.called:  # its relocation proves the call, as behind a push in a prologue
             func, func_end = around(image, func, func_end, va, (match != MATCH_NONE) & ~named & inside)
             named = func < func_end
-        whole = named | ~inside & (match != MATCH_PADDED)  # inside a function, but not at its entry, is no site
+        nowhere = (match == MATCH_PADDED) & (len(image.own_symbols.rows) > 1)  # padding of no function is none
+        whole = named | ~inside & ~nowhere  # what lies inside a function, but not at its entry, is no site
         site = shape.site(window)
         room = image.shdr["sh_size"][np.maximum(records.sec, 0)].astype(np.int64) - records.off
         whole &= site + shape.size <= room  # behind the end of its section a window has zeros
