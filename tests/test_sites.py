@@ -374,7 +374,10 @@ def test_a_forced_layout_overrules_the_evidence(tmp_path: Path) -> None:
 def test_a_forced_layout_of_no_name_is_refused() -> None:
     with pytest.raises(ShapeError) as caught:
         api.scan(str(MINI / "vmlinux-pfe2"), "pfe3")
-    assert str(caught.value) == "arm64 has no layout of that name: found pfe3, expected callops, pfe2, mcount"
+    assert str(caught.value) == (
+        "arm64 has no layout of that name: found pfe3, expected callops, pfe2, mcount, pfe-front, pad-before, padding, "
+        "pfe1"
+    )
 
 
 def test_one_function_that_begins_with_four_nops_does_not_change_the_layout() -> None:

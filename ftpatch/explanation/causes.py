@@ -264,10 +264,11 @@ def _by_layout(splat: Splat, origin: Origin) -> str:
     if arch is None or call is None:
         return ""
     # where compilers leave a call, another one tells by where it goes alone
-    told = [shape for shape in arch.shapes if not shape.refusal and shape.new not in (shape.old, *shape.also)]
+    kernels = [shape for shape in arch.shapes if not shape.program]
+    told = [shape for shape in kernels if not shape.refusal and shape.new not in (shape.old, *shape.also)]
     if any(_is_call(call, shape) for shape in told):
         return "enabled" if splat.phase or splat.found is not None else ""
-    starts = {shape.new[0].bits for shape in arch.shapes if shape.call_at}
+    starts = {shape.new[0].bits for shape in kernels if shape.call_at}
     if call == arch.nop and (first in starts or (first is None and arch.compares_first and splat.phase == "init")):
         return "half"
     return ""
