@@ -96,6 +96,22 @@ def test_arm_turn_on_turn_off_disarm(tmp_path: Path) -> None:
     assert sites["site disabled"] == 2 and sites["site disarmed"] == 3
 
 
+def test_what_leaves_the_switch_off_changes_code_that_nothing_leads_to(tmp_path: Path) -> None:
+    armed = tmp_path / "armed"
+    _, text = quietly(["enable", str(PIE), "--func", "work", "--target", "plain", "--arm", "-o", str(armed),
+                       "--format", "json"])  # fmt: skip
+    image = json.loads(text)["images"][0]
+    site = image["sites"][0]
+    assert (site["action"], site["concurrency"], site["new_words"]) == ("arm", "unreached", [f"0x{NOP:08x}"])
+    assert image["live"]["answer"] == "yes" and len(image["live"]["steps"]) == 1
+    _, text = quietly(["disable", str(armed), "--func", "work", "--disarm", "-o", str(tmp_path / "back"),
+                       "--format", "json"])  # fmt: skip
+    image = json.loads(text)["images"][0]
+    site = image["sites"][0]
+    assert (site["action"], site["concurrency"]) == ("disarm", "unreached")
+    assert image["live"]["steps"] == ["stubs and pads, but only once no processor can be in them any more"]
+
+
 def test_another_target_goes_into_pads_whose_switches_are_off(tmp_path: Path) -> None:
     armed, _ = enabled(PIE, tmp_path, "--func", "*", "--target", "plain", "--arm", out="armed")
     after, journal = enabled(armed, tmp_path, "--func", "work", "--target", "trampoline", out="after")

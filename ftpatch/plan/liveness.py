@@ -170,9 +170,6 @@ def answer(plan: Plan) -> Live:
     if plan.verb == "static-calls":
         return _of_static_calls(plan.scan.arch)
     back, new_code = plan.verb == "disable", bool(kinds & set(STUBS)) or bool(plan.edits.tail and any(plan.stub))
-    if "pad" in kinds and "site" not in kinds:  # switches that are off, and stay so
-        step = OLD_CODE if back else NEW_CODE
-        return Live(YES, f"yes: {step}", (step,))
     if not plan.new_words.shape[1] or not len(plan.index):
         return Live(NO, ONLY_TABLES)
     code = (OLD_CODE if back else NEW_CODE,) if new_code else ()
@@ -180,7 +177,7 @@ def answer(plan: Plan) -> Live:
     has_pointers = "literal" in kinds or (plan.callee is not None and plan.callee.ops_size > 0)
     pointers = (OLD_POINTERS if back else POINTERS,) if has_pointers else ()
     where = "" if plan.scan.image.linked else " in the loaded module"
-    sites, why = _of_sites(plan)
+    sites, why = _of_sites(plan) if "site" in kinds or "pad" not in kinds else ((), "")  # switches that stay off
     if _changes_pads(plan):
         why, code = why or PAD_IN_USE, (CHANGED_PADS,)
     steps = (*sites, *pointers, *code) if back else (*code, *pointers, *sites)

@@ -142,6 +142,8 @@ class Plan:
         """What changes at the at-th site, which decides whether a running kernel could be changed so: one word or two;
         where code is bytes, whether those that change lie in one cache line. None where code stays as it is."""
         n, shape = self.new_words.shape[1], self.scan.sites.shape
+        if self.actions and self.actions[at] in ("arm", "disarm"):  # its pad changes, and the switch stays off
+            return "unreached"
         if self.in_pieces[at]:
             return "boot-only"
         if n and shape is not None and shape.branch.n_units > 1:
