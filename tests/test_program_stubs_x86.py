@@ -80,6 +80,7 @@ VA, HOOK = Patch(PIE, b"").code_va, symbol(PIE, "hook")
 # Which half of which form, what in it becomes what, and why that is no stub.
 STUBS = {
     "r10 not saved": (NARROW, 0, "4152", "4151", "it does not keep r10"),
+    "no frame": (NARROW, 0, "ff742410 55", "ff742410 50", "rbp does not lead to frames of the function and its caller"),
     "rax not kept": (NARROW, 1, "59 58", "59 59", "it does not keep rax, rcx"),
     "room that is not used": (NARROW, 0, "ec80000000", "ec90000000", "it makes room for 144 bytes and uses 128"),
     "xmm3 not saved": (NARROW, 0, "0f295c2430", "0f29542430", "it does not keep xmm3"),

@@ -217,6 +217,7 @@ def _call(state: _State, match: Match[bytes]) -> None:
         raise NoStub("it calls with rsp at no known multiple of 16")
     if state.regs[RDI] != ("return", -5):
         raise NoStub("the first argument of its call is not the address of the site's call")
+    _require_frames(state)
     state.deep = state.regs[RSI] == DEEP_CALLER
     if state.regs[RSI] not in (CALLER, DEEP_CALLER):
         raise NoStub("the second argument of its call is not where the function returns to")
@@ -224,6 +225,17 @@ def _call(state: _State, match: Match[bytes]) -> None:
     for n in LOST:
         state.regs[n] = UNKNOWN
     state.xmm, state.upper, state.nothing = [UNKNOWN] * 16, UNKNOWN, None
+
+
+def _require_frames(state: _State) -> None:
+    """Raise NoStub where rbp does not lead to a frame of the function, and from there to one of its caller."""
+    inner = state.regs[RBP]
+    outer, back = state.load(inner, 8), state.load((inner[0], inner[1] + 8), 8)
+    whole = inner[0] == outer[0] == "sp" and back == RETURN
+    if not whole or state.load(outer, 8) != ("reg", RBP) or state.load((outer[0], outer[1] + 8), 8) not in (
+        CALLER, DEEP_CALLER,
+    ):  # fmt: skip
+        raise NoStub("rbp does not lead to frames of the function and its caller")
 
 
 def _mov_eax(state: _State, match: Match[bytes]) -> None:
