@@ -99,9 +99,9 @@ class CompilerUnits:
         return np.array([index.get(pos, -1) for pos in known.tolist()], np.int64)[of_known] if len(va) else found
 
 
-def has_debug_info(image: Image) -> bool:
-    """Whether a file has units at all."""
-    return bool(image.sections_named(".debug_info", ".zdebug_info"))
+def debug_info_size(image: Image) -> int:
+    """Bytes of a file that hold its units, packed or not."""
+    return sum(int(image.shdr["sh_size"][sec]) for sec in image.sections_named(".debug_info", ".zdebug_info"))
 
 
 def _units(debug: DebugSections) -> Iterator[CompilerUnit | None]:

@@ -100,10 +100,10 @@ class Case:
     def told(self) -> UnitTable | None:
         """What the compiler was told; None where the file does not tell, or has so much debug information that somebody
         has to ask for it."""
+        from ftpatch.elf.compiler_units import debug_info_size
         from ftpatch.sites.units import UnitTable, why_no_units
 
-        image, names = self.image, (".debug_info", ".zdebug_info")
-        size = sum(int(image.shdr["sh_size"][sec]) for sec in image.sections_named(*names))
+        size = debug_info_size(self.image)
         if not size or (size > SMALL and not self.context.units) or "table" in self.unread:
             return None
         units = UnitTable(self.table)

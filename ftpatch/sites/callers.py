@@ -21,7 +21,7 @@ import numpy as np
 from ftpatch.arch.register_use import CallerRegisters
 from ftpatch.arrays import I64
 from ftpatch.elf.c_types import AGGREGATES, Kind, Prototype
-from ftpatch.elf.compiler_units import has_debug_info
+from ftpatch.elf.compiler_units import debug_info_size
 from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.sites.direct_calls import DirectCalls, direct_calls
 from ftpatch.sites.register_changes import MAX_BODY, MAX_DEPTH, RegisterChanges, with_name
@@ -33,6 +33,7 @@ MANY = 16  # functions of a file of which half have sites by an option, and not 
 SOME = 6  # functions that all have one
 MAX_BEHIND = 96  # instructions that are looked at behind a call
 MAX_CALLS = 1 << 15  # that are looked at
+MAX_DEBUG = 4 << 20  # bytes of debug information of a relocatable file that are read
 WORD = 8  # bytes of a register
 KERNELS = ("vmlinux", "module")  # kinds of files that one build makes with the same switches
 
@@ -149,7 +150,10 @@ class Callers:
 
     @cached_property
     def _units(self) -> UnitTable | None:
-        return UnitTable(self.table) if has_debug_info(self.table.image) else None
+        image = self.table.image
+        if not image.linked and debug_info_size(image) > MAX_DEBUG:  # all of it would have to be relocated
+            return None
+        return UnitTable(self.table) if debug_info_size(image) else None
 
     def _may_share(self, function: int) -> bool:
         """Whether the unit of a function may have been compiled so: by its switches or, where these are not known, by

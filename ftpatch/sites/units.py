@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from ftpatch.arrays import I64, is_in
-from ftpatch.elf.compiler_units import CompilerUnit, CompilerUnits, has_debug_info
+from ftpatch.elf.compiler_units import CompilerUnit, CompilerUnits, debug_info_size
 from ftpatch.elf.debug_paths import in_another_file
 from ftpatch.sites.table import NULL, OUTSIDE, SiteTable
 
@@ -97,7 +97,7 @@ class UnitTable:
 
 def why_no_units(table: UnitTable) -> str:
     """Why a file does not tell what the compiler was told; empty where it does."""
-    if not has_debug_info(table.image):
+    if not debug_info_size(table.image):
         return in_another_file(table.image) or "this file has no debug information"
     if table.units:
         return ""
