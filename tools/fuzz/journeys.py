@@ -118,6 +118,19 @@ def fuzz_static_calls(data: bytes, seen: Seen) -> None:
     _written(data, seen, "static-calls", [*options, "--force-signature", *rng.choice(([], ["--skip-unpatchable"]))])
 
 
+def fuzz_record(data: bytes, seen: Seen) -> None:
+    """`record` by the file's calls, or by the names of functions; options by the input's checksum."""
+    rng = Random(zlib.crc32(data))
+    ways: tuple[list[str], ...] = (
+        [],
+        ["--nop"],
+        ["--func", "*"],
+        ["--func", "*", "--skip-unpatchable"],
+        ["--section", "__mcount_loc"],
+    )
+    _written(data, seen, "record", rng.choice(ways))
+
+
 def fuzz_link(data: bytes, seen: Seen) -> None:
     """A damaged object that brings a replacement along for a sound module, as `--with` takes it."""
     module = seeds.linked_to(data)

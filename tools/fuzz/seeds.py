@@ -63,6 +63,12 @@ def static_calls_of(real: bool = True) -> tuple[bytes, ...]:
 
 
 @cache
+def recorded_of(real: bool = True) -> tuple[bytes, ...]:
+    """Objects with records and without."""
+    return tuple(path.read_bytes() for path in sorted((ROOT / "testdata" / "record").glob("*.o")))
+
+
+@cache
 def modules_of(real: bool = True) -> tuple[bytes, ...]:
     """Every small module; real: also the real ones that are there."""
     from ftpatch.container import envelope

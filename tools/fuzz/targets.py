@@ -89,5 +89,6 @@ TARGETS = {
     "link": _target(journeys.fuzz_link, seeds.patches_of, ELF, 12, "plan/link/", "kernel/module_sections.py"),
     "static": _target(journeys.fuzz_static_calls, seeds.static_calls_of, ELF, 15, "sites/static_calls.py",
                       "plan/static_calls/", "proof/static_calls.py"),
+    "record": _target(journeys.fuzz_record, seeds.recorded_of, ELF, 10, "plan/record/", "proof/recorded"),
     "undo": _target(journeys.fuzz_undo, _undoable, ELF, 10, "plan/disable.py", "plan/drop.py", "plan/records_back.py"),
 }  # fmt: skip
