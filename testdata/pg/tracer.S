@@ -4,10 +4,10 @@
 	.globl	\name
 	.type	\name, %function
 \name:
-	adrp	x9, \counter
-	ldr	x10, [x9, :lo12:\counter]
-	add	x10, x10, #1
-	str	x10, [x9, :lo12:\counter]
+	adrp	x11, \counter
+	ldr	x12, [x11, :lo12:\counter]
+	add	x12, x12, #1
+	str	x12, [x11, :lo12:\counter]
 #ifdef ENTRY
 	mov	x10, x30
 	mov	x30, x9
