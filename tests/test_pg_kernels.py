@@ -11,7 +11,7 @@ import pytest
 from ftpatch import api
 from ftpatch.arch import arch_of
 from ftpatch.cli import run
-from ftpatch.sites.table import ENABLED
+from ftpatch.sites.table import ENABLED, UNRECORDED
 
 DATA = Path(__file__).parent.parent / "testdata"
 ARM64, PPC = DATA / "mini/vmlinux-pg", DATA / "mini-ppc64le/vmlinux-pg"
@@ -115,3 +115,23 @@ def test_what_an_ordinary_call_may_call(machine: int, words: tuple[int, ...], re
         return code[va // 4 - 256 : va // 4 - 256 + n] if va >= 1024 else code[:0]
 
     assert arch_of(machine, "f").keeps_contract(read, 1024, False, library=True) == reason
+
+
+@pytest.mark.parametrize("kernel", [ARM64, PPC, DATA / "mini-ppc64le/vmlinux-mprofile"], ids=lambda path: path.name)
+def test_a_call_that_no_record_names_is_taken_when_asked_for(
+    kernel: Path, tmp_path: Path, ftpatch: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lone, on, off = (tmp_path / name for name in ("lone", "on", "off"))
+    ftpatch("drop", kernel, "--func", "vfs_read", "-o", lone)
+    for verb in ("enable", "disable"):
+        code, said = refused(capsys, verb, lone, "--func", "vfs_read", "-o", on)
+        assert code == 5 and "so that the kernel does not know the site (--unrecorded takes it)" in said
+    ftpatch("enable", lone, "--unrecorded", "-o", on)
+    proof = api.verify(str(lone), str(on), require_emulation=True)
+    assert (proof.findings, proof.outcome.n, dict(proof.callees)) == ((), 1, {"ftrace_caller": 1})
+    ftpatch("disable", lone, "--unrecorded", "-o", off)
+    assert api.verify(str(lone), str(off)).findings == ()
+    (at,) = np.flatnonzero(api.scan(str(lone)).sites.status == UNRECORDED).tolist()
+    scan = api.scan(str(lone))
+    pos = int(scan.sites.pos[at])
+    assert off.read_bytes()[pos : pos + 4] == scan.arch.nop.to_bytes(4, "little")

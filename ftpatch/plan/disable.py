@@ -22,6 +22,7 @@ from ftpatch.plan import kept_relocations, ool_slots, records_back, records_out,
 from ftpatch.plan.edits import Edits, as_bytes, code_bytes, group, group_at
 from ftpatch.plan.module import calls_back
 from ftpatch.plan.module import records as module_records
+from ftpatch.plan.not_enabled import refuse_not_enabled
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.records_out import RecordEdits
 from ftpatch.plan.redirect.undo import (
@@ -46,7 +47,7 @@ STAYS = "symbols and sections of the patch stay in the file, unused: ftpatch res
 def plan_disable(scan: Scan, request: DisableRequest) -> Plan:
     """Sites get their old words and records back. Raises a PlanError where that cannot be."""
     draft = new_draft(scan, request)
-    refusals.refuse_not_enabled(draft)
+    refuse_not_enabled(draft)
     refusals.refuse_duplicate_records(draft)
     if not scan.image.linked:
         refusals.refuse_other_relocations(draft)

@@ -118,15 +118,6 @@ def refuse_without_record(draft: Draft) -> None:
     draft.refuse(np.flatnonzero(draft.request.chosen & lone), "it has no record")
 
 
-def refuse_not_enabled(draft: Draft) -> None:
-    """Sites that are not enabled; where the sites of a layout are calls in the file and become NOPs, those count as
-    enabled."""
-    become_nops = bool(draft.shape.called) and not draft.shape.straight
-    states, status = (ENABLED, HALF, *((READY,) if become_nops else ())), draft.scan.sites.status
-    for i in np.flatnonzero(draft.request.chosen & ~np.isin(status, states)).tolist():
-        draft.reasons[i] = "not enabled" if status[i] == READY else WHY_NOT.get(int(status[i]), OTHER)
-
-
 def require_core_record(draft: Draft, gone: Mask) -> None:
     """Refuse where no record of text that stays would be left, on machines whose kernels want one."""
     image, live, sites = draft.scan.image, draft.scan.records.live, draft.scan.sites

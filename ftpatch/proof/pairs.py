@@ -57,8 +57,8 @@ def _known(table: SiteTable) -> I64:
     """The rows that are places in code, and sites that a patch may concern: not calls that no record names."""
     size = table.image.shdr["sh_size"][np.maximum(table.sec, 0)].astype(np.int64)
     inside = (table.off >= 0) & (table.off < np.minimum(size, 1 << 40))
-    program = table.image.kind in PROGRAMS  # nobody reads its records, so that calls without one are sites, too
-    nowhere = is_in(table.status, NO_SITES) & ~(program & (table.status == UNRECORDED))
+    lone = table.image.linked & (table.status == UNRECORDED)  # calls that no record names may be asked for, too
+    nowhere = is_in(table.status, NO_SITES) & ~lone
     rows: I64 = np.flatnonzero((table.sec >= 0) & inside & ~nowhere)
     return rows
 

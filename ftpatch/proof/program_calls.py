@@ -177,6 +177,16 @@ def _check_circles(pairs: Pairs, known: ProgramTargets, targets: Mapping[int, Pr
             pairs.say("verify-branch", i, CIRCLE)
 
 
+def _at_entry(pairs: Pairs, at: int) -> bool:
+    """Whether a site is where the layout has it in its function, and not deeper in it, as behind a push."""
+    case = pairs.case
+    side, row = (case.before, pairs.before[at]) if pairs.before[at] >= 0 else (case.after, pairs.after[at])
+    sites = side.sites
+    to_entry = pairs.shape.to_entry(sites.window[row : row + 1])[0]
+    named = bool(sites.func[row] < sites.func_end[row])
+    return not named or int(sites.local_va[row]) == int(sites.va[row]) + int(to_entry)
+
+
 def _expect_sites(case: Case, pairs: Pairs, targets: Mapping[int, tuple[int, ProgramTarget]]) -> None:
     """What is to be seen when the enabled sites are executed."""
     slots = {va: slot.name for va, slot in Imports(case.after.image).slots.items()}
@@ -187,7 +197,8 @@ def _expect_sites(case: Case, pairs: Pairs, targets: Mapping[int, tuple[int, Pro
             case.unclaimed.append(f"{pairs.name(at)}: {FORCED if target.doubt else NO_ROOM}")
             continue
         entry = int(case.after.image.base[int(pairs.sec[at])]) + pairs.entry_off(at)
-        where, function, deep = int(call[at]), target.function, pairs.shape.anywhere
+        where, function = int(call[at]), target.function
+        deep = pairs.shape.anywhere or not _at_entry(pairs, at)
         if function is not None and target.row < 0:
             function = memory.imports[target.name.removesuffix("@plt")]
         case.expectations.append(

@@ -16,6 +16,7 @@ from ftpatch.arrays import I64, U32
 from ftpatch.elf.program_editor import SECTION
 from ftpatch.plan import refusals
 from ftpatch.plan.edits import Edits, code_bytes, group
+from ftpatch.plan.not_enabled import refuse_not_enabled
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan, PlanSummary
 from ftpatch.plan.program.enable import KEPT, new_program_draft
 from ftpatch.plan.program.imports import find_import
@@ -41,7 +42,7 @@ class _Form(NamedTuple):
 def plan_program_disable(scan: Scan, request: DisableRequest, programs: Programs) -> Plan:
     """Sites get their old words back. Raises a PlanError where that cannot be."""
     draft = new_program_draft(scan, request)
-    refusals.refuse_not_enabled(draft)
+    refuse_not_enabled(draft)
     form = _form(draft, programs)
     if form is None:
         called = draft.shape.called
