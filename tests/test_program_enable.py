@@ -273,3 +273,23 @@ def test_an_odd_alignment_is_refused(tmp_path: Path) -> None:
 def test_zeros_behind_the_program_are_nothing(tmp_path: Path) -> None:
     path = changed(SMALL / "arm64-exec", tmp_path / "padded", lambda content: content.extend(bytes(100)))
     assert new_segment(open_image(str(path))).pos >= path.stat().st_size
+
+
+# -- sites that are calls in the file ----------------------------------------------------------------------------------
+
+PROFILED = ("x86_64-fentry-so", "x86_64-fentry-records-so", "x86_64-mcount-so", "x86_64-mcount-records-so")
+
+
+@pytest.mark.parametrize("name", PROFILED)
+def test_calls_of_a_profiler_come_back_as_they_were(name: str, tmp_path: Path) -> None:
+    """With and without records, at entries and behind prologues; one site is left to tell what the others were."""
+    path = PROGRAMS / "reading" / name
+    scan = api.scan(str(path))
+    names = [scan.sites.name(site) for site in range(len(scan.sites))]
+    first, *others = [name for name in names if name]
+    hook = f"{int(scan.sites.entry_va[names.index(first)]):#x}"
+    enable(path, tmp_path / "out", *others, hook=hook)
+    written = api.disable(str(tmp_path / "out"), api.Delivery(str(tmp_path / "back")), api.by_selectors(others))
+    assert len(written.plan.index) == len(others) and not written.plan.gone.any()
+    start, end = t.EHDR.itemsize, path.stat().st_size
+    assert (tmp_path / "back").read_bytes()[start:end] == path.read_bytes()[start:end]

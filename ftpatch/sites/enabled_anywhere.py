@@ -1,7 +1,7 @@
-"""Enabled sites of a kernel whose sites may lie anywhere in their functions, and that no record names any more.
+"""Enabled sites of a kernel or program that may lie anywhere in their functions, and that no record names.
 
 At an entry the words tell such a site; behind a prologue a call is a call like any other. Only one of the kernel's own
-trampolines tells it: nothing but a patched site calls those.
+trampolines tells it, or a stub that a patch added to a program: nothing but a patched site calls those.
 """
 
 from __future__ import annotations
@@ -11,18 +11,24 @@ import numpy as np
 from ftpatch.arch.shape import Shape
 from ftpatch.arrays import is_in
 from ftpatch.elf.image import Image
+from ftpatch.elf.kind import PROGRAMS
+from ftpatch.sites.callees import ADDED
 from ftpatch.sites.matching import functions_at
-from ftpatch.sites.profiler_calls import profiler_calls
+from ftpatch.sites.profiler_calls import calls_of, profiler_calls
 from ftpatch.sites.table import ENABLED, SiteTable
 
 
 def enabled_anywhere(image: Image, known: SiteTable, shape: Shape) -> SiteTable | None:
     """The rows of such sites; None where there are none, or where the layout's sites are at entries."""
-    if not shape.anywhere or image.kind != "vmlinux":
+    if not shape.anywhere or image.kind not in ("vmlinux", *PROGRAMS):
         return None
-    parts = [profiler_calls(image, name) for name in image.arch.entries]
-    sec, off = (np.concatenate(column) for column in zip(*parts, strict=True))
-    bare = ~is_in(image.va(sec, off), known.branch_va)
+    if image.kind in PROGRAMS:
+        sec, off = calls_of(image, image.base[image.sections_named(ADDED)])
+        off -= shape.call_at
+    else:
+        parts = [profiler_calls(image, name) for name in image.arch.entries]
+        sec, off = (np.concatenate(column) for column in zip(*parts, strict=True))
+    bare = ~is_in(image.va(sec, off + shape.call_at), known.branch_va)
     sec, off = sec[bare], off[bare]
     n, window, va = len(sec), image.window(sec, off), image.va(sec, off)
     if not n:

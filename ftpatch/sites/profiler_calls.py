@@ -106,6 +106,15 @@ def _by_pointer(image: Image, name: str) -> tuple[I64, I64]:
     return sec, off
 
 
+def calls_of(image: Image, targets: U64) -> tuple[I64, I64]:
+    """(section, offset) of every direct call of a linked file that goes to one of some addresses, ascending."""
+    parts: list[tuple[int, I64]] = []
+    for sec in np.flatnonzero(image.executable).tolist() if len(targets) else ():
+        off, to = _calls_in(image, sec, image.arch.call)
+        parts.append((sec, off[is_in(to, targets)]))
+    return _joined(parts)
+
+
 def calls_through_pointer(image: Image, name: str, function: int) -> bool:
     """Whether a function of `image.functions` in a relocatable file calls the function `name` through a pointer."""
     sec, off = _by_pointer(image, name) if not image.linked else _nowhere()

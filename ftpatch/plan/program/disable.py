@@ -75,8 +75,12 @@ def _form(draft: Draft, programs: Programs) -> _Form | None:
         if forms:
             draft.remarks.append(OTHER_NOPS)
         return _Form("nop", nop=tuple(word.bits for word in shape.old))
-    found = find_import(scan.image, programs, shape.called) if not forms and shape.through is not None else None
-    return None if found is None else _Form("slot", found.slot, front=tuple(word.bits for word in shape.old))
+    found = None if forms else find_import(scan.image, programs, shape.called)
+    if found is None or (shape.through is None and not found.plt):
+        return None
+    if shape.through is None:
+        return _Form("call", found.plt)
+    return _Form("slot", found.slot, front=tuple(word.bits for word in shape.old))
 
 
 def _form_of(draft: Draft, site: int, body: U32) -> _Form:
