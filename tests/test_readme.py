@@ -21,7 +21,8 @@ def test_the_support_table_is_what_the_registers_say() -> None:
 
 def test_the_table_names_every_layout_of_every_machine_once() -> None:
     expected = [(arch.name, shape.name) for arch in architectures() for shape in arch.shapes]
-    assert re.findall(r"^\| (\w+) \| `([\w-]+)` \|", README, re.MULTILINE) == expected
+    rows = re.findall(r"^\| (\w+) \| (`[^|]+) \|", README, re.MULTILINE)
+    assert [(arch, name) for arch, names in rows for name in re.findall(r"`([\w-]+)`", names)] == expected
     assert len(set(expected)) == len(expected)
 
 

@@ -6,10 +6,12 @@ are named in `OWN`; `register` takes more, from anywhere. Layouts and branches a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from importlib import import_module
+from itertools import groupby
 from operator import or_
 from typing import Literal, NamedTuple
 
@@ -260,13 +262,18 @@ def support_table() -> list[str]:
     """The README's table of what is supported, from the registers: Markdown lines."""
     rows = ["| machine | layout | | scan | enable | far calls | modules |", "|---|---|---|---|---|---|---|"]
     for arch in architectures():
-        for shape in arch.shapes:
+        # layouts that differ in a number alone have one line
+        for text, kin in groupby(arch.shapes, lambda shape: re.sub(r"\d+", "…", shape.text)):
+            shape, *others = kin
+            names = ", ".join(f"`{other.name}`" for other in (shape, *others))
             refused = shape.refusal or not arch.contract
             enable = "refused" if refused else "yes"
             far = "" if refused else "yes" if arch.far or arch.veneer else "not needed"
             module = "scan" if refused or arch.modules is None or shape.anywhere else "yes"
             module = "programs only" if shape.program else module
-            rows.append(f"| {arch.name} | `{shape.name}` | {shape.text} | yes | {enable} | {far} | {module} |")
+            rows.append(
+                f"| {arch.name} | {names} | {text if others else shape.text} | yes | {enable} | {far} | {module} |"
+            )
     return rows
 
 
