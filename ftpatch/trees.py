@@ -115,7 +115,7 @@ def walk(top: str) -> Listing:
     if not files and not errors:
         links = f"{n_links} symbolic links, which are not followed" if n_links else ""
         raise InputError("no module in this tree", top, found=links, expected=", ".join(SUFFIXES),
-                         todo="name a vmlinux or an object inside it")  # fmt: skip
+                         todo="name a vmlinux, an object or a program inside it")  # fmt: skip
     files.sort(key=lambda file: os.fsencode(file[0]))
     return Listing(tuple(path for path, _ in files), tuple(size for _, size in files), tuple(errors))
 

@@ -149,3 +149,15 @@ def test_diff_tells_what_became_of_a_programs_functions(
     run(["diff", str(READING / old), str(READING / new)])
     told = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
     assert [line for line in told if line in lines] == lines and len(told) == len(lines)
+
+
+def test_a_program_without_section_headers_is_refused_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = bytearray((READING / "x86_64-pie").read_bytes())
+    file[0x28:0x30], file[0x3C:0x40] = bytes(8), bytes(4)
+    (tmp_path / "bare").write_bytes(file)
+    assert run(["scan", str(tmp_path / "bare")]) == 3
+    assert capsys.readouterr().err == (
+        f"ftpatch: {tmp_path / 'bare'}: no section headers – give the program that the build produced, sections kept\n"
+    )

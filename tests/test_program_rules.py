@@ -83,6 +83,17 @@ def code(slot: int, new: bytes) -> Change:
     return change
 
 
+def variant(name: str) -> Change:
+    """A function with STO_AARCH64_VARIANT_PCS."""
+
+    def change(scan: Scan, file: bytearray) -> None:
+        (table,) = scan.image.sections_named(".symtab")
+        (row,) = scan.image.symbols.rows_named(name).tolist()
+        file[int(scan.image.shdr["sh_offset"][table]) + t.SYM.itemsize * row + 5] |= 0x80
+
+    return change
+
+
 def size_of_records(size: int) -> Change:
     def change(scan: Scan, file: bytearray) -> None:
         (sec,) = scan.image.sections_named("__patchable_function_entries")
@@ -193,6 +204,12 @@ CASES: list[tuple[str, Change, list[tuple[str, str]]]] = [
     ]),
     ("x86_64-clang5", size_of_records(28), [
         ("program-records", "the ends of the record table do not fit: 28 bytes"),
+    ]),
+    ("arm64-pie", variant("outer"), [
+        ("record-order", "1 of 5 records are less than the one in front of them: early"),
+        ("ifunc-resolver", "resolve has a site and is an IFUNC resolver"),
+        ("variant-calls", "1 site is of a function with a calling convention of its own: outer"),
+        ("startup-site", "2 sites run before main: early, _start"),
     ]),
     ("arm64-pie", moved(0, 2), [
         ("record-elsewhere", "row 0 lies at 2 mod 4, between two instructions"),

@@ -118,7 +118,7 @@ def test_a_tree_without_modules_is_refused(links: int, found: str, tmp_path: Pat
         (tmp_path / f"{i}.ko").symlink_to(ARM64)
     assert run(["scan", str(tmp_path)]) == 3
     out, err = capsys.readouterr()
-    expected = f"{found}expected .ko, .ko.xz, .ko.gz, .ko.zst – name a vmlinux or an object inside it"
+    expected = f"{found}expected .ko, .ko.xz, .ko.gz, .ko.zst – name a vmlinux, an object or a program inside it"
     assert (out, err) == ("", f"ftpatch: {tmp_path}: no module in this tree: {expected}\n")
 
 

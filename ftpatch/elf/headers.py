@@ -11,6 +11,7 @@ from ftpatch.errors import ArchError, ElfError
 
 ELFCLASS64, ELFDATA2LSB = 2, 1
 TABLES = (t.SHT_SYMTAB, t.SHT_STRTAB, t.SHT_RELA, t.SHT_SYMTAB_SHNDX)
+PT_DYNAMIC, PT_INTERP = 2, 3
 MAX_SEGMENTS = 256  # that are looked at; a kernel has four
 MAX_NAMES = 1 << 24  # bytes of section names, beyond what the name table can account for
 
@@ -46,12 +47,21 @@ def read_headers(path: str, data: FileBytes) -> tuple[Rows, Rows, Rows, tuple[st
 def _section_headers(path: str, data: FileBytes, ehdr: Rows) -> Rows:
     shoff, n = int(ehdr["e_shoff"]), int(ehdr["e_shnum"])
     if shoff == 0:
-        raise ElfError("no section headers", path, todo="give the vmlinux that the build produced, sections kept")
+        what = "program" if _is_for_loader(data, ehdr) else "vmlinux"
+        raise ElfError("no section headers", path, todo=f"give the {what} that the build produced, sections kept")
     if int(ehdr["e_shentsize"]) != t.SHDR.itemsize:
         raise ElfError("wrong e_shentsize", path, found=str(ehdr["e_shentsize"]), expected=str(t.SHDR.itemsize))
     if n == 0:  # more than 65,279 sections: the count stands in section 0
         n = int(t.rows_of(data, shoff, t.SHDR.itemsize, t.SHDR, f"{path}: first section header")[0]["sh_size"])
     return t.rows_of(data, shoff, n * t.SHDR.itemsize, t.SHDR, f"{path}: section header table")
+
+
+def _is_for_loader(data: FileBytes, ehdr: Rows) -> bool:
+    """Whether a file has a program header that only the loader of programs reads."""
+    n, start = min(int(ehdr["e_phnum"]), MAX_SEGMENTS), int(ehdr["e_phoff"])
+    room = max(len(data) - start, 0) // t.PHDR.itemsize
+    rows = data[start : start + min(n, room) * t.PHDR.itemsize].view(t.PHDR) if min(n, room) else ()
+    return any(int(row["p_type"]) in (PT_DYNAMIC, PT_INTERP) for row in rows)
 
 
 def _program_headers(path: str, data: FileBytes, ehdr: Rows, shdr: Rows) -> Rows:

@@ -1,4 +1,4 @@
-"""Rules about sites of programs in code that runs before the program does: what is called there may not work yet."""
+"""Rules about sites of programs where a hook may not work: before main, and in functions that are no plain C ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ftpatch.arch.program_parts import programs_of
 from ftpatch.arrays import I64, U64, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.image_tables import symbols_of
@@ -41,6 +42,19 @@ def ifunc_resolver(case: Case) -> Iterator[Hit]:
     for site in sites.tolist():
         name = case.table.name(site) or case.table.place_text(site)
         yield Hit(f"{name} has a site and is an IFUNC resolver", site)
+
+
+def variant_calls(case: Case) -> Iterator[Hit]:
+    """Sites of functions that are called in another way than C functions are."""
+    programs, table = programs_of(case.arch), case.table
+    index = np.flatnonzero(case.live & case.named)
+    if programs is None or programs.variant is None or not len(index):
+        return
+    other = case.image.symbols.rows["st_other"][case.image.functions.row[table.func[index]]]
+    sites = index[programs.variant(other)]
+    if len(sites):
+        are = "site is of a function" if len(sites) == 1 else "sites are of functions"
+        yield Hit(f"{len(sites)} {are} with a calling convention of its own: {case.some(sites)}", count=len(sites))
 
 
 def startup_site(case: Case) -> Iterator[Hit]:
