@@ -88,20 +88,29 @@ def named(words: U32, va: int, starts: I64, ends: I64) -> I64:
 
     words: code from `va` on; starts, ends: va of each place and behind it, ascending, as int64.
     """
-    at = np.flatnonzero(words != 0)  # large images are mostly code, synthetic ones mostly not
-    here, wide = va + 4 * at, words[at].astype(np.int64)
-    to = [np.zeros(0, dtype=np.int64)]
+    to, code, at = [np.zeros(0, dtype=np.int64)], words, None
+    if np.count_nonzero(words) * 2 < len(words):  # a synthetic image is mostly padding
+        at = np.flatnonzero(words)
+        code = words[at]
+
+    def rows_of(word: Word) -> tuple[I64, I64]:
+        """(va, word) of each instruction of a kind."""
+        rows = np.flatnonzero((code & np.uint32(word.mask)) == np.uint32(word.bits))
+        return va + 4 * (rows if at is None else at[rows]), code[rows].astype(np.int64)
+
     for word, lsb, width in NAMING:
-        rows = np.flatnonzero(word.matches(words[at]))
-        to.append(here[rows] + 4 * _signed(wide[rows] >> lsb, width))
-    rows = np.flatnonzero(ADR.matches(words[at]))
-    to.append(here[rows] + _signed(wide[rows] >> 29 & 3 | (wide[rows] >> 5 & 0x7FFFF) << 2, 21))
-    rows = np.flatnonzero(ADRP.matches(words[at]))
-    pages = (here[rows] & ~0xFFF) + (_signed(wide[rows] >> 29 & 3 | (wide[rows] >> 5 & 0x7FFFF) << 2, 21) << 12)
-    near = np.searchsorted(ends, pages, side="right") < np.searchsorted(starts, pages + 0x1000)
-    for row in np.flatnonzero(near).tolist():  # few name the pages that hold a place
-        to.append(_with_low_bits(words, int(at[rows[row]]), int(pages[row])))
+        here, wide = rows_of(word)
+        to.append(here + 4 * _signed(wide >> lsb, width))
+    here, wide = rows_of(ADR)
+    to.append(here + _signed(wide >> 29 & 3 | (wide >> 5 & 0x7FFFF) << 2, 21))
+    here, wide = rows_of(ADRP)
+    pages = (here & ~0xFFF) + (_signed(wide >> 29 & 3 | (wide >> 5 & 0x7FFFF) << 2, 21) << 12)
+    span = np.flatnonzero((pages > starts[0] - 0x1000) & (pages < ends[-1]))
+    near = np.searchsorted(ends, pages[span], side="right") < np.searchsorted(starts, pages[span] + 0x1000)
+    for row in span[near].tolist():  # few name the pages that hold a place
+        to.append(_with_low_bits(words, (int(here[row]) - va) // 4, int(pages[row])))
     end = np.concatenate(to)
+    end = end[(end >= starts[0]) & (end < ends[-1])]  # nearly all are elsewhere
     place = np.searchsorted(starts, end, side="right") - 1
     inside = (place >= 0) & (end < ends[place])  # −1 is the last place, and not meant
     return np.unique(place[inside])

@@ -212,10 +212,9 @@ class EditRows(Sequence["EditRow"]):
     def __iter__(self) -> Iterator[EditRow]:
         image, edits = self._plan.scan.image, self._plan.edits
         size, cut = len(image.data), image.trailer
-        va = liveness.places(image, edits.pos).view(np.uint64).tolist()
-        for place, (pos, old, new, kind, number) in zip(va, edits, strict=True):
+        for concurrency, (pos, old, new, kind, number) in zip(liveness.of_plan(self._plan), edits, strict=True):
             yield {"pos": pos, "old": old.hex(), "new": new.hex(), "owner": _owner(kind, number, self._plan),
-                   "concurrency": liveness.of_planned(self._plan, kind, place, old, new)}  # fmt: skip
+                   "concurrency": concurrency}  # fmt: skip
         if cut:
             yield {"pos": size, "old": cut.hex(), "new": "", "owner": "signature", "concurrency": LOADED}
         for piece in edits.tail:

@@ -29,7 +29,8 @@ REPLACEMENT = 4
 def special_ranges(image: Image, init: bool) -> list[tuple[int, int]]:
     """[start, end) of every part of the text that symbols bound. init: for code that init text alone will use."""
     symbols, ranges = image.symbols, []
-    for row in symbols.rows_beginning("__").tolist():
+    rows = symbols.rows_beginning("__")
+    for row in rows[symbols.rows["st_size"][rows] == 0].tolist():  # bounds have no size
         name = symbols.name(row)
         bound = BOUND.fullmatch(name)
         if bound is None or (init and INIT.search(name)):

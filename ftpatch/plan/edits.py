@@ -82,6 +82,12 @@ class Edits:
         if len(overlap):
             raise AssertionError(f"two edits overlap at file position {int(self.pos[overlap[0] + 1]):#x}")
 
+    def in_file_order(self, values: Sequence[I64]) -> I64:
+        """A number for each edit, in the order of `pos`. values: of the edits of each group, by its rows."""
+        start = np.cumsum([0, *(len(part.pos) for part in self.groups)])[:-1]
+        flat = np.concatenate([np.zeros(0, np.int64), *values])
+        return flat[start[self._which] + self._nth] if len(flat) else flat
+
     def __len__(self) -> int:
         return len(self.pos) + len(self.tail)
 

@@ -31,6 +31,7 @@ from ftpatch.arch import Arch
 from ftpatch.arch.shape import Word
 from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf.image import Image
+from ftpatch.plan.edits import Group
 from ftpatch.plan.plan import Plan
 
 LIVE = {
@@ -59,6 +60,8 @@ JUMP = "yes: one aligned word, legal to change while others execute it; a call's
 
 LOADED = ("record", "relocation", "symbol", "header", "bound", "call")  # kinds of edits: see `edits.LEGAL`
 STUBS = ("stub", "thunk", "pad")
+CLASSES = tuple(LIVE)
+BOOT_ONLY = CLASSES.index("boot-only")
 YES, IN_ORDER, NO = ANSWERS = ("yes", "in-order", "no")
 POINTER = 8
 
@@ -133,17 +136,41 @@ def of_edit(arch: Arch, kind: str, va: int, old: bytes, new: bytes) -> str:
     return of_site(arch, va, n_words) or of_word(arch, va, *words)
 
 
-def of_planned(plan: Plan, kind: str, va: int, old: bytes, new: bytes) -> str:
-    """As `of_edit`, where the plan's layout tells more than the bytes."""
-    if kind == "site" and plan.in_pieces.any():
-        return "boot-only"
-    if kind == "pad" and plan.verb == "enable" and old != _nops(plan.scan.arch, len(old)):
-        return "boot-only"  # a thread may be in it
-    return of_edit(plan.scan.arch, kind, va, old, new)
+def of_plan(plan: Plan) -> list[str]:
+    """The class of each edit between the original bytes, in file order; the plan's layout tells more than bytes do."""
+    groups = plan.edits.groups
+    codes = plan.edits.in_file_order([_of_group(plan, part) for part in groups])
+    return [CLASSES[code] for code in codes.tolist()]
+
+
+def _of_group(plan: Plan, part: Group) -> I64:
+    """Numbers in CLASSES of the edits of one group."""
+    arch, n = plan.scan.arch, len(part.pos)
+    if part.kind in LOADED or part.kind in STUBS:
+        codes = np.full(n, CLASSES.index("load-only" if part.kind in LOADED else "unreached"), dtype=np.int64)
+        if part.kind == "pad" and plan.verb == "enable":  # a thread may be in one that was filled
+            codes[(part.old != np.frombuffer(_nops(arch, part.old.shape[1]), np.uint8)).any(axis=1)] = BOOT_ONLY
+        return codes
+    if part.kind == "site" and plan.in_pieces.any():
+        return np.full(n, BOOT_ONLY, dtype=np.int64)
+    # Edits of one kind have few forms: of which bytes change, where in a cache line, and what from what.
+    va = places(plan.scan.image, part.pos) & (arch.cache_line - 1)
+    known = np.zeros((n, 3), dtype=np.int64)
+    known[:, 0] = va
+    if arch.unit > 1 and part.kind == "site":
+        old, new = (side.view("<u4") for side in (part.old, part.new))
+        known[:, 1] = ((old != new) << np.arange(old.shape[1])).sum(axis=1)
+        known[:, 2] = ((_exchangeable(arch, old) & _exchangeable(arch, new)) << np.arange(old.shape[1])).sum(axis=1)
+    elif arch.unit == 1:
+        known[:, 1] = ((part.old != part.new) << np.arange(part.old.shape[1])).sum(axis=1)
+    _, first, which = np.unique(known, axis=0, return_index=True, return_inverse=True)
+    forms = [CLASSES.index(of_edit(arch, part.kind, int(va[at]), part.old[at].tobytes(), part.new[at].tobytes()))
+             for at in first.tolist()]  # fmt: skip
+    return np.array(forms, dtype=np.int64)[which.reshape(-1)]
 
 
 def _nops(arch: Arch, size: int) -> bytes:
-    return arch.nop.to_bytes(arch.unit, "little") * (size // arch.unit) if arch.call.n_units == 1 else b""
+    return arch.nop.to_bytes(arch.unit, "little") * (size // arch.unit)
 
 
 def _changes_pads(plan: Plan) -> bool:

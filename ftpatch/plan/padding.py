@@ -74,6 +74,8 @@ class Padding:
     size: int  # bytes of a stub
     avoids: tuple[int, ...]  # offsets in a 4 KiB page where none may begin
     _known: dict[Run, bool] = field(default_factory=dict)  # whether nothing gets there
+    _unused: dict[bool, tuple[I64, I64]] = field(default_factory=dict)  # for init text or not → what nothing claims
+    _ranges: dict[bool, list[tuple[int, int]]] = field(default_factory=dict)  # for init text or not → special ones
 
     @property
     def image(self) -> Image:
@@ -81,7 +83,7 @@ class Padding:
 
     def near(self, site: int, init: bool) -> Iterator[int]:
         """va of free places, those nearest to `site` first. init: for a site of init text, which may use init text."""
-        start, end = self._gaps[init]
+        start, end = self._gaps(init)
         middle = np.array([site], dtype=np.uint64).view(np.int64)[0]
         order = np.argsort(np.maximum(start - middle, middle - end), kind="stable")
         runs = self._runs(start[order], end[order], init)
@@ -93,7 +95,7 @@ class Padding:
 
     def is_free(self, va: int, init: bool) -> bool:
         """Whether a stub at an address would lie in a free run of zeros."""
-        start, end = self._gaps[init]
+        start, end = self._gaps(init)
         first = int(np.array([va], dtype=np.uint64).view(np.int64)[0])
         for gap in np.flatnonzero((start <= first) & (first + self.size <= end)).tolist():
             for run in self._runs_of(int(start[gap]), int(end[gap]), init):
@@ -104,10 +106,11 @@ class Padding:
 
     # -- what symbols, records and sections say ------------------------------------------------------------------------
 
-    @cached_property
-    def _gaps(self) -> dict[bool, tuple[I64, I64]]:
-        """Whether for init text → (start, end) of what nothing claims."""
-        return {init: self._unclaimed(special_sections(self.image, init)) for init in (False, True)}
+    def _gaps(self, init: bool) -> tuple[I64, I64]:
+        """(start, end) of what nothing claims, for init text or not."""
+        if init not in self._unused:
+            self._unused[init] = self._unclaimed(special_sections(self.image, init))
+        return self._unused[init]
 
     def _unclaimed(self, special: Mask) -> tuple[I64, I64]:
         """(start, end) of what lies between claims in ordinary sections of code, words at least as long as a stub."""
@@ -203,7 +206,7 @@ class Padding:
 
     def _is_ordinary(self, run: Run, init: bool) -> bool:
         low, high = run.start & t.LAST_VA, run.end & t.LAST_VA
-        ranges, (new, behind) = self._special[init], self._replacements
+        ranges, (new, behind) = self._special_ranges(init), self._replacements
         if any(start < high and low < end for start, end in ranges):
             return False
         hit = ((new < run.end) & (run.start < behind)).any()
@@ -213,9 +216,10 @@ class Padding:
         """Whether a relocation writes where a stub at an address would lie."""
         return bool(self.image.relocated(np.array([va], dtype=np.uint64), self.size)[0])
 
-    @cached_property
-    def _special(self) -> dict[bool, list[tuple[int, int]]]:
-        return {init: special_ranges(self.image, init) for init in (False, True)}
+    def _special_ranges(self, init: bool) -> list[tuple[int, int]]:
+        if init not in self._ranges:
+            self._ranges[init] = special_ranges(self.image, init)
+        return self._ranges[init]
 
     @cached_property
     def _replacements(self) -> tuple[I64, I64]:
@@ -255,7 +259,8 @@ def _pointed_to(image: Image, start: I64, end: I64) -> I64:
                 values = piece[: len(piece) // width * width].view(f"<i{width}").astype(np.int64)
                 pieces.append(values if width == POINTER else values + (va + off + width * np.arange(len(values))))
         for values in pieces:
+            values = values[(values >= start[0]) & (values < end[-1])]  # nearly all are elsewhere
             place = np.searchsorted(start, values, side="right") - 1
-            hits.append(place[(place >= 0) & (values < end[place])])
+            hits.append(place[values < end[place]])
         pieces = []
     return np.unique(np.concatenate(hits))
