@@ -11,6 +11,7 @@ import numpy as np
 from ftpatch.arrays import I64, U32
 
 PAGE = 1 << 12
+NEAR = 1 << 20  # bytes that all but b, bl and adrp reach
 REACH = 24  # words behind an ADRP in which its page may become an address
 
 
@@ -21,36 +22,49 @@ def leaves(word: int) -> bool:
 
 def names(words: U32, va: int, low: int, high: int) -> bool:
     """Whether an instruction goes to [low, high), loads from there, or makes an address there."""
+    rows = np.flatnonzero((words & np.uint32(0x7C00_0000)) == np.uint32(0x1400_0000))  # b, bl
+    if _any_to(4 * rows + 4 * _number(words[rows].astype(np.int64), 26), low - va, high - va):
+        return True
+    first = max((low - va - NEAR) // 4, 0)
+    return _near(words[first : max((high - va + NEAR) // 4, 0)], va + 4 * first, low, high) or _by_page(
+        words, va, low, high
+    )
+
+
+def _near(words: U32, va: int, low: int, high: int) -> bool:
+    """The same of instructions that reach no farther than 1 MB."""
     wide, here = words.astype(np.int64), np.arange(len(words), dtype=np.int64) * 4
-    low, high = low - va, high - va  # from here on, distances from the first word
-    immediate = wide >> 26 & 31 == 0b00101  # b, bl
     compare = wide >> 25 & 63 == 0b011010  # cbz, cbnz
     condition = wide >> 24 == 0b01010100  # b.cond
     bit = wide >> 25 & 63 == 0b011011  # tbz, tbnz
     literal = wide >> 24 & 0b111011 == 0b011000  # ldr, ldrsw, prfm
     adr = wide >> 24 & 0b10011111 == 0b00010000
-    for which, shift, width, scale in (
-        (immediate, 0, 26, 4), (compare | condition | literal, 5, 19, 4), (bit, 5, 14, 4),
-    ):  # fmt: skip
-        to = here[which] + scale * _number(wide[which] >> shift, width)
-        if ((to >= low) & (to < high)).any():
-            return True
-    to = here[adr] + _number((wide[adr] >> 5 & 0x7FFFF) << 2 | wide[adr] >> 29 & 3, 21)
-    return bool(((to >= low) & (to < high)).any()) or _by_page(wide, va, low + va, high + va)
+    far, close = compare | condition | literal, wide[bit] >> 5
+    ends = (
+        here[far] + 4 * _number(wide[far] >> 5, 19),
+        here[bit] + 4 * _number(close, 14),
+        here[adr] + _number((wide[adr] >> 5 & 0x7FFFF) << 2 | wide[adr] >> 29 & 3, 21),
+    )
+    return any(_any_to(end, low - va, high - va) for end in ends)
 
 
-def _by_page(wide: I64, va: int, low: int, high: int) -> bool:
+def _any_to(ends: I64, low: int, high: int) -> bool:
+    return bool(((ends >= low) & (ends < high)).any())
+
+
+def _by_page(words: U32, va: int, low: int, high: int) -> bool:
     """Whether an ADRP with an addition, load or store behind it makes an address in [low, high)."""
-    rows = np.flatnonzero(wide >> 24 & 0b10011111 == 0b10010000)
+    rows = np.flatnonzero((words & np.uint32(0x9F00_0000)) == np.uint32(0x9000_0000))
+    adrp = words[rows].astype(np.int64)
     pages = ((np.uint64(va) + (rows * 4).astype(np.uint64)) >> np.uint64(12)).astype(np.int64)
-    pages += _number((wide[rows] >> 5 & 0x7FFFF) << 2 | wide[rows] >> 29 & 3, 21)
+    pages += _number((adrp >> 5 & 0x7FFFF) << 2 | adrp >> 29 & 3, 21)
     for row, page in (
         zip(rows.tolist(), pages.tolist(), strict=True) if low >> 12 in pages or high - 1 >> 12 in pages else ()
     ):
         if page not in (low >> 12, high - 1 >> 12):
             continue
-        for word in wide[row + 1 : row + 1 + REACH].tolist():
-            if word >> 5 & 31 != wide[row] & 31:
+        for word in words[row + 1 : row + 1 + REACH].tolist():
+            if word >> 5 & 31 != int(words[row]) & 31:
                 continue
             field, base = word >> 10 & 0xFFF, page * PAGE
             if word >> 22 == 0b1001000100 and low <= base + field < high:

@@ -9,6 +9,8 @@ alternatives      the code that the kernel copies over other code at boot, also 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -16,12 +18,13 @@ from ftpatch.arrays import I64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
-BOUND = re.compile(r"(.*text.*)_(?:start|begin)")
+BOUND = re.compile(r"(.*text)_(?:start|begin)")
 SECTIONS = re.compile(r"altinst|entry|idmap|hyp|kprobes|noinstr|exit|head|rodata|fixup|tramp|vdso|plt|init")
 INIT = re.compile(r"(?:__)?init_?text")
 INIT_SECTION = ".init.text"
 # .altinstructions: its bounds; where in a row the distance to the new code stands, from itself
 EXECUTABLE = 1  # PF_X
+MAX_PARTS = 1 << 12  # names of parts of the text
 TABLE = (".altinstructions", "__alt_instructions", "__alt_instructions_end")
 REPLACEMENT = 4
 
@@ -29,9 +32,9 @@ REPLACEMENT = 4
 def special_ranges(image: Image, init: bool) -> list[tuple[int, int]]:
     """[start, end) of every part of the text that symbols bound. init: for code that init text alone will use."""
     symbols, ranges = image.symbols, []
-    rows = symbols.rows_beginning("__")
-    for row in rows[symbols.rows["st_size"][rows] == 0].tolist():  # bounds have no size
-        name = symbols.name(row)
+    names = {name[at:] for name in _strings(symbols.strtab) for at in range(len(name)) if name.startswith("__", at)}
+    symbols.look_up([*names, *(f"{bound[1]}_end" for name in names if (bound := BOUND.fullmatch(name)))])
+    for name in sorted(names):
         bound = BOUND.fullmatch(name)
         if bound is None or (init and INIT.search(name)):
             continue
@@ -39,6 +42,13 @@ def special_ranges(image: Image, init: bool) -> list[tuple[int, int]]:
         if start is not None and end is not None and start < end:
             ranges.append((start, end))
     return ranges
+
+
+def _strings(strtab: bytes) -> Iterator[str]:
+    """The strings that end as the symbols in front of a part of the text do; a linker merges the tails of strings."""
+    for tail in (b"text_start\0", b"text_begin\0"):
+        for at in islice(t.places_of(tail, strtab), MAX_PARTS):
+            yield strtab[strtab.rfind(b"\0", max(at - t.MAX_NAME, 0), at) + 1 : at + len(tail) - 1].decode("utf-8", "surrogateescape")
 
 
 def special_sections(image: Image, init: bool) -> Mask:
