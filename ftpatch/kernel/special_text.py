@@ -48,7 +48,8 @@ def _strings(strtab: bytes) -> Iterator[str]:
     """The strings that end as the symbols in front of a part of the text do; a linker merges the tails of strings."""
     for tail in (b"text_start\0", b"text_begin\0"):
         for at in islice(t.places_of(tail, strtab), MAX_PARTS):
-            yield strtab[strtab.rfind(b"\0", max(at - t.MAX_NAME, 0), at) + 1 : at + len(tail) - 1].decode("utf-8", "surrogateescape")
+            start = strtab.rfind(b"\0", max(at - t.MAX_NAME, 0), at) + 1
+            yield strtab[start : at + len(tail) - 1].decode("utf-8", "surrogateescape")
 
 
 def special_sections(image: Image, init: bool) -> Mask:
