@@ -72,6 +72,8 @@ def _in_object(image: Image, name: str) -> tuple[I64, I64]:
     calls, marks = _in_relocatable(image, name, kinds), marked(image, name)
     sec, field = (np.concatenate(pair) for pair in zip(calls, marks[:2], strict=True))
     off = np.append(np.zeros(len(calls[0]), dtype=bool), ~marks[2])  # a mark alone is one of a NOP
+    inside = field < len(image.data)  # a section may claim any size
+    sec, field, off = sec[inside], field[inside], off[inside]
     start = np.full(len(sec), -1, dtype=np.int64)
     for shape in sorted(shapes, key=lambda shape: -len(shape.old)):
         at = field - shape.call_at - shape.branch.relocated_at

@@ -40,10 +40,32 @@ def refuse_unlike(draft: Draft) -> None:
                 right = bool(named) and _addend(draft, does, near[0]) == shape.branch.relocated_by
             wanted = calls or status not in (OFF, READY, UNRECORDED)
             odd = len(there) > 1 or any(marks[at] != start + field_at for at in there.tolist())
+            odd |= len(there) == 1 and not _is_mark(draft, rows, start + field_at)
+            odd |= wanted and (
+                not _is_empty(draft, site) or (right and _addend(draft, does, near[0]) != shape.branch.relocated_by)
+            )
+            odd |= int(sites.off[site]) % shape.unit != 0
             if odd or (not right if wanted else bool(near)):
                 what = f" to {shape.called}" if calls else ""
                 text = f"its call has no single relocation{what}" if wanted else "a relocation writes into its words"
                 draft.refuse(np.array([site]), text)
+
+
+def _is_mark(draft: Draft, rows: Relocations, place: int) -> bool:
+    """Whether the relocation at a place that does nothing is one that a patch leaves, or a kernel's build."""
+    arch, image, shape = draft.scan.arch, draft.scan.image, draft.shape
+    (at,) = np.flatnonzero((rows.off == place) & (rows.kind == arch.none)).tolist()
+    symbol = int(rows.symbol[at])
+    kinds = (0, shape.branch.relocated_by, *arch.direct_calls, *arch.indirect_calls)
+    named = not symbol or (bool(shape.called) and symbol in image.symbols.rows_named(shape.called))
+    return named and _addend(draft, rows, at) in kinds
+
+
+def _is_empty(draft: Draft, site: int) -> bool:
+    """Whether a call goes nowhere before a linker fills it in."""
+    body, branch = draft.scan.sites.body()[site], draft.shape.branch
+    aligned = int(draft.scan.sites.off[site]) % draft.shape.unit == 0
+    return aligned and not (body[-4:].any() if branch.n_units > 1 else int(body[-1]) != branch.word.bits)
 
 
 def _is_nop(draft: Draft, site: int) -> bool:
