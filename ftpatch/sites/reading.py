@@ -15,12 +15,13 @@ from ftpatch.arrays import I64, U8, U32, U64, Mask, first_of_each, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.elf.tables import STB_LOCAL
-from ftpatch.sites.callees import addresses_of, called_from, leading_to, relocated_calls, tracers
+from ftpatch.sites.callees import ADDED, addresses_of, called_from, leading_to, relocated_calls, tracers
 from ftpatch.sites.enabled_anywhere import enabled_anywhere
 from ftpatch.sites.jumps import Jumps, marks, may_begin_with_jump
 from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls, shapes_of
 from ftpatch.sites.matching import OURS, behind_skip, calls_ours, code_around, functions_at, is_patched, match_sites
 from ftpatch.sites.nameless import why_nameless
+from ftpatch.sites.profiler_calls import knows
 from ftpatch.sites.records import RecordTable
 from ftpatch.sites.table import ENABLED, NAMELESS, NULL, OF_MATCH, OUTSIDE, READY, UNEXPECTED, SiteTable
 from ftpatch.sites.unrecorded import Calls, around, unrecorded_calls, unrecorded_rows
@@ -63,12 +64,23 @@ def read_sites(image: Image, records: RecordTable, forced: str | None = None) ->
         shape = shape_of_calls(image, *calls)
     known = _with_records(image, records, shape, forced, window, va)
     if shape is None:
-        return known
+        return _all_hooked(image, records, window, va, known)
     bare = _bare_entries(image, known, shape) if at_entries else None
     if bare is not None:
         calls = _calls_at_entries(image, shape, bare, va[records.live])
     known = _with_patched(image, known, shape, bare)
     return known if calls is None else _append(known, unrecorded_rows(image, known, shape, calls))
+
+
+def _all_hooked(image: Image, records: RecordTable, window: U32, va: U64, known: SiteTable) -> SiteTable:
+    """The sites of a program of which a patch hooked every call of the profiling function: by the layout that most of
+    them have; `known` where there are none."""
+    best = known
+    if image.kind in PROGRAMS and image.sections_named(ADDED):
+        for shape in (shape for shape in shapes_of(image) if shape.called and knows(image, shape.called)):
+            whole = _with_patched(image, _with_records(image, records, shape, None, window, va), shape)
+            best = whole if len(whole) > len(best) else best
+    return best
 
 
 def _calls_at_entries(image: Image, shape: Shape, bare: _BareEntries, recorded: U64) -> Calls | None:
