@@ -198,7 +198,7 @@ class Image:
         """(len(sec), n) bytes, one in each uint32, from `off`; 0 where the section holds none."""
         start, size = self._sh_offset[sec] + off, self._sh_size[sec]
         known = (sec >= 0) & self.has_bytes[sec]
-        whole = known & (off >= 0) & (off + n <= size)
+        whole = known & (off >= 0) & (off <= size - n)  # a sum could wrap: a relocation may name any place
         if whole.all():
             return self.data.rows(start, n).astype(np.uint32)
         octets = np.zeros((len(sec), n), dtype=np.uint32)

@@ -24,7 +24,7 @@ from ftpatch.plan.targets import Target
 from ftpatch.sites.callees import addresses_of
 from ftpatch.sites.layout import require_still_shown
 from ftpatch.sites.profiler_calls import knows
-from ftpatch.sites.table import ENABLED, HALF, NULL, OUTSIDE, READY, UNLISTED, UNRECORDED, UNTOUCHED
+from ftpatch.sites.table import ENABLED, HALF, NULL, OUTSIDE, READY, UNEXPECTED, UNLISTED, UNRECORDED, UNTOUCHED
 
 WHY_NOT = {
     ENABLED: "already enabled",
@@ -146,7 +146,7 @@ def refuse_overlaps(draft: Draft, with_literal: bool) -> None:
     changes = np.zeros(len(sites), dtype=bool)
     changes[draft.open()] = True
     # A site that stays must find its words, too: the kernel looks at every record at boot.
-    stays = (sites.row >= 0) & np.isin(sites.status, (READY, ENABLED)) & ~draft.request.chosen
+    stays = (sites.row >= 0) & np.isin(sites.status, (READY, ENABLED, HALF, UNEXPECTED)) & ~changes
     index = np.flatnonzero(changes | stays)
     start = sites.off[index] + sites.site[index]
     end = start + shape.size

@@ -54,7 +54,9 @@ def refuse_unlike(draft: Draft) -> None:
 def _is_mark(draft: Draft, rows: Relocations, place: int) -> bool:
     """Whether the relocation at a place that does nothing is one that a patch leaves, or a kernel's build."""
     arch, image, shape = draft.scan.arch, draft.scan.image, draft.shape
-    (at,) = np.flatnonzero((rows.off == place) & (rows.kind == arch.none)).tolist()
+    at = next(iter(np.flatnonzero((rows.off == place) & (rows.kind == arch.none)).tolist()), None)
+    if at is None:
+        return False  # at another byte of the site
     symbol = int(rows.symbol[at])
     kinds = (0, shape.branch.relocated_by, *arch.direct_calls, *arch.indirect_calls)
     named = not symbol or (bool(shape.called) and symbol in image.symbols.rows_named(shape.called))

@@ -215,7 +215,7 @@ class SectionWriter:
         symbol = self._symbols[code]
         rows = np.zeros(len(off), t.RELA)
         rows["r_info"] = np.uint64(symbol << 32 | self.image.arch.abs64)
-        rows["r_addend"] = off - int(self.image.symbols.rows["st_value"][symbol])
+        rows["r_addend"] = off - self.image.symbols.rows["st_value"][symbol].astype(np.int64)
         return rows
 
 
