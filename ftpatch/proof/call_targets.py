@@ -51,6 +51,7 @@ class CallTargets:
     out_of_line: bool
     side: Scan
     _known: dict[int, CallTarget] = field(default_factory=dict)
+    _freed: dict[int, bool] = field(default_factory=dict)
     _ops: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -154,8 +155,10 @@ class CallTargets:
         return CallTarget(target, end.name, end.entry, shared=((va, AREA),), why=why, doubt=end.doubt, freed=end.freed)
 
     def freed(self, va: int) -> bool:
-        """Whether code is init text."""
-        return bool(in_init_text(self.image, np.array([va], dtype=np.uint64))[0])
+        """Whether code is init text; asked once for each stub, which tens of thousands of sites may share."""
+        if va not in self._freed:
+            self._freed[va] = bool(in_init_text(self.image, np.array([va], dtype=np.uint64))[0])
+        return self._freed[va]
 
     def words(self, va: int, n: int) -> list[int]:
         """Words of the file at a va, in gaps between sections too; fewer where there is none."""
