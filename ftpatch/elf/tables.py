@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows
+from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows, is_in
 from ftpatch.container.file_bytes import FileBytes
 from ftpatch.errors import ElfError
 
@@ -171,11 +171,23 @@ class Symbols:
         longest = max(map(len, wanted), default=0)
         rows: dict[str, list[int]] = {name: [] for name in wanted.values()}
         strtab, find = self.strtab, self.strtab.find
-        for row, start in enumerate(self._st_name.tolist()):
+        near = np.flatnonzero(self._head_of_any([*wanted]))
+        for row, start in zip(near.tolist(), self._st_name[near].tolist(), strict=True):
             end = find(b"\0", start, start + longest + 1)
             if end >= 0 and (name := wanted.get(strtab[start:end])) is not None:
                 rows[name].append(row)
         self._rows_known.update((name, np.array(at, dtype=np.int64)) for name, at in rows.items())
+
+    def _head_of_any(self, names: Sequence[bytes]) -> Mask:
+        """Which rows have a name that begins as one of these does."""
+        heads: dict[int, set[int]] = {}  # by how much of a head counts
+        for name in names:
+            mask, head = (int.from_bytes(text[:HEAD], "little") for text in (b"\xff" * (len(name) + 1), name + b"\0"))
+            heads.setdefault(mask, set()).add(head)
+        begins = np.zeros(len(self.rows), dtype=bool)
+        for mask, some in heads.items():
+            begins |= is_in(self._heads & np.uint64(mask), np.array(sorted(some), dtype=np.uint64))
+        return begins
 
     @cached_property
     def _rows_known(self) -> dict[str, I64]:
