@@ -21,6 +21,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from limits import limited
 from test_signature import files as key_files
 from test_signature import rsa_key
 
@@ -482,6 +483,18 @@ def test_a_member_that_cannot_be_gets_one_line(
 ) -> None:
     found = refused(capsys, 3, "one", changed("J1", change), "-o", "back")
     assert found.startswith(f"changed: {NOT}{line}") and found.endswith(THEN)
+
+
+def test_a_long_piece_is_read_within_little_memory(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As zeros in front of a program's new segment are: 64 MiB of them once took five gigabytes."""
+
+    def longer(image: Any) -> None:
+        image["edits"].append({"pos": image["size"], "old": "", "new": "00" * (8 << 20), "owner": "padding"})
+
+    name = changed("J1", longer)
+    with limited(60, 200 << 20):
+        found = refused(capsys, 5, "one", name, "-o", "back")
+    assert "other bytes behind" in found
 
 
 def test_a_journal_of_a_later_schema_is_not_supported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

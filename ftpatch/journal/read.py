@@ -23,7 +23,7 @@ LIMIT = 1 << 63  # positions and sizes are signed 64-bit numbers in every table
 SIGNATURE = "signature"  # owner of the rows of a signature, the old one and the new one
 OFFSET = re.compile(r"0x[0-9a-f]{1,10}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-HEX = re.compile(r"(?:[0-9a-f]{2})*")
+HEX = re.compile(r"[0-9a-f]*")  # no group that repeats: of those, the matcher remembers every turn
 NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
 
 # Members that are read. All others are dropped while the file is parsed: a site has twenty, and two are needed.
@@ -160,7 +160,7 @@ def _edit(row: Object, number: int) -> Edit:
     pos, old, new, owner = row.get("pos"), row.get("old"), row.get("new"), row.get("owner")
     if type(pos) is not int or type(old) is not str or type(new) is not str:
         raise NotAJournal(f"something else as edit {number}", "a position, and bytes in hex")
-    if pos < 0 or not HEX.fullmatch(old) or not HEX.fullmatch(new):
+    if pos < 0 or not all(len(text) % 2 == 0 and HEX.fullmatch(text) for text in (old, new)):
         raise NotAJournal(
             f"edit {number} at {_short(pos)}: {_short(old)} to {_short(new)}", "a position, and bytes in hex"
         )
