@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -261,6 +262,14 @@ def test_memory_far_beyond_the_file_is_refused(tmp_path: Path) -> None:
     message = refusal(changed(SMALL / "arm64-exec", tmp_path / "huge", grow), "work", hook="hook")
     assert message.startswith("5 huge: the program's memory reaches too far beyond its bytes for code to be added")
     assert "expected at most 0x4000000" in message
+
+
+def test_what_is_out_of_reach_is_the_new_code_and_not_the_hook(tmp_path: Path) -> None:
+    path = changed(SMALL / "ppc64le-exec", tmp_path / "bss", lambda content: _last_load(content, 40, 40 << 20))
+    assert re.search(
+        r"out of reach: \+0x28[0-9a-f]{5} bytes to new code that calls hook hook, a call spans -0x2",
+        refusal(path, "work", hook="hook"),
+    )
 
 
 def test_an_odd_alignment_is_refused(tmp_path: Path) -> None:

@@ -48,11 +48,17 @@ def plan_program_enable(scan: Scan, request: EnableRequest, programs: Programs) 
     used = target.hook and len(draft.open()) > 0
     hooked = hook_stub(scan, programs, target, draft.shape.anywhere) if used else None
     calls = _calls(draft, target, hooked)
-    refusals.refuse_out_of_reach(draft, Target(target.va, target.name, False, Entry(literal=False)), calls)
+    refusals.refuse_out_of_reach(draft, _reached(target, hooked), calls)
     refusals.refuse_unless_skipped(draft)
 
     # From here on nothing is refused; the edits are built for the remaining sites alone.
     return _assemble(draft, target, hooked, _calls(draft, target, hooked))
+
+
+def _reached(target: ProgramTarget, hooked: HookStub | None) -> Target:
+    """What a call of a site must reach: with a hook, the stub behind everything that is loaded (.bss included)."""
+    va, name = (hooked.stub.va, f"new code that calls {target.name}") if hooked else (target.va, target.name)
+    return Target(va, name, False, Entry(literal=False))
 
 
 def new_program_draft(scan: Scan, request: EnableRequest | DisableRequest) -> Draft:
