@@ -928,6 +928,14 @@ def test_the_text_report_of_an_arm64_module(enable: Enable) -> None:
     mini_work (row 1, .text+0x58): {new}, to {TRAMPOLINE}+0x0, by relocation; record cut
     mini_init (row 2, .init.text+0x8): {new}, to {INIT_TRAMPOLINE}+0x0, by relocation; record cut
   output     {found.path} written and checked; {done["edits"]} edits, {done["bytes"]} bytes
+  live       no in the loaded module: nop -> mov x9, x30 may be changed only where nobody executes it. But for
+             that, in this order:
+             1. stubs and pads, which nothing leads to yet; the caches are cleaned, so that all processors see
+             them
+             2. ops pointers, one aligned store of eight bytes each
+             3. the first word of each site, where nobody executes it: before other processors run or the code
+             does, or with all of them stopped; then every processor synchronises its instruction fetch
+             4. the call of each site, one aligned word
   note       {LEAVES}
   note       {NO_OPS}
 """
@@ -946,6 +954,10 @@ def test_the_text_report_of_a_ppc64le_module(enable: Enable) -> None:
     mini_first (row 4, .init.text+0x10): 60000000 -> 48000000, to .init.text.ftpatch+0xc0, by relocation; record cut
     mini_work (row 6, .text+0x90): 60000000 -> 48000000, to .text.ftpatch+0xc0, by relocation; record cut
   output     {found.path} written and checked; {done["edits"]} edits, {done["bytes"]} bytes
+  live       yes in the loaded module, in this order:
+             1. stubs and pads, which nothing leads to yet; the caches are cleaned, so that all processors see
+             them
+             2. the jump of each site, one aligned word
   note       {LEAVES}
   note       {IN_ANY_CONTEXT}
 """

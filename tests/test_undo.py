@@ -127,7 +127,8 @@ def test_the_text_of_a_drop(tmp_path: Path, ftpatch: Run) -> None:
     assert lines[1] == "  sites      1 dropped from the record table"
     assert lines[3].startswith("    vfs_read (row ")
     assert lines[3].endswith("): record null")
-    assert lines[5] == (
+    assert lines[5] == "  live       no: only what is read when the file boots or is loaded changes"
+    assert lines[6] == (
         "  note       what has no record is not in ftrace's list: it can no longer be traced by name, kprobed through "
         "ftrace or live-patched"
     )
