@@ -135,3 +135,19 @@ def test_a_call_that_no_record_names_is_taken_when_asked_for(
     scan = api.scan(str(lone))
     pos = int(scan.sites.pos[at])
     assert off.read_bytes()[pos : pos + 4] == scan.arch.nop.to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("target", "records", "told"), [("asm_nops", "auto", True), ("asm_nops", "keep", False), (None, "auto", False)]
+)
+def test_sites_that_no_scan_finds_again_are_told(
+    target: str | None, records: str, told: bool, tmp_path: Path, ftpatch: Run
+) -> None:
+    own = ("--target", target, "--force-target") if target else ()
+    out = tmp_path / "out"
+    said = ftpatch("enable", ARM64, "--func", "vfs_read", *own, "--records", records, "-o", out)
+    note = "1 of the sites can no longer be found by scan and disable"
+    assert (note in said) == told
+    sites = api.scan(str(out)).sites
+    there = {sites.name(at) for at in range(len(sites))}
+    assert ("vfs_read" not in there) == told

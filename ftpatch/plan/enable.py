@@ -122,6 +122,7 @@ def _assemble(draft: Draft, goal: Goal, gone: Mask, calls: Calls, out: RecordEdi
     kernel = scan.image.kind == "vmlinux"
     more = int(gone.sum()) - int(recorded.sum())
     notes_of_calls = notes.of_enable(goal, out.way, calls, more) if kernel else [notes.BUILD_ID]
+    lost = (*notes.nameless(scan, index), *notes.not_seen_again(scan, index, out.way, target.own))
     kept = (records_out.KEPT,) if kernel and out.way == "keep" and recorded.any() else ()
     warned = (*((target.warning,) if target.warning else ()), *draft.warnings)
     return Plan(
@@ -129,7 +130,7 @@ def _assemble(draft: Draft, goal: Goal, gone: Mask, calls: Calls, out: RecordEdi
         stub=tuple(f"0x{va:016x}" if va else "" for va in np.where(calls.slot > 0, calls.slot, shared_va).tolist()),
         stub_why=tuple(calls.shared[at].why if at >= 0 else "" for at in calls.through.tolist()),
         record=tuple(np.where(recorded, RECORD_OUTCOMES[out.way], "none").tolist()), calls=calls, gone=gone,
-        returned=index[:0], notes=(*notes_of_calls, *notes.nameless(scan, index), *draft.remarks),
+        returned=index[:0], notes=(*notes_of_calls, *lost, *draft.remarks),
         summary=PlanSummary(out.way, out.why, target.name, target.va, ops.name if ops else None, goal.via),
         edits=_edits(draft, goal, new_words, calls, out), ops_va=ops.va if ops else None,
         warnings=(*out.warnings, *kept, *warned, *notes.still_broken(scan, gone)), forced_target=bool(warned),

@@ -34,6 +34,10 @@ STILL_BROKEN = (
 )
 INVISIBLE = "ops nop: the sites run ftrace_caller but no tracer ever sees them"
 JOURNAL_ALONE = "no symbol shows them later, so that the journal alone can undo this (--report json=FILE)"
+NOT_SEEN_AGAIN = (
+    "can no longer be found by scan and disable, as a call of this target behind a prologue is one like any other: "
+    "the journal alone can undo this (--report json=FILE)"
+)
 BUILD_ID = "the build-id still names the original build, not these bytes"
 SIGNATURE = "a Secure Boot signature over the image is void"
 
@@ -73,6 +77,17 @@ def nameless(scan: Scan, index: I64) -> tuple[str, ...]:
     """What is lost where sites of a kernel have no symbol: nothing shows them once they have no record."""
     n = int((scan.sites.func[index] == scan.sites.func_end[index]).sum())
     return (f"{n} of the sites have no name: {JOURNAL_ALONE}",) if n else ()
+
+
+def not_seen_again(scan: Scan, index: I64, way: str, known: bool) -> tuple[str, ...]:
+    """What is lost where sites behind prologues call a function of the user's own and no record stays to name them.
+
+    way: how records leave. known: whether only sites call the target, so that `enabled_anywhere` finds them.
+    """
+    if known or scan.sites.shape is None or not scan.sites.shape.anywhere:
+        return ()
+    n = len(index) if way != "keep" else int((scan.sites.row[index] < 0).sum())
+    return (f"{n} of the sites {NOT_SEEN_AGAIN}",) if n else ()
 
 
 def still_broken(scan: Scan, gone: Mask) -> tuple[str, ...]:

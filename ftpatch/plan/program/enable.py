@@ -133,6 +133,7 @@ def _assemble(draft: Draft, target: ProgramTarget, hooked: HookStub | None, call
     new = hooked is not None and not hooked.stub.present and len(index) > 0
     edits = Edits([*groups, *(hooked.header if hooked and new else ())], hooked.tail if hooked and new else ())
     lines = [HOOK_CONTEXT, NOT_FOLLOWED, notes.BUILD_ID] if hooked else [notes.BUILD_ID]
+    lines += notes.not_seen_again(scan, index, "keep", hooked is not None)
     warned = (target.warning,) if target.warning else ()
     return Plan(
         verb="enable", scan=scan, chosen=draft.request.chosen, reasons=draft.reasons, index=index, new_words=words,
