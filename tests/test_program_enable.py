@@ -272,6 +272,13 @@ def test_what_is_out_of_reach_is_the_new_code_and_not_the_hook(tmp_path: Path) -
     )
 
 
+def test_sections_behind_the_last_segment_keep_their_addresses(tmp_path: Path) -> None:
+    """A damaged p_vaddr: new code lay at the addresses of .data, and the result could not be read back."""
+    path = changed(SMALL / "arm64-pie", tmp_path / "low", lambda content: _last_load(content, 16, 0x2E70))
+    message = refusal(path, "work", hook="hook")
+    assert message.startswith("4 low: sections lie behind the program's last segment: found 0x")
+
+
 def test_an_odd_alignment_is_refused(tmp_path: Path) -> None:
     path = changed(SMALL / "arm64-exec", tmp_path / "odd", lambda content: _last_load(content, 48, 0x3000))
     assert refusal(path, "work", hook="hook") == (

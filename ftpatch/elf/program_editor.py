@@ -120,6 +120,11 @@ def new_segment(image: Image) -> NewSegment:
     if ends != sorted(ends) or distance < 0:
         raise UnsupportedError("the program's segments are not in order", image.path, found="PT_LOAD rows that descend",
                                expected="ascending addresses, the first at the start of the file")  # fmt: skip
+    held = image.shdr[image.has_bytes & (image.shdr["sh_flags"] & t.SHF_ALLOC != 0)]
+    if (held["sh_addr"] + held["sh_size"] > ends[-1]).any():  # new code would take the addresses of such a section
+        raise UnsupportedError("sections lie behind the program's last segment", image.path,
+                               found=f"{int((held['sh_addr'] + held['sh_size']).max()):#x} as the end of one",
+                               expected=f"at most {ends[-1]:#x}, where the last PT_LOAD ends")  # fmt: skip
     pos = max(_aligned(len(image.data), PAGE), _aligned(ends[-1], align) - distance)
     if pos - len(image.data) > MAX_ZEROS:
         raise PolicyError("the program's memory reaches too far beyond its bytes for code to be added", image.path,
