@@ -433,10 +433,10 @@ def test_what_has_no_text_is_named(name: str, message: str, capsys: pytest.Captu
     assert refusal(capsys, "scan", MINI / name) == (3, f"ftpatch: {MINI / name}: {message}")
 
 
-def test_objects_are_not_patched(capsys: pytest.CaptureFixture[str]) -> None:
+def test_objects_need_a_target(capsys: pytest.CaptureFixture[str]) -> None:
     assert refusal(capsys, "enable", MINI / "pfe2.o", "--func", "*", "--dry-run") == (
-        4, f"ftpatch: {MINI / 'pfe2.o'}: patching files of kind object is not supported: expected a linked vmlinux, "
-        "a module or a program – ftpatch scan reads it",
+        5, f"ftpatch: {MINI / 'pfe2.o'}: nothing says what the sites call: expected --target SYMBOL – ftrace_caller is "
+        "the kernel's own, and keeps what its entries keep",
     )  # fmt: skip
 
 

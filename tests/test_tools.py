@@ -243,16 +243,23 @@ def test_missing_programs_are_named_to_those_who_cannot_install_them(
         kernels.ensure_tools()
     assert str(caught.value).rpartition("recommends ")[2].split() == [
         "binutils-powerpc64le-linux-gnu",
+        "clang",
+        "g++",
+        "g++-aarch64-linux-gnu",
+        "g++-powerpc64le-linux-gnu",
         "gcc",
         "gcc-powerpc64le-linux-gnu",
         "libc6-dev",
         "libc6-dev-ppc64el-cross",
+        "lld",
         "qemu-system-ppc",
         "qemu-system-x86",
         "qemu-user",
     ]
     provide(tmp_path, "qemu-system-ppc64", "qemu-ppc64le", "qemu-system-x86_64", "x86_64-linux-gnu-gcc")
     provide(tmp_path, "powerpc64le-linux-gnu-gcc", "powerpc64le-linux-gnu-objcopy")
+    provide(tmp_path, "aarch64-linux-gnu-g++", "powerpc64le-linux-gnu-g++", "x86_64-linux-gnu-g++", "qemu-aarch64")
+    provide(tmp_path, "clang++", "ld.lld")
     kernels.ensure_tools()
 
 

@@ -74,6 +74,11 @@ class Branch(NamedTuple):
         in_range = (distance >= self.low) & (distance <= self.high)
         return np.asarray(in_range & ((distance - self.base) % self.scale == 0))
 
+    def spans(self, va: int, target: int) -> bool:
+        """Whether it reaches from one address to another, which may lie anywhere in 64 bits."""
+        distance = (target - va + (1 << 63)) % (1 << 64) - (1 << 63)
+        return bool(self.reaches(np.array([distance], dtype=np.int64))[0])
+
     def encode(self, distance: I64) -> U32:
         """The instructions for distances that reach; a caller asks `reaches` first. One word
         each, or (n, size) bytes."""

@@ -146,7 +146,7 @@ def _place_thunk(scan: Scan, target: Target, ops: Ops) -> SharedStub:
     for va, place in chain(((va, "") for va in earlier_stubs(scan)), tail, others):
         if va & 0xFFF in padding.avoids or abs(ops.va - va) >= thunk.reach:
             continue
-        if not arch.call.reaches(np.array([target.va + target.entry.resume - (va + 12)], dtype=np.int64))[0]:
+        if not arch.call.spans(va + 12, target.va + target.entry.resume):
             break
         words = thunk.words(va, ops.va, target.va, target.entry)
         if place:

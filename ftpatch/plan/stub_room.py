@@ -120,7 +120,7 @@ class StubRoom:
             self.tried[stub.va] = stub
 
     def _reaches(self, site: int, va: int) -> bool:
-        return bool(self.branch.reaches(np.array([va - site], dtype=np.int64))[0])
+        return self.branch.spans(site, va)
 
     def _veneer_avoids(self, va: int, target: int) -> bool:
         """Whether no veneer to the target may stand at an address."""
