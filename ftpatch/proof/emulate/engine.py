@@ -6,7 +6,6 @@ What a machine's registers are called, and what must be in them where, is in `Ru
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -25,6 +24,7 @@ from ftpatch.proof.emulate.expectation import (
     wrong_ops,
 )
 from ftpatch.proof.emulate.memory import Memory
+from ftpatch.proof.emulate.registers import Registers
 
 if TYPE_CHECKING:
     import unicorn
@@ -278,31 +278,3 @@ class Engine:
         if stop[pc] != to or (stopped and not elsewhere):
             return stop, line(site, f"never arrives at {where}", f"a stop at {stop[pc]:#x}{stopped}", to)
         return stop, ""
-
-
-class Registers:
-    """The registers of an emulator in one array, which it reads and fills by itself.
-
-    Its own methods make an object for every register each time, which took two thirds of the time of a site.
-    """
-
-    def __init__(self, uc: Any, ids: list[int], error: type[Exception]) -> None:
-        n = len(ids)
-        self.values, self.error = np.zeros(n, dtype=np.uint64), error
-        start = self.values.ctypes.data
-        self.arguments = (ctypes.c_int * n)(*ids), (ctypes.c_void_p * n)(*range(start, start + 8 * n, 8)), n
-        # The layer of the package's own batches; it asks for nothing but ctypes' arrays.
-        self.pull, self.push = uc._do_reg_read_batch, uc._do_reg_write_batch
-
-    def write(self, values: list[int]) -> None:
-        self.values[:] = values
-        self._checked(self.push(*self.arguments))
-
-    def read(self) -> list[int]:
-        self._checked(self.pull(*self.arguments))
-        values: list[int] = self.values.tolist()
-        return values
-
-    def _checked(self, status: int) -> None:
-        if status:
-            raise self.error(status)
