@@ -230,7 +230,7 @@ def test_diff_of_two_series_counts_what_both_have(
                                   "pv_sched_clock tells"),
         ("__pfx_vfs_read", "padding in front of a function, which the symbol is named after: no function itself"),
         ("list_add", "inlined everywhere"),
-        ("x86_64_start_kernel", "compiled without a patch site: notrace, assembly, or a file without"),
+        ("x86_64_start_kernel", "its unit arch/x86/kernel/head64.c (gcc "),
     ],
 )  # fmt: skip
 def test_explain_knows_why_a_function_has_no_site(

@@ -228,7 +228,7 @@ def test_ops_in_data_out_of_reach_of_a_thunk_are_refused(tmp_path: Path, capsys:
 # -- huge ones, each in a process of its own -------------------------------------------------------------------
 
 HIGH = 0xFFFF900000000000
-CPU = 5  # seconds; the files have a few MiB, which a healthy scan reads in well under one
+CPU = 10  # seconds; the files have a few MiB, which a healthy scan reads in well under one, and enable in four
 
 
 def huge(elf: Elf, folder: Path, *arguments: str) -> tuple[int, str, str]:

@@ -205,8 +205,9 @@ def machine(subject: Subject) -> Plant | None:
 
 
 def layout(subject: Subject) -> Plant | None:
-    if sum(not shape.refusal for shape in subject.scan.arch.shapes) == 1:
-        return None  # every kernel has the same
+    shapes = subject.scan.arch.shapes
+    if sum(not (shape.refusal or shape.program or shape.anywhere) for shape in shapes) == 1:
+        return None  # the modules of every kernel have the same
     also = ("module-vermagic", "module-versions", "module-symbols", "loader-section")
     return Plant(against="other", also=also)
 
