@@ -77,10 +77,15 @@ def _access(state: State, rn: int, step: int, mode: str, load: bool, registers: 
             state.stack = {o: v for o, v in state.stack.items() if abs(o - off) >= 8}
             state.stack[off] = state.get(n)
     if mode != "off":
-        if rn == SP:
-            state.move_sp(at + step)
-        else:
-            state.set(rn, ("sp", at + step) if kind == "sp" else UNKNOWN)
+        _write_back(state, rn, kind, at + step)
+
+
+def _write_back(state: State, rn: int, kind: str, at: int) -> None:
+    """The base register of an access gets its new address. kind: of the value that it had before the access."""
+    if rn == SP:
+        state.move_sp(at)
+    else:
+        state.set(rn, ("sp", at) if kind == "sp" else UNKNOWN)
 
 
 # -- vector registers --------------------------------------------------------------------------------------------------
@@ -131,7 +136,4 @@ def _vector_access(state: State, rn: int, step: int, mode: str, load: bool, regi
             if n >= len(state.vectors) or state.vectors[n]:
                 state.stack |= {off: ("low", n), off + 8: ("high", n)}
     if mode != "off":
-        if rn == SP:
-            state.move_sp(at + step)
-        else:
-            state.set(rn, ("sp", at + step) if kind == "sp" else UNKNOWN)
+        _write_back(state, rn, kind, at + step)

@@ -41,7 +41,7 @@ RETURN_THUNK, RETURN_SITES, CALL_SITES = "__x86_return_thunk", ".return_sites", 
 OPS_FUNCTION = Code((0xC3, 0xCC), unit=1)  # ret; int3
 
 PADDING = bytes.fromhex("90") * 16  # nop: room for a call thunk
-ENTER = bytes.fromhex(
+TWO_FRAMES = bytes.fromhex(  # of the traced function and of the stub, and what a function may be called with
     "ff742408"  # push 8(%rsp)        the caller's return address
     "55"  # push %rbp
     "4889e5"  # mov  %rsp, %rbp
@@ -50,6 +50,8 @@ ENTER = bytes.fromhex(
     "4889e5"  # mov  %rsp, %rbp
     "50" "51" "52" "56" "57"  # push %rax, %rcx, %rdx, %rsi, %rdi
     "4150" "4151" "4152" "4153"  # push %r8, %r9, %r10, %r11
+)  # fmt: skip
+ENTER = TWO_FRAMES + bytes.fromhex(
     "4883e4f0"  # and  $-16, %rsp
     "488b7d08"  # mov  8(%rbp), %rdi   first argument: the call's address, as ftrace counts it
     "4883ef05"  # sub  $5, %rdi

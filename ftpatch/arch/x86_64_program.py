@@ -26,6 +26,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arch.program_parts import HookCall, Programs
+from ftpatch.arch.x86_64_module import LEAVE, RET, TWO_FRAMES
 from ftpatch.arch.x86_64_program_contract import keeps_contract, kept_registers
 from ftpatch.arch.x86_64_wide import is_wide, ways_out
 from ftpatch.arrays import U32
@@ -35,15 +36,6 @@ REACH = (1 << 31) - (1 << 13)
 
 CALLER = bytes.fromhex("ff742408")  # push 8(%rsp)        the caller's return address
 DEEP_CALLER = bytes.fromhex("ff7508")  # push 8(%rbp)        the same, behind a function's prologue
-ENTER = CALLER + bytes.fromhex(
-    "55"  # push %rbp
-    "4889e5"  # mov  %rsp, %rbp
-    "ff742410"  # push 16(%rsp)       back into the function
-    "55"  # push %rbp
-    "4889e5"  # mov  %rsp, %rbp
-    "50" "51" "52" "56" "57"  # push %rax, %rcx, %rdx, %rsi, %rdi
-    "4150" "4151" "4152" "4153"  # push %r8, %r9, %r10, %r11
-)  # fmt: skip
 ROOM = bytes.fromhex(
     "4881ec80000000"  # sub  $128, %rsp
     "4883e4f0"  # and  $-16, %rsp
@@ -62,17 +54,6 @@ RESTORE = bytes.fromhex(
     "0f280424"  # movaps (%rsp), %xmm0
     "0f284c2410" "0f28542420" "0f285c2430" "0f28642440" "0f286c2450" "0f28742460" "0f287c2470"  # … 112(%rsp), %xmm7
 )  # fmt: skip
-LEAVE = bytes.fromhex(
-    "488d65b8"  # lea  -72(%rbp), %rsp
-    "415b" "415a" "4159" "4158"  # pop  %r11, %r10, %r9, %r8
-    "5f" "5e" "5a" "59" "58"  # pop  %rdi, %rsi, %rdx, %rcx, %rax
-    "5d"  # pop  %rbp
-    "4883c408"  # add  $8, %rsp
-    "5d"  # pop  %rbp
-    "4883c408"  # add  $8, %rsp
-    "c3" "cc"  # ret; int3, for a processor that goes straight on
-)  # fmt: skip
-
 # The components that XSAVE saves: SSE, AVX, opmask, both of AVX-512's. In its standard form they end at byte 2688.
 WIDE_ROOM = bytes.fromhex(
     "53"  # push %rbx                     which CPUID changes; the stub keeps the answer in it
@@ -102,13 +83,13 @@ WIDE_RBX = bytes.fromhex("488b5db0")  # mov  -80(%rbp), %rbx
 
 def stub(va: int, hook: HookCall, wide: bool) -> U32:
     """The bytes of the stub at `va`."""
-    return _stub(ENTER, va, hook, wide)
+    return _stub(TWO_FRAMES, va, hook, wide)
 
 
 def deep_stub(va: int, hook: HookCall, wide: bool) -> U32:
     """The same for the call that -pg makes of mcount behind `push %rbp; mov %rsp, %rbp`, with all arguments where they
     were at the function's entry."""
-    return _stub(DEEP_CALLER + ENTER[len(CALLER) :], va, hook, wide)
+    return _stub(DEEP_CALLER + TWO_FRAMES[len(CALLER) :], va, hook, wide)
 
 
 def _stub(enter: bytes, va: int, hook: HookCall, wide: bool) -> U32:
@@ -116,9 +97,9 @@ def _stub(enter: bytes, va: int, hook: HookCall, wide: bool) -> U32:
         save = WIDE_HEADER + MASK + XSAVE
         restore = MASK + XRSTOR
         front = enter + WIDE_ROOM + WIDE_ASK + _either(save, SAVE) + ARGUMENTS
-        back = TEST + _either(restore, RESTORE) + WIDE_RBX + LEAVE
+        back = TEST + _either(restore, RESTORE) + WIDE_RBX + LEAVE + RET
     else:
-        front, back = enter + ROOM + SAVE + ARGUMENTS, RESTORE + LEAVE
+        front, back = enter + ROOM + SAVE + ARGUMENTS, RESTORE + LEAVE + RET
     opcode = CALL_SLOT if hook.slot else CALL
     behind = va + len(front) + len(opcode) + 4
     code = front + opcode + (hook.va - behind).to_bytes(4, "little", signed=True) + back

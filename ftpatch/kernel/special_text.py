@@ -22,9 +22,9 @@ BOUND = re.compile(r"(.*text)_(?:start|begin)")
 SECTIONS = re.compile(r"altinst|entry|idmap|hyp|kprobes|noinstr|exit|head|rodata|fixup|tramp|vdso|plt|init")
 INIT = re.compile(r"(?:__)?init_?text")
 INIT_SECTION = ".init.text"
-# .altinstructions: its bounds; where in a row the distance to the new code stands, from itself
 EXECUTABLE = 1  # PF_X
 MAX_PARTS = 1 << 12  # names of parts of the text
+# .altinstructions: its bounds; where in a row the distance to the new code stands, from itself
 TABLE = (".altinstructions", "__alt_instructions", "__alt_instructions_end")
 REPLACEMENT = 4
 
