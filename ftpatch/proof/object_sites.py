@@ -12,6 +12,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.case import NEW, OLD, OTHER, RETIRED, Case, Pairs
+from ftpatch.proof.pairs import side_by_side
 from ftpatch.sites.table import NULL, OUTSIDE, SiteTable
 
 WAYS = {
@@ -43,15 +44,7 @@ def site_pairs(case: Case) -> Pairs | None:
     shape = case.before.sites.shape or case.after.sites.shape
     if shape is None or shape.refusal or shape.out_of_line:
         return None
-    tables = (case.before.sites, case.after.sites)
-    known = [_known(table) for table in tables]
-    known[1] = known[1][tables[1].sec[known[1]] < len(case.before.image.shdr)]
-    places = np.concatenate([np.stack([table.sec[i], table.off[i] + table.site[i], table.off[i]], axis=1)
-                             for table, i in zip(tables, known, strict=True)])  # fmt: skip
-    _, first, pair = np.unique(places[:, 0] << 40 | places[:, 1], return_index=True, return_inverse=True)
-    rows = np.full((2, len(first)), -1, dtype=np.int64)
-    rows[0, pair[: len(known[0])]], rows[1, pair[len(known[0]) :]] = known
-    sec, off, record = places[first].T
+    rows, (sec, off, record) = side_by_side(case, _known)
     form = form_of(shape.size, case.tables.object_sites)
     looks = [_Look(side.image, case, shape.called, form) for side in (case.before, case.after)]
     states = [look.states(sec, off, shape.size) for look in looks]

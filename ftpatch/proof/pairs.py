@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ftpatch.arch.proof_tables import JUMP, tables_of
@@ -23,20 +25,27 @@ SITE_STUBS = "ftpatch_stubs"  # how the symbols of stubs of sites begin
 NO_SITES = (NULL, OUTSIDE, UNRECORDED)
 
 
-def pair_up(case: Case) -> Pairs | None:
-    """The sites of both files; None where neither has any."""
-    shape = case.before.sites.shape or case.after.sites.shape
-    if shape is None or shape.refusal:
-        return None
+def side_by_side(case: Case, choose: Callable[[SiteTable], I64]) -> tuple[I64, I64]:
+    """Every place that has a chosen site in one of the files: (2, n) its index in the site tables of both, −1 for none,
+    and (3, n) its section, the offsets of its first rewritten byte and of its record. choose: from a site table to
+    indices."""
     tables = (case.before.sites, case.after.sites)
-    known = [_known(table) for table in tables]
+    known = [choose(table) for table in tables]
     known[1] = known[1][tables[1].sec[known[1]] < len(case.before.image.shdr)]  # others came along in an object
     places = np.concatenate([np.stack([table.sec[i], table.off[i] + table.site[i], table.off[i]], axis=1)
                              for table, i in zip(tables, known, strict=True)])  # fmt: skip
     _, first, pair = np.unique(places[:, 0] << 40 | places[:, 1], return_index=True, return_inverse=True)
     rows = np.full((2, len(first)), -1, dtype=np.int64)
     rows[0, pair[: len(known[0])]], rows[1, pair[len(known[0]) :]] = known
-    sec, off, record = places[first].T
+    return rows, places[first].T
+
+
+def pair_up(case: Case) -> Pairs | None:
+    """The sites of both files; None where neither has any."""
+    shape = case.before.sites.shape or case.after.sites.shape
+    if shape is None or shape.refusal:
+        return None
+    rows, (sec, off, record) = side_by_side(case, _known)
     n, image = len(shape.new), case.after.image
     old, new = (side.image.words(sec, off, 0, n) for side in (case.before, case.after))
     states = [_states(side, shape, sec, off, words) for side, words in ((case.before, old), (case.after, new))]
