@@ -31,10 +31,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ftpatch.arch import Arch
-from ftpatch.elf.image import open_image
 from ftpatch.errors import RecordError, ShapeError, UsageError
 from ftpatch.plan.decide import SetOptions, make_plan, plan_enable, plan_redirect, plan_settings, read_against
 from ftpatch.plan.request import DisableRequest, DropRequest
+from ftpatch.recovered.image import open_image
 from ftpatch.report.delivery import Delivery, Written, packing_of, written_to
 from ftpatch.sites.choice import Choose, all_but, by_selectors, no_site
 from ftpatch.sites.scan import Scan, bare_scan, require_text, scan_file

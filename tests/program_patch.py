@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ftpatch.elf.image import open_image
 from ftpatch.proof.prove import Checks, prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import scan_file
 
 EHDR, PHDR, SHDR = 64, 56, 64

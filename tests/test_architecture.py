@@ -18,7 +18,8 @@ PACKAGE = ROOT / "ftpatch"
 
 # The rooms, the ground first: a room uses those in front of it, and itself. docs/architecture.md draws this.
 HOUSE = [
-    "errors", "finding", "arrays", "signals", "memory", "inputs", "arch", "container", "elf", "sites", "kernel", "plan",
+    "errors", "finding", "arrays", "signals", "memory", "inputs", "arch", "container", "elf", "recovered",
+    "sites", "kernel", "plan",
     "document", "proof", "write", "trees", "journal", "rules", "explanation", "compare", "report", "api", "cli",
     "__main__",
 ]  # fmt: skip

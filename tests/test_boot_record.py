@@ -13,7 +13,7 @@ from recorded_files import without_records
 from test_boot_modules import FRAMES, UNSIGNED, Modules
 
 from ftpatch import api
-from ftpatch.elf.image import open_image
+from ftpatch.recovered.image import open_image
 from tools import kernels
 from tools.kernels import Kernel
 

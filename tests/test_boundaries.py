@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ftpatch.elf.image import open_image
 from ftpatch.proof.prove import Checks, prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import scan_file
 
 KERNEL = Path(__file__).resolve().parents[1] / "testdata/x86_64/vmlinux-fentry"

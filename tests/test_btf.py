@@ -11,9 +11,10 @@ from elfwriter import OBJECT, Elf
 from ftpatch.cli import run
 from ftpatch.elf import btf
 from ftpatch.elf.btf import Btf, Member, Variable, read_btf
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
 from ftpatch.kernel.ftrace_ops import why_no_ops
+from ftpatch.recovered.image import open_image
 
 CALLOPS = Path(__file__).parent.parent / "testdata/mini/vmlinux-callops"
 

@@ -9,7 +9,7 @@ from test_module import ARM64, Export, helper_module, kernel
 
 from ftpatch.cli import run
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import open_image
+from ftpatch.recovered.image import open_image
 
 VMLINUX = ARM64.parent / "vmlinux-callops"
 GLOBAL = 0x10

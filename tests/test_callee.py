@@ -13,8 +13,9 @@ from ftpatch.arch import Arch
 from ftpatch.arch.arm64 import ARCH as ARM64
 from ftpatch.arch.ppc64le import ARCH as PPC64LE
 from ftpatch.elf.function_types import FunctionTypes
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.kernel.callee import why_never_returns, why_no_function, why_no_substitute
+from ftpatch.recovered.image import open_image
 
 TEXT, INIT, DATA = 0xFFFF_8000_0801_0000, 0xFFFF_8000_0802_0000, 0xFFFF_8000_0803_0000
 AARCH64, X86_64 = 183, 62  # e_machine

@@ -12,10 +12,10 @@ from test_module import arm64_module
 from ftpatch import api
 from ftpatch.arch.register_use import bits
 from ftpatch.cli import run
-from ftpatch.elf.image import open_image
 from ftpatch.errors import PolicyError
 from ftpatch.finding import Finding
 from ftpatch.proof.prove import Checks, prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.callers import Callers
 from ftpatch.sites.register_reader import RegisterReader
 from ftpatch.sites.scan import scan_file

@@ -19,8 +19,9 @@ from ftpatch.elf import debug_names
 from ftpatch.elf.debug_info import attempt
 from ftpatch.elf.debug_lines import source_lines
 from ftpatch.elf.debug_stream import Steps, Stream
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.elf.tables import SHF_COMPRESSED
+from ftpatch.recovered.image import open_image
 
 DWARF = Path(__file__).parent.parent / "testdata" / "dwarf"
 SECONDS, BYTES = 8.0, 512 << 20  # processor time and memory of one case; the longest takes a fifth of either

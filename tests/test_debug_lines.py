@@ -17,7 +17,8 @@ from ftpatch import api
 from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf.debug_lines import source_lines
 from ftpatch.elf.debug_paths import relative
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
+from ftpatch.recovered.image import open_image
 from tools import kernels
 
 DWARF = Path(__file__).parent.parent / "testdata" / "dwarf"

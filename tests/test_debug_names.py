@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ftpatch.elf.debug_names import DebugMention, Subprogram, find
-from ftpatch.elf.image import open_image
+from ftpatch.recovered.image import open_image
 
 DWARF = Path(__file__).parent.parent / "testdata" / "dwarf"
 NUMBERED = "its debug information refers to names by number (clang), and is not searched"

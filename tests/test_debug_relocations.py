@@ -15,7 +15,8 @@ from elfwriter import Elf, Section, extended, parsed
 from ftpatch.arch import architectures
 from ftpatch.elf import debug_names
 from ftpatch.elf.debug_lines import source_lines, why_no_line
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
+from ftpatch.recovered.image import open_image
 
 DWARF = Path(__file__).parent.parent / "testdata" / "dwarf"
 TYPES = {arch.name: arch for arch in architectures()}

@@ -46,8 +46,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ftpatch.elf.editor import MAX_ALIGN, Editor
-from ftpatch.elf.image import open_image
 from ftpatch.errors import ElfError
+from ftpatch.recovered.image import open_image
 
 MINI_PPC = MINI.parent / "mini-ppc64le"
 FIXTURES = [

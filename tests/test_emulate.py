@@ -17,7 +17,7 @@ from ftpatch.arch import Arch, arch_of
 from ftpatch.arch import arm64_module as arm_code
 from ftpatch.arch import ppc64le_module as ppc_code
 from ftpatch.cli import run
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.proof.emulate import (
     Outcome,
     SiteExpectation,
@@ -32,6 +32,7 @@ from ftpatch.proof.emulate import guest_ppc64le as guest
 from ftpatch.proof.emulate import reach_ppc64le as reach
 from ftpatch.proof.emulate.loader import load_module
 from ftpatch.proof.emulate.memory import Block, Memory, Moved, _around, image_memory
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import read_records
 from ftpatch.sites.table import ENABLED, SiteTable

@@ -11,11 +11,11 @@ import pytest
 from ftpatch.arch import x86_64 as machine
 from ftpatch.arch import x86_64_module as modules
 from ftpatch.arch import x86_64_shapes
-from ftpatch.elf.image import open_image
 from ftpatch.proof.decoders import both
 from ftpatch.proof.emulate import Outcome, RedirectExpectation, SiteExpectation, emulate, engine, x86_64
 from ftpatch.proof.emulate.memory import Block, Memory
 from ftpatch.proof.prove import Checks, prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import scan_file
 from ftpatch.sites.table import READY
 from tools.kernels import Kernel

@@ -28,8 +28,8 @@ from ftpatch.container import foreign, unpack
 from ftpatch.container.envelope import Contents, open_elf
 from ftpatch.container.pack import encoder_of, encoders, wrap
 from ftpatch.container.wrappings import WRAPPINGS, wrapping_for
-from ftpatch.elf.image import open_image
 from ftpatch.errors import EnvelopeError, FtpatchError, InputError, UnsupportedError
+from ftpatch.recovered.image import open_image
 from tools import kernels
 
 MINI = Path(__file__).parents[1] / "testdata" / "mini"

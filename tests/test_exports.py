@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from elfwriter import ALLOC, BASE, ET_DYN, ET_EXEC, ET_REL, EXEC, LOCAL, NOTYPE, RELA, Elf, rela, written
 
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
 from ftpatch.kernel.exports import Export, Exports, read_exports
+from ftpatch.recovered.image import open_image
 from tools import kernels
 
 ARM64, PPC64 = 183, 21

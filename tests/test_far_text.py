@@ -17,9 +17,9 @@ from test_redirect_proof import found
 from ftpatch import api
 from ftpatch.arch.arm64_proof_text import leaves, names
 from ftpatch.arch.arm64_veneer import ENDS, named
-from ftpatch.elf.image import open_image
 from ftpatch.errors import FtpatchError
 from ftpatch.proof.prove import prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import scan_file
 from tools.sabotage.__main__ import quietly
 

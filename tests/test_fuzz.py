@@ -23,10 +23,10 @@ from elfedit import Elf
 from elfwriter import MINI, symbol
 
 from ftpatch.cli import run
-from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import SHT_RELR, STT_FUNC
 from ftpatch.errors import InputError
 from ftpatch.journal.read import read_journal
+from ftpatch.recovered.image import open_image
 from tools import promises
 from tools.fuzz import minimise, mutate, parsers, seeds, server
 from tools.fuzz.bounds import Tally, bounded, execute

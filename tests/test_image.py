@@ -34,9 +34,9 @@ from elfwriter import (
 from ftpatch import api
 from ftpatch.arrays import U64
 from ftpatch.elf.identity import build_id
-from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import relr_places
 from ftpatch.errors import ArchError, ElfError, InputError
+from ftpatch.recovered.image import open_image
 
 FIXTURES = sorted(path.name for path in MINI.iterdir() if path.read_bytes()[:4] == b"\x7fELF")
 CODE = as_code([NOP, NOP, RET])

@@ -9,8 +9,9 @@ import pytest
 from elfwriter import ALLOC, EXEC, FUNC, GLOBAL, LOCAL, NOTYPE, OBJECT, WEAK, WRITE, Elf, parsed, written
 from test_ppc64le import MINI, rows
 
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.kernel.kallsyms import listed_as
+from ftpatch.recovered.image import open_image
 
 TEXT, DATA = 0xC000_0000_0000_0000, 0xC000_0000_0010_0000
 INVALID = "__ftrace_invalid_address__"

@@ -12,7 +12,7 @@ from elfwriter import ALLOC, ET_DYN, ET_EXEC, ET_REL, EXEC, RET, as_code
 from elfwriter import Elf as Writer
 
 from ftpatch.cli import run
-from ftpatch.elf.image import open_image
+from ftpatch.recovered.image import open_image
 
 HIGH, LOW = 0xFFFF_8000_8000_0000, 0x1_0000
 NEEDED, SONAME, FLAGS_1, PIE = 1, 14, 0x6FFF_FFFB, 0x0800_0000

@@ -27,8 +27,9 @@ from elfwriter import (
 
 from ftpatch.arch import Arch, architectures
 from ftpatch.arch.shape import WINDOW_SIZE
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, ShapeError
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.layout import decide_shape, require_still_shown
 from ftpatch.sites.records import RecordTable, read_records
 

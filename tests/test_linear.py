@@ -19,11 +19,11 @@ from ftpatch import rules
 from ftpatch.cli import run
 from ftpatch.compare import digest
 from ftpatch.elf import functions
-from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import EHDR, RELA, SHDR, SYM
 from ftpatch.explanation import function, untraceable
 from ftpatch.plan.redirect.refusals import refuse_loops
 from ftpatch.proof import lief_check
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import scan_file
 
 Capture = pytest.CaptureFixture[str]

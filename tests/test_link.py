@@ -38,13 +38,13 @@ from test_editor import result
 from test_module import Export, kernel
 
 from ftpatch.elf.editor import Editor
-from ftpatch.elf.image import open_image
 from ftpatch.errors import FtpatchError
 from ftpatch.kernel.module import Kernel, Module
 from ftpatch.plan.link.carry import Carried, carry
 from ftpatch.plan.link.original import keep_original
 from ftpatch.plan.link.symbols import Target
 from ftpatch.plan.request import Against
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import scan_file
 
 TESTDATA = MINI.parent

@@ -10,9 +10,9 @@ from test_link import FOLDERS, TESTDATA, Object
 from test_link_proof import Damage, Made, messages, of_symbol, relocation, sets, word
 
 from ftpatch.cli import run
-from ftpatch.elf.image import open_image
 from ftpatch.errors import FtpatchError
 from ftpatch.proof.prove import Checks, prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import scan_file
 
 TEXT, RODATA = ".text.ftpatch.with.text", ".rodata.ftpatch.with.rodata"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from elfwriter import ALLOC, ET_REL, LOCAL, NOTYPE, WEAK, Elf, written
 
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError, PolicyError
 from ftpatch.kernel.modinfo import (
     GPL,
@@ -26,6 +26,7 @@ from ftpatch.kernel.modinfo import (
     with_modinfo,
     with_versions,
 )
+from ftpatch.recovered.image import open_image
 
 PPC64 = 21
 

@@ -37,8 +37,8 @@ import ftpatch.report
 from ftpatch.arch import architectures
 from ftpatch.cli import run
 from ftpatch.elf.editor import Editor
-from ftpatch.elf.image import open_image
 from ftpatch.plan.module.imports import Import, add_import
+from ftpatch.recovered.image import open_image
 
 MINI_PPC = MINI.parent / "mini-ppc64le"
 ARM64, PPC64LE = MINI / "mini.ko", MINI_PPC / "mini.ko"

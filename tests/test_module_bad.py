@@ -24,10 +24,10 @@ from test_module import Export, kernel
 from ftpatch import api
 from ftpatch.cli import run
 from ftpatch.elf.editor import Editor
-from ftpatch.elf.image import open_image
 from ftpatch.errors import ApplyError, FtpatchError
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.request import EnableRequest
+from ftpatch.recovered.image import open_image
 from ftpatch.sites import select
 from ftpatch.sites.scan import Scan
 from ftpatch.write import comparison, contents

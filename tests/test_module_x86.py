@@ -15,11 +15,11 @@ from elftools.elf import elffile
 from ftpatch.arch.x86_64_module import FRAMES, hook
 from ftpatch.arch.x86_64_proof import walk
 from ftpatch.cli import run
-from ftpatch.elf.image import open_image
 from ftpatch.errors import FtpatchError
 from ftpatch.kernel.module import Module
 from ftpatch.kernel.module_load import Check, relocations
 from ftpatch.proof.prove import Checks, prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import scan_file
 
 FOLDER = Path(__file__).resolve().parent.parent / "testdata" / "x86_64"

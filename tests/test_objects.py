@@ -14,8 +14,9 @@ import pytest
 from ftpatch import api
 from ftpatch.cli import run
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.table import STATUSES
 
 DATA = Path(__file__).parent.parent / "testdata"

@@ -11,7 +11,7 @@ import pytest
 from ftpatch import api
 from ftpatch.cli import run
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import open_image
+from ftpatch.recovered.image import open_image
 
 DATA = Path(__file__).parent.parent / "testdata"
 FENTRY, NOPS = DATA / "pg/x86_64-fentry.o", DATA / "mini/pfe2.o"

@@ -12,8 +12,8 @@ from test_pads import BTI, PIE, statuses
 from test_verify import enabled, verify
 
 from ftpatch.cli import run
-from ftpatch.elf.image import open_image
 from ftpatch.proof.prove import Checks, prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import scan_file
 
 NOP, RET, TO_X9, FROM_X9 = 0xD503_201F, 0xD65F_03C0, 0xAA1E_03E9, 0xAA09_03FE

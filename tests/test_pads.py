@@ -10,7 +10,7 @@ import pytest
 from test_verify import enabled, verify
 
 from ftpatch.cli import run
-from ftpatch.elf.image import open_image
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import scan_file
 from ftpatch.sites.table import STATUSES
 from tools.sabotage.__main__ import quietly

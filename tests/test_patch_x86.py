@@ -13,8 +13,8 @@ from elfwriter import ALLOC, ET_EXEC, EXEC, NOTYPE, WRITE, Elf
 
 from ftpatch import api
 from ftpatch.cli import run
-from ftpatch.elf.image import open_image
 from ftpatch.elf.kept_relocations import kept_at, tables_for
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.table import ENABLED, READY
 from tools.kernels import Kernel
 

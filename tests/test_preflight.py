@@ -29,12 +29,13 @@ from elfwriter import (
     written,
 )
 
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.kernel.exports import read_exports
 from ftpatch.kernel.loader import signatures_enforced, stub_bytes, stub_demand, vermagic, wanted_sections
 from ftpatch.kernel.modinfo import kernel_spelling
 from ftpatch.kernel.module import Kernel, Module
 from ftpatch.kernel.module_load import Check, layout, literals, preflight, reach, refusals
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import join, read_records
 from ftpatch.sites.scan import Scan

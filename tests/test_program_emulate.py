@@ -17,10 +17,10 @@ from program_patch import Patch, symbol, with_calls
 from test_verify import needs_qemu
 
 from ftpatch.arch.program_proof import StubCall, program_proof
-from ftpatch.elf.image import open_image
 from ftpatch.proof.emulate import CallExpectation, emulate
 from ftpatch.proof.emulate.program_memory import program_memory
 from ftpatch.proof.program_imports import Imports
+from ftpatch.recovered.image import open_image
 
 SITE = "structure"
 NOP = {"arm64": 0xD503_201F, "ppc64le": 0x6000_0000}

@@ -13,10 +13,10 @@ from test_verify import enabled
 
 from ftpatch import api
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import open_image
 from ftpatch.elf.program_editor import MAX_ZEROS, SECTION, new_segment
 from ftpatch.errors import FtpatchError
 from ftpatch.journal.restore import RestoreRequest, restore
+from ftpatch.recovered.image import open_image
 
 PROGRAMS = Path(__file__).parent.parent / "testdata" / "programs"
 SMALL, HOOKS = PROGRAMS / "small", PROGRAMS / "hooks"

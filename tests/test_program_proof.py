@@ -9,7 +9,7 @@ import pytest
 from program_patch import findings
 from test_verify import enabled, verify
 
-from ftpatch.elf.image import open_image
+from ftpatch.recovered.image import open_image
 
 SMALL = Path(__file__).parent.parent / "testdata" / "programs" / "small"
 ARM64 = [SMALL / f"arm64-{kind}" for kind in ("pie", "exec", "so")]

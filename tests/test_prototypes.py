@@ -14,8 +14,9 @@ from test_btf import Types
 from ftpatch.elf import btf
 from ftpatch.elf.c_types import NotKnown, Prototype, spelled
 from ftpatch.elf.function_types import FunctionTypes, InlinedCopies
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.elf.type_difference import differences
+from ftpatch.recovered.image import open_image
 from tools.kernels import Kernel
 
 DWARF = Path(__file__).parent.parent / "testdata" / "dwarf"

@@ -14,7 +14,7 @@ from recorded_files import FIXTURES, places, without_records
 
 from ftpatch import api
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import open_image
+from ftpatch.recovered.image import open_image
 from tools import kernels
 from tools.apt import Apt, extract, newest_first
 from tools.kernels import Kernel, cache_directory

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from ftpatch.arrays import I64
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.plan.decide import make_plan, plan_redirect
 from ftpatch.plan.plan import Plan
 from ftpatch.plan.redirect import kernel as redirect_kernel
 from ftpatch.plan.request import RedirectRequest
 from ftpatch.proof.emulate import RedirectExpectation, emulate
 from ftpatch.proof.emulate.loader import Loaded, load_module
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import Scan, scan_file
 from ftpatch.sites.table import READY, SiteTable
 from ftpatch.write import contents

@@ -15,7 +15,6 @@ from test_link_proof import Made
 
 from ftpatch.arch.ppc64le_proof import TABLES
 from ftpatch.arch.proof_tables import Link
-from ftpatch.elf.image import open_image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.proof.emulate import (
     Outcome,
@@ -29,6 +28,7 @@ from ftpatch.proof.emulate import (
 )
 from ftpatch.proof.emulate.loader import Loaded, load_module
 from ftpatch.proof.emulate.memory import Block, Memory, Moved
+from ftpatch.recovered.image import open_image
 
 TESTDATA = Path(__file__).resolve().parent.parent / "testdata"
 

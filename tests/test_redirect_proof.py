@@ -15,10 +15,11 @@ import pytest
 from test_redirect import far_kernel
 
 from ftpatch.cli import run
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError
 from ftpatch.kernel import signatures
 from ftpatch.proof.prove import Checks, prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import Scan, scan_file
 from tools.sabotage.__main__ import quietly
 

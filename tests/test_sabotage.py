@@ -13,8 +13,8 @@ import pytest
 from ftpatch.cli import run
 from ftpatch.container.wrappings import MARKER
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import open_image
 from ftpatch.proof.prove import Checks, prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import scan_file
 from tools.sabotage import grown
 from tools.sabotage.__main__ import quietly

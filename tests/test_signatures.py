@@ -15,9 +15,9 @@ from ftpatch.arch.ppc64le import ARCH as PPC64LE
 from ftpatch.elf import btf
 from ftpatch.elf.c_types import VOID, CType, Kind, Prototype, array_of, function_of, number_of, pointer_to, qualified
 from ftpatch.elf.function_types import FunctionTypes
-from ftpatch.elf.image import open_image
 from ftpatch.elf.type_difference import Relation, differences
 from ftpatch.kernel.signatures import Comparison, compare_signatures, why_not_in_registers
+from ftpatch.recovered.image import open_image
 
 INT, UINT = number_of(Kind.INTEGER, "int", 4, True), number_of(Kind.INTEGER, "unsigned int", 4, False)
 LONG, LONGLONG = number_of(Kind.INTEGER, "long int", 8, True), number_of(Kind.INTEGER, "long long int", 8, True)

@@ -15,12 +15,13 @@ from ftpatch.arch import architectures
 from ftpatch.arch.parts import Code, Fixup
 from ftpatch.cli import run
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.errors import InputError, PolicyError, UnsupportedError
 from ftpatch.plan import stubasm
 from ftpatch.plan.plan import Callee, Plan
 from ftpatch.plan.request import EnableRequest
 from ftpatch.plan.stubasm import Stub
+from ftpatch.recovered.image import open_image
 from ftpatch.sites import select
 from ftpatch.write import contents
 

@@ -12,7 +12,7 @@ import pytest
 
 from ftpatch.cli import run
 from ftpatch.elf.compiler_units import CompilerUnits
-from ftpatch.elf.image import open_image
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.callers import Callers
 from ftpatch.sites.scan import scan_file
 from ftpatch.sites.units import UnitTable, why_no_units

@@ -8,7 +8,7 @@ import pytest
 
 from ftpatch.cli import run
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import open_image
+from ftpatch.recovered.image import open_image
 
 ROOT = Path(__file__).parent.parent / "testdata/mini-ppc64le"
 MODULE = Path(__file__).parent.parent / "testdata/mini/mini.ko"

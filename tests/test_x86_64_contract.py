@@ -12,7 +12,7 @@ import pytest
 from ftpatch.arch.x86_64_code import decoded
 from ftpatch.arch.x86_64_contract import keeps_contract
 from ftpatch.arrays import U32
-from ftpatch.elf.image import open_image
+from ftpatch.recovered.image import open_image
 from tools.kernels import Kernel
 
 X86_64 = Path(__file__).parent.parent / "testdata" / "x86_64"

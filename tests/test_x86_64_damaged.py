@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ftpatch.cli import run
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
+from ftpatch.recovered.image import open_image
 
 FIXTURES = Path(__file__).resolve().parents[1] / "testdata/x86_64"
 KERNEL, NOPS = FIXTURES / "vmlinux-fentry", FIXTURES / "vmlinux-nop"

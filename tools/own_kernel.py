@@ -20,8 +20,8 @@ import sys
 from pathlib import Path
 
 from ftpatch.cli import run
-from ftpatch.elf.image import open_image
 from ftpatch.elf.tables import SHT_RELA
+from ftpatch.recovered.image import open_image
 from tools.apt import Apt, FetchError, extract, newest_first, say
 from tools.boot import BootError, boot
 from tools.boot.verdict import Verdict

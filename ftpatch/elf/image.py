@@ -27,6 +27,7 @@ from ftpatch.elf.functions import Functions, functions_of
 from ftpatch.elf.headers import read_headers
 from ftpatch.elf.image_tables import n_dynamic, rela_of, relr_of, symbols_of
 from ftpatch.elf.kind import PROGRAMS, kind_of
+from ftpatch.elf.recovered import Recovered
 from ftpatch.errors import ElfError
 
 MAX_SECTION = 1 << 40  # bytes that a section of a relocatable file may have, .bss included; longer ones are cut
@@ -46,6 +47,7 @@ class Image:
     shdr: Rows  # section headers
     phdr: Rows  # program headers
     names: tuple[str, ...]  # name of every section
+    recovered: Recovered | None = None  # what was read from the kernel's own tables, where the file has no symbols
 
     @property
     def e_type(self) -> int:
@@ -235,8 +237,8 @@ class Image:
 
     @cached_property
     def own_symbols(self) -> t.Symbols:
-        """The static symbol table; an image without one has no rows."""
-        return symbols_of(self, t.SHT_SYMTAB)
+        """The static symbol table, or what was recovered in its place; an image without either has no rows."""
+        return symbols_of(self, t.SHT_SYMTAB) if self.recovered is None else self.recovered.symbols
 
     @cached_property
     def symbols(self) -> t.Symbols:
@@ -288,12 +290,10 @@ class Image:
         return self.raw.sha256()
 
 
-def open_image(path: str, max_size: int | None = None) -> Image:
-    """Read and check the headers of an ELF file, compressed or not; at most `max_size` bytes are unpacked.
+def image_of(path: str, file: envelope.Contents) -> Image:
+    """The image in an ELF file that was opened; its headers are checked.
 
-    Raises InputError for what is not ELF, EnvelopeError for what cannot be unpacked, ArchError for 32-bit and
-    big-endian files, ElfError for headers that contradict the file.
+    Raises ArchError for 32-bit and big-endian files, ElfError for headers that contradict the file.
     """
-    file = envelope.open_elf(path, max_size)
     headers = read_headers(path, file.data)
     return Image(path, file.data, file.raw, file.mode, file.wrapping, file.trailer, *headers)

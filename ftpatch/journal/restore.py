@@ -22,10 +22,11 @@ from ftpatch.container.pack import Buffer, wrap
 from ftpatch.container.wrappings import WRAPPINGS, wrapping_for
 from ftpatch.document.journal import Edit, Journal
 from ftpatch.elf.identity import build_id
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.errors import ApplyError, FtpatchError, InputError, PlanError, UsageError
 from ftpatch.journal.read import read_journal
 from ftpatch.plan.edits import Edits, Group
+from ftpatch.recovered.image import open_image
 from ftpatch.trees import SILENT, Watch
 from ftpatch.write import contents, files, paths
 from ftpatch.write.in_place import own_input

@@ -196,8 +196,8 @@ def plan_redirect(
 ) -> Plan:  # fmt: skip
     """The plan by which the chosen functions become others. pairs: (selector, replacement), each; patch: an object file
     that brings replacements along; keep_original: names for the old functions; the rest as in RedirectRequest."""
-    from ftpatch.elf.image import open_image
     from ftpatch.plan.redirect.pairs import Pair, originals_of, replacements_of
+    from ftpatch.recovered.image import open_image
 
     if scan.image.kind == "vmlinux" and (patch is not None or keep_original):
         raise UsageError("--with and --keep-original are for modules", scan.image.path, found="a vmlinux",

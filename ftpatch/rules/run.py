@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftpatch.arch.shape import MATCH_OLD, Shape
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError, RecordError, ShapeError, UsageError
+from ftpatch.recovered.image import open_image
 from ftpatch.rules import KeyedFinding, check
 from ftpatch.rules.case import Case, Context
 from ftpatch.rules.register import rules_for

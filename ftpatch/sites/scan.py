@@ -8,8 +8,9 @@ import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import RecordTable, join, read_records
 from ftpatch.sites.table import SiteTable

@@ -23,9 +23,10 @@ from ftpatch.arch.static_call_forms import StaticCalls
 from ftpatch.arrays import I64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.code_lists import self_relative
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.errors import RecordError, UnsupportedError
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.branches import branches_to
 from ftpatch.sites.scan import require_text
 from ftpatch.sites.static_keys import (

@@ -12,9 +12,10 @@ from ftpatch import memory
 from ftpatch.container import signature as signatures
 from ftpatch.container.pack import wrap
 from ftpatch.container.wrappings import wrapping_for
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.errors import ApplyError, ChangedError, FtpatchError, PolicyError, UnsoundError
 from ftpatch.plan.plan import Plan
+from ftpatch.recovered.image import open_image
 from ftpatch.write import comparison, contents, files
 from ftpatch.write.in_place import own_input
 from ftpatch.write.system import Note, on_stderr

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from ftpatch.elf.image import open_image
 from ftpatch.errors import FtpatchError
+from ftpatch.recovered.image import open_image
 from tools.fuzz import seeds
 from tools.fuzz.files import Seen, command, folder, named
 from tools.fuzz.parsers import MAX_SIZE

@@ -18,11 +18,12 @@ from random import Random
 
 from ftpatch.cli import run
 from ftpatch.document.journal import Edit, Journal
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError
 from ftpatch.journal.read import read_journal
 from ftpatch.proof.changes import differences, place
 from ftpatch.proof.prove import Checks, Proof, prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import Scan, scan_file
 from tools.sabotage import anywhere, grown
 from tools.sabotage.layout import layout_of

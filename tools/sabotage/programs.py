@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftpatch.cli import run
-from ftpatch.elf.image import open_image
 from ftpatch.errors import FtpatchError
 from ftpatch.proof.prove import Checks, Proof, prove
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.scan import Scan, scan_file
 
 SMALL = Path(__file__).parents[2] / "testdata" / "programs" / "small"

@@ -15,7 +15,8 @@ import numpy as np
 from ftpatch.arch import Arch, arch_of
 from ftpatch.arrays import Rows
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import Image, open_image
+from ftpatch.elf.image import Image
+from ftpatch.recovered.image import open_image
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import RecordTable, read_records
 from ftpatch.sites.table import SiteTable

@@ -1,0 +1,15 @@
+"""What an image holds where its file has no symbol table or no sections; `ftpatch.recovered` makes it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ftpatch.elf.tables import Symbols
+
+
+class Recovered(NamedTuple):
+    """What stands in for the tables that a file does not have."""
+
+    symbols: Symbols  # of the kernel's own kallsyms; no rows where it has none
+    source: str  # where they are from: `kallsyms`, or `none`
+    flat: bool  # the sections were made up: the file has no headers at all, or no section headers
