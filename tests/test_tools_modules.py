@@ -223,7 +223,7 @@ def test_a_fresh_machine_gets_both_kernels_of_x86_64_with_their_modules(
     for (name, number), release in AMD64.items():
         debug = [f"usr/lib/debug/boot/{file}-{release}" for file in ("vmlinux", "System.map")]
         packages[f"{name}-dbg", number] = [*debug, f"usr/lib/debug/lib/modules/{release}/kernel/net/a.ko"]
-        packages[f"{name}-unsigned", number] = [f"lib/modules/{release}/kernel/net/a.ko"]
+        packages[f"{name}-unsigned", number] = [f"boot/vmlinuz-{release}", f"lib/modules/{release}/kernel/net/a.ko"]
     archive = Archive(packages)
     monkeypatch.setattr(kernels, "_apt", lambda spec: archive)
     wanted = [name for name in kernels.known() if name.startswith("x86_64")]
@@ -240,6 +240,8 @@ def test_a_fresh_machine_gets_both_kernels_of_x86_64_with_their_modules(
     assert (
         at / "x86_64-6.12/modules/kernel/net/a.ko"
     ).read_text() == f"6.12.118-1 lib/modules/{release}/kernel/net/a.ko"
+    assert kernels.boot_file("x86_64-6.12") == at / "x86_64-6.12/modules/vmlinuz"
+    assert kernels.boot_file("x86_64-6.12").read_text() == f"6.12.118-1 boot/vmlinuz-{release}"
 
 
 @pytest.fixture
@@ -310,6 +312,57 @@ def test_that_no_modules_come_is_an_error_and_the_kernel_stays(archive: Archive)
     with pytest.raises(kernels.FetchError, match=f"could download none of: {MODULES} 3$"):
         kernels.modules("ppc64le-sid")
     assert kernels.ensure("ppc64le-sid").version == "3"
+
+
+CLOUD = "linux-image-6.12.{}+deb13-cloud-arm64"
+
+
+def installed(number: str, *members: str) -> dict[tuple[str, str], Sequence[str]]:
+    """Return the packages of one version of a kernel whose installed package holds these members and modules."""
+    debug = ["usr/lib/debug/boot/vmlinux-x", "usr/lib/debug/lib/modules/x/kernel/net/a.ko"]
+    package = CLOUD.format(number)
+    tree = ["lib/modules/x/kernel/net/a.ko", "lib/modules/x/vmlinuz"]
+    return {(f"{package}-dbg", number): debug, (package, number): [*members, *tree]}
+
+
+@needs_dpkg
+def test_a_boot_file_comes_with_the_modules_and_on_demand_to_those_that_came_without(
+    archive: Archive, tmp_path: Path
+) -> None:
+    archive.have(installed("1", "boot/vmlinuz-x"))
+    tree = kernels.modules("arm64-6.12")
+    assert (tree / "vmlinuz").read_text() == "1 boot/vmlinuz-x"
+    assert (tree / "kernel/net/a.ko").read_text() == "1 lib/modules/x/kernel/net/a.ko"
+    (tree / "vmlinuz").unlink()
+    assert kernels.modules("arm64-6.12") == tree and not (tree / "vmlinuz").exists()
+    assert kernels.boot_file("arm64-6.12") == tree / "vmlinuz" == tmp_path / "kernels/arm64-6.12/modules/vmlinuz"
+    assert (tree / "vmlinuz").read_text() == "1 boot/vmlinuz-x"
+
+
+@needs_dpkg
+def test_a_kernel_whose_boot_file_does_not_come_gives_way_to_the_newest_whose_does(archive: Archive) -> None:
+    archive.have(installed("3", "boot/vmlinuz-x") | installed("2") | installed("1", "boot/vmlinuz-x"))
+    archive.missing.add((CLOUD.format("3"), "3"))
+    tree = kernels.modules("arm64-6.12")
+    assert (tree / "kernel/net/a.ko").read_text() == "3 usr/lib/debug/lib/modules/x/kernel/net/a.ko"
+    assert kernels.boot_file("arm64-6.12").read_text() == "1 boot/vmlinuz-x"
+    assert (tree / "kernel/net/a.ko").read_text() == "1 lib/modules/x/kernel/net/a.ko"
+    assert kernels.ensure("arm64-6.12").version == "1"
+
+
+@needs_dpkg
+def test_that_no_boot_file_comes_is_an_error_and_the_modules_stay(archive: Archive) -> None:
+    archive.have(installed("2"))
+    tree = kernels.modules("arm64-6.12")
+    with pytest.raises(kernels.FetchError, match=r"^x\.deb holds no boot/vmlinuz-\*$"):
+        kernels.boot_file("arm64-6.12")
+    assert (tree / "kernel/net/a.ko").read_text() == "2 lib/modules/x/kernel/net/a.ko"
+
+
+@needs_dpkg
+def test_a_vmlinux_that_is_itself_what_is_booted_is_the_boot_file(archive: Archive, tmp_path: Path) -> None:
+    assert kernels.boot_file("ppc64le-sid") == tmp_path / "kernels/ppc64le-sid/vmlinux"
+    assert kernels.cached("ppc64le-sid") == kernels.ensure("ppc64le-sid")
 
 
 REPORT = """\

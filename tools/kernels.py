@@ -1,7 +1,8 @@
 """Brings Debian's kernels into a cache, and the modules of the same builds: python -m tools.kernels [NAME...].
 
 A kernel's folder in the cache holds its vmlinux and, once somebody asked for them, its modules as they were shipped:
-modules/kernel/drivers/net/dummy.ko.xz.  Both are of one version, since a newer kernel replaces the whole folder.
+modules/kernel/drivers/net/dummy.ko.xz, and with them what is installed to boot: modules/vmlinuz.  All are of one
+version, since a newer kernel replaces the whole folder.
 """
 
 from __future__ import annotations
@@ -19,9 +20,20 @@ from pathlib import Path
 from tools.apt import Apt, Candidate, FetchError, extract, extract_below, newest_first, of_version, say
 from tools.programs import ensure_tools
 
-__all__ = ["FetchError", "Kernel", "cache_directory", "cached", "ensure", "ensure_tools", "known", "modules"]
+__all__ = [
+    "FetchError",
+    "Kernel",
+    "boot_file",
+    "cache_directory",
+    "cached",
+    "ensure",
+    "ensure_tools",
+    "known",
+    "modules",
+]
 
 _FACTS = "kernel.json"  # in a folder: which package its files are from
+_BOOT_FILE = "vmlinuz"  # in the folder of the modules
 _DEBIAN_NAMES = {"ppc64le": "ppc64el", "x86_64": "amd64"}  # of the architectures that Debian calls something else
 _MODULE_ROOT = "(usr/)?(lib/debug/)?lib/modules/[^/]+/"  # what precedes kernel/drivers/net/dummy.ko in a package
 _MODULE_FILES = ("kernel/*.ko", "kernel/*.ko.xz", "kernel/*.ko.zst", "kernel/*.ko.gz", "modules.dep", "modules.builtin")
@@ -36,6 +48,7 @@ class Spec:
     suites: tuple[str, ...]
     vmlinux: str  # pattern of the member of the .deb
     system_map: str | None  # likewise; None if the package has none, or one line that points elsewhere
+    boot: str | None = None  # of what is booted, in the package of the modules; None where the vmlinux itself is booted
 
     @property
     def debian_arch(self) -> str:
@@ -71,6 +84,7 @@ _KERNELS = {
         suites=("bookworm", "bookworm-security"),
         vmlinux="usr/lib/debug/boot/vmlinux-*",
         system_map="usr/lib/debug/boot/System.map-*",
+        boot="boot/vmlinuz-*",
     ),
     "arm64-6.12": Spec(
         package="linux-image-6.12*+deb13*-cloud-arm64-dbg",
@@ -78,6 +92,7 @@ _KERNELS = {
         suites=("trixie", "trixie-security"),
         vmlinux="usr/lib/debug/boot/vmlinux-*",
         system_map="usr/lib/debug/boot/System.map-*",
+        boot="boot/vmlinuz-*",
     ),
     # What is installed to boot a ppc64le machine is the linked ELF itself, with its symbols.  No pattern matches
     # the packages of the 64k flavour, whose names end in -64k.
@@ -108,6 +123,7 @@ _KERNELS = {
         suites=("bookworm", "bookworm-security"),
         vmlinux="usr/lib/debug/boot/vmlinux-*",
         system_map="usr/lib/debug/boot/System.map-*",
+        boot="boot/vmlinuz-*",
     ),
     "x86_64-6.12": Spec(
         package="linux-image-6.12*+deb13*-cloud-amd64-dbg",
@@ -115,6 +131,7 @@ _KERNELS = {
         suites=("trixie", "trixie-security"),
         vmlinux="usr/lib/debug/boot/vmlinux-*",
         system_map="usr/lib/debug/boot/System.map-*",
+        boot="boot/vmlinuz-*",
     ),
 }
 
@@ -195,14 +212,30 @@ def modules(name: str) -> Path:
     Below it, paths are those below lib/modules/VERSION: kernel/drivers/net/dummy.ko, or .ko.xz; as they were shipped.
     Where the modules of that build do not come, the newest other kernel whose modules do takes its place.
     """
-    kernel = ensure(name)
-    if kernel.modules:
-        return kernel.modules
-    spec = _spec(name)
+    return ensure(name).modules or _fetch_beside(name)
+
+
+def boot_file(name: str) -> Path:
+    """Return what is installed to boot the kernel, of its own build; downloaded with the modules if it is missing.
+
+    Where it does not come, the newest other kernel whose boot file and modules do takes the kernel's place.
+    """
+    if _spec(name).boot is None:
+        return ensure(name).vmlinux
+    tree = modules(name)
+    if not (tree / _BOOT_FILE).exists():
+        _fetch_beside(name, boot_file_needed=True)
+    return tree / _BOOT_FILE
+
+
+def _fetch_beside(name: str, *, boot_file_needed: bool = False) -> Path:
+    """Return the tree of the modules, downloaded, with the boot file if there is one."""
+    kernel, spec = ensure(name), _spec(name)
     apt = _apt(spec)
     tree = _directory(name) / "modules"
+    fill = _modules_of(spec, boot_file_needed)
     try:
-        _put_modules(apt, kernel.package, kernel.version, tree)
+        _put_modules(apt, kernel.package, kernel.version, tree, fill)
         return tree
     except FetchError as error:
         say(f"no modules of {kernel.package} {kernel.version}: {error}")
@@ -213,7 +246,7 @@ def modules(name: str) -> Path:
         say(f"trying {choice.package} {choice.version} with its modules")
         try:
             with tempfile.TemporaryDirectory(dir=_directory(name).parent, prefix=f".{name}-try-") as folder:
-                _put_modules(apt, choice.package, choice.version, Path(folder, "modules"))
+                _put_modules(apt, choice.package, choice.version, Path(folder, "modules"), fill)
                 _put(apt, [[choice]], _directory(name), _kernel_of(spec))
                 Path(folder, "modules").rename(tree)
             return tree
@@ -227,13 +260,13 @@ def _is_of(kernel: Kernel, choice: Candidate) -> bool:
     return (kernel.package, kernel.version) == (choice.package, choice.version)
 
 
-def _put_modules(apt: Apt, package: str, version: str, tree: Path) -> None:
+def _put_modules(apt: Apt, package: str, version: str, tree: Path, fill: Callable[[Path, Path], None]) -> None:
     """Put the modules of the kernel in `package` at `tree`: of each group of packages the first that comes."""
     groups = []
     for packages in module_packages(package):
         offered = [candidate for one in packages for candidate in apt.candidates(one)]
         groups.append(of_version(packages, version, offered))
-    _put(apt, groups, tree, _modules_of)
+    _put(apt, groups, tree, fill)
 
 
 def _spec(name: str) -> Spec:
@@ -286,10 +319,18 @@ def _kernel_of(spec: Spec) -> Callable[[Path, Path], None]:
     return fill
 
 
-def _modules_of(deb: Path, folder: Path) -> None:
-    """Put a package's modules into a folder."""
-    if not extract_below(deb, _MODULE_ROOT, _MODULE_FILES, folder):
-        raise FetchError(f"{deb.name} holds no modules")
+def _modules_of(spec: Spec, boot_file_needed: bool) -> Callable[[Path, Path], None]:
+    """Return how a package's modules get into a folder, and the boot file."""
+
+    def fill(deb: Path, folder: Path) -> None:
+        if not extract_below(deb, _MODULE_ROOT, _MODULE_FILES, folder):
+            raise FetchError(f"{deb.name} holds no modules")
+        if spec.boot:
+            extract(deb, {_BOOT_FILE: spec.boot}, folder)
+        if boot_file_needed and not (folder / _BOOT_FILE).exists():
+            raise FetchError(f"{deb.name} holds no {spec.boot}")
+
+    return fill
 
 
 def main() -> int:
@@ -298,7 +339,7 @@ def main() -> int:
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"one of: {', '.join(_KERNELS)} (default: all)")
     parser.add_argument("--list", action="store_true", help="only say what is in the cache, download nothing")
     parser.add_argument("--refresh", action="store_true", help="look for newer packages")
-    parser.add_argument("--modules", action="store_true", help="fetch the modules of the same build, too")
+    parser.add_argument("--modules", action="store_true", help="fetch the modules and boot file of the same build, too")
     parser.add_argument("--tools", action="store_true", help="also install the programs the tests need")
     options = parser.parse_args()
     try:
@@ -309,6 +350,7 @@ def main() -> int:
                 ensure(name, refresh=options.refresh)
             if options.modules and not options.list:
                 modules(name)
+                boot_file(name)
             print(_line(name, cached(name)), flush=True)
     except FetchError as error:
         say(str(error))
