@@ -163,7 +163,7 @@ def test_toml_of_others_is_parsed_in_one_place() -> None:
 
 
 # Calls that open a file by its name.
-OPENERS = {"open", "open_file", "openat", "read_bytes", "read_text", "fromfile", "memmap", "loadtxt", "genfromtxt"}
+OPENERS = {"open", "openat", "read_bytes", "read_text", "fromfile", "memmap", "loadtxt", "genfromtxt"}
 MAY_OPEN = {
     "inputs",  # every file that is read
     "cli",  # /dev/null, in place of a closed stream

@@ -1,9 +1,10 @@
-"""What a file is from the outside: an ELF file, a compressed one, or something that people hand over in its place.
+"""What a file is from the outside: an ELF file, one with layers around it, or something people hand over in its place.
 
     module.ko.xz, .ko.gz, .ko.zst    ─ unpack ─>    ELF file │ appended signature, if any
+    boot.img, Image.gz, bzImage      ─ peel ───>    flat kernel, or ELF file
 
-Recognised by content, never by name. Everything that is no ELF file gets one line that says what it is and
-which file to use instead.
+Recognised by content, never by name. Everything that has no kernel, module or object in it gets one line that says
+what it is and which file to use instead.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import stat
 from typing import NamedTuple
 
 from ftpatch.container.file_bytes import FileBytes
-from ftpatch.container.wrappings import MARKER, wrapping_of
+from ftpatch.container.layers import Layer
+from ftpatch.container.wrappings import MARKER, WRAPPING_OF
 from ftpatch.errors import InputError
 from ftpatch.inputs import open_regular
 
@@ -24,39 +26,38 @@ MAX_SIZE = 1 << 30  # bytes that a compressed file may unpack to; a vmlinux with
 class Contents(NamedTuple):
     """A file, and what is in it."""
 
-    data: FileBytes  # the ELF file alone
+    data: FileBytes  # the ELF file or the flat kernel alone
     raw: FileBytes  # the whole file as it is on disk
     mode: int  # its permission bits
-    wrapping: str  # how it is compressed: a key of WRAPPINGS, or "none"
+    wrapping: str  # how an ELF file is compressed that nothing else is around: a key of WRAPPINGS, or "none"
     trailer: bytes  # the signature behind the ELF file; b"" if there is none
+    layers: tuple[Layer, ...] = ()  # what else is around the data, the outermost first
 
 
-def open_elf(path: str, max_size: int | None = None) -> Contents:
-    """The ELF file in a file, read-only: read when it is asked for where it is not compressed.
+def open_file(path: str, max_size: int | None = None) -> Contents:
+    """The kernel, module or object in a file, read-only: read when it is asked for where it is not compressed.
 
-    Raises InputError for everything that is not a regular file with an ELF file in it, EnvelopeError for what cannot
-    be unpacked to at most max_size bytes (None: MAX_SIZE), and for a signature that contradicts the file.
+    Raises InputError for everything that is not a regular file with an ELF file or a flat kernel in it, EnvelopeError
+    for what cannot be unpacked to at most max_size bytes (None: MAX_SIZE), and for a signature that contradicts the
+    file.
     """
     raw, mode = _opened(path)
-    wrapping, plain = "none", raw
-    if raw[:4].tobytes() != ELF_MAGIC:
-        from ftpatch.container.foreign import HEAD, not_elf  # loaded only for files that begin otherwise
+    plain, wrapping = raw, "none"
+    layers: tuple[Layer, ...] = ()
+    if raw[: len(ELF_MAGIC)].tobytes() != ELF_MAGIC:
+        from ftpatch.container.peel import peel  # loaded only for files that begin otherwise
 
-        head = raw[:HEAD].tobytes()
-        wrapping = wrapping_of(head)
-        if wrapping == "none":
-            raise not_elf(path, head)
-        from ftpatch.container.unpack import unpack
-
-        plain = FileBytes.of(unpack(wrapping, raw.tobytes(), path, MAX_SIZE if max_size is None else max_size))
-        if plain[:4].tobytes() != ELF_MAGIC:
-            raise not_elf(path, plain[:HEAD].tobytes(), wrapping)
+        plain, layers = peel(raw, path, MAX_SIZE if max_size is None else max_size)
+        if plain[: len(ELF_MAGIC)].tobytes() != ELF_MAGIC:
+            return Contents(plain, raw, mode, wrapping, b"", layers)
+        if len(layers) == 1 and layers[0].kind in WRAPPING_OF:
+            wrapping, layers = WRAPPING_OF[layers[0].kind], ()
     n_elf = len(plain)
     if plain[-len(MARKER) :].tobytes() == MARKER:
         from ftpatch.container import signature  # loaded only for files that have one
 
         n_elf -= signature.size_of(plain, path)
-    return Contents(plain.part(0, n_elf), raw, mode, wrapping, plain[n_elf:].tobytes())
+    return Contents(plain.part(0, n_elf), raw, mode, wrapping, plain[n_elf:].tobytes(), layers)
 
 
 def _opened(path: str) -> tuple[FileBytes, int]:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from ftpatch.arch import architectures
 from ftpatch.arch.parts import FlatImage
-from ftpatch.container.wrappings import WRAPPINGS
 from ftpatch.errors import InputError
 
 HEAD = 1024  # bytes of a file that are looked at
@@ -38,8 +37,8 @@ class ForeignText(NamedTuple):
     todo: str
 
 
-ZBOOT = Foreign(4, b"zimg", "an EFI zboot image (compressed kernel)", BUILD_VMLINUX)
 FOREIGN = (
+    Foreign(4, b"zimg", "an EFI zboot image (compressed kernel)", BUILD_VMLINUX),
     # kernels in the forms in which they boot
     Foreign(0x202, b"HdrS", "an x86 bzImage",
             "give the ELF vmlinux that it was made of (Debian: the -dbg package); a patched one boots itself (QEMU, "
@@ -53,7 +52,6 @@ FOREIGN = (
     Foreign(0, b"VNDRBOOT", "an Android vendor boot image", BUILD_VMLINUX),
     Foreign(0, b"MZ", "a PE/EFI executable", BUILD_VMLINUX),
     # compressed
-    *(Foreign(0, wrapping.magic, wrapping.name, "unpack it once") for wrapping in WRAPPINGS.values()),
     Foreign(0, b"BZh", "bzip2 data", "unpack it first"),
     Foreign(0, b"\x02\x21\x4c\x18", "lz4 data (a compressed kernel)", BUILD_VMLINUX),
     Foreign(0, b"\x04\x22\x4d\x18", "lz4 data", "unpack it first"),
@@ -106,9 +104,8 @@ PRINTABLE = re.compile(rb"[\t\n\r\x20-\x7e]+\Z")
 N_SHOWN = 24  # characters of a text
 
 
-def not_elf(path: str, head: bytes, wrapping: str = "none") -> InputError:
-    """The error that names what a file is, or what is compressed in it, that does not start with the ELF magic."""
-    inside = "" if wrapping == "none" else f" inside {WRAPPINGS[wrapping].name}"
+def not_elf(path: str, head: bytes, inside: str = "") -> InputError:
+    """The error that names what a file is, or what is in its layers (layers.inside), that is no kernel."""
     machines = architectures()
     *most, last = [arch.name for arch in machines]
     flat = (
@@ -116,7 +113,7 @@ def not_elf(path: str, head: bytes, wrapping: str = "none") -> InputError:
                 BUILD_VMLINUX + "; ftpatch image makes a new Image")
         for arch in machines if isinstance(arch.boot, FlatImage)
     )  # fmt: skip
-    for kind in (ZBOOT, *flat, *FOREIGN):
+    for kind in (*flat, *FOREIGN):
         if head[kind.pos : kind.pos + len(kind.magic)] == kind.magic:
             todo = kind.todo.replace("{machines}", f"{', '.join(most)} and {last}")
             return InputError("not an ELF file", path, found=kind.name + inside, todo=todo)

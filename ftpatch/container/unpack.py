@@ -4,8 +4,8 @@
     gzip  members, with zeros behind the last                        `cat a.gz b.gz`, tapes
     zstd  frames, and frames to be skipped, in any order             pzstd, `cat a.zst b.zst`
 
-Anything else behind a stream is refused. A decoder is given its input in windows that grow, so that a file of many
-small streams costs no more than its size, and asked for its output in pieces: no file costs more than the limit.
+What is behind the last stream is for others to judge. A decoder is given its input in windows that grow, so that a file
+of many small streams costs no more than its size, and asked for its output in pieces: none costs more than the limit.
 Sources: The .xz File Format 1.2.1, 2.2; RFC 1952, 2.2; RFC 8878, 3.1; kmod's libkmod-file-xz.c, -zlib.c and -zstd.c.
 """
 
@@ -99,11 +99,14 @@ class _Next(NamedTuple):
     foreign: bool = False  # at `pos` is something that is no stream
 
 
-def unpack(wrapping: str, packed: bytes, path: str, max_size: int) -> bytearray:
-    """All streams of a file, joined. Raises EnvelopeError for what is not whole, sound and small enough."""
+def unpack(wrapping: str, packed: bytes, path: str, max_size: int) -> tuple[bytearray, int]:
+    """All streams of a file, joined, and where they end: before that of the file where something else follows.
+
+    Raises EnvelopeError for what is not whole, sound and small enough.
+    """
     name, plain = WRAPPINGS[wrapping].name, bytearray()
     try:
-        _unpack_all(wrapping, packed, plain, path, max_size)
+        end = _unpack_all(wrapping, packed, plain, path, max_size)
     except DecodeError as error:
         raise EnvelopeError(f"{name} cannot be unpacked", path, found=str(error).lower(),
                             todo="the file is corrupt, or only its own program reads it") from None  # fmt: skip
@@ -112,11 +115,11 @@ def unpack(wrapping: str, packed: bytes, path: str, max_size: int) -> bytearray:
         plain.clear()
         raise EnvelopeError(f"{name} unpacks to more than there is memory for", path,
                             found=f"more than {size} bytes", todo="unpack it first") from None  # fmt: skip
-    return plain
+    return plain, end
 
 
-def _unpack_all(wrapping: str, packed: bytes, plain: bytearray, path: str, max_size: int) -> None:
-    """Unpack every stream into `plain`."""
+def _unpack_all(wrapping: str, packed: bytes, plain: bytearray, path: str, max_size: int) -> int:
+    """Unpack every stream into `plain`; where the last of them ends, with the padding behind it."""
     name, n_streams = WRAPPINGS[wrapping].name, 0
     following = _next_stream(wrapping, packed, 0)
     while following.whole and following.pos < len(packed):
@@ -131,11 +134,10 @@ def _unpack_all(wrapping: str, packed: bytes, plain: bytearray, path: str, max_s
         if n_streams > MAX_STREAMS:
             raise DecodeError(f"more than {MAX_STREAMS} streams")
         if following.foreign:
-            raise EnvelopeError(f"there is something behind the {name}", path, found=f"{len(packed) - end} bytes",
-                                expected="the end, or another stream")  # fmt: skip
+            return end
     else:
         if following.whole:
-            return
+            return len(packed)
     raise EnvelopeError(f"{name} ends too early", path, found=f"{len(packed)} bytes",
                         todo="the file is truncated")  # fmt: skip
 

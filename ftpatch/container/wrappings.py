@@ -24,6 +24,9 @@ WRAPPINGS = {
     "gz": Wrapping(b"\x1f\x8b", "gzip data"),
     "zst": Wrapping(b"\x28\xb5\x2f\xfd", "zstd data"),
 }
+# A layer of these kinds around an ELF file alone is that file's wrapping.
+KIND_OF = {"xz": "xz", "gz": "gzip", "zst": "zstd"}
+WRAPPING_OF = {kind: wrapping for wrapping, kind in KIND_OF.items()}
 
 
 def wrapping_of(head: bytes) -> str:

@@ -247,7 +247,7 @@ def _write(done: Restored, content: Buffer | _Original, max_size: int | None, no
 def _check(done: Restored, written: str, max_size: int | None) -> None:
     """Refuse a written file that is not what it was to be, or does not hold what it was to hold."""
     try:
-        result = envelope.open_elf(written, max_size)
+        result = envelope.open_file(written, max_size)
         plain = result.wrapping == "none" or result.data.sha256(result.trailer) == done.journal.plain_sha256
         if plain and result.raw.sha256() == done.sha256:
             return

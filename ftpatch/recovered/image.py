@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ftpatch.container import envelope
+from ftpatch.container.foreign import HEAD, not_elf
+from ftpatch.container.layers import inside
 from ftpatch.elf.image import Image, image_of
 
 
@@ -12,4 +14,7 @@ def open_image(path: str, max_size: int | None = None) -> Image:
     Raises InputError for what is not ELF, EnvelopeError for what cannot be unpacked, ArchError for 32-bit and
     big-endian files, ElfError for headers that contradict the file.
     """
-    return image_of(path, envelope.open_elf(path, max_size))
+    file = envelope.open_file(path, max_size)
+    if file.layers or file.data[: len(envelope.ELF_MAGIC)].tobytes() != envelope.ELF_MAGIC:
+        raise not_elf(path, file.data.peek(0, HEAD), inside(file.layers))
+    return image_of(path, file)

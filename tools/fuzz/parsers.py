@@ -43,7 +43,7 @@ def image_of(data: bytes, seen: Seen) -> Image:
 
 def fuzz_envelope(data: bytes, seen: Seen) -> None:
     with named(data) as path:
-        found = envelope.open_elf(path, MAX_SIZE)
+        found = envelope.open_file(path, MAX_SIZE)
     seen.deep = True
     size = len(found.data) + len(found.trailer)
     assert size <= (len(data) if found.wrapping == "none" else MAX_SIZE), "more was unpacked than allowed"

@@ -75,7 +75,7 @@ def modules_of(real: bool = True) -> tuple[bytes, ...]:
 
     found = [path.read_bytes() for folder in FOLDERS for path in sorted(folder.glob("*.ko"))]
     for path in sorted(kernels.cache_directory().glob(f"kernels/*/{REAL}")) if real else ():
-        contents = envelope.open_elf(str(path))
+        contents = envelope.open_file(str(path))
         found.append(contents.data.tobytes())
     return tuple(found)
 
