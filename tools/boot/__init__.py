@@ -49,11 +49,13 @@ _MACHINES = {
     ),
     # The capabilities named are those that TCG does not emulate.  The kernel moves itself to physical 0, and its
     # functions run where they are linked, at 0xc000...: real mode, in which early_setup runs, ignores those bits.
+    # VOF is QEMU's small firmware: SLOF, the default, spends more time on itself than these kernels on their boot.
+    # A setting for the firmware makes QEMU format the NVRAM, which the kernel warns of where nobody did.
     "ppc64le": _Machine(
         (
             "qemu-system-ppc64",
-            *("-M", "pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"),
-            *("-cpu", "power9", "-m", "1G"),
+            *("-M", "pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"),
+            *("-cpu", "power9", "-m", "1G", "-prom-env", "auto-boot?=true"),
         ),
         "console=hvc0",
         "powerpc64le-linux-gnu-gcc",
