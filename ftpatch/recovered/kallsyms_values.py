@@ -1,0 +1,146 @@
+"""The addresses of a kernel's kallsyms in the file: in which of four forms they are, and where.
+
+    kind      table                where              Linux
+    ABSOLUTE  kallsyms_addresses   before num_syms    up to 4.5: u64 addresses
+    BASE      kallsyms_offsets     before num_syms    4.6 to 6.3: u32, from kallsyms_relative_base, a u64 behind them
+              kallsyms_offsets     behind the tokens  6.4 to 6.19
+    PERCPU    as BASE              as BASE            4.6 to 6.14, x86_64 with SMP: s32; a negative one is the distance
+                                                      from relative_base, inverted (−1 − distance), any other one is
+                                                      an address of its own: in the per-CPU area, which starts at 0
+    OWN       kallsyms_offsets     behind the tokens  7.0 and later: s32, each from its own place in memory (commit
+                                                      a081b5789255 "kallsyms: Get rid of kallsyms relative base")
+
+Tables are aligned at 8 bytes, since 7.0 at 4. Behind the last of them, or between markers and token table, lie since
+6.2 the ranks (kallsyms_seqs_of_names): the rows of the symbols in the order of their names, three bytes each, the
+highest first. scripts/kallsyms.c sorts by address, so a form is right where its addresses ascend all the way, the
+first distance from a base is none (the base is the lowest address), and the ranks are where they must be and name
+each row once. Which releases have which form is told above for readers; here only the bytes decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftpatch.arrays import I64, U64
+from ftpatch.container.file_bytes import FileBytes
+from ftpatch.recovered.kallsyms_names import RANKS, Names
+from ftpatch.recovered.kallsyms_tokens import APART, Tokens
+
+ABSOLUTE, BASE, PERCPU, OWN = "absolute", "base", "percpu", "own"
+ALIGNMENTS = (8, 4, 16, 32, 64)  # bytes at which all of a kernel's tables are aligned, the usual first
+NONE = -1  # the position of what a kernel does not have
+HIGH = 1 << 63  # kernel addresses are from here on
+LOW = 1 << 31  # addresses in the per-CPU area that starts at 0 are below
+
+
+@dataclass(frozen=True)
+class Values:
+    """Where the addresses are, and how to read them."""
+
+    kind: str  # ABSOLUTE, BASE, PERCPU or OWN
+    pos: int  # of kallsyms_addresses or kallsyms_offsets
+    base_pos: int  # of kallsyms_relative_base, or NONE
+    ranks_pos: int  # of kallsyms_seqs_of_names, or NONE
+    ranks_size: int  # bytes of each rank
+
+
+def find_values(data: FileBytes, tokens: Tokens, names: Names) -> list[Values]:
+    """Every way to read addresses for these names; mostly one."""
+    found = dict.fromkeys(_behind(data, tokens, names))
+    return list(found or dict.fromkeys(_before(data, tokens, names)))
+
+
+def _behind(data: FileBytes, tokens: Tokens, names: Names) -> Iterator[Values]:
+    """Addresses behind the token index, with the ranks behind them."""
+    for align in ALIGNMENTS:
+        pos = _up(tokens.end, align)
+        for kind in (BASE, PERCPU, OWN, ABSOLUTE):
+            behind = _up(pos + names.n * (8 if kind == ABSOLUTE else 4), align)
+            base_pos = _up(behind, 8) if kind in (BASE, PERCPU) else NONE
+            ranks_pos = _up(base_pos + 8, align) if base_pos != NONE else behind
+            for size in RANKS:
+                if is_kind(data, kind, pos, names.n) and are_ranks(data, ranks_pos, names.n, size):
+                    yield Values(kind, pos, base_pos, ranks_pos, size)
+
+
+def _before(data: FileBytes, tokens: Tokens, names: Names) -> Iterator[Values]:
+    """Addresses before kallsyms_num_syms; the ranks, where there are any, lie between markers and token table."""
+    ranks = [(NONE, RANKS[0])]
+    if tokens.pos - names.markers_end > APART:
+        places = [(_up(names.markers_end, align), size) for align in ALIGNMENTS for size in RANKS]
+        ranks = [place for place in places if are_ranks(data, place[0], names.n, place[1])]
+    for align in ALIGNMENTS if ranks else ():
+        for kind in (BASE, PERCPU, OWN, ABSOLUTE):
+            end, base_pos = names.count_pos, NONE
+            if kind in (BASE, PERCPU):
+                end = base_pos = (end - 8) & -max(align, 8)
+            pos = (end - names.n * (8 if kind == ABSOLUTE else 4)) & -align
+            if is_kind(data, kind, pos, names.n):
+                yield Values(kind, pos, base_pos, *ranks[0])
+
+
+def _up(pos: int, align: int) -> int:
+    return (pos + align - 1) & -align
+
+
+def is_kind(data: FileBytes, kind: str, pos: int, n: int) -> bool:
+    """Whether what is at a position can be n addresses of a kind: they ascend."""
+    width = 8 if kind == ABSOLUTE else 4
+    if pos < 0 or pos + width * n + 8 * (kind in (BASE, PERCPU)) > len(data):
+        return False
+    words = data[pos : pos + width * n]
+    if kind == ABSOLUTE:
+        return _are_absolute(words.view("<u8"))
+    offsets = words.view("<i4")
+    if kind == BASE:
+        unsigned = words.view("<u4")
+        return bool(unsigned[0] == 0 and (unsigned[1:] >= unsigned[:-1]).all())
+    if kind == OWN:  # the first symbol of a kernel lies before its read-only data
+        return bool(offsets[0] < -4 and (np.diff(own(offsets)) >= 0).all())
+    n_fixed = int(np.argmax(offsets < 0))
+    fixed, distances = offsets[:n_fixed], offsets[n_fixed:]
+    return bool(distances[0] == -1 and (distances[1:] <= distances[:-1]).all() and (fixed[1:] >= fixed[:-1]).all())
+
+
+def own(offsets: np.ndarray[tuple[int], np.dtype[np.int32]]) -> I64:
+    """Offsets from each one's own place as distances from the table."""
+    return offsets.astype(np.int64) + 4 * np.arange(len(offsets))
+
+
+def _are_absolute(words: U64) -> bool:
+    """Kernel addresses that ascend, after those in a per-CPU area that starts at 0; where the file has relocations with
+    addends, some words or all of them may be 0."""
+    high = words >= HIGH
+    rest = words[~high]
+    kept = words[words != 0]
+    ascending = bool((kept[1:] >= kept[:-1]).all())
+    return ascending and bool((rest < LOW).all()) and (bool(high.any()) or not len(kept))
+
+
+def are_ranks(data: FileBytes, pos: int, n: int, size: int) -> bool:
+    """Whether n ranks are at a position: each row of n once."""
+    if pos < 0 or pos + size * n > len(data):
+        return False
+    head = _ranks(data, pos, min(n, 16), size)
+    if (head >= n).any():
+        return False
+    ranks = _ranks(data, pos, n, size)
+    return bool((ranks < n).all() and (np.bincount(ranks, minlength=n) == 1).all())
+
+
+def _ranks(data: FileBytes, pos: int, n: int, size: int) -> I64:
+    octets = data[pos : pos + size * n].reshape(n, size).astype(np.int64)
+    if size == 4:  # a word
+        octets = octets[:, ::-1]
+    ranks = np.zeros(n, np.int64)
+    for column in range(size):
+        ranks = (ranks << 8) | octets[:, column]
+    return ranks
+
+
+def ranks_of(data: FileBytes, values: Values, n: int) -> I64 | None:
+    """The rows in the order of their names; None where the kernel has none."""
+    return None if values.ranks_pos == NONE else _ranks(data, values.ranks_pos, n, values.ranks_size)
