@@ -22,6 +22,7 @@ from ftpatch.arch.shape import WINDOW_BEFORE, WINDOW_SIZE
 from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows
 from ftpatch.container import envelope
 from ftpatch.container.file_bytes import FileBytes
+from ftpatch.container.layers import Layer
 from ftpatch.elf import tables as t
 from ftpatch.elf.functions import Functions, functions_of
 from ftpatch.elf.headers import read_headers
@@ -47,6 +48,7 @@ class Image:
     shdr: Rows  # section headers
     phdr: Rows  # program headers
     names: tuple[str, ...]  # name of every section
+    layers: tuple[Layer, ...] = ()  # what else lies around a kernel, the outermost first
     recovered: Recovered | None = None  # what was read from the kernel's own tables, where the file has no symbols
 
     @property
@@ -91,9 +93,7 @@ class Image:
 
     def content(self, sec: int) -> U8:
         """Bytes of one section; none where it occupies no file space."""
-        if self.shdr["sh_type"][sec] == t.SHT_NOBITS:
-            return self.data[:0]
-        return t.cut(self.data, int(self.shdr["sh_offset"][sec]), int(self.shdr["sh_size"][sec]), self.names[sec])
+        return self.part(sec)[:]
 
     def part(self, sec: int) -> FileBytes:
         """As `content`, without reading it: debug sections have hundreds of megabytes."""
@@ -296,4 +296,4 @@ def image_of(path: str, file: envelope.Contents) -> Image:
     Raises ArchError for 32-bit and big-endian files, ElfError for headers that contradict the file.
     """
     headers = read_headers(path, file.data)
-    return Image(path, file.data, file.raw, file.mode, file.wrapping, file.trailer, *headers)
+    return Image(path, file.data, file.raw, file.mode, file.wrapping, file.trailer, *headers, file.layers)
