@@ -17,6 +17,7 @@ import numpy as np
 
 from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U64, Mask, is_in
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 from ftpatch.errors import ElfError
 from ftpatch.recovered.memory import Memory
@@ -27,6 +28,7 @@ MAX_SYMBOL = 1 << 20  # of a relocation in a linked kernel
 NEIGHBOURS = 4  # numbers of types
 MAX_RUNS = 1 << 12  # that are looked at
 ROWS_AT_ONCE = 1 << 14
+MAX_TABLES = 8  # that may be packed ones
 MAX_STARTS = 16  # places in a run of words where a packed table may begin
 SAMPLE = 1 << 10  # places that are looked up
 MAX_MAPS = 1 << 10  # behind the last address of a packed table
@@ -126,21 +128,34 @@ def _as_listed(memory: Memory, table: Table) -> Table:
 
 
 def find_relr(memory: Memory, rela: Table | None) -> Table | None:
-    """The longest packed table, behind the other one or anywhere; None where there is none. The words that it moves
-    have to be addresses, too."""
-    best: Table | None = None
-    extent = _extent(memory)
+    """The longest packed table, behind the other one or anywhere, that moves addresses; None where there is none."""
+    return next((table for table in packed_tables(memory, rela) if _moves_addresses(memory, table)), None)
+
+
+def packed_tables(memory: Memory, rela: Table | None) -> list[Table]:
+    """All that may be packed tables by their words alone: first the one behind the other table, then the longest."""
+    tables, extent, after = [], _extent(memory), -1 if rela is None else rela.end + WORD - 1 & -WORD
     for pos, words in _pieces(memory):
         behind = (rela.end - pos) // WORD if rela is not None else 0
         for start, end in _relr_runs(words, behind):
             for _ in range(MAX_STARTS):
-                if end - start < FEW_WORDS or (best is not None and WORD * (end - start) <= best.size):
-                    break
                 n = _relr_length(words[start:end], extent)
-                if n >= FEW_WORDS and _moves_addresses(memory, words[start : start + n], extent):
-                    best = Table(pos + WORD * start, pos + WORD * (start + n))
+                if n >= FEW_WORDS:
+                    tables.append(Table(pos + WORD * start, pos + WORD * (start + n)))
                 start += max(n, 1)
-    return best
+                if end - start < FEW_WORDS:
+                    break
+    return sorted(tables, key=lambda table: (table.start != after, -table.size))[:MAX_TABLES]
+
+
+def packed_places(data: FileBytes, table: Table) -> U64:
+    """The addresses that a packed table names; none where it names one twice."""
+    words = data[table.start : table.end].view("<u8")
+    end = int(words[words & np.uint64(1) == 0].max()) + MAX_MAPS * t.RELR_SPAN
+    try:
+        return np.concatenate([*t.relr_places(words, int(words[0]), end, "a packed table")])
+    except ElfError:  # it moves words twice
+        return words[:0]
 
 
 def _relr_runs(words: U64, behind: int) -> list[tuple[int, int]]:
@@ -175,16 +190,12 @@ def _relr_length(words: U64, extent: np.uint64) -> int:
     return n if 2 * (n - n_even) >= n_even else 0
 
 
-def _moves_addresses(memory: Memory, table: U64, extent: np.uint64) -> bool:
-    """Whether the words that a packed table moves are addresses of the same kernel, all of a sample."""
-    end = int(table[table & np.uint64(1) == 0].max()) + MAX_MAPS * t.RELR_SPAN
-    try:
-        places = np.concatenate([*t.relr_places(table, int(table[0]), end, "a packed table")])
-    except ElfError:  # it moves words twice
-        return False
+def _moves_addresses(memory: Memory, table: Table) -> bool:
+    """Whether the words that a packed table moves are addresses of one kernel, all of a sample."""
+    places = packed_places(memory.data, table)
     pos = memory.pos_of(places[:: max(len(places) // SAMPLE, 1)])
-    if (pos < 0).any():
+    if not len(pos) or (pos < 0).any():
         return False
     moved = memory.data.rows(pos, WORD).view("<u8").reshape(-1)
     moved = moved[moved != 0]
-    return bool(len(moved)) and bool(moved.max() - moved.min() <= extent and moved.min() >= UPPER_HALF)
+    return bool(len(moved)) and bool(moved.max() - moved.min() <= _extent(memory) and moved.min() >= UPPER_HALF)
