@@ -18,7 +18,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BootImage", "CheckOptions", "Delivery", "RestoreRequest", "Scan", "Watch", "Written", "__version__", "all_but",
     "by_selectors", "check", "check_settings", "diff", "disable", "drop", "enable", "explain", "explain_log", "image",
-    "record", "redirect", "restore", "scan", "scan_tree", "set_static_calls", "static_calls", "verify",
+    "record", "redirect", "restore", "scan", "scan_tree", "set_static_calls", "static_calls", "symbols",
+    "verify",
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ first asked for. Files are given by name; what comes back are values:
     restore              a Restored: the file that was patched, back from its journal
     static_calls         a StaticCallTable: keys, trampolines and sites of the static calls of one file (static-calls)
     image                a BootImage of a vmlinux
+    symbols              a SymbolList: the names of a file and their addresses, of whatever table it has
 
     >>> import ftpatch
     >>> scan = ftpatch.scan("vmlinux")
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from ftpatch.plan.record.decide import RecordOptions
     from ftpatch.proof.module_imports import Loader
     from ftpatch.proof.prove import Proof
+    from ftpatch.recovered.symbol_list import SymbolList
     from ftpatch.rules.files import CheckOptions
     from ftpatch.rules.files import check_path as check
     from ftpatch.rules.files import settings_for as check_settings
@@ -59,7 +61,7 @@ __all__ = [
     "SetOptions", "Watch", "Written", "all_but", "by_selectors", "check", "check_settings", "diff", "disable", "drop",
     "enable", "explain", "explain_log", "image", "make_plan", "patch", "plan_enable", "plan_redirect",
     "plan_settings", "read_against", "record", "redirect", "restore", "scan", "scan_tree", "set_static_calls",
-    "static_calls", "verify",
+    "static_calls", "symbols", "verify",
 ]  # fmt: skip
 
 scan = scan_file  # file → image → records → sites
@@ -265,6 +267,18 @@ class BootImage:
     path: str
     size: int  # bytes
     arch: Arch  # the machine that it boots
+
+
+def symbols(path: str, out: str | None = None, watch: Watch = SILENT, max_size: int | None = None) -> SymbolList:
+    """The symbols of a file, in the order of their addresses; with `out`, an ELF file of the kernel that has them."""
+    from ftpatch.recovered.symbol_list import symbols_of
+
+    listed = symbols_of(path, max_size)
+    if out is not None:
+        from ftpatch.write.with_symbols import write_with_symbols
+
+        write_with_symbols(listed.image, out, watch.note)
+    return listed
 
 
 def image(path: str, out: str, watch: Watch = SILENT, max_size: int | None = None) -> BootImage:

@@ -173,6 +173,7 @@ ARGUMENTS = {
     "explain --splat": ("explain", "--splat", "x"),
     "explain --splat FILE": ("explain", "--splat", "log", "x"),
     "image VMLINUX": ("image", "x", "-o", "out"),
+    "symbols FILE": ("symbols", "x"),
 }
 
 

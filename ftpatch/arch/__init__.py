@@ -80,6 +80,7 @@ class Arch(NamedTuple):
     tls: tuple[int, ...] = ()  # relocation types of thread-local variables, in debug information: nobody asks for them
     padded: bool = False  # ftrace looks at __mcount_loc alone: the other list names padding in front of functions
     padding_names: tuple[str, ...] = ()  # how symbols begin that name padding in front of functions, as if it were some
+    code_marks: str = ""  # how names begin that mark where code and data lie: a character behind it, or a dot and more
     dotted_names: bool = False  # the module loader drops one dot in front of a symbol's name, and `.TOC.` is its own
     max_offset: int | None = None  # bytes behind a symbol beyond which newer kernels call a record invalid
     sorts_at_boot: bool = False  # its kernels sort their records when they boot, whatever the build did

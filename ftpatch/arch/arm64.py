@@ -220,6 +220,7 @@ ARCH = Arch(
     pads=PADS_IN_FRONT,
     relative=1027,  # R_AARCH64_RELATIVE
     irelative=1032,  # R_AARCH64_IRELATIVE
+    code_marks="$",  # $x, $d, $d.realdata: AAELF64, 4.5.4
     none=0,  # R_AARCH64_NONE; relocate_kernel() skips every type but RELATIVE
     abs64=257,  # R_AARCH64_ABS64
     abs32=258,  # R_AARCH64_ABS32

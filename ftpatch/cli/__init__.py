@@ -22,7 +22,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 VERBS = (
     "scan", "enable", "disable", "drop", "redirect", "record", "static-calls", "restore", "verify", "check", "diff",
-    "explain", "image",
+    "explain", "image", "symbols",
 )  # fmt: skip
 BUG = 70
 MAX_DETAILS = 1000  # culprits of one refusal that are shown

@@ -9,7 +9,8 @@ import click
 
 from ftpatch.cli import Verb
 from ftpatch.cli.options import OutputOptions, Reports, against, gathered, options, output, reports
-from ftpatch.document.static_call_rows import Asked, file_object, static_calls_object
+from ftpatch.document.files import file_object
+from ftpatch.document.static_call_rows import Asked, static_calls_object
 from ftpatch.errors import UsageError
 from ftpatch.report import Document, shows_more
 from ftpatch.report.files import check_reports

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union
 
 from ftpatch.arch import Arch, architectures
 from ftpatch.document.fields import Pattern, PatternRegister, Range, Register, Values
-from ftpatch.document.types import RecordedFile, Report, RestoredObject, StaticCallsFile
+from ftpatch.document.types import RecordedFile, Report, RestoredObject, StaticCallsFile, SymbolsFile
 from ftpatch.sites.table import STATUSES
 
 PATH = Path(__file__).parent.parent / "report" / "schema.json"
@@ -53,7 +53,8 @@ def schema(machines: Sequence[Arch] | None = None) -> Schema:
     usual = {"properties": {"images": {"items": report["properties"]["images"]["items"]}}}
     static = {"properties": {"images": {"items": {**maker.of(StaticCallsFile), "required": ["static_calls"]}}}}
     recorded = {"properties": {"images": {"items": {**maker.of(RecordedFile), "required": ["recorded"]}}}}
-    special = {"static-calls": static, "record": recorded}
+    listed = {"properties": {"images": {"items": {**maker.of(SymbolsFile), "required": ["symbols", "source"]}}}}
+    special = {"static-calls": static, "record": recorded, "symbols": listed}
     for command, form in special.items():
         usual = {"if": {"properties": {"command": {"const": command}}}, "then": form, "else": usual}
     # Some commands have images of a form of their own, so which form is asked behind the command.

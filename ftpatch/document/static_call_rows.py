@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ftpatch.arrays import I64, Mask
-from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image
 from ftpatch.kernel.init_text import in_init_code
 from ftpatch.kernel.static_call_lines import CROSSES, NOT_KNOWN, line_crossings
@@ -19,7 +18,6 @@ from ftpatch.sites.static_keys import Named
 
 if TYPE_CHECKING:
     from ftpatch.document.static_calls import OtherUpdateRow, StaticCallRow, StaticCallsObject, StaticKeyRow
-    from ftpatch.document.types import FileObject
 
 ALWAYS = ("call", "tail", "conditional")  # kinds of sites that are counted even where there are none
 NOWHERE, ELSEWHERE = "(nowhere)", "elsewhere"
@@ -34,13 +32,6 @@ class Asked(NamedTuple):
     calls: bool = False  # the sites of these keys
     against: tuple[StaticCallTable, ...] = ()  # files that may have the keys of others
     brief: bool = False  # FEW of all keys, and nothing that has to be looked for in code and data
-
-
-def file_object(image: Image, sha256: str | None) -> FileObject:
-    """What every report says of a file."""
-    return {
-        "file": image.path, "sha256": sha256, "build_id": build_id(image), "arch": image.arch.name, "kind": image.kind,
-    }  # fmt: skip
 
 
 def static_calls_object(table: StaticCallTable, asked: Asked) -> StaticCallsObject:

@@ -16,7 +16,6 @@ from ftpatch.document.fields import (
     Counts,
     Hex,
     Kind,
-    Pair,
     Pattern,
     Range,
     Register,
@@ -25,8 +24,10 @@ from ftpatch.document.fields import (
     Values,
 )
 from ftpatch.document.oracle import OracleObject
+from ftpatch.document.proofs import ProofObject
 from ftpatch.document.site_rows import LivePatchObject, SiteRow
 from ftpatch.document.static_calls import SetCallRow, StaticCallsObject
+from ftpatch.document.symbols import ListedSymbol, Source
 from ftpatch.document.units import UnitsObject
 from ftpatch.document.written import (
     DoneObject,
@@ -41,7 +42,7 @@ from ftpatch.document.written import (
 
 Command = Literal[
     "scan", "enable", "restore", "verify", "disable", "drop", "redirect", "check", "diff", "explain", "static-calls",
-    "record",
+    "record", "symbols",
 ]  # fmt: skip
 
 
@@ -168,6 +169,8 @@ class VerbObject(TypedDict, total=False):
     static_calls: Annotated[StaticCallsObject, "static-calls: the keys and sites of the file, as they were read"]
     set_calls: Annotated[list[SetCallRow], "static-calls --set: the keys that it names"]
     recorded: Annotated[RecordedObject, "record: the records that the file got"]
+    symbols: Annotated[Sequence[ListedSymbol], "symbols: by address, as `nm -n` has them"]
+    source: Annotated[Source, "symbols: where they are from"]
 
 
 class StaticCallsFile(FileObject, VerbObject):
@@ -176,6 +179,10 @@ class StaticCallsFile(FileObject, VerbObject):
 
 class RecordedFile(FileObject, VerbObject):
     """The image of `record`, of which no site is patched."""
+
+
+class SymbolsFile(FileObject, VerbObject):
+    """The image of `symbols`, which need not have sites of the tracer."""
 
 
 class ImageObject(ScannedFile, VerbObject):
@@ -209,43 +216,6 @@ class FindingRow(TypedDict):
 class GateObject(TypedDict):
     known: Annotated[Count, "by the baseline"]
     ignored: Annotated[Count, "by the configuration"]
-
-
-ProofRecords = TypedDict(
-    "ProofRecords",
-    {"live": Pair, "slots": Pair, "record taken out": NotRequired[Count], "record returned": NotRequired[Count]},
-)
-
-
-class ImportRow(TypedDict):
-    name: str
-    crc: Annotated[Hex | None, "the version that the module states for it; null where it states none"]
-    exporter: NotRequired[
-        Annotated[str | None, "vmlinux or a module's name; null where no file given by --against tells"]
-    ]
-
-
-class ProofObject(TypedDict):
-    """What verify recognised: the image is the first file, its output the second."""
-
-    sites: dict[str, Count]
-    records: ProofRecords
-    edits: Annotated[dict[str, Count], "changed places by kind"]
-    reader: str
-    emulated: Count
-    not_emulated: Annotated[str, "why nothing was emulated; empty where it was"]
-    unclaimed: Annotated[list[str], "sites that one run in the emulator could not show, and why"]
-    missing: Annotated[list[str], "what belongs to a whole proof and was not done, and why"]
-    journal: str | None
-    notes: list[str]
-    callees: NotRequired[Annotated[dict[str, Count], "what the enabled sites call, by name: how many of them"]]
-    redirects: NotRequired[
-        Annotated[dict[str, Count], "what the redirected functions lead to, by name: how many of them"]
-    ]
-    ops: NotRequired[Annotated[dict[str, Count], "the ftrace_ops that a kernel's sites serve: how many of them"]]
-    static_calls: NotRequired[Annotated[dict[str, str], "what static calls call now that did not before, by key"]]
-    imports: NotRequired[Annotated[list[ImportRow], "symbols of other files that a module did not use before"]]
-    depends: NotRequired[Annotated[list[str], "names that its depends= gained"]]
 
 
 class ComparedObject(TypedDict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ftpatch.arrays import U8
 from ftpatch.elf.tables import Symbols
 
 
@@ -13,3 +14,4 @@ class Recovered(NamedTuple):
     symbols: Symbols  # of the kernel's own kallsyms; no rows where it has none
     source: str  # where they are from: `kallsyms`, or `none`
     flat: bool  # the sections were made up: the file has no headers at all, or no section headers
+    letters: U8 | None = None  # nm's letter of each symbol, where `source` has them

@@ -56,7 +56,8 @@ def plan_object(plan: Plan, output: Output | None, sha256: str | None, shown: in
 
 def _settings_object(plan: Plan, output: Output | None, sha256: str | None, shown: int | None) -> ImageObject:
     """The IMAGE object of `static-calls --set`: the keys with what they call, and every edit; no site of the tracer."""
-    from ftpatch.document.static_call_rows import Asked, file_object, static_calls_object
+    from ftpatch.document.files import file_object
+    from ftpatch.document.static_call_rows import Asked, static_calls_object
     from ftpatch.sites.static_calls import read_static_calls
 
     table = read_static_calls(plan.scan.image)
@@ -79,7 +80,7 @@ def _recording_object(
     plan: Plan, done: Recording, output: Output | None, sha256: str | None, shown: int | None
 ) -> ImageObject:  # fmt: skip
     """The IMAGE object of `record`: the records that came, what left and what was mended, and every edit."""
-    from ftpatch.document.static_call_rows import file_object
+    from ftpatch.document.files import file_object
 
     names = plan.scan.image.names
     sections, n_of = np.unique(done.sec, return_counts=True)

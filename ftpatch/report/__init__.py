@@ -30,7 +30,7 @@ class Kind(NamedTuple):
 
     text: str  # the module of report.text that writes it for people
     checks: bool = False  # whether it looks for findings, so that a file passes or fails
-    table: str = "sites"  # the rows of an image that CSV lists: `sites`, `findings`, `static_calls`, `recorded`
+    table: str = "sites"  # the rows of an image that CSV lists: `sites`, `findings`, `symbols` …
     changes: bool = False  # whether the sites have the columns of a patch
 
 
@@ -40,7 +40,7 @@ KINDS = {
     "verify": Kind("verify", checks=True, table="findings"), "diff": Kind("diff", checks=True, changes=True),
     "explain": Kind("explain", changes=True), "enable": PATCH, "disable": PATCH, "drop": PATCH,
     "redirect": PATCH, "static-calls": Kind("static_calls", table="static_calls"),
-    "record": Kind("record", table="recorded"),
+    "record": Kind("record", table="recorded"), "symbols": Kind("symbols", table="symbols"),
 }  # fmt: skip
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ftpatch.arrays import Mask
 from ftpatch.errors import SelectionError
-from ftpatch.sites.patterns import Patterns
+from ftpatch.sites.name_choice import choose_names
 from ftpatch.sites.static_calls import StaticCallTable
 from ftpatch.sites.static_keys import KEY, TRAMPOLINE
 
@@ -18,32 +16,13 @@ def choose_keys(table: StaticCallTable, selectors: Sequence[str]) -> Mask:
 
     A name may have its prefix, __SCK__ or __SCT__. Raises SelectionError where a selector matches nothing.
     """
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(table.keys.name):
-        rows.setdefault(name, []).append(row)
-    patterns = Patterns()
-    chosen = np.zeros(len(table.keys), dtype=bool)
-    if all(selector.startswith("!") for selector in selectors):
-        chosen[:] = True
-    for selector in sorted(selectors, key=lambda text: text.startswith("!")):  # what is taken away comes last
-        text = selector.removeprefix("!")
-        hits = [row for name in _names(patterns, text, rows) for row in rows[name]]
-        if not hits:
-            raise _nothing(table, text)
-        chosen[hits] = text == selector
+    chosen = choose_names(
+        table.keys.name, selectors, lambda text: _nothing(table, text),
+        lambda text: text.removeprefix(KEY).removeprefix(TRAMPOLINE),
+    )  # fmt: skip
     if not chosen.any():
         raise SelectionError("the selection is empty", table.image.path, found="no key is left by --key")
     return chosen
-
-
-def _names(patterns: Patterns, text: str, rows: dict[str, list[int]]) -> list[str]:
-    """The names that a selector means."""
-    if len(text) > 1 and text.startswith("/") and text.endswith("/"):
-        return patterns.regex(text[1:-1], rows)
-    plain = text.removeprefix(KEY).removeprefix(TRAMPOLINE)
-    if any(char in plain for char in "*?["):
-        return patterns.glob(plain, rows)
-    return [plain] if plain in rows else []
 
 
 def _nothing(table: StaticCallTable, text: str) -> SelectionError:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ftpatch.document.site_rows import ScannedSite, SiteChange
 from ftpatch.document.static_calls import SetCallRow, StaticCallRow, StaticKeyRow
+from ftpatch.document.symbols import ListedSymbol
 from ftpatch.document.types import FindingRow, ImageObject
 from ftpatch.document.written import RecordedRow
 from ftpatch.errors import printable
@@ -35,6 +36,8 @@ def render(document: Document) -> Iterator[str]:
     columns = list(FindingRow.__annotations__) if kind.table == "findings" else of_site
     if kind.table == "recorded":
         columns = list(RecordedRow.__annotations__)
+    if kind.table == "symbols":
+        columns = list(ListedSymbol.__annotations__)
     if kind.table == "static_calls":
         columns = list((StaticCallRow if document.show_sites else StaticKeyRow).__annotations__)
         if any("set_calls" in image for image in document.images):
@@ -51,6 +54,8 @@ def _rows(image: ImageObject, table: str, with_sites: bool) -> Sequence[Mapping[
     """The rows of one image."""
     if table == "findings":
         return image["findings"]
+    if table == "symbols":
+        return image["symbols"]
     if table == "recorded":
         return image["recorded"]["functions"]
     if "set_calls" in image:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ftpatch.document import SCHEMA
 from ftpatch.report import Document
 
-LONG = ("sites", "edits", "findings", "entries", "calls", "units")  # arrays of one short object per line
+LONG = ("sites", "edits", "findings", "entries", "calls", "units", "symbols")  # arrays of one short object per line
 NESTED = ("static_calls", "units")  # objects that hold such arrays
 
 

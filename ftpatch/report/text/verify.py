@@ -11,7 +11,8 @@ from ftpatch.report.results import n_sites
 from ftpatch.report.text.lines import each_file, line, number
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import FindingRow, ImageObject, ImportRow
+    from ftpatch.document.proofs import ImportRow
+    from ftpatch.document.types import FindingRow, ImageObject
 
 N_SHOWN = 10  # findings of one rule
 
