@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,6 +57,20 @@ def test_equal_names_are_told_apart_by_file() -> None:
     (one,) = compare_files(old, new).findings
     assert (one.rule, one.function) == ("diff-lost", "show")
     assert one.message.startswith("show@b.c is no longer traceable")
+
+
+def test_names_alone_count_where_one_file_does_not_tell_source_files() -> None:
+    """kallsyms has no source files: each static function of a vmlinux seemed gone from the image made of it."""
+    vmlinux = made({("show", "a.c"): (READY,), ("show", "b.c"): (BARE,), ("f", "a.c"): (READY,), ("g", ""): (READY,)})
+    image = replace(made({("show", ""): (BARE, READY), ("f", ""): (READY,), ("g", ""): (READY,)}), with_files=False)
+    assert told(vmlinux, image) == told(image, vmlinux) == []
+    other = replace(made({("show", ""): (BARE, BARE), ("g.isra.0", ""): (READY,)}), with_files=False)
+    assert told(vmlinux, other) == [
+        ("diff-lost", "show is no longer traceable: compiled without a patch site: notrace, assembly, or a file "
+                      "without the tracer's flags"),
+        ("diff-removed", "f is gone"),
+        ("diff-renamed", "g is g.isra.0 now"),
+    ]  # fmt: skip
 
 
 def test_of_many_functions_with_one_name_and_file_the_number_counts() -> None:

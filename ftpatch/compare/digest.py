@@ -53,6 +53,7 @@ class Digest:
     error: FtpatchError | None = None  # why it could not be read
     n_nameless: int = 0  # sites whose names are stripped, or may be
     static_calls: StaticCalls = NO_STATIC_CALLS
+    with_files: bool = True  # its symbols tell the source files of static functions; a kernel's own kallsyms do not
 
     @property
     def module(self) -> str:
@@ -77,7 +78,7 @@ def digest_file(request: Request, path: str) -> Digest:
     except FtpatchError as error:
         return Digest(path, None, {}, error)
     n_nameless = int(is_in(scan.sites.status, (STRIPPED, UNNAMED)).sum())
-    return Digest(path, image, functions(scan), None, n_nameless, calls)
+    return Digest(path, image, functions(scan), None, n_nameless, calls, scan.image.recovered is None)
 
 
 def functions(scan: Scan) -> dict[Key, tuple[Site, ...]]:

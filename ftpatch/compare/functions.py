@@ -1,6 +1,7 @@
 """What became of the functions of a file: lost, gained, removed, added or renamed for a tracer.
 
-Functions are matched by name and source file; one that is alone with its name on both sides, by name.
+Functions are matched by name and source file; one that is alone with its name on both sides, by name, and all where
+one of the files does not tell source files.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Change = tuple[str, Key, str, int, Site | None]  # rule, function, message, how 
 
 def function_changes(old: Digest, new: Digest) -> Iterator[Finding]:
     """What became of every function that a tracer could use on either side."""
-    changes = list(_changes(old.functions, new.functions))
+    files = old.with_files and new.with_files
+    before, after = (side.functions if files else _by_name(side.functions) for side in (old, new))
+    changes = list(_changes(before, after))
     for rule, n_nameless, where in (("diff-removed", new.n_nameless, "now"), ("diff-added", old.n_nameless, "before")):
         changes = _without_names(changes, rule, n_nameless, where) if n_nameless else changes
     for rule, key, text, n, site in changes:
@@ -29,6 +32,14 @@ def function_changes(old: Digest, new: Digest) -> Iterator[Finding]:
         if site is not None:
             finding = replace(finding, row=site.row, section=site.section, offset=site.offset)
         yield finding
+
+
+def _by_name(functions: Functions) -> Functions:
+    """The same functions, whatever source files they are from."""
+    named: dict[Key, list[Site]] = {}
+    for (name, _), sites in functions.items():
+        named.setdefault((name, ""), []).extend(sites)
+    return named
 
 
 def _without_names(changes: Sequence[Change], rule: str, n_nameless: int, where: str) -> list[Change]:
