@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ftpatch.arrays import I64, U8, U64, Mask
+from ftpatch.arrays import I64, U8, U64, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.tables import Symbols
 
@@ -26,6 +26,7 @@ class Functions:
     end: U64
     local: U64  # va of the local entry, on machines whose functions have two; else `va` itself
     reach: U64  # the greatest `end` so far: tells that an address lies inside some function although functions overlap
+    sized: bool = True  # whether `end` is from the file; else it is where the next symbol is, which may be too far
 
     def bounds(self, index: int) -> tuple[int, int]:
         """[va, end) of one function."""
@@ -67,6 +68,10 @@ class Functions:
         before = np.searchsorted(self.va, va, side="right") - 1
         return np.asarray((before >= 0) & (self.reach[before] > va)) if len(self.va) else np.zeros(len(va), bool)
 
+    def may_begin(self, va: U64) -> Mask:
+        """Whether a function without a symbol may begin at each va, as far as the symbols around it tell."""
+        return ~self.inside(va) if self.sized else ~is_in(va, self.va)
+
     def containing(self, va: U64) -> I64:
         """Index of the nearest function whose bounds hold each va; −1 if none does."""
         index = np.searchsorted(self.va, va, side="right") - 1
@@ -83,11 +88,12 @@ class Functions:
 
 
 def functions_of(
-    symbols: Symbols, base: U64, local_entry: Callable[[U8], U64] | None, padding: tuple[str, ...] = ()
-) -> Functions:
+    symbols: Symbols, base: U64, local_entry: Callable[[U8], U64] | None, padding: tuple[str, ...] = (),
+    sized: bool = True,
+) -> Functions:  # fmt: skip
     """Function symbols by address; base: what to add to st_value, per section (zeros in a linked file);
     local_entry: the machine's reading of st_other, None where functions have one entry; padding: how the names begin
-    of symbols that are no functions, see `Arch.padding_names`.
+    of symbols that are no functions, see `Arch.padding_names`; sized: whether st_size is the file's own.
 
     Of equal addresses the name that kallsyms would pick comes first: not weak, fewest leading underscores, then in a
     linked file as `nm -n` has them, by name (Linux scripts/kallsyms.c compare_symbols), else symbol table order.
@@ -102,7 +108,7 @@ def functions_of(
     local = va if local_entry is None else va + local_entry(symbols.rows["st_other"][row])
     end = va + np.minimum(symbols.rows["st_size"][row], np.uint64(1 << 40))
     reach = np.maximum.accumulate(end) if len(end) else end
-    return Functions(row, va, end, local, reach)
+    return Functions(row, va, end, local, reach, sized)
 
 
 def _kallsyms_order(symbols: Symbols, row: I64, va: U64, linked: bool) -> None:

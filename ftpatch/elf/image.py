@@ -258,7 +258,8 @@ class Image:
     def functions(self) -> Functions:
         """Every defined function symbol, by address."""
         base = np.zeros(len(self.shdr), np.uint64) if self.linked else self.base
-        return functions_of(self.symbols, base, self.arch.local_entry, self.arch.padding_names)
+        sized = self.recovered is None
+        return functions_of(self.symbols, base, self.arch.local_entry, self.arch.padding_names, sized)
 
     @cached_property
     def rela(self) -> tuple[Rows, I64]:

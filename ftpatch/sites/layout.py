@@ -91,7 +91,7 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
         return usual
     counts = list(zip(votes.sum(axis=1).tolist(), fits.sum(axis=1).tolist(), strict=True))
     best = counts.index(max(counts))  # of equal votes the one that fits more, and of those the first: the longer shape
-    nameless = fits[best] & ~image.functions.inside(va)  # leftovers of dead weak functions speak for no shape
+    nameless = fits[best] & image.functions.may_begin(va)  # leftovers of dead weak functions speak for no shape
     against = ~votes[best] & ~nameless
     # A few records that nothing explains are broken sites, for `check` to name; half of them are another layout. One
     # record that speaks for another layout alone is enough: such an image is patched in two ways, or half patched.

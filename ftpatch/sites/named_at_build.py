@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.arrays import U64, Mask
+from ftpatch.arrays import U64, Mask, is_in
 from ftpatch.elf.image import Image
 
 OFFSETS, COUNT = "kallsyms_offsets", "kallsyms_num_syms"
@@ -24,6 +24,8 @@ SURE = 0.9  # of them have to be there: a few kinds of symbols are left out
 
 def named_at_build(image: Image, va: U64) -> Mask | None:
     """Which addresses a kernel's kallsyms have; None where these are not found, or are not those of this file."""
+    if image.recovered is not None:  # its symbols are those of kallsyms
+        return is_in(va, image.functions.va) if len(image.functions.va) else None
     names = image.functions.va
     names = names[:: max(len(names) // SAMPLE, 1)]
     for addresses in _readings(image) if len(names) else ():

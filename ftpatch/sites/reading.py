@@ -144,12 +144,12 @@ def _with_records(
         match[redirected] = MATCH_NEW
         func, func_end = functions_at(image, shape, window, va)
         named = func < func_end
-        inside = image.functions.inside(va)
+        apart = image.functions.may_begin(va)
         if image.kind == "object" and shape.called:  # its relocation proves the call, as behind a push in a prologue
-            func, func_end = around(image, func, func_end, va, (match != MATCH_NONE) & ~named & inside)
+            func, func_end = around(image, func, func_end, va, (match != MATCH_NONE) & ~named & ~apart)
             named = func < func_end
         nowhere = (match == MATCH_PADDED) & (len(image.own_symbols.rows) > 1)  # padding of no function is none
-        whole = named | ~inside & ~nowhere  # what lies inside a function, but not at its entry, is no site
+        whole = named | apart & ~nowhere  # what lies inside a function, but not at its entry, is no site
         site = shape.site(window)
         room = image.shdr["sh_size"][np.maximum(records.sec, 0)].astype(np.int64) - records.off
         whole &= site + shape.size <= room  # behind the end of its section a window has zeros

@@ -1,0 +1,83 @@
+"""Symbols of a kernel's own kallsyms in place of a symbol table: no sizes, no source files, marks that are no functions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from elfwriter import MINI
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.elf.recovered import Recovered
+from ftpatch.recovered.image import open_image
+from ftpatch.recovered.marks import marks_of
+from ftpatch.sites.reading import read_sites
+from ftpatch.sites.records import read_records
+from ftpatch.sites.table import STATUSES
+
+PPC = MINI.parent / "mini-ppc64le"
+
+
+def without_sizes(image: Image) -> Image:
+    """The image with the symbols that kallsyms would have: by address, each as long as it is to the next, without
+    source files and sections."""
+    symbols = image.symbols
+    wanted = np.flatnonzero((symbols.shndx > 0) & (symbols.type <= t.STT_FUNC))
+    wanted = wanted[np.argsort(symbols.rows["st_value"][wanted], kind="stable")]
+    rows = symbols.rows[wanted].copy()
+    value = rows["st_value"]
+    following = np.searchsorted(np.unique(value), value, side="right")
+    ends = np.append(np.unique(value), value.max() + np.uint64(16))
+    rows["st_size"] = ends[following] - value
+    rows = np.concatenate([symbols.rows[:1], rows])
+    shndx = np.concatenate([symbols.shndx[:1], symbols.shndx[wanted]])
+    return replace(image, recovered=Recovered(t.Symbols(rows, symbols.strtab, shndx), "kallsyms", False))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(MINI / f"vmlinux-{name}" for name in ("pfe2", "callops", "exec", "kcfi", "pfe2-bti", "callops-bti")),
+        *sorted(PPC.glob("vmlinux-*")),
+    ],
+    ids=lambda path: f"{path.parent.name}-{path.name}",
+)
+def test_sites_are_the_same_by_symbols_without_sizes(path: object) -> None:
+    """What is left of weak functions lay inside the functions in front of it, and was no site any more."""
+    image = open_image(str(path))
+    records = read_records(image)
+    sized = read_sites(image, records)
+    other = read_sites(without_sizes(image), records)
+    assert sized.shape == other.shape
+    assert [STATUSES[status] for status in other.status] == [STATUSES[status] for status in sized.status]
+    for column in ("row", "sec", "off", "site", "redirected"):
+        assert getattr(other, column).tolist() == getattr(sized, column).tolist(), column
+    assert [other.name(i) for i in range(len(other))] == [sized.name(i) for i in range(len(sized))]
+    assert [other.aliases(i) for i in range(len(other))] == [sized.aliases(i) for i in range(len(sized))]
+
+
+MARKS = [  # address, name, whether it is one
+    (0x1000, "_text", True), (0x1000, "_stext", True), (0x1000, "__start", False), (0x1000, "__pi__text", True),
+    (0x1010, "hrtimer_start", False), (0x1020, "__sched_text_start", True), (0x1020, "schedule", False),
+    (0x1030, "template_end", True), (0x1030, "after_template", False), (0x1030, "__sched_text_end", True),
+    (0x1040, "copy_end", False), (0x1040, "__lock_text_start", True), (0x1050, "a_end", False),
+    (0x1050, "b_end", False), (0x1060, "my_stext", False), (0x1060, "_etext", True), (0x1070, "x_text", False),
+    (0x1080, "_end", False), (0x1080, "variable", False),
+]  # fmt: skip
+
+
+def test_marks_between_functions_are_no_functions() -> None:
+    names = [name.encode() for _, name, _ in MARKS]
+    starts = np.cumsum([0, *(len(name) + 1 for name in names[:-1])])
+    va = np.array([va for va, _, _ in MARKS], dtype=np.uint64)
+    marks = marks_of(b"".join(name + b"\0" for name in names), starts, va, va < 0x1080)
+    assert [
+        (int(at), name.decode(), bool(is_mark)) for at, name, is_mark in zip(va, names, marks, strict=True)
+    ] == MARKS
+
+
+def test_no_symbols_have_no_marks() -> None:
+    none = np.zeros(0, dtype=np.int64)
+    assert marks_of(b"", none, none.astype(np.uint64), none.astype(bool)).tolist() == []
