@@ -70,8 +70,8 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     fits = np.zeros((len(shapes), len(index)), dtype=bool)
     votes = np.zeros_like(fits)
     for vote, fit, shape in zip(votes, fits, shapes, strict=True):
-        if shape.anywhere and not (knows(image, shape.called) if image.linked else _is_called(image, shape)):
-            continue  # any call inside a function looks like it, and nobody can have called what is not there
+        if shape.anywhere and not _tells_anywhere(image, shape, votes):
+            continue
         fit[:] = shape.match(window)[index] > 0
         if fit.all():  # of most kernels one or two shapes fit all: nothing is copied
             vote[:] = _starts(image, shape, window, va)[index]
@@ -98,6 +98,14 @@ def decide_shape(image: Image, records: RecordTable, window: U32, va: U64) -> Sh
     if int(against.sum()) * 2 < len(words) and not (votes.any(axis=0) & ~votes[best]).any():
         return shapes[best]
     raise _no_single_shape(image, votes, records, code, words)
+
+
+def _tells_anywhere(image: Image, shape: Shape, votes: Mask) -> bool:
+    """Whether calls inside functions can show a shape: any such call looks like it. votes: for the shapes before it."""
+    if not (knows(image, shape.called) if image.linked else _is_called(image, shape)):
+        return False  # nobody can have called what is not there
+    # where sizes are guessed, what is left of weak functions seems to be inside others
+    return image.functions.sized or 2 * int(votes.sum(axis=1).max()) <= votes.shape[1]
 
 
 def _of_most(shapes: tuple[Shape, ...], votes: Mask) -> Shape | None:

@@ -14,6 +14,7 @@ from ftpatch.sites.layout import at_entry
 from ftpatch.sites.object_marks import enabled_calls
 from ftpatch.sites.profiler_calls import profiler_calls, slots_of
 
+PROLOGUE = 64  # bytes from a function's entry to its site, at most, where a layout does not tell them
 OURS = "ftpatch_"  # how the symbols begin that a patch adds to a module
 
 
@@ -86,9 +87,20 @@ def functions_at(image: Image, shape: Shape, window: U32, va: U64) -> tuple[I64,
     if shape.anywhere:
         inside = image.functions.containing(va)
         at = image.functions.va[np.maximum(inside, 0)] if len(image.functions.va) else va
+        if not image.functions.sized:
+            inside[~_first_of_each(at, va)] = -1
         low, high = image.functions.at(at)
         return np.where(inside >= 0, low, 0), np.where(inside >= 0, high, 0)
     return at_entry(image, shape, window, va)
+
+
+def _first_of_each(entry: U64, va: U64) -> Mask:
+    """Which sites are the first behind their entries, and near: where sizes are guessed, others may be those of
+    functions in between that have no symbol."""
+    order = np.lexsort((va, entry))
+    first = np.ones(len(va), dtype=bool)
+    first[order[1:]] = entry[order[1:]] != entry[order[:-1]]
+    return first & (va - entry <= np.uint64(PROLOGUE))
 
 
 def calls_ours(image: Image, shape: Shape, window: U32, va: U64) -> Mask:

@@ -17,13 +17,13 @@ from ftpatch.arch.shape import Branch, Shape
 from ftpatch.arrays import I64, U8, U32, U64, Mask, distinct, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.sites.matching import PROLOGUE
 from ftpatch.sites.named_at_build import named_at_build
 from ftpatch.sites.records import SECTIONS, SLOT, RecordTable
 
 # of unwinders, and of what may not be jumped to: these name functions that nothing else refers to
 SILENT = (*SECTIONS, ".eh_frame", ".orc_unwind_ip", ".ibt_endbr_seal")
 WEAK, STRIPPED, UNKNOWN = range(3)  # why a site has no name
-PROLOGUE = 64  # bytes from a function's entry to its site, at most, where a layout does not tell them
 MANY = 1 << 16  # nameless sites up to which so many bytes are looked through
 WHOLE = 4 << 20  # bytes of code and data up to which a linked file is searched whole
 MAX_FRONT = 16  # units of code in front of a function that are looked at for NOPs
