@@ -120,8 +120,8 @@ def plt_slot(words: U32, va: U64, got: int) -> U64:
     return np.where(stub, slot, 0).view(np.uint64)
 
 
-def find_pairs(words: U32, va: int, value: int) -> list[AddressPair]:
-    """Every `adrp Xn; add Xd, Xn, #lo12` in one function (its words, its va) that forms `value`.
+def find_pairs(words: U32, va: int, value: int | None) -> list[AddressPair]:
+    """Every `adrp Xn; add Xd, Xn, #lo12` in one function (its words, its va) that forms `value`; None: all of them.
 
     A pair is private when the ADRP's result serves this ADD alone: the same register is overwritten by it, no
     instruction between the two names it, none of them is a branch, and no branch of the function lands between.
@@ -134,9 +134,12 @@ def find_pairs(words: U32, va: int, value: int) -> list[AddressPair]:
         private = True
         for second, word in enumerate(words[first + 1 :].tolist(), first + 1):
             private &= second not in targets
-            adds = word & ADD_IMM.mask == ADD_IMM.bits and word >> 5 & 31 == register
-            if adds and page + (word >> 10 & 0xFFF) == value:
-                pairs.append(AddressPair(first, second, register, value, private and word & 31 == register))
+            adds, formed = (
+                word & ADD_IMM.mask == ADD_IMM.bits and word >> 5 & 31 == register,
+                page + (word >> 10 & 0xFFF),
+            )
+            if adds and value in (formed, None):
+                pairs.append(AddressPair(first, second, register, formed, private and word & 31 == register))
             if _overwrites(word, register):
                 break
             private &= not (adds or _leaves(word) or _names(word, register))

@@ -44,8 +44,8 @@ class OpsThunk(NamedTuple):
 class TableEnd(NamedTuple):
     """How code forms the end of the record table, and how to change it."""
 
-    # find(words of a function, its va, address) → the pairs that form that address
-    find: Callable[[U32, int, int], list[AddressPair]]
+    # find(words of a function, its va, address) → the pairs that form that address; with None all pairs
+    find: Callable[[U32, int, int | None], list[AddressPair]]
     # change(words, va, pair, new address) → the pair's new words; None where it cannot
     change: Callable[[U32, int, AddressPair, int], U32 | None]
 

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+LAYERS = "layers"  # as wrapping: what boot loaders put around a kernel
+
 
 class Edit(NamedTuple):
-    """Bytes that the patch replaced: as many new ones as old ones, within the ELF file that was patched."""
+    """Bytes that the patch replaced: as many new ones as old ones, within the flat kernel or ELF file."""
 
-    pos: int  # file position
+    pos: int  # in that, uncompressed
     old: bytes
     new: bytes
     owner: str  # whose bytes they are: "site row:12", "record slot:3"; said in messages only
@@ -27,12 +29,19 @@ class SiteAction(NamedTuple):
     target: str | None = None  # name of the function that a redirected one becomes
 
 
+class OldLayer(NamedTuple):
+    """A layer that was around a kernel."""
+
+    kind: str
+    original: bytes | None  # the layer with all that is in it; None where one of that kind makes it again
+
+
 @dataclass(frozen=True)
 class Output:
     """The file that the patch wrote."""
 
     sha256: str
-    elf_sha256: str  # of the ELF file in it: unpacked, and without a signature
+    elf_sha256: str  # of the ELF file or flat kernel in it: unpacked, and without a signature
 
 
 @dataclass(frozen=True)
@@ -43,11 +52,11 @@ class Journal:
     command: str  # the verb that wrote it: enable, disable, drop, redirect, static-calls or record
     build_id: str | None  # of both files
     sha256: str  # of the file that was patched
-    plain_sha256: str  # of its content unpacked: the ELF file and its signature
-    wrapping: str  # how it was compressed: a key of WRAPPINGS, or "none"
+    plain_sha256: str  # of its content unpacked: the flat kernel, or the ELF file and its signature
+    wrapping: str  # how it was compressed: a key of WRAPPINGS, or "none", or LAYERS
     encoder: str | None  # what compresses the content to the same bytes again; None where `original` holds them
     original: bytes  # the file that was patched, where no encoder makes it again; b"" otherwise
-    size: int  # bytes of its ELF file, without a signature; less than 2^63
+    size: int  # bytes of its flat kernel or its ELF file, without a signature; less than 2^63
     edits: list[Edit]  # in file order, apart from each other, all below `size`
     cut: bytes  # what followed the ELF file before: its signature
     appended: bytes  # what the patch added to the ELF file behind `size`
@@ -58,4 +67,5 @@ class Journal:
     output: Output
     set_calls: Mapping[str, str] = field(default_factory=dict)  # what static calls were set to, by key
     recorded: tuple[tuple[int, int], ...] | None = None  # of record: (section, offset) of the records that came
+    layers: tuple[OldLayer, ...] = ()  # what was around it, the outermost first, where `wrapping` is LAYERS
     forced_target: bool = False  # the sites call code that was not shown to keep the contract of a site

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, NotRequired, TypedDict
 
 from ftpatch.document.fields import ANSWERS, Count, Counts, EditKind, Hex, HexBytes, Sha256, Values
+from ftpatch.document.journal import LAYERS
 
 
 class RedirectRow(TypedDict):
@@ -79,13 +80,26 @@ class OutputObject(TypedDict):
     elf_sha256: str | None
 
 
+class LayerObject(TypedDict):
+    kind: Annotated[str, "gzip, zboot, boot-img and others"]
+    original: Annotated[
+        str | None, "the layer with all that is in it, in base64; null where that of the output makes it again, or "
+                    "another around it holds it"
+    ]  # fmt: skip
+
+
 class PackingObject(TypedDict):
-    wrapping: Annotated[str, Values(("none", "xz", "gz", "zst")), "how the input is compressed"]
+    wrapping: Annotated[
+        str, Values(("none", "xz", "gz", "zst", LAYERS)), "how the input is compressed, or that a kernel is in layers"
+    ]  # fmt: skip
     encoder: Annotated[
         str | None, "what makes the very bytes of the input again; null where nothing does, and original holds them"
     ]
-    plain_sha256: Annotated[Sha256, "sha256 of the input's content: the ELF file with its signature"]
+    plain_sha256: Annotated[
+        Sha256, "sha256 of the input's content: the flat kernel, or the ELF file with its signature"
+    ]
     original: NotRequired[Annotated[str, "the input as it is on disk, in base64"]]
+    layers: NotRequired[Annotated[list[LayerObject], "of wrapping layers: what is around the kernel, outermost first"]]
 
 
 class EditRow(TypedDict):

@@ -68,6 +68,11 @@ class Image:
     def linked(self) -> bool:
         return self.e_type != t.ET_REL
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether `data` is the whole file."""
+        return self.wrapping == "none" and not self.layers and not self.trailer
+
     # -- sections ----------------------------------------------------------------------------------------------
 
     def sections_named(self, *names: str) -> list[int]:

@@ -10,9 +10,10 @@ import base64
 import re
 from typing import TypeVar
 
+from ftpatch.container import layers
 from ftpatch.container.wrappings import WRAPPINGS
 from ftpatch.document import SCHEMA, json_input
-from ftpatch.document.journal import Edit, Journal, Output, SiteAction
+from ftpatch.document.journal import LAYERS, Edit, Journal, OldLayer, Output, SiteAction
 from ftpatch.document.json_input import NotJson, Object
 from ftpatch.errors import InputError, UnsupportedError
 
@@ -31,6 +32,7 @@ READ = frozenset((
     "schema", "command", "images", "build_id", "sha256", "size", "packing", "wrapping", "encoder", "original",
     "plain_sha256", "output", "elf_sha256", "edits", "pos", "old", "new", "owner", "sites", "action", "target",
     "request", "records", "forced_target", "set_calls", "key", "to", "left", "recorded", "functions", "shndx", "offset",
+    "layers", "kind",
 ))  # fmt: skip
 
 
@@ -67,8 +69,9 @@ def _journal(report: Object, schema: int, path: str) -> Journal:
         raise NotAJournal("the report of a dry run", "that of a patch")
     output, packing = _member(image, "output", dict), _member(image, "packing", dict)
     wrapping = _member(packing, "wrapping", str)
-    if wrapping not in ("none", *WRAPPINGS):
-        raise NotAJournal(f"wrapping {wrapping[:40]!r}", ", ".join(("none", *WRAPPINGS)))
+    if wrapping not in ("none", *WRAPPINGS, LAYERS):
+        raise NotAJournal(f"wrapping {wrapping[:40]!r}", ", ".join(("none", *WRAPPINGS, LAYERS)))
+    around = _layers(_member(packing, "layers", list)) if wrapping == LAYERS else ()
     encoder = None if packing.get("encoder") is None else _member(packing, "encoder", str)
     size = _member(image, "size", int)
     if not 1 <= size < LIMIT:
@@ -80,8 +83,9 @@ def _journal(report: Object, schema: int, path: str) -> Journal:
     return Journal(
         path=path, command=command, build_id=build_id if isinstance(build_id, str) else None,
         sha256=_sha256(image, "sha256"), plain_sha256=_sha256(packing, "plain_sha256"),
-        wrapping=wrapping, encoder=encoder, original=b"" if encoder is not None else _original(packing),
-        size=size, edits=edits, cut=cut, appended=appended, signature=signature, n_edits=len(rows),
+        wrapping=wrapping, encoder=encoder, layers=around,
+        original=b"" if encoder is not None or around else _original(packing, "its original"), size=size,
+        edits=edits, cut=cut, appended=appended, signature=signature, n_edits=len(rows),
         sites=[] if command in ("static-calls", "record") else _sites(_member(image, "sites", list)),
         recorded=_recorded(_member(image, "recorded", dict)) if command == "record" else None,
         set_calls=_set_calls(_member(image, "set_calls", list)) if command == "static-calls" else {},
@@ -112,11 +116,26 @@ def _sha256(parent: Object, key: str) -> str:
     return text
 
 
-def _original(packing: Object) -> bytes:
+def _original(packing: Object, what: str) -> bytes:
     try:
-        return base64.b64decode(_member(packing, "original", str), validate=True)
+        return base64.b64decode(_require(packing.get("original"), str, what), validate=True)
     except ValueError:  # binascii.Error is one
-        raise NotAJournal("something else as its original", "base64") from None
+        raise NotAJournal(f"something else as {what}", "base64") from None
+
+
+def _layers(rows: list[object]) -> tuple[OldLayer, ...]:
+    """What was around a kernel, the outermost first."""
+    around = []
+    for number, value in enumerate(rows):
+        row = _require(value, dict, f"layer {number}")
+        kind = _require(row.get("kind"), str, f"the kind of layer {number}")
+        if kind not in layers.NAMES:
+            raise NotAJournal(f"a layer {kind[:40]!r}", ", ".join(layers.NAMES))
+        kept = None if row.get("original") is None else _original(row, f"the original of layer {number}")
+        around.append(OldLayer(kind, kept))
+    if not around:
+        raise NotAJournal("no layers", "one or more")
+    return tuple(around)
 
 
 def _short(value: object) -> str:

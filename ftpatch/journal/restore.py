@@ -19,11 +19,12 @@ import numpy as np
 
 from ftpatch.container import envelope
 from ftpatch.container.pack import Buffer, wrap
-from ftpatch.container.wrappings import WRAPPINGS, wrapping_for
+from ftpatch.container.wrappings import wrapping_for
 from ftpatch.document.journal import Edit, Journal
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image
 from ftpatch.errors import ApplyError, FtpatchError, InputError, PlanError, UsageError
+from ftpatch.journal.packing import packed_again
 from ftpatch.journal.read import read_journal
 from ftpatch.plan.edits import Edits, Group
 from ftpatch.recovered.image import open_image
@@ -102,8 +103,7 @@ def _require_written_by(journal: Journal, image: Image) -> bool:
     """Refuse a file that the journal's patch did not write; True where it was only packed in another way since."""
     if image.sha256 == journal.output.sha256:
         return False
-    plain = image.wrapping == "none"
-    elf = image.sha256 if plain and not image.trailer else image.data.sha256()
+    elf = image.sha256 if image.is_bare else image.data.sha256()
     if elf == journal.output.elf_sha256:
         if _added(journal, image):
             return True
@@ -111,7 +111,7 @@ def _require_written_by(journal: Journal, image: Image) -> bool:
                         found=f"a signature of {len(image.trailer)} bytes", expected="what the patch left",
                         todo="restore takes the file as the patch wrote it")  # fmt: skip
     # Restored twice, or the files in the wrong order.
-    whole = image.sha256 if plain else image.data.sha256(image.trailer)
+    whole = image.sha256 if image.is_bare else image.data.sha256(image.trailer)
     if journal.sha256 == image.sha256 or journal.plain_sha256 == whole:
         raise PlanError("is what the journal's patch started from", image.path, todo="there is nothing to undo")
     raise _another(journal, image)
@@ -213,15 +213,9 @@ def _packed(journal: Journal, original: _Original, wrapping: str, out: str) -> B
         return None
     if wrapping != journal.wrapping:
         return wrap(wrapping, original.tobytes())
-    if journal.encoder is None:
-        if _sha256(journal.original) != journal.sha256:
-            raise _unsound(journal, "another file as its original")
-        return journal.original
-    packed = wrap(wrapping, original.tobytes(), journal.encoder)
+    packed = packed_again(journal, original.tobytes(), original.elf.layers, out)
     if _sha256(packed) != journal.sha256:
-        raise PlanError(f"its {WRAPPINGS[wrapping].name} cannot be made again here", out,
-                        found=f"other bytes from encoder {journal.encoder}", expected=f"sha256 {journal.sha256[:16]}…",
-                        todo="the library has another version; -o OUT.ko gives the content uncompressed")  # fmt: skip
+        raise _unsound(journal, "another file as its original")
     return packed
 
 
@@ -248,7 +242,9 @@ def _check(done: Restored, written: str, max_size: int | None) -> None:
     """Refuse a written file that is not what it was to be, or does not hold what it was to hold."""
     try:
         result = envelope.open_file(written, max_size)
-        plain = result.wrapping == "none" or result.data.sha256(result.trailer) == done.journal.plain_sha256
+        plain = (result.wrapping == "none" and not result.layers) or result.data.sha256(
+            result.trailer
+        ) == done.journal.plain_sha256
         if plain and result.raw.sha256() == done.sha256:
             return
         what = "other bytes"

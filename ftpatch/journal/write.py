@@ -9,7 +9,7 @@ import numpy as np
 
 from ftpatch.arrays import Mask
 from ftpatch.document.rows import image_object
-from ftpatch.elf.image import Image
+from ftpatch.journal.packing import packing_object
 from ftpatch.plan import liveness
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan
 from ftpatch.plan.recording import Recording
@@ -19,7 +19,7 @@ from ftpatch.write.deliver import Output
 if TYPE_CHECKING:
     from ftpatch.document.site_rows import SiteChange
     from ftpatch.document.types import ImageObject
-    from ftpatch.document.written import EditRow, LiveObject, PackingObject, RequestObject
+    from ftpatch.document.written import EditRow, LiveObject, RequestObject
 
 LOADED: Final = "load-only"  # the class of edits of what is not code, or not yet loaded
 
@@ -120,7 +120,8 @@ def _add_result(
     }  # fmt: skip
     report["live"] = live_object(plan)
     report["size"] = len(scan.image.data)
-    report["packing"] = _packing(scan.image, sha256) if output and sha256 else None  # it costs a compression
+    # it costs a compression
+    report["packing"] = packing_object(scan.image, sha256, output.layers) if output and sha256 else None
     report["edits"] = EditRows(plan, output.trailer if output else b"") if shown is None else []
 
 
@@ -143,25 +144,6 @@ def _add_redirect(request: RequestObject, plan: Plan, asked: RedirectRequest, sh
         request["forced_signature"] = True
     if asked.assume_register_args:
         request["assumed_register_args"] = True
-
-
-def _packing(image: Image, sha256: str) -> PackingObject:
-    """How the input comes back byte for byte: what compresses it to the same bytes, or else these bytes themselves."""
-    if image.wrapping == "none":
-        return {"wrapping": "none", "encoder": "none", "plain_sha256": sha256}
-    from base64 import b64encode
-    from hashlib import sha256 as sha256_of
-
-    from ftpatch.container.pack import encoder_of
-
-    content = image.data.tobytes() + image.trailer
-    encoder = encoder_of(image.wrapping, content, image.raw[:].data)
-    packing: PackingObject = {
-        "wrapping": image.wrapping, "encoder": encoder, "plain_sha256": sha256_of(content).hexdigest(),
-    }  # fmt: skip
-    if encoder is None:
-        packing["original"] = b64encode(image.raw[:].data).decode()
-    return packing
 
 
 def _first(plan: Plan, shown: int) -> Mask:

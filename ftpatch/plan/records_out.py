@@ -202,8 +202,9 @@ def _lower_bound(image: Image, code: TableEnd, end: int, new_end: int) -> Group:
 
 
 def _move_symbol(image: Image, new_end: int) -> Group:
-    """The symbol follows the code, so that every reader of the file sees the same table as the kernel."""
-    rows = image.symbols.rows_named(STOP)
-    tab = int(np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)[0])
-    pos = int(image.shdr["sh_offset"][tab]) + t.SYM.itemsize * rows + VALUE
+    """The symbol follows the code, so that every reader of the file sees the same table as the kernel. A file without a
+    symbol table has none to move: its readers ask the code."""
+    tabs = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)
+    rows = image.symbols.rows_named(STOP) if len(tabs) else np.zeros(0, np.int64)
+    pos = int(image.shdr["sh_offset"][tabs[:1]].sum()) + t.SYM.itemsize * rows + VALUE
     return group("symbol", image.data, rows, pos, as_bytes(np.full(len(rows), new_end, dtype=np.uint64)))

@@ -22,7 +22,8 @@ def check_end(case: Case) -> None:
         return
     rows = image.symbols.rows_named(STOP)
     tabs = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB)
-    case.account_for("symbol", int(image.shdr["sh_offset"][int(tabs[0])]) + t.SYM.itemsize * rows + 8, 8)
+    if len(tabs):  # else there is none to move
+        case.account_for("symbol", int(image.shdr["sh_offset"][int(tabs[0])]) + t.SYM.itemsize * rows + 8, 8)
     ends = [records.start + SLOT * len(records) for records in (old, new)]
     row = image.symbols.defined(INIT)
     va = int(image.symbols.rows["st_value"][row]) if row is not None else 0

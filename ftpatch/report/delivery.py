@@ -58,7 +58,7 @@ def written_to(plan: Plan, delivery: Delivery, packed: tuple[Packing, tuple[str,
     from ftpatch.write import deliver
 
     (packing, notes), note, before = packed, delivery.watch.note, plan.scan.image
-    plan = replace(plan, notes=(*plan.notes, *notes))
+    plan = replace(plan, notes=(*plan.notes, *notes), warnings=(*plan.warnings, *packing.void))
     for text in plan.warnings:
         note(f"warning: {text}")
 
@@ -72,6 +72,8 @@ def written_to(plan: Plan, delivery: Delivery, packed: tuple[Packing, tuple[str,
             yield
 
     if delivery.out is None:
+        if packing.layers:
+            deliver.packed_result(plan, packing)  # which may be refused, as it would be in a run that writes
         with reports(None, before.sha256 if delivery.hashed else None):
             return Written(plan, None, document)
     out = delivery.out

@@ -79,9 +79,7 @@ def proof_object(proof: Proof, hashed: bool, journal: str | None) -> ImageObject
 
 
 def _elf(image: Image) -> str:
-
-    plain = image.wrapping == "none" and not image.trailer
-    return image.sha256 if plain else image.data.sha256()
+    return image.sha256 if image.is_bare else image.data.sha256()
 
 
 def oracle_object(oracle: Oracle | None) -> OracleObject | None:

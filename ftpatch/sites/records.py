@@ -23,6 +23,7 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import RecordError, UnsupportedError
 from ftpatch.sites.stripped import refuse_stripped_kernel, refuse_stripped_module
+from ftpatch.sites.table_end import end_in_code
 
 START, STOP = "__start_mcount_loc", "__stop_mcount_loc"
 PADDING, MCOUNT = "__patchable_function_entries", "__mcount_loc"
@@ -105,7 +106,7 @@ def read_records(image: Image) -> RecordTable:
         return _from_sections(image)
     start, stop = _bound(image, START), _bound(image, STOP)
     if start is not None and stop is not None:
-        return _from_span(image, start, stop)
+        return _from_span(image, start, stop if image.recovered is None else end_in_code(image, start, stop))
     if (start is None) != (stop is None):
         missing = START if start is None else STOP
         raise RecordError(f"only one end of the record table is named: no symbol {missing}", image.path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ftpatch import memory
 from ftpatch.container import signature as signatures
+from ftpatch.container.layers import NAMES, Layer, inside, rebuild
 from ftpatch.container.pack import wrap
 from ftpatch.container.wrappings import wrapping_for
 from ftpatch.elf.image import Image
@@ -23,10 +24,12 @@ from ftpatch.write.system import Note, on_stderr
 
 @dataclass(frozen=True)
 class Packing:
-    """How a result is packed: its compression, and what makes the appended signature of an ELF file, if anything."""
+    """How a result is packed."""
 
-    wrapping: str = "none"
-    sign: Callable[[bytes], bytes] | None = None
+    wrapping: str = "none"  # how it is compressed
+    sign: Callable[[bytes], bytes] | None = None  # what makes the appended signature of an ELF file, if anything
+    layers: tuple[Layer, ...] = ()  # what is around the kernel, the outermost first; then there is no wrapping
+    void: tuple[str, ...] = ()  # what holds no more of that, each for a warning
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class Output:
 
     path: str
     sha256: str | None  # None where no report needs it
-    elf_sha256: str | None = None  # of the ELF file in it
+    elf_sha256: str | None = None  # of the ELF file or the flat kernel in it
     trailer: bytes = b""  # the appended signature
+    layers: tuple[Layer, ...] = ()  # around the kernel, as they were read back
 
 
 SIGNATURE_STRIPPED = (
@@ -52,6 +56,8 @@ def packing_for(
     """How the result is packed, and notes on its signature. signature: `strip` or `refuse` one that is there; sign: key
     and certificate for a new one. Raises PolicyError where one is there that may not be lost."""
     wrapping = wrapping_for(out, image.wrapping)
+    if image.layers or image.recovered is not None:
+        return _kernel_packing(image, out, wrapping, sign)
     if sign is not None:
         digest = signatures.usual_digest(image.trailer)
         return Packing(wrapping, lambda elf: signatures.sign(elf, *sign, digest)), (SIGNED,)
@@ -60,6 +66,24 @@ def packing_for(
                           found=f"a signature of {len(image.trailer)} bytes",
                           todo="--signature strip leaves it out, --sign KEY CERT makes a new one")  # fmt: skip
     return Packing(wrapping), (SIGNATURE_STRIPPED,) if image.trailer else ()
+
+
+def _kernel_packing(
+    image: Image, out: str, wrapping: str, sign: tuple[str, str] | None
+) -> tuple[Packing, tuple[str, ...]]:
+    """As `packing_for`, for a kernel as boot loaders take it: in the form that it has, but for the names that modules
+    have. Raises PolicyError where a layer cannot be made anew, or a signature is wanted that only modules have."""
+    if sign is not None:
+        raise PolicyError("only modules are signed so", image.path, found=f"a {image.kind}",
+                          todo="leave --sign out; boot loaders check signatures of other kinds")  # fmt: skip
+    if not image.layers or wrapping_for(out, ""):
+        return Packing(wrapping), ()
+    for layer in image.layers:
+        if layer.repack is None:
+            raise PolicyError(f"a changed kernel cannot be put back into {NAMES[layer.kind]}", image.path,
+                              found=layer.why_not, todo="nothing was written")  # fmt: skip
+    void = tuple(layer.void for layer in image.layers if layer.void)
+    return Packing(layers=image.layers, void=void), (f"packed as the input is: the kernel{inside(image.layers)}",)
 
 
 def kept_packing(image: Image, out: str) -> tuple[Packing, tuple[str, ...]]:
@@ -87,9 +111,9 @@ def write_result(
         trailer = _write(before, plan, new.fd, packing)
 
         # From here on the result is only read.
-        after = _proven(plan, new.readable, out, trailer)
+        after = _proven(plan, new.readable, out, packing, trailer)
         old_hash, new_hash, elf_hash = _hashes(before, after) if hashed else (None, None, None)
-        output = Output(out, new_hash, elf_hash, trailer)
+        output = Output(out, new_hash, elf_hash, trailer, after.layers)
         new.finish()
         with reports(output, old_hash):
             check()
@@ -99,21 +123,31 @@ def write_result(
 
 def _write(image: Image, plan: Plan, fd: int, packing: Packing) -> bytes:
     """The result, packed, into an empty descriptor; its signature."""
-    if packing.wrapping == "none" and packing.sign is None:
+    if packing.wrapping == "none" and packing.sign is None and not packing.layers:
         contents.write(image, plan.edits, fd)
         return b""
-    elf = bytes(contents.assembled(image, plan.edits))
-    trailer = packing.sign(elf) if packing.sign else b""
-    contents.append(fd, wrap(packing.wrapping, elf + trailer))
+    packed, trailer = packed_result(plan, packing)
+    contents.append(fd, packed)
     return trailer
 
 
-def _proven(plan: Plan, written: str, out: str, trailer: bytes) -> Image:
+def packed_result(plan: Plan, packing: Packing) -> tuple[bytes, bytes]:
+    """The result as it is written, in memory; and its signature."""
+    data = bytes(contents.assembled(plan.scan.image, plan.edits))
+    trailer = packing.sign(data) if packing.sign else b""
+    if packing.layers:
+        return rebuild(packing.layers, data + trailer), trailer
+    return wrap(packing.wrapping, data + trailer), trailer
+
+
+def _proven(plan: Plan, written: str, out: str, packing: Packing, trailer: bytes) -> Image:
     """The written file, which is to be `out`, read again from zero and found to be sound, and what the plan says."""
     try:
         after = replace(open_image(written), path=out)
         if after.trailer != trailer:
             raise comparison.failed(after, "the appended signature", f"{len(after.trailer)} bytes")
+        if packing.layers and [layer.kind for layer in after.layers] != [layer.kind for layer in packing.layers]:
+            raise comparison.failed(after, "what is around the kernel", f"a kernel{inside(after.layers)}")
         comparison.check_result(plan, after)
     except (ApplyError, ChangedError, UnsoundError):  # the latter of the input
         raise
@@ -124,11 +158,10 @@ def _proven(plan: Plan, written: str, out: str, trailer: bytes) -> Image:
 
 
 def _hashes(before: Image, after: Image) -> tuple[str, str, str]:
-    """sha256 of both files, side by side as hashlib lets go of the interpreter; and of the ELF file in the second."""
+    """sha256 of both files, side by side as hashlib lets go of the interpreter; and of what is in the second."""
     if memory.is_there(2 * memory.THREAD):
         with ThreadPoolExecutor(2) as pool:
             old, new = pool.map(lambda image: image.sha256, (before, after))
     else:
         old, new = before.sha256, after.sha256
-    plain = after.wrapping == "none" and not after.trailer
-    return old, new, new if plain else after.data.sha256()
+    return old, new, new if after.is_bare else after.data.sha256()
