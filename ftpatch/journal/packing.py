@@ -91,7 +91,7 @@ def _layered_again(journal: Journal, content: bytes, layers: tuple[Layer, ...], 
     if made and _sha256(packed) != journal.sha256:
         raise PlanError(f"its {NAMES[journal.layers[0].kind]} cannot be made again here", out, found="other bytes",
                         expected=f"sha256 {journal.sha256[:16]}…",
-                        todo="restore takes the file as the patch wrote it, with the libraries of that run")  # fmt: skip
+                        todo="restore takes the file as the patch wrote it, with that run's libraries")  # fmt: skip
     return packed
 
 
