@@ -59,13 +59,13 @@ def _layers_object(image: Image, layers: tuple[Layer, ...]) -> PackingObject:
     return packing
 
 
-def packed_again(journal: Journal, content: Buffer, layers: tuple[Layer, ...], out: str) -> Buffer:
-    """The very file that was patched, of its content. layers: of the patched file; out: where it goes, for messages.
+def packed_again(journal: Journal, content: Buffer, patched: Image, out: str) -> Buffer:
+    """The very file that was patched, of its content, where it was packed. out: where it goes, for messages.
 
-    Raises PlanError where it cannot be made, and AssertionError for one that was not packed.
+    Raises PlanError where it cannot be made.
     """
     if journal.wrapping == LAYERS:
-        return _layered_again(journal, bytes(content), layers, out)
+        return _layered_again(journal, bytes(content), patched, out)
     if journal.encoder is None:
         return journal.original
     packed = wrap(journal.wrapping, content, journal.encoder)
@@ -76,16 +76,17 @@ def packed_again(journal: Journal, content: Buffer, layers: tuple[Layer, ...], o
     return packed
 
 
-def _layered_again(journal: Journal, content: bytes, layers: tuple[Layer, ...], out: str) -> bytes:
+def _layered_again(journal: Journal, content: bytes, patched: Image, out: str) -> bytes:
     made = len(journal.layers)  # layers that are made anew, the outermost ones
     for at, (_, original) in enumerate(journal.layers):
         if original is not None:
             made, content = at, original
             break
-    kinds = tuple(kind for kind, _ in journal.layers[:made])
-    if made and (_kinds(layers)[:made] != kinds or any(layer.repack is None for layer in layers[:made])):
-        raise PlanError("the layers around the kernel are not those that the patch left", out,
-                        found=f"a kernel{inside(layers)}", expected=", ".join(NAMES[kind] for kind in kinds),
+    kinds, layers = tuple(kind for kind, _ in journal.layers[:made]), patched.layers
+    if _kinds(layers[:made]) != kinds or any(layer.repack is None for layer in layers[:made]):
+        around = "" if patched.wrapping == "none" else f" inside {WRAPPINGS[patched.wrapping].name}"
+        raise PlanError("the layers around the kernel are not those that the patch left", patched.path,
+                        found=f"a kernel{inside(layers) or around}", expected=", ".join(NAMES[kind] for kind in kinds),
                         todo="restore takes the file as the patch wrote it")  # fmt: skip
     packed = rebuild(layers[:made], content)
     if made and _sha256(packed) != journal.sha256:

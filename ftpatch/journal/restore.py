@@ -213,7 +213,7 @@ def _packed(journal: Journal, original: _Original, wrapping: str, out: str) -> B
         return None
     if wrapping != journal.wrapping:
         return wrap(wrapping, original.tobytes())
-    packed = packed_again(journal, original.tobytes(), original.elf.layers, out)
+    packed = packed_again(journal, original.tobytes(), original.elf, out)
     if _sha256(packed) != journal.sha256:
         raise _unsound(journal, "another file as its original")
     return packed

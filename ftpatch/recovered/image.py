@@ -15,6 +15,6 @@ def open_image(path: str, max_size: int | None = None) -> Image:
     big-endian files, ElfError for headers that contradict the file.
     """
     file = envelope.open_file(path, max_size)
-    if file.layers or file.data[: len(envelope.ELF_MAGIC)].tobytes() != envelope.ELF_MAGIC:
+    if file.data[: len(envelope.ELF_MAGIC)].tobytes() != envelope.ELF_MAGIC:
         raise not_elf(path, file.data.peek(0, HEAD), inside(file.layers))
     return image_of(path, file)

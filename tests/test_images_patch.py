@@ -1,0 +1,127 @@
+"""Kernels in layers and without symbols are patched: what is written, and how it comes back."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import ftpatch.report
+from ftpatch.cli import run
+from ftpatch.recovered.image import open_image
+
+MINI = Path(__file__).parents[1] / "testdata" / "mini"
+VMLINUX = MINI / "vmlinux-callops"
+SCHEMA = json.loads((Path(ftpatch.report.__file__).parent / "schema.json").read_text())
+
+
+def gz(content: bytes) -> bytes:
+    return gzip.compress(content, 9, mtime=0)
+
+
+def xz(content: bytes) -> bytes:
+    """As the tool does, with a dictionary that is not too large for the content."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 1 << 20}]
+    return lzma.compress(content, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)
+
+
+def odd_gzip(content: bytes) -> bytes:
+    """Compressed in a way that no encoder here finds again."""
+    return gzip.compress(content[:100], 1, mtime=7) + gzip.compress(content[100:], 9, mtime=7)
+
+
+# around an ELF file, the outermost last; and what of it a journal keeps: None where it can be made again
+LAYERS: dict[str, tuple[Callable[[bytes], bytes], list[tuple[str, bool]]]] = {
+    "gzip in xz": (lambda elf: xz(gz(elf)), [("xz", False), ("gzip", False)]),
+    "xz in gzip": (lambda elf: gz(xz(elf)), [("gzip", False), ("xz", False)]),
+    "odd gzip in xz": (lambda elf: xz(odd_gzip(elf)), [("xz", False), ("gzip", True)]),
+    "xz in odd gzip": (lambda elf: odd_gzip(xz(elf)), [("gzip", True), ("xz", False)]),
+    "odd gzip in odd gzip": (lambda elf: odd_gzip(odd_gzip(elf)), [("gzip", True), ("gzip", False)]),
+}
+
+
+def journal_of(path: Path) -> dict[str, Any]:
+    image: dict[str, Any] = json.loads(path.read_text())["images"][0]
+    return image
+
+
+def patched(source: Path, out: Path, *options: str) -> Path:
+    """A kernel patched to `out`; its journal."""
+    journal = out.with_name(f"{out.name}.json")
+    more = options if "--func" in options else ("--func", "sys_getppid", *options)
+    assert run(["enable", str(source), "-o", str(out), "--report", f"json={journal}", *more]) == 0
+    return journal
+
+
+@pytest.fixture(params=LAYERS)
+def layered(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, list[tuple[str, bool]]]:
+    pack, kept = LAYERS[request.param]
+    source = tmp_path / "kernel"
+    source.write_bytes(pack(VMLINUX.read_bytes()))
+    source.chmod(0o640)
+    return source, kept
+
+
+def test_a_kernel_in_layers_is_patched_in_them_and_comes_back(
+    layered: tuple[Path, list[tuple[str, bool]]], tmp_path: Path
+) -> None:
+    source, kept = layered
+    journal, alone = patched(source, tmp_path / "after"), patched(VMLINUX, tmp_path / "alone")
+    after, bare = open_image(str(tmp_path / "after")), open_image(str(tmp_path / "alone"))
+    assert after.data.tobytes() == bare.data.tobytes()
+    assert [layer.kind for layer in after.layers] == [kind for kind, _ in kept]
+    told, told_alone = journal_of(journal), journal_of(alone)
+    packing = told["packing"]
+    assert packing["wrapping"] == "layers"
+    assert [(row["kind"], row["original"] is not None) for row in packing["layers"]] == kept
+    assert packing["encoder"] == (None if any(original for _, original in kept) else "layers")
+    assert packing["plain_sha256"] == told_alone["sha256"]
+    assert (told["size"], told["edits"]) == (told_alone["size"], told_alone["edits"])
+    assert told["output"]["elf_sha256"] == bare.sha256
+    assert "packed as the input is: the kernel inside " in " ".join(told["notes"])
+    jsonschema.validate(json.loads(journal.read_text()), SCHEMA)
+    assert run(["verify", str(source), str(tmp_path / "after"), "--journal", str(journal)]) == 0
+    assert run(["restore", str(tmp_path / "after"), "--journal", str(journal), "-o", str(tmp_path / "back")]) == 0
+    assert (tmp_path / "back").read_bytes() == source.read_bytes()
+
+
+def test_a_kernel_in_layers_is_patched_in_place_and_back(
+    layered: tuple[Path, list[tuple[str, bool]]], tmp_path: Path
+) -> None:
+    source, before = layered[0], layered[0].read_bytes()
+    assert run(["enable", str(source), "--func", "sys_getppid", "--in-place"]) == 0
+    assert source.read_bytes() != before
+    assert source.stat().st_mode & 0o777 == 0o640
+    assert run(["restore", str(source), "--journal", f"{source}.ftpatch.json", "--in-place"]) == 0
+    assert (source.read_bytes(), source.stat().st_mode & 0o777) == (before, 0o640)
+
+
+def test_a_patched_kernel_in_layers_is_verified_against_others_of_it(tmp_path: Path) -> None:
+    """What is inside counts: however a file is packed, the same kernel was patched."""
+    bare, packed = tmp_path / "bare", tmp_path / "packed"
+    journal = patched(VMLINUX, bare)
+    packed.write_bytes(xz(gz(bare.read_bytes())))
+    assert run(["verify", str(VMLINUX), str(packed)]) == 0
+    assert run(["verify", str(packed), str(bare)]) == 0
+    assert run(["restore", str(packed), "--journal", str(journal), "-o", str(tmp_path / "back")]) == 0
+    assert (tmp_path / "back").read_bytes() == VMLINUX.read_bytes()
+
+
+def test_layers_that_are_gone_cannot_be_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, after = tmp_path / "kernel", tmp_path / "after"
+    source.write_bytes(xz(gz(VMLINUX.read_bytes())))
+    journal = patched(source, after)
+    after.write_bytes(lzma.decompress(after.read_bytes()))
+    capsys.readouterr()
+    assert run(["restore", str(after), "--journal", str(journal), "-o", str(tmp_path / "back")]) == 5
+    assert capsys.readouterr().err == (
+        f"ftpatch: {after}: the layers around the kernel are not those that the patch left: found a kernel"
+        " inside gzip data, expected xz data, gzip data – restore takes the file as the patch wrote it\n"
+    )
+    assert not (tmp_path / "back").exists()
