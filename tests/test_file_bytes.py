@@ -233,7 +233,6 @@ VERBS = {  # {0}: the file that changes; what else they read is beside it
     "enable in place": ("enable", "{0}", "--func", "vfs_read", "--in-place"),
     "restore": ("restore", "{0}", "--journal", "J.json", "-o", "out"),
     "image": ("image", "{0}", "-o", "out"),
-    "symbols": ("symbols", "{0}"),
 }
 
 
