@@ -1,0 +1,247 @@
+"""The record table of a kernel whose symbols do not bound it, by what it must look like.
+
+Without CONFIG_KALLSYMS_ALL kallsyms names code alone. The table is a run of words in data that name code; what
+relocations write there counts. Each names a place with the words of a patch site, at one distance from a function's
+start; no two are equal; and of all functions that begin with such words most have one. A table of pointers to functions
+looks like it, but names few of them. Slots of records that are gone hold 0 or −4: they belong to the table between
+others, and at its ends as far as the code that walks it forms their addresses.
+Source: include/asm-generic/vmlinux.lds.h MCOUNT_REC; kernel/trace/ftrace.c ftrace_init().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from ftpatch.arch.shape import MATCH_NONE, Shape
+from ftpatch.arrays import U64, Mask, is_in
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.errors import ElfError
+
+SLOT = 8
+EMPTY = (0, 0xFFFF_FFFF_FFFF_FFFC)  # what slots of records hold that are gone
+SHORTEST = 4  # records of a table
+MAX_RUNS = 64  # that are looked at, the longest first
+SITES, COVERED = 0.9, 0.3  # of a run's words that name sites; of the functions that begin so
+CLEAR = 2  # times as many functions as the next best run names
+MANY = 64  # records that a table has at least where no function is known
+MAX_WORDS = 1 << 16  # of ftrace_init
+INIT, BOUNDS = "ftrace_init", ("__start_mcount_loc", "__stop_mcount_loc")
+
+
+class Span(NamedTuple):
+    """Addresses of a table's first slot and behind its last."""
+
+    start: int
+    stop: int
+
+
+class _Run(NamedTuple):
+    """Words that name code, side by side in one section."""
+
+    words: U64  # of the section
+    va: int  # address of the section's first word
+    first: int  # index of the run's first word, and behind its last
+    behind: int
+    shape: Shape  # the layout under which most of them name sites
+    named: int  # functions whose sites these are
+
+    def part(self, first: int, behind: int) -> _Run:
+        """The run with other ends."""
+        return self._replace(first=first, behind=behind)
+
+    @property
+    def values(self) -> U64:
+        return self.words[self.first : self.behind]
+
+    @property
+    def span(self) -> Span:
+        return Span(self.va + SLOT * self.first, self.va + SLOT * self.behind)
+
+
+def with_records(image: Image) -> Image:
+    """A recovered image whose symbols bound the record table, which kallsyms may not name.
+
+    Raises ElfError where the kernel has a tracer and nothing, or several things, look like its records.
+    """
+    symbols, recovered = image.own_symbols, image.recovered
+    if recovered is None or any(symbols.defined(name) is not None for name in BOUNDS):
+        return image
+    table = record_table(image)
+    if table is not None:
+        return replace(image, recovered=recovered._replace(symbols=_with_bounds(symbols, table)))
+    if any(symbols.defined(name) is not None for name in image.arch.entries):
+        raise ElfError("the records of its patch sites are not found", image.path, expected="a table of addresses of "
+                       "functions that begin with a site", todo="give the vmlinux of the same build")  # fmt: skip
+    return image
+
+
+def _with_bounds(symbols: t.Symbols, table: Span) -> t.Symbols:
+    """The symbols and two more, at the table's ends."""
+    rows = np.zeros(len(BOUNDS), t.SYM)
+    strtab = symbols.strtab
+    for row, name, va in zip(rows, BOUNDS, table, strict=True):
+        row["st_name"], row["st_value"], row["st_shndx"] = len(strtab), va, 0xFFF1  # SHN_ABS: in any section
+        strtab += name.encode() + b"\0"
+    sec = np.append(symbols.shndx, [t.NO_SECTION] * len(BOUNDS))
+    return t.Symbols(np.concatenate([symbols.rows, rows]), strtab, sec)
+
+
+def record_table(image: Image) -> Span | None:
+    """Where the record table is; None where nothing looks like one. Raises ElfError where several things do."""
+    found = [run for va, words in _data(image) for run in _runs(image, va, words)]
+    tables = [table for run in _longest(found) if (table := _judged(image, run)) is not None]
+    if not tables:
+        return None
+    best = max(tables, key=lambda run: run.named)
+    whole = _whole(image, best)
+    others = [run for run in tables if run.words is not whole.words or not whole.first <= run.first < whole.behind]
+    rival = max(others, key=lambda run: run.named, default=None)
+    if rival is not None and CLEAR * rival.named > best.named:
+        places = " and ".join(f"{run.span.start:#x}" for run in (whole, rival))
+        raise ElfError("two tables look like that of the records", image.path, found=places,
+                       todo="give the vmlinux of the same build")  # fmt: skip
+    return whole.span
+
+
+# -- words that name code ----------------------------------------------------------------------------------------------
+
+
+def _data(image: Image) -> Iterator[tuple[int, U64]]:
+    """(address, words) of each section of data, as they are once the kernel has relocated itself."""
+    rows = image.rela[0]
+    rows = rows[(rows["r_info"] & np.uint64(0xFFFF_FFFF)) == np.uint64(image.arch.relative)]
+    head = image.shdr
+    kinds = is_in(head["sh_type"], (t.SHT_PROGBITS,)) & (head["sh_flags"] & t.SHF_ALLOC != 0) & ~image.executable
+    for sec in np.flatnonzero(kinds & (head["sh_size"] >= SLOT)).tolist():
+        content, skip = image.content(sec), int(-int(image.base[sec]) % SLOT)
+        words = content[skip : skip + (len(content) - skip) // SLOT * SLOT].view("<u8").astype(np.uint64)
+        va = int(image.base[sec]) + skip
+        off = (rows["r_offset"] - np.uint64(va)).view(np.int64)
+        inside = (off >= 0) & (off < SLOT * len(words)) & (off % SLOT == 0)
+        words[off[inside] // SLOT] = rows["r_addend"][inside].view(np.uint64)
+        yield va, words
+
+
+def _runs(image: Image, va: int, words: U64) -> Iterator[tuple[U64, int, int, int]]:
+    """(words, va, first, behind) of all runs of words that name code."""
+    code = _names_code(image, words)
+    change = np.flatnonzero(code[1:] != code[:-1]) + 1
+    starts, ends = np.concatenate(([0], change)), np.append(change, len(code))
+    for run in np.flatnonzero((ends - starts >= SHORTEST) & code[starts]).tolist() if len(code) else ():
+        yield words, va, int(starts[run]), int(ends[run])
+
+
+def _names_code(image: Image, words: U64) -> Mask:
+    named = np.zeros(len(words), dtype=bool)
+    for sec in np.flatnonzero(image.executable).tolist():
+        start = image.base[sec]
+        named |= words - start < image.shdr["sh_size"][sec]
+    return named
+
+
+def _longest(runs: list[tuple[U64, int, int, int]]) -> list[tuple[U64, int, int, int]]:
+    return sorted(runs, key=lambda run: run[2] - run[3])[:MAX_RUNS]
+
+
+# -- sites -------------------------------------------------------------------------------------------------------------
+
+
+def _judged(image: Image, run: tuple[U64, int, int, int]) -> _Run | None:
+    """A run under the layout that most of its words fit; None where these are no records."""
+    words, va, first, behind = run
+    values, best = words[first:behind], None
+    for shape in (shape for shape in image.arch.shapes if not shape.program):
+        fits, starts = _sites(image, shape, values)
+        named = int((starts if len(image.functions.va) else fits).sum())
+        enough = named >= SITES * len(values) and (len(image.functions.va) or named >= MANY)
+        if enough and (best is None or named > best.named):
+            best = _Run(words, va, first, behind, shape, named)
+    return best if best is not None and _covers(image, best) else None
+
+
+def _sites(image: Image, shape: Shape, values: U64) -> tuple[Mask, Mask]:
+    """Which addresses are those of sites by their words, and which by a function's start, too."""
+    sec, off = image.place(values)
+    window = image.window(sec, off, shape.reads)
+    fits = np.asarray(shape.match(window) != MATCH_NONE)
+    if shape.anywhere:
+        return fits, fits & image.functions.inside(values)
+    at = image.functions.at if shape.at_global else image.functions.at_local
+    low, high = at(values + shape.to_entry(window).view(np.uint64))
+    return fits, fits & (high > low)
+
+
+def _covers(image: Image, run: _Run) -> bool:
+    """Whether a run names enough of the functions that begin with its layout's words."""
+    shape, functions = run.shape, image.functions
+    if shape.anywhere or not len(functions.va):
+        return True
+    entry = functions.va if shape.at_global else functions.local
+    fits, _ = _sites(image, shape, entry - np.int64(shape.entry).view(np.uint64))
+    return run.named >= COVERED * int(fits.sum())
+
+
+# -- its ends ----------------------------------------------------------------------------------------------------------
+
+
+def _whole(image: Image, run: _Run) -> _Run:
+    """The run without what lies beside the table, and with slots of the table that are empty."""
+    run = _trimmed(image, run)
+    run = _joined(image, run)
+    init = image.symbols.defined(INIT)
+    if init is None or image.arch.table_end is None:
+        return run
+    va = int(image.symbols.rows["st_value"][init])
+    code = image.code(va, min(int(image.symbols.rows["st_size"][init]) // image.arch.unit, MAX_WORDS))
+    find = image.arch.table_end.find
+    empty = is_in(run.words, EMPTY)
+    behind = run.behind + _length(empty[run.behind :])
+    before = run.first - _length(empty[: run.first][::-1])
+    # most often there is nothing empty, and one address is asked for
+    stop = next((at for at in range(run.behind, behind + 1) if find(code, va, run.va + SLOT * at)), run.behind)
+    start = next((at for at in range(run.first, before - 1, -1) if find(code, va, run.va + SLOT * at)), run.first)
+    return run.part(start, stop)
+
+
+def _trimmed(image: Image, run: _Run) -> _Run:
+    """Without words at its ends that name no site, or one that another word names: tables of other things."""
+    values = run.values
+    _, inverse, n = np.unique(values, return_inverse=True, return_counts=True)
+    mine = np.flatnonzero(_sites(image, run.shape, values)[0] & (n[inverse] == 1))
+    return run.part(run.first + int(mine[0]), run.first + int(mine[-1]) + 1) if len(mine) else run
+
+
+def _joined(image: Image, run: _Run) -> _Run:
+    """With runs of other sites of the same layout that nothing but empty slots is in front of."""
+    empty, code = is_in(run.words, EMPTY), _names_code(image, run.words)
+    while True:
+        after = run.behind + _length(empty[run.behind :])
+        before = run.first - _length(empty[: run.first][::-1])
+        ahead, behind = _length(code[after:]), _length(code[:before][::-1])
+        more = run
+        if after > run.behind and _belongs(image, run, run.words[after : after + ahead]):
+            more = more.part(more.first, after + ahead)
+        if before < run.first and _belongs(image, run, run.words[before - behind : before]):
+            more = more.part(before - behind, more.behind)
+        if (more.first, more.behind) == (run.first, run.behind):
+            return run
+        run = _trimmed(image, more)
+
+
+def _belongs(image: Image, run: _Run, values: U64) -> bool:
+    """Whether words are records of the same table: they name sites that it does not name yet."""
+    if not len(values) or is_in(values, run.values).any():
+        return False
+    fits, starts = _sites(image, run.shape, values)
+    return bool(fits.all()) and 2 * int(starts.sum()) >= len(values)
+
+
+def _length(member: Mask) -> int:
+    """How many are set in front of the first that is not."""
+    other = np.flatnonzero(~member)
+    return int(other[0]) if len(other) else len(member)
