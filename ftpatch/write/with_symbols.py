@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ftpatch.arrays import U8, Rows
+from ftpatch.arrays import I64, U8, Rows
 from ftpatch.container.envelope import ELF_MAGIC
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
@@ -26,6 +26,7 @@ from ftpatch.write.segments import PAGE, note_segments, segments_of
 from ftpatch.write.system import Note
 
 SHN_ABS = 0xFFF1
+ABSOLUTE = b"aA"  # letters of symbols that are numbers, and no addresses
 LISTED = ".symtab"  # the names of what is added
 STRINGS, NAMES = ".strtab", ".shstrtab"
 MOST = t.SHN_LORESERVE - 4  # sections that a file may have already
@@ -161,9 +162,24 @@ def symbol_rows(image: Image) -> tuple[Rows, int]:
     symbols = image.own_symbols
     rows = np.concatenate([np.zeros(1, t.SYM), symbols.rows])
     rows["st_name"][1:] += 1
-    rows["st_shndx"][1:] = np.where(symbols.shndx == t.NO_SECTION, SHN_ABS, symbols.shndx)
+    rows["st_shndx"][1:] = _sections_of(image)
     local = rows["st_info"] >> 4 == t.STB_LOCAL
     return np.concatenate([rows[local], rows[~local]]), int(local.sum())
+
+
+def _sections_of(image: Image) -> I64:
+    """The section of every symbol, as the index of a row: of one between two sections, which names the end of a part,
+    that in front of it; SHN_ABS for one that is a number."""
+    symbols, recovered = image.own_symbols, image.recovered
+    sec = symbols.shndx.copy()
+    loose = sec == t.NO_SECTION
+    if recovered is not None and recovered.letters is not None:
+        loose &= ~np.isin(recovered.letters, np.frombuffer(ABSOLUTE, np.uint8))
+        parts = np.flatnonzero((image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & (image.shdr["sh_size"] > 0))
+        parts = parts[np.argsort(image.base[parts], kind="stable")]
+        before = np.searchsorted(image.base[parts], symbols.rows["st_value"][loose], side="right") - 1
+        sec[loose] = np.where(before >= 0, parts[before], t.NO_SECTION)
+    return np.where(sec == t.NO_SECTION, SHN_ABS, sec)
 
 
 def _check(image: Image, written: str, out: str) -> None:
