@@ -13,7 +13,7 @@ from ftpatch.elf.symbol_letters import has_line, letters_of
 from ftpatch.recovered.image import open_image
 
 UNDEFINED = b"Uwv"
-OF_DATA = b"dDbB"  # letters of what kallsyms has only where it was told to have all
+WITHOUT_BYTES = b"bB"  # letters of .bss, which kallsyms has only where it was told to have the symbols of data
 SYMTAB, DYNSYM, KALLSYMS, NONE = "symtab", "dynsym", "kallsyms", "none"
 
 
@@ -40,7 +40,7 @@ class SymbolList:
         """Whether the kernel's table leaves out the symbols of data."""
         if self.source != KALLSYMS or self.image.recovered is None or self.image.recovered.letters is None:
             return False
-        return not np.isin(self.image.recovered.letters, np.frombuffer(OF_DATA, np.uint8)).any()
+        return not np.isin(self.image.recovered.letters, np.frombuffer(WITHOUT_BYTES, np.uint8)).any()
 
     def names(self) -> list[str]:
         """The name of each, as the file has it; bytes that are not UTF-8 as escapes."""
