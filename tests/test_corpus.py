@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ftpatch.cli import run
 from tools.kernels import Kernel
 
 pytestmark = pytest.mark.corpus
@@ -104,10 +105,11 @@ def oracle(debian: Kernel) -> Oracle:
     return read_oracle(debian.vmlinux)
 
 
-@pytest.fixture
-def scan(debian: Kernel, ftpatch: Callable[..., str]) -> Scan:
-    document = json.loads(ftpatch("scan", "--format", "json", debian.vmlinux))
-    image: Scan = document["images"][0]
+@pytest.fixture(scope="module")
+def scan(debian: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Scan:
+    report = tmp_path_factory.mktemp(debian.name) / "scan.json"
+    assert run(["scan", str(debian.vmlinux), "--report", f"json={report}"]) == 0
+    image: Scan = json.loads(report.read_text())["images"][0]
     return image
 
 

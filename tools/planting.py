@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from ftpatch.arch.shape import MATCH_NONE
-from ftpatch.arrays import Rows
+from ftpatch.arrays import I64, U64, Rows
 from ftpatch.elf import tables as t
 from ftpatch.sites.records import SECTIONS
 from ftpatch.sites.scan import Scan
@@ -164,28 +164,35 @@ class Subject:
     def unused(self) -> list[int]:
         """Of `plain`, the sites of functions that no call, no pointer and no relocation names."""
         image, arch, functions = self.scan.image, self.scan.arch, self.scan.image.functions
-        used = set(image.rela[0]["r_addend"].view(np.uint64).tolist()) if self.linked else set()
+        used = [image.rela[0]["r_addend"].view(np.uint64)] if self.linked else []
         for sec in np.flatnonzero(image.executable).tolist():
             code = image.code(int(image.base[sec]), int(image.shdr["sh_size"][sec]) // arch.unit)
             for branch in (arch.call, arch.jump):
                 assert branch is not None
                 at, distance = branch.find(code)
-                used |= set((image.base[sec] + (at + distance)[distance != 0].view(np.uint64)).tolist())
+                used.append(image.base[sec] + (at + distance)[distance != 0].view(np.uint64))
         for table in np.flatnonzero((image.shdr["sh_type"] == t.SHT_RELA) & (not self.linked)).tolist():
             rows = image.rows(table, t.RELA)
             if image.names[int(image.shdr["sh_info"][table])] not in SECTIONS:
                 of = image.symbols.rows[(rows["r_info"] >> np.uint64(32)).astype(np.int64)]
                 start = image.base[of["st_shndx"] % len(image.shdr)] + of["st_value"]
-                used |= set((start + rows["r_addend"].view(np.uint64)).tolist())
-        words = image.data[: len(image.data) & ~7].view("<u8") if self.linked else np.zeros(0, np.uint64)
-        counts = dict(zip(*(part.tolist() for part in np.unique(words, return_counts=True)), strict=True))
-        index = [self.function(site) for site in self.plain]
-        return [
-            site
-            for site, at in zip(self.plain, index, strict=True)
-            if not {int(functions.va[at]), int(functions.local[at])} & used
-            and counts.get(int(functions.va[at]), 0) <= 2
-        ]  # in its record, and in its symbol
+                used.append(start + rows["r_addend"].view(np.uint64))
+        sites = np.array(self.plain, dtype=np.int64)
+        row = self.scan.sites.func[sites]
+        va, local = functions.va[row], functions.local[row]
+        targets = np.concatenate(used) if used else np.zeros(0, np.uint64)
+        named = np.isin(va, targets) | np.isin(local, targets)
+        # in its record, and in its symbol: a third word that holds its address is a pointer
+        alone: list[int] = sites[~named & (self._times_held(va) <= 2)].tolist()
+        return alone
+
+    def _times_held(self, va: U64) -> I64:
+        """How many aligned words of a linked file hold each address; 0 in a relocatable one."""
+        if not self.linked or not len(va):
+            return np.zeros(len(va), np.int64)
+        words = self.scan.image.data[: len(self.scan.image.data) & ~7].view("<u8")
+        held = np.sort(words[(words >= va.min()) & (words <= va.max())])  # few of hundreds of megabytes
+        return np.searchsorted(held, va, "right") - np.searchsorted(held, va, "left")
 
     def header(self, name: str, field_: int, value: int, size: int = 8) -> Edits:
         """A field of a section's header with another value."""
