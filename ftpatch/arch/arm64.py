@@ -240,7 +240,7 @@ ARCH = Arch(
     registers="ftpatch.arch.arm64_registers",
     ops_thunk=OpsThunk(thunk, 16, (1 << 32) - (1 << 12), ERRATUM_843419, thunk_leads_to),
     table_end=TableEnd(find_pairs, set_pair),
-    boot=FlatImage(56, b"ARM\x64", r"ARM\x64"),  # Documentation/arch/arm64/booting.rst
+    boot=FlatImage(56, b"ARM\x64", r"ARM\x64", size_at=16),  # Documentation/arch/arm64/booting.rst
     layout_options=(  # arch/arm64/Makefile
         ("DYNAMIC_FTRACE_WITH_CALL_OPS", ("callops",)), ("DYNAMIC_FTRACE_WITH_ARGS", ("pfe2",)),
         ("DYNAMIC_FTRACE_WITH_REGS", ("pfe2",)), ("DYNAMIC_FTRACE", ("mcount",)),

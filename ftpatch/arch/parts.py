@@ -241,6 +241,7 @@ class FlatImage(NamedTuple):
     at: int  # byte offset of the magic
     magic: bytes  # as it stands in the file
     text: str  # the magic as documentation writes it
+    size_at: int  # byte offset of the u64 that tells how many bytes it takes in memory
 
 
 class LogLines(NamedTuple):

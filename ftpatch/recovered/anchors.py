@@ -47,7 +47,5 @@ def _agrees(memory: Memory, found: Kallsyms, listing: Listing) -> bool:
     if banner:
         pos = memory.pos_of(np.array(banner, dtype=np.uint64))
         return all(at >= 0 and memory.data[at : at + len(SAYS)].tobytes() == SAYS for at in pos.tolist())
-    starts: U64 = np.array(
-        [found.va[row] for name in STARTS for row in listing.rows_of(name).tolist()], dtype=np.uint64
-    )
+    starts = np.array([found.va[row] for name in STARTS for row in listing.rows_of(name).tolist()], dtype=np.uint64)
     return bool(len(starts)) and bool((memory.pos_of(starts) >= 0).all())

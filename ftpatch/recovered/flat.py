@@ -26,9 +26,9 @@ from ftpatch.recovered.relocations import find_rela
 
 def flat_image(path: str, file: Contents) -> Image:
     """The image of a flat kernel. Raises ElfError where it does not tell where it is linked to."""
-    arch = _machine(file.data)
+    arch, boot = _machine(file.data)
     size = len(file.data)
-    base = link_base(file.data, arch, size)
+    base = link_base(file.data, arch, int(file.data[boot.size_at : boot.size_at + 8].view("<u8")[0]))
     if base is None:
         raise ElfError("the kernel does not tell at which address it is linked", path,
                        expected="relocation tables, or pointers to its own strings",
@@ -46,11 +46,11 @@ def flat_image(path: str, file: Contents) -> Image:
     return replace(made, recovered=Recovered(symbols.placed(unplaced, made), "kallsyms", True))
 
 
-def _machine(data: FileBytes) -> Arch:
-    """The machine whose flat kernels begin so."""
+def _machine(data: FileBytes) -> tuple[Arch, FlatImage]:
+    """The machine whose flat kernels begin so, and what it says of them."""
     boots = ((arch, arch.boot) for arch in architectures())
     return next(
-        arch for arch, boot in boots
+        (arch, boot) for arch, boot in boots
         if isinstance(boot, FlatImage) and data.peek(boot.at, boot.at + len(boot.magic)) == boot.magic
     )  # fmt: skip
 
