@@ -16,12 +16,12 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import Recovered
 from ftpatch.errors import ElfError
 from ftpatch.recovered import symbols
-from ftpatch.recovered.anchors import anchored
-from ftpatch.recovered.kallsyms import find_tables
+from ftpatch.recovered.kallsyms import kallsyms_of
 from ftpatch.recovered.layout import sections_of
 from ftpatch.recovered.layout_base import link_base
 from ftpatch.recovered.memory import Memory
 from ftpatch.recovered.relocations import find_rela
+from ftpatch.recovered.stripped import addends_of
 
 
 def flat_image(path: str, file: Contents) -> Image:
@@ -36,10 +36,10 @@ def flat_image(path: str, file: Contents) -> Image:
     memory = Memory(file.data, np.array([base.link], np.uint64), np.zeros(1, np.int64), np.array([size]))
     rela = find_rela(memory, arch)
     rows = np.zeros(0, t.RELA) if rela is None else file.data[rela.start : rela.end].view(t.RELA)
-    tables = find_tables(file.data)
-    if tables is None:
+    kallsyms = kallsyms_of(memory, addends_of(rows, arch), base.runtime - base.link)
+    if kallsyms is None:
         raise ElfError("no kallsyms in the kernel", path, todo="give the vmlinux of the same build")
-    unplaced = symbols.unplaced(anchored(memory, tables, rows))
+    unplaced = symbols.unplaced(kallsyms)
     shdr, names = sections_of(memory, unplaced, arch)
     made = Image(path, file.data, file.raw, file.mode, file.wrapping, file.trailer, _ehdr(arch), shdr,
                  np.zeros(0, t.PHDR), names, file.layers, Recovered(unplaced, "kallsyms", True))  # fmt: skip

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from ftpatch.arch import Arch
+from ftpatch.arrays import Rows
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import Recovered
 from ftpatch.recovered import symbols
-from ftpatch.recovered.anchors import anchored
-from ftpatch.recovered.kallsyms import find_tables
+from ftpatch.recovered.kallsyms import Addends, kallsyms_of
 from ftpatch.recovered.memory import Memory
 
 
@@ -29,8 +30,14 @@ def with_symbols(image: Image) -> Image:
 
     Raises ElfError where its tables contradict themselves or each other.
     """
-    tables = find_tables(image.data)
-    if tables is None:
+    kallsyms = kallsyms_of(memory_of(image), addends_of(image.rela[0], image.arch))
+    if kallsyms is None:
         return image
-    found = anchored(memory_of(image), tables, image.rela[0])
-    return replace(image, recovered=Recovered(symbols.placed(symbols.unplaced(found), image), "kallsyms", False))
+    return replace(image, recovered=Recovered(symbols.placed(symbols.unplaced(kallsyms), image), "kallsyms", False))
+
+
+def addends_of(rows: Rows, arch: Arch) -> Addends:
+    """What a table of relocations will write."""
+    rows = rows[rows["r_info"] & 0xFFFF_FFFF == arch.relative]
+    rows = rows[np.argsort(rows["r_offset"], kind="stable")]
+    return Addends(rows["r_offset"].astype(np.uint64), rows["r_addend"].view(np.uint64))

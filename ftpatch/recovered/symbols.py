@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, U8, U64, Mask, is_in
+from ftpatch.arrays import I64, U8, U64, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.recovered.kallsyms import Kallsyms
+from ftpatch.recovered.marks import marks_of
 
 TEXT, WEAK, WEAK_OBJECT, ABSOLUTE = b"tT", b"wW", b"vV", b"aA"
-ALONE = ("_text", "_stext", "_etext", "_sinittext", "_einittext")  # marks of the linker's script,
-PART, ENDS = "__", (b"text_start", b"text_end", b"text_begin")  # and how others of them begin and end
 
 
 def unplaced(kallsyms: Kallsyms) -> t.Symbols:
@@ -45,23 +44,14 @@ def placed(symbols: t.Symbols, image: Image) -> t.Symbols:
     sec, off = image.place(va)
     sec = np.where(absolute, t.NO_SECTION, sec)
     code = (rows["st_info"] & 0xF) == t.STT_FUNC
-    code[code] = (sec[code] >= 0) & image.executable[np.maximum(sec[code], 0)] & ~_marks(symbols)[code]
+    marks = marks_of(symbols.strtab, rows["st_name"].astype(np.int64), va, code)
+    code[code] = (sec[code] >= 0) & image.executable[np.maximum(sec[code], 0)] & ~marks[code]
     rows["st_info"][((rows["st_info"] & 0xF) == t.STT_FUNC) & ~code] &= 0xF0
     rows["st_size"] = _sizes(va, sec, image)
     rows["st_shndx"] = np.where(sec >= 0, np.minimum(sec, t.SHN_LORESERVE - 1), 0xFFF1)
     functions = np.flatnonzero(code)
     rows["st_other"][functions] = _other(image, sec[functions], off[functions])
     return t.Symbols(rows, symbols.strtab, sec)
-
-
-def _marks(symbols: t.Symbols) -> Mask:
-    """Which symbols only mark where a part of the code begins or ends."""
-    marks = np.zeros(len(symbols.rows), dtype=bool)
-    for name in ALONE:
-        marks[symbols.rows_named(name)] = True
-    for row in symbols.rows_beginning(PART).tolist():
-        marks[row] = symbols.name(row).encode().endswith(ENDS)
-    return marks
 
 
 def _sizes(va: U64, sec: I64, image: Image) -> U64:
