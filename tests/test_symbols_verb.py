@@ -308,6 +308,22 @@ def test_a_damaged_table_of_strings_is_read_as_far_as_it_goes(strings: bytes, tm
     assert listed(path, capsys) == f"0000000000000010 T {name}\n"
 
 
+def test_one_string_for_too_many_names_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    """A table of two megabytes would fill gigabytes with copies of one name."""
+    elf = Elf(1, X86_64)
+    elf.symbol("x" * 4000, elf.section(".text", bytes(32), flags=ALLOC | EXEC), 0)
+    file = bytearray(elf.build())
+    head = next(at for at in range(len(file) - 64 * 5, len(file), 64) if file[at + 4] == 2)  # of .symtab
+    at = len(file)
+    file += file[int.from_bytes(file[head + 24 : head + 32], "little") + 24 :][:24] * 20_000
+    file[head + 24 : head + 40] = at.to_bytes(8, "little") + (24 * 20_000).to_bytes(8, "little")
+    path = written(tmp_path / "f.o", file)
+    assert run(["symbols", path]) == 3
+    assert capsys.readouterr() == (
+        "", f"ftpatch: {path}: names of symbols overlap: found 4002 bytes for 79996000 of 19999 names\n",
+    )  # fmt: skip
+
+
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", ["arm64-6.12", "ppc64le-6.1", "x86_64-6.12"])
 def test_kernels_and_modules_have_the_lines_of_nm(name: str, kernel: Callable[[str], Kernel], capsys: Capture) -> None:

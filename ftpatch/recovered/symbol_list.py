@@ -10,9 +10,11 @@ from ftpatch.arrays import I64, U8, U64, Mask
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.symbol_letters import has_line, letters_of
+from ftpatch.errors import ElfError
 from ftpatch.recovered.image import open_image
 
 UNDEFINED = b"Uwv"
+MAX_NAMES = 1 << 26  # bytes of names, beyond what the table of strings can account for
 WITHOUT_BYTES = b"bB"  # letters of .bss, which kallsyms has only where it was told to have the symbols of data
 SYMTAB, DYNSYM, KALLSYMS, NONE = "symtab", "dynsym", "kallsyms", "none"
 
@@ -43,16 +45,23 @@ class SymbolList:
         return not np.isin(self.image.recovered.letters, np.frombuffer(WITHOUT_BYTES, np.uint8)).any()
 
     def names(self) -> list[str]:
-        """The name of each, as the file has it; bytes that are not UTF-8 as escapes."""
+        """The name of each, as the file has it; bytes that are not UTF-8 as escapes. Raises ElfError where they are far
+        longer together than the table of strings."""
         symbols = self.image.symbols
         strtab, starts = symbols.strtab, symbols.rows["st_name"][self.row].tolist()
-        find = strtab.find
+        find, n_strtab = strtab.find, len(strtab)
+        ends = [find(b"\0", start, start + t.MAX_NAME) for start in starts]
+        if min(ends, default=0) < 0:  # some have no end
+            behind = (min(start + t.MAX_NAME, max(n_strtab, start)) for start in starts)
+            ends = [end if end >= 0 else most for end, most in zip(ends, behind, strict=True)]
+        if (total := sum(ends) - sum(starts)) > MAX_NAMES + 4 * n_strtab:
+            raise ElfError("names of symbols overlap", self.image.path,
+                           found=f"{n_strtab} bytes for {total} of {len(starts)} names")  # fmt: skip
+        spans = zip(starts, ends, strict=True)
         if strtab.isascii():
             text = strtab.decode("ascii")
-            ends = [find(b"\0", start, start + t.MAX_NAME) for start in starts]
-            if min(ends, default=0) >= 0:  # each has its end
-                return [text[start:end] for start, end in zip(starts, ends, strict=True)]
-        return [symbols.name(row) for row in self.row.tolist()]
+            return [text[start:end] for start, end in spans]
+        return [strtab[start:end].decode("utf-8", "backslashreplace") for start, end in spans]
 
     def sizes(self) -> list[int | None]:
         """Bytes of each symbol; None where the table does not have them, and of an undefined one."""

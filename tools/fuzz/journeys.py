@@ -24,6 +24,8 @@ def fuzz_scan(data: bytes, seen: Seen) -> None:
     with _file(data, seen) as path:
         command(seen, "scan", path, "--sites")
         command(seen, "scan", path, "--sites", "--format", "json", form="json")
+        command(seen, "symbols", path)
+        command(seen, "symbols", path, "--format", "json", form="json")
 
 
 def fuzz_check(data: bytes, seen: Seen) -> None:

@@ -77,7 +77,8 @@ TARGETS = {
                      "explanation/diagnosis.py"),
     "stub": _target(texts.fuzz_stub, texts.stubs_of, texts.ASSEMBLY, 40, "plan/stubasm/"),
     # whole command lines
-    "scan": _target(journeys.fuzz_scan, SMALL, ELF, 30, "sites/", "document/", "report/"),
+    "scan": _target(journeys.fuzz_scan, SMALL, ELF, 30, "sites/", "document/", "report/",
+                    "elf/symbol_letters.py", "recovered/symbol_list.py"),
     "check": _target(journeys.fuzz_check, SMALL, ELF, 25, "rules/", "kernel/boot.py", "report/formats/"),
     "explain": _target(journeys.fuzz_explain, SMALL, ELF, 20, "explanation/"),
     "diff": _target(journeys.fuzz_diff, _linkable, ELF, 15, "compare/"),

@@ -51,6 +51,8 @@ restore ELF:enabled --journal JSON:journal --max-size NUMBER:1000000 -o OUT:back
 verify ELF:vmlinux ELF:enabled
 verify ELF:vmlinux ELF:enabled --journal JSON:journal
 verify ELF:vmlinux ELF:enabled --layout NAME:callops --report junit=OUT:report
+symbols ELF:vmlinux --name PATTERN:vfs_*
+symbols ELF:mini.ko --report json=OUT:report --max-size NUMBER:1000000
 check ELF:vmlinux
 check ELF:mini.ko --against ELF:vmlinux
 check DIR:tree --jobs NUMBER:1
