@@ -5,14 +5,16 @@ All files are made here, around a flat kernel of some KiB that has a header and 
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
 import struct
 from pathlib import Path
 
-import numpy as np
+import container_files as make
 import pytest
 import zstandard
+from container_files import device_tree, flat
 
 from ftpatch.container.envelope import Contents, open_file
 from ftpatch.container.layers import rebuild
@@ -24,20 +26,9 @@ ELF = (MINI / "vmlinux-callops").read_bytes()
 SMALL = 8 << 20
 
 
-def flat(size: int = 12_288, seed: int = 1) -> bytes:
-    """A flat kernel: the header of an arm64 Image, then text that compresses to about a half."""
-    noise = np.random.default_rng(seed).integers(0, 16, size - 64, np.uint8).tobytes()
-    return struct.pack("<IIQQQ24x4sI", 0x91005A4D, 0x14000010, 0, size, 10, b"ARM\x64", 0) + noise
-
-
-def device_tree(size: int = 72) -> bytes:
-    """An empty tree; the header of version 17, and the padding that boot loaders leave for their own entries."""
-    head = struct.pack(">4s9I", b"\xd0\x0d\xfe\xed", size, 56, 72, 40, 17, 16, 0, 0, 16)
-    return (head + bytes(16) + struct.pack(">IIII", 1, 0, 2, 9)).ljust(size, b"\0")
-
-
 KERNEL = flat()
-OTHER = KERNEL[:4096] + bytes(range(256)) + KERNEL[4352:]  # as long, with some bytes changed
+OTHER = KERNEL[:4096] + bytes(600) + KERNEL[4696:]  # as long, and fewer bytes when it is packed
+LARGER = KERNEL[:4096] + bytes(range(256)) + KERNEL[4352:]
 TREES = device_tree() + device_tree(100)
 
 
@@ -51,10 +42,13 @@ def kinds(file: Contents) -> list[str]:
     return [layer.kind for layer in file.layers]
 
 
-def no_name(data: bytes, name: str = "Image") -> bytes:
-    """A gzip member with the file's name and time in it."""
-    packed = gzip.compress(data, mtime=0)
-    return packed[:3] + b"\x08" + struct.pack("<I", 1700000000) + packed[8:10] + name.encode() + b"\0" + packed[10:]
+BLOCKS = [KERNEL[:7000], KERNEL[7000:]]
+LZO_BLOCKS = [(block, make.lzo_block(block)) for block in BLOCKS]
+LZO_STORED = [LZO_BLOCKS[0], (BLOCKS[1], BLOCKS[1])]
+ALONE = lzma.compress(KERNEL, lzma.FORMAT_ALONE)
+ALONE_SIZED = ALONE[:5] + struct.pack("<Q", len(KERNEL)) + ALONE[13:]
+PE = make.pe_kernel()
+BIG = make.flat(3 << 20)  # for frames of several blocks
 
 
 # What is around the kernel, outermost first, and the file.
@@ -63,7 +57,7 @@ FILES: list[tuple[list[str], bytes]] = [
     (["appended-dtb"], KERNEL + TREES),
     (["gzip"], gzip.compress(KERNEL)),
     (["gzip"], gzip.compress(KERNEL, 1)),
-    (["gzip"], no_name(KERNEL)),
+    (["gzip"], make.no_name(KERNEL)),
     (["gzip"], gzip.compress(KERNEL[:5000]) + gzip.compress(KERNEL[5000:]) + bytes(512)),
     (["appended-dtb", "gzip"], gzip.compress(KERNEL) + TREES),
     (["gzip", "appended-dtb"], gzip.compress(KERNEL + TREES)),
@@ -74,6 +68,29 @@ FILES: list[tuple[list[str], bytes]] = [
     (["zstd"], wrap("zst", KERNEL)),
     (["zstd"], zstandard.ZstdCompressor(level=1, write_content_size=False).compress(KERNEL)),
     (["xz", "gzip"], lzma.compress(gzip.compress(KERNEL))),
+    (["bz2"], bz2.compress(KERNEL, 3)),
+    (["lzma"], ALONE),
+    (["lzma"], ALONE_SIZED),
+    (["lzma"], make.with_size(ALONE, KERNEL)),
+    (["xz"], make.with_size(lzma.compress(KERNEL), KERNEL)),
+    (["zstd"], make.with_size(zstandard.compress(KERNEL), KERNEL)),
+    (["lz4"], make.lz4_legacy(KERNEL)),
+    (["lz4"], make.lz4_legacy(KERNEL[:5000]) + make.lz4_legacy(KERNEL[5000:])),
+    (["lz4"], make.with_size(make.lz4_legacy(KERNEL), KERNEL)),
+    (["appended-dtb", "lz4"], make.with_size(make.lz4_legacy(KERNEL), KERNEL) + TREES),
+    *((["lz4"], make.lz4_frame(KERNEL, flags, 4096, size)) for flags in (0x60, 0x64, 0x74) for size in (False, True)),
+    *((["lzo"], make.lzop(KERNEL, LZO_BLOCKS, flags)) for flags in (0, 1, 3, 0x303, 0x1300)),
+    (["lzo"], make.lzop(KERNEL, LZO_STORED, 3)),
+    *((["boot-img"], make.boot_image(version, KERNEL)) for version in range(5)),
+    (["boot-img", "gzip"], make.boot_image(2, gzip.compress(KERNEL), 4096)),
+    (["boot-img", "appended-dtb", "lz4"], make.boot_image(4, make.lz4_legacy(KERNEL) + TREES)),
+    (["boot-img", "gzip"], make.avb(make.boot_image(3, gzip.compress(KERNEL)), 64 << 10)),
+    (["boot-img", "gzip"], make.boot_image(1, gzip.compress(KERNEL)) + b"SEANDROIDENFORCE"),
+    (["boot-img", "xz"], make.boot_image(0, lzma.compress(KERNEL)).ljust(64 << 10, b"\0")),
+    (["uimage"], make.uimage(KERNEL)),
+    (["uimage", "gzip"], make.uimage(gzip.compress(KERNEL), 14)),
+    *((["zboot"], make.zboot(KERNEL, compression)) for compression in make.PACKERS),
+    (["gzip", "zboot"], gzip.compress(make.zboot(KERNEL, "gzip"))),
     (["gzip"] * 8, b""),
 ]  # fmt: skip
 FILES[-1] = (["gzip"] * 8, KERNEL)
@@ -81,15 +98,19 @@ for _ in range(8):
     FILES[-1] = (FILES[-1][0], gzip.compress(FILES[-1][1], mtime=0))
 
 
-@pytest.mark.parametrize(("around", "raw"), FILES, ids=["+".join(around) or "flat" for around, _ in FILES])
+@pytest.mark.parametrize(
+    ("around", "raw"), FILES, ids=[f"{row}-{'+'.join(around)}" for row, (around, _) in enumerate(FILES)]
+)
 def test_the_kernel_is_found_and_its_layers_are_made_anew_around_another(
     around: list[str], raw: bytes, tmp_path: Path
 ) -> None:
     file = open_file(written(tmp_path, raw))
     assert (kinds(file), file.data.tobytes(), file.raw.tobytes()) == (around, KERNEL, raw)
     assert (file.wrapping, file.trailer) == ("none", b"")
-    again = open_file(written(tmp_path, rebuild(file.layers, OTHER)))
+    made = rebuild(file.layers, OTHER)
+    again = open_file(written(tmp_path, made))
     assert (kinds(again), again.data.tobytes()) == (around, OTHER)
+    assert open_file(written(tmp_path, rebuild(again.layers, KERNEL))).data.tobytes() == KERNEL
 
 
 def test_an_elf_file_that_is_only_compressed_has_a_wrapping_and_no_layer(tmp_path: Path) -> None:

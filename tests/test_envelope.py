@@ -411,7 +411,7 @@ def test_what_is_packed_is_named(wrapping: str, tmp_path: Path) -> None:
     for content, line in (
         (b"hello", f"first bytes 68 65 6c 6c 6f{inside}, expected 7f 45 4c 46 – {build}"),
         (b"", f"nothing{inside}, expected 7f 45 4c 46 – {build}"),
-        (b"BZh", f"bzip2 data{inside} – unpack it first"),
+        (b"PK\x03\x04", f"a zip archive{inside} – {foreign.UNPACK_PACKAGE.format('unzip')}"),
     ):
         assert refusal(tmp_path, wrap(wrapping, content), InputError) == f"not an ELF file: found {line}"
 

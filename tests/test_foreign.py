@@ -186,6 +186,10 @@ def no_elf(found: str) -> str:
     return f"not an ELF file: found {found}"
 
 
+def contradicts(kind: str, found: str) -> str:
+    return f"{kind} whose header contradicts the file: found {found} – the file is corrupt or cut"
+
+
 def first_bytes(found: str) -> str:
     return no_elf(f"first bytes {found}, expected 7f 45 4c 46 – {UNCOMPRESSED}")
 
@@ -216,19 +220,19 @@ FILES: list[tuple[str, bytes | Callable[[Path], object], int, str]] = [
     ("raw-arm64-image", at(56, b"ARM\x64", b"MZ"), 3, no_elf(IMAGE)),
     ("raw-arm64-image-without-efi-stub", at(56, b"ARM\x64"), 3, no_elf(IMAGE)),
     ("image-that-we-made", lambda path: run(["image", str(KERNEL), "-o", str(path)]), 3, no_elf(IMAGE)),
-    ("efi-zboot", at(4, b"zimg", b"MZ\0\0"), 3, no_elf(f"an EFI zboot image (compressed kernel) – {UNCOMPRESSED}")),
-    ("x86-bzimage", at(0x202, b"HdrS", b"MZ"), 3,
-     no_elf("an x86 bzImage – give the ELF vmlinux that it was made of (Debian: the -dbg package); a patched one boots "
-            "itself (QEMU, Firecracker, kexec), or make bzImage wraps it where it was patched in the build tree")),
+    ("efi-zboot", at(4, b"zimg", b"MZ\0\0"), 3, contradicts("an EFI zboot image",
+     "a payload at 0xaaaaaaaa with 0xaaaaaaaa bytes, expected an end within 0x400 bytes")),
+    ("x86-bzimage", at(0x202, b"HdrS", b"MZ"), 3, contradicts("an x86 bzImage",
+     "a payload at 0xaaac00aa with 0xaaaaaaaa bytes, expected an end within 0x400 bytes")),
     ("arm-zimage", at(0x24, b"\x18\x28\x6f\x01"), 3,
      no_elf("a 32-bit ARM zImage – ftpatch reads 64-bit kernels; give an ELF vmlinux")),
-    ("lzma", lzma.compress(b"hello", lzma.FORMAT_ALONE), 3,
-     no_elf(f"lzma data (a compressed kernel) – {UNCOMPRESSED}")),
-    ("bzip2", bz2.compress(b"hello"), 3, no_elf("bzip2 data – unpack it first")),
-    ("lz4-of-a-kernel", LZ4_LEGACY, 3, no_elf(f"lz4 data (a compressed kernel) – {UNCOMPRESSED}")),
+    ("lzma", lzma.compress(b"hello", lzma.FORMAT_ALONE), 3, first_bytes("68 65 6c 6c 6f inside lzma data")),
+    ("bzip2", bz2.compress(b"hello"), 3, first_bytes("68 65 6c 6c 6f inside bzip2 data")),
+    ("lz4-of-a-kernel", LZ4_LEGACY, 3, first_bytes("68 65 6c 6c 6f inside lz4 data")),
     # `lz4 vmlinux` writes frames; only kernel builds use the legacy format with another magic
-    ("lz4-frame", LZ4_FRAME, 3, no_elf("lz4 data – unpack it first")),
-    ("lzo", at(0, b"\x89LZO\0\r\n\x1a\n"), 3, no_elf(f"lzo data (a compressed kernel) – {UNCOMPRESSED}")),
+    ("lz4-frame", LZ4_FRAME, 3, "lz4 data ends too early: found 21 bytes – the file is truncated"),
+    ("lzo", at(0, b"\x89LZO\0\r\n\x1a\n"), 3, "lzo data cannot be unpacked: found method 170 with flags 0xaaaaaaaa – "
+     "the file is corrupt, or only its own program reads it"),
     # a thin archive is what kbuild's built-in.a is
     ("thin-archive", b"!<thin>\n" + AR[8:], 3, no_elf(THIN)),
     ("deb", b"!<arch>\ndebian-binary   1410122664  0     0     100644  4         `\n2.0\n", 3, no_elf(
@@ -265,7 +269,8 @@ FILES: list[tuple[str, bytes | Callable[[Path], object], int, str]] = [
     ("riscv-image", at(0x30, b"RISCV\0\0\0RSC\x05", b"MZ"), 3, no_elf(
         "a raw boot Image of another machine – ftpatch reads arm64, ppc64le and x86_64 kernels; give their ELF "
         "vmlinux")),
-    ("vendor-boot", at(0, b"VNDRBOOT"), 3, no_elf(f"an Android vendor boot image – {UNCOMPRESSED}")),
+    ("vendor-boot", at(0, b"VNDRBOOT"), 3, "a vendor_boot image has no kernel: found device trees and a ramdisk, "
+     "expected boot.img – give the boot.img of the same build"),
     ("system-map", b"ffff800080000000 T _text\nffff800080000000 t .head.text\n", 3, no_elf(SYMBOLS)),
     ("system-map-of-absolute-names", b"0000000000000000 A VDSO64_PRELINK\n", 3, no_elf(SYMBOLS)),
     ("kallsyms", b"0000000000000000 t dummy_xmit\t[dummy]\n", 3, no_elf(SYMBOLS)),
@@ -281,9 +286,12 @@ FILES: list[tuple[str, bytes | Callable[[Path], object], int, str]] = [
         "a Git LFS pointer – git lfs pull brings the file itself")),
     ("ar-archive", AR, 3, no_elf("an ar archive – give one of its members, or vmlinux.o")),
     ("empty-ar-archive", b"!<arch>\n", 3, no_elf("an ar archive – give one of its members, or vmlinux.o")),
-    ("u-boot", at(0, b"\x27\x05\x19\x56"), 3, no_elf(f"a U-Boot uImage – {UNCOMPRESSED}")),
-    ("device-tree", at(0, b"\xd0\x0d\xfe\xed"), 3, no_elf(f"a device tree or FIT image – {UNCOMPRESSED}")),
-    ("android", at(0, b"ANDROID!"), 3, no_elf(f"an Android boot image – {UNCOMPRESSED}")),
+    ("u-boot", at(0, b"\x27\x05\x19\x56"), 3, contradicts("a U-Boot uImage",
+     "CRC32 0x88dbe5f6 of the header, expected 0xaaaaaaaa")),
+    ("device-tree", at(0, b"\xd0\x0d\xfe\xed"), 3, no_elf("a device tree or FIT image – take the kernel out of a FIT "
+     "image (dumpimage -T flat_dt -p 0 -o kernel FILE) and give that")),
+    ("android", at(0, b"ANDROID!"), 3, contradicts("an Android boot image",
+     "a header at 0x0 with 0x67c bytes, expected an end within 0x400 bytes")),
     ("efi-program", at(0, b"MZ"), 3, no_elf(f"a PE/EFI executable – {UNCOMPRESSED}")),
     # unknown
     ("text", b"hello, world\n", 3, text("hello, world")),
@@ -389,7 +397,6 @@ def test_file_without_permission_is_refused(tmp_path: Path, capsys: Capture) -> 
 
 
 READ = {"gzip": ["-c"], "xz": ["-c"], "zstd": ["-c", "-q"]}
-REFUSED = {"bzip2": ["-c"], "lz4": ["-c", "-q", "-l"]}
 
 
 def pack(tool: str, options: list[str], path: Path) -> None:
@@ -406,15 +413,6 @@ def test_kernel_packed_by_the_real_tool_is_read(tool: str, tmp_path: Path, capsy
     expected = scan(capsys, path)
     pack(tool, READ[tool], path)
     assert scan(capsys, path) == expected
-
-
-@pytest.mark.parametrize("tool", sorted(REFUSED))
-def test_kernel_packed_by_the_real_tool_is_recognised(tool: str, tmp_path: Path, capsys: Capture) -> None:
-    path = tmp_path / "vmlinux"
-    pack(tool, REFUSED[tool], path)
-    code, out, err = scan(capsys, path)
-    assert (code, out) == (3, "")
-    assert err.startswith(f"ftpatch: {path}: not an ELF file: found {tool} data")
 
 
 def strip(kernel: Path, path: Path, *options: str) -> None:

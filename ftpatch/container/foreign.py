@@ -38,25 +38,13 @@ class ForeignText(NamedTuple):
 
 
 FOREIGN = (
-    Foreign(4, b"zimg", "an EFI zboot image (compressed kernel)", BUILD_VMLINUX),
     # kernels in the forms in which they boot
-    Foreign(0x202, b"HdrS", "an x86 bzImage",
-            "give the ELF vmlinux that it was made of (Debian: the -dbg package); a patched one boots itself (QEMU, "
-            "Firecracker, kexec), or make bzImage wraps it where it was patched in the build tree"),
     Foreign(0x24, b"\x18\x28\x6f\x01", "a 32-bit ARM zImage", "ftpatch reads 64-bit kernels; give an ELF vmlinux"),
     Foreign(0x30, b"RISCV\0\0\0", "a raw boot Image of another machine",
             "ftpatch reads {machines} kernels; give their ELF vmlinux"),
-    Foreign(0, b"\x27\x05\x19\x56", "a U-Boot uImage", BUILD_VMLINUX),
-    Foreign(0, b"\xd0\x0d\xfe\xed", "a device tree or FIT image", BUILD_VMLINUX),
-    Foreign(0, b"ANDROID!", "an Android boot image", BUILD_VMLINUX),
-    Foreign(0, b"VNDRBOOT", "an Android vendor boot image", BUILD_VMLINUX),
+    Foreign(0, b"\xd0\x0d\xfe\xed", "a device tree or FIT image",
+            "take the kernel out of a FIT image (dumpimage -T flat_dt -p 0 -o kernel FILE) and give that"),
     Foreign(0, b"MZ", "a PE/EFI executable", BUILD_VMLINUX),
-    # compressed
-    Foreign(0, b"BZh", "bzip2 data", "unpack it first"),
-    Foreign(0, b"\x02\x21\x4c\x18", "lz4 data (a compressed kernel)", BUILD_VMLINUX),
-    Foreign(0, b"\x04\x22\x4d\x18", "lz4 data", "unpack it first"),
-    Foreign(0, b"\x5d\x00\x00", "lzma data (a compressed kernel)", BUILD_VMLINUX),
-    Foreign(0, b"\x89LZO", "lzo data (a compressed kernel)", BUILD_VMLINUX),
     # packages and archives
     Foreign(0, b"!<arch>\ndebian-binary", "a Debian package", UNPACK_PACKAGE.format("dpkg-deb -x")),
     Foreign(0, b"!<arch>\n", "an ar archive", MEMBERS),

@@ -10,13 +10,17 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ftpatch.container.file_bytes import FileBytes
-from ftpatch.errors import EnvelopeError
+from ftpatch.container.wrappings import KIND_OF, STREAMS
+from ftpatch.errors import ApplyError
 
 # what messages call a layer of each kind
 NAMES = {
-    "gzip": "gzip data",
-    "xz": "xz data",
-    "zstd": "zstd data",
+    **{KIND_OF[stream]: STREAMS[stream].name for stream in STREAMS},
+    "boot-img": "an Android boot image",
+    "bzimage": "an x86 bzImage",
+    "pe-signature": "a signed PE file",
+    "uimage": "a U-Boot uImage",
+    "zboot": "an EFI zboot image",
     "appended-dtb": "a kernel with device trees behind it",
 }
 
@@ -56,17 +60,17 @@ def rebuild(layers: tuple[Layer, ...], content: bytes) -> bytes:
     return content
 
 
-def checked(layer: Layer, path: str, open_again: Callable[[FileBytes], FileBytes]) -> Layer:
-    """The layer, whose `repack` hands out only what opens to the very content that it was given."""
+def checked(layer: Layer, source: Source, content_of: Callable[[Source], FileBytes | None]) -> Layer:
+    """The layer, whose `repack` takes contents of the old size alone and hands out only what opens to them again."""
     make = layer.repack
-    if make is None:
-        return layer
+    assert make is not None
 
     def repack(content: bytes) -> bytes:
         outer = make(content)
-        if open_again(FileBytes.of(outer)).tobytes() != content:
-            raise EnvelopeError(f"{NAMES[layer.kind]} cannot be made anew", path, found="another content in the result",
-                                todo="nothing was written; please report this")  # fmt: skip
+        opened = content_of(Source(FileBytes.of(outer), source.path, max(source.max_size, len(content))))
+        if opened is None or opened.tobytes() != content:
+            raise ApplyError(f"{NAMES[layer.kind]} could not be made anew", source.path, found="another content in it",
+                             todo="nothing was written; please report this")  # fmt: skip
         return outer
 
     return replace(layer, repack=repack)

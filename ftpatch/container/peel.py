@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ftpatch.arch import architectures
 from ftpatch.arch.parts import FlatImage
-from ftpatch.container import compressed, dtb
+from ftpatch.container import bootimg, bzimage, compressed, dtb, pe, uimage, zboot
 from ftpatch.container.file_bytes import FileBytes
 from ftpatch.container.foreign import HEAD, not_elf
 from ftpatch.container.layers import Layer, Opened, Source, inside
@@ -19,7 +19,10 @@ ELF_MAGIC = b"\x7fELF"
 MAX_LAYERS = 8  # a boot image with device trees behind compressed data has three
 
 # Each gives the layers that data begin with, and what is in them; None where the data are something else.
-OPENERS: tuple[Callable[[Source], Opened | None], ...] = (compressed.open_compressed,)
+OPENERS: tuple[Callable[[Source], Opened | None], ...] = (
+    pe.open_signed, zboot.open_zboot, bzimage.open_bzimage, bootimg.open_boot_image, uimage.open_uimage,
+    compressed.open_compressed,
+)  # fmt: skip
 
 
 def peel(data: FileBytes, path: str, max_size: int) -> tuple[FileBytes, tuple[Layer, ...]]:
@@ -54,6 +57,9 @@ def is_flat(data: FileBytes) -> bool:
 
 
 def _flat_kernel(source: Source) -> Opened | None:
-    """What lies behind a flat kernel; None for nothing."""
+    """What lies around a flat kernel; None for nothing."""
+    signed = pe.open_signed(source)
+    if signed is not None:
+        return signed
     start = dtb.first_device_tree(source.data)
     return None if start is None else dtb.layer(source.data, start)

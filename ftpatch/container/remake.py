@@ -7,13 +7,15 @@ other bytes of about the same size.
 
 from __future__ import annotations
 
+import bz2
 import lzma
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
+from ftpatch.container import lz4, lzo
 from ftpatch.container.wrappings import is_skippable, zstandard_package
 
 Buffer = bytes | bytearray
@@ -22,9 +24,14 @@ SAMPLE = 1 << 20  # bytes of the old content that an encoder is tried on
 COMPARED = 1 << 14  # bytes of its output that are compared at least
 
 
-def remaker(wrapping: str, packed: bytes, content: Buffer) -> Encoder:
-    """What packs another content as `packed` is; nothing is tried out before it is called."""
-    return partial(REMAKERS[wrapping], packed, content)
+def remaker(stream: str, packed: bytes, old: Buffer) -> Encoder:
+    """What packs another content as `packed` is around the old one; nothing is tried out before it is called."""
+    return lambda content: next(candidates(stream, packed, old, content))
+
+
+def candidates(stream: str, packed: bytes, old: Buffer, content: bytes) -> Iterator[bytes]:
+    """The content packed as `packed` is around the old one; then in other ways, for those who need fewer bytes."""
+    return REMAKERS[stream](packed, old, content)
 
 
 # -- gzip (RFC 1952) -------------------------------------------------------------------------------------------
@@ -44,13 +51,13 @@ def gzip_header(packed: bytes) -> bytes:
     return packed[: pos + (2 if flags & HAS_CRC else 0)]
 
 
-def deflaters(packed: bytes, content: Buffer) -> list[Encoder]:
-    """The encoders that may have made this gzip data of the content, the likeliest first."""
+def _gzip(packed: bytes, old: Buffer, content: bytes) -> Iterator[bytes]:
     header = gzip_header(packed)
-    level = LEVELS.get(header[8], 6)
-    encoders = [partial(_deflate, level, memory) for memory in (9, 8)]  # of the tool gzip, and of zlib unless told
-    body = packed[len(header) :]
-    return sorted(encoders, key=lambda encoder: not _begins(encoder, body, content))
+    level, body = LEVELS.get(header[8], 6), packed[len(header) :]
+    encoders = [partial(_deflate, level, memory) for memory in (8, 9)]  # what zlib takes unless told, and what gzip has
+    encoders.sort(key=lambda encoder: not _begins(encoder, body, old))
+    for encode in [*encoders, partial(_deflate, 9, 7)]:
+        yield header + encode(content) + struct.pack("<II", zlib.crc32(content), len(content) & 0xFFFFFFFF)
 
 
 def _begins(deflate: Callable[[bytes], bytes], body: bytes, content: Buffer) -> bool:
@@ -65,15 +72,6 @@ def _deflate(level: int, memory: int, content: bytes) -> bytes:
     return encoder.compress(content) + encoder.flush()
 
 
-def gzip_of(header: bytes, body: bytes, content: bytes) -> bytes:
-    """A member around a deflated content."""
-    return header + body + struct.pack("<II", zlib.crc32(content), len(content) & 0xFFFFFFFF)
-
-
-def _gzip(packed: bytes, old: Buffer, content: bytes) -> bytes:
-    return gzip_of(gzip_header(packed), deflaters(packed, old)[0](content), content)
-
-
 # -- xz (The .xz File Format 1.2.1) ----------------------------------------------------------------------------
 
 XZ_HEADER = 12  # of a stream; its byte 7 has the kind of check
@@ -82,7 +80,12 @@ LZMA2, MIN_DICTIONARY = 0x21, 1 << 20
 BRANCH_FILTERS = range(4, 10)
 
 
-def _xz(packed: bytes, old: Buffer, content: bytes) -> bytes:
+def _xz(packed: bytes, old: Buffer, content: bytes) -> Iterator[bytes]:
+    for preset in (6, 9 | lzma.PRESET_EXTREME):
+        yield lzma.compress(content, lzma.FORMAT_XZ, packed[7] & 15, filters=_xz_encoder(packed, content, preset))
+
+
+def _xz_encoder(packed: bytes, content: bytes, preset: int) -> list[dict[str, int]]:
     filters: list[dict[str, int]] = []
     for number, properties in _xz_filters(packed):
         if number in BRANCH_FILTERS:
@@ -90,9 +93,8 @@ def _xz(packed: bytes, old: Buffer, content: bytes) -> bytes:
         elif number == LZMA2:
             bits = properties[0] if properties else 0
             size = (2 | bits & 1) << (bits // 2 + 11)
-            filters.append({"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": dictionary_for(content, size)})
-    check = packed[7] & 15
-    return lzma.compress(content, lzma.FORMAT_XZ, check, filters=filters)
+            filters.append({"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary_for(content, size)})
+    return filters
 
 
 def _xz_filters(packed: bytes) -> list[tuple[int, bytes]]:
@@ -134,7 +136,7 @@ HAS_CHECKSUM, IS_ONE_SEGMENT, SIZE_FLAGS = 4, 0x20, 0xE0  # frame header descrip
 FIRST_LARGE = 24  # logarithm of a window that levels beyond 19 ask for
 
 
-def _zstd(packed: bytes, old: Buffer, content: bytes) -> bytes:
+def _zstd(packed: bytes, old: Buffer, content: bytes) -> Iterator[bytes]:
     package, pos = zstandard_package(""), 0
     while is_skippable(packed[pos : pos + 4]):
         pos += 8 + int.from_bytes(packed[pos + 4 : pos + 8], "little")
@@ -144,11 +146,39 @@ def _zstd(packed: bytes, old: Buffer, content: bytes) -> bytes:
     }  # fmt: skip
     level = 19
     if not descriptor & IS_ONE_SEGMENT:
-        window = 10 + (packed[pos + 5] >> 3)
-        options["window_log"] = window
-        level = 22 if window >= FIRST_LARGE else 19
-    parameters = package.ZstdCompressionParameters.from_level(level, source_size=len(content), **options)
-    return bytes(package.ZstdCompressor(compression_params=parameters).compress(content))
+        options["window_log"] = 10 + (packed[pos + 5] >> 3)
+        level = 22 if options["window_log"] >= FIRST_LARGE else 19
+    elif len(content) >> FIRST_LARGE:  # of a level whose window takes in all of it
+        level = 22
+    for more in ({}, {"search_log": 12, "target_length": 4096}):
+        made = package.ZstdCompressionParameters.from_level(level, source_size=len(content), **options, **more)
+        yield bytes(package.ZstdCompressor(compression_params=made).compress(content))
 
 
-REMAKERS: dict[str, Callable[[bytes, Buffer, bytes], bytes]] = {"gz": _gzip, "xz": _xz, "zst": _zstd}
+# -- others ----------------------------------------------------------------------------------------------------
+
+
+def _lzma(packed: bytes, old: Buffer, content: bytes) -> Iterator[bytes]:
+    """With the old properties; the header does not tell the content's size, but a mark ends it."""
+    properties, size = packed[0], int.from_bytes(packed[1:5], "little")
+    for preset in (9, 9 | lzma.PRESET_EXTREME):
+        filters = {"id": lzma.FILTER_LZMA1, "preset": preset, "dict_size": dictionary_for(content, size),
+                   "lc": properties % 9, "lp": properties // 9 % 5, "pb": properties // 45}  # fmt: skip
+        yield lzma.compress(content, lzma.FORMAT_ALONE, filters=[filters])
+
+
+def _bzip2(packed: bytes, old: Buffer, content: bytes) -> Iterator[bytes]:
+    yield bz2.compress(content, packed[3] - ord("0"))
+
+
+def _lz4(packed: bytes, old: Buffer, content: bytes) -> Iterator[bytes]:
+    yield lz4.repack(packed, content)
+
+
+def _lzo(packed: bytes, old: Buffer, content: bytes) -> Iterator[bytes]:
+    yield lzo.repack(packed, old, content)
+
+
+REMAKERS: dict[str, Callable[[bytes, Buffer, bytes], Iterator[bytes]]] = {
+    "gz": _gzip, "xz": _xz, "zst": _zstd, "lzma": _lzma, "bz2": _bzip2, "lz4": _lz4, "lzo": _lzo,
+}  # fmt: skip

@@ -3,6 +3,7 @@
     xz    streams, with zeros in fours between and behind them       `cat a.xz b.xz`
     gzip  members, with zeros behind the last                        `cat a.gz b.gz`, tapes
     zstd  frames, and frames to be skipped, in any order             pzstd, `cat a.zst b.zst`
+    bzip2, lzma, lz4 and lzo, in which kernels come: one behind the other, with nothing in between
 
 What is behind the last stream is for others to judge. A decoder is given its input in windows that grow, so that a file
 of many small streams costs no more than its size, and asked for its output in pieces: none costs more than the limit.
@@ -15,17 +16,22 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from ftpatch.container.wrappings import DICTIONARIES, WRAPPINGS, is_skippable, zstandard_package
+from ftpatch.container import lz4, lzo
+from ftpatch.container.wrappings import (
+    DICTIONARIES,
+    HEAD,
+    STREAMS,
+    DecodeError,
+    is_skippable,
+    stream_of,
+    zstandard_package,
+)
 from ftpatch.errors import EnvelopeError
 
 PIECE = 32 << 20  # bytes that are unpacked at once: one piece and the result so far are in memory together
 MAX_STREAMS = 1 << 16  # in one file; pzstd makes one for some MiB
 FIRST_WINDOW, LAST_WINDOW = 256, 1 << 20  # bytes of input that a decoder is given at once, doubled each time
 ZEROS = re.compile(rb"\0*")
-
-
-class DecodeError(Exception):
-    """What a decoder says of data that it refuses."""
 
 
 class Stream(Protocol):
@@ -87,7 +93,23 @@ def _zstd(path: str) -> Decoder:
     return Decoder(stream, FIRST_WINDOW, lambda: True, decompress, package.ZstdError)
 
 
-DECODERS: dict[str, Callable[[str], Decoder]] = {"xz": _xz, "gz": _gzip, "zst": _zstd}
+def _lzma(path: str) -> Decoder:
+    import lzma
+
+    stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=DICTIONARIES)
+    return Decoder(stream, LAST_WINDOW, lambda: stream.needs_input, stream.decompress, lzma.LZMAError)
+
+
+def _bzip2(path: str) -> Decoder:
+    import bz2
+
+    stream = bz2.BZ2Decompressor()
+    return Decoder(stream, LAST_WINDOW, lambda: stream.needs_input, stream.decompress, OSError)
+
+
+DECODERS: dict[str, Callable[[str], Decoder]] = {"xz": _xz, "gz": _gzip, "zst": _zstd, "lzma": _lzma, "bz2": _bzip2}
+# Decoders of this package: from the data, a position and what is unpacked to where a stream ends; −1 for nowhere.
+OWN: dict[str, Callable[[bytes, int, bytearray, int], int]] = {"lz4": lz4.decode, "lzo": lzo.decode}
 
 
 class _Next(NamedTuple):
@@ -104,7 +126,7 @@ def unpack(wrapping: str, packed: bytes, path: str, max_size: int) -> tuple[byte
 
     Raises EnvelopeError for what is not whole, sound and small enough.
     """
-    name, plain = WRAPPINGS[wrapping].name, bytearray()
+    name, plain = STREAMS[wrapping].name, bytearray()
     try:
         end = _unpack_all(wrapping, packed, plain, path, max_size)
     except DecodeError as error:
@@ -120,10 +142,13 @@ def unpack(wrapping: str, packed: bytes, path: str, max_size: int) -> tuple[byte
 
 def _unpack_all(wrapping: str, packed: bytes, plain: bytearray, path: str, max_size: int) -> int:
     """Unpack every stream into `plain`; where the last of them ends, with the padding behind it."""
-    name, n_streams = WRAPPINGS[wrapping].name, 0
+    name, n_streams = STREAMS[wrapping].name, 0
     following = _next_stream(wrapping, packed, 0)
     while following.whole and following.pos < len(packed):
-        end = _unpack_one(DECODERS[wrapping](path), packed, following.pos, plain, max_size)
+        if wrapping in OWN:
+            end = OWN[wrapping](packed, following.pos, plain, max_size)
+        else:
+            end = _unpack_one(DECODERS[wrapping](path), packed, following.pos, plain, max_size)
         if len(plain) > max_size:
             raise EnvelopeError(f"{name} unpacks to too much", path, found=f"more than {max_size} bytes",
                                 todo="unpack it first")  # fmt: skip
@@ -158,7 +183,7 @@ def _unpack_one(decoder: Decoder, packed: bytes, pos: int, plain: bytearray, max
 
 def _next_stream(wrapping: str, packed: bytes, pos: int) -> _Next:
     """What begins at `pos`, behind the padding that the format allows there."""
-    start, n_skipped, magic = pos, 0, WRAPPINGS[wrapping].magic
+    start, n_skipped = pos, 0
     if wrapping == "zst":
         while is_skippable(packed[pos : pos + 4]):
             pos += 8 + int.from_bytes(packed[pos + 4 : pos + 8], "little")
@@ -167,11 +192,11 @@ def _next_stream(wrapping: str, packed: bytes, pos: int) -> _Next:
                 return _Next(len(packed), n_skipped, whole=False)
             if n_skipped > MAX_STREAMS:
                 raise DecodeError(f"more than {MAX_STREAMS} streams")
-    elif start:
+    elif start and wrapping in ("gz", "xz"):
         match = ZEROS.match(packed, pos)
         end = match.end() if match else pos
         if end < len(packed) if wrapping == "gz" else (end - pos) % 4:  # no padding, or none that is allowed
             end = pos
         pos = end
     at_end = pos == len(packed)
-    return _Next(pos, n_skipped, foreign=not at_end and bool(start) and packed[pos : pos + len(magic)] != magic)
+    return _Next(pos, n_skipped, foreign=not at_end and bool(start) and stream_of(packed[pos : pos + HEAD]) != wrapping)

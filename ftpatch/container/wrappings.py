@@ -24,16 +24,36 @@ WRAPPINGS = {
     "gz": Wrapping(b"\x1f\x8b", "gzip data"),
     "zst": Wrapping(b"\x28\xb5\x2f\xfd", "zstd data"),
 }
+# What a kernel comes compressed in, too; modules do not.
+STREAMS = {
+    **WRAPPINGS,
+    "bz2": Wrapping(b"BZh", "bzip2 data"),
+    "lzma": Wrapping(b"\x5d\0\0", "lzma data"),
+    "lz4": Wrapping(b"\x02\x21\x4c\x18", "lz4 data"),
+    "lzo": Wrapping(b"\x89LZO\0\r\n\x1a\n", "lzo data"),
+}
+LZ4_FRAME = b"\x04\x22\x4d\x18"  # how lz4 data begin that are not in the legacy format
+HEAD = 16  # bytes by which compressed data are recognised
 # A layer of these kinds around an ELF file alone is that file's wrapping.
-KIND_OF = {"xz": "xz", "gz": "gzip", "zst": "zstd"}
-WRAPPING_OF = {kind: wrapping for wrapping, kind in KIND_OF.items()}
+KIND_OF = {"gz": "gzip", "zst": "zstd"} | {key: key for key in STREAMS if key not in ("gz", "zst")}
+WRAPPING_OF = {KIND_OF[wrapping]: wrapping for wrapping in WRAPPINGS}
 
 
-def wrapping_of(head: bytes) -> str:
-    """How a file with these first bytes is compressed, a key of WRAPPINGS; "none" if it is not."""
+class DecodeError(Exception):
+    """What a decoder says of data that it refuses."""
+
+
+def stream_of(head: bytes) -> str:
+    """How data with these first bytes are compressed, a key of STREAMS; "none" if they are not."""
     if is_skippable(head[:4]):
         return "zst"
-    return next((key for key, kind in WRAPPINGS.items() if head.startswith(kind.magic)), "none")
+    if head.startswith(LZ4_FRAME):
+        return "lz4"
+    kind = next((key for key, kind in STREAMS.items() if head.startswith(kind.magic)), "none")
+    # lzma data have no magic: behind a byte of properties and the dictionary's size is that of the content, or −1
+    if kind == "lzma" and head[5:13] != b"\xff" * 8 and head[10:13] != bytes(3):
+        return "none"
+    return kind
 
 
 def is_skippable(head: bytes) -> bool:
