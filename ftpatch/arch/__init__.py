@@ -99,6 +99,7 @@ class Arch(NamedTuple):
     exchangeable: tuple[Word, ...] = ()
     cache_line: int = 64  # bytes of a cache line on usual machines
     short_nop: int | None = None  # the NOP of one unit, where there are longer ones
+    padding: bytes = b""  # what assemblers fill gaps in code with, as a pattern of module `re`
     # configuration options that decide the layout, the first that is set: (option, names of layouts)
     layout_options: tuple[tuple[str, tuple[str, ...]], ...] = ()
     skip_option: str = ""  # the option that puts what a layout skips in front of every site

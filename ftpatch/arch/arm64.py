@@ -255,6 +255,7 @@ ARCH = Arch(
     veneer=VENEER,
     exchangeable=EXCHANGEABLE,
     cache_line=64,
+    padding=rb"(?:\x1f\x20\x03\xd5|\0{4})*",  # nop; zeros
     loader=LOADER,
     modules=MODULES,
     assembly=ASSEMBLY,

@@ -245,4 +245,5 @@ ARCH = Arch(
     log=LOG,
     exchangeable=(NOP, Word(0x4800_0000, 0xFC00_0000, "b, bl")),  # Power ISA 3.1, book II, 1.8
     cache_line=128,
+    padding=rb"(?:\0\0[\0\x21\x42]\x60|\0{4})*",  # nop; ori r1,r1,0; ori r2,r2,0; zeros
 )  # fmt: skip

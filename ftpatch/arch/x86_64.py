@@ -140,6 +140,8 @@ ARCH = Arch(
     jumps=("jmp", "call"),
     capstone=("CS_ARCH_X86", "CS_MODE_64"),
     cache_line=64,
+    # nopl and nopw of every length; nop; int3
+    padding=rb"(?:\x66*\x2e?\x0f\x1f(?:\0|\x40.|\x44..|\x80....|\x84.....)|\x66*\x90|\xcc)*",
     alternatives=((14, 12), (12, 10)),  # struct alt_instr of arch/x86/include/asm/alternative.h, Linux 6.3 and before
     short_keys=((Word(0xEB, 0xFF), ANY), units(b"\x66\x90")),  # arch/x86/kernel/jump_label.c, Linux 5.14
     boot="elf",  # by its PVH note: Documentation/arch/x86/boot.rst, include/xen/interface/elfnote.h

@@ -20,6 +20,7 @@ from ftpatch.recovered.kallsyms import kallsyms_of
 from ftpatch.recovered.layout import sections_of
 from ftpatch.recovered.layout_base import link_base
 from ftpatch.recovered.memory import Memory
+from ftpatch.recovered.records import with_records
 from ftpatch.recovered.relocations import find_rela
 from ftpatch.recovered.stripped import addends_of
 
@@ -43,7 +44,7 @@ def flat_image(path: str, file: Contents) -> Image:
     shdr, names = sections_of(memory, unplaced, arch)
     made = Image(path, file.data, file.raw, file.mode, file.wrapping, file.trailer, _ehdr(arch), shdr,
                  np.zeros(0, t.PHDR), names, file.layers, Recovered(unplaced, "kallsyms", True))  # fmt: skip
-    return replace(made, recovered=Recovered(symbols.placed(unplaced, made), "kallsyms", True))
+    return with_records(replace(made, recovered=Recovered(symbols.placed(unplaced, made), "kallsyms", True)))
 
 
 def _machine(data: FileBytes) -> tuple[Arch, FlatImage]:

@@ -17,10 +17,12 @@ from ftpatch.arch import Arch
 from ftpatch.arrays import I64, U64, Mask, Rows, distinct
 from ftpatch.elf import tables as t
 from ftpatch.recovered import layout_names as known
+from ftpatch.recovered.layout_content import table_of
 from ftpatch.recovered.layout_names import Bounds
 from ftpatch.recovered.memory import Memory
 from ftpatch.recovered.relocations import find_rela, find_relr
 
+MAX_HEAD = 1 << 21  # bytes of code in front of the text
 LINE = 64  # bytes at the end of a part that may be zero and not yet padding
 PIECE = 1 << 16  # bytes that are looked through at once
 UPPER_HALF = np.uint64(1 << 63)
@@ -47,9 +49,9 @@ class Sections(NamedTuple):
 
 def sections_of(memory: Memory, symbols: t.Symbols, arch: Arch, more: Sequence[Span] = ()) -> Sections:
     """The sections of a kernel, by address. symbols: what is known by name; more: what is known otherwise."""
-    spans = [*_everything(memory), *_named(symbols, known.PARTS)]
+    spans = [*_everything(memory), *_head(memory, symbols), *_named(symbols, known.PARTS)]
     spans += [*_other_code(memory, symbols, spans), *_named(symbols, known.TABLES)]
-    spans += [*more, *_relocations(memory, symbols, arch)]
+    spans += [*_by_content(memory, spans), *more, *_relocations(memory, symbols, arch)]
     return _headers(memory, symbols, spans)
 
 
@@ -61,6 +63,22 @@ def _everything(memory: Memory) -> Iterator[Span]:
             yield Span(known.PER_CPU, va, va + size, known.DATA)
         else:
             yield Span(".rodata", va, va + size, known.CONSTANT, exact=False)
+
+
+def _head(memory: Memory, symbols: t.Symbols) -> Iterator[Span]:
+    """What lies in front of the text, where its own symbol is not known: a kernel begins with code."""
+    start, text = int(memory.va[-1]) if len(memory.va) == 1 else None, symbols.value("_stext")
+    if start is not None and text is not None and symbols.value("_text") is None and 0 < text - start <= MAX_HEAD:
+        yield Span(known.HEAD_TEXT, start, text, known.CODE)
+
+
+def _by_content(memory: Memory, spans: Sequence[Span]) -> Iterator[Span]:
+    """Tables that no symbol bounds, but that tell themselves."""
+    there = {span.name for span in spans}
+    for part in known.BY_CONTENT:
+        if part.name not in there and (table := table_of(memory, part.name)) is not None:
+            start = int(memory.va_of(np.array([table[0]]))[0])
+            yield Span(part.name, start, start + table[1] - table[0], part.flags, part.kind)
 
 
 def _named(symbols: t.Symbols, parts: Sequence[Bounds]) -> Iterator[Span]:

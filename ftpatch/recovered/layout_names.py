@@ -93,4 +93,11 @@ RELA = Bounds(
 RELR = Bounds(
     ".relr.dyn", ("__pi_relr_start", "__relr_start"), ("__pi_relr_end", "__relr_end"), kind=SHT_RELR, entsize=8
 )
-EXIT_TEXT, OTHER_TEXT, ALTERNATIVES, PER_CPU = ".exit.text", ".rodata.text", ".altinstr_aux", ".data..percpu"
+BY_CONTENT = tuple(part for part in TABLES if part.name in (".notes", ".BTF"))
+HEAD_TEXT, EXIT_TEXT, OTHER_TEXT, ALTERNATIVES, PER_CPU = (
+    ".head.text",
+    ".exit.text",
+    ".rodata.text",
+    ".altinstr_aux",
+    ".data..percpu",
+)

@@ -16,6 +16,9 @@ from ftpatch.elf.tables import places_of
 NAMES = (
     b"_text", b"_stext", b"_etext", b"_sinittext", b"_einittext", b"_end", b"__init_begin", b"__init_end",
     b"__inittext_begin", b"__inittext_end", b"__exittext_begin", b"__exittext_end",
+    b"__start_rodata", b"__end_rodata", b"__srwx_boundary",
+    # within the kernel's own trampolines, whose calls look like those of patched sites
+    b"ftrace_call", b"ftrace_regs_call", b"ftrace_graph_call", b"ftrace_caller_end", b"ftrace_regs_caller_end",
 )  # fmt: skip
 ENDINGS = (b"_text_start", b"_text_end", b"__text", b"__stext", b"_section_.hyp.text")
 LAST = b"_end"  # of a piece of assembly, where a function follows it; a function may be called so, too
@@ -34,8 +37,9 @@ def marks_of(strings: bytes, starts: I64, va: U64, code: Mask) -> Mask:
 
 def _called(strings: bytes, starts: I64, names: tuple[bytes, ...]) -> I64:
     """The symbols of these names."""
-    at = [place for name in names for place in places_of(b"\0" + name + b"\0", b"\0" + strings)]
-    return np.searchsorted(starts, np.array(at, dtype=np.int64))
+    at = np.array([place for name in names for place in places_of(name + b"\0", strings)], dtype=np.int64)
+    row = np.minimum(np.searchsorted(starts, at), max(len(starts) - 1, 0))
+    return row[starts[row] == at] if len(starts) else row[:0]
 
 
 def _ending(strings: bytes, starts: I64, endings: tuple[bytes, ...]) -> I64:

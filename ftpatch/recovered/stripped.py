@@ -14,6 +14,7 @@ from ftpatch.elf.recovered import Recovered
 from ftpatch.recovered import symbols
 from ftpatch.recovered.kallsyms import Addends, kallsyms_of
 from ftpatch.recovered.memory import Memory
+from ftpatch.recovered.records import with_records
 
 
 def memory_of(image: Image) -> Memory:
@@ -33,7 +34,8 @@ def with_symbols(image: Image) -> Image:
     kallsyms = kallsyms_of(memory_of(image), addends_of(image.rela[0], image.arch))
     if kallsyms is None:
         return image
-    return replace(image, recovered=Recovered(symbols.placed(symbols.unplaced(kallsyms), image), "kallsyms", False))
+    placed = symbols.placed(symbols.unplaced(kallsyms), image)
+    return with_records(replace(image, recovered=Recovered(placed, "kallsyms", False)))
 
 
 def addends_of(rows: Rows, arch: Arch) -> Addends:

@@ -25,6 +25,7 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import NONE, Relocations, relocations_of
 from ftpatch.errors import ElfError
 from ftpatch.sites.callees import own_entries
+from ftpatch.sites.fill import is_filled
 from ftpatch.sites.matching import OURS
 
 STUB_WORDS = 8  # of a linked file's longest stub
@@ -62,7 +63,7 @@ class Jumps:
         places = self._look_so(shape, sec, off, window)
         if shape.out_of_line and self.image.linked:  # where calls are jumps, too: to stubs that lead back
             places[places] = ~self._call_stubs(shape, sec[places], off[places], window[places])
-        if not recorded and self.image.arch.ends:
+        if not recorded and (self.image.arch.ends or self.image.recovered is not None):
             places[places] = self._goes_on(shape, sec[places], off[places], window[places])
         index = np.flatnonzero(places)
         if len(index):  # never in a file as it was built
@@ -89,11 +90,13 @@ class Jumps:
 
     def _goes_on(self, shape: Shape, sec: I64, off: I64, window: U32) -> Mask:
         """Whether there may be more of a whole function behind each jump than what ends one."""
-        behind = shape.behind(window, max(map(len, self.image.arch.ends)))
+        behind = shape.behind(window, max(map(len, self.image.arch.ends), default=1))
         goes_on = ~begins_with(behind, self.image.arch.ends)
+        behind_site = self.image.va(sec, off + shape.site(window) + shape.size)
         first, last = self.image.functions.at_local(self.image.va(sec, off) + shape.to_entry(window).view(np.uint64))
         for at in np.flatnonzero(goes_on & (first < last)).tolist():  # a handful: parts of functions have no site
-            goes_on[at] = not is_part(self._name(int(first[at])))
+            is_thunk = is_filled(self.image, int(behind_site[at]), int(last[at]) - 1)
+            goes_on[at] = not (is_thunk or is_part(self._name(int(first[at]))))
         return goes_on
 
     def _fit(self, shape: Shape, va: U64, window: U32, targets: Sequence[JumpTarget | None], recorded: bool) -> Mask:
@@ -186,7 +189,8 @@ class Jumps:
 
     def _behind_code(self, sec: int, va: int) -> JumpTarget | None:
         """The function that code of a patch leads to: the first thing but the TOC that its relocations name."""
-        image, start, toc = self.image, va - int(self.image.base[sec]), _toc_name(self.image)
+        image, start, modules = self.image, va - int(self.image.base[sec]), self.image.arch.modules
+        toc = modules.toc if modules is not None else ""
         rows = self._relocated(sec)
         for at in np.flatnonzero((rows.off >= start) & (rows.off < start + CODE_BYTES)).tolist():
             symbol = int(rows.symbol[at])
@@ -278,10 +282,6 @@ def marks(image: Image) -> U64:
     rows = np.flatnonzero(is_in(symbols.rows["st_name"], starts)) if starts else np.zeros(0, np.int64)
     rows = rows[symbols.shndx[rows] > 0]
     return np.asarray(image.base[symbols.shndx[rows]] + symbols.rows["st_value"][rows])
-
-
-def _toc_name(image: Image) -> str:
-    return image.arch.modules.toc if image.arch.modules is not None else ""
 
 
 def may_begin_with_jump(image: Image, shape: Shape, bare: I64) -> bool:
