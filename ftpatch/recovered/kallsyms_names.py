@@ -153,7 +153,8 @@ def _walked(
     sizes = np.diff(np.append(starts, ends[-1]))
     if not np.array_equal(ends[:-1], values[1:]) or not 0 <= len(octets) - int(ends[-1]) <= APART:
         return None
-    if int(sizes.min()) < 2:  # a name has at least its letter
+    rest = octets[int(ends[-1]) :]
+    if int(sizes.min()) < 2 or (len(rest) and 0 < rest[0] < len(rest)):  # a name has its letter; another one follows
         return None
     return Names(n, pos - before, pos, markers.pos, end, starts, sizes, two_bytes)
 
