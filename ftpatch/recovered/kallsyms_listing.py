@@ -62,12 +62,12 @@ class Listing:
 def find_tables(data: FileBytes) -> list[Tables]:
     """The tables of each kallsyms in a file, mostly one. ElfError where there are only parts that belong together."""
     tokens = find_tokens(data)
-    tables = [
-        Tables(table, names, values)
-        for table in tokens
-        for names in find_names(data, table)
-        for values in find_values(data, table, names)
-    ]
+    found: dict[tuple[int, int, int, Values], Tables] = {}
+    for table in tokens:
+        for names in find_names(data, table):
+            for values in find_values(data, table, names):
+                found.setdefault((table.pos, names.pos, names.n, values), Tables(table, names, values))
+    tables = list(found.values())
     if not tables and tokens:
         where = f"position {tokens[0].pos:#x}"
         raise ElfError("names and addresses of kallsyms are not where its token table is", where,

@@ -65,14 +65,19 @@ class _Markers:
 
 
 def find_names(data: FileBytes, tokens: Tokens) -> list[Names]:
-    """All names that a token table could be for, each proven by its markers; mostly one."""
-    for reach in REACHES:
-        found: dict[tuple[int, int], Names] = {}
-        for markers in _markers_before(data, tokens.pos, reach):
-            for names in _names_before(data, markers, tokens.pos):
-                found.setdefault((names.pos, names.n), names)
-        if found or reach >= tokens.pos:
-            return list(found.values())
+    """All names that a token table could be for, each proven by its markers; mostly one. A kernel of up to 256 symbols
+    has one marker, which is 0: words that align its tables may be markers as well."""
+    for two_bytes in (True, False):
+        for reach in REACHES:
+            found = [
+                names
+                for markers in _markers_before(data, tokens.pos, reach)
+                for names in _names_before(data, markers, tokens.pos, two_bytes)
+            ]
+            if found:
+                return found
+            if reach >= tokens.pos:
+                break
     return []
 
 
@@ -95,7 +100,7 @@ def _markers_before(data: FileBytes, end: int, reach: int) -> Iterator[_Markers]
             yield _Markers(low + width * row, width, words[row : row + n].astype(np.int64))
 
 
-def _names_before(data: FileBytes, markers: _Markers, tokens_pos: int) -> Iterator[Names]:
+def _names_before(data: FileBytes, markers: _Markers, tokens_pos: int, two_bytes: bool) -> Iterator[Names]:
     """The names that end where markers begin. The last of these may be no markers: they only ascend by chance."""
     for k in range(len(markers.values), max(len(markers.values) - 3, 0), -1):
         values, end = markers.values[:k], markers.pos + k * markers.width
@@ -103,18 +108,16 @@ def _names_before(data: FileBytes, markers: _Markers, tokens_pos: int) -> Iterat
         words = data[low : markers.pos & ~3].view("<u4")
         rows = np.flatnonzero((words > (k - 1) * BLOCK) & (words <= k * BLOCK))
         rows = rows[_fills(tokens_pos - end, words[rows].astype(np.int64))]
-        n = words[rows].astype(np.int64)
-        for before in COUNT_BEFORE:
-            pos = low + 4 * rows + before
-            behind = markers.pos - pos - int(values[-1])  # bytes of the last block, and what aligns the markers
-            fits = (behind > 1) & (behind <= APART + LARGEST * BLOCK)
-            for two_bytes in (True, False):
-                for row in np.flatnonzero(fits)[
-                    _comes_through(data, pos[fits], n[fits], markers.pos, values, two_bytes)
-                ]:
-                    names = _walked(data, markers, end, int(pos[row]), int(n[row]), before, two_bytes)
-                    if names is not None:
-                        yield names
+        before = np.repeat(COUNT_BEFORE, len(rows))
+        rows = np.tile(rows, len(COUNT_BEFORE))
+        pos, n = low + 4 * rows + before, words[rows].astype(np.int64)
+        behind = markers.pos - pos - int(values[-1])  # bytes of the last block, and what aligns the markers
+        fits = np.flatnonzero((behind > 1) & (behind <= APART + LARGEST * BLOCK))
+        fits = fits[_comes_through(data, pos[fits], n[fits], markers.pos, values, two_bytes)]
+        for row in fits.tolist():
+            names = _walked(data, markers, end, int(pos[row]), int(n[row]), int(before[row]), two_bytes)
+            if names is not None:
+                yield names
 
 
 def _fills(gap: int, n: I64) -> Mask:

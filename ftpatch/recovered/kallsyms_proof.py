@@ -22,7 +22,7 @@ FIRST = (b"_text", b"_stext")
 FUNCTION = (ord("t"), ord("T"))
 FEW_OUTSIDE = 64  # one function in so many may have nothing at its address
 FEW_POINTERS = 64  # pointers to functions; fewer tell nothing
-MOVED = (4, 1 << 12, 1 << 16, 1 << 21)  # bytes by which names are moved for comparison; by 16, they may be __pfx_ ones
+MOVED = (1 << 12, 1 << 14, 1 << 16, 1 << 21)  # bytes by which names are moved for comparison: a base is that of a page
 CLEAR = 2  # times as many pointers come out at functions as do when names are moved: 3.4 to 12 in seven Debian kernels
 TODO = "the file is damaged, or not whole"
 

@@ -31,7 +31,7 @@ def texts_of(data: FileBytes, tokens: Tokens, names: Names) -> tuple[U8, I64, U8
     lengths = sizes[stream]
     starts = np.cumsum(lengths)[names.starts]  # behind the NUL before each name
     total = int(lengths.sum())
-    text = np.zeros(min(total, MOST_TEXT) + 1, np.uint8)
+    text = np.zeros(min(total, MOST_TEXT) + 2, np.uint8)  # a NUL behind the last name, and one if that has no letter
     longest = int(np.diff(np.append(starts, total + 1)).max()) - 1
     if longest >= LONGEST or total > MOST_TEXT:
         raise ElfError("names of kallsyms are longer than any kernel's", f"position {names.pos:#x}",
@@ -76,7 +76,7 @@ def _require_names(text: U8, letters: U8, starts: I64, names: Names) -> None:
                        found=repr(bytes(text[starts[row] - 1 : starts[row] + 20])), expected="as nm gives them",
                        todo="the file is damaged")  # fmt: skip
     strange = (text <= 0x20) | (text == 0x7F)
-    if int(np.count_nonzero(strange)) != names.n + 1:  # the NUL before each name, and the one behind the last
+    if int(np.count_nonzero(strange)) != names.n + 2:  # the NUL before each name, and the two behind the last
         pos = np.flatnonzero(strange & (text != 0))
         row = int(np.searchsorted(starts, pos[0], side="right")) - 1 if len(pos) else 0
         raise ElfError("a name of kallsyms has characters that no symbol has", f"row {row}",
