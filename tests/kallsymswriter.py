@@ -77,13 +77,17 @@ def compressed(text: bytes, tokens: list[bytes]) -> bytes:
     code_of = {token: code for code, token in enumerate(tokens) if token}
     codes, at = bytearray(), 0
     while at < len(text):
-        size = next(size for size in (5, 3, 2, 1) if text[at : at + size] in code_of and len(text[at : at + size]) == size)
+        size = next(
+            size for size in (5, 3, 2, 1) if text[at : at + size] in code_of and len(text[at : at + size]) == size
+        )
         codes.append(code_of[text[at : at + size]])
         at += size
     return bytes(codes)
 
 
-def tables(symbols: list[Symbol], form: Form, va: int, tokens: list[bytes] | None = None, base: int | None = None) -> Written:
+def tables(
+    symbols: list[Symbol], form: Form, va: int, tokens: list[bytes] | None = None, base: int | None = None
+) -> Written:
     """All tables of some symbols, which are in ascending order.
 
     va: where the tables will be. tokens: 256, else chosen here. base: what kallsyms_relative_base has in the file.
@@ -151,7 +155,9 @@ def _values(symbols: list[Symbol], form: Form, va: int, lowest: int) -> bytes:
         return struct.pack(f"<{len(addresses)}I", *(address - lowest for address in addresses))
     if form.kind == "own":
         return struct.pack(f"<{len(addresses)}i", *(address - va - 4 * row for row, address in enumerate(addresses)))
-    return struct.pack(f"<{len(addresses)}i", *(lowest - address - 1 if address >> 63 else address for address in addresses))
+    return struct.pack(
+        f"<{len(addresses)}i", *(lowest - address - 1 if address >> 63 else address for address in addresses)
+    )
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from ftpatch.arrays import I64, U8, Mask
 from ftpatch.container.file_bytes import FileBytes
 from ftpatch.errors import ElfError
 from ftpatch.recovered.kallsyms_names import Names, find_names
+from ftpatch.recovered.kallsyms_order import require_sorted
 from ftpatch.recovered.kallsyms_texts import texts_of
 from ftpatch.recovered.kallsyms_tokens import LONGEST, Tokens, find_tokens
-from ftpatch.recovered.kallsyms_values import ABSOLUTE, BASE, OWN, PERCPU, Values, find_values, own
+from ftpatch.recovered.kallsyms_values import ABSOLUTE, BASE, OWN, PERCPU, Values, find_values, own, ranks_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +78,12 @@ def find_tables(data: FileBytes) -> list[Tables]:
 
 
 def read(data: FileBytes, tables: Tables) -> Listing:
-    """All symbols. ElfError where names are none."""
+    """All symbols. ElfError where names are none, or are not in the order of their ranks."""
     values, n = tables.values, tables.n
     letter, starts, strings = texts_of(data, tables.tokens, tables.names)
+    ranks = ranks_of(data, values, n)
+    if ranks is not None:
+        require_sorted(ranks, starts, strings)
     relative = np.full(n, values.kind != ABSOLUTE)
     if values.kind == ABSOLUTE:
         value = data[values.pos : values.pos + 8 * n].view("<i8").astype(np.int64)

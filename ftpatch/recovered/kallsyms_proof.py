@@ -44,7 +44,7 @@ def require_proof(memory: Memory, listing: Listing, va: U64, addends: U64, slide
         return
     first = [row for name in FIRST for row in listing.rows_of(name).tolist()]
     if not (len(memory.va) and first and int(va[first[0]]) == _first_loaded(memory, va[first[0]])):
-        found = f"no linux_banner, {len(pointed_at)} pointers to functions, no _text or _stext at the start"
+        found = f"no linux_banner, no _text or _stext at the start, pointers to functions: {len(pointed_at)}"
         raise ElfError("nothing in the file proves the addresses that kallsyms has", found=found,
                        todo="symbols cannot be told from this file")  # fmt: skip
 

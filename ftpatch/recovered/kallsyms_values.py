@@ -59,7 +59,7 @@ def _behind(data: FileBytes, tokens: Tokens, names: Names) -> Iterator[Values]:
         pos = _up(tokens.end, align)
         for kind in (BASE, PERCPU, OWN, ABSOLUTE):
             behind = _up(pos + names.n * (8 if kind == ABSOLUTE else 4), align)
-            base_pos = _up(behind, 8) if kind in (BASE, PERCPU) else NONE
+            base_pos = behind if kind in (BASE, PERCPU) else NONE
             ranks_pos = _up(base_pos + 8, align) if base_pos != NONE else behind
             for size in RANKS:
                 if is_kind(data, kind, pos, names.n) and are_ranks(data, ranks_pos, names.n, size):
@@ -76,7 +76,7 @@ def _before(data: FileBytes, tokens: Tokens, names: Names) -> Iterator[Values]:
         for kind in (BASE, PERCPU, OWN, ABSOLUTE):
             end, base_pos = names.count_pos, NONE
             if kind in (BASE, PERCPU):
-                end = base_pos = (end - 8) & -max(align, 8)
+                end = base_pos = (end - 8) & -align
             pos = (end - names.n * (8 if kind == ABSOLUTE else 4)) & -align
             if is_kind(data, kind, pos, names.n):
                 yield Values(kind, pos, base_pos, *ranks[0])
@@ -97,7 +97,8 @@ def is_kind(data: FileBytes, kind: str, pos: int, n: int) -> bool:
     offsets = words.view("<i4")
     if kind == BASE:
         unsigned = words.view("<u4")
-        return bool(unsigned[0] == 0 and (unsigned[1:] >= unsigned[:-1]).all())
+        several = n < 3 or unsigned[-1] > 0  # zeros alone are addresses that relocations will write
+        return bool(several and unsigned[0] == 0 and (unsigned[1:] >= unsigned[:-1]).all())
     if kind == OWN:  # the first symbol of a kernel lies before its read-only data
         return bool(offsets[0] < -4 and (np.diff(own(offsets)) >= 0).all())
     n_fixed = int(np.argmax(offsets < 0))
