@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftpatch.arrays import Mask, is_in
+from ftpatch.document.files import add_form
 from ftpatch.document.summary import summary
 from ftpatch.elf.identity import build_id
 from ftpatch.kernel.kallsyms import listed_as
@@ -39,6 +40,7 @@ def image_object(
         "summary": summary(scan, brief),
         "sites": site_rows(scan, mask) if with_sites else [],
     }
+    add_form(made, image)
     if image.kind == "module":
         from ftpatch.kernel.live_patch import live_patch_of
 

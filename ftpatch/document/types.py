@@ -126,6 +126,9 @@ class FileObject(TypedDict):
     build_id: Annotated[str, Pattern("^[0-9a-f]*$")] | None
     arch: Annotated[str, Register("arch")]
     kind: Kind
+    container: NotRequired[Annotated[str, "of a kernel that is in something, or has no symbols: the first of `layers`"]]
+    layers: NotRequired[Annotated[list[str], "what lies around the kernel, the outermost first; the last is its form"]]
+    symbols_from: NotRequired[Annotated[str, Values(("kallsyms", "none")), "of a file without a symbol table"]]
 
 
 class ScannedFile(FileObject):

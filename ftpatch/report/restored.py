@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ftpatch.document.files import add_form
 from ftpatch.elf.identity import build_id
 from ftpatch.errors import printable
 from ftpatch.journal.restore import Restored
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def restored_object(done: Restored, dry_run: bool) -> RestoredObject:
     """The image of the JSON report."""
     image, journal = done.image, done.journal
-    return {
+    made: RestoredObject = {
         "file": image.path,
         "sha256": image.sha256,
         "build_id": build_id(image),
@@ -29,6 +30,8 @@ def restored_object(done: Restored, dry_run: bool) -> RestoredObject:
             "same": done.same,
         },
     }  # fmt: skip
+    add_form(made, image)
+    return made
 
 
 def restored_text(done: Restored, dry_run: bool) -> Iterator[str]:

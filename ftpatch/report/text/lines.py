@@ -30,7 +30,9 @@ def title(name: str, document: Document) -> str:
 def head(image: ImageObject, document: Document) -> str:
     """The first line of one file."""
     build = f", build-id {image['build_id']}" if image["build_id"] else ""
-    return f"{title(image['file'], document)}: {image['arch']} {image['kind']}{build}\n"
+    made = "".join(f" in {layer}" for layer in reversed(image.get("layers", ())[:-1]))
+    symbols = {"": "", "none": ", without symbols"}.get(image.get("symbols_from", ""), ", symbols from kallsyms")
+    return f"{title(image['file'], document)}: {image['arch']} {image['kind']}{made}{build}{symbols}\n"
 
 
 def line(key: str, text: str) -> str:
