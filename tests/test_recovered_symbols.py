@@ -13,6 +13,7 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import Recovered
 from ftpatch.recovered.image import open_image
 from ftpatch.recovered.marks import marks_of
+from ftpatch.recovered.sizes import sizes_of
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import read_records
 from ftpatch.sites.table import STATUSES
@@ -81,3 +82,30 @@ def test_marks_between_functions_are_no_functions() -> None:
 def test_no_symbols_have_no_marks() -> None:
     none = np.zeros(0, dtype=np.int64)
     assert marks_of(b"", none, none.astype(np.uint64), none.astype(bool)).tolist() == []
+
+
+GETPPID = ("__se_sys_getppid", "sys_getppid")
+PPC_LONGER = ("slot_probe", "vfs_write", "tiny_notrace")
+LONGER = {  # functions that seem longer than their symbols say, and how long: a nameless one is behind each
+    "mini/vmlinux-callops": {"__arm64_sys_getppid": 104, "slot_probe": 72, "vfs_write": 200}
+    | dict.fromkeys(GETPPID, 104),
+    "mini-ppc64le/vmlinux-mprofile": dict.fromkeys(GETPPID, 140) | dict(zip(PPC_LONGER, (88, 152, 28), strict=True)),
+    "mini-ppc64le/vmlinux-ool": dict.fromkeys(GETPPID, 120) | dict(zip(PPC_LONGER, (84, 148, 28), strict=True)),
+    "x86_64/vmlinux-nop": {"slot_probe": 67, "arch_hook_power": 20},  # the latter ends in a jump and int3
+    "x86_64/vmlinux-rela": {"slot_probe": 87, "arch_hook_power": 24},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", LONGER)
+def test_functions_end_where_the_filling_in_front_of_the_next_begins(path: str) -> None:
+    image = open_image(str(MINI.parent / path))
+    symbols = image.symbols
+    rows = np.flatnonzero((symbols.shndx > 0) & (symbols.type <= t.STT_FUNC) & (symbols.rows["st_name"] > 0))
+    rows = rows[[not symbols.name(row).startswith(("$", ".L")) for row in rows.tolist()]]
+    sec = symbols.shndx[rows]
+    functions = (symbols.type[rows] == t.STT_FUNC) & image.executable[sec]
+    sizes = sizes_of(image, symbols.rows["st_value"][rows], sec, functions)
+    real = symbols.rows["st_size"][rows]
+    other = np.flatnonzero(functions & (real > 0) & (sizes != real))
+    assert {symbols.name(int(rows[at])): int(sizes[at]) for at in other} == LONGER[path]
+    assert functions.sum() >= 20
