@@ -71,9 +71,9 @@ MARKS = [  # address, name, whether it is one
 
 def test_marks_between_functions_are_no_functions() -> None:
     names = [name.encode() for _, name, _ in MARKS]
-    starts = np.cumsum([0, *(len(name) + 1 for name in names[:-1])])
+    starts = np.cumsum([1, *(len(name) + 2 for name in names[:-1])])  # behind nm's letters
     va = np.array([va for va, _, _ in MARKS], dtype=np.uint64)
-    marks = marks_of(b"".join(name + b"\0" for name in names), starts, va, va < 0x1080)
+    marks = marks_of(b"".join(b"T" + name + b"\0" for name in names), starts, va, va < 0x1080)
     assert [
         (int(at), name.decode(), bool(is_mark)) for at, name, is_mark in zip(va, names, marks, strict=True)
     ] == MARKS

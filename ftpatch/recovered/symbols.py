@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, U8, U64, is_in
+from ftpatch.arrays import I64, U8, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.recovered.kallsyms import Kallsyms
 from ftpatch.recovered.marks import marks_of
+from ftpatch.recovered.sizes import sizes_of
 
 TEXT, WEAK, WEAK_OBJECT, ABSOLUTE = b"tT", b"wW", b"vV", b"aA"
 
@@ -47,25 +48,19 @@ def placed(symbols: t.Symbols, image: Image) -> t.Symbols:
     marks = marks_of(symbols.strtab, rows["st_name"].astype(np.int64), va, code)
     code[code] = (sec[code] >= 0) & image.executable[np.maximum(sec[code], 0)] & ~marks[code]
     rows["st_info"][((rows["st_info"] & 0xF) == t.STT_FUNC) & ~code] &= 0xF0
-    rows["st_size"] = _sizes(va, sec, image)
+    rows["st_size"] = sizes_of(image, va, sec, _whole(symbols, code, image))
     rows["st_shndx"] = np.where(sec >= 0, np.minimum(sec, t.SHN_LORESERVE - 1), 0xFFF1)
     functions = np.flatnonzero(code)
     rows["st_other"][functions] = _other(image, sec[functions], off[functions])
     return t.Symbols(rows, symbols.strtab, sec)
 
 
-def _sizes(va: U64, sec: I64, image: Image) -> U64:
-    """Bytes from each symbol to the next address that has one, or to the end of its section."""
-    known = np.flatnonzero(sec >= 0)
-    sizes = np.zeros(len(va), dtype=np.uint64)
-    if not len(known):
-        return sizes
-    starts = np.unique(va[known])
-    end = image.base[sec[known]] + image.shdr["sh_size"][sec[known]]
-    after = np.searchsorted(starts, va[known], side="right")
-    following = np.where(after < len(starts), starts[np.minimum(after, len(starts) - 1)], end)
-    sizes[known] = np.minimum(following, end) - va[known]
-    return sizes
+def _whole(symbols: t.Symbols, code: Mask, image: Image) -> Mask:
+    """Which of these functions are functions, and no names of padding in front of one."""
+    whole = code.copy()
+    for start in image.arch.padding_names:
+        whole[symbols.rows_beginning(start)] = False
+    return whole
 
 
 def _other(image: Image, sec: I64, off: I64) -> U8:
