@@ -81,10 +81,14 @@ class Functions:
         for _ in range(MAX_NESTING):  # steps back over functions that ended before va, all sites at once
             ended = (index >= 0) & (self.end[index] <= va)
             if not ended.any():
-                return index
+                return index if self.sized else self._first_of(index)
             index[ended] -= 1
         index[ended] = -1
         return index
+
+    def _first_of(self, index: I64) -> I64:
+        """The functions that the kernel names of those at one address: the first; without sizes all are equally long."""
+        return np.where(index >= 0, self._of_one_va[0][index], -1)
 
 
 def functions_of(

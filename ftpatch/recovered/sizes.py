@@ -13,7 +13,7 @@ from ftpatch.elf.image import Image
 
 WORD = 4  # bytes of an instruction, where there are NOPs behind calls
 TAIL, HALF = 16, 8  # bytes that are compared at once: the longest filler has as many
-MAX_ROUNDS = 16  # pieces of a filling; functions begin at multiples of 64 bytes at most
+MAX_ROUNDS = 16  # pieces of a filling: functions begin at multiples of 64 bytes at most
 
 
 def sizes_of(image: Image, va: U64, sec: I64, code: Mask) -> U64:
@@ -51,6 +51,7 @@ def _without_filling(image: Image, va: U64, size: I64) -> I64:
             cut[same] = n
         left[going] -= cut
         going = going[(cut > 0) & (left[going] > 0)]
+    left[going] = size[going]  # so much of it is an area that waits for code
     return _with_nop_behind_call(image, start, np.where(left > 0, left, size), size)
 
 

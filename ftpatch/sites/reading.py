@@ -25,6 +25,7 @@ from ftpatch.sites.profiler_calls import knows
 from ftpatch.sites.records import RecordTable
 from ftpatch.sites.table import ENABLED, NAMELESS, NULL, OF_MATCH, OUTSIDE, READY, UNEXPECTED, SiteTable
 from ftpatch.sites.unrecorded import Calls, around, unrecorded_calls, unrecorded_rows
+from ftpatch.sites.unsized import may_be_functions
 
 
 class _BareEntries(NamedTuple):
@@ -218,6 +219,9 @@ def _without_records(
     off, window = behind_skip(shape, sec, off, code)
     va = image.va(sec, off)
     free = ~is_in(va + shape.site(window).view(np.uint64), known.body_va[known.func < known.func_end]) & (sec >= 0)
+    if not functions.sized:
+        entry, behind = functions.va[first], off + shape.site(window) + shape.size
+        free[free] = may_be_functions(known, entry[free], sec[free], behind[free])
     redirected = free & Jumps(image).redirected(shape, sec, off, window, recorded=False)
     enabled = free & ~redirected & patched
     enabled[enabled] = _calls_a_tracer(image, shape, window[enabled], va[enabled])
