@@ -87,7 +87,7 @@ class Functions:
         return index
 
     def _first_of(self, index: I64) -> I64:
-        """The functions that the kernel names of those at one address: the first; without sizes all are equally long."""
+        """Of the functions at one address the first, as the kernel names it: without sizes all are equally long."""
         return np.where(index >= 0, self._of_one_va[0][index], -1)
 
 

@@ -170,6 +170,8 @@ def pages_of(image: Image, n: int) -> int | None:
     Source: kernel/trace/ftrace.c ftrace_init(), ftrace_process_locs() (Linux 6.1, 6.12.107).
     """
     row, record = image.symbols.defined(PAGE), record_size(image)
+    if image.recovered is not None:
+        return None  # kallsyms has no sizes
     page = 0 if row is None else int(image.symbols.rows["st_size"][row])
     if record is None or not 0 < record <= page:
         return None

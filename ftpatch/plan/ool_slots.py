@@ -138,6 +138,8 @@ def _area(image: Image, name: str, slot: int, emptied: U64 = NONE_EMPTIED) -> Ar
         raise PolicyError("an area of out-of-line stubs is missing", image.path, found=f"no {name} with its count")
     va, size = int(image.symbols.rows["st_value"][row]), int(image.symbols.rows["st_size"][row])
     n = int(image.word_at(np.array([pos]))[0])
+    if not image.functions.sized:
+        size = min(size, n * slot)  # as far as the next symbol is only the most that it can be
     first = image.pos_of_va(va) if n else 0
     sec = image.place(np.array([va, min(va + size - 1, t.LAST_VA)], dtype=np.uint64))[0] if n else np.zeros(2, np.int64)
     if n * slot != size or first < 0 or sec[0] < 0 or sec[0] != sec[1]:  # all slots lie in one section

@@ -11,7 +11,7 @@ from ftpatch.arch.fillers import fillers_of, nop_behind_call
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf.image import Image
 
-WORD = 4  # bytes of an instruction, where there are NOPs behind calls
+WORD = 4  # bytes of an instruction, where NOPs are put behind calls, and to which sizes are rounded up
 TAIL, HALF = 16, 8  # bytes that are compared at once: the longest filler has as many
 MAX_ROUNDS = 16  # pieces of a filling: functions begin at multiples of 64 bytes at most
 
@@ -51,7 +51,9 @@ def _without_filling(image: Image, va: U64, size: I64) -> I64:
             cut[same] = n
         left[going] -= cut
         going = going[(cut > 0) & (left[going] > 0)]
-    left[going] = size[going]  # so much of it is an area that waits for code
+    for row in going.tolist():  # a few at the ends of sections, and areas that wait for code
+        used = np.flatnonzero(image.data[int(start[row]) : int(start[row] + left[row])])
+        left[row] = (int(used[-1]) // WORD + 1) * WORD if len(used) else 0
     return _with_nop_behind_call(image, start, np.where(left > 0, left, size), size)
 
 
