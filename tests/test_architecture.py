@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,10 +40,17 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Everything in a file, its Module first."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that the file imports anywhere, functions included; names below a package where they are modules."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -50,7 +59,7 @@ def imports(path: Path) -> set[str]:
             for alias in node.names:
                 longer = f"{base}.{alias.name}"
                 found.add(longer if longer.removeprefix("ftpatch.") in MODULES else base)
-    return found
+    return frozenset(found)
 
 
 def room(module: str) -> str:
@@ -151,7 +160,7 @@ def test_the_proof_shares_nothing_with_what_plans_and_writes() -> None:
 
 def test_json_of_others_is_parsed_in_one_place() -> None:
     """With limits; what is written is another matter."""
-    users = {name for name, path in MODULES.items() for node in ast.walk(ast.parse(path.read_text()))
+    users = {name for name, path in MODULES.items() for node in nodes(path)
              if isinstance(node, ast.Attribute) and node.attr in ("load", "loads") and isinstance(node.value, ast.Name)
              and node.value.id == "json"}  # fmt: skip
     assert users == {"document.json_input"}
@@ -175,7 +184,7 @@ def test_files_are_opened_in_one_place() -> None:
     """Regular files only, with limits; write/ opens its destinations, and Draft.open() is of another kind."""
     users = set()
     for name, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             match node:
                 case ast.Call(ast.Name(called)) if called in OPENERS:
                     users.add(name)
@@ -245,13 +254,13 @@ def looks_like_an_instruction(number: int) -> bool:
     )  # fmt: skip
 
 
-def machine_facts(tree: ast.AST) -> list[str]:
-    """What in a module is a fact of one machine: its name, its ELF number asked for, its instructions."""
+def machine_facts(tree: Sequence[ast.AST]) -> list[str]:
+    """What in the nodes of a module is a fact of one machine: its name, its ELF number asked for, its instructions."""
     documented = (ast.Module, ast.FunctionDef, ast.ClassDef)
-    docstrings = {id(node.body[0].value) for node in ast.walk(tree)
+    docstrings = {id(node.body[0].value) for node in tree
                   if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)}  # fmt: skip
     found = []
-    for node in ast.walk(tree):
+    for node in tree:
         match node:
             case ast.Constant(str(text)) if id(node) not in docstrings and (
                 MACHINE.search(text) or INSTRUCTION.search(text)
@@ -270,7 +279,7 @@ def machine_facts(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if room(name) != "arch" and name not in EMULATORS))
 def test_facts_of_a_machine_stand_in_arch(name: str) -> None:
-    found = machine_facts(ast.parse(MODULES[name].read_text()))
+    found = machine_facts(nodes(MODULES[name]))
     # the one place that asks which machine a file is for, and the one that says so of a file without a header
     if name in ("elf.image", "recovered.flat"):
         found.remove(next(one for one in found if one.endswith("e_machine")))
@@ -288,4 +297,4 @@ def test_facts_of_a_machine_stand_in_arch(name: str) -> None:
     ],
 )  # fmt: skip
 def test_a_fact_of_a_machine_is_seen(code: str, n: int) -> None:
-    assert len(machine_facts(ast.parse(code))) == n
+    assert len(machine_facts(list(ast.walk(ast.parse(code))))) == n
