@@ -10,11 +10,14 @@ PIP    := $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTH
 demo: $(VENV)/installed
 	@sh tools/demo.sh $(BIN)/ftpatch
 
-# Kernels and tools are fetched before the workers start. What sends signals runs alone: a worker has threads.
+# Kernels and tools are fetched before the workers start, and ftpatch is compiled once for all the programs that the tests
+# start: they write no bytecode. What sends signals runs alone: a worker has threads. Files come in the order that
+# tests/conftest.py puts them in, those with boots first.
 test: $(VENV)/tests
 	@if [ "$$CI" = true ] || [ "$$KERNELS" = 1 ]; then $(BIN)/python -m tools.kernels --tools --modules; fi
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" $(PYTEST)
-	@$(BIN)/python -m pytest -m alone $(PYTEST)
+	@$(BIN)/python -m compileall -q ftpatch tools
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST)
+	@$(BIN)/python -m pytest -m alone $(shell grep -l 'mark[.]alone' tests/test_*.py) $(PYTEST)
 
 kernels: $(VENV)/installed
 	@$(BIN)/python -m tools.kernels --tools

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def ftpatch(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return captured.out
 
     return call
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two workers take file after file: those that take long come first, so that both are busy to the end.
+
+    A boot takes seconds and a test with a real kernel one; of the others, it is their number that counts.
+    """
+    weight = Counter[Path]()
+    for item in items:
+        weight[item.path] += 100 if "boot" in item.keywords else 20 if "corpus" in item.keywords else 1
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: -weight[item.path])
 
 
 @pytest.hookimpl(hookwrapper=True)

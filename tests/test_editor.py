@@ -582,8 +582,9 @@ def test_a_table_that_no_alignment_fits_is_refused(tmp_path: Path, align: int) -
 
 Rows = dict[str, list[tuple[int, int, str, int]]]  # offset, type, symbol, addend; by the name of the table
 
-NUMBER = {f"{describe_reloc_type(number, parsed((FIXTURES[index]).read_bytes()))}": number
-          for index in (0, 5) for number in range(1100)} | {"R_PPC64_ENTRY": 118}  # fmt: skip
+NUMBER = {f"{describe_reloc_type(number, elf)}": number
+          for elf in (parsed(FIXTURES[index].read_bytes()) for index in (0, 5))
+          for number in range(1100)} | {"R_PPC64_ENTRY": 118}  # fmt: skip
 
 
 def by_pyelftools(file: bytes) -> Rows:
