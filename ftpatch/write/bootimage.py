@@ -34,7 +34,17 @@ def boot_image(image: Image) -> Pieces:
     if boot is None:
         raise UnsupportedError(f"making a boot image for {image.arch.name} is not supported", image.path,
                                expected=", ".join(arch.name for arch in architectures() if arch.boot))  # fmt: skip
-    return without_debug(image) if boot == "elf" else flat_image(image, boot)
+    if boot == "elf" or is_flat(image):
+        return without_debug(image)
+    if image.recovered and image.recovered.flat:
+        raise UnsupportedError("no boot image is made of a kernel without section headers", image.path,
+                               todo="objcopy -O binary does it, or give the vmlinux with its sections")  # fmt: skip
+    return flat_image(image, boot)
+
+
+def is_flat(image: Image) -> bool:
+    """Whether a file is such a boot image already."""
+    return image.recovered is not None and image.recovered.flat and not len(image.phdr)
 
 
 def flat_image(image: Image, boot: FlatImage) -> Pieces:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ftpatch.arch import shape_named
+from ftpatch.container.layers import NAMES
 from ftpatch.errors import printable
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def title(name: str, document: Document) -> str:
 def head(image: ImageObject, document: Document) -> str:
     """The first line of one file."""
     build = f", build-id {image['build_id']}" if image["build_id"] else ""
-    made = "".join(f" in {layer}" for layer in reversed(image.get("layers", ())[:-1]))
+    made = "".join(f" inside {NAMES[layer]}" for layer in reversed(image.get("layers", ())[:-1]))
     symbols = {"": "", "none": ", without symbols"}.get(image.get("symbols_from", ""), ", symbols from kallsyms")
     return f"{title(image['file'], document)}: {image['arch']} {image['kind']}{made}{build}{symbols}\n"
 
