@@ -86,11 +86,17 @@ def compressed(text: bytes, tokens: list[bytes]) -> bytes:
 
 
 def tables(
-    symbols: list[Symbol], form: Form, va: int, tokens: list[bytes] | None = None, base: int | None = None
+    symbols: list[Symbol],
+    form: Form,
+    va: int,
+    tokens: list[bytes] | None = None,
+    base: int | None = None,
+    before: int = 0,
 ) -> Written:
     """All tables of some symbols, which are in ascending order.
 
     va: where the tables will be. tokens: 256, else chosen here. base: what kallsyms_relative_base has in the file.
+    before: bytes from the base to the first symbol.
     """
     texts = [letter.encode() + name.encode() for letter, name, _ in symbols]
     tokens = tokens or tokens_of(texts)
@@ -101,7 +107,7 @@ def tables(
     ranks = ["seqs_of_names"] if form.rank else []
     names = [compressed(text, tokens) for text in texts]
     sequence = first + last + values + ranks if form.behind else values + first + ranks + last
-    lowest = min(address for _, _, address in symbols if form.kind != "percpu" or address >= 1 << 63)
+    lowest = min(address for _, _, address in symbols if form.kind != "percpu" or address >= 1 << 63) - before
     for table in sequence:
         writer.start(table)
         if table == "offsets":

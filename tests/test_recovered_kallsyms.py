@@ -148,6 +148,14 @@ def base_kernel(base: int | None = None, data: bool = True) -> Kernel:
     return kernel(300, FORMS["6.2"], symbols_for(300, FORMS["6.2"], data), base=base)
 
 
+@pytest.mark.parametrize("form", ["4.6", "4.6-x86", "4.20"])
+@pytest.mark.parametrize("data", [True, False])
+def test_a_base_of_a_symbol_that_is_left_out(form: str, data: bool) -> None:
+    """Without CONFIG_KALLSYMS_ALL older kernels have the address of _text, and _stext as the first symbol."""
+    made = kernel(300, FORMS[form], symbols_for(300, FORMS[form], data), before=0x1000)
+    assert listed(kallsyms_of(memory(made.data))) == made.symbols
+
+
 def addend(made: Kernel, value: int = LINK) -> Addends:
     place = np.array([LINK + 0x10, LINK + made.at["relative_base"]], np.uint64)
     return Addends(place[::-1].copy(), np.array([value, LINK + 0x20], np.uint64))

@@ -28,10 +28,10 @@ from ftpatch.errors import ElfError
 from ftpatch.recovered.kallsyms_tokens import APART, Tokens
 
 BLOCK = 256  # names from one marker to the next
-MOST_SYMBOLS = 1 << 22  # Linux stores ranks of names in three bytes; the largest kernels have 500,000 symbols
 LARGEST = 516  # bytes of one name in the file: KSYM_NAME_LEN characters of one token each, and its length
-REACHES = (1 << 16, 1 << 21, 4 * MOST_SYMBOLS)  # bytes before the token table in which markers are looked for
+REACHES = (1 << 16, 1 << 22)  # bytes before the token table in which markers are looked for: ranks of a million names
 RANKS = (3, 4)  # bytes of each entry of kallsyms_seqs_of_names; four only in the release candidates of Linux 6.2
+MOST_MARKERS = 1 << 10  # arrays that may be markers, up to which each is tried
 MOST_STARTS = 1 << 14  # places where names may start, up to which each is tried
 COUNT_BEFORE = (4, 8, 16, 32, 64)  # bytes from num_syms to the names, by how tables are aligned
 
@@ -96,7 +96,11 @@ def _markers_before(data: FileBytes, end: int, reach: int) -> Iterator[_Markers]
         behind = (n_words - rows) * width  # bytes up to the token table
         adjacent = behind - count * width <= APART
         ranked = count * (max(RANKS) * BLOCK + width) >= behind - 2 * APART
-        for row, n in zip(rows[adjacent | ranked].tolist(), count[adjacent | ranked].tolist(), strict=True):
+        likely = np.flatnonzero(adjacent | ranked)
+        if len(likely) > MOST_MARKERS:
+            raise ElfError("more places look like kallsyms_markers than in any kernel", found=str(len(likely)),
+                           expected=f"at most {MOST_MARKERS}")  # fmt: skip
+        for row, n in zip(rows[likely].tolist(), count[likely].tolist(), strict=True):
             yield _Markers(low + width * row, width, words[row : row + n].astype(np.int64))
 
 

@@ -8,6 +8,7 @@ before it. It goes piece by piece, so that what it needs is a few times the text
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from ftpatch.arrays import I64, U8, Mask
 from ftpatch.container.file_bytes import FileBytes
@@ -15,9 +16,10 @@ from ftpatch.errors import ElfError
 from ftpatch.recovered.kallsyms_names import Names
 from ftpatch.recovered.kallsyms_tokens import LONGEST, N_TOKENS, Tokens
 
+U16 = npt.NDArray[np.uint16]
 END, NOTHING = N_TOKENS, N_TOKENS + 1  # the two tokens that are no byte of a name
 MOST_TEXT = 1 << 27  # characters of all names; the largest kernels have 20 million
-PIECE = 1 << 16  # tokens that are replaced in one go
+PIECE = 1 << 14  # tokens that are replaced in one go
 LETTERS = b"AaBbCcDdGgIiLlNnPpRrSsTtUuVvWw-?"  # nm's types
 
 
@@ -27,10 +29,10 @@ def texts_of(data: FileBytes, tokens: Tokens, names: Names) -> tuple[U8, I64, U8
     ElfError where a name is none, or where there is more text than any kernel has.
     """
     stream = _stream(data, names)
-    sizes = np.append(tokens.sizes, [1, 0])  # of the text of END and NOTHING
+    sizes = np.append(tokens.sizes, [1, 0]).astype(np.uint16)  # of the text of END and NOTHING
     lengths = sizes[stream]
-    starts = np.cumsum(lengths)[names.starts]  # behind the NUL before each name
-    total = int(lengths.sum())
+    ends = np.cumsum(np.add.reduceat(lengths, names.starts, dtype=np.int64))
+    starts, total = np.append(1, ends[:-1] + 1), int(ends[-1])  # behind the NUL before each name
     text = np.zeros(min(total, MOST_TEXT) + 2, np.uint8)  # a NUL behind the last name, and one if that has no letter
     longest = int(np.diff(np.append(starts, total + 1)).max()) - 1
     if longest >= LONGEST or total > MOST_TEXT:
@@ -43,7 +45,7 @@ def texts_of(data: FileBytes, tokens: Tokens, names: Names) -> tuple[U8, I64, U8
     return letters, starts + 1, text
 
 
-def _stream(data: FileBytes, names: Names) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:
+def _stream(data: FileBytes, names: Names) -> U16:
     """The tokens of all names, with END before each."""
     octets = data[names.pos : names.end]
     stream = octets.astype(np.uint16)
@@ -53,17 +55,17 @@ def _stream(data: FileBytes, names: Names) -> np.ndarray[tuple[int], np.dtype[np
     return stream
 
 
-def _expand(stream: np.ndarray[tuple[int], np.dtype[np.uint16]], lengths: I64, tokens: Tokens, text: U8) -> None:
+def _expand(stream: U16, lengths: U16, tokens: Tokens, text: U8) -> None:
     """Write the text of each token behind that of the one before."""
     table = np.append(tokens.texts, np.zeros(1, np.uint8))
-    begin = np.append(tokens.starts, [len(tokens.texts), len(tokens.texts)])
+    begin = np.append(tokens.starts, [len(tokens.texts), len(tokens.texts)]).astype(np.int32)
     filled = 0
     for low in range(0, len(stream), PIECE):
         length = lengths[low : low + PIECE]
-        ends = np.cumsum(length)
+        ends = np.cumsum(length, dtype=np.int32)
         total = int(ends[-1])
         shift = np.repeat(begin[stream[low : low + PIECE]] - (ends - length), length)
-        text[filled : filled + total] = table[shift + np.arange(total)]
+        text[filled : filled + total] = table[shift + np.arange(total, dtype=np.int32)]
         filled += total
 
 

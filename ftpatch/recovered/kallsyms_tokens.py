@@ -31,6 +31,7 @@ LONGEST = 1024  # characters of one token, or of one name, are fewer: KSYM_NAME_
 STRIDE = 128  # bytes from one look to the next: three of them fall into each index
 APART = 64  # bytes that may lie between two neighbouring tables; alignment needs seven
 MOST = 4096  # places that look like an index, up to which each is read: a kernel has one, and few others
+MOST_TABLES = 16  # token tables, up to which names are looked for; a kernel has one
 AT_ONCE = 1 << 20  # bytes that are looked through in one go
 
 
@@ -59,7 +60,11 @@ def find_tokens(data: FileBytes) -> list[Tokens]:
             raise ElfError("more places look like kallsyms_token_index than in any kernel", found=f"{len(positions)}",
                            expected=f"at most {MOST}")  # fmt: skip
     tables = [_tokens_before(data, pos) for pos in sorted(positions - {-1})]
-    return [table for table in tables if table is not None]
+    found = [table for table in tables if table is not None]
+    if len(found) > MOST_TABLES:
+        raise ElfError("more places look like kallsyms_token_table than in any kernel", found=str(len(found)),
+                       expected=f"at most {MOST_TABLES}")  # fmt: skip
+    return found
 
 
 def _samples(data: FileBytes) -> Iterator[I64]:
@@ -67,7 +72,9 @@ def _samples(data: FileBytes) -> Iterator[I64]:
     kept = np.zeros(0, np.uint64)  # the last two looks of the piece before
     for n, piece in enumerate(data.pieces(size=AT_ONCE)):
         looks = np.concatenate((kept, piece[: len(piece) & ~7].view("<u8")[:: STRIDE // 8]))
-        yield n * AT_ONCE + STRIDE * (np.flatnonzero(_looks_like_index(looks)) - len(kept))
+        likely = _looks_like_index(looks)
+        likely[1:] &= ~likely[:-1]  # an index starts before the first look of those that ascend together
+        yield n * AT_ONCE + STRIDE * (np.flatnonzero(likely) - len(kept))
         kept = looks[-2:]
 
 

@@ -12,9 +12,10 @@
 
 Tables are aligned at 8 bytes, since 7.0 at 4. Behind the last of them, or between markers and token table, lie since
 6.2 the ranks (kallsyms_seqs_of_names): the rows of the symbols in the order of their names, three bytes each, the
-highest first. scripts/kallsyms.c sorts by address, so a form is right where its addresses ascend all the way, the
-first distance from a base is none (the base is the lowest address), and the ranks are where they must be and name
-each row once. Which releases have which form is told above for readers; here only the bytes decide.
+highest first. scripts/kallsyms.c sorts by address, so a form is right where its addresses ascend all the way, and the
+ranks are where they must be and name each row once. The base is the lowest address; without symbols of data (no
+CONFIG_KALLSYMS_ALL) kernels of about 4.6 to 5.4 have that of a symbol that is left out, so the first offset may be
+any. Which releases have which form is told above for readers; here only the bytes decide.
 """
 
 from __future__ import annotations
@@ -30,10 +31,9 @@ from ftpatch.recovered.kallsyms_names import RANKS, Names
 from ftpatch.recovered.kallsyms_tokens import APART, Tokens
 
 ABSOLUTE, BASE, PERCPU, OWN = "absolute", "base", "percpu", "own"
-ALIGNMENTS = (8, 4, 16, 32, 64)  # bytes at which all of a kernel's tables are aligned, the usual first
 NONE = -1  # the position of what a kernel does not have
 HIGH = 1 << 63  # kernel addresses are from here on
-LOW = 1 << 31  # addresses in the per-CPU area that starts at 0 are below
+LOW = 1 << 31  # offsets from a base, and addresses in the per-CPU area that starts at 0, are below
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def find_values(data: FileBytes, tokens: Tokens, names: Names) -> list[Values]:
 
 def _behind(data: FileBytes, tokens: Tokens, names: Names) -> Iterator[Values]:
     """Addresses behind the token index, with the ranks behind them."""
-    for align in ALIGNMENTS:
+    for align in _alignments(names):
         pos = _up(tokens.end, align)
         for kind in (BASE, PERCPU, OWN, ABSOLUTE):
             behind = _up(pos + names.n * (8 if kind == ABSOLUTE else 4), align)
@@ -70,9 +70,9 @@ def _before(data: FileBytes, tokens: Tokens, names: Names) -> Iterator[Values]:
     """Addresses before kallsyms_num_syms; the ranks, where there are any, lie between markers and token table."""
     ranks = [(NONE, RANKS[0])]
     if tokens.pos - names.markers_end > APART:
-        places = [(_up(names.markers_end, align), size) for align in ALIGNMENTS for size in RANKS]
+        places = [(_up(names.markers_end, align), size) for align in _alignments(names) for size in RANKS]
         ranks = [place for place in places if are_ranks(data, place[0], names.n, place[1])]
-    for align in ALIGNMENTS if ranks else ():
+    for align in _alignments(names) if ranks else ():
         for kind in (BASE, PERCPU, OWN, ABSOLUTE):
             end, base_pos = names.count_pos, NONE
             if kind in (BASE, PERCPU):
@@ -80,6 +80,12 @@ def _before(data: FileBytes, tokens: Tokens, names: Names) -> Iterator[Values]:
             pos = (end - names.n * (8 if kind == ABSOLUTE else 4)) & -align
             if is_kind(data, kind, pos, names.n):
                 yield Values(kind, pos, base_pos, *ranks[0])
+
+
+def _alignments(names: Names) -> tuple[int, ...]:
+    """How many bytes all tables may be aligned at: a count of four bytes, aligned, is just before the names."""
+    before = names.pos - names.count_pos
+    return (before, 4) if before > 4 else (4,)
 
 
 def _up(pos: int, align: int) -> int:
@@ -98,12 +104,12 @@ def is_kind(data: FileBytes, kind: str, pos: int, n: int) -> bool:
     if kind == BASE:
         unsigned = words.view("<u4")
         several = n < 3 or unsigned[-1] > 0  # zeros alone are addresses that relocations will write
-        return bool(several and unsigned[0] == 0 and (unsigned[1:] >= unsigned[:-1]).all())
+        return bool(several and unsigned[-1] < LOW and (unsigned[1:] >= unsigned[:-1]).all())
     if kind == OWN:  # the first symbol of a kernel lies before its read-only data
         return bool(offsets[0] < -4 and (np.diff(own(offsets)) >= 0).all())
     n_fixed = int(np.argmax(offsets < 0))
     fixed, distances = offsets[:n_fixed], offsets[n_fixed:]
-    return bool(distances[0] == -1 and (distances[1:] <= distances[:-1]).all() and (fixed[1:] >= fixed[:-1]).all())
+    return bool(distances[0] < 0 and (distances[1:] <= distances[:-1]).all() and (fixed[1:] >= fixed[:-1]).all())
 
 
 def own(offsets: np.ndarray[tuple[int], np.dtype[np.int32]]) -> I64:
