@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from container_files import avb, boot_image, bzimage, uimage, zboot
 
 import ftpatch.report
 from ftpatch.cli import run
@@ -21,8 +22,8 @@ VMLINUX = MINI / "vmlinux-callops"
 SCHEMA = json.loads((Path(ftpatch.report.__file__).parent / "schema.json").read_text())
 
 
-def gz(content: bytes) -> bytes:
-    return gzip.compress(content, 9, mtime=0)
+def gz(content: bytes, level: int = 9) -> bytes:
+    return gzip.compress(content, level, mtime=0)
 
 
 def xz(content: bytes) -> bytes:
@@ -42,6 +43,13 @@ LAYERS: dict[str, tuple[Callable[[bytes], bytes], list[tuple[str, bool]]]] = {
     "xz in gzip": (lambda elf: gz(xz(elf)), [("gzip", False), ("xz", False)]),
     "odd gzip in xz": (lambda elf: xz(odd_gzip(elf)), [("xz", False), ("gzip", True)]),
     "xz in odd gzip": (lambda elf: odd_gzip(xz(elf)), [("gzip", True), ("xz", False)]),
+    "boot image": (lambda elf: boot_image(2, gz(elf)), [("boot-img", False), ("gzip", False)]),
+    "odd gzip in boot image": (
+        lambda elf: avb(boot_image(4, odd_gzip(elf), 4096), 1 << 17),
+        [("boot-img", False), ("gzip", True)],
+    ),
+    "zboot": (lambda elf: zboot(elf, "gzip", gz(elf, 1)), [("zboot", False)]),
+    "uimage": (lambda elf: uimage(xz(elf)), [("uimage", False), ("xz", False)]),
     "odd gzip in odd gzip": (lambda elf: odd_gzip(odd_gzip(elf)), [("gzip", True), ("gzip", False)]),
 }
 
@@ -125,3 +133,73 @@ def test_layers_that_are_gone_cannot_be_made_again(tmp_path: Path, capsys: pytes
         " inside gzip data, expected xz data, gzip data – restore takes the file as the patch wrote it\n"
     )
     assert not (tmp_path / "back").exists()
+
+
+def test_a_bzimage_cannot_take_a_patched_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "bzImage"
+    source.write_bytes(bzimage(gz(VMLINUX.read_bytes()) + len(VMLINUX.read_bytes()).to_bytes(4, "little")))
+    for more in ([], ["--dry-run"], ["-o", str(tmp_path / "out")]):
+        assert run(["enable", str(source), "--func", "sys_getppid", *more]) == 5
+        assert capsys.readouterr().err == (
+            f"ftpatch: {source}: a changed kernel cannot be put back into an x86 bzImage – the boot code of a bzImage "
+            "has the payload's size and place built in; make bzImage wraps a patched vmlinux in the build tree, and "
+            "QEMU, Firecracker and kexec boot it as it is\n"
+        )
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_zboot_without_room_is_refused_by_a_dry_run_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elf, source = VMLINUX.read_bytes(), tmp_path / "vmlinuz.efi"
+    source.write_bytes(zboot(elf, "gzip", gz(elf, 9)[:-8] + gz(elf, 9)[-8:]))
+    for more in (["--dry-run"], []):
+        assert run(["enable", str(source), "--func", "*", *more]) == 5
+        assert "an EFI zboot image has no room for the patched kernel: found " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_what_a_patch_makes_void_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "boot.img"
+    source.write_bytes(boot_image(2, gz(VMLINUX.read_bytes())))
+    journal = patched(source, tmp_path / "out")
+    text = "not valid any more: the signature of Android Verified Boot"
+    assert f"ftpatch: warning: {text}\n" in capsys.readouterr().err
+    assert journal_of(journal)["notes"][0] == text
+
+
+def test_a_module_signature_is_for_no_boot_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "boot.img"
+    source.write_bytes(boot_image(2, gz(VMLINUX.read_bytes())))
+    assert run(["enable", str(source), "--func", "sys_getppid", "--sign", "key", "cert"]) == 5
+    assert capsys.readouterr().err == (
+        f"ftpatch: {source}: only modules are signed so: found a vmlinux – leave --sign out; boot loaders check "
+        "signatures of other kinds\n"
+    )
+
+
+@pytest.mark.parametrize(("where", "name"), [(64, "cmdline"), (-400, "device tree")])
+def test_what_changed_around_the_kernel_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], where: int, name: str
+) -> None:
+    source, after = tmp_path / "boot.img", tmp_path / "after.img"
+    source.write_bytes(boot_image(2, gz(VMLINUX.read_bytes()), 4096))
+    patched(source, after)
+    image = bytearray(after.read_bytes())
+    at = where if where > 0 else image.rindex(b"tree tree")
+    image[at] ^= 1
+    after.write_bytes(image)
+    capsys.readouterr()
+    assert run(["verify", str(source), str(after)]) == 1
+    assert (
+        "verify-byte: what is around the kernel in an Android boot image is not what it was in the first file"
+        in capsys.readouterr().out
+    ), name
+
+
+def test_another_form_is_a_note_and_no_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = tmp_path / "packed"
+    packed.write_bytes(xz(gz(VMLINUX.read_bytes())))
+    assert run(["verify", str(VMLINUX), str(packed), "--deep"]) == 0
+    assert (
+        "packed in another way, so that only the kernels were compared: one alone, now one inside gzip data inside xz "
+        "data" in " ".join(capsys.readouterr().out.split())
+    )

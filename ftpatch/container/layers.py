@@ -34,6 +34,9 @@ class Layer:
     repack: Callable[[bytes], bytes] | None  # the layer around another content; None where it cannot be made
     why_not: str = ""  # the reason then
     void: str = ""  # what another content makes void: "Android's signature"; "" for nothing
+    leaves: bool = False  # another content goes without it
+    # what stays as it is around another content that is packed in another way; None: nothing is said of that
+    frame: Callable[[], bytes] | None = None
 
 
 class Source(NamedTuple):
@@ -50,6 +53,11 @@ Opened = tuple[tuple[Layer, ...], FileBytes]  # layers, the outermost first, and
 def inside(layers: tuple[Layer, ...]) -> str:
     """Where the innermost content of these layers is, for messages: " inside gzip data inside a boot image"."""
     return "".join(f" inside {NAMES[layer.kind]}" for layer in reversed(layers))
+
+
+def kinds_left(layers: tuple[Layer, ...]) -> tuple[str, ...]:
+    """The kinds of the layers that are around another content."""
+    return tuple(layer.kind for layer in layers if not layer.leaves)
 
 
 def rebuild(layers: tuple[Layer, ...], content: bytes) -> bytes:

@@ -47,6 +47,9 @@ def fields_of(head: bytes) -> Fields | None:
     return Fields(optional + CHECKSUM, entry)
 
 
+VOID = "its signature for Secure Boot, which is left out"
+
+
 def open_signed(source: Source) -> Opened | None:
     """The layer of a signed file, and the file as it was before; None where it is not signed."""
     head = source.data.peek(0, HEADERS)
@@ -62,5 +65,5 @@ def open_signed(source: Source) -> Opened | None:
     plain = bytearray(source.data[:start].tobytes())
     put32(plain, fields.checksum, 0)
     plain[fields.certificates : fields.certificates + ENTRY] = bytes(ENTRY)
-    layer = Layer(KIND, source.data, lambda content: content, void="its signature for Secure Boot, which is left out")
+    layer = Layer(KIND, source.data, lambda content: content, void=VOID, leaves=True)
     return (layer,), FileBytes.of(plain)

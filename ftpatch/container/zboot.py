@@ -61,7 +61,8 @@ def open_zboot(source: Source) -> Opened | None:
     content, end = unpack(stream, packed, source.path, source.max_size)
     require(end == size, KIND, source, found=f"{size - end} bytes behind the {_name(stream)}", expected="nothing")
     payload = Payload(pos, size, stream, _end(source, pos + size, stream, len(content)))
-    layer = Layer(KIND, source.data, partial(_remade, source, payload, bytes(content)))
+    repack = partial(_remade, source, payload, bytes(content))
+    layer = Layer(KIND, source.data, repack, frame=partial(_frame, source, payload))
     return (checked(layer, source, _content),), FileBytes.of(content)
 
 
@@ -92,6 +93,12 @@ def _end(source: Source, end: int, stream: str, size: int) -> int:
     require(found == expected, KIND, source, found=f"{found.hex(' ') or 'nothing'} behind the payload",
             expected=f"{expected.hex(' ')}, its size")  # fmt: skip
     return end + pos
+
+
+def _frame(source: Source, payload: Payload) -> bytes:
+    """What is around the payload, without its size."""
+    data = source.data
+    return b"".join(data[slice(*ends)].tobytes() for ends in ((0, SIZE), (SIZE + 4, payload.pos), (payload.end, None)))
 
 
 def _remade(source: Source, payload: Payload, old: bytes, content: bytes) -> bytes:

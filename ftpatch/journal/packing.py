@@ -11,7 +11,7 @@ import hashlib
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
-from ftpatch.container.layers import NAMES, Layer, inside, rebuild
+from ftpatch.container.layers import NAMES, Layer, inside, kinds_left, rebuild
 from ftpatch.container.pack import Buffer, encoder_of, wrap
 from ftpatch.container.wrappings import WRAPPINGS
 from ftpatch.document.journal import LAYERS, Journal
@@ -44,10 +44,11 @@ def _layers_object(image: Image, layers: tuple[Layer, ...]) -> PackingObject:
     """As `packing_object`, of a kernel in layers. Where the new file has others, all of them are kept."""
     content = image.data.tobytes() + image.trailer
     packing: PackingObject = {"wrapping": LAYERS, "encoder": LAYERS, "plain_sha256": _sha256(content), "layers": []}
-    same = _kinds(layers) == _kinds(image.layers)
+    again = [layer.repack for layer in layers if not layer.leaves]
     rows: list[LayerObject] = []
-    for at, layer in reversed(list(enumerate(image.layers))):
-        outer, repack = layer.outer.tobytes(), layers[at].repack if same else None
+    for layer in reversed(image.layers):
+        outer, same = layer.outer.tobytes(), kinds_left(layers) == kinds_left(image.layers)
+        repack = again.pop() if same and not layer.leaves else None
         if repack is not None and repack(content) == outer:
             rows.insert(0, {"kind": layer.kind, "original": None})
         else:  # what is inside comes with it

@@ -47,6 +47,8 @@ def read_again(case: Case, deep: bool | None) -> str:
         if deep:
             raise UnsupportedError("no second reader", found=NOT_INSTALLED) from None
         return f"none ({NOT_INSTALLED})"
+    if any(side.image.recovered is not None for side in (case.before, case.after)):
+        return "none (lief reads no kernel without a symbol table)"
     if any(not int(side.image.ehdr["e_shnum"]) for side in (case.before, case.after)):
         return "none (lief does not read the relocations of a file with more than 65,279 sections)"
     if any(_names_too_long(side.image) for side in (case.before, case.after)):
@@ -104,7 +106,7 @@ def _hold(case: Case, lief: Any) -> str:
 def _parsed(lief: Any, image: Image, relocations: bool) -> Any:
     config = lief.ELF.ParserConfig()
     config.parse_relocations = relocations
-    whole = image.wrapping == "none" and image.linked
+    whole = image.wrapping == "none" and not image.layers and image.linked
     return lief.ELF.parse(image.path, config) if whole else lief.ELF.parse(image.data.tobytes(), config)
 
 

@@ -36,6 +36,7 @@ from ftpatch.proof.emulate import emulate
 from ftpatch.proof.emulate.expectation import Outcome
 from ftpatch.proof.journal import check_journal, intent_of
 from ftpatch.proof.kept_relocations import check_kept_relocations
+from ftpatch.proof.layers import check_layers
 from ftpatch.proof.lief_check import NOT_INSTALLED, read_again
 from ftpatch.proof.linked import summary
 from ftpatch.proof.linked_objects import check_objects
@@ -190,6 +191,7 @@ def _check(case: Case, runs: Runs, journal: Journal | None, deep: bool | None) -
         check_recording(case, runs)
     elif _has_sections(case) if before.linked else check_sections(case):
         _check_sites(case, runs)
+    check_layers(case)
     check_trailer(case, bool(len(runs.start)) or len(before.data) != len(after.data))
     report_unexplained(case, runs)
     count_kinds(case, runs)

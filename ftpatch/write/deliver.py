@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from ftpatch import memory
 from ftpatch.container import signature as signatures
-from ftpatch.container.layers import NAMES, Layer, inside, rebuild
+from ftpatch.container.layers import NAMES, Layer, inside, kinds_left, rebuild
 from ftpatch.container.pack import wrap
 from ftpatch.container.wrappings import wrapping_for
 from ftpatch.elf.image import Image
@@ -81,8 +81,8 @@ def _kernel_packing(
     for layer in image.layers:
         if layer.repack is None:
             raise PolicyError(f"a changed kernel cannot be put back into {NAMES[layer.kind]}", image.path,
-                              found=layer.why_not, todo="nothing was written")  # fmt: skip
-    void = tuple(layer.void for layer in image.layers if layer.void)
+                              todo=layer.why_not)  # fmt: skip
+    void = tuple(f"not valid any more: {layer.void}" for layer in image.layers if layer.void)
     return Packing(layers=image.layers, void=void), (f"packed as the input is: the kernel{inside(image.layers)}",)
 
 
@@ -146,7 +146,7 @@ def _proven(plan: Plan, written: str, out: str, packing: Packing, trailer: bytes
         after = replace(open_image(written), path=out)
         if after.trailer != trailer:
             raise comparison.failed(after, "the appended signature", f"{len(after.trailer)} bytes")
-        if packing.layers and [layer.kind for layer in after.layers] != [layer.kind for layer in packing.layers]:
+        if packing.layers and kinds_left(after.layers) != kinds_left(packing.layers):
             raise comparison.failed(after, "what is around the kernel", f"a kernel{inside(after.layers)}")
         comparison.check_result(plan, after)
     except (ApplyError, ChangedError, UnsoundError):  # the latter of the input
