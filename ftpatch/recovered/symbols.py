@@ -46,9 +46,15 @@ def placed(symbols: t.Symbols, image: Image) -> t.Symbols:
     sec = np.where(absolute, t.NO_SECTION, sec)
     code = (rows["st_info"] & 0xF) == t.STT_FUNC
     marks = marks_of(symbols.strtab, rows["st_name"].astype(np.int64), va, code)
+    stub, far = image.arch.site_stub, image.arch.far
+    for name in far.areas if far else ():  # of zeros that the kernel fills at boot
+        marks[symbols.rows_named(name)] = True
+    for name in (*stub.text, stub.init) if stub else ():  # which may be called like the end of something
+        marks[symbols.rows_named(name)] = False
     code[code] = (sec[code] >= 0) & image.executable[np.maximum(sec[code], 0)] & ~marks[code]
     rows["st_info"][((rows["st_info"] & 0xF) == t.STT_FUNC) & ~code] &= 0xF0
     rows["st_size"] = sizes_of(image, va, sec, _whole(symbols, code, image))
+    rows["st_size"][marks] = 0
     rows["st_shndx"] = np.where(sec >= 0, np.minimum(sec, t.SHN_LORESERVE - 1), 0xFFF1)
     functions = np.flatnonzero(code)
     rows["st_other"][functions] = _other(image, sec[functions], off[functions])
