@@ -12,6 +12,7 @@ import numpy as np
 
 from ftpatch.arch import architectures
 from ftpatch.arrays import I64
+from ftpatch.container.envelope import ELF_MAGIC
 from ftpatch.document.journal import Journal
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
@@ -129,6 +130,9 @@ def prove(
     if (image.arch, image.kind) != (after.arch, after.kind):
         raise UsageError("the two files are not of one kind", after.path, found=f"{after.kind} of {after.arch.name}",
                          expected=f"{image.kind} of {image.arch.name}")  # fmt: skip
+    if (forms := [_form(side) for side in (image, after)])[0] != forms[1]:
+        raise UsageError("the two files are not of one kind", after.path, found=forms[1], expected=forms[0],
+                         todo="ftpatch image makes a flat kernel of a vmlinux")  # fmt: skip
     if not before.arch.proof:
         raise UnsupportedError(f"verifying {before.arch.name} is not supported", image.path,
                                expected=", ".join(arch.name for arch in architectures() if arch.proof))  # fmt: skip
@@ -156,6 +160,10 @@ def prove(
         ops=dict(case.ops), replacements=dict(case.replacements), imports=case.imports, depends=case.depends,
         unlooked=unlooked, set_calls=dict(case.set_calls),
     )  # fmt: skip
+
+
+def _form(image: Image) -> str:
+    return "an ELF file" if image.data.peek(0, len(ELF_MAGIC)) == ELF_MAGIC else "a flat kernel"
 
 
 def _both(before: Scan, after: Image, layout: str | None) -> tuple[Scan, Scan]:
