@@ -37,19 +37,19 @@ def odd_gzip(content: bytes) -> bytes:
     return gzip.compress(content[:100], 1, mtime=7) + gzip.compress(content[100:], 9, mtime=7)
 
 
-# around an ELF file, the outermost last; and what of it a journal keeps: None where it can be made again
+# around an ELF file; the kinds, the outermost first, and whether a journal keeps what is in it
 LAYERS: dict[str, tuple[Callable[[bytes], bytes], list[tuple[str, bool]]]] = {
-    "gzip in xz": (lambda elf: xz(gz(elf)), [("xz", False), ("gzip", False)]),
-    "xz in gzip": (lambda elf: gz(xz(elf)), [("gzip", False), ("xz", False)]),
-    "odd gzip in xz": (lambda elf: xz(odd_gzip(elf)), [("xz", False), ("gzip", True)]),
+    "gzip in xz": (lambda elf: xz(gz(elf)), [("xz", True), ("gzip", False)]),
+    "xz in gzip": (lambda elf: gz(xz(elf)), [("gzip", True), ("xz", False)]),
+    "odd gzip in xz": (lambda elf: xz(odd_gzip(elf)), [("xz", True), ("gzip", False)]),
     "xz in odd gzip": (lambda elf: odd_gzip(xz(elf)), [("gzip", True), ("xz", False)]),
-    "boot image": (lambda elf: boot_image(2, gz(elf)), [("boot-img", False), ("gzip", False)]),
+    "boot image": (lambda elf: boot_image(2, gz(elf)), [("boot-img", False), ("gzip", True)]),
     "odd gzip in boot image": (
         lambda elf: avb(boot_image(4, odd_gzip(elf), 4096), 1 << 17),
         [("boot-img", False), ("gzip", True)],
     ),
-    "zboot": (lambda elf: zboot(elf, "gzip", gz(elf, 1)), [("zboot", False)]),
-    "uimage": (lambda elf: uimage(xz(elf)), [("uimage", False), ("xz", False)]),
+    "zboot": (lambda elf: zboot(elf, "gzip", gz(elf, 1)), [("zboot", True)]),
+    "uimage": (lambda elf: uimage(xz(elf)), [("uimage", False), ("xz", True)]),
     "odd gzip in odd gzip": (lambda elf: odd_gzip(odd_gzip(elf)), [("gzip", True), ("gzip", False)]),
 }
 
@@ -123,14 +123,14 @@ def test_a_patched_kernel_in_layers_is_verified_against_others_of_it(tmp_path: P
 
 def test_layers_that_are_gone_cannot_be_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, after = tmp_path / "kernel", tmp_path / "after"
-    source.write_bytes(xz(gz(VMLINUX.read_bytes())))
+    source.write_bytes(boot_image(2, gz(VMLINUX.read_bytes())))
     journal = patched(source, after)
-    after.write_bytes(lzma.decompress(after.read_bytes()))
+    after.write_bytes(open_image(str(after)).layers[1].outer.tobytes())
     capsys.readouterr()
     assert run(["restore", str(after), "--journal", str(journal), "-o", str(tmp_path / "back")]) == 5
     assert capsys.readouterr().err == (
         f"ftpatch: {after}: the layers around the kernel are not those that the patch left: found a kernel"
-        " inside gzip data, expected xz data, gzip data – restore takes the file as the patch wrote it\n"
+        " inside gzip data, expected an Android boot image – restore takes the file as the patch wrote it\n"
     )
     assert not (tmp_path / "back").exists()
 

@@ -35,8 +35,13 @@ class Layer:
     why_not: str = ""  # the reason then
     void: str = ""  # what another content makes void: "Android's signature"; "" for nothing
     leaves: bool = False  # another content goes without it
-    # what stays as it is around another content that is packed in another way; None: nothing is said of that
+    # of one that compresses its content: what it has around the compressed data
     frame: Callable[[], bytes] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the content is in it as it is, and not compressed."""
+        return self.frame is None and self.kind not in KIND_OF.values()
 
 
 class Source(NamedTuple):

@@ -1,8 +1,9 @@
 """How a file comes back byte for byte: what packs its content to the same bytes again, or else these bytes.
 
-A compressed module or vmlinux is compressed again by the encoder that the journal names. The layers around a kernel are
-made anew by those of the patched file, which differ in nothing but their content; one that gives other bytes is in the
-journal as it was. So the ram disk of a boot image, which the patched file has as well, is in no journal.
+A compressed module or vmlinux is compressed again by the encoder that the journal names. A layer around a kernel that
+compresses nothing is made anew by that of the patched file, which differs in nothing but its content; so the ram disk
+of a boot image is in no journal. Other layers are in the journal as they were: to compress a kernel again takes up to a
+minute, and other versions of a library give other bytes.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _layers_object(image: Image, layers: tuple[Layer, ...]) -> PackingObject:
     for layer in reversed(image.layers):
         outer, same = layer.outer.tobytes(), kinds_left(layers) == kinds_left(image.layers)
         repack = again.pop() if same and not layer.leaves else None
-        if repack is not None and repack(content) == outer:
+        if layer.is_plain and repack is not None and repack(content) == outer:
             rows.insert(0, {"kind": layer.kind, "original": None})
         else:  # what is inside comes with it
             packing["encoder"] = None
