@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import lzma
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -37,6 +38,7 @@ from ftpatch.recovered.image import open_image
 from ftpatch.recovered.symbol_list import symbols_in
 from ftpatch.write import contents
 from ftpatch.write.with_symbols import write_with_symbols
+from tools.kernels import Kernel
 
 Capture = pytest.CaptureFixture[str]
 RODATA, DATA, BSS = TEXT + 0x1000, TEXT + 0x2000, TEXT + 0x3000
@@ -284,3 +286,20 @@ def test_the_output_is_not_the_input(tmp_path: Path) -> None:
     with pytest.raises(FtpatchError, match="the output would replace another file of this run"):
         write_with_symbols(image, image.path, pytest.fail)
     assert (tmp_path / "before").read_bytes() == (tmp_path / "stripped").read_bytes()
+
+
+@pytest.mark.corpus
+def test_a_kernel_image_can_be_disassembled_by_name(
+    kernel: Callable[[str], Kernel], tmp_path: Path, capsys: Capture
+) -> None:
+    vmlinux, image, out = kernel("arm64-6.12").vmlinux, tmp_path / "Image", tmp_path / "Image.elf"
+    assert run(["image", str(vmlinux), "-o", str(image)]) == 0
+    assert run(["symbols", str(image), "-o", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{out}: arm64 ELF file with 115644 symbols, from kallsyms"
+    code = []
+    for path in (vmlinux, out):
+        text = output_of("aarch64-linux-gnu-objdump", "-d", "--disassemble=vfs_read", path)
+        code.append(re.findall(r"^([0-9a-f]{16}.*)$", text, re.MULTILINE))
+    assert code[0][0].endswith("<vfs_read>:") and len(code[0]) > 100
+    # nops that fill up to the next function may count
+    assert code[1][: len(code[0])] == code[0] and len(code[1]) < len(code[0]) + 16

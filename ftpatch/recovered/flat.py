@@ -44,7 +44,8 @@ def flat_image(path: str, file: Contents) -> Image:
     shdr, names = sections_of(memory, unplaced, arch)
     made = Image(path, file.data, file.raw, file.mode, file.wrapping, file.trailer, _ehdr(arch), shdr,
                  np.zeros(0, t.PHDR), names, file.layers, Recovered(unplaced, "kallsyms", True))  # fmt: skip
-    return with_records(replace(made, recovered=Recovered(symbols.placed(unplaced, made), "kallsyms", True)))
+    placed = symbols.placed(unplaced, made)
+    return with_records(replace(made, recovered=Recovered(placed, "kallsyms", True, kallsyms.letter)))
 
 
 def _machine(data: FileBytes) -> tuple[Arch, FlatImage]:

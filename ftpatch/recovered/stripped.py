@@ -35,7 +35,7 @@ def with_symbols(image: Image) -> Image:
     if kallsyms is None:
         return image
     placed = symbols.placed(symbols.unplaced(kallsyms), image)
-    return with_records(replace(image, recovered=Recovered(placed, "kallsyms", False)))
+    return with_records(replace(image, recovered=Recovered(placed, "kallsyms", False, kallsyms.letter)))
 
 
 def addends_of(rows: Rows, arch: Arch) -> Addends:
