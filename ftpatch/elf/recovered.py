@@ -7,6 +7,9 @@ from typing import NamedTuple
 from ftpatch.arrays import U8
 from ftpatch.elf.tables import Symbols
 
+# the section of an ELF file whose symbol table was made of kallsyms: that is read again, as in a file without a table
+OF_KALLSYMS = ".ftpatch.kallsyms"
+
 
 class Recovered(NamedTuple):
     """What stands in for the tables that a file does not have."""
@@ -14,4 +17,4 @@ class Recovered(NamedTuple):
     symbols: Symbols  # of the kernel's own kallsyms; no rows where it has none
     source: str  # where they are from: `kallsyms`, or `none`
     flat: bool  # the sections were made up: the file has no headers at all, or no section headers
-    letters: U8 | None = None  # nm's letter of each symbol, where `source` has them
+    letters: U8 | None = None  # nm's letter of each symbol of `source`; symbols behind these were found otherwise

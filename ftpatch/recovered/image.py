@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ftpatch.container import envelope
 from ftpatch.elf.image import Image, image_of
+from ftpatch.elf.recovered import OF_KALLSYMS
 
 
 def open_image(path: str, max_size: int | None = None) -> Image:
@@ -18,7 +19,8 @@ def open_image(path: str, max_size: int | None = None) -> Image:
 
         return flat_image(path, file)
     image = image_of(path, file)
-    if not len(image.own_symbols.rows) > 1 and image.linked and image.kind == "vmlinux":
+    has_own = len(image.own_symbols.rows) > 1 and not (image.linked and OF_KALLSYMS in image.names)
+    if not has_own and image.linked and image.kind == "vmlinux":
         from ftpatch.recovered.stripped import with_symbols
 
         return with_symbols(image)

@@ -87,10 +87,10 @@ def symbols_in(image: Image) -> SymbolList:
     order that it has."""
     source, symbols = source_of(image), image.symbols
     recovered = image.recovered
-    letter = letters_of(image, symbols)
+    letter, row = letters_of(image, symbols), np.flatnonzero(has_line(image, symbols))
     if recovered is not None and recovered.letters is not None:
-        letter = recovered.letters
-    row = np.arange(len(letter)) if source == KALLSYMS else np.flatnonzero(has_line(image, symbols))
+        row = np.arange(len(recovered.letters))
+        letter[row] = recovered.letters
     undefined = np.isin(letter, np.frombuffer(UNDEFINED, np.uint8))
     common = letter == ord("C")
     address = np.where(common, symbols.rows["st_size"], symbols.rows["st_value"])

@@ -1,7 +1,7 @@
 """An ELF file with a symbol table, made of a kernel that has none: for debuggers and profilers, not to boot.
 
-    stripped ELF   headers, segments, sections   │ .symtab .strtab .shstrtab   section headers
-    flat image     ELF and program headers (new) │ the image │ .symtab .strtab .shstrtab   section headers
+    stripped ELF   headers, segments, sections   │ .symtab .strtab, a remark, .shstrtab   section headers
+    flat image     ELF and program headers (new) │ the image │ .symtab .strtab, a remark, .shstrtab   section headers
 
 What is loaded stays byte for byte what it is, at its addresses. Of the ELF file's own header, only the fields change
 that tell where the section headers are. The sections of a flat image, and of an ELF file without section headers, are
@@ -10,16 +10,14 @@ those that were recovered.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ftpatch.arrays import I64, U8, Rows
-from ftpatch.container.envelope import ELF_MAGIC
+from ftpatch.container.envelope import ELF_MAGIC, open_file
 from ftpatch.elf import tables as t
-from ftpatch.elf.image import Image
+from ftpatch.elf.image import Image, image_of
+from ftpatch.elf.recovered import OF_KALLSYMS
 from ftpatch.errors import ApplyError, FtpatchError, PolicyError, UnsupportedError
-from ftpatch.recovered.image import open_image
 from ftpatch.write import contents, files, paths
 from ftpatch.write.bootimage import Pieces
 from ftpatch.write.segments import PAGE, note_segments, segments_of
@@ -29,7 +27,8 @@ SHN_ABS = 0xFFF1
 ABSOLUTE = b"aA"  # letters of symbols that are numbers, and no addresses
 LISTED = ".symtab"  # the names of what is added
 STRINGS, NAMES = ".strtab", ".shstrtab"
-MOST = t.SHN_LORESERVE - 4  # sections that a file may have already
+REMARK = b"the symbols are those of kallsyms; sizes and types follow from the code\0"
+MOST = t.SHN_LORESERVE - 5  # sections that a file may have already
 
 
 def write_with_symbols(image: Image, out: str, note: Note) -> int:
@@ -121,6 +120,7 @@ class _Tables:
         self.pieces: Pieces = []
         self._end, self._shdr, self._names = end, shdr.copy(), list(image.names)
         table, strings = self._section(LISTED, t.SHT_SYMTAB), self._section(STRINGS, t.SHT_STRTAB)
+        self._fill(self._section(OF_KALLSYMS, t.SHT_PROGBITS), np.frombuffer(REMARK, np.uint8), 1)
         names = self._section(NAMES, t.SHT_STRTAB)
         rows, n_local = symbol_rows(image)
         self._fill(table, rows.view(np.uint8), 8)
@@ -176,7 +176,7 @@ def _sections_of(image: Image) -> I64:
     sec = symbols.shndx.copy()
     loose = sec == t.NO_SECTION
     if recovered is not None and recovered.letters is not None:
-        loose &= ~np.isin(recovered.letters, np.frombuffer(ABSOLUTE, np.uint8))
+        loose[: len(recovered.letters)] &= ~np.isin(recovered.letters, np.frombuffer(ABSOLUTE, np.uint8))
         parts = np.flatnonzero((image.shdr["sh_flags"] & t.SHF_ALLOC != 0) & (image.shdr["sh_size"] > 0))
         parts = parts[np.argsort(image.base[parts], kind="stable")]
         before = np.searchsorted(image.base[parts], symbols.rows["st_value"][loose], side="right") - 1
@@ -187,7 +187,7 @@ def _sections_of(image: Image) -> I64:
 def _check(image: Image, written: str, out: str) -> None:
     """Read the new file, and compare. Raises ApplyError where it is not what was to be written."""
     try:
-        after = replace(open_image(written), path=out)
+        after = image_of(out, open_file(written))
         fault = _fault(image, after)
     except FtpatchError as error:
         fault = error.what
