@@ -49,5 +49,5 @@ def open_bzimage(source: Source) -> Opened | None:
     if stream != "gz" or end < len(packed):  # gzip data end in the size themselves
         expected = len(content).to_bytes(4, "little")
         require(packed[end:] == expected, KIND, source, found=f"{packed[end : end + 8].hex(' ') or 'nothing'} behind "
-                "the payload", expected=f"{expected.hex(' ')}, its size")  # fmt: skip
+                "the payload", expected=f"{expected.hex(' ')}, the size of its content")  # fmt: skip
     return (layer,), FileBytes.of(content)

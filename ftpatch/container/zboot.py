@@ -89,9 +89,9 @@ def _end(source: Source, end: int, stream: str, size: int) -> int:
         if n_zeros < len(octets):
             break
     pos = start - (len(expected) - len(expected.lstrip(b"\0")))  # the number's own zeros were counted, too
-    found = behind.peek(max(pos, 0), pos + 4)
-    require(found == expected, KIND, source, found=f"{found.hex(' ') or 'nothing'} behind the payload",
-            expected=f"{expected.hex(' ')}, its size")  # fmt: skip
+    found = behind.peek(0, 4).hex(" ") or "nothing"
+    require(pos >= 0 and behind.peek(pos, pos + 4) == expected, KIND, source, found=f"{found} behind the payload",
+            expected=f"{expected.hex(' ')}, the kernel's size")  # fmt: skip
     return end + pos
 
 
