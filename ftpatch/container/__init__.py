@@ -1,1 +1,1 @@
-"""What lies around an ELF file: compression, the appended module signature."""
+"""What lies around an ELF file or a flat kernel: compression, the layers of boot loaders, the module signature."""
