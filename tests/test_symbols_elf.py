@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 import lzma
 import os
 import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,8 @@ from elfwriter import (
     parsed,
     written,
 )
+from kallsymswriter import FORMS, LINK, Symbol, banner_pos, symbols_for
+from kallsymswriter import kernel as written_kernel
 
 from ftpatch.cli import run
 from ftpatch.container.envelope import open_file
@@ -304,3 +308,66 @@ def test_a_kernel_image_can_be_disassembled_by_name(
     assert code[0][0].endswith("<vfs_read>:") and len(code[0]) > 100
     # nops that fill up to the next function may count
     assert code[1][: len(code[0])] == code[0] and len(code[1]) < len(code[0]) + 16
+
+
+# -- kernels with kallsyms ---------------------------------------------------------------------------------------------
+
+
+def kernel_file(tmp_path: Path, form: str, first: Sequence[Symbol] = ()) -> tuple[str, list[Symbol]]:
+    """A stripped kernel of 600 symbols in its kallsyms, and these. first: symbols in front of the others."""
+    made = written_kernel(600, FORMS[form], [*first, *symbols_for(600, FORMS[form])])
+    elf = Elf(2)
+    code = banner_pos(600)
+    elf.section(".text", made.data[:code], flags=ALLOC | EXEC, addr=LINK, align=16)
+    elf.section(".rodata", made.data[code:], flags=ALLOC | WRITE, addr=LINK + code, align=16)
+    elf.section(".init.text", as_code((0xD65F03C0,)), flags=ALLOC | EXEC, addr=LINK + 0x100_0000, align=16)
+    return written(tmp_path / "vmlinux", elf.build()), made.symbols
+
+
+OF_KALLSYMS = (
+    "the symbols are from kallsyms, which has no sizes, types or source files: in an ELF file made by -o, sizes and "
+    "types are what code and sections tell"
+)
+CODE_ONLY = "kallsyms has the symbols of code alone (no CONFIG_KALLSYMS_ALL): none of data"
+PER_CPU = "kallsyms calls the variables of each processor absolute (A): these are offsets, no addresses"
+TABLES: list[tuple[str, list[Symbol], list[str]]] = [
+    ("4.4", [], [OF_KALLSYMS, CODE_ONLY]),
+    ("6.1", [], [OF_KALLSYMS, CODE_ONLY]),
+    ("6.4-x86", [("A", "__per_cpu_start", 0), ("D", "variable", 0)], [OF_KALLSYMS, CODE_ONLY, PER_CPU]),
+    ("6.4-x86", [("D", "__per_cpu_start", 0)], [OF_KALLSYMS, CODE_ONLY]),
+    ("7.0", [("B", "bss", LINK)], [OF_KALLSYMS]),
+]
+
+
+@pytest.mark.parametrize(("form", "first", "notes"), TABLES)
+def test_a_kernel_without_a_table_lists_its_kallsyms_in_their_order(
+    form: str, first: list[Symbol], notes: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    path, symbols = kernel_file(tmp_path, form, first)
+    assert run(["symbols", path]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [f"{va:016x} {letter} {name}" for letter, name, va in symbols]
+    assert err.splitlines() == [f"ftpatch: {note}" for note in notes]
+    assert run(["symbols", path, "--format", "json"]) == 0
+    (image,) = json.loads(capsys.readouterr().out)["images"]
+    assert (image["source"], image["symbols_from"], image["notes"]) == ("kallsyms", "kallsyms", notes)
+    assert [row["size"] for row in image["symbols"]] == [None] * len(symbols)
+
+
+def test_the_written_file_is_read_as_the_kernel_is(tmp_path: Path, capsys: Capture) -> None:
+    """Its kallsyms again, not the symbol table that was made of them; and written again, it is what it was."""
+    path, symbols = kernel_file(tmp_path, "6.4")
+    out, again = str(tmp_path / "out"), str(tmp_path / "again")
+    assert run(["symbols", path, "-o", out, "--format", "json"]) == 0
+    (image,) = json.loads(capsys.readouterr().out)["images"]
+    assert image["output"] == {"file": out, "sha256": sha256(Path(out).read_bytes()).hexdigest(), "elf_sha256": None}
+    assert len(image["symbols"]) == len(symbols)
+    lines = []
+    for file in (path, out):
+        assert run(["symbols", file]) == 0
+        lines.append(capsys.readouterr().out)
+    assert lines[0] == lines[1]
+    assert run(["symbols", out, "-o", again]) == 0
+    tables = [parsed(Path(file).read_bytes()).get_section_by_name(".symtab").data() for file in (out, again)]
+    assert tables[0] == tables[1]
+    assert sorted(output_of("nm", out).splitlines()) == sorted(lines[0].splitlines())

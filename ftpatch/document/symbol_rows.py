@@ -12,8 +12,11 @@ from ftpatch.recovered.symbol_list import DYNSYM, NONE, SYMTAB, SymbolList
 if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject
 
-SIZES = "kallsyms has no sizes and no types: a symbol ends where the next begins, and only the section tells its kind"
-FILES = "kallsyms does not name the source files of local symbols, which small letters stand for"
+OF_KALLSYMS = (
+    "the symbols are from kallsyms, which has no sizes, types or source files: in an ELF file made by -o, sizes and "
+    "types are what code and sections tell"
+)
+PER_CPU = "kallsyms calls the variables of each processor absolute (A): these are offsets, no addresses"
 CODE_ONLY = "kallsyms has the symbols of code alone (no CONFIG_KALLSYMS_ALL): none of data"
 DYNAMIC = "the file has no symbol table (stripped): these are the names that the loader of programs finds in it"
 NO_SYMBOLS = "there are no symbols: the file has no symbol table (stripped){}"
@@ -66,4 +69,4 @@ def notes_on(symbols: SymbolList) -> list[str]:
         return [NO_SYMBOLS.format(NO_KALLSYMS * (symbols.image.kind == "vmlinux"))]
     if symbols.source == SYMTAB:
         return []
-    return [SIZES, FILES, *([CODE_ONLY] if symbols.of_code_alone else [])]
+    return [OF_KALLSYMS, *([CODE_ONLY] if symbols.of_code_alone else []), *([PER_CPU] if symbols.has_offsets else [])]

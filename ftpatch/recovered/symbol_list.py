@@ -14,6 +14,7 @@ from ftpatch.errors import ElfError
 from ftpatch.recovered.image import open_image
 
 UNDEFINED = b"Uwv"
+FIRST_OFFSET = "__per_cpu_start"
 MAX_NAMES = 1 << 26  # bytes of names, beyond what the table of strings can account for
 WITHOUT_BYTES = b"bB"  # letters of .bss, which kallsyms has only where it was told to have the symbols of data
 SYMTAB, DYNSYM, KALLSYMS, NONE = "symtab", "dynsym", "kallsyms", "none"
@@ -43,6 +44,18 @@ class SymbolList:
         if self.source != KALLSYMS or self.image.recovered is None or self.image.recovered.letters is None:
             return False
         return not np.isin(self.image.recovered.letters, np.frombuffer(WITHOUT_BYTES, np.uint8)).any()
+
+    @property
+    def has_offsets(self) -> bool:
+        """Whether the kernel's table has the variables of each processor by their offsets."""
+        row = self.image.symbols.defined(FIRST_OFFSET) if self.source == KALLSYMS else None
+        recovered = self.image.recovered
+        return (
+            row is not None
+            and recovered is not None
+            and recovered.letters is not None
+            and (recovered.letters[row : row + 1].tobytes() == b"A")
+        )
 
     def names(self) -> list[str]:
         """The name of each, as the file has it; bytes that are not UTF-8 as escapes. Raises ElfError where they are far
