@@ -21,6 +21,7 @@ from ftpatch.arrays import U64, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
+from ftpatch.recovered.records_in_code import table_in_code
 
 SLOT = 8
 EMPTY = (0, 0xFFFF_FFFF_FFFF_FFFC)  # what slots of records hold that are gone
@@ -71,7 +72,7 @@ def with_records(image: Image) -> Image:
     symbols, recovered = image.own_symbols, image.recovered
     if recovered is None or any(symbols.defined(name) is not None for name in BOUNDS):
         return image
-    table = record_table(image)
+    table = record_table(image) or table_in_code(image)
     if table is not None:
         return replace(image, recovered=recovered._replace(symbols=_with_bounds(symbols, table)))
     if any(symbols.defined(name) is not None for name in image.arch.entries):
@@ -80,7 +81,7 @@ def with_records(image: Image) -> Image:
     return image
 
 
-def _with_bounds(symbols: t.Symbols, table: Span) -> t.Symbols:
+def _with_bounds(symbols: t.Symbols, table: tuple[int, int]) -> t.Symbols:
     """The symbols and two more, at the table's ends."""
     rows = np.zeros(len(BOUNDS), t.SYM)
     strtab = symbols.strtab
