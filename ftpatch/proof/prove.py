@@ -57,6 +57,7 @@ from ftpatch.proof.stale import check_stale
 from ftpatch.proof.static_calls import check_static_calls
 from ftpatch.proof.table_end import check_end
 from ftpatch.proof.trailer import check_trailer
+from ftpatch.recovered.records_in_code import bounded_as
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import read_records
 from ftpatch.sites.scan import Scan
@@ -136,6 +137,7 @@ def prove(
     if not before.arch.proof:
         raise UnsupportedError(f"verifying {before.arch.name} is not supported", image.path,
                                expected=", ".join(arch.name for arch in architectures() if arch.proof))  # fmt: skip
+    after = bounded_as(after, image)
     try:
         before, second = _both(before, after, checks.layout)
     except ChangedError:  # nothing is known of the file

@@ -7,16 +7,19 @@ Source: kernel/trace/ftrace.c ftrace_init().
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from ftpatch.arch.shape import MATCH_NONE
 from ftpatch.arrays import U64, is_in
+from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
 SLOT = 8
 MINUS4 = 0xFFFF_FFFF_FFFF_FFFC
+BOUNDS = ("__start_mcount_loc", "__stop_mcount_loc")
 INIT, MAX_WORDS = "ftrace_init", 1 << 16
 MOST = 1 << 21  # slots of a table
 MAX_SPANS = 64  # that are looked at, the longest first
@@ -61,3 +64,20 @@ def _are_sites(image: Image, values: U64) -> bool:
         return False
     shapes = (shape for shape in image.arch.shapes if not shape.program)
     return any((shape.match(image.window(sec, off, shape.reads)) != MATCH_NONE).all() for shape in shapes)
+
+
+def bounded_as(image: Image, first: Image) -> Image:
+    """The image with its record table where that of the same kernel is that a patch started from: what showed the ends
+    may be the records that left. As it is where its kallsyms have the ends, or the table is no part of the other."""
+    if image.recovered is None or first.recovered is None:
+        return image
+    symbols, (low, high) = image.own_symbols, (first.own_symbols.value(name) for name in BOUNDS)
+    rows = [row for name in BOUNDS if (row := symbols.defined(name)) is not None]
+    if low is None or high is None or len(rows) < len(BOUNDS):
+        return image
+    start, stop = (int(symbols.rows["st_value"][row]) for row in rows)
+    if symbols.shndx[rows[0]] != t.NO_SECTION or not low <= start <= stop <= high or (start, stop) == (low, high):
+        return image
+    bounded = symbols.rows.copy()
+    bounded["st_value"][rows] = low, high
+    return replace(image, recovered=image.recovered._replace(symbols=replace(symbols, rows=bounded)))

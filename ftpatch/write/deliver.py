@@ -154,7 +154,7 @@ def _proven(plan: Plan, written: str, out: str, packing: Packing, trailer: bytes
     except FtpatchError as error:
         if plan.scan.image.recovered is not None:  # what shows where its tables are may be what was patched
             raise PolicyError("the patched kernel could not be read any more", plan.scan.image.path, found=error.what,
-                              todo="take fewer records out, or patch the vmlinux of the same build") from error  # fmt: skip
+                              todo="take fewer records out, or patch the vmlinux") from error  # fmt: skip
         raise ApplyError("self-check failed: the result cannot be read back", plan.scan.image.path, found=error.what,
                          todo="the output was not kept; please report this") from error  # fmt: skip
     return after
