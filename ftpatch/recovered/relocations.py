@@ -151,7 +151,7 @@ def packed_tables(memory: Memory, rela: Table | None) -> list[Table]:
 def packed_places(data: FileBytes, table: Table) -> U64:
     """The addresses that a packed table names; none where it names one twice."""
     words = data[table.start : table.end].view("<u8")
-    end = int(words[words & np.uint64(1) == 0].max()) + MAX_MAPS * t.RELR_SPAN
+    end = min(int(words[words & np.uint64(1) == 0].max()) + MAX_MAPS * t.RELR_SPAN, t.LAST_VA)
     try:
         return np.concatenate([*t.relr_places(words, int(words[0]), end, "a packed table")])
     except ElfError:  # it moves words twice
