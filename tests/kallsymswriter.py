@@ -22,6 +22,7 @@ class Form:
 
     kind: str = "base"  # absolute, base, percpu, own
     behind: bool = False  # addresses are behind the token index, else before num_syms
+    ranks_last: bool | None = None  # ranks are the last table, else behind the markers; as `behind` where it is None
     align: int = 8
     word: int = 4  # bytes of num_syms and of each marker
     rank: int = 3  # bytes of each rank; 0 for none
@@ -91,12 +92,12 @@ def tables(
     va: int,
     tokens: list[bytes] | None = None,
     base: int | None = None,
-    before: int = 0,
+    below: int = 0,
 ) -> Written:
     """All tables of some symbols, which are in ascending order.
 
     va: where the tables will be. tokens: 256, else chosen here. base: what kallsyms_relative_base has in the file.
-    before: bytes from the base to the first symbol.
+    below: bytes from the base to the first symbol.
     """
     texts = [letter.encode() + name.encode() for letter, name, _ in symbols]
     tokens = tokens or tokens_of(texts)
@@ -106,8 +107,10 @@ def tables(
     first, last = ["num_syms", "names", "markers"], ["token_table", "token_index"]
     ranks = ["seqs_of_names"] if form.rank else []
     names = [compressed(text, tokens) for text in texts]
-    sequence = first + last + values + ranks if form.behind else values + first + ranks + last
-    lowest = min(address for _, _, address in symbols if form.kind != "percpu" or address >= 1 << 63) - before
+    ranks_last = form.behind if form.ranks_last is None else form.ranks_last
+    before, behind = ([], values) if form.behind else (values, [])
+    sequence = before + first + (ranks * (not ranks_last)) + last + behind + ranks * ranks_last
+    lowest = min(address for _, _, address in symbols if form.kind != "percpu" or address >= 1 << 63) - below
     for table in sequence:
         writer.start(table)
         if table == "offsets":

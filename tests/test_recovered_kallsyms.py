@@ -67,6 +67,23 @@ def test_tables_at_any_alignment(form: str, align: int) -> None:
     assert listed(kallsyms_of(memory(made.data))) == made.symbols
 
 
+@pytest.mark.parametrize("kind", ["absolute", "base", "percpu", "own"])
+@pytest.mark.parametrize("behind", [True, False])
+@pytest.mark.parametrize("ranks_last", [True, False])
+def test_orders_that_no_kernel_has_yet(kind: str, behind: bool, ranks_last: bool) -> None:
+    for align, word in ((4, 4), (8, 4), (8, 8)):
+        made = kernel(301, Form(kind, behind, ranks_last, align, word))
+        assert listed(kallsyms_of(memory(made.data))) == made.symbols
+
+
+@pytest.mark.parametrize("form", FEW)
+def test_what_is_not_loaded_has_no_tables(form: str) -> None:
+    made = kernel(300, FORMS[form])
+    rest = kernel(400, FORMS[form]).data
+    all_bytes = Memory(FileBytes.of(made.data + rest), *(np.array([n]) for n in (np.uint64(LINK), 0, len(made.data))))
+    assert listed(kallsyms_of(all_bytes)) == made.symbols
+
+
 @pytest.mark.parametrize("form", FEW)
 def test_tables_are_where_the_writer_put_them(form: str) -> None:
     made = kernel(600, FORMS[form])
@@ -152,7 +169,7 @@ def base_kernel(base: int | None = None, data: bool = True) -> Kernel:
 @pytest.mark.parametrize("data", [True, False])
 def test_a_base_of_a_symbol_that_is_left_out(form: str, data: bool) -> None:
     """Without CONFIG_KALLSYMS_ALL older kernels have the address of _text, and _stext as the first symbol."""
-    made = kernel(300, FORMS[form], symbols_for(300, FORMS[form], data), before=0x1000)
+    made = kernel(300, FORMS[form], symbols_for(300, FORMS[form], data), below=0x1000)
     assert listed(kallsyms_of(memory(made.data))) == made.symbols
 
 

@@ -28,9 +28,11 @@ def kallsyms_of(memory: Memory, addends: Addends = NO_ADDENDS, slide: int = 0) -
     """
     settled: list[tuple[Tables, Kallsyms]] = []
     refused: list[ElfError] = []
-    for tables in find_tables(memory.data):
+    end = int((memory.pos + memory.size).max(initial=0))  # debug sections lie behind
+    data = memory.data.part(0, min(max(end, 0), len(memory.data)))
+    for tables in find_tables(data):
         try:
-            settled.append((tables, settle(memory, tables, read(memory.data, tables), addends, slide)))
+            settled.append((tables, settle(memory, tables, read(data, tables), addends, slide)))
         except ElfError as error:
             refused.append(error)
     if not settled and refused:

@@ -48,38 +48,49 @@ class Values:
 
 
 def find_values(data: FileBytes, tokens: Tokens, names: Names) -> list[Values]:
-    """Every way to read addresses for these names; mostly one."""
-    found = dict.fromkeys(_behind(data, tokens, names))
-    return list(found or dict.fromkeys(_before(data, tokens, names)))
+    """Every way to read addresses for these names; mostly one. The usual places of the ranks come first: there is no
+    other order in Linux, but nothing else tells tables that somebody moved from these."""
+    between = _ranks_from(data, names, names.markers_end) if tokens.pos - names.markers_end > APART else []
+    if not between and tokens.pos - names.markers_end > APART:
+        return []
+    if between:
+        usual = [Values(*place, *between[0]) for place in _before(data, names)]
+        moved = [Values(*place, *between[0]) for place, _ in _behind(data, tokens, names)]
+    else:
+        last = _ranks_from(data, names, tokens.end) or [(NONE, RANKS[0])]
+        usual = [Values(*place, *ranks) for place, end in _behind(data, tokens, names)
+                 for ranks in _ranks_from(data, names, end)]  # fmt: skip
+        moved = [Values(*place, *last[0]) for place in _before(data, names)]
+    return list(dict.fromkeys(usual or moved))
 
 
-def _behind(data: FileBytes, tokens: Tokens, names: Names) -> Iterator[Values]:
-    """Addresses behind the token index, with the ranks behind them."""
+def _behind(data: FileBytes, tokens: Tokens, names: Names) -> Iterator[tuple[tuple[str, int, int], int]]:
+    """Addresses behind the token index: their kind, where they and the base are, and where both end."""
     for align in _alignments(names):
         pos = _up(tokens.end, align)
         for kind in (BASE, PERCPU, OWN, ABSOLUTE):
-            behind = _up(pos + names.n * (8 if kind == ABSOLUTE else 4), align)
-            base_pos = behind if kind in (BASE, PERCPU) else NONE
-            ranks_pos = _up(base_pos + 8, align) if base_pos != NONE else behind
-            for size in RANKS:
-                if is_kind(data, kind, pos, names.n) and are_ranks(data, ranks_pos, names.n, size):
-                    yield Values(kind, pos, base_pos, ranks_pos, size)
+            end = pos + names.n * (8 if kind == ABSOLUTE else 4)
+            base_pos = _up(end, align) if kind in (BASE, PERCPU) else NONE
+            if is_kind(data, kind, pos, names.n):
+                yield (kind, pos, base_pos), end if base_pos == NONE else base_pos + 8
 
 
-def _before(data: FileBytes, tokens: Tokens, names: Names) -> Iterator[Values]:
-    """Addresses before kallsyms_num_syms; the ranks, where there are any, lie between markers and token table."""
-    ranks = [(NONE, RANKS[0])]
-    if tokens.pos - names.markers_end > APART:
-        places = [(_up(names.markers_end, align), size) for align in _alignments(names) for size in RANKS]
-        ranks = [place for place in places if are_ranks(data, place[0], names.n, place[1])]
-    for align in _alignments(names) if ranks else ():
+def _before(data: FileBytes, names: Names) -> Iterator[tuple[str, int, int]]:
+    """Addresses before kallsyms_num_syms: their kind, and where they and the base are."""
+    for align in _alignments(names):
         for kind in (BASE, PERCPU, OWN, ABSOLUTE):
             end, base_pos = names.count_pos, NONE
             if kind in (BASE, PERCPU):
                 end = base_pos = (end - 8) & -align
             pos = (end - names.n * (8 if kind == ABSOLUTE else 4)) & -align
             if is_kind(data, kind, pos, names.n):
-                yield Values(kind, pos, base_pos, *ranks[0])
+                yield kind, pos, base_pos
+
+
+def _ranks_from(data: FileBytes, names: Names, end: int) -> list[tuple[int, int]]:
+    """Where ranks are behind the end of another table, and the bytes of each; at most one place."""
+    places = ((_up(end, align), size) for align in _alignments(names) for size in RANKS)
+    return [place for place in places if are_ranks(data, place[0], names.n, place[1])][:1]
 
 
 def _alignments(names: Names) -> tuple[int, ...]:
@@ -123,7 +134,8 @@ def _are_absolute(words: U64) -> bool:
     high = words >= HIGH
     rest = words[~high]
     kept = words[words != 0]
-    ascending = bool((kept[1:] >= kept[:-1]).all())
+    near = not high.any() or int(words[high].max()) - int(words[high].min()) < 2 * LOW
+    ascending = near and bool((kept[1:] >= kept[:-1]).all())
     return ascending and bool((rest < LOW).all()) and (bool(high.any()) or not len(kept))
 
 
