@@ -9,11 +9,12 @@ import numpy as np
 from ftpatch.arch import Arch
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.errors import ElfError
+from ftpatch.errors import ElfError, RecordError, ShapeError
 from ftpatch.recovered.image import open_image
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import RecordTable, join, read_records
 from ftpatch.sites.table import SiteTable
+from ftpatch.sites.unsized import bounded
 
 GCC_LTO = ".gnu.lto_"  # how the sections begin that hold gcc's intermediate language
 
@@ -38,8 +39,23 @@ def scan_file(path: str, layout: str | None = None, max_size: int | None = None)
     image = open_image(path, max_size)
     _ = image.arch  # what no machine here is for is refused before anything in it is judged
     require_text(image)
+    return _scan(image, layout)
+
+
+def _scan(image: Image, layout: str | None) -> Scan:
     records = read_records(image)
-    return Scan(image, records, read_sites(image, records, layout))
+    sites = bounded(read_sites(image, records, layout))
+    return Scan(sites.image, records, sites)
+
+
+def with_bounds(image: Image) -> Image:
+    """The image, of a kernel without a symbol table with all that its records tell of where functions end."""
+    if image.recovered is None:
+        return image
+    try:
+        return _scan(image, None).image
+    except (RecordError, ShapeError):  # for a scan to say
+        return image
 
 
 def bare_scan(image: Image, layout: str | None = None) -> Scan:

@@ -28,7 +28,7 @@ from ftpatch.elf.relocations import relocations_of
 from ftpatch.errors import RecordError, UnsupportedError
 from ftpatch.recovered.image import open_image
 from ftpatch.sites.branches import branches_to
-from ftpatch.sites.scan import require_text
+from ftpatch.sites.scan import require_text, with_bounds
 from ftpatch.sites.static_keys import (
     UNKNOWN,
     Keys,
@@ -164,7 +164,7 @@ def static_calls_of(path: str, max_size: int | None = None) -> StaticCallTable:
     image = open_image(path, max_size)
     _ = image.arch  # what no machine here is for is refused before anything in it is judged
     require_text(image)
-    table = read_static_calls(image)
+    table = read_static_calls(with_bounds(image) if image.arch.static_calls else image)
     if not len(table.keys):
         refuse_stripped_kernel(image)
     return table

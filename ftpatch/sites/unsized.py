@@ -6,12 +6,15 @@ took away. But functions begin at multiples of what the compiler was told, and g
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ftpatch.arch.fillers import fillers_of
-from ftpatch.arrays import I64, U64, Mask
+from ftpatch.arrays import I64, U64, Mask, is_in
 from ftpatch.elf.image import Image
-from ftpatch.sites.table import SiteTable
+from ftpatch.elf.tables import LAST_VA, Symbols
+from ftpatch.sites.table import NAMELESS, SiteTable
 
 ALIGNMENTS = (64, 32, 16, 8, 4)  # bytes
 USUAL = 0.99  # of the functions that have a site begin at such multiples: a few are assembly
@@ -36,3 +39,18 @@ def _ends_there(image: Image, sec: I64, off: I64) -> Mask:
         units = np.frombuffer(filler, np.uint8 if unit == 1 else "<u4").astype(np.uint32)
         ends |= (image.words(sec, off, 0, len(units)) == units).all(axis=1)
     return ends
+
+
+def bounded(known: SiteTable) -> SiteTable:
+    """The same sites in an image whose functions end at the latest where a record names code without a symbol."""
+    image, shape, functions = known.image, known.shape, known.image.functions
+    nameless = is_in(known.status, NAMELESS)
+    if functions.sized or image.recovered is None or shape is None or not nameless.any():
+        return known
+    starts = np.sort(known.va[nameless] + shape.to_entry(known.window[nameless]).view(np.uint64))
+    symbols, row = image.recovered.symbols, functions.row
+    following = np.append(starts, np.uint64(LAST_VA))[np.searchsorted(starts, functions.va, side="right")]
+    rows = symbols.rows.copy()
+    rows["st_size"][row] = np.minimum(rows["st_size"][row], following - functions.va)
+    recovered = image.recovered._replace(symbols=Symbols(rows, symbols.strtab, symbols.shndx))
+    return replace(known, image=replace(image, recovered=recovered))
