@@ -16,11 +16,16 @@ from ftpatch.sites.scan import Scan
 AREA = 32  # bytes of a trampoline of the kernel's; it writes no more than the first twenty
 
 
-def is_claimed(image: Image, va: int, size: int) -> bool:
-    """Whether a symbol of any section claims bytes from an address on: one may reach far beyond its own section."""
+def is_claimed(image: Image, va: int, size: int, own: str = "") -> bool:
+    """Whether a symbol of any section claims bytes from an address on: one may reach far beyond its own section.
+
+    own: the name of the area that the bytes are, whose symbol has no size; in an image it has, as far as the next one.
+    """
     rows = image.symbols.rows
     start, end = rows["st_value"], rows["st_value"] + rows["st_size"]
     inside = (image.symbols.shndx > 0) & (image.symbols.type != t.STT_SECTION) & (end > np.uint64(va))
+    if own and not image.functions.sized:
+        inside[image.symbols.rows_named(own)] = False
     return bool((inside & (start < np.uint64(va + size))).any())
 
 

@@ -183,7 +183,7 @@ def _kernel_stubs(scan: Scan, far: FarCalls, toc: int, kernel_toc: int) -> list[
         if va is None:
             continue
         present = is_present(image, va, image.code(va, len(words)).view(np.uint8), words)
-        if present is not None and (present or not is_claimed(image, va, 4 * len(words))):
+        if present is not None and (present or not is_claimed(image, va, 4 * len(words), name)):
             stubs.append(SharedStub(va, words, present, name, why, init_only=number == 1))
     return stubs
 

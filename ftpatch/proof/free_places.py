@@ -36,12 +36,23 @@ def why_not_free(before: Scan, va: int, size: int) -> str:
     rows, kind = image.symbols.rows, image.symbols.type
     start, end = rows["st_value"], rows["st_value"] + rows["st_size"]
     there: Mask = (image.symbols.shndx > 0) & (kind != t.STT_SECTION) & (start < np.uint64(va + size))
-    there &= end > np.uint64(va)
+    there &= (end > np.uint64(va)) & ~_own_areas(before, va)
     if there.any():
         return f"which belongs to {image.symbols.name(int(np.argmax(there)))}"
     if not _is_text(image, va):
         return "which is no text"
     return _why_not_padding(before, tables, va, size) if tables.veneer else ""
+
+
+def _own_areas(before: Scan, va: int) -> Mask:
+    """Symbols of the areas at an address that the kernel fills at boot: they have no size, but as far as the next
+    symbol where all are from kallsyms."""
+    image, areas = before.image, np.zeros(len(before.image.symbols.rows), dtype=bool)
+    if image.recovered is not None and before.arch.far is not None:
+        for name in before.arch.far.areas:
+            areas[image.symbols.rows_named(name)] = True
+        areas &= image.symbols.rows["st_value"] == np.uint64(va)
+    return areas
 
 
 def is_left_empty(image: Image, pos: int, size: int) -> bool:
