@@ -371,3 +371,27 @@ def test_the_written_file_is_read_as_the_kernel_is(tmp_path: Path, capsys: Captu
     tables = [parsed(Path(file).read_bytes()).get_section_by_name(".symtab").data() for file in (out, again)]
     assert tables[0] == tables[1]
     assert sorted(output_of("nm", out).splitlines()) == sorted(lines[0].splitlines())
+
+
+def test_a_kernel_without_kallsyms_has_no_symbols_even_where_its_records_were_found(tmp_path: Path) -> None:
+    """The ends of its record table then have names, which are not its own."""
+    image = elf_image(tmp_path)
+    assert image.recovered is not None
+    image = replace(image, recovered=image.recovered._replace(source="none", letters=None))
+    listed = symbols_in(image)
+    assert (listed.source, len(listed), listed.names()) == ("none", 0, [])
+    with pytest.raises(FtpatchError) as caught:
+        write_with_symbols(image, str(tmp_path / "out"), pytest.fail)
+    assert (caught.value.exit_code, str(caught.value)) == (
+        5, f"{image.path}: there are no symbols to write: found no symbol table and no kallsyms",
+    )  # fmt: skip
+
+
+def test_symbols_that_were_found_besides_kallsyms_are_in_the_file_alone(tmp_path: Path) -> None:
+    image = elf_image(tmp_path)
+    assert image.recovered is not None and image.recovered.letters is not None
+    fewer = image.recovered._replace(letters=image.recovered.letters[:-1])  # _end, which is behind .bss
+    image = replace(image, recovered=fewer)
+    assert symbols_in(image).names() == [name for name, *_ in SYMBOLS if name != "_end"]
+    write_with_symbols(image, str(tmp_path / "out"), pytest.fail)
+    assert f"{BSS + 0x100:016x} B _end" in output_of("nm", tmp_path / "out").splitlines()

@@ -101,9 +101,9 @@ def symbols_in(image: Image) -> SymbolList:
     source, symbols = source_of(image), image.symbols
     recovered = image.recovered
     letter, row = letters_of(image, symbols), np.flatnonzero(has_line(image, symbols))
-    if recovered is not None and recovered.letters is not None:
-        row = np.arange(len(recovered.letters))
-        letter[row] = recovered.letters
+    if recovered is not None:  # what was found besides its table has no letter
+        row = np.arange(0 if recovered.letters is None else len(recovered.letters))
+        letter[row] = [] if recovered.letters is None else recovered.letters
     undefined = np.isin(letter, np.frombuffer(UNDEFINED, np.uint8))
     common = letter == ord("C")
     address = np.where(common, symbols.rows["st_size"], symbols.rows["st_value"])

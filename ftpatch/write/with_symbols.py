@@ -47,7 +47,7 @@ def with_symbols(image: Image) -> Pieces:
     """The pieces of the ELF file."""
     if image.recovered is None and len(image.own_symbols.rows) > 1 and image.kind == "vmlinux" and not image.is_bare:
         return [(0, image.data[:])]  # as it is, out of what is around it
-    if image.recovered is None or not len(image.recovered.symbols.rows):
+    if image.recovered is None or image.recovered.letters is None:
         raise _nothing_to_add(image)
     if len(image.shdr) > MOST:
         raise UnsupportedError("a symbol table cannot be added to so many sections", image.path,
@@ -57,7 +57,7 @@ def with_symbols(image: Image) -> Pieces:
 
 def _nothing_to_add(image: Image) -> PolicyError:
     """Why no file is written."""
-    if n := len(image.own_symbols.rows):
+    if image.recovered is None and (n := len(image.own_symbols.rows)):
         return PolicyError("the file has a symbol table, so that nothing is to be added", image.path,
                            found=f"{n} symbols", todo="give the file itself to other tools")  # fmt: skip
     return PolicyError("there are no symbols to write", image.path, found="no symbol table and no kallsyms")
