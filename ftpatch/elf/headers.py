@@ -44,6 +44,29 @@ def read_headers(path: str, data: FileBytes) -> tuple[Rows, Rows, Rows, tuple[st
     return ehdr, shdr, phdr, names
 
 
+def has_no_sections(data: FileBytes) -> bool:
+    """Whether a 64-bit little-endian file says that it has no section headers: cut off, as sstrip does it."""
+    head = data[: t.EHDR.itemsize]
+    if len(head) < t.EHDR.itemsize or head[4] != ELFCLASS64 or head[5] != ELFDATA2LSB:
+        return False
+    return int(head.view(t.EHDR)[0]["e_shoff"]) == 0
+
+
+def kernel_segments(data: FileBytes) -> tuple[Rows, Rows] | None:
+    """ELF header and program headers of a kernel without section headers; None for other files.
+
+    A kernel's code is loaded to the upper half of the addresses, where no program's is.
+    """
+    ehdr = data[: t.EHDR.itemsize].view(t.EHDR)[0]
+    start, n = int(ehdr["e_phoff"]), int(ehdr["e_phnum"])
+    sound = 0 < n <= MAX_SEGMENTS and int(ehdr["e_phentsize"]) == t.PHDR.itemsize
+    if not sound or start + n * t.PHDR.itemsize > len(data) or ehdr["e_type"] not in (t.ET_EXEC, t.ET_DYN):
+        return None
+    phdr = data[start : start + n * t.PHDR.itemsize].view(t.PHDR)
+    upper = (phdr["p_type"] == t.PT_LOAD) & (phdr["p_vaddr"] >= np.uint64(1 << 63)) & (phdr["p_filesz"] > 0)
+    return (ehdr, phdr) if upper.any() else None
+
+
 def _section_headers(path: str, data: FileBytes, ehdr: Rows) -> Rows:
     shoff, n = int(ehdr["e_shoff"]), int(ehdr["e_shnum"])
     if shoff == 0:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ftpatch.arch import Arch, architectures
@@ -13,16 +11,12 @@ from ftpatch.container.envelope import Contents
 from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
-from ftpatch.elf.recovered import Recovered
 from ftpatch.errors import ElfError
-from ftpatch.recovered import symbols
-from ftpatch.recovered.kallsyms import kallsyms_of
-from ftpatch.recovered.layout import sections_of
+from ftpatch.recovered.kernel import kernel_image
 from ftpatch.recovered.layout_base import link_base
 from ftpatch.recovered.memory import Memory
-from ftpatch.recovered.records import with_records
-from ftpatch.recovered.relocations import find_rela
-from ftpatch.recovered.stripped import addends_of
+
+EXECUTE, WRITE, READ = 1, 2, 4  # PF_*
 
 
 def flat_image(path: str, file: Contents) -> Image:
@@ -35,17 +29,7 @@ def flat_image(path: str, file: Contents) -> Image:
                        expected="relocation tables, or pointers to its own strings",
                        todo="the file is damaged, or give the vmlinux of the same build")  # fmt: skip
     memory = Memory(file.data, np.array([base.link], np.uint64), np.zeros(1, np.int64), np.array([size]))
-    rela = find_rela(memory, arch)
-    rows = np.zeros(0, t.RELA) if rela is None else file.data[rela.start : rela.end].view(t.RELA)
-    kallsyms = kallsyms_of(memory, addends_of(rows, arch), base.runtime - base.link)
-    if kallsyms is None:
-        raise ElfError("no kallsyms in the kernel", path, todo="give the vmlinux of the same build")
-    unplaced = symbols.unplaced(kallsyms)
-    shdr, names = sections_of(memory, unplaced, arch)
-    made = Image(path, file.data, file.raw, file.mode, file.wrapping, file.trailer, _ehdr(arch), shdr,
-                 np.zeros(0, t.PHDR), names, file.layers, Recovered(unplaced, "kallsyms", True))  # fmt: skip
-    placed = symbols.placed(unplaced, made)
-    return with_records(replace(made, recovered=Recovered(placed, "kallsyms", True, kallsyms.letter)))
+    return kernel_image(path, file, memory, (_ehdr(arch), _phdr(memory)), base.runtime - base.link)
 
 
 def _machine(data: FileBytes) -> tuple[Arch, FlatImage]:
@@ -62,3 +46,11 @@ def _ehdr(arch: Arch) -> Rows:
     ehdr = np.zeros((), t.EHDR)
     ehdr["e_type"], ehdr["e_machine"] = t.ET_DYN, arch.e_machine
     return ehdr
+
+
+def _phdr(memory: Memory) -> Rows:
+    """A program header for all of it: a boot loader copies it as it is."""
+    phdr = np.zeros(1, t.PHDR)
+    phdr["p_type"], phdr["p_flags"] = t.PT_LOAD, READ | WRITE | EXECUTE
+    phdr["p_vaddr"], phdr["p_paddr"], phdr["p_filesz"], phdr["p_memsz"] = memory.va, memory.va, memory.size, memory.size
+    return phdr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ftpatch.container import envelope
+from ftpatch.elf.headers import has_no_sections
 from ftpatch.elf.image import Image, image_of
 from ftpatch.elf.recovered import OF_KALLSYMS
 
@@ -18,6 +19,11 @@ def open_image(path: str, max_size: int | None = None) -> Image:
         from ftpatch.recovered.flat import flat_image  # loaded for such files alone, as below
 
         return flat_image(path, file)
+    if has_no_sections(file.data):
+        from ftpatch.recovered.headerless import headerless_image
+
+        if (kernel := headerless_image(path, file)) is not None:
+            return kernel
     image = image_of(path, file)
     has_own = len(image.own_symbols.rows) > 1 and not (image.linked and OF_KALLSYMS in image.names)
     if not has_own and image.linked and image.kind == "vmlinux":

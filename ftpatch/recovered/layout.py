@@ -193,14 +193,14 @@ def _runs(owner: I64, pos: I64, where: U64) -> Iterator[tuple[int, int]]:
 def _content_end(memory: Memory, values: U64, pos: int, start: int, end: int) -> int:
     """Where a part ends: behind its last byte that is not zero and its last symbol; `start` where there is neither."""
     content = memory.data[pos : pos + end - start] if pos >= 0 else memory.data[:0]
-    used = _last_used(content)
+    used = used_size(content)
     last = int(np.searchsorted(values, np.uint64(end))) - 1
     claimed = int(values[last]) + 1 if last >= 0 and int(values[last]) >= start else start
     behind = min(max(start + used, claimed), end)
     return start if not used else end if end - behind < LINE else min(behind + 15 & ~15, end)
 
 
-def _last_used(content: Rows) -> int:
+def used_size(content: Rows) -> int:
     """Bytes up to the last that is not zero."""
     for end in range(len(content), 0, -PIECE):
         used = np.flatnonzero(content[max(end - PIECE, 0) : end])

@@ -15,6 +15,11 @@ from ftpatch.recovered.memory import Memory
 
 NOTE, NOTE_SIZE = struct.Struct("<3I"), 12
 BUILD_ID = NOTE.pack(4, 20, 3) + b"GNU\0"
+FILES, MAX_FILE = 4, 1 << 20  # ELF files in a kernel that are looked at, and their bytes
+ELF_MAGIC = b"\x7fELF"
+# EI_CLASS → e_shoff, e_ehsize, e_shentsize, e_shnum of its header
+ELF_FORMS = {1: struct.Struct("<32xI4xH4x2H2x"), 2: struct.Struct("<40xQ4xH4x2H2x")}
+MAX_HEADER = 64
 MAX_NAME, MAX_CONTENT, MAX_NOTES = 32, 4096, 64
 BTF = struct.Struct("<HBBI4I")  # magic, version, flags, length of the header, offset and length of types and of strings
 BTF_START = struct.pack("<HBBI", 0xEB9F, 1, 0, 24)
@@ -26,8 +31,26 @@ def table_of(memory: Memory, name: str) -> tuple[int, int] | None:
     tables = []
     for pos, size in zip(memory.pos.tolist(), memory.size.tolist(), strict=True):
         octets = memory.data.peek(pos, pos + size)
-        tables += [(pos + at, pos + at + n) for at in t.places_of(start, octets) if (n := length(octets, at))]
+        for at in t.places_of(start, octets):
+            n = length(octets, at)
+            if n and not _in_elf(octets, at):  # a vDSO has notes of its own
+                tables.append((pos + at, pos + at + n))
     return tables[0] if len(tables) == 1 else None
+
+
+def _in_elf(octets: bytes, at: int) -> bool:
+    """Whether a place is within an ELF file that the kernel carries, by where its section headers are."""
+    for _ in range(FILES):
+        start = octets.rfind(ELF_MAGIC, max(at - MAX_FILE, 0), at)
+        if start < 0 or start + MAX_HEADER > len(octets):
+            return False
+        form = ELF_FORMS.get(octets[start + len(ELF_MAGIC)])
+        if form is not None:
+            shoff, ehsize, shentsize, shnum = form.unpack_from(octets, start)
+            if ehsize == form.size and at < start + shoff + shentsize * shnum:
+                return True
+        at = start
+    return False
 
 
 def _notes(octets: bytes, at: int) -> int:

@@ -11,7 +11,6 @@ Source: include/asm-generic/vmlinux.lds.h MCOUNT_REC; kernel/trace/ftrace.c ftra
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from ftpatch.arrays import U64, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
+from ftpatch.recovered.left_out import with_more
 from ftpatch.recovered.records_in_code import table_in_code
 
 SLOT = 8
@@ -69,27 +69,16 @@ def with_records(image: Image) -> Image:
 
     Raises ElfError where the kernel has a tracer and nothing, or several things, look like its records.
     """
-    symbols, recovered = image.own_symbols, image.recovered
-    if recovered is None or any(symbols.defined(name) is not None for name in BOUNDS):
+    symbols = image.own_symbols
+    if image.recovered is None or any(symbols.defined(name) is not None for name in BOUNDS):
         return image
     table = record_table(image) or table_in_code(image)
     if table is not None:
-        return replace(image, recovered=recovered._replace(symbols=_with_bounds(symbols, table)))
+        return with_more(image, dict(zip(BOUNDS, table, strict=True)))
     if any(symbols.defined(name) is not None for name in image.arch.entries):
         raise ElfError("the records of its patch sites are not found", image.path, expected="a table of addresses of "
                        "functions that begin with a site", todo="give the vmlinux of the same build")  # fmt: skip
     return image
-
-
-def _with_bounds(symbols: t.Symbols, table: tuple[int, int]) -> t.Symbols:
-    """The symbols and two more, at the table's ends."""
-    rows = np.zeros(len(BOUNDS), t.SYM)
-    strtab = symbols.strtab
-    for row, name, va in zip(rows, BOUNDS, table, strict=True):
-        row["st_name"], row["st_value"], row["st_shndx"] = len(strtab), va, 0xFFF1  # SHN_ABS: in any section
-        strtab += name.encode() + b"\0"
-    sec = np.append(symbols.shndx, [t.NO_SECTION] * len(BOUNDS))
-    return t.Symbols(np.concatenate([symbols.rows, rows]), strtab, sec)
 
 
 def record_table(image: Image) -> Span | None:

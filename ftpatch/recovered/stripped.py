@@ -12,9 +12,9 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import Recovered
 from ftpatch.recovered import symbols
+from ftpatch.recovered.complete import complete
 from ftpatch.recovered.kallsyms import Addends, kallsyms_of
 from ftpatch.recovered.memory import Memory
-from ftpatch.recovered.records import with_records
 
 
 def memory_of(image: Image) -> Memory:
@@ -35,7 +35,7 @@ def with_symbols(image: Image) -> Image:
     if kallsyms is None:
         return image
     placed = symbols.placed(symbols.unplaced(kallsyms), image)
-    return with_records(replace(image, recovered=Recovered(placed, "kallsyms", False, kallsyms.letter)))
+    return complete(replace(image, recovered=Recovered(placed, "kallsyms", False, kallsyms.letter)))
 
 
 def addends_of(rows: Rows, arch: Arch) -> Addends:

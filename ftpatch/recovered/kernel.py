@@ -1,0 +1,39 @@
+"""A kernel without sections: all of it from what is loaded where, kallsyms, relocations and structure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ftpatch.arrays import Rows
+from ftpatch.container.envelope import Contents
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+from ftpatch.elf.recovered import Recovered
+from ftpatch.errors import ElfError
+from ftpatch.recovered import symbols
+from ftpatch.recovered.complete import complete
+from ftpatch.recovered.kallsyms import kallsyms_of
+from ftpatch.recovered.layout import sections_of
+from ftpatch.recovered.memory import Memory
+from ftpatch.recovered.relocations import find_rela
+from ftpatch.recovered.stripped import addends_of
+
+
+def kernel_image(path: str, file: Contents, memory: Memory, headers: tuple[Rows, Rows], moved: int = 0) -> Image:
+    """The image of a kernel that is loaded so. headers: its ELF header and program headers; moved: bytes by which its
+    words are off, in a dump of a running kernel. Raises ElfError where it has no symbols, or no records."""
+    ehdr, phdr = headers
+    bare = Image(path, file.data, file.raw, file.mode, file.wrapping, file.trailer, ehdr, np.zeros(1, t.SHDR), phdr,
+                 ("",), file.layers)  # fmt: skip
+    rela = find_rela(memory, bare.arch)
+    rows = np.zeros(0, t.RELA) if rela is None else file.data[rela.start : rela.end].view(t.RELA)
+    kallsyms = kallsyms_of(memory, addends_of(rows, bare.arch), moved)
+    if kallsyms is None:
+        raise ElfError("no kallsyms in the kernel", path, todo="give the vmlinux of the same build")
+    unplaced = symbols.unplaced(kallsyms)
+    shdr, names = sections_of(memory, unplaced, bare.arch)
+    made = replace(bare, shdr=shdr, names=names, recovered=Recovered(unplaced, "kallsyms", True))
+    placed = symbols.placed(unplaced, made)
+    return complete(replace(made, recovered=Recovered(placed, "kallsyms", True, kallsyms.letter)))

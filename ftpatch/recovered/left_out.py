@@ -1,0 +1,48 @@
+"""Symbols that kallsyms leaves out although the kernel has them, where the file tells their addresses all the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ftpatch.elf import tables as t
+from ftpatch.elf.image import Image
+
+ABSOLUTE = 0xFFF1  # SHN_ABS
+AREA = 32  # bytes of a trampoline that the kernel fills when it boots
+
+
+def with_more(image: Image, added: dict[str, int]) -> Image:
+    """A recovered image with more symbols: their addresses by their names."""
+    assert image.recovered is not None
+    symbols = image.recovered.symbols
+    strtab, values = symbols.strtab, np.array(list(added.values()), dtype=np.uint64)
+    sec, _ = image.place(values)
+    rows = np.zeros(len(values), t.SYM)
+    rows["st_value"], rows["st_info"] = values, t.STB_GLOBAL << 4
+    rows["st_shndx"] = np.where(sec >= 0, np.minimum(sec, t.SHN_LORESERVE - 1), ABSOLUTE)
+    for row, name in zip(rows, added, strict=True):
+        row["st_name"] = len(strtab)
+        strtab += name.encode() + b"\0"
+    more = t.Symbols(np.concatenate([symbols.rows, rows]), strtab, np.concatenate([symbols.shndx, sec]))
+    return replace(image, recovered=image.recovered._replace(symbols=more))
+
+
+def with_trampoline_of_init_text(image: Image) -> Image:
+    """The image with the symbol of the area behind init text that the kernel fills with a jump when it boots.
+
+    Without CONFIG_KALLSYMS_ALL all symbols at the end of init text are left out but that of the end itself.
+    Source: scripts/kallsyms.c symbol_valid().
+    """
+    symbols, far, recovered = image.own_symbols, image.arch.far, image.recovered
+    if far is None or recovered is None:
+        return image
+    text, init = (symbols.value(name) for name in far.areas)
+    end = symbols.value("_einittext")
+    if text is None or init is not None or end is None:
+        return image
+    held = image.code(end, AREA // image.arch.unit)
+    if len(held) < AREA // image.arch.unit or held.any():
+        return image
+    return with_more(image, {far.areas[1]: end})
