@@ -48,55 +48,55 @@ class Values:
 
 
 def find_values(data: FileBytes, tokens: Tokens, names: Names) -> list[Values]:
-    """Every way to read addresses for these names; mostly one. The usual places of the ranks come first: there is no
-    other order in Linux, but nothing else tells tables that somebody moved from these."""
-    between = _ranks_from(data, names, names.markers_end) if tokens.pos - names.markers_end > APART else []
-    if not between and tokens.pos - names.markers_end > APART:
-        return []
-    if between:
-        usual = [Values(*place, *between[0]) for place in _before(data, names)]
-        moved = [Values(*place, *between[0]) for place, _ in _behind(data, tokens, names)]
+    """Every way to read addresses for these names; mostly one. A count of four bytes, aligned as all tables are, lies
+    just before the names."""
+    for align in dict.fromkeys((names.pos - names.count_pos, 4)):
+        found = _aligned(data, tokens, names, align)
+        if found:
+            return found
+    return []
+
+
+def _aligned(data: FileBytes, tokens: Tokens, names: Names, align: int) -> list[Values]:
+    """As `find_values`, of tables at an alignment. The usual orders come first: there is no other in Linux, but nothing
+    else tells tables that somebody moved from these."""
+    if tokens.pos - names.markers_end > APART:
+        between = _ranks_from(data, names, names.markers_end, align)
+        usual = [Values(*place, *ranks) for place in _before(data, names, align) for ranks in between]
+        moved = [Values(*place, *ranks) for place, _ in _behind(data, tokens, names, align) for ranks in between]
     else:
-        last = _ranks_from(data, names, tokens.end) or [(NONE, RANKS[0])]
-        usual = [Values(*place, *ranks) for place, end in _behind(data, tokens, names)
-                 for ranks in _ranks_from(data, names, end)]  # fmt: skip
-        moved = [Values(*place, *last[0]) for place in _before(data, names)]
-    return list(dict.fromkeys(usual or moved))
+        last = _ranks_from(data, names, tokens.end, align) or [(NONE, RANKS[0])]
+        usual = [Values(*place, *ranks) for place, end in _behind(data, tokens, names, align)
+                 for ranks in _ranks_from(data, names, end, align)]  # fmt: skip
+        moved = [Values(*place, *last[0]) for place in _before(data, names, align)]
+    return usual or moved
 
 
-def _behind(data: FileBytes, tokens: Tokens, names: Names) -> Iterator[tuple[tuple[str, int, int], int]]:
+def _behind(data: FileBytes, tokens: Tokens, names: Names, align: int) -> Iterator[tuple[tuple[str, int, int], int]]:
     """Addresses behind the token index: their kind, where they and the base are, and where both end."""
-    for align in _alignments(names):
-        pos = _up(tokens.end, align)
-        for kind in (BASE, PERCPU, OWN, ABSOLUTE):
-            end = pos + names.n * (8 if kind == ABSOLUTE else 4)
-            base_pos = _up(end, align) if kind in (BASE, PERCPU) else NONE
-            if is_kind(data, kind, pos, names.n):
-                yield (kind, pos, base_pos), end if base_pos == NONE else base_pos + 8
+    pos = _up(tokens.end, align)
+    for kind in (BASE, PERCPU, OWN, ABSOLUTE):
+        end = pos + names.n * (8 if kind == ABSOLUTE else 4)
+        base_pos = _up(end, align) if kind in (BASE, PERCPU) else NONE
+        if is_kind(data, kind, pos, names.n):
+            yield (kind, pos, base_pos), end if base_pos == NONE else base_pos + 8
 
 
-def _before(data: FileBytes, names: Names) -> Iterator[tuple[str, int, int]]:
+def _before(data: FileBytes, names: Names, align: int) -> Iterator[tuple[str, int, int]]:
     """Addresses before kallsyms_num_syms: their kind, and where they and the base are."""
-    for align in _alignments(names):
-        for kind in (BASE, PERCPU, OWN, ABSOLUTE):
-            end, base_pos = names.count_pos, NONE
-            if kind in (BASE, PERCPU):
-                end = base_pos = (end - 8) & -align
-            pos = (end - names.n * (8 if kind == ABSOLUTE else 4)) & -align
-            if is_kind(data, kind, pos, names.n):
-                yield kind, pos, base_pos
+    for kind in (BASE, PERCPU, OWN, ABSOLUTE):
+        end, base_pos = names.count_pos, NONE
+        if kind in (BASE, PERCPU):
+            end = base_pos = (end - 8) & -align
+        pos = (end - names.n * (8 if kind == ABSOLUTE else 4)) & -align
+        if is_kind(data, kind, pos, names.n):
+            yield kind, pos, base_pos
 
 
-def _ranks_from(data: FileBytes, names: Names, end: int) -> list[tuple[int, int]]:
+def _ranks_from(data: FileBytes, names: Names, end: int, align: int) -> list[tuple[int, int]]:
     """Where ranks are behind the end of another table, and the bytes of each; at most one place."""
-    places = ((_up(end, align), size) for align in _alignments(names) for size in RANKS)
-    return [place for place in places if are_ranks(data, place[0], names.n, place[1])][:1]
-
-
-def _alignments(names: Names) -> tuple[int, ...]:
-    """How many bytes all tables may be aligned at: a count of four bytes, aligned, is just before the names."""
-    before = names.pos - names.count_pos
-    return (before, 4) if before > 4 else (4,)
+    pos = _up(end, align)
+    return [(pos, size) for size in RANKS if are_ranks(data, pos, names.n, size)][:1]
 
 
 def _up(pos: int, align: int) -> int:
