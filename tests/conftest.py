@@ -32,6 +32,13 @@ def kernel() -> Callable[[str], kernels.Kernel]:
     return kernels.ensure
 
 
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run of the tests, one for all workers."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture
 def ftpatch(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run one command line that must succeed; its stdout."""

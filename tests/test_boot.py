@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import pickle
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from ftpatch import api
 from ftpatch.cli import run
+from ftpatch.document.summary import summary
 from tools.boot import boot
 from tools.boot.verdict import Verdict
 from tools.kernels import Kernel
@@ -37,24 +41,42 @@ class Debian:
 
     kernel: Kernel
     folder: Path
+    shared: Path | None = None  # where a stock boot is kept for other files of tests
     made: dict[str, Path] = field(default_factory=dict)
-    predicted: dict[str, dict[str, int]] = field(
-        default_factory=dict
-    )  # what a scan of the patched file says of its boot
+    predicted: dict[str, object] = field(default_factory=dict)  # what a scan of the patched file says of its boot
 
     @cached_property
     def scan(self) -> dict[str, Any]:
-        return self.scan_of(self.kernel.vmlinux)
-
-    def scan_of(self, vmlinux: Path) -> dict[str, Any]:
         report = self.folder / "scan.json"
-        assert run(["scan", str(vmlinux), "--report", f"json={report}"]) == 0
+        assert run(["scan", str(self.kernel.vmlinux), "--report", f"json={report}"]) == 0
         found: dict[str, Any] = json.loads(report.read_text())["images"][0]
         return found
 
+    def prediction(self, vmlinux: Path) -> object:
+        """What a scan says that the kernel will print and list at boot."""
+        return summary(api.scan(str(vmlinux)))["boot"]
+
     @cached_property
     def stock(self) -> Verdict:
-        return self.boot(self.stock_image, names=[self.syscall])
+        """The stock kernel's boot, which the first file of tests that asks for it makes for all."""
+        if self.shared is None:
+            return self.boot(self.stock_image, names=[self.syscall])
+        with (self.shared / f"stock-{self.kernel.name}").open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if kept := file.read():
+                verdict: Verdict = pickle.loads(kept)
+            else:
+                verdict = self.boot(self.stock_image, names=[self.syscall])
+                file.write(pickle.dumps(verdict))
+            return verdict
+
+    @cached_property
+    def stock_watched(self) -> Verdict:
+        """A boot of the stock kernel in which the sites of all functions that are asked for are watched."""
+        there = {name for site in self.scan["sites"] for name in (site["function"], *site["aliases"])}
+        watch = [self.return_address(name) for name in (EARLY, self.syscall, FAR) if name in there]
+        return self.boot(self.stock_image, watch=watch)
 
     @cached_property
     def stock_image(self) -> Path:
@@ -85,7 +107,7 @@ class Debian:
             assert run(["enable", str(self.kernel.vmlinux), "-o", str(folder / "vmlinux"), *options]) == 0
             self.verify(folder / "vmlinux", sound="keep" not in options)
             self.made[key] = self.image(folder / "vmlinux")
-            self.predicted[key] = self.scan_of(folder / "vmlinux")["summary"]["boot"]
+            self.predicted[key] = self.prediction(folder / "vmlinux")
             (folder / "vmlinux").unlink()
         return self.made[key]
 
@@ -102,12 +124,11 @@ class Debian:
     def returns(self, *options: str) -> tuple[dict[str, int], dict[str, int]]:
         """How often the stock and the patched kernel returned behind the sites of the functions in `options`."""
         names = [value for key, value in pairwise(options) if key == "--func"]
-        watch = {self.return_address(name): name for name in names}
+        watch = {name: self.return_address(name) for name in names}
         counts = []
-        for image in (self.stock_image, self.patched(*options)):
-            verdict = self.boot(image, watch=list(watch))
+        for verdict in (self.stock_watched, self.boot(self.patched(*options), watch=list(watch.values()))):
             assert verdict.problems == ()
-            counts.append({watch[va]: n for va, n in verdict.executed.items()})
+            counts.append({name: verdict.executed[va] for name, va in watch.items()})
         return counts[0], counts[1]
 
     def symbol(self, name: str) -> int:
@@ -119,12 +140,14 @@ class Debian:
 
 
 @pytest.fixture(scope="module")
-def debian(kernel: Callable[[str], Kernel], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Debian]:
+def debian(
+    kernel: Callable[[str], Kernel], tmp_path_factory: pytest.TempPathFactory, run_folder: Path
+) -> Callable[[str], Debian]:
     known: dict[str, Debian] = {}
 
     def get(name: str) -> Debian:
         if name not in known:
-            known[name] = Debian(kernel(name), tmp_path_factory.mktemp(name))
+            known[name] = Debian(kernel(name), tmp_path_factory.mktemp(name), run_folder)
         return known[name]
 
     return get

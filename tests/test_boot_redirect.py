@@ -103,7 +103,7 @@ def test_redirected_functions_answer_as_the_others(kernel: Callable[[str], Kerne
     assert after.hits == {cases[0].func: 0, cases[0].to: CALLS}
     assert (after.leaked, backtraces(after)) == (0, 1 + (name in HAVE_FAR))
     assert after.functions is not None
-    assert one.scan_of(both)["summary"]["boot"] == {
+    assert one.prediction(both) == {
         "allocating": after.allocating, "listed": len(after.functions),
     }  # fmt: skip
 

@@ -21,9 +21,9 @@ CALLED = "ppc64le-6.1"  # its sites are calls of _mcount, which cannot have thei
 
 @pytest.mark.parametrize("name", ARM64 + PPC64LE)
 def test_a_disabled_site_is_traced_again_and_dead_records_are_gone(
-    kernel: Callable[[str], Kernel], tmp_path: Path, name: str
+    kernel: Callable[[str], Kernel], tmp_path: Path, run_folder: Path, name: str
 ) -> None:
-    one = Debian(kernel(name), tmp_path)
+    one = Debian(kernel(name), tmp_path, run_folder)
     assert one.stock.functions is not None
     enabled, disabled, clean = (tmp_path / step / "vmlinux" for step in ("enabled", "disabled", "clean"))
     for path in (enabled, disabled, clean):
@@ -50,8 +50,7 @@ def test_a_disabled_site_is_traced_again_and_dead_records_are_gone(
     assert {text.split("__addr")[0] if text.startswith("__ftrace_invalid") else text for text in gone} <= {
         text if not text.startswith("__ftrace_invalid") else "__ftrace_invalid_address__" for text in names
     } | {text for text in gone if text.startswith("__ftrace_invalid_address__")}
-    predicted = one.scan_of(clean)["summary"]["boot"]
-    assert predicted == {"allocating": verdict.allocating, "listed": len(verdict.functions)}
+    assert one.prediction(clean) == {"allocating": verdict.allocating, "listed": len(verdict.functions)}
 
 
 @pytest.mark.parametrize("name", ARM64 + PPC64LE)
@@ -77,8 +76,10 @@ def test_a_module_with_a_disabled_site_and_one_without_a_record_load(
     assert verdict.leaked == 0
 
 
-def test_a_dropped_function_runs_but_cannot_be_traced(kernel: Callable[[str], Kernel], tmp_path: Path) -> None:
-    one = Debian(kernel("arm64-6.12"), tmp_path)
+def test_a_dropped_function_runs_but_cannot_be_traced(
+    kernel: Callable[[str], Kernel], tmp_path: Path, run_folder: Path
+) -> None:
+    one = Debian(kernel("arm64-6.12"), tmp_path, run_folder)
     assert one.stock.functions is not None
     out, journal = tmp_path / "vmlinux", tmp_path / "journal.json"
     options = ["--all-but", "vfs_*", "--report", f"json={journal}"]
