@@ -10,7 +10,6 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import pytest
 from ftpatch import api
 from ftpatch.elf.editor import Editor
 from ftpatch.plan.edits import Edits
-from ftpatch.plan.request import DisableRequest, EnableRequest
+from ftpatch.plan.request import Against, DisableRequest, EnableRequest
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, READY
 from ftpatch.write import contents
@@ -79,11 +78,6 @@ def sections(path: Path) -> list[tuple[str, str, int, int, str]]:
     ]
 
 
-@cache
-def kernel_of(name: str) -> Scan:
-    return api.scan(str(kernels.ensure(name).vmlinux))
-
-
 @pytest.fixture(scope="module", params=NAMES)
 def debian(request: pytest.FixtureRequest, kernel: Callable[[str], Kernel]) -> Kernel:
     return kernel(request.param)
@@ -95,6 +89,12 @@ def sample(debian: Kernel) -> list[Path]:
     everything = sorted(path for path in tree.rglob("*.ko*") if path.is_file())
     step = 1 if os.environ.get("CORPUS") == "full" else len(everything) // SAMPLE
     return everything[::step]
+
+
+@pytest.fixture(scope="module")
+def against(debian: Kernel, sample: list[Path]) -> Against:
+    """The kernel that will load them."""
+    return api.read_against(api.scan(str(sample[0])), [str(debian.vmlinux)])
 
 
 def unpacked(path: Path, folder: Path) -> tuple[Scan, Path]:
@@ -132,7 +132,7 @@ def test_an_edit_that_changes_nothing_gives_the_same_bytes(sample: list[Path]) -
 
 
 def test_one_enabled_site_leaves_every_other_relocation_and_every_other_byte_of_a_section_alone(
-    debian: Kernel, sample: list[Path], tmp_path: Path
+    against: Against, sample: list[Path], tmp_path: Path
 ) -> None:
     n = 0
     for path in sample:
@@ -143,7 +143,7 @@ def test_one_enabled_site_leaves_every_other_relocation_and_every_other_byte_of_
         site = int(ready[len(ready) // 2])
         chosen = np.zeros(len(scan.sites), dtype=bool)
         chosen[site] = True
-        plan = api.make_plan(scan, EnableRequest(chosen, against=api.read_against(scan, [str(debian.vmlinux)])))
+        plan = api.make_plan(scan, EnableRequest(chosen, against=against))
         after = tmp_path / "after.ko"
         after.write_bytes(contents.assembled(scan.image, plan.edits))
         written = api.scan(str(after))
@@ -204,7 +204,7 @@ def compare_sections(path: Path, before: Path, after: Path, scan: Scan, site: in
     assert all(".ftpatch" in name for name in own), path
 
 
-def test_a_disabled_site_is_as_the_compiler_left_it(debian: Kernel, sample: list[Path], tmp_path: Path) -> None:
+def test_a_disabled_site_is_as_the_compiler_left_it(against: Against, sample: list[Path], tmp_path: Path) -> None:
     """Words, relocations of the code and the set of records come back; what the patch brought along stays, unused."""
     for path in sample:
         scan, before = unpacked(path, tmp_path)
@@ -212,7 +212,7 @@ def test_a_disabled_site_is_as_the_compiler_left_it(debian: Kernel, sample: list
         if not len(ready):
             continue
         chosen = np.isin(np.arange(len(scan.sites)), ready[:: max(len(ready) // 3, 1)])
-        plan = api.make_plan(scan, EnableRequest(chosen, against=api.read_against(scan, [str(debian.vmlinux)])))
+        plan = api.make_plan(scan, EnableRequest(chosen, against=against))
         patched, after = tmp_path / "patched.ko", tmp_path / "after.ko"
         patched.write_bytes(contents.assembled(scan.image, plan.edits))
         there = api.scan(str(patched))
@@ -248,14 +248,14 @@ def other_readers(path: Path) -> Iterator[tuple[str, int, int, str, int]]:
 
 @pytest.mark.filterwarnings("ignore:.*is not a valid TYPE")  # lief 1.0 on ppc64's numbers
 def test_lief_reads_the_same_relocations_as_readelf_from_a_patched_module(
-    debian: Kernel, sample: list[Path], tmp_path: Path
+    against: Against, sample: list[Path], tmp_path: Path
 ) -> None:
     for path in sample[:: len(sample) // 5]:
         scan, _ = unpacked(path, tmp_path)
         ready = np.flatnonzero(scan.sites.status == READY)
         if len(ready):
             chosen = np.isin(np.arange(len(scan.sites)), ready[:3])
-            plan = api.make_plan(scan, EnableRequest(chosen, against=api.read_against(scan, [str(debian.vmlinux)])))
+            plan = api.make_plan(scan, EnableRequest(chosen, against=against))
             after = tmp_path / "after.ko"
             after.write_bytes(contents.assembled(scan.image, plan.edits))
             found = sorted((offset, kind, addend) for _, offset, kind, _, addend in other_readers(after))
