@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from elfwriter import MINI
 
+from ftpatch.cli import run
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import Recovered
@@ -17,13 +19,14 @@ from ftpatch.recovered.sizes import sizes_of
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import read_records
 from ftpatch.sites.table import STATUSES
+from ftpatch.sites.unsized import bounded, may_be_functions
 
 PPC = MINI.parent / "mini-ppc64le"
 
 
 def without_sizes(image: Image) -> Image:
     """The image with the symbols that kallsyms would have: by address, each as long as it is to the next, without
-    source files and sections."""
+    source files and sections, labels of assembly as if they were functions."""
     symbols = image.symbols
     wanted = np.flatnonzero((symbols.shndx > 0) & (symbols.type <= t.STT_FUNC))
     wanted = wanted[np.argsort(symbols.rows["st_value"][wanted], kind="stable")]
@@ -32,6 +35,13 @@ def without_sizes(image: Image) -> Image:
     following = np.searchsorted(np.unique(value), value, side="right")
     ends = np.append(np.unique(value), value.max() + np.uint64(16))
     rows["st_size"] = ends[following] - value
+    code = image.executable[symbols.shndx[wanted]] & (rows["st_info"] & 0xF == 0)
+    labels = [not symbols.name(row).startswith(("$", ".L")) for row in wanted.tolist()]
+    starts = rows["st_name"].astype(np.int64)
+    ascending = np.argsort(starts, kind="stable")
+    marks = np.zeros(len(rows), dtype=bool)
+    marks[ascending] = marks_of(symbols.strtab, starts[ascending], value[ascending], code[ascending])
+    rows["st_info"][code & labels & ~marks] |= t.STT_FUNC
     rows = np.concatenate([symbols.rows[:1], rows])
     shndx = np.concatenate([symbols.shndx[:1], symbols.shndx[wanted]])
     return replace(image, recovered=Recovered(t.Symbols(rows, symbols.strtab, shndx), "kallsyms", False))
@@ -57,6 +67,57 @@ def test_sites_are_the_same_by_symbols_without_sizes(path: object) -> None:
         assert getattr(other, column).tolist() == getattr(sized, column).tolist(), column
     assert [other.name(i) for i in range(len(other))] == [sized.name(i) for i in range(len(sized))]
     assert [other.aliases(i) for i in range(len(other))] == [sized.aliases(i) for i in range(len(sized))]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(MINI / f"vmlinux-{name}" for name in ("pfe2", "callops", "exec")),
+        *(PPC / f"vmlinux-{name}" for name in ("mprofile", "ool", "pfe2")),
+        *(MINI.parent / "x86_64" / f"vmlinux-{name}" for name in ("nop", "rela")),
+    ],
+    ids=lambda path: f"{path.parent.name}-{path.name}",
+)
+def test_what_an_earlier_patch_enabled_is_told_from_labels_of_assembly(path: Path, tmp_path: Path) -> None:
+    """A label in front of a call, as within ftrace_caller, looks like a site whose record was taken away."""
+    patched = tmp_path / "patched"
+    assert run(["enable", str(path), "--func", "vfs_read", "-o", str(patched)]) == 0
+    image = open_image(str(patched))
+    records = read_records(image)
+    sized, other = read_sites(image, records), read_sites(without_sizes(image), records)
+    assert [STATUSES[status] for status in other.status] == [STATUSES[status] for status in sized.status]
+    assert (other.row < 0).sum() == 1 and other.name(len(other) - 1) == "vfs_read"
+
+
+@pytest.mark.parametrize(
+    ("path", "alignment"), [("mini/vmlinux-callops", 8), ("mini-ppc64le/vmlinux-ool", 16), ("x86_64/vmlinux-nop", 16)]
+)
+def test_functions_begin_as_others_do_and_go_on_behind_their_sites(path: str, alignment: int) -> None:
+    image = open_image(str(MINI.parent / path))
+    known = read_sites(image, read_records(image))
+    symbols, functions = image.symbols, image.functions
+    va = np.array([symbols.value("vfs_read")] * 3, dtype=np.uint64) + np.array([0, alignment // 2, 0], np.uint64)
+    row = symbols.defined("vfs_read")
+    assert row is not None and known.shape is not None
+    end = symbols.rows["st_value"][row] + symbols.rows["st_size"][row]
+    sec, off = image.place(np.array([va[0] + np.uint64(known.shape.size), va[0], end], dtype=np.uint64))
+    assert may_be_functions(known, va, sec, off).tolist() == [True, False, False]
+    assert may_be_functions(known, functions.va[:0], sec[:0], off[:0]).tolist() == []
+
+
+@pytest.mark.parametrize("path", ["mini/vmlinux-pfe2", "mini-ppc64le/vmlinux-mprofile"])
+def test_functions_end_where_a_record_names_code_without_a_symbol(path: str) -> None:
+    image = open_image(str(MINI.parent / path))
+    sites = read_sites(image, read_records(image))
+    leftover = int(sites.va[[STATUSES[status] == "weak-leftover" for status in sites.status]][0])
+    inside = np.array([leftover + 4], dtype=np.uint64)
+    assert image.functions.containing(inside).tolist() == [-1]
+    other = without_sizes(image)
+    assert other.functions.containing(inside).tolist() != [-1]
+    cut = bounded(read_sites(other, read_records(other)))
+    assert cut.image.functions.containing(inside).tolist() == [-1]
+    assert [cut.name(site) for site in range(len(cut))] == [sites.name(site) for site in range(len(sites))]
+    assert bounded(sites) is sites
 
 
 MARKS = [  # address, name, whether it is one
