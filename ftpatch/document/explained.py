@@ -38,7 +38,7 @@ class EntrySymbol(TypedDict):
     bind: str
     file: str | None
     value: Hex
-    size: int
+    size: Annotated[int | None, "null for a kernel without a symbol table: its kallsyms has no sizes"]
 
 
 class SlotObject(TypedDict):

@@ -171,7 +171,7 @@ def _symbols_at(image: Image, sites: SiteTable, index: int) -> list[EntrySymbol]
             {
                 "name": symbols.name(row), "bind": BINDS.get(int(symbols.bind[row]), "other"),
                 "file": symbols.file_of(row), "value": _hex(int(symbols.rows["st_value"][row])),
-                "size": int(symbols.rows["st_size"][row]),
+                "size": int(symbols.rows["st_size"][row]) if functions.sized else None,
             }
         )  # fmt: skip
     return entry_symbols

@@ -71,7 +71,8 @@ def _site(image: ImageObject, site: SiteRow, row: explained.ExplainedRow, docume
         yield from wrapped("source", f"not known: {row['source_unknown']}")
     for symbol in row["symbols"]:
         whole = symbol["name"] + f", {symbol['bind']}" + (f" of {symbol['file']}" if symbol["file"] else "")
-        yield line("symbol", f"{printable(whole)}, at {symbol['value']}, {symbol['size']} bytes")
+        size = "its size is not known" if symbol["size"] is None else f"{symbol['size']} bytes"
+        yield line("symbol", f"{printable(whole)}, at {symbol['value']}, {size}")
     if site["listed_as"]:
         yield line("listed as", printable(site["listed_as"]))
     yield from _record(row["slot"], row["row"])
