@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from container_files import avb, boot_image, bzimage, uimage, zboot
+from flat_kernels import flat_kernel
 
 import ftpatch.report
 from ftpatch.cli import run
@@ -203,3 +204,113 @@ def test_another_form_is_a_note_and_no_finding(tmp_path: Path, capsys: pytest.Ca
         "packed in another way, so that only the kernels were compared: one alone, now one inside gzip data inside xz "
         "data" in " ".join(capsys.readouterr().out.split())
     )
+
+
+# -- flat kernels ----------------------------------------------------------------------------------------------
+
+FLAT = ("callops", "exec", "kcfi", "pfe2-bti")
+REQUESTS: dict[str, tuple[str, ...]] = {
+    "one site": ("enable", "--func", "sys_getppid"),
+    "every site": ("enable", "--func", "*", "--status", "ready"),
+    "all but one": ("enable", "--func", "*", "--func", "!sys_getppid", "--status", "ready"),
+    "a thunk": ("enable", "--func", "sys_getppid", "--ops-via", "thunk"),
+    "shrink": ("enable", "--func", "sys_getppid", "--records", "shrink"),
+    "shrink to nothing": (
+        "drop",
+        "--func",
+        "*",
+        "--status",
+        "ready",
+        "--status",
+        "weak-leftover",
+        "--records",
+        "shrink",
+    ),
+    "redirect": ("redirect", "--func", "sys_getppid", "--to", "invoke_syscall", "--force-signature"),
+}
+
+
+def tried(request: tuple[str, ...], source: Path, out: Path, *more: str) -> int:
+    return run([*request, str(source), "-o", str(out), *more])
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize("name", FLAT)
+def test_a_flat_kernel_is_patched_as_its_vmlinux_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, request_: str
+) -> None:
+    """Byte for byte; and it comes back."""
+    vmlinux = VMLINUX.with_name(f"vmlinux-{name}")
+    source, journal, request = tmp_path / "Image", tmp_path / "journal", REQUESTS[request_]
+    source.write_bytes(flat_kernel(vmlinux))
+    code = tried(request, vmlinux, tmp_path / "vmlinux")
+    said = capsys.readouterr().err.replace(str(vmlinux), "FILE")
+    assert tried(request, source, tmp_path / "after", "--report", f"json={journal}") == code
+    if code:
+        assert capsys.readouterr().err.replace(str(source), "FILE") == said
+        return
+    expected = flat_kernel(tmp_path / "vmlinux", built=vmlinux)
+    assert (tmp_path / "after").read_bytes() == expected
+    assert run(["verify", str(source), str(tmp_path / "after"), "--journal", str(journal), "--deep"]) == 0
+    assert run(["restore", str(tmp_path / "after"), "--journal", str(journal), "-o", str(tmp_path / "back")]) == 0
+    assert (tmp_path / "back").read_bytes() == source.read_bytes()
+
+
+# where kallsyms name code alone (no CONFIG_KALLSYMS_ALL): what stands in the way of one site, or nothing
+CODE_ALONE = {
+    "callops": "ftrace_list_ops: no such symbol: found nothing of that name in kallsyms, expected a defined symbol",
+    "exec": "",
+    "kcfi": "",
+}
+
+
+@pytest.mark.parametrize("name", CODE_ALONE)
+def test_a_flat_kernel_whose_kallsyms_name_code_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    vmlinux, source = VMLINUX.with_name(f"vmlinux-{name}"), tmp_path / "Image"
+    source.write_bytes(flat_kernel(vmlinux, data=False))
+    request, refusal = REQUESTS["one site"], CODE_ALONE[name]
+    assert tried(request, source, tmp_path / "after") == (5 if refusal else 0)
+    if refusal:
+        assert capsys.readouterr().err == f"ftpatch: {refusal}\n"
+        return
+    assert tried(request, vmlinux, tmp_path / "vmlinux") == 0
+    assert (tmp_path / "after").read_bytes() == flat_kernel(tmp_path / "vmlinux", data=False, built=vmlinux)
+    assert run(["verify", str(source), str(tmp_path / "after")]) == 0
+
+
+def test_the_last_records_of_a_table_that_nothing_names_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody would find the table again: the file could neither be read nor patched any more."""
+    source = tmp_path / "Image"
+    source.write_bytes(flat_kernel(VMLINUX.with_name("vmlinux-exec"), data=False))
+    assert tried(REQUESTS["shrink to nothing"], source, tmp_path / "after") == 5
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"ftpatch: {source}: the patched kernel could not be read any more: found the records of its patch sites are "
+        "not found – take fewer records out, or patch the vmlinux"
+    )
+    assert not (tmp_path / "after").exists()
+
+
+def test_a_flat_kernel_is_no_elf_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flat = tmp_path / "Image"
+    flat.write_bytes(flat_kernel(VMLINUX))
+    forms = ("a flat kernel", "an ELF file")
+    for files, found, expected in (((VMLINUX, flat), *forms), ((flat, VMLINUX), *reversed(forms))):
+        assert run(["verify", *map(str, files)]) == 2
+        assert capsys.readouterr().err == (
+            f"ftpatch: {files[1]}: the two files are not of one kind: found {found}, expected {expected} – ftpatch "
+            "image makes a flat kernel of a vmlinux\n"
+        )
+
+
+def test_a_table_that_shrank_is_read_as_the_code_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its kallsyms still have the old end, whichever way the image came to be."""
+    assert tried(REQUESTS["shrink"], VMLINUX, tmp_path / "vmlinux") == 0
+    flat = tmp_path / "Image"
+    flat.write_bytes(flat_kernel(tmp_path / "vmlinux", built=VMLINUX))
+    capsys.readouterr()
+    assert run(["scan", str(flat)]) == 0
+    assert "  records    18 slots, 3 null, 15 live\n" in capsys.readouterr().out

@@ -18,3 +18,8 @@ class Recovered(NamedTuple):
     source: str  # where they are from: `kallsyms`, or `none`
     flat: bool  # the sections were made up: the file has no headers at all, or no section headers
     letters: U8 | None = None  # nm's letter of each symbol of `source`; symbols behind these were found otherwise
+
+
+def table_name(recovered: Recovered | None) -> str:
+    """What the symbols of a file are from, for messages."""
+    return ".symtab" if recovered is None else "kallsyms"

@@ -15,6 +15,7 @@ from ftpatch.arch.parts import Entry
 from ftpatch.arrays import Mask, distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.elf.recovered import table_name
 from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.noreturn import NORETURN
@@ -123,7 +124,7 @@ def _symbol_row(image: Image, name: str) -> int:
     """Row of the defined symbol `name`; refused where there is none, or where several have different values."""
     symbols, row = image.symbols, image.symbols.defined(name)
     if row is None:
-        raise SelectionError("no such symbol", name, found="nothing of that name in .symtab",
+        raise SelectionError("no such symbol", name, found=f"nothing of that name in {table_name(image.recovered)}",
                              expected="a defined symbol")  # fmt: skip
     rows = symbols.rows_named(name)
     values = distinct(symbols.rows["st_value"][rows[symbols.shndx[rows] != t.SHN_UNDEF]]).tolist()

@@ -72,6 +72,8 @@ TABLES: tuple[Bounds, ...] = (
              "ftr", "mmu_ftr", "lwsync", "fw_ftr"),
     _table("__spec_barrier_fixup", symbols="__barrier_nospec_fixup"),
     _table("__soft_mask_table"), _table("__restart_table"),
+    # the records of patch sites, which may all be zeros: relocations write them, or a patch took them out
+    Bounds(".init.data", ("__start_mcount_loc",), ("__stop_mcount_loc",), DATA),
     Bounds(".data..percpu", ("__per_cpu_start",), ("__per_cpu_end",), DATA),
     Bounds(".hyp.rodata", ("__hyp_rodata_start",), ("__hyp_rodata_end",)),
     _table(".orc_header", symbols="orc_header"), _table(".orc_unwind_ip", symbols="orc_unwind_ip"),

@@ -69,7 +69,7 @@ def _are_sites(image: Image, values: U64) -> bool:
 def bounded_as(image: Image, first: Image) -> Image:
     """The image with its record table where that of the same kernel is that a patch started from: what showed the ends
     may be the records that left. As it is where its kallsyms have the ends, or the table is no part of the other."""
-    if image.recovered is None or first.recovered is None:
+    if image.recovered is None or first.recovered is None or len(image.data) != len(first.data):
         return image
     symbols, (low, high) = image.own_symbols, (first.own_symbols.value(name) for name in BOUNDS)
     rows = [row for name in BOUNDS if (row := symbols.defined(name)) is not None]
@@ -80,4 +80,8 @@ def bounded_as(image: Image, first: Image) -> Image:
         return image
     bounded = symbols.rows.copy()
     bounded["st_value"][rows] = low, high
-    return replace(image, recovered=image.recovered._replace(symbols=replace(symbols, rows=bounded)))
+    recovered = image.recovered._replace(symbols=replace(symbols, rows=bounded))
+    if not recovered.flat:
+        return replace(image, recovered=recovered)
+    # a part of zeros may be in no section of the second
+    return replace(image, shdr=first.shdr, names=first.names, recovered=recovered)

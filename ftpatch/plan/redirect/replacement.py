@@ -11,6 +11,7 @@ import numpy as np
 from ftpatch.arrays import I64, distinct
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.elf.recovered import table_name
 from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.kernel.callee import why_no_function
 
@@ -39,7 +40,11 @@ def find_replacement(image: Image, text: str, option: str = "--to ") -> Replacem
     if not len(rows):
         # name@file.c names nothing in a kernel whose symbols were kept without their files
         no_files = "@" in text[1:] and not (symbols.type == t.STT_FILE).any()
-        found = "symbols that do not tell their source files" if no_files else "nothing of that name in .symtab"
+        found = (
+            "symbols that do not tell their source files"
+            if no_files
+            else f"nothing of that name in {table_name(image.recovered)}"
+        )
         raise SelectionError("no such function", where, found=found,
                              expected="a function of this kernel: name, name@file.c or 0xVA")  # fmt: skip
     values = distinct(symbols.rows["st_value"][rows]).tolist()
