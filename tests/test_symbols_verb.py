@@ -26,6 +26,7 @@ from elfwriter import (
     NOBITS,
     NOTYPE,
     OBJECT,
+    RELA,
     SECTION,
     TEXT,
     WEAK,
@@ -73,6 +74,8 @@ IN_SECTIONS: list[tuple[str, dict[str, Any], int, int, str]] = [
     (".stab.excl", {}, NOTYPE, LOCAL, "N"),
     (".gdb_index", {}, NOTYPE, LOCAL, "N"),
     (".gdb_index2", {}, NOTYPE, LOCAL, "n"),
+    ("strings", {"type": 3}, NOTYPE, GLOBAL, "N"),
+    ("strings that are loaded", {"type": 3, "flags": ALLOC}, NOTYPE, GLOBAL, "R"),
     (".edata", {"flags": ALLOC}, NOTYPE, GLOBAL, "E"),
     (".idata$4", {"flags": ALLOC}, NOTYPE, LOCAL, "i"),
     (".pdata2", {"flags": ALLOC}, NOTYPE, LOCAL, "p"),
@@ -98,6 +101,7 @@ SPECIAL: list[tuple[str, int, int, int, str]] = [
     ("local absolute", ABS, OBJECT, LOCAL, "0000000000000010 a"),
     ("weak absolute", ABS, NOTYPE, WEAK, "0000000000000010 W"),
     ("common", COMMON, OBJECT, GLOBAL, "0000000000000008 C"),
+    ("of no section", 40, FUNC, GLOBAL, "0000000000000010 A"),
     ("of a processor", 0xFF10, OBJECT, GLOBAL, "0000000000000010 A"),
 ]
 
@@ -306,6 +310,16 @@ def test_a_damaged_table_of_strings_is_read_as_far_as_it_goes(strings: bytes, tm
     path = written(tmp_path / "f.o", damaged)
     (name,) = ftpatch.symbols(path).names()
     assert listed(path, capsys) == f"0000000000000010 T {name}\n"
+
+
+def test_a_symbol_in_a_table_of_relocations_is_absolute(tmp_path: Path, capsys: Capture) -> None:
+    """No program has such a section in its list of sections."""
+    elf = Elf(1, X86_64)
+    text = elf.section(".text", bytes(32), flags=ALLOC | EXEC)
+    rela = elf.section(".rela.text", bytes(24), type=RELA, link=3, info=text, align=8, entsize=24)
+    elf.symbol("symbol", rela, 8, type=NOTYPE)
+    path = written(tmp_path / "f.o", elf.build())
+    assert listed(path, capsys) == "0000000000000008 A symbol\n" == nm("x86_64", path)
 
 
 def test_one_string_for_too_many_names_is_refused(tmp_path: Path, capsys: Capture) -> None:

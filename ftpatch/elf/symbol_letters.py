@@ -24,16 +24,20 @@ STT_COMMON, STB_UNIQUE = 5, 10
 PE_SECTION = re.compile(r"\.(?:drectve|([ei])data|(p)data)(?:[.$0-9].*)?", re.DOTALL)
 # sections that are told by their names: those that are loaded are not asked
 DEBUG_SECTION = re.compile(r"\.(?:debug|zdebug|line|stab|gnu\.debuglto_\.debug_|gnu\.linkonce\.wi\.|gdb_index$)")
-BYTE = {letter: ord(letter) for letter in "tTdrbNnaWwVvCUiu?"}
+# what binutils do not count as sections where nothing loads them
+TABLES = (t.SHT_SYMTAB, t.SHT_SYMTAB_SHNDX, t.SHT_RELA, t.SHT_REL)
+BYTE = {letter: ord(letter) for letter in "tdrbNnaWwVvCUiu?"}
 
 
 def letters_of(image: Image, symbols: t.Symbols) -> U8:
     """nm's letter of each symbol, as a byte."""
     rows, bind, kind = symbols.rows, symbols.bind, symbols.type
-    undefined = symbols.shndx == t.SHN_UNDEF
+    nowhere = symbols.shndx == t.SHN_UNDEF
+    undefined = nowhere & is_in(rows["st_shndx"], (t.SHN_UNDEF, t.SHN_XINDEX))
     weak, data = bind == t.STB_WEAK, is_in(kind, (t.STT_OBJECT, STT_COMMON))
     of_section = np.append(section_letters(image), np.uint8(BYTE["a"]))  # NO_SECTION is the last: absolute
-    letter = of_section[symbols.shndx]
+    # a number that no section has counts as absolute
+    letter = of_section[np.where(nowhere & ~undefined, t.NO_SECTION, symbols.shndx)]
     letter[bind == t.STB_GLOBAL] -= 32  # in upper case
     letter[letter == BYTE["?"] - 32] = BYTE["?"]
     for which, text in (
@@ -61,6 +65,8 @@ def _section_letter(head: Rows, name: str) -> int:
         return ord(match[1] or match[2] or "i")
     kind, flags = int(head["sh_type"]), int(head["sh_flags"])
     has_bytes, loaded = kind != t.SHT_NOBITS, bool(flags & t.SHF_ALLOC)
+    if kind in TABLES and not loaded:
+        return BYTE["a"]
     if flags & t.SHF_EXECINSTR:
         return BYTE["t"]
     if loaded and has_bytes:
