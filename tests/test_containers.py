@@ -9,17 +9,21 @@ import bz2
 import gzip
 import lzma
 import struct
+import zlib
 from pathlib import Path
 
 import container_files as make
+import numpy as np
 import pytest
 import zstandard
 from container_files import device_tree, flat
 
+from ftpatch.container import zboot
 from ftpatch.container.envelope import Contents, open_file
 from ftpatch.container.layers import rebuild
 from ftpatch.container.pack import wrap
-from ftpatch.errors import EnvelopeError, FtpatchError, InputError
+from ftpatch.container.xxh32 import xxh32
+from ftpatch.errors import EnvelopeError, FtpatchError, InputError, PolicyError
 
 MINI = Path(__file__).parents[1] / "testdata" / "mini"
 ELF = (MINI / "vmlinux-callops").read_bytes()
@@ -28,7 +32,7 @@ SMALL = 8 << 20
 
 KERNEL = flat()
 OTHER = KERNEL[:4096] + bytes(600) + KERNEL[4696:]  # as long, and fewer bytes when it is packed
-LARGER = KERNEL[:4096] + bytes(range(256)) + KERNEL[4352:]
+LARGER = KERNEL[:64] + np.random.default_rng(9).integers(0, 256, len(KERNEL) - 64, np.uint8).tobytes()
 TREES = device_tree() + device_tree(100)
 
 
@@ -68,7 +72,7 @@ FILES: list[tuple[list[str], bytes]] = [
     (["zstd"], wrap("zst", KERNEL)),
     (["zstd"], zstandard.ZstdCompressor(level=1, write_content_size=False).compress(KERNEL)),
     (["xz", "gzip"], lzma.compress(gzip.compress(KERNEL))),
-    (["bz2"], bz2.compress(KERNEL, 3)),
+    (["bzip2"], bz2.compress(KERNEL, 3)),
     (["lzma"], ALONE),
     (["lzma"], ALONE_SIZED),
     (["lzma"], make.with_size(ALONE, KERNEL)),
@@ -180,3 +184,171 @@ def test_a_bomb_in_a_layer_costs_no_more_than_the_bound(tmp_path: Path) -> None:
         assert refusal(path, EnvelopeError) == (
             f"gzip data unpacks to too much: found more than {SMALL} bytes – unpack it first"
         )
+
+
+# -- signatures ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_a_signed_kernel_is_read_as_it_was_before_and_made_anew_unsigned(padding: int, tmp_path: Path) -> None:
+    """A checksum and the certificates' place are all that signing changes; kernel builds leave them zero."""
+    plain = PE + b"\1" * padding
+    file = open_file(written(tmp_path, make.signed(plain)))
+    assert (kinds(file), file.data.tobytes()) == (["pe-signature"], plain + bytes(-padding % 8))
+    assert [layer.void for layer in file.layers] == ["its signature for Secure Boot, which is left out"]
+    assert rebuild(file.layers, OTHER) == OTHER
+
+
+def test_a_signed_zboot_file_is_made_anew_unsigned(tmp_path: Path) -> None:
+    raw = make.zboot(KERNEL, "gzip")
+    file = open_file(written(tmp_path, make.signed(raw)))
+    assert (kinds(file), file.data.tobytes()) == (["pe-signature", "zboot"], KERNEL)
+    assert rebuild(file.layers, KERNEL) == raw
+
+
+def test_a_signed_kernel_inside_compressed_data_is_read(tmp_path: Path) -> None:
+    for stream, raw in (("gzip", gzip.compress(make.signed(PE))), ("zboot", make.zboot(make.signed(PE), "xzkern"))):
+        file = open_file(written(tmp_path, raw))
+        assert (kinds(file), file.data.tobytes()) == ([stream, "pe-signature"], PE)
+        assert open_file(written(tmp_path, rebuild(file.layers, PE))).data.tobytes() == PE
+
+
+# -- zboot -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", range(30))
+def test_a_gzip_payload_that_got_shorter_fills_its_place(n: int, tmp_path: Path) -> None:
+    """The boot code takes the kernel's size from the end of the place, and skips ten bytes of gzip header."""
+    raw, size = make.zboot(KERNEL, "gzip"), len(gzip.compress(KERNEL, 9, mtime=0))
+    place = raw.index(b"\x1f\x8b")
+    content = KERNEL[:4096] + bytes(600 - n) + KERNEL[4696 - n :]
+    made = rebuild(open_file(written(tmp_path, raw)).layers, content)
+    payload = made[place : place + size]
+    assert made[:place] + made[place + size :] == raw[:place] + raw[place + size :]
+    assert zlib.decompressobj(-15).decompress(payload[10:]) == content
+    assert payload[:10] == raw[place : place + 10] and payload[-4:] == struct.pack("<I", len(content))
+
+
+def test_every_difference_but_a_few_bytes_can_be_filled() -> None:
+    packed = gzip.compress(KERNEL)
+    for stream, missing in (("gz", {1, 2, 3, 4, 8}), ("zst", set(range(1, 8))), ("xz", set())):
+        made = packed if stream == "gz" else zstandard.compress(KERNEL)
+        reached = {n: list(zboot.filled(stream, made, len(made) + n)) for n in range(40)}
+        assert {n for n, ways in reached.items() if not ways} == missing
+        for n, ways in reached.items():
+            assert all(len(way) == len(made) + (0 if stream == "xz" else n) for way in ways)
+            if stream == "gz":
+                assert all(gzip.decompress(way) == KERNEL for way in ways)
+            if stream == "zst" and ways:
+                assert zstandard.ZstdDecompressor().stream_reader(ways[0], read_across_frames=True).read() == KERNEL
+    assert not list(zboot.filled("gz", packed, len(packed) - 1))
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd22", "xzkern", "lzma"])
+def test_a_zboot_file_without_room_is_refused_with_the_reason(compression: str, tmp_path: Path) -> None:
+    path = written(tmp_path, make.zboot(KERNEL, compression))
+    with pytest.raises(PolicyError) as caught:
+        rebuild(open_file(path).layers, LARGER)
+    line = str(caught.value)
+    assert line.startswith(f"{path}: an EFI zboot image has no room for the patched kernel: found ")
+    assert line.endswith(
+        ", behind which its code looks for the kernel's size – boot the kernel inside alone, or have the build make "
+        "vmlinuz.efi anew"
+    )
+
+
+# -- bzImage ---------------------------------------------------------------------------------------------------
+
+VMLINUX = ELF + b"relocations"
+PAYLOADS = {
+    "gzip": gzip.compress(VMLINUX),
+    "xz": make.with_size(lzma.compress(VMLINUX, check=lzma.CHECK_CRC32), VMLINUX),
+    "zstd": make.with_size(zstandard.compress(VMLINUX), VMLINUX),
+    "lzma": make.with_size(lzma.compress(VMLINUX, lzma.FORMAT_ALONE), VMLINUX),
+    "bzip2": make.with_size(bz2.compress(VMLINUX), VMLINUX),
+    "lz4": make.with_size(make.lz4_legacy(VMLINUX[:4000]), VMLINUX[:4000]),
+    "lzo": make.with_size(make.lzop(VMLINUX, [(VMLINUX, VMLINUX)]), VMLINUX),
+    "nothing": VMLINUX,
+}
+
+
+@pytest.mark.parametrize("compression", PAYLOADS)
+@pytest.mark.parametrize("sects", [0, 3, 31])
+def test_the_payload_of_a_bzimage_is_read_and_cannot_be_replaced(compression: str, sects: int, tmp_path: Path) -> None:
+    file = open_file(written(tmp_path, make.bzimage(PAYLOADS[compression], sects=sects)))
+    assert (kinds(file), file.data.tobytes()) == (["bzimage"], VMLINUX[:4000] if compression == "lz4" else VMLINUX)
+    assert (file.layers[0].repack, file.layers[0].why_not.partition(";")[0]) == (
+        None, "the boot code of a bzImage has the payload's size and place built in",
+    )  # fmt: skip
+
+
+# -- boot.img --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", range(5))
+def test_a_boot_image_around_a_larger_kernel_is_the_one_that_mkbootimg_makes(version: int, tmp_path: Path) -> None:
+    """Sizes, the place of the recovery DTBO and the id; everything behind the kernel moves."""
+    file = open_file(written(tmp_path, make.boot_image(version, gzip.compress(KERNEL, mtime=0))))
+    larger = flat(40_000)
+    assert file.layers[0].repack is not None
+    assert file.layers[0].repack(larger) == make.boot_image(version, larger)
+    assert file.layers[0].void == "the signature of Android Verified Boot"
+
+
+def test_an_id_that_mkbootimg_did_not_write_is_left(tmp_path: Path) -> None:
+    raw = bytearray(make.boot_image(1, KERNEL))
+    raw[576:608] = bytes(range(32))
+    file = open_file(written(tmp_path, bytes(raw)))
+    assert rebuild(file.layers, OTHER) == bytes(raw).replace(KERNEL, OTHER)
+
+
+def test_an_old_image_with_a_device_tree_has_its_size_for_a_version(tmp_path: Path) -> None:
+    raw = bytearray(make.boot_image(0, KERNEL)) + make.padded(b"QCDT" * 99, 2048)
+    struct.pack_into("<I", raw, 40, 396)
+    file = open_file(written(tmp_path, bytes(raw)))
+    assert (kinds(file), file.data.tobytes()) == (["boot-img"], KERNEL)
+    larger = rebuild(file.layers, flat(20_000))
+    assert larger.endswith(make.padded(b"QCDT" * 99, 2048)) and len(larger) % 2048 == 0
+
+
+def test_vbmeta_stays_where_it_is_and_the_footer_tells_the_new_size(tmp_path: Path) -> None:
+    """A boot loader that was unlocked reads it all the same."""
+    raw = make.avb(make.boot_image(3, gzip.compress(KERNEL)), 64 << 10)
+    file = open_file(written(tmp_path, raw))
+    smaller = file.layers[0].repack
+    assert smaller is not None
+    made = smaller(gzip.compress(OTHER[:4096]))
+    at = raw.index(b"AVB0")
+    assert (len(made), made[at : at + 320]) == (len(raw), raw[at : at + 320])
+    assert made[-64:-52] + made[-44:] == raw[-64:-52] + raw[-44:]
+    assert int.from_bytes(made[-52:-44], "big") == len(make.boot_image(3, gzip.compress(OTHER[:4096])))
+
+
+@pytest.mark.parametrize("footer", [False, True])
+def test_a_kernel_that_is_too_large_for_the_partition_is_refused(footer: bool, tmp_path: Path) -> None:
+    image = make.boot_image(3, gzip.compress(KERNEL))
+    size = len(image) + 8192
+    raw = make.avb(image, size) if footer else image.ljust(size, b"\0")
+    path = written(tmp_path, raw)
+    repack = open_file(path).layers[0].repack
+    assert repack is not None
+    with pytest.raises(PolicyError) as caught:
+        repack(bytes(40_000))
+    assert str(caught.value) == (
+        f"{path}: an Android boot image has no room for the patched kernel: found 49152 bytes, expected at most "
+        f"{len(image) if footer else size} in its partition – patch the kernel alone, and make the image anew "
+        "(mkbootimg)"
+    )
+
+
+# -- lz4 and lzo -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 15, 16, 17, 31, 32, 33, 100, 4096])
+def test_the_checksum_of_lz4_is_that_of_its_document(size: int) -> None:
+    data = flat(8192)[64 : 64 + size]
+    assert xxh32(data) == make.xxh32(data)
+
+
+def test_the_checksum_of_lz4_has_the_values_that_everybody_has() -> None:
+    assert (xxh32(b""), xxh32(b"abc")) == (0x02CC5D05, 0x32D153FF)

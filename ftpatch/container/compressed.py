@@ -19,22 +19,26 @@ def open_compressed(source: Source) -> Opened | None:
     packed = source.data.tobytes()
     around: tuple[Layer, ...] = ()
     content, end = unpack(stream, packed, source.path, source.max_size)
-    behind = size_behind(stream, packed[end:], content)
-    stop = end + len(behind)
+    stop = end + n_size_behind(stream, packed[end:], content)
     if stop < len(packed):
         if not dtb.are_device_trees(source.data, stop):
             raise EnvelopeError(f"there is something behind the {STREAMS[stream].name}", source.path,
                                 found=f"{len(packed) - end} bytes", expected="the end, or another stream")  # fmt: skip
         around, _ = dtb.layer(source.data, stop)
     remake = remaker(stream, packed[:end], content)
-    layer = Layer(KIND_OF[stream], source.data.part(0, stop), lambda new: remake(new) + behind)
+    layer = Layer(KIND_OF[stream], source.data.part(0, stop), lambda new: remake(new) + _size(new)[: stop - end])
     return (*around, checked(layer, source, _content)), FileBytes.of(content)
 
 
-def size_behind(stream: str, tail: bytes, content: bytes | bytearray) -> bytes:
-    """The size of the content, which kernel builds write behind all but gzip data, where it does not stand inside."""
-    size = (len(content) & 0xFFFF_FFFF).to_bytes(4, "little")
-    return size if stream != "gz" and tail.startswith(size) else b""
+def n_size_behind(stream: str, tail: bytes, content: bytes | bytearray) -> int:
+    """Bytes of the content's size, which kernel builds write behind all but gzip data, where it does not stand inside;
+    0 where something else is there."""
+    size = _size(content)
+    return len(size) if stream != "gz" and tail.startswith(size) else 0
+
+
+def _size(content: bytes | bytearray) -> bytes:
+    return (len(content) & 0xFFFF_FFFF).to_bytes(4, "little")
 
 
 def _content(source: Source) -> FileBytes | None:

@@ -14,7 +14,7 @@ MAGIC = b"\xd0\x0d\xfe\xed"
 # magic, totalsize, off_dt_struct, off_dt_strings, off_mem_rsvmap, version, last_comp_version
 HEADER = struct.Struct(">4s6I")
 MIN_SIZE = 40  # of a header of version 17
-MAX_TREES = 4096  # phones ship a hundred
+MAX_TREES = 4096  # that are looked at; phones ship a hundred
 
 
 def layer(data: FileBytes, end: int) -> Opened:
@@ -50,6 +50,8 @@ def first_device_tree(data: FileBytes) -> int | None:
             starts.append(start + at)
             at = octets.find(MAGIC, at + 1)
         start += len(octets) - len(edge)
+        if len(starts) > MAX_TREES:
+            return None
     ends: set[int] = {len(data)}
     first = None
     for pos in reversed(starts):

@@ -28,7 +28,7 @@ RAW = 1 << 31  # in a block's size: its bytes are the content
 # flags of a frame
 VERSION, INDEPENDENT, BLOCK_SUMS, HAS_SIZE, HAS_SUM, HAS_DICTIONARY = 0xC0, 0x20, 0x10, 8, 4, 1
 BLOCK_SIZES = {4: 64 << 10, 5: 256 << 10, 6: 1 << 20, 7: 4 << 20}
-MIN_MATCH, WINDOW, LONG = 4, 1 << 16, 15
+MIN_MATCH, LONG = 4, 15
 LEAST_RUN = (
     8  # bytes of a part of a match: the last match has to begin 12 bytes before the end, and a match ends 5 before
 )
@@ -70,8 +70,8 @@ def decode(packed: bytes, pos: int, plain: bytearray, max_size: int) -> int:
         if block.raw:
             plain += content
         else:
-            before = b"" if head.legacy or head.flags & INDEPENDENT else plain[max(start, len(plain) - WINDOW) :]
-            plain += _unpacked(content, bytearray(before), head.block)
+            first = len(plain) if head.legacy or head.flags & INDEPENDENT else start
+            _unpack_block(content, plain, first, len(plain) + head.block)
         end = block.end
         # The last block of the legacy format is the first that is not full.
         if len(plain) > max_size or (head.legacy and (len(plain) - start) % LEGACY_BLOCK):
@@ -136,10 +136,9 @@ def _u32(packed: bytes, pos: int) -> int:
     return int.from_bytes(octets, "little") if len(octets) == 4 else -1
 
 
-def _unpacked(block: bytes, content: bytearray, limit: int) -> bytes | bytearray:
-    """The content of a block, up to `limit` bytes. content: what stands before it."""
-    n_before, pos, end = len(content), 0, len(block)
-    limit += n_before
+def _unpack_block(block: bytes, content: bytearray, first: int, limit: int) -> None:
+    """A block unpacked behind the content. first: where matches may begin; limit: where the content ends at most."""
+    pos, end = 0, len(block)
     try:
         while True:  # a step for each sequence: some hundred ns
             token = block[pos]
@@ -160,7 +159,7 @@ def _unpacked(block: bytes, content: bytearray, limit: int) -> bytes | bytearray
                 if len(content) + size > limit:
                     raise DecodeError("a block that unpacks to too much")
             start = len(content) - distance
-            if start < 0:
+            if start < first:
                 raise DecodeError("a match before the first byte")
             if size <= distance:
                 content += content[start : start + size]
@@ -172,7 +171,6 @@ def _unpacked(block: bytes, content: bytearray, limit: int) -> bytes | bytearray
         raise DecodeError(ENDS_IN_A_SEQUENCE)
     if len(content) > limit:
         raise DecodeError("a block that unpacks to too much")
-    return content[n_before:] if n_before else content
 
 
 def _long(block: bytes, pos: int) -> tuple[int, int]:

@@ -35,7 +35,7 @@ STREAMS = {
 LZ4_FRAME = b"\x04\x22\x4d\x18"  # how lz4 data begin that are not in the legacy format
 HEAD = 16  # bytes by which compressed data are recognised
 # A layer of these kinds around an ELF file alone is that file's wrapping.
-KIND_OF = {"gz": "gzip", "zst": "zstd"} | {key: key for key in STREAMS if key not in ("gz", "zst")}
+KIND_OF = {key: key for key in STREAMS} | {"gz": "gzip", "zst": "zstd", "bz2": "bzip2"}
 WRAPPING_OF = {KIND_OF[wrapping]: wrapping for wrapping in WRAPPINGS}
 
 

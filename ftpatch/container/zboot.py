@@ -61,7 +61,7 @@ def open_zboot(source: Source) -> Opened | None:
     content, end = unpack(stream, packed, source.path, source.max_size)
     require(end == size, KIND, source, found=f"{size - end} bytes behind the {_name(stream)}", expected="nothing")
     payload = Payload(pos, size, stream, _end(source, pos + size, stream, len(content)))
-    repack = partial(_remade, source, payload, bytes(content))
+    repack = partial(_remade, source, payload, content)
     layer = Layer(KIND, source.data, repack, frame=partial(_frame, source, payload))
     return (checked(layer, source, _content),), FileBytes.of(content)
 
@@ -101,7 +101,7 @@ def _frame(source: Source, payload: Payload) -> bytes:
     return b"".join(data[slice(*ends)].tobytes() for ends in ((0, SIZE), (SIZE + 4, payload.pos), (payload.end, None)))
 
 
-def _remade(source: Source, payload: Payload, old: bytes, content: bytes) -> bytes:
+def _remade(source: Source, payload: Payload, old: bytearray, content: bytes) -> bytes:
     """The file around another kernel."""
     raw = bytearray(source.data.tobytes())
     room = payload.end - payload.pos
@@ -110,10 +110,12 @@ def _remade(source: Source, payload: Payload, old: bytes, content: bytes) -> byt
         return bytes(raw)
     least = 0
     for made in candidates(payload.stream, packed, old, content):
-        filled = next(_filled(payload.stream, made, room), None)
-        if filled is not None:
-            raw[payload.pos : payload.end] = filled.ljust(room, b"\0")
-            put32(raw, SIZE, len(filled))
+        new = next(filled(payload.stream, made, room), None)
+        if new is not None:
+            raw[payload.pos : payload.end] = new.ljust(room, b"\0")
+            put32(raw, SIZE, len(new))
+            if payload.stream != "gz":
+                put32(raw, payload.end, len(content))
             return bytes(raw)
         least = min(least or len(made), len(made))
     raise PolicyError(f"{NAMES[KIND]} has no room for the patched kernel", source.path, found=f"{least} bytes of "
@@ -121,7 +123,7 @@ def _remade(source: Source, payload: Payload, old: bytes, content: bytes) -> byt
                       todo="boot the kernel inside alone, or have the build make vmlinuz.efi anew")  # fmt: skip
 
 
-def _filled(stream: str, made: bytes, room: int) -> Iterator[bytes]:
+def filled(stream: str, made: bytes, room: int) -> Iterator[bytes]:
     """The data with what their decoder passes over, up to so many bytes where it can be told from the data's end."""
     n = room - len(made)
     if n < 0:
