@@ -242,6 +242,17 @@ def test_pointers_prove_a_kernel_without_symbols_of_data() -> None:
     )
 
 
+def test_pointers_prove_where_offsets_from_their_own_place_are() -> None:
+    """A banner would be at its place under any address of the image."""
+    chance = random.Random(2)
+    symbols = [(letter, name, va + 4 * chance.randrange(4) * (name not in ("_text", "_stext", "linux_banner")))
+               for letter, name, va in symbols_for(2000, FORMS["7.0"])]  # fmt: skip
+    data = with_pointers(kernel(2000, FORMS["7.0"], symbols))
+    assert listed(kallsyms_of(memory(data))) == symbols
+    with pytest.raises(ElfError, match=r"^pointers of the file do not agree with the addresses"):
+        kallsyms_of(memory(data, LINK + 0x1000))
+
+
 def test_the_start_proves_a_kernel_with_hardly_any_pointer() -> None:
     made = base_kernel(data=False)
     assert listed(kallsyms_of(memory(made.data))) == made.symbols
@@ -285,6 +296,13 @@ def test_another_kernel_in_the_image_is_told_from_it_or_refused() -> None:
     other = kernel(300, FORMS["6.4"], [(letter, name + "x" * (name[0] == "_" != name[1]), va)
                                        for letter, name, va in made.symbols[:-1]] + made.symbols[-1:])  # fmt: skip
     assert "the file has more than one kallsyms, and they differ: found names at " in refusal(made.data + other.data)
+
+
+def test_an_image_at_any_place_in_a_file() -> None:
+    made = kernel(300, FORMS["6.4"])
+    part = FileBytes.of(b"\xff" * 3 + made.data).part(3, len(made.data))
+    found = Memory(part, np.array([LINK], np.uint64), np.array([0]), np.array([len(part)]))
+    assert listed(kallsyms_of(found)) == made.symbols
 
 
 @pytest.mark.parametrize(

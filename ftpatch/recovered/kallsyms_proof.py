@@ -2,7 +2,8 @@
 
     functions      are where the file has something, in any case
     linux_banner   is the text that it is; only kernels with symbols of data (CONFIG_KALLSYMS_ALL) name it
-    pointers       else: more of them come out at functions than would if all names were moved by a little
+    pointers       else: more of them come out at functions than would if all names were moved by a little; also where
+                   all addresses come from that of the table itself, since then a banner is where it is in any case
     _text, _stext  else, in a file with hardly any pointers: they are where what is loaded starts
 
 All four come from the file's content, not from its tables, so that no damaged word of these can pass for another base.
@@ -15,6 +16,7 @@ import numpy as np
 from ftpatch.arrays import I64, U64
 from ftpatch.errors import ElfError
 from ftpatch.recovered.kallsyms_listing import Listing
+from ftpatch.recovered.kallsyms_values import OWN
 from ftpatch.recovered.memory import Memory
 
 BANNER, BANNER_TEXT = b"linux_banner", b"Linux version "
@@ -22,6 +24,7 @@ FIRST = (b"_text", b"_stext")
 FUNCTION = (ord("t"), ord("T"))
 FEW_OUTSIDE = 64  # one function in so many may have nothing at its address
 FEW_POINTERS = 64  # pointers to functions; fewer tell nothing
+ENOUGH = 1 << 14  # pointers that are looked up
 MOVED = (1 << 12, 1 << 14, 1 << 16, 1 << 21)  # bytes by which names are moved for comparison: a base is that of a page
 CLEAR = 2  # times as many pointers come out at functions as do when names are moved: 3.4 to 12 in seven Debian kernels
 TODO = "the file is damaged, or not whole"
@@ -35,12 +38,13 @@ def require_proof(memory: Memory, listing: Listing, va: U64, addends: U64, slide
     functions = np.flatnonzero((listing.letter == FUNCTION[0]) | (listing.letter == FUNCTION[1]))
     _require_loaded(memory, listing, va, functions)
     banner = listing.rows_of(BANNER)
-    if len(banner):
-        _require_banner(memory, va[banner])
+    _require_banner(memory, va[banner])
+    if len(banner) and listing.kind != OWN:
         return
     pointed_at = _pointed_at(memory, va[functions], addends, slide)
     if len(pointed_at) >= FEW_POINTERS:
-        _require_pointers(va[functions], pointed_at)
+        _require_pointers(va[functions], pointed_at[:: len(pointed_at) // ENOUGH + 1])
+    if len(pointed_at) >= FEW_POINTERS or len(banner):
         return
     first = [row for name in FIRST for row in listing.rows_of(name).tolist()]
     if not (len(memory.va) and first and int(va[first[0]]) == _first_loaded(memory, va[first[0]])):
