@@ -7,12 +7,17 @@ import numpy as np
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf.image import Image
 
+SECTION = ".init.text"
+
 
 def init_text(image: Image) -> tuple[int, int]:
     """[start, end) of init text, as the kernel's is_kernel_inittext() has it; (0, 0) where no symbol says."""
     begin = image.symbols.value("_sinittext") or image.symbols.value("__init_begin")
     end = image.symbols.value("_einittext") or image.symbols.value("__init_end")
-    return (0, 0) if begin is None or end is None else (begin, end)
+    if begin is not None and end is not None:
+        return begin, end
+    secs = image.sections_named(SECTION) if image.recovered is not None else []  # it has no names at all
+    return (int(image.base[secs[0]]), int(image.base[secs[0]] + image.shdr["sh_size"][secs[0]])) if secs else (0, 0)
 
 
 def in_init_code(image: Image, sec: I64, off: I64) -> Mask:

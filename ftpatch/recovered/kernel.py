@@ -19,6 +19,7 @@ from ftpatch.recovered.layout import sections_of
 from ftpatch.recovered.memory import Memory
 from ftpatch.recovered.relocations import find_rela
 from ftpatch.recovered.stripped import addends_of
+from ftpatch.recovered.without_names import with_addresses
 
 
 def kernel_image(path: str, file: Contents, memory: Memory, headers: tuple[Rows, Rows], moved: int = 0) -> Image:
@@ -31,7 +32,10 @@ def kernel_image(path: str, file: Contents, memory: Memory, headers: tuple[Rows,
     rows = np.zeros(0, t.RELA) if rela is None else file.data[rela.start : rela.end].view(t.RELA)
     kallsyms = kallsyms_of(memory, addends_of(rows, bare.arch), moved)
     if kallsyms is None:
-        raise ElfError("no kallsyms in the kernel", path, todo="give the vmlinux of the same build")
+        if (nameless := with_addresses(bare, memory)) is None:
+            raise ElfError("neither kallsyms nor records in the kernel", path,
+                           todo="give the vmlinux of the same build")  # fmt: skip
+        return nameless
     unplaced = symbols.unplaced(kallsyms)
     shdr, names = sections_of(memory, unplaced, bare.arch)
     made = replace(bare, shdr=shdr, names=names, recovered=Recovered(unplaced, "kallsyms", True))

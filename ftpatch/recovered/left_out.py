@@ -9,7 +9,7 @@ import numpy as np
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
-ABSOLUTE = 0xFFF1  # SHN_ABS
+ABSOLUTE = 0xFFF1  # SHN_ABS: symbols in no section, unlike those of kallsyms
 AREA = 32  # bytes of a trampoline that the kernel fills when it boots
 
 
@@ -17,15 +17,13 @@ def with_more(image: Image, added: dict[str, int]) -> Image:
     """A recovered image with more symbols: their addresses by their names."""
     assert image.recovered is not None
     symbols = image.recovered.symbols
-    strtab, values = symbols.strtab, np.array(list(added.values()), dtype=np.uint64)
-    sec, _ = image.place(values)
-    rows = np.zeros(len(values), t.SYM)
-    rows["st_value"], rows["st_info"] = values, t.STB_GLOBAL << 4
-    rows["st_shndx"] = np.where(sec >= 0, np.minimum(sec, t.SHN_LORESERVE - 1), ABSOLUTE)
+    rows, strtab = np.zeros(len(added), t.SYM), symbols.strtab
+    rows["st_value"], rows["st_shndx"] = list(added.values()), ABSOLUTE
     for row, name in zip(rows, added, strict=True):
         row["st_name"] = len(strtab)
         strtab += name.encode() + b"\0"
-    more = t.Symbols(np.concatenate([symbols.rows, rows]), strtab, np.concatenate([symbols.shndx, sec]))
+    sec = np.append(symbols.shndx, np.full(len(added), t.NO_SECTION, dtype=np.int64))
+    more = t.Symbols(np.concatenate([symbols.rows, rows]), strtab, sec)
     return replace(image, recovered=image.recovered._replace(symbols=more))
 
 

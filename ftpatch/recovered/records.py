@@ -98,6 +98,14 @@ def record_table(image: Image) -> Span | None:
     return whole.span
 
 
+def words_between(image: Image, start: int, stop: int) -> U64:
+    """The slots of a table, as they are once the kernel has relocated itself."""
+    for va, words in _data(image):
+        if va <= start and stop <= va + SLOT * len(words):
+            return words[(start - va) // SLOT : (stop - va) // SLOT]
+    return np.zeros(0, np.uint64)
+
+
 # -- words that name code ----------------------------------------------------------------------------------------------
 
 
@@ -182,7 +190,7 @@ def _covers(image: Image, run: _Run) -> bool:
 def _whole(image: Image, run: _Run) -> _Run:
     """The run without what lies beside the table, and with slots of the table that are empty."""
     run = _trimmed(image, run)
-    run = _joined(image, run)
+    run = _with_moved_zeros(image, _joined(image, run))
     init = image.symbols.defined(INIT)
     if init is None or image.arch.table_end is None:
         return run
@@ -196,6 +204,16 @@ def _whole(image: Image, run: _Run) -> _Run:
     stop = next((at for at in range(run.behind, behind + 1) if find(code, va, run.va + SLOT * at)), run.behind)
     start = next((at for at in range(run.first, before - 1, -1) if find(code, va, run.va + SLOT * at)), run.first)
     return run.part(start, stop)
+
+
+def _with_moved_zeros(image: Image, run: _Run) -> _Run:
+    """With the zeros at its ends that packed relocations move: those move all slots, and no other zero."""
+    low, high = run.va, run.va + SLOT * len(run.words)
+    moved = np.zeros(len(run.words), dtype=bool)
+    places = image.relr_places(low, high)
+    moved[((places - np.uint64(low)) // SLOT).astype(np.int64)] = True
+    moved &= run.words == 0
+    return run.part(run.first - _length(moved[: run.first][::-1]), run.behind + _length(moved[run.behind :]))
 
 
 def _trimmed(image: Image, run: _Run) -> _Run:

@@ -15,6 +15,7 @@ from ftpatch.recovered import symbols
 from ftpatch.recovered.complete import complete
 from ftpatch.recovered.kallsyms import Addends, kallsyms_of
 from ftpatch.recovered.memory import Memory
+from ftpatch.recovered.without_names import with_addresses
 
 
 def memory_of(image: Image) -> Memory:
@@ -33,7 +34,7 @@ def with_symbols(image: Image) -> Image:
     """
     kallsyms = kallsyms_of(memory_of(image), addends_of(image.rela[0], image.arch))
     if kallsyms is None:
-        return image
+        return with_addresses(image) or image
     placed = symbols.placed(symbols.unplaced(kallsyms), image)
     return complete(replace(image, recovered=Recovered(placed, "kallsyms", False, kallsyms.letter)))
 

@@ -16,6 +16,7 @@ from ftpatch.recovered.kallsyms import Kallsyms
 from ftpatch.recovered.marks import marks_of
 from ftpatch.recovered.sizes import sizes_of
 
+NO_SYMBOLS = t.Symbols(np.zeros(0, t.SYM), b"\0", np.zeros(0, np.int64))
 TEXT, WEAK, WEAK_OBJECT, ABSOLUTE = b"tT", b"wW", b"vV", b"aA"
 
 
