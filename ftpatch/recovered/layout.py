@@ -124,7 +124,10 @@ def _behind_init_text(symbols: t.Symbols, value: U64, code: Mask) -> Iterator[Sp
     """Code of alternatives that has no symbol of its own, from the end of init text to the first data behind."""
     end = symbols.value("_einittext")
     following = int(np.searchsorted(value, np.uint64(end), side="right")) if end is not None else len(value)
-    if end is not None and following < len(value) and not code[following]:
+    table = symbols.value("__alt_instructions")
+    if end is None or table is None or table <= end:  # there are no alternatives, or their code is elsewhere
+        return
+    if following < len(value) and not code[following]:
         yield Span(known.ALTERNATIVES, end, int(value[following]), known.CODE, exact=False)
 
 

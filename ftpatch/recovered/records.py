@@ -27,7 +27,8 @@ SLOT = 8
 EMPTY = (0, 0xFFFF_FFFF_FFFF_FFFC)  # what slots of records hold that are gone
 SHORTEST = 4  # records of a table
 MAX_RUNS = 64  # that are looked at, the longest first
-SITES, COVERED = 0.9, 0.3  # of a run's words that name sites; of the functions that begin so
+# of a run's words that name sites, and sites of functions with a name; of the functions that begin so
+SITES, NAMED, COVERED = 0.9, 0.7, 0.3
 CLEAR = 2  # times as many functions as the next best run names
 MANY = 64  # records that a table has at least where no function is known
 MAX_WORDS = 1 << 16  # of ftrace_init
@@ -156,7 +157,8 @@ def _judged(image: Image, run: tuple[U64, int, int, int]) -> _Run | None:
     for shape in (shape for shape in image.arch.shapes if not shape.program):
         fits, starts = _sites(image, shape, values)
         named = int((starts if len(image.functions.va) else fits).sum())
-        enough = named >= SITES * len(values) and (len(image.functions.va) or named >= MANY)
+        enough = named >= NAMED * len(values) and (len(image.functions.va) or named >= MANY)
+        enough = enough and int(fits.sum()) >= SITES * len(values)
         if enough and (best is None or named > best.named):
             best = _Run(words, va, first, behind, shape, named)
     return best if best is not None and _covers(image, best) else None
