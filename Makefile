@@ -11,13 +11,19 @@ demo: $(VENV)/installed
 	@sh tools/demo.sh $(BIN)/ftpatch
 
 # Kernels and tools are fetched before the workers start, and ftpatch is compiled once for all the programs that the tests
-# start: they write no bytecode. What sends signals runs alone: a worker has threads. Files come in the order that
-# tests/conftest.py puts them in, those with boots first.
+# start: they write no bytecode. Files come in the order that tests/conftest.py puts them in, those with boots first.
+# What sends signals runs in a process of its own beside the workers, which have threads; its output follows in one piece.
 test: $(VENV)/tests
 	@if [ "$$CI" = true ] || [ "$$KERNELS" = 1 ]; then $(BIN)/python -m tools.kernels --tools --modules; fi
 	@$(BIN)/python -m compileall -q ftpatch tools
+	@$(MAKE) --no-print-directory -j2 test/workers test/alone
+
+.PHONY: test/workers test/alone
+test/workers:
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST)
-	@$(BIN)/python -m pytest -m alone $(shell grep -l 'mark[.]alone' tests/test_*.py) $(PYTEST)
+test/alone:
+	@$(BIN)/python -m pytest -m alone $(shell grep -l 'mark[.]alone' tests/test_*.py) $(PYTEST) >$(VENV)/alone.log 2>&1; \
+	 code=$$?; cat $(VENV)/alone.log; exit $$code
 
 kernels: $(VENV)/installed
 	@$(BIN)/python -m tools.kernels --tools
