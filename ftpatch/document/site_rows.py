@@ -30,7 +30,7 @@ class ScannedSite(TypedDict):
     site: Hex | None
     branch: Hex | None
     offset: Hex | None
-    pos: Annotated[Count | None, "file position in the uncompressed ELF file"]
+    pos: Annotated[Count | None, "position in the uncompressed ELF file or flat kernel"]
     words: Annotated[
         list[Word],
         "the code from the record to the end of the call: instruction words as numbers; where instructions are no "

@@ -210,7 +210,7 @@ class FindingRow(TypedDict):
     row: int | None
     section: str | None
     offset: Annotated[Hex | None, "in `section`"]
-    pos: NotRequired[Annotated[int | None, "position in the ELF file"]]
+    pos: NotRequired[Annotated[int | None, "position in the ELF file or flat kernel"]]
     source: str | None
     help: str
     count: Annotated[int, Range(1)]

@@ -77,7 +77,7 @@ class RecordedObject(TypedDict):
 class OutputObject(TypedDict):
     file: str
     sha256: str | None
-    elf_sha256: str | None
+    elf_sha256: Annotated[str | None, "of the ELF file or flat kernel in it: unpacked, and without a signature"]
 
 
 class LayerObject(TypedDict):
@@ -103,7 +103,9 @@ class PackingObject(TypedDict):
 
 
 class EditRow(TypedDict):
-    pos: Count
+    pos: Annotated[
+        Count, "in the ELF file or flat kernel, uncompressed; behind its end what only exists before or after"
+    ]
     old: HexBytes
     new: HexBytes
     owner: str
