@@ -314,3 +314,34 @@ def test_a_table_that_shrank_is_read_as_the_code_has_it(tmp_path: Path, capsys: 
     capsys.readouterr()
     assert run(["scan", str(flat)]) == 0
     assert "  records    18 slots, 3 null, 15 live\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        (None, "found nothing as its layers, expected a list"),
+        ([], "found no layers, expected one or more"),
+        ([1], "found a whole number as layer 0, expected an object"),
+        ([{"original": None}], "found nothing as the kind of layer 0, expected a text"),
+        ([{"kind": "tar", "original": None}], "found a layer 'tar', expected "),
+        ([{"kind": "gzip", "original": 1}], "found a whole number as the original of layer 0, expected a text"),
+        ([{"kind": "gzip", "original": "*"}], "found something else as the original of layer 0, expected base64"),
+        ([{"kind": "gzip", "original": ""}], "the journal does not give back what was patched: found another file"),
+        ([{"kind": "xz", "original": None}], "the layers around the kernel are not those that the patch left"),
+        ([{"kind": "zboot", "original": None}], "the layers around the kernel are not those that the patch left"),
+    ],
+)
+def test_a_journal_with_other_layers_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], layers: object, said: str
+) -> None:
+    source, after = tmp_path / "kernel", tmp_path / "after"
+    source.write_bytes(gzip.compress(flat_kernel(VMLINUX), 1, mtime=5))
+    journal = patched(source, after)
+    report = json.loads(journal.read_text())
+    report["images"][0]["packing"]["layers"] = layers
+    journal.write_text(json.dumps(report))
+    capsys.readouterr()
+    assert run(["restore", str(after), "--journal", str(journal), "-o", str(tmp_path / "back")]) in (3, 5)
+    line = capsys.readouterr().err
+    assert said in line and line.count("\n") == 1
+    assert not (tmp_path / "back").exists()

@@ -14,7 +14,6 @@ import numpy as np
 
 from ftpatch.arch.shape import MATCH_NONE
 from ftpatch.arrays import U64, is_in
-from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
 SLOT = 8
@@ -76,7 +75,7 @@ def bounded_as(image: Image, first: Image) -> Image:
     if low is None or high is None or len(rows) < len(BOUNDS):
         return image
     start, stop = (int(symbols.rows["st_value"][row]) for row in rows)
-    if symbols.shndx[rows[0]] != t.NO_SECTION or not low <= start <= stop <= high or (start, stop) == (low, high):
+    if not low <= start <= stop <= high or (start, stop) == (low, high):  # kallsyms has the same names in both
         return image
     bounded = symbols.rows.copy()
     bounded["st_value"][rows] = low, high
