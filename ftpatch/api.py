@@ -50,11 +50,11 @@ if TYPE_CHECKING:
     from ftpatch.plan.record.decide import RecordOptions
     from ftpatch.proof.module_imports import Loader
     from ftpatch.proof.prove import Proof
-    from ftpatch.recovered.symbol_list import SymbolList
     from ftpatch.rules.files import CheckOptions
     from ftpatch.rules.files import check_path as check
     from ftpatch.rules.files import settings_for as check_settings
     from ftpatch.sites.static_calls import static_calls_of as static_calls
+    from ftpatch.write.with_symbols import symbols
 
 __all__ = [
     "BootImage", "CheckOptions", "Delivery", "EnableOptions", "RedirectOptions", "RestoreRequest", "Scan",
@@ -72,6 +72,7 @@ BELOW = {
     "check": "rules.files:check_path", "diff": "compare.diff:compare",
     "explain_log": "explanation.function:explain_log", "RestoreRequest": "journal.restore:RestoreRequest",
     "restore": "journal.restore:restore", "static_calls": "sites.static_calls:static_calls_of",
+    "symbols": "write.with_symbols:symbols",
 }  # fmt: skip
 
 
@@ -267,18 +268,6 @@ class BootImage:
     path: str
     size: int  # bytes
     arch: Arch  # the machine that it boots
-
-
-def symbols(path: str, out: str | None = None, watch: Watch = SILENT, max_size: int | None = None) -> SymbolList:
-    """The symbols of a file, in the order of their addresses; with `out`, an ELF file of the kernel that has them."""
-    from ftpatch.recovered.symbol_list import symbols_of
-
-    listed = symbols_of(path, max_size)
-    if out is not None:
-        from ftpatch.write.with_symbols import write_with_symbols
-
-        write_with_symbols(listed.image, out, watch.note)
-    return listed
 
 
 def image(path: str, out: str, watch: Watch = SILENT, max_size: int | None = None) -> BootImage:

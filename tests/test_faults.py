@@ -78,6 +78,11 @@ CASES = {
         (*READ, "--in-place", "--report", "json=journal"), {**VMLINUX, "journal": OLD}, ("vmlinux", "journal")
     ),
     "image": Case(("image", "vmlinux", "-o", "out"), {**VMLINUX, "out": OLD}, ("out",)),
+    "symbols": Case(
+        ("symbols", "vmlinux.xz", "-o", "out", "--report", "json=list"),
+        {"vmlinux.xz": lzma.compress(FIXTURE, check=lzma.CHECK_CRC32), "out": OLD, "list": OLD},
+        ("out", "list"),
+    ),
     "module in place": Case(
         ("enable", "mini.ko.xz", "--func", "*", "--in-place"),
         {"mini.ko.xz": lzma.compress((MINI / "mini.ko").read_bytes(), check=lzma.CHECK_CRC32)},

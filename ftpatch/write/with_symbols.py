@@ -10,6 +10,9 @@ those that were recovered.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 
 from ftpatch.arrays import I64, U8, Rows
@@ -18,6 +21,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, image_of
 from ftpatch.elf.recovered import OF_KALLSYMS
 from ftpatch.errors import ApplyError, FtpatchError, PolicyError, UnsupportedError
+from ftpatch.recovered.symbol_list import SymbolList, symbols_of
 from ftpatch.write import contents, files, paths
 from ftpatch.write.bootimage import Pieces
 from ftpatch.write.segments import PAGE, note_segments, segments_of
@@ -31,15 +35,38 @@ REMARK = b"the symbols are those of kallsyms; sizes and types follow from the co
 MOST = t.SHN_LORESERVE - 5  # sections that a file may have already
 
 
-def write_with_symbols(image: Image, out: str, note: Note) -> int:
-    """Write an ELF file that has what the image has, and its symbols; its size. Raises PolicyError where the file has a
-    symbol table, or where there are no symbols."""
+Reports = Callable[[SymbolList, Image], AbstractContextManager[object]]
+
+
+def symbols(
+    path: str, out: str | None = None, note: Note = lambda text: None, max_size: int | None = None,
+    reports: Reports = lambda listed, after: nullcontext(),
+) -> SymbolList:  # fmt: skip
+    """The symbols of a file, in the order of their addresses; with `out`, an ELF file of the kernel that has them.
+
+    note: told what else happens to files. max_size: bytes that the file may unpack to. reports(the symbols, the new
+    file as it was read back) makes a context with reports in place, in which that file gets its name.
+    """
+    listed = symbols_of(path, max_size)
+    if out is not None:
+        write_with_symbols(listed.image, out, note, lambda after: reports(listed, after))
+    return listed
+
+
+def write_with_symbols(
+    image: Image, out: str, note: Note, reports: Callable[[Image], AbstractContextManager[object]] = nullcontext
+) -> int:
+    """Write an ELF file that has what the image has, and its symbols; its size.
+
+    reports: as in `symbols`. Raises PolicyError where the image has a symbol table, or where there are no symbols.
+    """
     pieces = with_symbols(image)
     with files.whole_file(paths.output_path("", out, [image.path]), image.mode, (image.path,), note) as new:
         size = contents.write_pieces(new.fd, pieces)
-        _check(image, new.readable, out)
+        after = _read_back(image, new.readable, out)
         new.finish()
-        new.publish()
+        with reports(after):
+            new.publish()
     return size
 
 
@@ -184,8 +211,8 @@ def _sections_of(image: Image) -> I64:
     return np.where(sec == t.NO_SECTION, SHN_ABS, sec)
 
 
-def _check(image: Image, written: str, out: str) -> None:
-    """Read the new file, and compare. Raises ApplyError where it is not what was to be written."""
+def _read_back(image: Image, written: str, out: str) -> Image:
+    """The new file. Raises ApplyError where it is not what was to be written."""
     try:
         after = image_of(out, open_file(written))
         fault = _fault(image, after)
@@ -194,6 +221,7 @@ def _check(image: Image, written: str, out: str) -> None:
     if fault:
         raise ApplyError("self-check failed: the new file does not hold what the image does", image.path, found=fault,
                          todo="it was not kept; please report this")  # fmt: skip
+    return after
 
 
 def _fault(image: Image, after: Image) -> str:
