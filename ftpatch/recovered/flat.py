@@ -28,8 +28,8 @@ def flat_image(path: str, file: Contents) -> Image:
         raise ElfError("the kernel does not tell at which address it is linked", path,
                        expected="relocation tables, or pointers to its own strings",
                        todo="the file is damaged, or give the vmlinux of the same build")  # fmt: skip
-    memory = Memory(file.data, np.array([base.link], np.uint64), np.zeros(1, np.int64), np.array([size]))
-    return kernel_image(path, file, memory, (_ehdr(arch), _phdr(memory)), base.runtime - base.link)
+    memory = Memory(file.data, np.array([base.runtime], np.uint64), np.zeros(1, np.int64), np.array([size]))
+    return kernel_image(path, file, memory, (_ehdr(arch), _phdr(memory)))
 
 
 def _machine(data: FileBytes) -> tuple[Arch, FlatImage]:

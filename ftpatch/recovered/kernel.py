@@ -22,15 +22,17 @@ from ftpatch.recovered.stripped import addends_of
 from ftpatch.recovered.without_names import with_addresses
 
 
-def kernel_image(path: str, file: Contents, memory: Memory, headers: tuple[Rows, Rows], moved: int = 0) -> Image:
-    """The image of a kernel that is loaded so. headers: its ELF header and program headers; moved: bytes by which its
-    words are off, in a dump of a running kernel. Raises ElfError where it has no symbols, or no records."""
+def kernel_image(path: str, file: Contents, memory: Memory, headers: tuple[Rows, Rows]) -> Image:
+    """The image of a kernel that is loaded so. headers: its ELF header and program headers.
+
+    Raises ElfError where it has neither symbols nor records.
+    """
     ehdr, phdr = headers
     bare = Image(path, file.data, file.raw, file.mode, file.wrapping, file.trailer, ehdr, np.zeros(1, t.SHDR), phdr,
                  ("",), file.layers)  # fmt: skip
     rela = find_rela(memory, bare.arch)
     rows = np.zeros(0, t.RELA) if rela is None else file.data[rela.start : rela.end].view(t.RELA)
-    kallsyms = kallsyms_of(memory, addends_of(rows, bare.arch), moved)
+    kallsyms = kallsyms_of(memory, addends_of(rows, bare.arch))
     if kallsyms is None:
         if (nameless := with_addresses(bare, memory)) is None:
             raise ElfError("neither kallsyms nor records in the kernel", path,

@@ -135,15 +135,27 @@ def _relocations(memory: Memory, symbols: t.Symbols, arch: Arch) -> Iterator[Spa
     """The tables of relocations that the kernel applies to itself: where symbols say, else what looks like them."""
     named = {part.name: list(_named(symbols, (part,))) for part in (known.RELA, known.RELR)}
     if all(named.values()) or (named[known.RELA.name] and first_value(symbols, known.RELR.start) is not None):
-        yield from (span for spans in named.values() for span in spans)  # an empty table is none
-        return
-    rela = find_rela(memory, arch)
-    for part, table in ((known.RELA, rela), (known.RELR, find_relr(memory, rela))):
-        if named[part.name]:
-            yield from named[part.name]
-        elif table is not None:
-            start = int(memory.va_of(np.array([table.start]))[0])
-            yield Span(part.name, start, start + table.size, part.flags, part.kind, part.entsize)
+        spans = [span for found in named.values() for span in found]  # an empty table is none
+    else:
+        rela = find_rela(memory, arch)
+        spans = []
+        for part, table in ((known.RELA, rela), (known.RELR, find_relr(memory, rela))):
+            if named[part.name]:
+                spans += named[part.name]
+            elif table is not None:
+                start = int(memory.va_of(np.array([table.start]))[0])
+                spans.append(Span(part.name, start, start + table.size, part.flags, part.kind, part.entsize))
+    yield from (span for span in spans if _is_to_come(memory, span))
+
+
+def _is_to_come(memory: Memory, span: Span) -> bool:
+    """Whether a table is about this memory: in a dump of a kernel that was moved it names places as they were linked,
+    and has been applied."""
+    pos = int(memory.pos_of(np.array([span.start], dtype=np.uint64))[0])
+    if pos < 0:
+        return False
+    place = memory.data[pos : pos + 8].view("<u8").astype(np.uint64)  # both begin with the address of a place
+    return not len(place) or not place.any() or bool((memory.pos_of(place) >= 0).all())
 
 
 # -- paint ---------------------------------------------------------------------------------------------------------
