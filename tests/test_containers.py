@@ -18,7 +18,7 @@ import pytest
 import zstandard
 from container_files import device_tree, flat
 
-from ftpatch.container import zboot
+from ftpatch.container import lzo, zboot
 from ftpatch.container.envelope import Contents, open_file
 from ftpatch.container.layers import rebuild
 from ftpatch.container.pack import wrap
@@ -352,3 +352,56 @@ def test_the_checksum_of_lz4_is_that_of_its_document(size: int) -> None:
 
 def test_the_checksum_of_lz4_has_the_values_that_everybody_has() -> None:
     assert (xxh32(b""), xxh32(b"abc")) == (0x02CC5D05, 0x32D153FF)
+
+
+NOISE = flat(17_000)[64:]
+# What stands before the mark that ends a block, and the content; each kind of match, and each kind of length.
+LZO_CODE = [
+    (b"\x15abcd", b"abcd"),
+    (b"\x1aabcdefghi\x60\x00", b"abcdefghiiiii"),  # 4 bytes, 1 before
+    (b"\x1aabcdefghi\x61\x00z\x00\x01", b"abcdefghiiiiizii"),  # a literal with that match, and 2 bytes, 5 before
+    (b"\x1aabcdefghi\x27\x0a\x00yz", b"abcdefghighighighiyz"),  # 9 bytes, 3 before, two literals
+    (b"\x1aabcdefghi\x20\x01\x08\x00", b"abcdefghi" + b"ghi" * 11 + b"g"),  # 34 bytes, 3 before
+    (b"\x1aabcdefghi\x20\x00\x01\x08\x00", b"abcdefghi" + b"ghi" * 96 + b"g"),  # 289 bytes, 3 before
+    (bytes(9) + b"\x2a" + NOISE[:2100] + b"\x00\x00", NOISE[:2100] + NOISE[51:54]),  # 3 bytes, 2049 before
+    (bytes(65) + b"\x34" + NOISE[:16390] + b"\x11\x04\x00", NOISE[:16390] + NOISE[5:8]),  # 3 bytes, 16385 before
+    (bytes(65) + b"\x34" + NOISE[:16390] + b"\x10\x03\x04\x00", NOISE[:16390] + NOISE[5:17]),  # 12 bytes
+]
+
+
+@pytest.mark.parametrize(("code", "content"), LZO_CODE)
+def test_every_instruction_of_lzo_is_executed(code: bytes, content: bytes) -> None:
+    assert lzo.unpacked(code + b"\x11\0\0", len(content)) == content
+
+
+def test_long_matches_of_lz4_that_hold_in_part_stay_matches(tmp_path: Path) -> None:
+    """Enabling one site in a megabyte of zeros made all of it literals."""
+    zeros = KERNEL + bytes(1 << 20) + KERNEL[64:] + b"the last bytes are literals"
+    packed = make.lz4_legacy(zeros)
+    file = open_file(written(tmp_path, packed))
+    content = bytearray(zeros)
+    content[600_000:600_008] = b"\x01\x02\x03\x04\x05\x06\x07\x08"
+    made = rebuild(file.layers, bytes(content))
+    assert open_file(written(tmp_path, made)).data.tobytes() == content
+    assert len(packed) < len(made) < len(packed) + 40
+
+
+def test_linked_lz4_blocks_refer_to_those_before_them_within_their_frame(tmp_path: Path) -> None:
+    """Without the flag for independent blocks."""
+    head = bytes([0x40, 0x40])
+    head = b"\x04\x22\x4d\x18" + head + bytes([make.xxh32(head) >> 8 & 255])
+
+    def block(content: bytes) -> bytes:
+        return struct.pack("<I", len(content)) + content
+
+    first = block(b"\xf0" + bytes([len(KERNEL[:80]) - 15]) + KERNEL[:80])
+    second = block(b"\x0f\x10\x00" + bytes([64 - 19]) + b"\x50" + b"stop!")  # 64 bytes, 16 before
+    file = open_file(written(tmp_path, head + first + second + bytes(4)))
+    content = KERNEL[:80] + KERNEL[64:80] * 4 + b"stop!"
+    assert (kinds(file), file.data.tobytes()) == (["lz4"], content)
+    other = content[:100] + b"!" + content[101:]
+    assert open_file(written(tmp_path, rebuild(file.layers, other))).data.tobytes() == other
+    alone = head + second + bytes(4)
+    assert refusal(written(tmp_path, head + first + bytes(4) + alone), EnvelopeError).startswith(
+        "lz4 data cannot be unpacked: found a match before the first byte"
+    )

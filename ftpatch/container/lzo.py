@@ -56,7 +56,7 @@ def decode(packed: bytes, pos: int, plain: bytearray, max_size: int) -> int:
         if block.packed_sums != _sums(content, flags & ADLER_PACKED, flags & CRC_PACKED)[: len(block.packed_sums)]:
             raise DecodeError("a block with another checksum")
         if block.size < block.content:
-            content = _unpacked(packed[block.pos : block.end], block.content)
+            content = unpacked(packed[block.pos : block.end], block.content)
         if block.sums != _sums(content, flags & ADLER, flags & CRC):
             raise DecodeError("a content with another checksum")
         plain += content
@@ -129,7 +129,7 @@ def _blocks(packed: bytes, pos: int, flags: int) -> Iterator[Block]:
         pos += size
 
 
-def _unpacked(block: bytes, n_content: int) -> bytearray:
+def unpacked(block: bytes, n_content: int) -> bytearray:
     """The content of a block, which has so many bytes."""
     content = bytearray()
     try:
