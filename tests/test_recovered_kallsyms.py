@@ -442,3 +442,18 @@ def test_more_indices_than_any_kernel_has_are_refused() -> None:
 def test_a_number_of_symbols_that_the_file_cannot_hold() -> None:
     made = kernel(300, FORMS["6.4"])
     assert "not where its token table is" in refusal(changed(made, made.at["num_syms"], b"\xff\xff\xff\xff").data)
+
+
+@pytest.mark.parametrize(
+    ("before", "n_tables", "said"),
+    [(b"", 17, "kallsyms_token_table than in any kernel: found 17, expected at most 16"),
+     (struct.pack("<I", 100) * 40000 + bytes(8), 1, "kallsyms_num_syms than in any kernel: found "),
+     (bytes(8 << 10), 1, "")],
+)  # fmt: skip
+def test_made_up_tables_cost_little(before: bytes, n_tables: int, said: str) -> None:
+    tokens = tokens_of([b"tname"])
+    table = b"".join(token + b"\0" for token in tokens)
+    starts = np.cumsum([0, *(len(token) + 1 for token in tokens[:-1])])
+    pair = table + bytes(-len(table) % 8) + starts.astype("<u2").tobytes() + bytes(64)
+    head = "more places look like " + said if said else f"position {len(before):#x}: names and addresses of kallsyms"
+    assert refusal(before + pair * n_tables).startswith(head)
