@@ -18,7 +18,7 @@ from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import Recovered
-from ftpatch.errors import ElfError
+from ftpatch.errors import ElfError, PolicyError
 from ftpatch.recovered.image import open_image
 from ftpatch.recovered.kallsyms import find_tables
 from ftpatch.recovered.layout import Sections, sections_of
@@ -27,7 +27,13 @@ from ftpatch.recovered.layout_content import table_of
 from ftpatch.recovered.memory import Memory
 from ftpatch.recovered.records import BOUNDS, record_table
 from ftpatch.recovered.relocations import Table, find_rela, find_relr
+from ftpatch.recovered.symbols import NO_SYMBOLS
+from ftpatch.rules.before import must_trace
+from ftpatch.rules.case import Case, Context
+from ftpatch.sites.reading import read_sites
+from ftpatch.sites.records import join
 from ftpatch.sites.scan import Scan, scan_file
+from ftpatch.sites.static_calls import read_static_calls
 from tools.kernels import Kernel
 
 ARM64 = arch_of(183, "")
@@ -238,6 +244,32 @@ def test_a_segment_beyond_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "vmlinux").write_bytes(data)
     with pytest.raises(ElfError, match="a segment lies outside the file"):
         open_image(str(tmp_path / "vmlinux"))
+
+
+def nameless(path: Path) -> Image:
+    """A kernel that has neither symbols nor kallsyms."""
+    return replace(open_image(str(path)), recovered=Recovered(NO_SYMBOLS, "none", False))
+
+
+def test_static_calls_that_nothing_names_are_refused_and_not_counted_as_none() -> None:
+    path = MINI.parent / "static_calls" / "vmlinux"
+    assert len(read_static_calls(open_image(str(path))).calls) > 0
+    with pytest.raises(PolicyError) as caught:
+        read_static_calls(nameless(path))
+    assert str(caught.value) == (
+        f"{path}: the table of static calls is not known: found no names of data (a kernel without "
+        "CONFIG_KALLSYMS_ALL), expected __start_static_call_sites – give the vmlinux of the same build"
+    )
+
+
+def test_rules_do_not_say_of_a_kernel_without_names_that_a_function_is_missing(tmp_path: Path) -> None:
+    image = nameless(MINI / "vmlinux-pfe2")
+    records = join([])
+    case = Case(image, records, read_sites(image, records), context=Context(must=("vfs_read",)))
+    assert [hit.text for hit in must_trace(case)] == [
+        "vfs_read must be traceable; whether it can is not known: the kernel has no names of functions"
+    ]
+    assert case.static_calls is None and case.static_call_trouble is None
 
 
 # -- Debian's kernels --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
 ABSOLUTE = 0xFFF1  # SHN_ABS: symbols in no section, unlike those of kallsyms
+OF_DATA = ("_sdata", "_edata", "__bss_start", "linux_banner")  # that every kernel has
 AREA = 32  # bytes of a trampoline that the kernel fills when it boots
 
 
@@ -44,3 +45,9 @@ def with_trampoline_of_init_text(image: Image) -> Image:
     if len(held) < AREA // image.arch.unit or held.any():
         return image
     return with_more(image, {far.areas[1]: end})
+
+
+def names_data(image: Image) -> bool:
+    """Whether the symbols are those of data, too: else a table that none of them names may be there all the same."""
+    own = image.own_symbols
+    return image.recovered is None or any(own.defined(name) is not None for name in OF_DATA)

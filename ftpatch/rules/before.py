@@ -65,6 +65,8 @@ def must_trace(case: Case) -> Iterator[Hit]:
     entries, ready = table.entries, (table.status == READY) & (table.row >= 0)
     stripped = np.isin(table.status, (STRIPPED, UNNAMED)).any()
     absent = "nothing has that name, and names are stripped" if stripped else "there is no such function"
+    if case.image.recovered is not None and case.image.recovered.source == "none":
+        absent = "whether it can is not known: the kernel has no names of functions"
     for name in names:
         rows = symbols.rows_named(name)
         functions = entries.functions_of(rows) if len(rows) else rows

@@ -15,6 +15,7 @@ from ftpatch.arrays import I64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.errors import FtpatchError
 from ftpatch.kernel.init_text import in_init_text
+from ftpatch.recovered.left_out import names_data
 from ftpatch.sites.records import RecordTable
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ENABLED, UNTOUCHED, SiteTable
@@ -122,7 +123,7 @@ class Case:
     @cached_property
     def _static_calls(self) -> StaticCallTable | FtpatchError | None:
         stripped = not self.image.linked and len(self.image.symbols.rows) <= 1  # which a rule of its own says
-        if self.arch.static_calls is None or stripped:
+        if self.arch.static_calls is None or stripped or not names_data(self.image):
             return None
         from ftpatch.sites.static_calls import read_static_calls
 

@@ -25,8 +25,9 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.code_lists import self_relative
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
-from ftpatch.errors import RecordError, UnsupportedError
+from ftpatch.errors import PolicyError, RecordError, UnsupportedError
 from ftpatch.recovered.image import open_image
+from ftpatch.recovered.left_out import names_data
 from ftpatch.sites.branches import branches_to
 from ftpatch.sites.scan import require_text, with_bounds
 from ftpatch.sites.static_keys import (
@@ -219,6 +220,10 @@ def _from_span(image: Image) -> _Entries:
     if (start is None) != (stop is None):
         raise RecordError("only one end of the table of static calls is named", image.path,
                           found=f"no symbol {START if start is None else STOP}")  # fmt: skip
+    if start is None and not names_data(image):
+        raise PolicyError("the table of static calls is not known", image.path, expected=START,
+                          found="no names of data (a kernel without CONFIG_KALLSYMS_ALL)",
+                          todo="give the vmlinux of the same build")  # fmt: skip
     if start is None or stop is None or stop == start:
         return _Entries(_NO, _NO, _NO, Named(_NO, _NO, _NO), _NO)
     where = f"{image.path}: table of static calls {start:#x}..{stop:#x}"
