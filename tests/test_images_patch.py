@@ -345,3 +345,28 @@ def test_a_journal_with_other_layers_is_refused(
     line = capsys.readouterr().err
     assert said in line and line.count("\n") == 1
     assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_flat_kernel_is_its_own_boot_image(tmp_path: Path, packed: bool) -> None:
+    """Its made-up sections have gaps, and not the zeros behind the last of them."""
+    flat = flat_kernel(VMLINUX)
+    (tmp_path / "Image").write_bytes(gz(flat) if packed else flat)
+    assert run(["image", str(tmp_path / "Image"), "-o", str(tmp_path / "made")]) == 0
+    assert (tmp_path / "made").read_bytes() == flat
+
+
+def test_reports_say_what_a_kernel_lies_in_and_where_its_symbols_are_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "Image.gz"
+    path.write_bytes(gz(flat_kernel(VMLINUX)))
+    assert run(["scan", str(path)]) == 0
+    head = capsys.readouterr().out.splitlines()[0]
+    assert head.startswith(f"{path}: arm64 vmlinux inside gzip data") and head.endswith(", symbols from kallsyms")
+    for file, expected in {
+        path: ("gzip", ["gzip", "arm64-image"], "kallsyms"), VMLINUX: (None, None, None)
+    }.items():  # fmt: skip
+        assert run(["scan", str(file), "--format", "json"]) == 0
+        image = json.loads(capsys.readouterr().out)["images"][0]
+        assert tuple(image.get(key) for key in ("container", "layers", "symbols_from")) == expected

@@ -13,13 +13,12 @@ import os
 import stat
 from typing import NamedTuple
 
-from ftpatch.container.file_bytes import FileBytes
+from ftpatch.container.file_bytes import FileBytes, is_elf
 from ftpatch.container.layers import Layer
 from ftpatch.container.wrappings import MARKER, WRAPPING_OF
 from ftpatch.errors import InputError
 from ftpatch.inputs import open_regular
 
-ELF_MAGIC = b"\x7fELF"
 MAX_SIZE = 1 << 30  # bytes that a compressed file may unpack to; a vmlinux with debug information has 350 MB
 
 
@@ -44,11 +43,11 @@ def open_file(path: str, max_size: int | None = None) -> Contents:
     raw, mode = _opened(path)
     plain, wrapping = raw, "none"
     layers: tuple[Layer, ...] = ()
-    if raw[: len(ELF_MAGIC)].tobytes() != ELF_MAGIC:
+    if not is_elf(raw):
         from ftpatch.container.peel import peel  # loaded only for files that begin otherwise
 
         plain, layers = peel(raw, path, MAX_SIZE if max_size is None else max_size)
-        if plain[: len(ELF_MAGIC)].tobytes() != ELF_MAGIC:
+        if not is_elf(plain):
             return Contents(plain, raw, mode, wrapping, b"", layers)
         if len(layers) == 1 and layers[0].kind in WRAPPING_OF:
             wrapping, layers = WRAPPING_OF[layers[0].kind], ()

@@ -23,6 +23,7 @@ from ftpatch.arrays import I64, U8, U32, Mask
 from ftpatch.errors import ChangedError, InputError
 from ftpatch.inputs import unreadable
 
+ELF_MAGIC = b"\x7fELF"
 Buffer = bytes | bytearray | memoryview | mmap.mmap
 CHUNK_BITS = 16
 CHUNK = 1 << CHUNK_BITS  # bytes that are read where some of them are asked for
@@ -119,6 +120,11 @@ class _Source:
 def _changed(path: str, found: str, expected: str) -> ChangedError:
     return ChangedError("the file changed while it was read", path, found=found, expected=expected,
                         todo="run again when no other program writes it")  # fmt: skip
+
+
+def is_elf(data: FileBytes) -> bool:
+    """Whether data begin as an ELF file does."""
+    return data.peek(0, len(ELF_MAGIC)) == ELF_MAGIC
 
 
 def _no_memory(path: str, size: int) -> InputError:

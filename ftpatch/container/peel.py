@@ -10,12 +10,11 @@ from collections.abc import Callable
 from ftpatch.arch import architectures
 from ftpatch.arch.parts import FlatImage
 from ftpatch.container import bootimg, bzimage, compressed, dtb, pe, uimage, zboot
-from ftpatch.container.file_bytes import FileBytes
+from ftpatch.container.file_bytes import FileBytes, is_elf
 from ftpatch.container.foreign import HEAD, not_elf
 from ftpatch.container.layers import Layer, Opened, Source, inside
 from ftpatch.errors import EnvelopeError
 
-ELF_MAGIC = b"\x7fELF"
 MAX_LAYERS = 8  # a boot image with device trees behind compressed data has three
 
 # Each gives the layers that data begin with, and what is in them; None where the data are something else.
@@ -31,7 +30,7 @@ def peel(data: FileBytes, path: str, max_size: int) -> tuple[FileBytes, tuple[La
     Raises EnvelopeError for a layer that contradicts itself, InputError for a content that is something else.
     """
     layers: tuple[Layer, ...] = ()
-    while data[: len(ELF_MAGIC)].tobytes() != ELF_MAGIC:
+    while not is_elf(data):
         source = Source(data, path, max_size)
         opened = _flat_kernel(source) if is_flat(data) else _opened(source)
         if opened is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ftpatch.container.file_bytes import is_elf
 from ftpatch.elf.identity import build_id
 from ftpatch.elf.image import Image
 
@@ -23,7 +24,7 @@ def file_object(image: Image, sha256: str | None) -> FileObject:
 def add_form(made: FileObject, image: Image) -> None:
     """Say what a kernel lies in, and where its symbols are from; nothing of a file that has these as usual."""
     if image.layers or image.recovered:
-        inner = f"{image.arch.name}-image" if image.recovered and not len(image.phdr) else "elf"
+        inner = f"{image.arch.name}-image" if not is_elf(image.data) else "elf"
         layers = [*(layer.kind for layer in image.layers), inner]
         made["container"], made["layers"] = layers[0], layers
     if image.recovered:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ftpatch.arch import architectures
 from ftpatch.arrays import I64
-from ftpatch.container.envelope import ELF_MAGIC
+from ftpatch.container.file_bytes import is_elf
 from ftpatch.document.journal import Journal
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
@@ -165,7 +165,7 @@ def prove(
 
 
 def _form(image: Image) -> str:
-    return "an ELF file" if image.data.peek(0, len(ELF_MAGIC)) == ELF_MAGIC else "a flat kernel"
+    return "an ELF file" if is_elf(image.data) else "a flat kernel"
 
 
 def _both(before: Scan, after: Image, layout: str | None) -> tuple[Scan, Scan]:

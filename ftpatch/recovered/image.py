@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ftpatch.container import envelope
+from ftpatch.container.file_bytes import is_elf
 from ftpatch.elf.headers import has_no_sections
 from ftpatch.elf.image import Image, image_of
 from ftpatch.elf.recovered import OF_KALLSYMS
@@ -15,7 +16,7 @@ def open_image(path: str, max_size: int | None = None) -> Image:
     ArchError for 32-bit and big-endian files, ElfError for headers or tables that contradict the file.
     """
     file = envelope.open_file(path, max_size)
-    if file.data[: len(envelope.ELF_MAGIC)].tobytes() != envelope.ELF_MAGIC:
+    if not is_elf(file.data):
         from ftpatch.recovered.flat import flat_image  # loaded for such files alone, as below
 
         return flat_image(path, file)

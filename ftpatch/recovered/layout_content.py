@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import struct
 
+from ftpatch.container.file_bytes import ELF_MAGIC
 from ftpatch.elf import tables as t
 from ftpatch.recovered.memory import Memory
 
 NOTE, NOTE_SIZE = struct.Struct("<3I"), 12
 BUILD_ID = NOTE.pack(4, 20, 3) + b"GNU\0"
 FILES, MAX_FILE = 4, 1 << 20  # ELF files in a kernel that are looked at, and their bytes
-ELF_MAGIC = b"\x7fELF"
 # EI_CLASS → e_shoff, e_ehsize, e_shentsize, e_shnum of its header
 ELF_FORMS = {1: struct.Struct("<32xI4xH4x2H2x"), 2: struct.Struct("<40xQ4xH4x2H2x")}
 MAX_HEADER = 64

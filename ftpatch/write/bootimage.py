@@ -15,6 +15,7 @@ import numpy as np
 from ftpatch.arch import architectures
 from ftpatch.arch.parts import FlatImage
 from ftpatch.arrays import I64, U8, U64, Mask, Rows
+from ftpatch.container.file_bytes import is_elf
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError, PolicyError, UnsupportedError
@@ -34,17 +35,12 @@ def boot_image(image: Image) -> Pieces:
     if boot is None:
         raise UnsupportedError(f"making a boot image for {image.arch.name} is not supported", image.path,
                                expected=", ".join(arch.name for arch in architectures() if arch.boot))  # fmt: skip
-    if boot == "elf" or is_flat(image):
+    if boot == "elf" or not is_elf(image.data):  # the latter is such an image already
         return without_debug(image)
     if image.recovered and image.recovered.flat:
         raise UnsupportedError("no boot image is made of a kernel without section headers", image.path,
                                todo="objcopy -O binary does it, or give the vmlinux with its sections")  # fmt: skip
     return flat_image(image, boot)
-
-
-def is_flat(image: Image) -> bool:
-    """Whether a file is such a boot image already."""
-    return image.recovered is not None and image.recovered.flat and not len(image.phdr)
 
 
 def flat_image(image: Image, boot: FlatImage) -> Pieces:

@@ -16,7 +16,8 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from ftpatch.arrays import I64, U8, Rows
-from ftpatch.container.envelope import ELF_MAGIC, open_file
+from ftpatch.container.envelope import open_file
+from ftpatch.container.file_bytes import ELF_MAGIC, is_elf
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, image_of
 from ftpatch.elf.recovered import OF_KALLSYMS
@@ -79,7 +80,7 @@ def with_symbols(image: Image) -> Pieces:
     if len(image.shdr) > MOST:
         raise UnsupportedError("a symbol table cannot be added to so many sections", image.path,
                                found=str(len(image.shdr)), expected=f"at most {MOST}")  # fmt: skip
-    return _added(image) if image.data[:4].tobytes() == ELF_MAGIC else _made(image)
+    return _added(image) if is_elf(image.data) else _made(image)
 
 
 def _nothing_to_add(image: Image) -> PolicyError:
