@@ -47,16 +47,18 @@ def lz4_block(data: bytes) -> bytes:
             while pos + n < len(data) - 12 and data[pos + n] == data[pos + n - distance]:
                 n += 1
             if n >= 8:
-                made += _sequence(data[start:pos], n, distance)
+                made += lz4_sequence(data[start:pos], n, distance)
                 pos += n
                 start = pos
                 break
         else:
             pos += 1
-    return bytes(made + _sequence(data[start:], 4, 0)[:-2])
+    return bytes(made + lz4_sequence(data[start:], 4, 0)[:-2])
 
 
-def _sequence(literals: bytes, match: int, distance: int) -> bytes:
+def lz4_sequence(literals: bytes, match: int, distance: int) -> bytes:
+    """Literals and a match."""
+
     def more(n: int) -> bytes:
         return b"" if n < 15 else b"\xff" * ((n - 15) // 255) + bytes([(n - 15) % 255])
 

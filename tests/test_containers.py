@@ -9,6 +9,7 @@ import bz2
 import gzip
 import lzma
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -405,3 +406,40 @@ def test_linked_lz4_blocks_refer_to_those_before_them_within_their_frame(tmp_pat
     assert refusal(written(tmp_path, head + first + bytes(4) + alone), EnvelopeError).startswith(
         "lz4 data cannot be unpacked: found a match before the first byte"
     )
+
+
+def bombs() -> dict[str, bytes]:
+    """Some KiB that stand for 24 MiB, three times the limit, and what asks for far more."""
+    run = make.lz4_sequence(b"\0", (8 << 20) - 6, 1) + b"\x50" + bytes(5)
+    endless = make.lz4_sequence(b"\0", 64 << 20, 1) + b"\x50" + bytes(5)
+    lzo_run = b"\x12\0\x20" + bytes(32 * 1024) + b"\x01\0\0\x11\0\0"  # 1 byte, then 8 MiB, 1 before
+    block = struct.pack(">II", 1 + 31 + 255 * 32 * 1024 + 1 + 2, len(lzo_run)) + lzo_run
+    return {
+        "lz4": b"\x02\x21\x4c\x18" + (struct.pack("<I", len(run)) + run) * 3,
+        "lz4-block": b"\x02\x21\x4c\x18" + struct.pack("<I", len(endless)) + endless,
+        "lzo": make.lzop(b"", [], 0)[:-4] + block * 3 + bytes(4),
+        "lzma": lzma.compress(bytes(24 << 20), lzma.FORMAT_ALONE, preset=0),
+        "bzip2": bz2.compress(bytes(24 << 20)),
+    }
+
+
+@pytest.mark.parametrize(("kind", "packed"), bombs().items())
+@pytest.mark.parametrize("around", ["nothing", "zboot"])
+def test_a_bomb_is_not_unpacked_beyond_the_bound(kind: str, packed: bytes, around: str, tmp_path: Path) -> None:
+    name = kind.partition("-")[0]
+    zboot_file = make.zboot(b"", "lz4", packed).replace(b"lz4\0", b"any\0", 1)
+    raw = zboot_file if around == "zboot" else packed
+    path = written(tmp_path, raw)
+    tracemalloc.start()
+    try:
+        line = refusal(path, EnvelopeError)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert line == (
+        "lz4 data cannot be unpacked: found a block that unpacks to too much – the file is corrupt, or only its own "
+        "program reads it"
+        if kind == "lz4-block"
+        else f"{name} data unpacks to too much: found more than {SMALL} bytes – unpack it first"
+    )
+    assert peak < 5 * SMALL

@@ -10,6 +10,7 @@ import numpy as np
 from ftpatch import api
 from ftpatch.container import envelope, signature
 from ftpatch.container.file_bytes import FileBytes
+from ftpatch.container.peel import is_flat
 from ftpatch.elf import btf, debug_lines, debug_names, function_types, identity
 from ftpatch.elf import tables as t
 from ftpatch.elf.c_types import NotKnown
@@ -46,8 +47,9 @@ def fuzz_envelope(data: bytes, seen: Seen) -> None:
         found = envelope.open_file(path, MAX_SIZE)
     seen.deep = True
     size = len(found.data) + len(found.trailer)
-    assert size <= (len(data) if found.wrapping == "none" else MAX_SIZE), "more was unpacked than allowed"
-    assert found.data[:4].tobytes() == b"\x7fELF", "no ELF file"
+    packed = found.wrapping != "none" or found.layers
+    assert size <= (MAX_SIZE if packed else len(data)), "more was unpacked than allowed"
+    assert found.data[:4].tobytes() == b"\x7fELF" or is_flat(found.data), "neither an ELF file nor a flat kernel"
     assert len(found.raw) == len(data), "not the file on disk"
     if found.trailer:
         signature.parse(found.trailer)
