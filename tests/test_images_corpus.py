@@ -44,6 +44,7 @@ TOLD = {"size", "file", "source", "source_unknown", "unit", "inlined", "relocati
 # kernels whose kallsyms name code alone: the kernel's trampolines in init text cannot be found
 CODE_ALONE = {"arm64-6.1", "ppc64le-6.1", "x86_64-6.1"}
 # how the names begin of code that is no part of the kernel at run time, and that kallsyms leaves out
+BARE = "no section headers"  # what is told by sections is compared, but not all over again
 LEFT_OUT = ("__efistub_", "__pi_", "__kvm_nvhe_")
 SHOWN = ("vfs_read", "start_kernel")
 
@@ -122,7 +123,10 @@ def images_of(name: str, vmlinux: Path, folder: Path) -> Mapping[str, Path]:
     if name.startswith("arm64"):
         api.image(str(vmlinux), str(folder / "Image"))
         return {"Image": folder / "Image", "boot file": kernels.boot_file(name)}
-    made = {"stripped": stripped(vmlinux, folder / "stripped", True)}
+    made = {
+        "stripped": stripped(vmlinux, folder / "stripped", True),
+        BARE: stripped(vmlinux, folder / "bare", False),
+    }
     return made if name.startswith("ppc64le") else {**made, "boot file": kernels.boot_file(name)}
 
 
@@ -187,7 +191,7 @@ def test_findings_are_those_of_the_vmlinux(readings: tuple[Reading, dict[str, Re
 def test_symbols_are_those_of_the_vmlinux_and_every_function_of_its_text_is_there(
     readings: tuple[Reading, dict[str, Reading]],
 ) -> None:
-    vmlinux, images = readings
+    vmlinux, images = readings[0], {kind: one for kind, one in readings[1].items() if kind != BARE}
     known = vmlinux.symbols
     text = {
         key for key, (_, function) in known.items() if function and not key[0].startswith((*LEFT_OUT, ".L", "$", "L0"))
@@ -208,12 +212,14 @@ def _section(scan: Scan, va: int) -> str:
 
 
 def test_functions_are_explained_as_by_the_vmlinux(readings: tuple[Reading, dict[str, Reading]]) -> None:
-    vmlinux, images = readings
+    vmlinux, images = readings[0], {kind: one for kind, one in readings[1].items() if kind != BARE}
     names = [vmlinux.scan.sites.name(at) for at in np.linspace(9, len(vmlinux.scan.sites) - 9, 5).astype(int).tolist()]
     for name in (*filter(None, names), *SHOWN):
         expected = explanation_object(explain_function(vmlinux.scan, name), False)
         for kind, reading in images.items():
             found = explanation_object(explain_function(reading.scan, name), False)
+            sizes = {symbol["size"] for one in found.get("explained") or () for symbol in one["symbols"]}
+            assert sizes == {None}, (kind, name)
             for field in ("sites", "explained", "others", "clones", "traceable_as"):
                 leave = FORM | TOLD
                 assert without(found.get(field), leave) == without(expected.get(field), leave), (kind, name, field)
@@ -221,7 +227,7 @@ def test_functions_are_explained_as_by_the_vmlinux(readings: tuple[Reading, dict
 
 def test_no_build_differs_from_its_own_image(kernel_name: str, readings: tuple[Reading, dict[str, Reading]]) -> None:
     """But for how far calls reach, where kallsyms has no trampoline, and static calls in code that has no name."""
-    vmlinux, images = readings
+    vmlinux, images = readings[0], {kind: one for kind, one in readings[1].items() if kind != BARE}
     for kind, reading in images.items():
         for old, new in ((vmlinux, reading), (reading, vmlinux)):
             left = [one.message for one in compare_files(old.digest, new.digest).findings]
@@ -232,7 +238,7 @@ def test_no_build_differs_from_its_own_image(kernel_name: str, readings: tuple[R
 
 
 def test_static_calls_are_those_of_the_vmlinux(readings: tuple[Reading, dict[str, Reading]]) -> None:
-    vmlinux, images = readings
+    vmlinux, images = readings[0], {kind: one for kind, one in readings[1].items() if kind != BARE}
     for kind, reading in images.items():
         for column in ("calls", "entries"):
             expected, found = (

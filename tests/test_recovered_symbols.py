@@ -13,11 +13,15 @@ from ftpatch.cli import run
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import Recovered
+from ftpatch.errors import SelectionError
+from ftpatch.explanation.function import explain_function
 from ftpatch.recovered.image import open_image
 from ftpatch.recovered.marks import marks_of
 from ftpatch.recovered.sizes import sizes_of
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import read_records
+from ftpatch.sites.scan import Scan
+from ftpatch.sites.select import select
 from ftpatch.sites.table import STATUSES
 from ftpatch.sites.unsized import bounded, may_be_functions
 
@@ -118,6 +122,21 @@ def test_functions_end_where_a_record_names_code_without_a_symbol(path: str) -> 
     assert cut.image.functions.containing(inside).tolist() == [-1]
     assert [cut.name(site) for site in range(len(cut))] == [sites.name(site) for site in range(len(sites))]
     assert bounded(sites) is sites
+
+
+def test_a_source_file_that_kallsyms_does_not_tell_is_not_said_to_be_another() -> None:
+    image = without_sizes(open_image(str(MINI / "vmlinux-pfe2")))
+    scan = Scan(image, read_records(image), read_sites(image, read_records(image)))
+    text = ("vfs_read@a.c: no source file is known: found the kernel's own kallsyms, which has names alone, expected a "
+            "name without @ – row:N or 0xVA tell functions of one name apart")  # fmt: skip
+    for ask in (lambda: select(scan.sites, ["vfs_read@a.c"]), lambda: explain_function(scan, "vfs_read@a.c")):
+        with pytest.raises(SelectionError) as refused:
+            ask()
+        assert str(refused.value) == text
+    assert [symbol["size"] for symbol in explain_function(scan, "vfs_read").sites[0]["symbols"]] == [None]
+    assert select(scan.sites, ["init_once"]).notes == (
+        "init_once names 2 functions, all of them are taken (row:N or 0xVA tells them apart)",
+    )
 
 
 MARKS = [  # address, name, whether it is one

@@ -69,7 +69,7 @@ def explain_function(
     try:
         selection = select(scan.sites, [func])
     except SelectionError as error:
-        if name is None:
+        if name is None or (name != func and scan.image.recovered is not None):  # it tells no source files
             raise
         taken_for = _standing_for(scan, func, name, clones)
         if not taken_for:

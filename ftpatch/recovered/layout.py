@@ -108,6 +108,8 @@ def _other_code(memory: Memory, symbols: t.Symbols, spans: Sequence[Span]) -> It
     flags = np.array([span.flags for span in spans] + [0])
     inside = np.where((of >= 0) & (of < len(owner)), owner[np.clip(of, 0, len(owner) - 1)], -1) if len(owner) else of
     loose = code & (inside >= 0) & (flags[inside] & t.SHF_EXECINSTR == 0)
+    # data that some linkers mark as executable has the letters of code
+    loose &= ~np.array([span.name == known.WRITTEN for span in spans] + [False])[inside]
     yield from _behind_init_text(symbols, value, code)
     change = np.flatnonzero(loose[1:] != loose[:-1]) + 1
     starts = np.concatenate(([0], change)) if len(loose) else change
@@ -136,6 +138,8 @@ def _relocations(memory: Memory, symbols: t.Symbols, arch: Arch) -> Iterator[Spa
     named = {part.name: list(_named(symbols, (part,))) for part in (known.RELA, known.RELR)}
     if all(named.values()) or (named[known.RELA.name] and first_value(symbols, known.RELR.start) is not None):
         spans = [span for found in named.values() for span in found]  # an empty table is none
+    elif arch.listed:
+        return  # its compressed kernel moves it, by a list of its own
     else:
         rela = find_rela(memory, arch)
         spans = []

@@ -46,8 +46,9 @@ def _fixups(*names: str) -> tuple[Bounds, ...]:
     return tuple(_table(f"__{name}_fixup") for name in names)
 
 
+WRITTEN = ".data"
 PARTS: tuple[Bounds, ...] = (
-    Bounds(".data", ("_sdata", "_data", "__init_end"), ("__bss_start", "_edata"), DATA, exact=False),
+    Bounds(WRITTEN, ("_sdata", "_data", "__init_end"), ("__bss_start", "_edata"), DATA, exact=False),
     Bounds(".bss", ("__bss_start",), ("_end", "__bss_stop"), DATA, SHT_NOBITS),
     Bounds(".brk", ("__brk_base",), ("__brk_limit",), DATA, SHT_NOBITS),
     Bounds(".rodata", ("__start_rodata", "_etext"), ("__end_rodata", "__init_begin"), CONSTANT, exact=False),

@@ -212,7 +212,8 @@ def _matches(table: SiteTable, names: _Names, text: str) -> I64:
     else:
         hits = names.exact(text)
         if len(hits) > 1:
-            which = "all of them are taken (name@file.c tells them apart)"
+            apart = "name@file.c" if names.table.image.recovered is None else "row:N or 0xVA"
+            which = f"all of them are taken ({apart} tells them apart)"
             names.notes.append(f"{text} names {len(hits)} functions, {which}")
     return hits
 
@@ -237,6 +238,11 @@ def _nothing(table: SiteTable, text: str) -> SelectionError:
 
     symbols = table.image.symbols
     plain = _is_plain(text)
+    if "@" in text[1:] and table.image.recovered is not None:
+        return SelectionError(
+            "no source file is known", text, found="the kernel's own kallsyms, which has names alone",
+            expected="a name without @", todo="row:N or 0xVA tell functions of one name apart",
+        )  # fmt: skip
     instead, todo = proposal(table, text) if plain or "@" in text[1:] else ("", "")
     if instead:
         return SelectionError("no patch site of that name", text, found=instead, todo=todo)

@@ -26,7 +26,7 @@ def may_be_functions(known: SiteTable, entry: U64, sec: I64, off: I64) -> Mask:
     image = known.image
     named = known.entry_va[known.func < known.func_end]
     usual = next((n for n in ALIGNMENTS if len(named) and (named % np.uint64(n) == 0).mean() >= USUAL), 1)
-    return np.asarray((entry % np.uint64(usual) == 0) & ~_ends_there(image, sec, off))
+    return np.asarray((entry % np.uint64(usual) == 0) & ~_ends_there(image, sec, off) & ~_returns(image, sec, off))
 
 
 def _ends_there(image: Image, sec: I64, off: I64) -> Mask:
@@ -39,6 +39,21 @@ def _ends_there(image: Image, sec: I64, off: I64) -> Mask:
         units = np.frombuffer(filler, np.uint8 if unit == 1 else "<u4").astype(np.uint32)
         ends |= (image.words(sec, off, 0, len(units)) == units).all(axis=1)
     return ends
+
+
+def _returns(image: Image, sec: I64, off: I64) -> Mask:
+    """Where the jump in front of a place is what the kernel has for a return."""
+    jump, forms = image.arch.jump, image.arch.static_calls
+    thunk = image.symbols.value(forms.thunk) if forms is not None and forms.thunk else None
+    if jump is None or thunk is None:
+        return np.zeros(len(sec), dtype=bool)
+    at = off - image.arch.unit * jump.n_units
+    units = image.words(sec, at, 0, jump.n_units)
+    distance = jump.decode(units[:, 0] if jump.n_units == 1 else units)
+    return np.asarray(
+        jump.word.matches(units[:, 0])
+        & (image.va(sec, at).view(np.int64) + distance == np.uint64(thunk).astype(np.int64))
+    )
 
 
 def bounded(known: SiteTable) -> SiteTable:
