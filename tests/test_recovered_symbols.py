@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 from elfwriter import MINI
 
+from ftpatch.arch import arch_of
 from ftpatch.cli import run
+from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import Recovered
 from ftpatch.errors import SelectionError
 from ftpatch.explanation.function import explain_function
 from ftpatch.recovered.image import open_image
+from ftpatch.recovered.layout import sections_of
 from ftpatch.recovered.marks import marks_of
+from ftpatch.recovered.memory import Memory
 from ftpatch.recovered.sizes import sizes_of
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import read_records
@@ -189,3 +193,39 @@ def test_functions_end_where_the_filling_in_front_of_the_next_begins(path: str) 
     other = np.flatnonzero(functions & (real > 0) & (sizes != real))
     assert {symbols.name(int(rows[at])): int(sizes[at]) for at in other} == LONGER[path]
     assert functions.sum() >= 20
+
+
+LAID_OUT = [  # address, name, whether nm's letter is of code
+    (0x1000, "_text", True), (0x1000, "_stext", True), (0x1010, "f", True), (0x1800, "_etext", True),
+    (0x1900, "__start_rodata", False), (0x1F00, "__end_rodata", False),
+    (0x2000, "_sdata", True), (0x2010, "argv_init", True), (0x2100, "__SCK__key", True), (0x2800, "_edata", True),
+    (0x3000, "__init_begin", False), (0x3000, "_sinittext", True), (0x3010, "g", True), (0x3800, "_einittext", True),
+    (0x3900, "initial_data", False), (0x4000, "__init_end", False),
+]  # fmt: skip
+UPPER = 0xFFFFFFFF81000000
+
+
+def test_data_that_has_the_letters_of_code_is_data() -> None:
+    """Linux 7.2 for x86_64 has .data marked as executable: all static calls named keys that are never written."""
+    names = b"".join(b"\0" + name.encode() for _, name, _ in LAID_OUT) + b"\0"
+    rows = np.zeros(len(LAID_OUT), t.SYM)
+    rows["st_name"] = [names.index(b"\0" + name.encode() + b"\0") + 1 for _, name, _ in LAID_OUT]
+    rows["st_value"] = np.array([va for va, _, _ in LAID_OUT], dtype=np.uint64) + np.uint64(UPPER)
+    rows["st_info"] = [t.STT_FUNC if code else t.STT_OBJECT for _, _, code in LAID_OUT]
+    symbols = t.Symbols(rows, names, np.full(len(rows), t.NO_SECTION, dtype=np.int64))
+    data = np.full(0x3000, 0x10, dtype=np.uint8)
+    packed = np.arange(UPPER + 0x3400, UPPER + 0x3400 + 80 * 24, 24, dtype=np.uint64).repeat(2)
+    packed[1::2] = 3  # as of a table that moves two words each
+    data[0x1200 : 0x1200 + 8 * len(packed)] = packed.view(np.uint8)
+    data[0x2400:0x2F00] = np.full(0xB00 // 8, UPPER + 0x1010, dtype=np.uint64).view(np.uint8)
+    memory = Memory(FileBytes.of(data.tobytes()), np.array([UPPER + 0x1000], np.uint64), np.zeros(1, np.int64),
+                    np.array([len(data)]))  # fmt: skip
+    shdr, names_of = sections_of(memory, symbols, arch_of(62, "x"))
+    flags = dict(zip(names_of, shdr["sh_flags"].tolist(), strict=True))
+    assert {name: flags.get(name) for name in (".text", ".data", ".init.text")} == {
+        ".text": t.SHF_ALLOC | t.SHF_EXECINSTR, ".data": t.SHF_ALLOC | t.SHF_WRITE,
+        ".init.text": t.SHF_ALLOC | t.SHF_EXECINSTR,
+    }  # fmt: skip
+    (at,) = (row for row, name in zip(shdr, names_of, strict=True) if name == ".data")
+    assert (int(at["sh_addr"]), int(at["sh_offset"])) == (UPPER + 0x2000, 0x1000)
+    assert ".relr.dyn" not in names_of and ".rodata.text" not in names_of
