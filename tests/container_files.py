@@ -32,6 +32,14 @@ def with_size(packed: bytes, content: bytes) -> bytes:
     return packed + struct.pack("<I", len(content))
 
 
+def with_dictionary(xz: bytes, bits: int) -> bytes:
+    """The same .xz file with another size of the dictionary in its block header: 30 for 128 MiB."""
+    raw, end = bytearray(xz), 12 + (xz[12] + 1) * 4
+    raw[raw.index(b"\x21\x01", 12, end) + 2] = bits
+    raw[end - 4 : end] = struct.pack("<I", zlib.crc32(raw[12 : end - 4]))
+    return bytes(raw)
+
+
 def no_name(data: bytes, name: str = "Image") -> bytes:
     """A gzip member with the file's name and time in it."""
     packed = gzip.compress(data, mtime=0)

@@ -73,6 +73,8 @@ FILES: list[tuple[list[str], bytes]] = [
     (["zstd"], wrap("zst", KERNEL)),
     (["zstd"], zstandard.ZstdCompressor(level=1, write_content_size=False).compress(KERNEL)),
     (["xz", "gzip"], lzma.compress(gzip.compress(KERNEL))),
+    # the dictionary that kernel builds ask for, however large the kernel is
+    (["xz"], make.with_dictionary(lzma.compress(KERNEL), 30)),
     (["bzip2"], bz2.compress(KERNEL, 3)),
     (["lzma"], ALONE),
     (["lzma"], ALONE_SIZED),

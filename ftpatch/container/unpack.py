@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from ftpatch.container import lz4, lzo
 from ftpatch.container.wrappings import (
+    DECODER,
     DICTIONARIES,
     HEAD,
     STREAMS,
@@ -66,7 +67,7 @@ class Decoder(NamedTuple):
 def _xz(path: str) -> Decoder:
     import lzma
 
-    stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DICTIONARIES)
+    stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DICTIONARIES + DECODER)
     return Decoder(stream, LAST_WINDOW, lambda: stream.needs_input, stream.decompress, lzma.LZMAError)
 
 
@@ -96,7 +97,7 @@ def _zstd(path: str) -> Decoder:
 def _lzma(path: str) -> Decoder:
     import lzma
 
-    stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=DICTIONARIES)
+    stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=DICTIONARIES + DECODER)
     return Decoder(stream, LAST_WINDOW, lambda: stream.needs_input, stream.decompress, lzma.LZMAError)
 
 

@@ -8,7 +8,10 @@ from typing import NamedTuple
 from ftpatch.errors import UnsupportedError
 
 MARKER = b"~Module signature appended~\n"  # the end of a signed module. Source: include/linux/module_signature.h
-DICTIONARIES = 128 << 20  # bytes that a decoder may take for itself; xz -9 makes files that need 65 MiB
+# Bytes of a dictionary that a decoder may have: xz -9 takes 64 MiB, and kernel builds ask for all of this
+# (scripts/xz_wrap.sh, seen in Linux 6.12).
+DICTIONARIES = 128 << 20
+DECODER = 1 << 20  # bytes that a decoder takes beside its dictionary at most
 SKIPPABLE = b"\x2a\x4d\x18"  # behind a byte 50 to 5f: a frame of zstd data with a size and no content (RFC 8878, 3.1.2)
 
 
