@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elfedit import Elf
 from elfwriter import MINI, MOV_X9_X30, TRAMP, adrp, as_code, edited, parsed, pos_of, symbol
 from elfwriter import bl as bl_arm64
 
@@ -181,3 +182,15 @@ def test_a_likely_patch_is_said_to_be_likely(tmp_path: Path, capsys: pytest.Capt
     run(["check", path, "--select", "without-record"])
     message = f"1 sites call without a record, the first is notrace_helper: likely an earlier patch (they call {tail})"
     assert message in capsys.readouterr().out
+
+
+def test_code_that_is_never_traced_may_begin_with_any_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """irqentry_nmi_enter of x86_64 5.10 begins with a call of printk_nmi_enter, which keeps all that a tracer keeps."""
+    path = Path(calling(MINI / "vmlinux-pfe2", tmp_path / "file", TRAMP))
+    file = Elf(path)
+    at = file.value("notrace_helper")
+    file.rename(".strtab", {"b_ctor": "__noinstr_text_start", "a_ctor": "__noinstr_text_end"})
+    file.sym("__noinstr_text_start", st_value=at).sym("__noinstr_text_end", st_value=at + 8)
+    path.write_bytes(file.raw)
+    assert run(["scan", str(path)]) == 0
+    assert "patched" not in capsys.readouterr().out

@@ -100,6 +100,7 @@ KERNELS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
     ("no-key", {"without": ["__SCK__r"]}, [("static-call-trampoline", "__SCT__r has no key")]),
     ("signature", {"code": {TRAMPOLINES["a"] + 7: b"\xcd"}}, [
         ("static-call-signature", "__SCT__a has no signature behind its jump: e9 bb ff ff ff 0f b9 cd")]),
+    ("no-signatures", {"code": {va + 5: b"\xcc\xcc\xcc" for va in TRAMPOLINES.values()}}, []),  # before Linux 5.16
     ("no-jump", {"code": {TRAMPOLINES["a"]: b"\xeb"}}, [
         ("static-call-signature", "__SCT__a has no code of a trampoline: eb bb ff ff ff 0f b9 cc")]),
     ("key-alone", {"pointers": {"a": FUNCTIONS["g"]}}, [

@@ -14,16 +14,11 @@ from ftpatch.kernel.kallsyms import listed_as
 from ftpatch.rules import RELOCATABLE
 from ftpatch.rules.case import Case, Hit
 from ftpatch.sites.nameless import in_front_of
+from ftpatch.sites.never_traced import BOUNDS, NEVER_TRACED, Bounds, within
 from ftpatch.sites.table import LEFTOVER, OUTSIDE, STRIPPED, UNEXPECTED, UNNAMED
 
 EXIT = (".exit.text",)
 EXIT_BOUNDS = (("__exittext_begin", "__exittext_end"), ("_sexittext", "_eexittext"))
-UNTRACED = (".noinstr.text", ".entry.text", ".hyp.text", ".hyp.idmap.text", ".idmap.text", ".head.text")
-BOUNDS = (
-    ("__noinstr_text_start", "__noinstr_text_end"), ("__entry_text_start", "__entry_text_end"),
-    ("__hyp_text_start", "__hyp_text_end"), ("__hyp_idmap_text_start", "__hyp_idmap_text_end"),
-    ("__idmap_text_start", "__idmap_text_end"),
-)  # fmt: skip
 
 
 def dead_weak(case: Case) -> Iterator[Hit]:
@@ -57,15 +52,10 @@ def outside_text(case: Case) -> Iterator[Hit]:
         yield Hit(f"row {row} names {int(records.value[row]):#x} {where}, which is no code", row)
 
 
-def _within(case: Case, names: tuple[str, ...], bounds: tuple[tuple[str, str], ...], what: str) -> Iterator[Hit]:
+def _within(case: Case, names: tuple[str, ...], bounds: Bounds, what: str) -> Iterator[Hit]:
     """Records of code in sections of these names or between these symbols."""
-    table, value = case.table, case.image.symbols.value
-    inside = np.isin(table.sec, case.image.sections_named(*names))
-    for low, high in bounds if case.image.linked else ():
-        start = value(low)
-        stop = None if start is None else value(high)  # a search through all names
-        if start is not None and stop is not None:
-            inside |= (table.va >= np.uint64(start)) & (table.va < np.uint64(stop))
+    table = case.table
+    inside = within(case.image, table.sec, table.va, names, bounds)
     for site in np.flatnonzero(inside & case.live).tolist():
         yield Hit(f"row {table.row[site]} names {what}", site)
 
@@ -77,7 +67,7 @@ def exit_text(case: Case) -> Iterator[Hit]:
 
 def notrace_section(case: Case) -> Iterator[Hit]:
     """Records in text where tracing must not happen."""
-    return _within(case, UNTRACED, BOUNDS, "code in a section that must not be traced")
+    return _within(case, NEVER_TRACED, BOUNDS, "code in a section that must not be traced")
 
 
 def not_at_entry(case: Case) -> Iterator[Hit]:

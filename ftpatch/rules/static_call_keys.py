@@ -28,7 +28,10 @@ def static_call_trampoline(case: Case) -> Iterator[Hit]:
 def static_call_signature(case: Case) -> Iterator[Hit]:
     """Trampolines by whose bytes the kernel does not know them as such."""
     table = _table(case)
-    unknown, unsigned = (table.trampolines[0] >= 0) & (table.keys.form < 0), ~table.signed()
+    own, signed = table.trampolines[0] >= 0, table.signed()
+    unknown, unsigned = own & (table.keys.form < 0), ~signed
+    if case.image.linked and not signed[own & ~unknown].any():  # a kernel older than the signature (Linux 5.16)
+        unsigned &= unknown
     for row in np.flatnonzero(unknown | unsigned).tolist():
         what = "no code of a trampoline" if unknown[row] else "no signature behind its jump"
         yield _of_trampoline(table, row, f"{TRAMPOLINE}{table.keys.name[row]} has {what}: {_code(table, row)}")

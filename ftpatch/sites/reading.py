@@ -21,6 +21,7 @@ from ftpatch.sites.jumps import Jumps, marks, may_begin_with_jump
 from ftpatch.sites.layout import decide_shape, forced_shape, shape_of_calls, shapes_of
 from ftpatch.sites.matching import OURS, behind_skip, calls_ours, code_around, functions_at, is_patched, match_sites
 from ftpatch.sites.nameless import why_nameless
+from ftpatch.sites.never_traced import BOUNDS, NEVER_TRACED, within
 from ftpatch.sites.profiler_calls import knows
 from ftpatch.sites.records import RecordTable
 from ftpatch.sites.table import ENABLED, NAMELESS, NULL, OF_MATCH, OUTSIDE, READY, UNEXPECTED, SiteTable
@@ -251,7 +252,13 @@ def _calls_a_tracer(image: Image, shape: Shape, window: U32, va: U64) -> Mask:
         body = shape.body(window[patched])
         branch = (va + shape.site(window).view(np.uint64))[patched] + np.uint64(shape.call_at)
         called = called_from(image, shape, branch, shape.branch.distance(body))
-        patched[patched] = leading_to(called, tracers(image, shape, called))
+        known = tracers(image, shape, called)
+        sure = {va: callee for va, callee in known.items() if callee.sure}
+        at, sec = va[patched], image.place(va[patched])[0]
+        # code that has no sites may begin with any call
+        patched[patched] = leading_to(called, sure) | (
+            leading_to(called, known) & ~within(image, sec, at, NEVER_TRACED, BOUNDS)
+        )
     return patched
 
 
