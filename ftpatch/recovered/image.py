@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from ftpatch.container import envelope
 from ftpatch.container.file_bytes import is_elf
 from ftpatch.elf.headers import has_no_sections
 from ftpatch.elf.image import Image, image_of
 from ftpatch.elf.recovered import OF_KALLSYMS
+from ftpatch.errors import ElfError
 
 
 def open_image(path: str, max_size: int | None = None) -> Image:
@@ -19,16 +23,32 @@ def open_image(path: str, max_size: int | None = None) -> Image:
     if not is_elf(file.data):
         from ftpatch.recovered.flat import flat_image  # loaded for such files alone, as below
 
-        return flat_image(path, file)
+        with _naming(path):
+            return flat_image(path, file)
     if has_no_sections(file.data):
         from ftpatch.recovered.headerless import headerless_image
 
-        if (kernel := headerless_image(path, file)) is not None:
+        with _naming(path):
+            kernel = headerless_image(path, file)
+        if kernel is not None:
             return kernel
     image = image_of(path, file)
     has_own = len(image.own_symbols.rows) > 1 and not (image.linked and OF_KALLSYMS in image.names)
     if not has_own and image.linked and image.kind == "vmlinux":
         from ftpatch.recovered.stripped import with_symbols
 
-        return with_symbols(image)
+        with _naming(path):
+            return with_symbols(image)
     return image
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Refusals of those who see no more of a file than its bytes tell the file, too."""
+    try:
+        yield
+    except ElfError as error:
+        if error.where.startswith(path):
+            raise
+        where = f"{path}: {error.where}" if error.where else path
+        raise ElfError(error.what, where, found=error.found, expected=error.expected, todo=error.todo) from None

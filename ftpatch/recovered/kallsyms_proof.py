@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, U64
+from ftpatch.arrays import I64, U64, is_in
 from ftpatch.errors import ElfError
 from ftpatch.recovered.kallsyms_listing import Listing
 from ftpatch.recovered.kallsyms_values import OWN
@@ -21,6 +21,8 @@ from ftpatch.recovered.memory import Memory
 
 BANNER, BANNER_TEXT = b"linux_banner", b"Linux version "
 FIRST = (b"_text", b"_stext")
+DATA_END = b"_edata"  # where what a flat kernel's file has ends
+TEXT, IN_TEXT, FEW_OTHERS = (b"_stext", b"_etext"), b"tTwWiI", 64  # letters in text; one in so many may be another
 FUNCTION = (ord("t"), ord("T"))
 FEW_OUTSIDE = 64  # one function in so many may have nothing at its address
 FEW_POINTERS = 64  # pointers to functions; fewer tell nothing
@@ -36,6 +38,8 @@ def require_proof(memory: Memory, listing: Listing, va: U64, addends: U64, slide
     va: of each symbol. addends: addresses that relocations will write. slide: by how much words of the file are moved.
     """
     functions = np.flatnonzero((listing.letter == FUNCTION[0]) | (listing.letter == FUNCTION[1]))
+    _require_whole(memory, listing, va)
+    _require_letters(listing, va)
     _require_loaded(memory, listing, va, functions)
     banner = listing.rows_of(BANNER)
     _require_banner(memory, va[banner])
@@ -51,6 +55,28 @@ def require_proof(memory: Memory, listing: Listing, va: U64, addends: U64, slide
         found = f"no linux_banner, no _text or _stext at the start, pointers to functions: {len(pointed_at)}"
         raise ElfError("nothing in the file proves the addresses that kallsyms has", found=found,
                        todo="symbols cannot be told from this file")  # fmt: skip
+
+
+def _require_whole(memory: Memory, listing: Listing, va: U64) -> None:
+    """ElfError where a flat kernel ends before its data do."""
+    for end in va[listing.rows_of(DATA_END)].tolist() if len(memory.va) == 1 else ():
+        stop = int(memory.va[0]) + int(memory.size[0])
+        if int(memory.va[0]) < end and stop < end:
+            raise ElfError("the kernel ends before its data do", found=f"{stop:#x}",
+                           expected=f"at least {end:#x} {DATA_END.decode()}", todo=TODO)  # fmt: skip
+
+
+def _require_letters(listing: Listing, va: U64) -> None:
+    """ElfError where symbols in the kernel's text have letters of data: a token that many begin with is damaged."""
+    start, end = (va[listing.rows_of(name)] for name in TEXT)
+    if not len(start) or not len(end):
+        return
+    low, high = np.searchsorted(va, start[0], side="right"), np.searchsorted(va, end[0])
+    letters = listing.letter[low:high]
+    others = int(np.count_nonzero(~is_in(letters, np.frombuffer(IN_TEXT, np.uint8))))
+    if others * FEW_OTHERS > len(letters):
+        raise ElfError("symbols of kallsyms in the kernel's text are none of code", found=f"{others} of {len(letters)}",
+                       todo=TODO)  # fmt: skip
 
 
 def _require_loaded(memory: Memory, listing: Listing, va: U64, functions: I64) -> None:

@@ -21,6 +21,9 @@ from ftpatch.recovered.relocations import find_rela
 from ftpatch.recovered.stripped import addends_of
 from ftpatch.recovered.without_names import with_addresses
 
+# of the linker's script since Linux 2.6, and always in kallsyms, which takes its code to lie between them
+ENDS_OF_CODE = ("_stext", "_etext", "_sinittext", "_einittext")
+
 
 def kernel_image(path: str, file: Contents, memory: Memory, headers: tuple[Rows, Rows]) -> Image:
     """The image of a kernel that is loaded so. headers: its ELF header and program headers.
@@ -39,6 +42,9 @@ def kernel_image(path: str, file: Contents, memory: Memory, headers: tuple[Rows,
                            todo="give the vmlinux of the same build")  # fmt: skip
         return nameless
     unplaced = symbols.unplaced(kallsyms)
+    if missing := [name for name in ENDS_OF_CODE if unplaced.value(name) is None]:
+        raise ElfError("kallsyms does not have names that every kernel has", path, found=f"no {', '.join(missing)}",
+                       todo="the file is damaged")  # fmt: skip
     shdr, names = sections_of(memory, unplaced, bare.arch)
     made = replace(bare, shdr=shdr, names=names, recovered=Recovered(unplaced, "kallsyms", True))
     placed = symbols.placed(unplaced, made)

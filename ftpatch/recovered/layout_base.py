@@ -23,11 +23,13 @@ from ftpatch.recovered.relocations import SAMPLE, UPPER_HALF, Table, find_rela, 
 
 PAGE, WORD = 1 << 12, 8
 BLOCK = 1 << 21  # bytes: the pointers of a kernel name some of side by side
+MOST_BSS = 1 << 27  # bytes that a kernel takes behind what its file has; a header that says more is damaged
 MAX_PAGES = 1 << 16  # that are tried
 CLEAR = 2  # times as many as under the next best page
 SHARE = 0.02  # of all pointers, at least, name strings
+MOSTLY = 0.5  # of what a packed table moves, which then is one
 MANY = 64  # words that name one block, or rows of a table, and less is not much
-FEW = 16  # places that are looked up first
+FEW, MISSES = 16, 4  # places that are looked up first, and how many of these may be damaged
 STRINGS = 1 << 12  # pointers that are looked up
 DEL = 0x7F
 LOWEST = np.uint64(0xFF << 56)  # no kernel is at less
@@ -42,16 +44,26 @@ class Base(NamedTuple):
 
 def link_base(data: FileBytes, arch: Arch, size: int) -> Base | None:
     """The base of a flat image that takes `size` bytes in memory; None where its bytes do not settle it."""
+    size = min(max(size, len(data)), len(data) + MOST_BSS)
     memory = Memory(data, np.zeros(1, np.uint64), np.zeros(1, np.int64), np.array([len(data)]))
     rela = find_rela(memory, arch)
     rows = np.zeros(0, t.RELA) if rela is None else data[rela.start : rela.end].view(t.RELA)
     rows = rows[rows["r_info"] == np.uint64(arch.relative)]
-    if len(rows) >= MANY:
-        bases = _of_rela(data, rows, size)
-    else:
-        packed = (_of_relr(data, table, size) for table in packed_tables(memory, rela))
-        bases = next((bases for bases in packed if bases), []) or _of_pointers(data, size)
+    bases = _of_rela(data, rows, size) if len(rows) >= MANY else _of_packed(data, packed_tables(memory, rela), size)
     return bases[0] if len(bases) == 1 else None
+
+
+def _of_packed(data: FileBytes, tables: list[Table], size: int) -> list[Base]:
+    """The bases that packed tables tell; by pointers where there is no such table. Where most of what a table moves
+    are addresses, the others are damaged: pointers alone would not tell a dump from a kernel that is linked there."""
+    for table in tables:
+        places = packed_places(data, table)
+        places = places[:: max(len(places) // SAMPLE, 1)]
+        likely = [(base, _words(data, places, base)) for base in _likely(data, places, size)]
+        bases = _of_relr(data, likely, size)
+        if bases or any(_mostly_addresses(data, places, base, size) for base, _ in likely):
+            return bases
+    return _of_pointers(data, size)
 
 
 def _of_rela(data: FileBytes, rows: Rows, size: int) -> list[Base]:
@@ -64,18 +76,29 @@ def _of_rela(data: FileBytes, rows: Rows, size: int) -> list[Base]:
         if not len(words):
             continue
         moved = distinct((words - addends)[words != 0])
-        if len(moved) <= 1:
+        part = len(moved) > 0 and moved[0] != 0 and not words.all()  # a kernel moves all of them, or none has moved yet
+        if len(moved) <= 1 and not part:
             bases.append(Base(base, base + (int(moved[0]) if len(moved) else 0) & t.LAST_VA))
     return bases
 
 
-def _of_relr(data: FileBytes, table: Table, size: int) -> list[Base]:
-    """The bases under which each place of a packed table holds an address of the image, wherever that was moved to."""
-    places = packed_places(data, table)
-    places = places[:: max(len(places) // SAMPLE, 1)]
+def _mostly_addresses(data: FileBytes, places: U64, base: int, size: int) -> bool:
+    """Whether under a base most places hold addresses of one image of so many bytes."""
+    pos = (places - np.uint64(base)).view(np.int64)
+    words = _words(data, places[(pos >= 0) & (pos <= len(data) - WORD)], base)
+    if len(words) < max(MANY, MOSTLY * len(places)):
+        return False
+    middle = np.sort(words)[len(words) // 2]
+    near = np.abs((words - middle).view(np.int64)) <= size
+    return bool(middle >= UPPER_HALF and np.count_nonzero(near) >= MOSTLY * len(places))
+
+
+def _of_relr(data: FileBytes, likely: list[tuple[int, U64]], size: int) -> list[Base]:
+    """The bases under which each place of a packed table holds an address of the image, wherever that was moved to.
+
+    likely: bases, and the words at the places under each."""
     images = []
-    for base in _likely(data, places, size):
-        words = _words(data, places, base)
+    for base, words in likely:
         addresses = distinct(words[words >= UPPER_HALF])
         others = distinct(words[words < UPPER_HALF])  # zeros, moved as all the rest
         if len(others) <= 1 and len(addresses) >= MANY and addresses[-1] - addresses[0] <= np.uint64(size):
@@ -98,13 +121,16 @@ def _first_pages(addresses: U64, size: int) -> range:
 
 
 def _likely(data: FileBytes, places: U64, size: int) -> list[int]:
-    """The pages under which a few of the places hold addresses of kernels, or nothing yet."""
+    """The pages under which most of a few of the places hold addresses of kernels, or nothing yet."""
     pages = np.array(_first_pages(places, size), dtype=np.uint64) if len(places) else places
+    misses = np.zeros(len(pages), dtype=np.int64)
     for place in places[:: max(len(places) // FEW, 1)]:
         pos = (place - pages).view(np.int64)
-        pages, pos = pages[pos <= len(data) - WORD], pos[pos <= len(data) - WORD]
+        inside = pos <= len(data) - WORD
+        pages, pos, misses = pages[inside], pos[inside], misses[inside]
         words = data.rows(pos, WORD).view("<u8").reshape(-1)
-        pages = pages[(words == 0) | (words >= UPPER_HALF)]
+        misses += (words != 0) & (words < UPPER_HALF)
+        pages, misses = pages[misses <= MISSES], misses[misses <= MISSES]
     likely: list[int] = pages.tolist()
     return likely
 

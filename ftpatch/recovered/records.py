@@ -15,16 +15,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftpatch.arch.shape import MATCH_NONE, Shape
+from ftpatch.arch.shape import Shape
 from ftpatch.arrays import U64, Mask, is_in
-from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
 from ftpatch.recovered.left_out import with_more
+from ftpatch.recovered.records_ends import goes_on, require_bounds
 from ftpatch.recovered.records_in_code import table_in_code
+from ftpatch.recovered.records_words import EMPTY, SLOT, sites_of, words_of_data
 
-SLOT = 8
-EMPTY = (0, 0xFFFF_FFFF_FFFF_FFFC)  # what slots of records hold that are gone
 SHORTEST = 4  # records of a table
 MAX_RUNS = 64  # that are looked at, the longest first
 # of a run's words that name sites, and sites of functions with a name; of the functions that begin so
@@ -71,6 +70,9 @@ def with_records(image: Image) -> Image:
     Raises ElfError where the kernel has a tracer and nothing, or several things, look like its records.
     """
     symbols = image.own_symbols
+    start, stop = (symbols.value(name) for name in BOUNDS)
+    if start is not None and stop is not None:
+        require_bounds(image, start, stop)
     if image.recovered is None or any(symbols.defined(name) is not None for name in BOUNDS):
         return image
     table = record_table(image) or table_in_code(image)
@@ -84,7 +86,7 @@ def with_records(image: Image) -> Image:
 
 def record_table(image: Image) -> Span | None:
     """Where the record table is; None where nothing looks like one. Raises ElfError where several things do."""
-    found = [run for va, words in _data(image) for run in _runs(image, va, words)]
+    found = [run for va, words in words_of_data(image) for run in _runs(image, va, words)]
     tables = [table for run in _longest(found) if (table := _judged(image, run)) is not None]
     if not tables:
         return None
@@ -96,34 +98,22 @@ def record_table(image: Image) -> Span | None:
         places = " and ".join(f"{run.span.start:#x}" for run in (whole, rival))
         raise ElfError("two tables look like that of the records", image.path, found=places,
                        todo="give the vmlinux of the same build")  # fmt: skip
+    if goes_on(image, whole.shape, whole.words, whole.first, whole.behind):
+        where = f"{image.path}: {whole.span.start:#x}"
+        raise ElfError("the records of patch sites have something else between them", where,
+                       todo="the file is damaged: give the vmlinux of the same build")  # fmt: skip
     return whole.span
 
 
 def words_between(image: Image, start: int, stop: int) -> U64:
     """The slots of a table, as they are once the kernel has relocated itself."""
-    for va, words in _data(image):
+    for va, words in words_of_data(image):
         if va <= start and stop <= va + SLOT * len(words):
             return words[(start - va) // SLOT : (stop - va) // SLOT]
     return np.zeros(0, np.uint64)
 
 
 # -- words that name code ----------------------------------------------------------------------------------------------
-
-
-def _data(image: Image) -> Iterator[tuple[int, U64]]:
-    """(address, words) of each section of data, as they are once the kernel has relocated itself."""
-    rows = image.rela[0]
-    rows = rows[(rows["r_info"] & np.uint64(0xFFFF_FFFF)) == np.uint64(image.arch.relative)]
-    head = image.shdr
-    kinds = is_in(head["sh_type"], (t.SHT_PROGBITS,)) & (head["sh_flags"] & t.SHF_ALLOC != 0) & ~image.executable
-    for sec in np.flatnonzero(kinds & (head["sh_size"] >= SLOT)).tolist():
-        content, skip = image.content(sec), int(-int(image.base[sec]) % SLOT)
-        words = content[skip : skip + (len(content) - skip) // SLOT * SLOT].view("<u8").astype(np.uint64)
-        va = int(image.base[sec]) + skip
-        off = (rows["r_offset"] - np.uint64(va)).view(np.int64)
-        inside = (off >= 0) & (off < SLOT * len(words)) & (off % SLOT == 0)
-        words[off[inside] // SLOT] = rows["r_addend"][inside].view(np.uint64)
-        yield va, words
 
 
 def _runs(image: Image, va: int, words: U64) -> Iterator[tuple[U64, int, int, int]]:
@@ -155,7 +145,7 @@ def _judged(image: Image, run: tuple[U64, int, int, int]) -> _Run | None:
     words, va, first, behind = run
     values, best = words[first:behind], None
     for shape in (shape for shape in image.arch.shapes if not shape.program):
-        fits, starts = _sites(image, shape, values)
+        fits, starts = sites_of(image, shape, values)
         named = int((starts if len(image.functions.va) else fits).sum())
         enough = named >= NAMED * len(values) and (len(image.functions.va) or named >= MANY)
         enough = enough and int(fits.sum()) >= SITES * len(values)
@@ -164,25 +154,13 @@ def _judged(image: Image, run: tuple[U64, int, int, int]) -> _Run | None:
     return best if best is not None and _covers(image, best) else None
 
 
-def _sites(image: Image, shape: Shape, values: U64) -> tuple[Mask, Mask]:
-    """Which addresses are those of sites by their words, and which by a function's start, too."""
-    sec, off = image.place(values)
-    window = image.window(sec, off, shape.reads)
-    fits = np.asarray(shape.match(window) != MATCH_NONE)
-    if shape.anywhere:
-        return fits, fits & image.functions.inside(values)
-    at = image.functions.at if shape.at_global else image.functions.at_local
-    low, high = at(values + shape.to_entry(window).view(np.uint64))
-    return fits, fits & (high > low)
-
-
 def _covers(image: Image, run: _Run) -> bool:
     """Whether a run names enough of the functions that begin with its layout's words."""
     shape, functions = run.shape, image.functions
     if shape.anywhere or not len(functions.va):
         return True
     entry = functions.va if shape.at_global else functions.local
-    fits, _ = _sites(image, shape, entry - np.int64(shape.entry).view(np.uint64))
+    fits, _ = sites_of(image, shape, entry - np.int64(shape.entry).view(np.uint64))
     return run.named >= COVERED * int(fits.sum())
 
 
@@ -222,7 +200,7 @@ def _trimmed(image: Image, run: _Run) -> _Run:
     """Without words at its ends that name no site, or one that another word names: tables of other things."""
     values = run.values
     _, inverse, n = np.unique(values, return_inverse=True, return_counts=True)
-    mine = np.flatnonzero(_sites(image, run.shape, values)[0] & (n[inverse] == 1))
+    mine = np.flatnonzero(sites_of(image, run.shape, values)[0] & (n[inverse] == 1))
     return run.part(run.first + int(mine[0]), run.first + int(mine[-1]) + 1) if len(mine) else run
 
 
@@ -247,7 +225,7 @@ def _belongs(image: Image, run: _Run, values: U64) -> bool:
     """Whether words are records of the same table: they name sites that it does not name yet."""
     if not len(values) or is_in(values, run.values).any():
         return False
-    fits, starts = _sites(image, run.shape, values)
+    fits, starts = sites_of(image, run.shape, values)
     return bool(fits.all()) and 2 * int(starts.sum()) >= len(values)
 
 

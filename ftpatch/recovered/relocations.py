@@ -24,6 +24,8 @@ from ftpatch.recovered.memory import Memory
 
 WORD, ROW = 8, t.RELA.itemsize
 FEW_ROWS, FEW_WORDS = 4, 64  # rows, or words, side by side that nothing else looks like
+LONG_ROWS, BROKEN = 64, 1 << 13  # rows of a table that has no second one beside it, within so many bytes
+MANY_ROWS = 8  # that are there all the same
 MAX_SYMBOL = 1 << 20  # of a relocation in a linked kernel
 NEIGHBOURS = 4  # numbers of types
 MAX_RUNS = 1 << 12  # that are looked at
@@ -48,14 +50,35 @@ class Table(NamedTuple):
 
 
 def find_rela(memory: Memory, arch: Arch) -> Table | None:
-    """The longest run of rows by which a kernel relocates pointers in itself; None where there is none."""
-    best: Table | None = None
+    """The longest run of rows by which a kernel relocates pointers in itself; None where there is none.
+
+    ElfError where another one is beside it: rows between the two are damaged."""
+    tables: list[Table] = []
     for first, words in _pieces(memory):
         for start, end in _runs(np.flatnonzero(words == np.uint64(arch.relative))):
             table = _whole(words, start, end, _extent(memory), (arch.abs64, *_dynamic(arch)))
-            if table is not None and (best is None or table.size > best.size):
-                best = Table(first + table.start, first + table.end)
-    return best if best is None else _as_listed(memory, best)
+            if table is not None:
+                tables.append(Table(first + table.start, first + table.end))
+    if not tables:
+        return None
+    best = _as_listed(memory, max(tables, key=lambda table: table.size))
+    if best.size >= LONG_ROWS * ROW:
+        _require_alone(memory, best, tables, arch.relative.to_bytes(WORD, "little"))
+    return best
+
+
+def _require_alone(memory: Memory, best: Table, tables: list[Table], kind: bytes) -> None:
+    """ElfError where a part of a table is beside it, and not in it, or beyond the end of a flat kernel. kind: the word
+    that its rows have, for those that moved by some bytes."""
+    if len(memory.pos) == 1 and best.end + ROW > len(memory.data):
+        raise ElfError("the file ends within the table of relocations", f"position {best.end:#x}",
+                       todo="the file is not whole")  # fmt: skip
+    gaps = [table.start - best.end if table.start >= best.end else best.start - table.end for table in tables]
+    before, behind = (memory.data.peek(max(at, 0), at + BROKEN) for at in (best.start - BROKEN, best.end))
+    n_rows = max(before.count(kind), behind.count(kind))
+    if any(0 <= gap <= BROKEN for gap in gaps) or n_rows >= MANY_ROWS:
+        raise ElfError("the table of relocations has rows that are none", f"position {best.start:#x} to {best.end:#x}",
+                       found="more rows beside it", todo="the file is damaged")  # fmt: skip
 
 
 def _dynamic(arch: Arch) -> range:

@@ -20,7 +20,8 @@ from ftpatch.recovered.layout import Span, sections_of
 from ftpatch.recovered.layout_names import CODE
 from ftpatch.recovered.left_out import with_more
 from ftpatch.recovered.memory import Memory
-from ftpatch.recovered.records import BOUNDS, EMPTY, record_table, words_between
+from ftpatch.recovered.records import BOUNDS, record_table, words_between
+from ftpatch.recovered.records_words import EMPTY
 from ftpatch.recovered.symbols import NO_SYMBOLS
 
 MANY = 64  # records of a table
