@@ -30,6 +30,7 @@ MAX_RUNS = 64  # that are looked at, the longest first
 SITES, NAMED, COVERED = 0.9, 0.7, 0.3
 CLEAR = 2  # times as many functions as the next best run names
 MANY = 64  # records that a table has at least where no function is known
+NEAR = 64  # slots at an end that may hold other than records of sites
 MAX_WORDS = 1 << 16  # of ftrace_init
 INIT, BOUNDS = "ftrace_init", ("__start_mcount_loc", "__stop_mcount_loc")
 
@@ -176,13 +177,16 @@ def _whole(image: Image, run: _Run) -> _Run:
         return run
     va = int(image.symbols.rows["st_value"][init])
     code = image.code(va, min(int(image.symbols.rows["st_size"][init]) // image.arch.unit, MAX_WORDS))
-    find = image.arch.table_end.find
+    formed = [(pair.value - run.va) // SLOT for pair in image.arch.table_end.find(code, va, None)
+              if (pair.value - run.va) % SLOT == 0]  # fmt: skip
     empty = is_in(run.words, EMPTY)
-    behind = run.behind + _length(empty[run.behind :])
-    before = run.first - _length(empty[: run.first][::-1])
-    # most often there is nothing empty, and one address is asked for
-    stop = next((at for at in range(run.behind, behind + 1) if find(code, va, run.va + SLOT * at)), run.behind)
-    start = next((at for at in range(run.first, before - 1, -1) if find(code, va, run.va + SLOT * at)), run.first)
+    likely = empty | _names_code(image, run.words)  # a site at an end may have other words now
+    behind = run.behind + max(_length(empty[run.behind :]), _length(likely[run.behind : run.behind + NEAR]))
+    front = run.first - max(
+        _length(empty[: run.first][::-1]), _length(likely[max(run.first - NEAR, 0) : run.first][::-1])
+    )
+    stop = min((at for at in formed if run.behind <= at <= behind), default=run.behind)
+    start = max((at for at in formed if front <= at <= run.first), default=run.first)
     return run.part(start, stop)
 
 
