@@ -395,3 +395,12 @@ def test_symbols_that_were_found_besides_kallsyms_are_in_the_file_alone(tmp_path
     assert symbols_in(image).names() == [name for name, *_ in SYMBOLS if name != "_end"]
     write_with_symbols(image, str(tmp_path / "out"), pytest.fail)
     assert f"{BSS + 0x100:016x} B _end" in output_of("nm", tmp_path / "out").splitlines()
+
+
+def test_a_damaged_kallsyms_is_refused_with_the_name_of_the_file(tmp_path: Path, capsys: Capture) -> None:
+    path, _ = kernel_file(tmp_path, "6.4")
+    file = Path(path).read_bytes()
+    names = file.index(b"Linux version") + 0x100  # behind the number of symbols
+    written(Path(path), file[:names] + b"\xff" * 256 + file[names + 256 :])
+    assert run(["symbols", path]) == 3
+    assert capsys.readouterr().err.startswith(f"ftpatch: {path}: position 0x")
