@@ -286,8 +286,8 @@ def test_a_section_outside_the_file_is_refused_by_name(tmp_path: Path) -> None:
         ),
         (
             bytes(56) + b"ARM\x64",
-            "not an ELF file: found a raw arm64 boot Image without symbols – give the uncompressed ELF vmlinux of "
-            "the same build (Debian: the -dbg package); ftpatch image makes a new Image",
+            "the kernel does not tell at which address it is linked: expected relocation tables, or pointers to its "
+            "own strings – the file is damaged, or give the vmlinux of the same build",
         ),
         (
             b"hello, world",

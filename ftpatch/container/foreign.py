@@ -9,7 +9,6 @@ import re
 from typing import NamedTuple
 
 from ftpatch.arch import architectures
-from ftpatch.arch.parts import FlatImage
 from ftpatch.errors import InputError
 
 HEAD = 1024  # bytes of a file that are looked at
@@ -94,14 +93,8 @@ N_SHOWN = 24  # characters of a text
 
 def not_elf(path: str, head: bytes, inside: str = "") -> InputError:
     """The error that names what a file is, or what is in its layers (layers.inside), that is no kernel."""
-    machines = architectures()
-    *most, last = [arch.name for arch in machines]
-    flat = (
-        Foreign(arch.boot.at, arch.boot.magic, f"a raw {arch.name} boot Image without symbols",
-                BUILD_VMLINUX + "; ftpatch image makes a new Image")
-        for arch in machines if isinstance(arch.boot, FlatImage)
-    )  # fmt: skip
-    for kind in (*flat, *FOREIGN):
+    *most, last = [arch.name for arch in architectures()]
+    for kind in FOREIGN:
         if head[kind.pos : kind.pos + len(kind.magic)] == kind.magic:
             todo = kind.todo.replace("{machines}", f"{', '.join(most)} and {last}")
             return InputError("not an ELF file", path, found=kind.name + inside, todo=todo)
