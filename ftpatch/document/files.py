@@ -29,3 +29,5 @@ def add_form(made: FileObject, image: Image) -> None:
         made["container"], made["layers"] = layers[0], layers
     if image.recovered:
         made["symbols_from"] = image.recovered.source
+        if image.recovered.moved:
+            made["moved"] = f"0x{image.recovered.moved:x}"

@@ -129,6 +129,7 @@ class FileObject(TypedDict):
     container: NotRequired[Annotated[str, "of a kernel that is in something, or has no symbols: the first of `layers`"]]
     layers: NotRequired[Annotated[list[str], "what lies around the kernel, the outermost first; the last is its form"]]
     symbols_from: NotRequired[Annotated[str, Values(("kallsyms", "none")), "of a file without a symbol table"]]
+    moved: NotRequired[Annotated[Hex, "of a running kernel's dump: bytes by which it was moved (KASLR), modulo 2^64"]]
 
 
 class ScannedFile(FileObject):

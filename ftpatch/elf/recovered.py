@@ -18,6 +18,7 @@ class Recovered(NamedTuple):
     source: str  # where they are from: `kallsyms`, or `none`
     flat: bool  # the sections were made up: the file has no headers at all, or no section headers
     letters: U8 | None = None  # nm's letter of each symbol of `source`; symbols behind these were found otherwise
+    moved: int = 0  # bytes, modulo 2**64, by which a running kernel was moved whose dump this is
 
 
 def table_name(recovered: Recovered | None) -> str:

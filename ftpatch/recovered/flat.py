@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ftpatch.arch import Arch, architectures
@@ -29,7 +31,10 @@ def flat_image(path: str, file: Contents) -> Image:
                        expected="relocation tables, or pointers to its own strings",
                        todo="the file is damaged, or give the vmlinux of the same build")  # fmt: skip
     memory = Memory(file.data, np.array([base.runtime], np.uint64), np.zeros(1, np.int64), np.array([size]))
-    return kernel_image(path, file, memory, (_ehdr(arch), _phdr(memory)))
+    kernel = kernel_image(path, file, memory, (_ehdr(arch), _phdr(memory)))
+    if base.runtime == base.link or kernel.recovered is None:
+        return kernel
+    return replace(kernel, recovered=kernel.recovered._replace(moved=base.runtime - base.link & t.LAST_VA))
 
 
 def _machine(data: FileBytes) -> tuple[Arch, FlatImage]:

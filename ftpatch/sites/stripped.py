@@ -8,9 +8,11 @@ from ftpatch.errors import PolicyError, RecordError
 
 def refuse_stripped_kernel(image: Image) -> None:
     """Refuse a kernel without symbols, where only those name what is asked for. Raises PolicyError."""
-    if image.kind == "vmlinux" and len(image.symbols.rows) <= 1:  # the first row of a table names nothing
+    nameless = image.recovered is not None and image.recovered.source == "none"
+    if nameless or (image.kind == "vmlinux" and len(image.symbols.rows) <= 1):  # the first row names nothing
         todo = "use the vmlinux of the build tree or of the debug package (stripping debug info alone is fine)"
-        raise PolicyError("no symbol table", image.path, found="a stripped ELF file", expected=".symtab", todo=todo)
+        what = "neither .symtab nor kallsyms" if nameless else "a stripped ELF file"
+        raise PolicyError("no symbol table", image.path, found=what, expected=".symtab", todo=todo)
 
 
 def refuse_stripped_module(image: Image, what: str) -> None:

@@ -47,6 +47,7 @@ SIGNATURE_STRIPPED = (
     "the appended signature covers other bytes and is left out: the module loads with taint E, and not at all where "
     "the kernel enforces signatures or is locked down"
 )
+SIGNED_PE = "pe-signature"  # the layer that no result has
 SIGNED = "signed anew: a kernel that does not have this key loads the module as unsigned (taint E)"
 
 
@@ -73,6 +74,10 @@ def _kernel_packing(
 ) -> tuple[Packing, tuple[str, ...]]:
     """As `packing_for`, for a kernel as boot loaders take it: in the form that it has, but for the names that modules
     have. Raises PolicyError where a layer cannot be made anew, or a signature is wanted that only modules have."""
+    if image.recovered is not None and image.recovered.moved:
+        raise PolicyError("a dump of a running kernel is not patched", image.path,
+                          found=f"words that were moved by {image.recovered.moved:#x}",
+                          todo="patch the file that was booted")  # fmt: skip
     if sign is not None:
         raise PolicyError("only modules are signed so", image.path, found=f"a {image.kind}",
                           todo="leave --sign out; boot loaders check signatures of other kinds")  # fmt: skip
@@ -83,7 +88,9 @@ def _kernel_packing(
             raise PolicyError(f"a changed kernel cannot be put back into {NAMES[layer.kind]}", image.path,
                               todo=layer.why_not)  # fmt: skip
     void = tuple(f"not valid any more: {layer.void}" for layer in image.layers if layer.void)
-    return Packing(layers=image.layers, void=void), (f"packed as the input is: the kernel{inside(image.layers)}",)
+    kept = tuple(layer for layer in image.layers if layer.kind != SIGNED_PE)  # that one is taken off
+    notes = (f"packed as the input is: the kernel{inside(kept)}",) if kept else ()
+    return Packing(layers=image.layers, void=void), notes
 
 
 def kept_packing(image: Image, out: str) -> tuple[Packing, tuple[str, ...]]:

@@ -33,7 +33,8 @@ def head(image: ImageObject, document: Document) -> str:
     build = f", build-id {image['build_id']}" if image["build_id"] else ""
     made = "".join(f" inside {NAMES[layer]}" for layer in reversed(image.get("layers", ())[:-1]))
     symbols = {"": "", "none": ", without symbols"}.get(image.get("symbols_from", ""), ", symbols from kallsyms")
-    return f"{title(image['file'], document)}: {image['arch']} {image['kind']}{made}{build}{symbols}\n"
+    moved = f", a dump of a running kernel, moved by {image['moved']} bytes" if "moved" in image else ""
+    return f"{title(image['file'], document)}: {image['arch']} {image['kind']}{made}{build}{symbols}{moved}\n"
 
 
 def line(key: str, text: str) -> str:
