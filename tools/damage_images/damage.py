@@ -131,7 +131,7 @@ def doubled(sound: Sound, others: tuple[Sound, ...], rng: Random) -> bytes:
 
 def relocated(sound: Sound, others: tuple[Sound, ...], rng: Random) -> bytes | None:
     """A dump of the kernel where KASLR put it; now and then one word has not moved."""
-    if not sound.flat or "relocations" not in sound.parts:
+    if not sound.flat or not sound.relocated or "relocations" not in sound.parts:
         return None  # where nothing tells how it was linked, it may have been linked so
     raw, slide = bytearray(sound.data), rng.choice(SLIDES)
     kept = rng.choice(sound.relocated) if rng.random() < 0.4 else -1

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from tools.fuzz import journeys, mutate, parsers, seeds, texts
+from tools.fuzz import images, journeys, mutate, parsers, seeds, texts
 from tools.fuzz.files import Seen
 
 
@@ -67,6 +67,10 @@ TARGETS = {
     "signature": _target(parsers.fuzz_signature, seeds.trailers_of, mutate.plain, 40, "container/signature.py"),
     "journal": _target(parsers.fuzz_journal, seeds.journals_of, mutate.document, 30, "document/json_input.py",
                        "journal/"),
+    # kernels without symbols
+    "layers": _target(images.fuzz_layers, images.layers_of, mutate.plain, 12, "container/"),
+    "kallsyms": _target(images.fuzz_kallsyms, images.kernels_of, mutate.plain, 12, "recovered/kallsyms"),
+    "flat": _target(images.fuzz_flat, images.kernels_of, mutate.plain, 12, "recovered/", "container/peel.py"),
     # texts
     "settings": _target(texts.fuzz_settings, texts.settings_of, texts.TOML, 30, "rules/gate.py", "rules/files.py"),
     "baseline": _target(texts.fuzz_baseline, texts.baselines_of, texts.json_baseline, 30, "rules/gate.py",
