@@ -326,7 +326,7 @@ SPECIAL = [
     case("machine-is-s390", CALLOPS, ehdr(e_machine=22), (4, NO_MACHINE.format("22 (s390)"))),
     case("machine-is-nobody", MODULE, ehdr(e_machine=0x7777), (4, NO_MACHINE.format("30583 (unknown)"))),
     case("no-section-headers", CALLOPS, ehdr(e_shoff=0),
-         "no section headers – give the vmlinux that the build produced, sections kept"),
+         "neither kallsyms nor records in the kernel – give the vmlinux of the same build"),
     case("section-headers-outside", CALLOPS, ehdr(e_shoff=0x100000),
          outside("section header table", "0x100000..0x1003c0", 0x5138)),
     case("section-headers-end-one-row-late", MODULE, ehdr(e_shnum=24),

@@ -20,17 +20,6 @@ def open_image(path: str, max_size: int | None = None) -> Image:
     ArchError for 32-bit and big-endian files, ElfError for headers or tables that contradict the file.
     """
     file = envelope.open_file(path, max_size)
-    try:
-        return _image_in(path, file)
-    except ElfError as error:
-        if error.where.startswith(path):
-            raise
-        where = f"{path}: {error.where}" if error.where else path  # what looks for tables has bytes, and no file
-        raise ElfError(error.what, where, found=error.found, expected=error.expected, todo=error.todo) from None
-
-
-def _image_in(path: str, file: envelope.Contents) -> Image:
-    """The image of a file that was opened."""
     if not is_elf(file.data):
         from ftpatch.recovered.flat import flat_image  # loaded for such files alone, as below
 
