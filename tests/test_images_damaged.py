@@ -16,8 +16,9 @@ from tools.damage_images import damage
 from tools.damage_images.__main__ import campaign, case_of
 from tools.damage_images.judge import NAMES, OWN, REFUSED, SAME, WRONG, Answer, judged
 from tools.damage_images.kernels import Sound, all_small, flat, stripped
-from tools.fuzz.bounds import bounded
+from tools.fuzz.bounds import Tally, bounded, execute
 from tools.fuzz.files import named
+from tools.fuzz.targets import Target
 
 Capture = pytest.CaptureFixture[str]
 SEED, RUNS = 22, 100
@@ -174,6 +175,37 @@ def test_what_a_header_says_of_its_size_changes_nothing_else(size: int, relocati
         said = Answer.of(scan_file(path))
     with named(sound.data) as path:
         assert judged(sound, Answer.of(scan_file(path)), said) == (SAME, "")
+
+
+LINK = 0xFFFF_8000_8000_0000
+HOSTILE = {
+    "maps alone": struct.pack("<Q", LINK) + b"\xff" * (1 << 20),
+    "a map for each word": b"".join(struct.pack("<2Q", LINK + 512 * row, (1 << 64) - 1) for row in range(1 << 16)),
+    "addresses alone": b"".join(struct.pack("<Q", LINK + 8 * row) for row in range(1 << 17)),
+    "rows in small runs": b"".join(
+        struct.pack("<3Q", LINK + 8 * row, 1027 if row % 5 else 999_999, LINK) for row in range(1 << 15)
+    ),
+    "token tables": (b"a\0" * 256 + struct.pack("<256H", *range(0, 512, 2))) * (1 << 10),
+    "banners": b"Linux version \0\0" * (1 << 16),
+    "notes": (struct.pack("<3I", 4, 20, 3) + b"GNU\0" + bytes(20)) * (1 << 14),
+    "type information": struct.pack("<HBBI4I", 0xEB9F, 1, 0, 24, 0, 4, 4, 4) * (1 << 15),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE)
+def test_hostile_contents_of_a_flat_kernel_end_in_a_line_within_limits(content: str) -> None:
+    sound = flat("6.4", "relr")
+    tally = Tally()
+    target = Target(lambda data, seen: _scanned(data), lambda real: (), lambda data, rng: data, (), 1)
+    with bounded():
+        for data in (sound.data[:64] + HOSTILE[content], sound.data + HOSTILE[content]):
+            execute(target, data, tally)
+    assert tally.findings == {}
+
+
+def _scanned(data: bytes) -> None:
+    with named(data) as path:
+        scan_file(path)
 
 
 # -- the short run -----------------------------------------------------------------------------------------------------

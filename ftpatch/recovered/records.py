@@ -20,7 +20,7 @@ from ftpatch.arrays import U64, Mask, is_in
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
 from ftpatch.recovered.left_out import with_more
-from ftpatch.recovered.records_ends import goes_on, require_bounds
+from ftpatch.recovered.records_ends import GAP, goes_on, require_bounds
 from ftpatch.recovered.records_in_code import table_in_code
 from ftpatch.recovered.records_words import EMPTY, SLOT, sites_of, words_of_data
 
@@ -99,7 +99,7 @@ def record_table(image: Image) -> Span | None:
         places = " and ".join(f"{run.span.start:#x}" for run in (whole, rival))
         raise ElfError("two tables look like that of the records", image.path, found=places,
                        todo="give the vmlinux of the same build")  # fmt: skip
-    if goes_on(image, whole.shape, whole.words, whole.first, whole.behind):
+    if goes_on(image, whole.shape, whole.words, (whole.first, whole.behind), GAP):
         where = f"{image.path}: {whole.span.start:#x}"
         raise ElfError("the records of patch sites have something else between them", where,
                        todo="the file is damaged: give the vmlinux of the same build")  # fmt: skip

@@ -10,7 +10,8 @@ from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
 from ftpatch.recovered.records_words import EMPTY, SLOT, sites_of, words_of
 
-BESIDE = 16  # words at either end of a table, none of which is a record
+BESIDE = 16  # words at either end of a table that symbols bound, none of which is a record
+GAP = 1 << 10  # words at either end of one that was found by its structure: as much as a page of noise, and some more
 BOUNDED = 0.9  # of what symbols bound are records of sites
 
 
@@ -31,16 +32,19 @@ def require_bounds(image: Image, start: int, stop: int) -> None:
     live = values[~is_in(values, EMPTY)]
     fits = [(int(sites_of(image, shape, live)[0].sum()), shape) for shape in image.arch.shapes if not shape.program]
     n_sites, shape = max(fits, key=lambda fit: fit[0])
-    more = bool(n_sites) and goes_on(image, shape, words, first, behind)
+    more = bool(n_sites) and goes_on(image, shape, words, (first, behind))
     if n_sites < BOUNDED * len(live) or more:
         found = f"{n_sites} sites in {len(live)} records" + (", and more records beside them" if more else "")
         raise ElfError("symbols of kallsyms do not bound the records of patch sites", f"{image.path}: {start:#x}",
                        found=found, todo="the file is damaged")  # fmt: skip
 
 
-def goes_on(image: Image, shape: Shape, words: U64, first: int, behind: int) -> bool:
-    """Whether words beside a table name sites of functions that no word of it names: it does not end there."""
-    octets = (words[max(first - BESIDE, 0) : first].view(np.uint8), words[behind : behind + BESIDE].view(np.uint8))
+def goes_on(image: Image, shape: Shape, words: U64, table: tuple[int, int], n: int = BESIDE) -> bool:
+    """Whether some of n words beside a table name sites of functions that no word of it names: it does not end there.
+
+    table: index of its first word, and behind its last."""
+    first, behind = table
+    octets = (words[max(first - n, 0) : first].view(np.uint8), words[behind : behind + n].view(np.uint8))
     for shift in range(SLOT):  # where bytes are missing, what is behind has moved
         pieces = [piece[shift:][: (len(piece) - shift) // SLOT * SLOT].view("<u8") for piece in octets]
         beside = np.concatenate(pieces)

@@ -28,7 +28,7 @@ LONG_ROWS, BROKEN = 64, 1 << 13  # rows of a table that has no second one beside
 MANY_ROWS = 8  # that are there all the same
 MAX_SYMBOL = 1 << 20  # of a relocation in a linked kernel
 NEIGHBOURS = 4  # numbers of types
-MAX_RUNS = 1 << 12  # that are looked at
+MAX_RUNS, MAX_LONG = 1 << 12, 1 << 7  # that are looked at; of rows, which are few
 ROWS_AT_ONCE = 1 << 14
 MAX_TABLES = 8  # that may be packed ones
 MAX_STARTS = 16  # places in a run of words where a packed table may begin
@@ -106,7 +106,7 @@ def _runs(info: I64) -> list[tuple[int, int]]:
         starts, last = np.concatenate(([0], breaks + 1)), np.append(breaks, len(mine) - 1)
         long = last - starts + 1 >= FEW_ROWS
         runs += [(int(mine[a]) - 1, int(mine[b]) + 2) for a, b in zip(starts[long], last[long], strict=True)]
-    return sorted(((start, end) for start, end in runs if start >= 0), key=lambda run: run[0] - run[1])[:MAX_RUNS]
+    return sorted(((start, end) for start, end in runs if start >= 0), key=lambda run: run[0] - run[1])[:MAX_LONG]
 
 
 def _whole(words: U64, start: int, end: int, extent: np.uint64, types: tuple[int, ...]) -> Table | None:

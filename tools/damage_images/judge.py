@@ -101,9 +101,9 @@ def _nameless(right: Answer, said: Answer, touched: _Touched) -> tuple[str, str]
     if named:
         return WRONG, f"functions are named without symbols: {named[:3]}"
     status = {site.record: site.status for site in right.sites}
-    odd = [site for site in said.sites if status.get(site.record) != site.status]
+    odd = [site for site in said.sites if status.get(site.record, "") not in (site.status, "weak-leftover")]
     n_damaged = 2 * touched.parts.get("records", 0) + touched.parts.get("code", 0) + touched.parts.get("init code", 0)
-    lost = len(right.sites) - len(said.sites)
+    lost = sum(site.record > 0 for site in right.sites) - len(said.sites)
     if max(len(odd), lost) > n_damaged + MAP * touched.parts.get("relocations", 0):
         return WRONG, f"{len(odd)} sites differ without symbols, {lost} are not there: {odd[:1]}; {dict(touched.parts)}"
     return NOTHING, ""
@@ -148,9 +148,9 @@ def _differing(right: Answer, said: Answer) -> list[int]:
     its first or last sites are damaged: these are compared by their addresses."""
     if len(right.sites) == len(said.sites):
         return [i for i, (one, other) in enumerate(zip(right.sites, said.sites, strict=True)) if one != other]
-    told = {site.record: site for site in said.sites}
+    told = {site.record: site for site in said.sites if site.record}
     more = len(told.keys() - {site.record for site in right.sites})
-    rows = [i for i, site in enumerate(right.sites) if told.get(site.record) != site]
+    rows = [i for i, site in enumerate(right.sites) if site.record and told.get(site.record) != site]
     return [*rows, *[len(right.sites)] * more]
 
 
@@ -162,7 +162,9 @@ def _own(right: Answer, rows: list[int], said: Answer, touched: _Touched, names:
         same = len(right.sites) == len(said.sites)
         functions = {right.sites[i].function, said.sites[i].function} if same else set()
         left += i == len(right.sites) or not (touched.near(right.pos[i]) or functions & names)
-    return left <= 2 * slots + MAP * moving
+    letters = right.letters != said.letters  # a function that became data has no site
+    naming = sum(touched.parts.get(part, 0) for part in NAMING) if letters else 0
+    return left <= 2 * slots + MAP * moving + naming
 
 
 def _some(right: Answer, said: Answer, names: set[str]) -> str:
