@@ -19,7 +19,7 @@ import numpy as np
 
 from ftpatch.arch import Arch, arch_of
 from ftpatch.arch.shape import WINDOW_BEFORE, WINDOW_SIZE
-from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows
+from ftpatch.arrays import I64, U8, U32, U64, Mask, Rows, is_in
 from ftpatch.container import envelope
 from ftpatch.container.file_bytes import FileBytes
 from ftpatch.container.layers import Layer
@@ -111,8 +111,7 @@ class Image:
     @cached_property
     def has_bytes(self) -> Mask:
         """Per section: it occupies space in the file."""
-        kind = self.shdr["sh_type"]
-        return np.asarray((kind != t.SHT_NOBITS) & (kind != t.SHT_NULL))
+        return np.asarray(~is_in(self.shdr["sh_type"], (t.SHT_NOBITS, t.SHT_NULL)))
 
     @cached_property
     def executable(self) -> Mask:
@@ -278,10 +277,6 @@ class Image:
     def relocated(self, va: U64, size: int) -> Mask:
         """Whether a dynamic relocation of any kind touches one of the `size` bytes from each va."""
         return np.asarray(n_dynamic(self, va, size) > 0)
-
-    def n_relocations(self, va: U64, size: int) -> I64:
-        """How many dynamic relocations touch the `size` bytes from each va."""
-        return n_dynamic(self, va, size)
 
     # -- identity ----------------------------------------------------------------------------------------------
 

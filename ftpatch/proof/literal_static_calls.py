@@ -15,6 +15,7 @@ import numpy as np
 from ftpatch.arch.proof_tables import StaticTrampoline
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.elf.image_tables import n_dynamic
 from ftpatch.proof.case import Case, StaticCallee
 from ftpatch.proof.emulate.expectation import RedirectExpectation
 from ftpatch.proof.linked_static_calls import NULL, RETURN0_NAME, LinkedKeys
@@ -83,6 +84,6 @@ def _held(image: Image, case: Case, va: int, pos: int) -> Held:
     word = int.from_bytes(image.data[pos : pos + POINTER].tobytes(), "little")
     rows = image.rela[0]
     mine = rows[(rows["r_offset"] == np.uint64(va)) & ((rows["r_info"] & np.uint64(0xFFFF_FFFF)) == case.arch.relative)]
-    n = int(image.n_relocations(np.array([va], dtype=np.uint64), POINTER)[0])
+    n = int(n_dynamic(image, np.array([va], dtype=np.uint64), POINTER)[0])
     value = int(mine["r_addend"][0]) & (1 << 64) - 1 if len(mine) else word
     return Held(word, value, n)

@@ -9,6 +9,7 @@ import numpy as np
 from ftpatch.arrays import I64, U64
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
+from ftpatch.elf.image_tables import n_dynamic
 from ftpatch.proof.call_targets import CallTarget, CallTargets
 from ftpatch.proof.case import NEW, Case, Pairs
 from ftpatch.proof.emulate.memory import relative_pointers
@@ -39,7 +40,7 @@ def check_ops_pointers(
     va = places[at].view(np.uint64)
     # The packed relocations are the same in both files, or told elsewhere; they are looked through once, as hostile
     # ones are many.
-    packed = image.n_relocations(va, 8) - _n_rows(image, va)
+    packed = n_dynamic(image, va, 8) - _n_rows(image, va)
     old, new = (_words(side.image, case, va, pos, packed) for side in (case.before, case.after))
     filled, ops = _moves(image), {}
     empty = 0 if in_stubs else case.arch.nop * 0x1_0000_0001
