@@ -90,6 +90,11 @@ def byte_less_in_records(sound: Sound) -> bytes:
     return sound.data[:middle] + sound.data[middle + 1 :]
 
 
+def cut_in_records(sound: Sound) -> bytes:
+    start, end = sound.parts["records"]
+    return sound.data[: (start + end) // 16 * 8]
+
+
 def letters_of_data(sound: Sound) -> bytes:
     """The token "t" became another letter of nm's: local functions were data."""
     start, end = sound.parts["token_table"]
@@ -136,8 +141,10 @@ BROKEN = (
         (bounds_moved, ("6.1", "none"), "{}: 0xffff800080007248: symbols of kallsyms do not bound the records of patch "
          "sites: found 271 sites in 272 records, "
          "and more records beside them – the file is damaged"),
-        (byte_less_in_records, ("6.1", "relr", False), "{}: 0xffff800080007140: the records of patch sites have "
-         "something else between them – the file is damaged: give the vmlinux of the same build"),
+        (byte_less_in_records, ("6.1", "relr", False), "{}: 0xffff800080007140: the records of patch sites are "
+         "cut off, or have something else between them – the file is damaged: give the vmlinux of the same build"),
+        (cut_in_records, ("6.1", "relr", False), "{}: 0xffff800080007140: the records of patch sites are cut off, or "
+         "have something else between them – the file is damaged: give the vmlinux of the same build"),
         (record_in_the_middle, ("6.1", "none", False), "{}: two tables look like that of the records: found "
          "0xffff800080007140 and 0xffff800080007588 – give the vmlinux of the same build"),
         (letters_of_data, ("4.4", "relr"), "{}: kallsyms does not have names that every kernel has: found no _stext, "

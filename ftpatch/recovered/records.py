@@ -99,9 +99,11 @@ def record_table(image: Image) -> Span | None:
         places = " and ".join(f"{run.span.start:#x}" for run in (whole, rival))
         raise ElfError("two tables look like that of the records", image.path, found=places,
                        todo="give the vmlinux of the same build")  # fmt: skip
-    if goes_on(image, whole.shape, whole.words, (whole.first, whole.behind), GAP):
+    last = image.pos(*image.place(np.array([whole.span.stop - SLOT], dtype=np.uint64)))
+    ends_with_file = int(last[0]) + 2 * SLOT > len(image.data)  # no kernel does: data lies behind
+    if ends_with_file or goes_on(image, whole.shape, whole.words, (whole.first, whole.behind), GAP):
         where = f"{image.path}: {whole.span.start:#x}"
-        raise ElfError("the records of patch sites have something else between them", where,
+        raise ElfError("the records of patch sites are cut off, or have something else between them", where,
                        todo="the file is damaged: give the vmlinux of the same build")  # fmt: skip
     return whole.span
 
