@@ -160,6 +160,7 @@ class VerbObject(TypedDict, total=False):
     units: Annotated[UnitsObject, "scan --units: what the compiler was told"]
     findings: list[FindingRow]
     gate: Annotated[GateObject, "check: findings that are not shown"]
+    skipped: Annotated[list[SkippedRow], "check: rules that a kernel without symbols does not answer"]
     proof: ProofObject
     compared: Annotated[ComparedObject | None, "diff: the earlier file; null for a module that only one tree has"]
     asked: Annotated[str, "explain: the selector"]
@@ -215,6 +216,13 @@ class FindingRow(TypedDict):
     source: str | None
     help: str
     count: Annotated[int, Range(1)]
+
+
+class SkippedRow(TypedDict):
+    """A rule that was not asked."""
+
+    rule: str
+    needs: Annotated[str, "what the file, or the kernel of --against, does not tell"]
 
 
 class GateObject(TypedDict):

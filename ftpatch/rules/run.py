@@ -16,6 +16,7 @@ from ftpatch.recovered.image import open_image
 from ftpatch.rules import KeyedFinding, check
 from ftpatch.rules.case import Case, Context
 from ftpatch.rules.register import rules_for
+from ftpatch.rules.skipped import skipped
 from ftpatch.sites.layout import shapes_of
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import RecordTable, join, read_records
@@ -93,9 +94,12 @@ def check_file(request: Request, path: str) -> Checked:
     if request.against and case.image.trailer:
         context = replace(context, certificates=certificates_of(request.against, request.max_size))
     case = replace(case, context=context)
-    findings = check(case, [rule for rule in rules_for() if rule.id in request.rules])
+    rules = [rule for rule in rules_for() if rule.id in request.rules]
+    findings = check(case, rules)
     findings = with_lines(case.image, findings) if request.lines else findings
     image = _image(case, request.full or request.sites, request.sites)
+    if unanswered := skipped(case, rules):
+        image["skipped"] = [{"rule": rule, "needs": needs} for rule, needs in unanswered]
     return Checked(path, image, tuple(findings), int(case.records.live.sum()))
 
 

@@ -31,14 +31,24 @@ def render(document: Document) -> Iterator[str]:
 def _file(image: ImageObject, document: Document) -> Iterator[str]:
     findings = image["findings"]
     yield line("result", _result(findings, [image["gate"]]))
-    if image.get("symbols_from") == "none":
-        yield line("skipped", "what needs names of functions: the kernel has none; its records alone are judged")
+    yield from _skipped(image)
     for headline, placed in _by_rule([("", finding) for finding in findings], document.colored):
         yield f"{headline}\n"
         yield from first_of([_text(finding) for _, finding in placed], N_FINDINGS, INDENT)
         yield _help(placed)
     if oracle := image.get("oracle"):
         yield from _oracle(oracle)
+
+
+def _skipped(image: ImageObject) -> Iterator[str]:
+    """The rules that were not asked, by what they need."""
+    by_need: dict[str, list[str]] = {}
+    for row in image.get("skipped", ()):
+        by_need.setdefault(row["needs"], []).append(row["rule"])
+    for needs, rules in by_need.items():
+        shown = ", ".join(rules[:N_FINDINGS]) + (f" and {len(rules) - N_FINDINGS} more" if rules[N_FINDINGS:] else "")
+        yield line("skipped", f"needs {needs}")
+        yield line("", shown)
 
 
 def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
