@@ -30,7 +30,7 @@ from ftpatch.rules.register import rules_for
 from ftpatch.rules.run import longer_layout
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import read_records
-from ftpatch.sites.scan import Scan
+from ftpatch.sites.scan import Scan, scan_file
 from ftpatch.sites.static_calls import read_static_calls
 from tools import kernels
 
@@ -252,3 +252,19 @@ def test_static_calls_are_those_of_the_vmlinux(readings: tuple[Reading, dict[str
             assert [one for one in found if one not in [now for _, now in named]] == [
                 one for one in expected if one not in [was for was, _ in named]
             ], kind
+
+
+@pytest.mark.parametrize("rows", [2, 10])
+def test_a_few_symbols_that_are_left_hide_no_kallsyms(rows: int, tmp_path: Path) -> None:
+    """As strip -K NAME and objcopy --add-symbol leave a kernel: it was read as one without a tracer."""
+    vmlinux = scan_file(str(kernels.ensure("ppc64le-6.12").vmlinux))
+    image, file = vmlinux.image, bytearray(vmlinux.image.data.tobytes())
+    (table,) = np.flatnonzero(image.shdr["sh_type"] == t.SHT_SYMTAB).tolist()
+    at = int(image.ehdr["e_shoff"]) + t.SHDR.itemsize * table
+    head = np.frombuffer(file, t.SHDR, 1, at).copy()
+    head["sh_size"], head["sh_info"] = t.SYM.itemsize * rows, rows
+    file[at : at + t.SHDR.itemsize] = head.tobytes()
+    (tmp_path / "few").write_bytes(file)
+    few = scan_file(str(tmp_path / "few"))
+    assert few.image.recovered is not None and few.image.recovered.source == "kallsyms"
+    assert (few.sites.status == vmlinux.sites.status).all() and (few.sites.va == vmlinux.sites.va).all()

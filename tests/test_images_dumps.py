@@ -46,6 +46,7 @@ def test_a_dump_is_read_where_it_ran(name: str, tmp_path: Path, capsys: pytest.C
     path.write_bytes(content.tobytes())
     found = scan_file(str(path))
     assert file_object(found.image, None)["moved"] == f"{SLIDE:#x}"
+    assert (found.records.null == stock.records.null).all()  # zeros were moved, too
     live = np.flatnonzero(stock.records.live)
     assert (found.sites.va[live] == stock.sites.va[live] + np.uint64(SLIDE)).all()
     assert (found.sites.status[live] == stock.sites.status[live]).all()

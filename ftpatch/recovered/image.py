@@ -12,6 +12,8 @@ from ftpatch.elf.image import Image, image_of
 from ftpatch.elf.recovered import OF_KALLSYMS
 from ftpatch.errors import ElfError
 
+FEW = 64  # symbols that may be left of a kernel's (strip -K, objcopy --add-symbol), where kallsyms has all
+
 
 def open_image(path: str, max_size: int | None = None) -> Image:
     """Read a file, compressed or in what boot loaders take or not; at most `max_size` bytes are unpacked.
@@ -33,13 +35,17 @@ def open_image(path: str, max_size: int | None = None) -> Image:
         if kernel is not None:
             return kernel
     image = image_of(path, file)
-    has_own = len(image.own_symbols.rows) > 1 and not (image.linked and OF_KALLSYMS in image.names)
-    if not has_own and image.linked and image.kind == "vmlinux":
-        from ftpatch.recovered.stripped import with_symbols
+    if not image.linked or (len(image.own_symbols.rows) > FEW and OF_KALLSYMS not in image.names):
+        return image
+    if image.kind != "vmlinux":
+        return image
+    from ftpatch.recovered.stripped import with_symbols
 
-        with _naming(path):
-            return with_symbols(image)
-    return image
+    few = len(image.own_symbols.rows) > 1 and OF_KALLSYMS not in image.names
+    with _naming(path):
+        kernel = with_symbols(image)
+    named = kernel.recovered is not None and kernel.recovered.source == "kallsyms"
+    return image if few and not named else kernel  # a small kernel may have few symbols, and no kallsyms
 
 
 @contextmanager

@@ -190,6 +190,8 @@ def _from_span(image: Image, start: int, stop: int) -> RecordTable:
     _require_few(n, where)
     word = t.cut(image.data, first, stop - start, where).view("<u8").astype(np.uint64)
     rela, value = _relative(image, start, stop, word, where)
+    if image.recovered is not None and image.recovered.moved:  # zeros were moved as all the rest
+        value[value == np.uint64(image.recovered.moved)] = 0
     relr = np.zeros(n, dtype=bool)
     relr[_slots_of(image.relr_places(max(start - SLOT + 1, 0), stop), start, where)] = True
     _require_once(np.concatenate([np.flatnonzero(relr), np.flatnonzero(rela >= 0)]), where)
