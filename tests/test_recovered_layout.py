@@ -18,7 +18,8 @@ from ftpatch.container.file_bytes import FileBytes
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import Recovered
-from ftpatch.errors import ElfError, PolicyError
+from ftpatch.errors import ElfError, PolicyError, SelectionError
+from ftpatch.explanation.untraceable import absence
 from ftpatch.recovered.image import open_image
 from ftpatch.recovered.kallsyms import find_tables
 from ftpatch.recovered.layout import Sections, sections_of
@@ -33,6 +34,7 @@ from ftpatch.rules.case import Case, Context
 from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import join
 from ftpatch.sites.scan import Scan, scan_file
+from ftpatch.sites.select import select
 from ftpatch.sites.static_calls import read_static_calls
 from tools.kernels import Kernel
 
@@ -270,6 +272,16 @@ def test_rules_do_not_say_of_a_kernel_without_names_that_a_function_is_missing(t
         "vfs_read must be traceable; whether it can is not known: the kernel has no names of functions"
     ]
     assert case.static_calls is None and case.static_call_trouble is None
+
+
+def test_without_names_nobody_says_why_a_function_has_no_site() -> None:
+    """It was said to be inlined or renamed, as of a kernel that would have its name."""
+    image = nameless(MINI / "vmlinux-pfe2")
+    table = read_sites(image, join([]))
+    why = "the kernel has no names at all, its functions are called by their addresses"
+    assert absence(image, table, "vfs_read")["text"] == f"not known: {why}"
+    with pytest.raises(SelectionError, match=f"nothing of that name: .* – {why}"):
+        select(table, ["vfs_read"])
 
 
 # -- Debian's kernels --------------------------------------------------------------------------------------------------

@@ -21,6 +21,11 @@ class Recovered(NamedTuple):
     moved: int = 0  # bytes, modulo 2**64, by which a running kernel was moved whose dump this is
 
 
+def is_nameless(recovered: Recovered | None) -> bool:
+    """Whether the functions of a kernel have addresses for names: it has no symbols of any kind."""
+    return recovered is not None and recovered.source == "none"
+
+
 def table_name(recovered: Recovered | None) -> str:
     """What the symbols of a file are from, for messages."""
     return ".symtab" if recovered is None else "kallsyms"

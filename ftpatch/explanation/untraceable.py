@@ -21,6 +21,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.clone_names import base_name, is_part
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
+from ftpatch.elf.recovered import is_nameless
 from ftpatch.explanation.redirected import leading_to_named
 from ftpatch.explanation.told import unit_of
 from ftpatch.kernel.callee import apart
@@ -34,6 +35,7 @@ from ftpatch.sites.units import UnitTable
 if TYPE_CHECKING:
     from ftpatch.document.explained import AbsentObject, RenamedRow, SymbolRow, UnitMention
 
+NAMELESS = "not known: the kernel has no names at all, its functions are called by their addresses"
 NOTHING = "nothing of that name"
 STATES = ("traceable", "broken", "enabled", "unlisted", "siteless", "unrecorded", "off", "calling", "damaged")
 WITH_SITE = ("traceable", "broken", "enabled", "unrecorded", "off", "calling", "damaged")  # the site table has them
@@ -236,7 +238,7 @@ def absence(image: Image, table: SiteTable, name: str, modules: Sequence[str] | 
     if here := leading_to_named(table, name):
         absent["leads_here"] = here
     n_stripped = int(is_in(table.status, (STRIPPED, UNNAMED)).sum())
-    absent["text"] = _likeliest(absent, debug, n_stripped)
+    absent["text"] = NAMELESS if is_nameless(image.recovered) else _likeliest(absent, debug, n_stripped)
     return absent
 
 

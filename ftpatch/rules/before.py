@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ftpatch.elf.recovered import is_nameless
 from ftpatch.elf.tables import STT_FUNC
 from ftpatch.rules.case import Case, Hit
 from ftpatch.sites.table import ENABLED, READY, STATUSES, STRIPPED, UNNAMED
@@ -65,7 +66,7 @@ def must_trace(case: Case) -> Iterator[Hit]:
     entries, ready = table.entries, (table.status == READY) & (table.row >= 0)
     stripped = np.isin(table.status, (STRIPPED, UNNAMED)).any()
     absent = "nothing has that name, and names are stripped" if stripped else "there is no such function"
-    if case.image.recovered is not None and case.image.recovered.source == "none":
+    if is_nameless(case.image.recovered):
         absent = "whether it can is not known: the kernel has no names of functions"
     for name in names:
         rows = symbols.rows_named(name)

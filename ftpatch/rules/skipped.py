@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ftpatch.elf.image import Image
+from ftpatch.elf.recovered import is_nameless
 from ftpatch.recovered.left_out import names_data
 from ftpatch.rules import Rule
 from ftpatch.rules.case import Case
@@ -44,7 +45,7 @@ def skipped(case: Case, rules: Sequence[Rule]) -> list[Skipped]:
 
 def _of_kernel(case: Case, rules: Sequence[Rule]) -> Iterator[Skipped]:
     image = case.image
-    nameless = image.recovered is not None and image.recovered.source == "none"
+    nameless = is_nameless(image.recovered)
     for rule in rules:
         of_calls = rule.id.startswith(STATIC_CALLS)
         if of_calls and case.arch.static_calls is None:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ftpatch.arrays import I64, Mask, distinct, is_in
+from ftpatch.elf.recovered import is_nameless
 from ftpatch.errors import SelectionError, UnsupportedError
 from ftpatch.inputs import read_input
 from ftpatch.sites.patterns import Patterns
@@ -254,5 +255,7 @@ def _nothing(table: SiteTable, text: str) -> SelectionError:
     todo = "it may be inlined, renamed by the compiler (.isra, .constprop), or in a module"
     if n := int(is_in(table.status, (STRIPPED, UNNAMED)).sum()):
         todo = f"{n} functions of this file have no name, which may be stripped: row:N or .section+0xOFF choose them"
+    if is_nameless(table.image.recovered):
+        todo = "the kernel has no names at all, its functions are called by their addresses"
     return SelectionError("nothing of that name", text, found="no patch site",
                           expected="a function, see ftpatch scan --sites", todo=todo)  # fmt: skip

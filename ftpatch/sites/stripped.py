@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ftpatch.elf.image import Image
+from ftpatch.elf.recovered import is_nameless
 from ftpatch.errors import PolicyError, RecordError
 
 
 def refuse_stripped_kernel(image: Image) -> None:
     """Refuse a kernel without symbols, where only those name what is asked for. Raises PolicyError."""
-    nameless = image.recovered is not None and image.recovered.source == "none"
+    nameless = is_nameless(image.recovered)
     if nameless or (image.kind == "vmlinux" and len(image.symbols.rows) <= 1):  # the first row names nothing
         todo = "use the vmlinux of the build tree or of the debug package (stripping debug info alone is fine)"
         what = "neither .symtab nor kallsyms" if nameless else "a stripped ELF file"

@@ -114,6 +114,8 @@ def _summary(image: ImageObject, document: Document) -> Iterator[str]:
     shape = shape_named(image["arch"], image["layout"])
     if patch := image.get("live_patch"):
         yield from _live_patch(patch)
+    if image.get("symbols_from") == "none":
+        yield line("names", "none: functions have their addresses for names, and leftovers of weak ones are not told")
     yield line("layout", f"{shape.name}: {shape.text}" if shape else "none: no patch sites")
     if shape and summary["with_skip"]:
         yield line("", f"{summary['with_skip']} of the functions have {shape.skip_text}")
