@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arrays import I64, U64, is_in
+from ftpatch.container.file_bytes import is_elf
 from ftpatch.errors import ElfError
 from ftpatch.recovered.kallsyms_listing import Listing
 from ftpatch.recovered.kallsyms_values import OWN
@@ -22,6 +23,7 @@ from ftpatch.recovered.memory import Memory
 BANNER, BANNER_TEXT = b"linux_banner", b"Linux version "
 FIRST = (b"_text", b"_stext")
 DATA_END = b"_edata"  # where what a flat kernel's file has ends
+LARGEST_PAGE = 1 << 16
 TEXT, IN_TEXT, FEW_OTHERS = (b"_stext", b"_etext"), b"tTwWiI", 64  # letters in text; one in so many may be another
 FUNCTION = (ord("t"), ord("T"))
 FEW_OUTSIDE = 64  # one function in so many may have nothing at its address
@@ -58,10 +60,11 @@ def require_proof(memory: Memory, listing: Listing, va: U64, addends: U64, slide
 
 
 def _require_whole(memory: Memory, listing: Listing, va: U64) -> None:
-    """ElfError where a flat kernel ends before its data do."""
+    """ElfError where a kernel ends before its data do. An ELF file may leave out zeros, up to the page of _edata."""
+    least = LARGEST_PAGE if is_elf(memory.data) else 1
     for end in va[listing.rows_of(DATA_END)].tolist() if len(memory.va) == 1 else ():
         stop = int(memory.va[0]) + int(memory.size[0])
-        if int(memory.va[0]) < end and stop < end:
+        if int(memory.va[0]) < end and end - stop >= least:
             raise ElfError("the kernel ends before its data do", found=f"{stop:#x}",
                            expected=f"at least {end:#x} {DATA_END.decode()}", todo=TODO)  # fmt: skip
 
