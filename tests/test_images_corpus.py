@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -142,13 +143,15 @@ def readings(
     """The vmlinux, as if it had no debug information, and its images."""
     kernels.boot_file(kernel_name)  # where it comes with another build, this takes the kernel's place
     vmlinux = kernel(kernel_name).vmlinux
-    paths = images_of(kernel_name, vmlinux, tmp_path_factory.mktemp(kernel_name))
+    folder = tmp_path_factory.mktemp(kernel_name)
+    paths = images_of(kernel_name, vmlinux, folder)
     image = open_image(str(vmlinux))
     image = replace(image, names=tuple("" if name.startswith(".debug") else name for name in image.names))
     records = read_records(image)
     known = Scan(image, records, read_sites(image, records))
     yield Reading(known), {kind: Reading(api.scan(str(path))) for kind, path in paths.items()}
     gc.collect()
+    shutil.rmtree(folder)  # 100 MB and more, of seven kernels
 
 
 def without(row: object, names: set[str]) -> object:
