@@ -10,7 +10,8 @@ Source: include/asm-generic/vmlinux.lds.h MCOUNT_REC; kernel/trace/ftrace.c ftra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -88,7 +89,8 @@ def with_records(image: Image) -> Image:
 def record_table(image: Image) -> Span | None:
     """Where the record table is; None where nothing looks like one. Raises ElfError where several things do."""
     found = [run for va, words in words_of_data(image) for run in _runs(image, va, words)]
-    tables = [table for run in _longest(found) if (table := _judged(image, run)) is not None]
+    n_beginning = cache(lambda name: _n_beginning(image, name))  # asked of every run: it looks at all functions
+    tables = [table for run in _longest(found) if (table := _judged(image, run, n_beginning)) is not None]
     if not tables:
         return None
     best = max(tables, key=lambda run: run.named)
@@ -143,8 +145,11 @@ def _longest(runs: list[tuple[U64, int, int, int]]) -> list[tuple[U64, int, int,
 # -- sites -------------------------------------------------------------------------------------------------------------
 
 
-def _judged(image: Image, run: tuple[U64, int, int, int]) -> _Run | None:
-    """A run under the layout that most of its words fit; None where these are no records."""
+def _judged(image: Image, run: tuple[U64, int, int, int], n_beginning: Callable[[str], int]) -> _Run | None:
+    """A run under the layout that most of its words fit; None where these are no records, or not of enough functions.
+
+    n_beginning: see `_n_beginning`.
+    """
     words, va, first, behind = run
     values, best = words[first:behind], None
     for shape in (shape for shape in image.arch.shapes if not shape.program):
@@ -154,17 +159,17 @@ def _judged(image: Image, run: tuple[U64, int, int, int]) -> _Run | None:
         enough = enough and int(fits.sum()) >= SITES * len(values)
         if enough and (best is None or named > best.named):
             best = _Run(words, va, first, behind, shape, named)
-    return best if best is not None and _covers(image, best) else None
+    return best if best is not None and best.named >= COVERED * n_beginning(best.shape.name) else None
 
 
-def _covers(image: Image, run: _Run) -> bool:
-    """Whether a run names enough of the functions that begin with its layout's words."""
-    shape, functions = run.shape, image.functions
+def _n_beginning(image: Image, layout: str) -> int:
+    """How many functions begin with the words of a layout; 0 where its sites may be anywhere in them."""
+    shape, functions = next(shape for shape in image.arch.shapes if shape.name == layout), image.functions
     if shape.anywhere or not len(functions.va):
-        return True
+        return 0
     entry = functions.va if shape.at_global else functions.local
     fits, _ = sites_of(image, shape, entry - np.int64(shape.entry).view(np.uint64))
-    return run.named >= COVERED * int(fits.sum())
+    return int(fits.sum())
 
 
 # -- its ends ----------------------------------------------------------------------------------------------------------

@@ -42,5 +42,4 @@ def with_symbols(image: Image) -> Image:
 def addends_of(rows: Rows, arch: Arch) -> Addends:
     """What a table of relocations will write."""
     rows = rows[rows["r_info"] & 0xFFFF_FFFF == arch.relative]
-    rows = rows[np.argsort(rows["r_offset"], kind="stable")]
     return Addends(rows["r_offset"].astype(np.uint64), rows["r_addend"].view(np.uint64))
