@@ -20,6 +20,7 @@ import numpy as np
 from ftpatch.arch import parts
 from ftpatch.arch.code_lists import CodeList
 from ftpatch.arch.contract import Read
+from ftpatch.arch.fillers import Fillers
 from ftpatch.arch.fronts import Pads
 from ftpatch.arch.shape import Branch, Shape, Word
 from ftpatch.arch.static_call_forms import StaticCalls
@@ -90,15 +91,14 @@ class Arch(NamedTuple):
     ends: tuple[tuple[Word, ...], ...] = ()
     # how a function begins that does nothing: where the site says no more than its call, any may be called so
     idle: tuple[tuple[Word, ...], ...] = ()
-    # what may stand between a function's global entry and its local one, each of equal length
-    global_entry: tuple[tuple[Word, ...], ...] = ()
+    global_entry: tuple[tuple[Word, ...], ...] = ()  # what may stand in front of a local entry, of equal lengths
     jumps: tuple[str, ...] = ()  # mnemonics of direct jumps, and of the direct call behind them
     capstone: tuple[str, ...] = ()  # names of capstone's constants: the architecture, then the flags of its mode
     log: parts.LogLines = parts.LogLines()  # how its kernels speak of ftrace in a log
-    # instructions that may take each other's place while other processors execute them
-    exchangeable: tuple[Word, ...] = ()
+    exchangeable: tuple[Word, ...] = ()  # may take each other's place while other processors execute them
     cache_line: int = 64  # bytes of a cache line on usual machines
     short_nop: int | None = None  # the NOP of one unit, where there are longer ones
+    fillers: Fillers = Fillers()  # what stands between functions, piece by piece
     padding: bytes = b""  # what assemblers fill gaps in code with, as a pattern of module `re`
     # configuration options that decide the layout, the first that is set: (option, names of layouts)
     layout_options: tuple[tuple[str, tuple[str, ...]], ...] = ()

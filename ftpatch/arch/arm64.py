@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import Arch
+from ftpatch.arch import Arch, fillers
 from ftpatch.arch.arm64_fronts import FRONTS
 from ftpatch.arch.arm64_fronts import PADS as PADS_IN_FRONT
 from ftpatch.arch.arm64_log import LOG
@@ -255,6 +255,7 @@ ARCH = Arch(
     veneer=VENEER,
     exchangeable=EXCHANGEABLE,
     cache_line=64,
+    fillers=fillers.ARM64,
     padding=rb"(?:\x1f\x20\x03\xd5|\0{4})*",  # nop; zeros
     loader=LOADER,
     modules=MODULES,

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import Arch
+from ftpatch.arch import Arch, fillers
 from ftpatch.arch.parts import Entry, FarCalls, SiteStub
 from ftpatch.arch.ppc64le_abi import in_registers, ways_out
 from ftpatch.arch.ppc64le_fronts import FRONTS
@@ -245,5 +245,6 @@ ARCH = Arch(
     log=LOG,
     exchangeable=(NOP, Word(0x4800_0000, 0xFC00_0000, "b, bl")),  # Power ISA 3.1, book II, 1.8
     cache_line=128,
+    fillers=fillers.PPC64LE,
     padding=rb"(?:\0\0[\0\x21\x42]\x60|\0{4})*",  # nop; ori r1,r1,0; ori r2,r2,0; zeros
 )  # fmt: skip

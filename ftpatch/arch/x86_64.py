@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch import Arch
+from ftpatch.arch import Arch, fillers
 from ftpatch.arch.code_lists import CodeList
 from ftpatch.arch.parts import Entry
 from ftpatch.arch.shape import ANY, Branch, Word, begins_with
@@ -141,6 +141,7 @@ ARCH = Arch(
     capstone=("CS_ARCH_X86", "CS_MODE_64"),
     cache_line=64,
     # nopl and nopw of every length; nop; int3
+    fillers=fillers.X86_64,
     padding=rb"(?:\x66*\x2e?\x0f\x1f(?:\0|\x40.|\x44..|\x80....|\x84.....)|\x66*\x90|\xcc)*",
     alternatives=((14, 12), (12, 10)),  # struct alt_instr of arch/x86/include/asm/alternative.h, Linux 6.3 and before
     short_keys=((Word(0xEB, 0xFF), ANY), units(b"\x66\x90")),  # arch/x86/kernel/jump_label.c, Linux 5.14

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arch.fillers import fillers_of, nop_behind_call
 from ftpatch.arrays import I64, U64, Mask
 from ftpatch.elf.image import Image
 
@@ -35,7 +34,7 @@ def sizes_of(image: Image, va: U64, sec: I64, code: Mask) -> U64:
 def _without_filling(image: Image, va: U64, size: I64) -> I64:
     """Bytes of functions up to the last that is no filling; of what is nothing else, all."""
     start = image.pos(*image.place(va))
-    fillers = [(len(filler), *_halves(filler)) for filler in fillers_of(image.arch)]
+    fillers = [(len(filler), *_halves(filler)) for filler in image.arch.fillers.pieces]
     left = np.where(start >= TAIL, size, 0)
     going = np.flatnonzero(left > 0)
     for _ in range(MAX_ROUNDS):
@@ -59,7 +58,7 @@ def _without_filling(image: Image, va: U64, size: I64) -> I64:
 
 def _with_nop_behind_call(image: Image, start: I64, left: I64, size: I64) -> I64:
     """The sizes, with a NOP that was cut off and belongs to a call."""
-    nop = nop_behind_call(image.arch)
+    nop = image.arch.fillers.behind_call
     if nop is None:
         return left
     cut = np.flatnonzero((left < size) & (start + left >= WORD))

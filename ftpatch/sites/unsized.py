@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from ftpatch.arch.fillers import fillers_of
 from ftpatch.arrays import I64, U64, Mask, is_in
 from ftpatch.elf.image import Image
 from ftpatch.elf.tables import LAST_VA, Symbols
@@ -34,7 +33,7 @@ def _ends_there(image: Image, sec: I64, off: I64) -> Mask:
     jump, ends = image.arch.jump, np.zeros(len(sec), dtype=bool)
     if jump is not None:
         ends |= jump.word.matches(image.words(sec, off, 0, 1)[:, 0])
-    for filler in fillers_of(image.arch):
+    for filler in image.arch.fillers.pieces:
         unit = image.arch.unit
         units = np.frombuffer(filler, np.uint8 if unit == 1 else "<u4").astype(np.uint32)
         ends |= (image.words(sec, off, 0, len(units)) == units).all(axis=1)
