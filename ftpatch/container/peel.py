@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ftpatch.arch import architectures
+from ftpatch.arch import Arch, architectures
 from ftpatch.arch.parts import FlatImage
 from ftpatch.container import bootimg, bzimage, compressed, dtb, pe, uimage, zboot
 from ftpatch.container.file_bytes import FileBytes, is_elf
@@ -51,8 +51,16 @@ def _opened(source: Source) -> Opened | None:
 
 def is_flat(data: FileBytes) -> bool:
     """Whether the data are a flat kernel of a known machine."""
-    boots = [arch.boot for arch in architectures() if isinstance(arch.boot, FlatImage)]
-    return any(data.peek(boot.at, boot.at + len(boot.magic)) == boot.magic for boot in boots)
+    return flat_machine(data) is not None
+
+
+def flat_machine(data: FileBytes) -> tuple[Arch, FlatImage] | None:
+    """The machine whose flat kernels begin so, and what it says of them; None where there is none."""
+    boots = ((arch, arch.boot) for arch in architectures())
+    return next((
+        (arch, boot) for arch, boot in boots
+        if isinstance(boot, FlatImage) and data.peek(boot.at, boot.at + len(boot.magic)) == boot.magic
+    ), None)  # fmt: skip
 
 
 def _flat_kernel(source: Source) -> Opened | None:

@@ -17,7 +17,11 @@ from ftpatch.kernel.noreturn import NORETURN
 if TYPE_CHECKING:
     from ftpatch.elf.function_types import FunctionTypes
 
-NO_SECTION = {t.SHN_UNDEF: "defined elsewhere", 0xFFF1: "an absolute number", 0xFFF2: "data without a section (COMMON)"}
+NO_SECTION = {
+    t.SHN_UNDEF: "defined elsewhere",
+    t.SHN_ABS: "an absolute number",
+    0xFFF2: "data without a section (COMMON)",
+}
 COLD = re.compile(r"\.cold(\.\d+)?$")  # compilers move the unlikely blocks of a function there
 STT_TLS, STT_GNU_IFUNC = 6, 10
 # Types of symbols that are no functions; all others are data.

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ftpatch.arch import Arch, architectures
-from ftpatch.arch.parts import FlatImage
+from ftpatch.arch import Arch
 from ftpatch.arrays import Rows
 from ftpatch.container.envelope import Contents
-from ftpatch.container.file_bytes import FileBytes
+from ftpatch.container.peel import flat_machine
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
@@ -23,7 +22,9 @@ EXECUTE, WRITE, READ = 1, 2, 4  # PF_*
 
 def flat_image(path: str, file: Contents) -> Image:
     """The image of a flat kernel. Raises ElfError where it does not tell where it is linked to."""
-    arch, boot = _machine(file.data)
+    machine = flat_machine(file.data)
+    assert machine is not None  # that is what the file was opened as
+    arch, boot = machine
     size = len(file.data)
     base = link_base(file.data, arch, int(file.data[boot.size_at : boot.size_at + 8].view("<u8")[0]))
     if base is None:
@@ -35,15 +36,6 @@ def flat_image(path: str, file: Contents) -> Image:
     if base.runtime == base.link or kernel.recovered is None:
         return kernel
     return replace(kernel, recovered=kernel.recovered._replace(moved=base.runtime - base.link & t.LAST_VA))
-
-
-def _machine(data: FileBytes) -> tuple[Arch, FlatImage]:
-    """The machine whose flat kernels begin so, and what it says of them."""
-    boots = ((arch, arch.boot) for arch in architectures())
-    return next(
-        (arch, boot) for arch, boot in boots
-        if isinstance(boot, FlatImage) and data.peek(boot.at, boot.at + len(boot.magic)) == boot.magic
-    )  # fmt: skip
 
 
 def _ehdr(arch: Arch) -> Rows:

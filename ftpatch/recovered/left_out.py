@@ -9,7 +9,6 @@ import numpy as np
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 
-ABSOLUTE = 0xFFF1  # SHN_ABS: symbols in no section, unlike those of kallsyms
 OF_DATA = ("_sdata", "_edata", "__bss_start", "linux_banner")  # that every kernel has
 AREA = 32  # bytes of a trampoline that the kernel fills when it boots
 
@@ -19,7 +18,7 @@ def with_more(image: Image, added: dict[str, int]) -> Image:
     assert image.recovered is not None
     symbols = image.recovered.symbols
     rows, strtab = np.zeros(len(added), t.SYM), symbols.strtab
-    rows["st_value"], rows["st_shndx"] = list(added.values()), ABSOLUTE
+    rows["st_value"], rows["st_shndx"] = list(added.values()), t.SHN_ABS  # in no section, unlike those of kallsyms
     for row, name in zip(rows, added, strict=True):
         row["st_name"] = len(strtab)
         strtab += name.encode() + b"\0"

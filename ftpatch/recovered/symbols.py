@@ -25,7 +25,7 @@ def unplaced(kallsyms: Kallsyms) -> t.Symbols:
     n = len(kallsyms.va)
     rows = np.zeros(n, t.SYM)
     rows["st_name"], rows["st_value"] = kallsyms.starts, kallsyms.va
-    rows["st_info"], rows["st_shndx"] = _info(kallsyms), 0xFFF1  # SHN_ABS
+    rows["st_info"], rows["st_shndx"] = _info(kallsyms), t.SHN_ABS
     return t.Symbols(rows, kallsyms.strings, np.full(n, t.NO_SECTION, dtype=np.int64))
 
 
@@ -56,7 +56,7 @@ def placed(symbols: t.Symbols, image: Image) -> t.Symbols:
     rows["st_info"][((rows["st_info"] & 0xF) == t.STT_FUNC) & ~code] &= 0xF0
     rows["st_size"] = sizes_of(image, va, sec, _whole(symbols, code, image))
     rows["st_size"][marks] = 0
-    rows["st_shndx"] = np.where(sec >= 0, np.minimum(sec, t.SHN_LORESERVE - 1), 0xFFF1)
+    rows["st_shndx"] = np.where(sec >= 0, np.minimum(sec, t.SHN_LORESERVE - 1), t.SHN_ABS)
     functions = np.flatnonzero(code)
     rows["st_other"][functions] = _other(image, sec[functions], off[functions])
     return t.Symbols(rows, symbols.strtab, sec)

@@ -28,7 +28,6 @@ from ftpatch.write.bootimage import Pieces
 from ftpatch.write.segments import PAGE, note_segments, segments_of
 from ftpatch.write.system import Note
 
-SHN_ABS = 0xFFF1
 ABSOLUTE = b"aA"  # letters of symbols that are numbers, and no addresses
 LISTED = ".symtab"  # the names of what is added
 STRINGS, NAMES = ".strtab", ".shstrtab"
@@ -209,7 +208,7 @@ def _sections_of(image: Image) -> I64:
         parts = parts[np.argsort(image.base[parts], kind="stable")]
         before = np.searchsorted(image.base[parts], symbols.rows["st_value"][loose], side="right") - 1
         sec[loose] = np.where(before >= 0, parts[before], t.NO_SECTION)
-    return np.where(sec == t.NO_SECTION, SHN_ABS, sec)
+    return np.where(sec == t.NO_SECTION, t.SHN_ABS, sec)
 
 
 def _read_back(image: Image, written: str, out: str) -> Image:
