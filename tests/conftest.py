@@ -33,6 +33,14 @@ def kernel() -> Callable[[str], kernels.Kernel]:
 
 
 @pytest.fixture(scope="session")
+def programs() -> None:
+    """What tests marked `programs` need is there: installed on first use. Skips unless the kernels were asked for."""
+    if not WANTED:
+        pytest.skip(HOW)
+    kernels.ensure_tools()
+
+
+@pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of this run of the tests, one for all workers."""
     own = tmp_path_factory.getbasetemp()
@@ -60,16 +68,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     weight = Counter[Path]()
     for item in items:
-        weight[item.path] += 100 if "boot" in item.keywords else 20 if "corpus" in item.keywords else 1
+        slow = {"boot": 100, "programs": 40, "corpus": 20}
+        weight[item.path] += next((seconds for mark, seconds in slow.items() if mark in item.keywords), 1)
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: -weight[item.path])
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Where the real kernels were asked for, a skipped corpus or boot test is a failure."""
+    """Where the real kernels were asked for, a skipped corpus, boot or programs test is a failure."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
-    if WANTED and report.skipped and {"corpus", "boot"} & set(item.keywords) and not hasattr(report, "wasxfail"):
+    asked_for = WANTED and {"corpus", "boot", "programs"} & set(item.keywords)
+    if asked_for and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, but the kernels were asked for: {report.longrepr}"

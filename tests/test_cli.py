@@ -16,7 +16,7 @@ import pytest
 from elfwriter import MINI
 
 from ftpatch import __version__
-from ftpatch.cli import VERBS, group, run
+from ftpatch.cli import SETUP, VERBS, group, run
 
 ROOT = Path(__file__).resolve().parents[1]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -41,7 +41,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == (f"ftpatch, version {__version__}\n", "")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *SETUP])
 def test_help_of_every_verb_names_every_option(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([verb, "--help"]) == 0
     out, err = capsys.readouterr()
@@ -82,7 +82,7 @@ def test_the_options_of_the_interface_are_there(verb: str, options: set[str]) ->
 def test_help_of_the_program_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     out = capsys.readouterr().out
-    assert [verb for verb in VERBS if not re.search(rf"^  {verb} ", out, re.M)] == []
+    assert [verb for verb in (*VERBS, *SETUP) if not re.search(rf"^  {verb} ", out, re.M)] == []
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ VERBS = (
     "scan", "enable", "disable", "drop", "redirect", "record", "static-calls", "restore", "verify", "check", "diff",
     "explain", "image", "symbols",
 )  # fmt: skip
+SETUP: tuple[str, ...] = ()  # commands that patch and judge no kernel: they set ftpatch up, or a build that uses it
 BUG = 70
 MAX_DETAILS = 1000  # culprits of one refusal that are shown
 
@@ -50,10 +51,10 @@ class Verbs(click.Group):
     """Subcommands by name; importing one imports numpy and everything behind it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return [*VERBS, *SETUP]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        if cmd_name not in (*VERBS, *SETUP):
             return None
         from ftpatch import memory
 
