@@ -67,7 +67,7 @@ def test_the_table_names_every_format() -> None:
 
 
 def test_the_baseline_of_a_kernel_silences_it(place: Path) -> None:
-    first, second = re.findall(r"^    (ftpatch .*)$", TEXT, re.MULTILINE)
+    first, second = re.findall(r"^\$ (ftpatch .*)$", TEXT, re.MULTILINE)
     assert shell(place, f"{first} --fail-on warning").returncode == 0
     assert shell(place, "ftpatch check vmlinux --fail-on warning").returncode == 1
     assert shell(place, f"{second} --fail-on warning").returncode == 0

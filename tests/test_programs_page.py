@@ -15,16 +15,6 @@ PAGE = (ROOT / "docs" / "programs.md").read_text()
 PADS = ROOT / "testdata" / "programs" / "pads"
 
 
-def test_the_example_prints_what_the_page_shows(
-    ftpatch: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    shown = re.search(r"^\$ \.venv/bin/ftpatch (enable .*) -o /tmp/hooked\n(.*?)  …\n", PAGE, re.MULTILINE | re.DOTALL)
-    assert shown is not None
-    text = ftpatch(*shown[1].split(), "-o", tmp_path / "hooked")
-    assert text.startswith(shown[2])
-
-
 def test_every_option_of_the_page_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     texts = ""
     for verb in ("enable", "disable", "scan", "check", "verify"):

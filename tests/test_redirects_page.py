@@ -1,18 +1,11 @@
-"""docs/redirects.md: its commands print what it shows, and its listings are the code that is written."""
+"""docs/redirects.md: its listings are the code that is written."""
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import capstone
-import pytest
-from elfwriter import MINI
 
 from ftpatch.arch.arm64_veneer import veneer
 from ftpatch.arch.ppc64le import ARCH
@@ -20,38 +13,7 @@ from ftpatch.arch.ppc64le_module import CALL_ELSEWHERE, ENTER
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "redirects.md").read_text()
-COMMANDS = re.findall(r"^```\n(\$ .*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 LISTING = re.compile(r"^    ([0-9a-f.]{8})   (\S+)(?: {1,4}(\S+))?", re.MULTILINE)
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Where a reader stands, with a kernel."""
-    shutil.copyfile(MINI / "vmlinux-callops", tmp_path / "vmlinux")
-    return tmp_path
-
-
-def run_as_shown(command: str, shown: str, cwd: Path) -> None:
-    """A line `…` stands for lines that are left out, and `…` in a line for what differs."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    words = [sys.executable, "-m", "ftpatch", *shlex.split(command)]
-    ran = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 0, ran.stderr
-    pattern = re.sub(r"^(\\ )*…\\\n", lambda _: "(?:.*\n)*", re.escape(shown), flags=re.MULTILINE).replace("…", ".*")
-    assert re.fullmatch(pattern, ran.stdout), ran.stdout
-
-
-@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.split("\n")[0])
-def test_commands_print_what_the_page_shows(place: Path, block: str) -> None:
-    for command, shown in re.findall(r"^\$ ftpatch (.*)\n((?:[^$\n].*\n)*)", block, re.MULTILINE):
-        run_as_shown(command, shown, place)
-
-
-def test_the_example_of_the_readme_runs_in_a_clone(tmp_path: Path) -> None:
-    """Its `/tmp` is the test's own."""
-    readme = (ROOT / "README.md").read_text().replace("/tmp/", f"{tmp_path}/")
-    ((command, shown),) = re.findall(r"^\$ \.venv/bin/ftpatch (redirect .*)\n((?:.+\n)*?)```$", readme, re.MULTILINE)
-    run_as_shown(command, shown, ROOT)
 
 
 def listings() -> list[list[str]]:
