@@ -14,6 +14,7 @@ import sys
 
 from ftpatch.errors import InputError, UnsupportedError
 
+Path = str | os.PathLike[str]  # of a file, as a caller names it
 STDIN = "-"  # the name that stands for standard input, where a verb documents it
 PIECE = 1 << 16  # bytes that are asked for at once where the size is not known
 COPY_FIRST = "copy its content to a file first"

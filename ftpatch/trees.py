@@ -24,6 +24,7 @@ from ftpatch import memory
 from ftpatch.document.request import Request as Request
 from ftpatch.document.rows import image_object
 from ftpatch.errors import FtpatchError, InputError, SelectionError
+from ftpatch.inputs import Path
 from ftpatch.signals import leave_to_parent, undone
 from ftpatch.sites.scan import scan_file
 
@@ -120,12 +121,16 @@ def walk(top: str) -> Listing:
     return Listing(tuple(path for path, _ in files), tuple(size for _, size in files), tuple(errors))
 
 
-def scan_tree(top: str, request: Request, jobs: int | None = None, watch: Watch = SILENT) -> list[ModuleScan]:
+def scan_tree(
+    top: Path, request: Request | None = None, jobs: int | None = None, watch: Watch = SILENT
+) -> list[ModuleScan]:
     """Every file's result and every folder's error, in the order of their names; see `over_tree`.
 
     Raises SelectionError for selectors that are none.
     """
-    listing, modules = over_tree(top, lambda listing: partial(_scan_files, request), jobs, watch)
+    listing, modules = over_tree(
+        os.fspath(top), lambda listing: partial(_scan_files, request or Request()), jobs, watch
+    )
     return sorted([*modules, *listing.errors], key=lambda module: os.fsencode(module.path))
 
 

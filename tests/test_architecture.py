@@ -103,7 +103,7 @@ def test_imports_go_one_way(name: str) -> None:
 
 
 def test_the_package_itself_imports_nothing_until_a_journey_is_asked_for() -> None:
-    assert imports(MODULES[""]) == {"__future__", "ftpatch.api"}
+    assert imports(MODULES[""]) == {"__future__", "ftpatch.api", "warnings"}
     program = "import sys, ftpatch\nprint(sorted(name for name in sys.modules if name.startswith('ftpatch')))"
     done = subprocess.run(
         [sys.executable, "-B", "-c", program], capture_output=True, text=True, check=True,

@@ -28,6 +28,7 @@ from ftpatch.compare.static_calls import static_call_changes
 from ftpatch.document.request import Request
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.finding import SEVERITIES, Finding
+from ftpatch.inputs import Path
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,11 @@ class Comparison:
 
 
 def compare(
-    old: str, new: str, layout: str | None = None, hashed: bool = False, jobs: int | None = None,
+    old: Path, new: Path, layout: str | None = None, hashed: bool = False, jobs: int | None = None,
     watch: trees.Watch = trees.SILENT, max_size: int | None = None,
 ) -> Comparison:  # fmt: skip
     """Two files or two trees, read and compared. Raises what reading a file raises, and UsageError for one of each."""
+    old, new = os.fspath(old), os.fspath(new)
     if os.path.isdir(old) != os.path.isdir(new):
         raise UsageError("a tree and a file cannot be compared", new, expected="two files, or two directories")
     request = Request(layout=layout, max_size=max_size, hashed=hashed)

@@ -11,6 +11,7 @@ from ftpatch.document.files import add_form
 from ftpatch.document.summary import summary
 from ftpatch.elf.identity import build_id
 from ftpatch.kernel.kallsyms import listed_as
+from ftpatch.sites.columns import SiteColumns
 from ftpatch.sites.evidence import callees_of
 from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import LEFTOVER, NAMELESS, STATUSES
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ftpatch.document.types import ImageObject
     from ftpatch.kernel.live_patch import LivePatch
 
-NULL_RECORD = "0x" + "0" * 16
+ADDRESSES = ("record", "entry", "local_entry", "site", "branch")
 
 
 def image_object(
@@ -69,15 +70,10 @@ def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
     """One object per marked site, in table order."""
     table = scan.sites
     index = np.flatnonzero(mask)
-    linked = table.image.linked
-    base = np.zeros(len(table), np.uint64) if linked else table.image.va(table.sec, np.zeros(len(table), np.int64))
-    columns = {
-        "record": table.va - base, "entry": table.entry_va - base, "local_entry": table.local_va - base,
-        "site": table.body_va - base, "branch": table.branch_va - base,
-    }  # fmt: skip
-    texts = {key: [f"0x{value:016x}" for value in column[index].tolist()] for key, column in columns.items()}
-    slots, secs, status = table.row[index].tolist(), table.sec[index].tolist(), table.status[index].tolist()
-    offsets, positions = (table.off + table.site)[index].tolist(), table.pos[index].tolist()
+    columns = SiteColumns(table, index)
+    texts = {key: [f"0x{value:016x}" for value in columns[key].tolist()] for key in ADDRESSES}
+    slots, secs, status = columns["row"].tolist(), table.sec[index].tolist(), table.status[index].tolist()
+    offsets, positions = columns["offset"].tolist(), columns["pos"].tolist()
     # a kernel's own kallsyms were made before its file was stripped
     lost = {"vmlinux": (LEFTOVER,), "module": NAMELESS}.get(table.image.kind, ())
     nameless = index[is_in(table.status[index], lost)]
@@ -89,7 +85,7 @@ def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
         rows.append(
             {
                 "row": slots[i] if slots[i] >= 0 else None,
-                "record": texts["record"][i] if known else NULL_RECORD,
+                "record": texts["record"][i],
                 "section": table.image.names[secs[i]] if known else None,
                 "shndx": secs[i] if known else None,
                 "function": table.name(site),
@@ -99,8 +95,8 @@ def site_rows(scan: Scan, mask: Mask) -> list[SiteRow]:
                 "site": texts["site"][i] if known else None,
                 "branch": texts["branch"][i] if known else None,
                 # in front of the section where the record is damaged
-                "offset": f"0x{offsets[i]:x}" if known and offsets[i] >= 0 else None,
-                "pos": positions[i] if known and positions[i] >= 0 else None,
+                "offset": f"0x{offsets[i]:x}" if offsets[i] >= 0 else None,
+                "pos": positions[i] if positions[i] >= 0 else None,
                 "words": table.words_text(site),
                 "status": STATUSES[status[i]],
                 "listed_as": called.get(site) or None,

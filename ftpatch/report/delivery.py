@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ftpatch.sites.columns import SiteColumns
 from ftpatch.sites.scan import Scan
 from ftpatch.trees import SILENT, Watch
 
@@ -41,6 +42,11 @@ class Written:
     plan: Plan
     output: Output | None  # None where nothing was to be written
     document: Document  # its report
+
+    @property
+    def sites(self) -> SiteColumns:
+        """The sites that the plan changes, as they were before."""
+        return SiteColumns(self.plan.scan.sites, self.plan.index)
 
 
 def packing_of(image: Image, path: str, delivery: Delivery) -> tuple[Packing, tuple[str, ...]]:

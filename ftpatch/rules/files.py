@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ftpatch import trees
 from ftpatch.errors import FtpatchError
 from ftpatch.finding import Finding
-from ftpatch.inputs import read_file
+from ftpatch.inputs import Path, read_file
 from ftpatch.rules import gate
 from ftpatch.rules.register import known_rules
 from ftpatch.rules.run import Checked, Request, check_file, check_files, kernel_of, prepare
@@ -104,10 +104,10 @@ def settings_for(options: CheckOptions) -> Settings:
 
 
 def check_path(
-    path: str, settings: Settings | None = None, jobs: int | None = None, watch: trees.Watch = trees.SILENT
+    path: Path, settings: Settings | None = None, jobs: int | None = None, watch: trees.Watch = trees.SILENT
 ) -> CheckResult:
     """One file, or the modules of a tree. Raises FtpatchError for a file that cannot be read, and for an empty tree."""
-    settings = settings or Settings()
+    path, settings = os.fspath(path), settings or Settings()
     if os.path.isdir(path):
         return _tree(path, settings, jobs, watch)
     checked = check_file(replace(settings.request, before=_before([path], settings, None)), path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from ftpatch.sites.reading import read_sites
 from ftpatch.sites.records import RecordTable, join, read_records
 from ftpatch.sites.table import SiteTable
 from ftpatch.sites.unsized import bounded
+
+if TYPE_CHECKING:
+    from ftpatch.sites.columns import SiteColumns
 
 GCC_LTO = ".gnu.lto_"  # how the sections begin that hold gcc's intermediate language
 
@@ -29,6 +32,13 @@ class Scan(NamedTuple):
     @property
     def arch(self) -> Arch:
         return self.image.arch
+
+    @property
+    def table(self) -> SiteColumns:
+        """The sites as columns, for numpy and Arrow."""
+        from ftpatch.sites.columns import SiteColumns
+
+        return SiteColumns(self.sites)
 
 
 def scan_file(path: str, layout: str | None = None, max_size: int | None = None) -> Scan:

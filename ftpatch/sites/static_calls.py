@@ -13,6 +13,7 @@ Source: include/linux/static_call_types.h, kernel/static_call_inline.c.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from ftpatch.elf.code_lists import self_relative
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
 from ftpatch.errors import PolicyError, RecordError, UnsupportedError
+from ftpatch.inputs import Path
 from ftpatch.recovered.image import open_image
 from ftpatch.recovered.left_out import names_data
 from ftpatch.sites.branches import branches_to
@@ -160,9 +162,9 @@ class StaticCallTable:
         return is_symbol(self.image, self.keys.func, forms.return0 if forms else "")
 
 
-def static_calls_of(path: str, max_size: int | None = None) -> StaticCallTable:
+def static_calls_of(path: Path, max_size: int | None = None) -> StaticCallTable:
     """The static calls of a file: its sites, keys and trampolines. max_size: bytes that it may unpack to."""
-    image = open_image(path, max_size)
+    image = open_image(os.fspath(path), max_size)
     _ = image.arch  # what no machine here is for is refused before anything in it is judged
     require_text(image)
     table = read_static_calls(with_bounds(image) if image.arch.static_calls else image)

@@ -10,6 +10,7 @@ those that were recovered.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -22,6 +23,7 @@ from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image, image_of
 from ftpatch.elf.recovered import OF_KALLSYMS
 from ftpatch.errors import ApplyError, FtpatchError, PolicyError, UnsupportedError
+from ftpatch.inputs import Path
 from ftpatch.recovered.symbol_list import SymbolList, symbols_of
 from ftpatch.write import contents, files, paths
 from ftpatch.write.bootimage import Pieces
@@ -39,7 +41,7 @@ Reports = Callable[[SymbolList, Image], AbstractContextManager[object]]
 
 
 def symbols(
-    path: str, out: str | None = None, note: Note = lambda text: None, max_size: int | None = None,
+    path: Path, out: Path | None = None, note: Note = lambda text: None, max_size: int | None = None,
     reports: Reports = lambda listed, after: nullcontext(),
 ) -> SymbolList:  # fmt: skip
     """The symbols of a file, in the order of their addresses; with `out`, an ELF file of the kernel that has them.
@@ -47,9 +49,9 @@ def symbols(
     note: told what else happens to files. max_size: bytes that the file may unpack to. reports(the symbols, the new
     file as it was read back) makes a context with reports in place, in which that file gets its name.
     """
-    listed = symbols_of(path, max_size)
+    listed = symbols_of(os.fspath(path), max_size)
     if out is not None:
-        write_with_symbols(listed.image, out, note, lambda after: reports(listed, after))
+        write_with_symbols(listed.image, os.fspath(out), note, lambda after: reports(listed, after))
     return listed
 
 
