@@ -10,7 +10,7 @@ from limits import limited
 
 from ftpatch.cli import run
 from tools import bench_against, bench_sites, synthetic
-from tools.bench import Cost
+from tools.bench_cost import Cost
 
 
 @pytest.mark.parametrize("name", synthetic.MACHINES)

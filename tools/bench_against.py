@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools import kernels
-from tools.bench import FUNCTION, Cost, measure
+from tools.bench_cost import FUNCTION, Cost, measure
 
 HERE = str(Path(__file__).resolve().parents[1])
 SLOWER = 1.1

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools import synthetic
-from tools.bench import FTPATCH, Cost, measure
+from tools.bench_cost import FTPATCH, Cost, measure
 
 SIZES = (125_000, 250_000, 500_000, 1_000_000)
 EMPTY = 1_000  # sites of the kernel whose cost is that of a start, and is taken off

@@ -12,7 +12,7 @@ from tools import defects as d
 from tools import defects_redirects as r
 from tools import defects_static_calls as static_calls
 from tools.defects import FAR, Make
-from tools.planting import CONFIGS, PREL32, Plant, Subject, config
+from tools.planting import CONFIGS, PREL32, Plant, Subject, config, lost_record
 
 
 def site_shared(subject: Subject) -> Plant | None:
@@ -127,17 +127,6 @@ def records_collapsed(subject: Subject) -> Plant | None:
 
 def records_halved(subject: Subject) -> Plant | None:
     return Plant(before=3 * len(subject.scan.records)) if subject.vmlinux else None
-
-
-def lost_record(subject: Subject) -> Plant | None:
-    records = subject.scan.records
-    if not subject.vmlinux:
-        return None
-    row = int(np.argmax(records.live)) if records.zero[0] else subject.plain[0]
-    edits = subject.emptied(row)
-    if subject.layout == "pfe2" and not records.zero[0]:
-        edits[0] = (edits[0][0], struct.pack("<q", -4))
-    return Plant(edits, against="self", also=("call-without-record",) if subject.calls else ())
 
 
 def call_without_record(subject: Subject) -> Plant | None:

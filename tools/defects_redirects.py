@@ -13,7 +13,7 @@ from ftpatch.elf.relocations import relocations_of
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.noreturn import NORETURN
 from ftpatch.sites.table import READY
-from tools.planting import Edits, Plant, Subject
+from tools.planting import Edits, Plant, Subject, lost_record
 
 KEPT = ("site-enabled",)
 
@@ -40,8 +40,6 @@ def _near(subject: Subject) -> list[int]:
 
 def redirected(subject: Subject) -> Plant | None:
     """What redirect leaves: the jump, and no record."""
-    from tools.defects_beside import lost_record
-
     dropped, records = lost_record(subject), subject.scan.records
     if dropped is None:
         return None

@@ -264,3 +264,15 @@ CONFIGS = {  # what a kernel of each layout is configured with
 def config(subject: Subject) -> dict[str, str]:
     """A configuration that fits the file."""
     return {"DYNAMIC_FTRACE": "y", **CONFIGS.get((subject.arch, subject.layout), {})}
+
+
+def lost_record(subject: Subject) -> Plant | None:
+    """A kernel's table that lost the record of one site."""
+    records = subject.scan.records
+    if not subject.vmlinux:
+        return None
+    row = int(np.argmax(records.live)) if records.zero[0] else subject.plain[0]
+    edits = subject.emptied(row)
+    if subject.layout == "pfe2" and not records.zero[0]:
+        edits[0] = (edits[0][0], struct.pack("<q", -4))
+    return Plant(edits, against="self", also=("call-without-record",) if subject.calls else ())

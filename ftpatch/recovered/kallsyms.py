@@ -21,11 +21,11 @@ from ftpatch.recovered.memory import Memory
 __all__ = ["NO_ADDENDS", "Addends", "Kallsyms", "Listing", "Tables", "find_tables", "kallsyms_of", "read", "settle"]
 
 
-def kallsyms_of(memory: Memory, addends: Addends = NO_ADDENDS, slide: int = 0) -> Kallsyms | None:
+def kallsyms_of(memory: Memory, addends: Addends = NO_ADDENDS) -> Kallsyms | None:
     """The symbols of a kernel that lies in `memory`; None where it has no kallsyms.
 
-    addends: what relocations will write. slide: by how much addresses in the file are above those of `memory`, in a
-    dump of a running kernel. ElfError where the tables contradict each other, the file, or other tables in it.
+    addends: what relocations will write. ElfError where the tables contradict each other, the file, or other tables
+    in it.
     """
     settled: list[tuple[Tables, Kallsyms]] = []
     refused: list[tuple[Tables, ElfError]] = []
@@ -33,7 +33,7 @@ def kallsyms_of(memory: Memory, addends: Addends = NO_ADDENDS, slide: int = 0) -
     data = memory.data.part(0, min(max(end, 0), len(memory.data)))
     for tables in find_tables(data):
         try:
-            settled.append((tables, settle(memory, tables, read(data, tables), addends, slide)))
+            settled.append((tables, settle(memory, tables, read(data, tables), addends)))
         except ElfError as error:
             refused.append((tables, error))
     if not settled and refused:

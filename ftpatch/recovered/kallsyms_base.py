@@ -54,17 +54,16 @@ class Kallsyms:
     strings: bytes  # names, each with a NUL behind it; nm's letter stands before each
 
 
-def settle(memory: Memory, tables: Tables, listing: Listing, addends: Addends, slide: int) -> Kallsyms:
+def settle(memory: Memory, tables: Tables, listing: Listing, addends: Addends) -> Kallsyms:
     """The symbols at the addresses at which `memory` has the file.
 
-    slide: by how much the words of the file are above that, in a dump of a running kernel. ElfError where the file
-    does not tell the addresses, or where something is not at the address that it then has.
+    ElfError where the file does not tell the addresses, or where something is not at the address that it then has.
     """
     values = tables.values
     if values.kind == ABSOLUTE:
-        va = _absolute(memory, listing, values.pos, addends, slide)
+        va = _absolute(memory, listing, values.pos, addends)
     else:
-        anchor = _own(memory, values.pos) if values.kind == OWN else _base(memory, values.base_pos, addends, slide)
+        anchor = _own(memory, values.pos) if values.kind == OWN else _base(memory, values.base_pos, addends)
         if values.kind != OWN and anchor % PAGE and not len(listing.rows_of(BANNER)):
             raise ElfError("kallsyms_relative_base is in the middle of a page", found=f"{anchor:#x}", todo=TODO)
         va = listing.value.view(np.uint64) + np.where(listing.relative, np.uint64(anchor), np.uint64(0))
@@ -72,7 +71,7 @@ def settle(memory: Memory, tables: Tables, listing: Listing, addends: Addends, s
         row = int(np.argmax(va[1:] < va[:-1])) + 1
         raise ElfError("addresses of kallsyms do not ascend", f"row {row}", found=f"{int(va[row]):#x}",
                        expected=f"at least {int(va[row - 1]):#x}", todo=TODO)  # fmt: skip
-    require_proof(memory, listing, va, addends.value, slide)
+    require_proof(memory, listing, va, addends.value)
     return Kallsyms(va, listing.letter, listing.starts, listing.strings.tobytes())
 
 
@@ -84,11 +83,11 @@ def _own(memory: Memory, pos: int) -> int:
     return va
 
 
-def _base(memory: Memory, pos: int, addends: Addends, slide: int) -> int:
+def _base(memory: Memory, pos: int, addends: Addends) -> int:
     """kallsyms_relative_base as the linker placed it: a relocation's addend, else what the file has."""
     word = int(memory.data[pos : pos + 8].view("<u8")[0])
     written, there = addends.at(memory.va_of(np.array([pos])))
-    base = int(written[0]) if there[0] else word - slide
+    base = int(written[0]) if there[0] else word
     if not HIGH <= base < 2 * HIGH:
         raise ElfError("kallsyms_relative_base is no address of a kernel, and no relocation tells it",
                        f"position {pos:#x}", found=f"{word:#x}",
@@ -96,9 +95,8 @@ def _base(memory: Memory, pos: int, addends: Addends, slide: int) -> int:
     return base
 
 
-def _absolute(memory: Memory, listing: Listing, pos: int, addends: Addends, slide: int) -> U64:
-    """kallsyms_addresses as the linker placed them; those of the per-CPU area that starts at 0 do not move."""
+def _absolute(memory: Memory, listing: Listing, pos: int, addends: Addends) -> U64:
+    """kallsyms_addresses as the linker placed them: relocations' addends, else what the file has."""
     words = listing.value.view(np.uint64)
-    moved = np.where(words >= np.uint64(HIGH), words - np.uint64(slide & 2 * HIGH - 1), words)
     written, there = addends.at(memory.va_of(pos + 8 * np.arange(len(words))))
-    return np.where(there, written, moved)
+    return np.where(there, written, words)

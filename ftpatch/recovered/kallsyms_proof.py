@@ -34,10 +34,10 @@ CLEAR = 2  # times as many pointers come out at functions as do when names are m
 TODO = "the file is damaged, or not whole"
 
 
-def require_proof(memory: Memory, listing: Listing, va: U64, addends: U64, slide: int) -> None:
+def require_proof(memory: Memory, listing: Listing, va: U64, addends: U64) -> None:
     """ElfError where something is not at its address, or where nothing tells whether it is.
 
-    va: of each symbol. addends: addresses that relocations will write. slide: by how much words of the file are moved.
+    va: of each symbol. addends: addresses that relocations will write.
     """
     functions = np.flatnonzero((listing.letter == FUNCTION[0]) | (listing.letter == FUNCTION[1]))
     _require_whole(memory, listing, va)
@@ -47,7 +47,7 @@ def require_proof(memory: Memory, listing: Listing, va: U64, addends: U64, slide
     _require_banner(memory, va[banner])
     if len(banner) and listing.kind != OWN:
         return
-    pointed_at = _pointed_at(memory, va[functions], addends, slide)
+    pointed_at = _pointed_at(memory, va[functions], addends)
     if len(pointed_at) >= FEW_POINTERS:
         _require_pointers(va[functions], pointed_at[:: len(pointed_at) // ENOUGH + 1])
     if len(pointed_at) >= FEW_POINTERS or len(banner):
@@ -100,14 +100,14 @@ def _require_banner(memory: Memory, places: U64) -> None:
                            found=repr(text), expected=repr(BANNER_TEXT), todo=TODO)  # fmt: skip
 
 
-def _pointed_at(memory: Memory, functions: U64, addends: U64, slide: int) -> U64:
+def _pointed_at(memory: Memory, functions: U64, addends: U64) -> U64:
     """The addresses between the first and the last function that words of the file have, or relocations."""
     if not len(functions):
         return functions
     pieces, low, high = [addends], functions[0], functions[-1]
     for pos, size in zip(memory.pos.tolist(), memory.size.tolist(), strict=True):
         for piece in memory.data.pieces(pos + 7 & ~7, pos + size):
-            words = piece[: len(piece) & ~7].view("<u8") - np.uint64(slide & 0xFFFF_FFFF_FFFF_FFFF)
+            words = piece[: len(piece) & ~7].view("<u8")
             pieces.append(words[(words >= low) & (words <= high)])
     places = np.concatenate(pieces)
     return np.asarray(places[(places >= low) & (places <= high)])
