@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 
-.PHONY: demo test schema kernels boot corpus-full bench faults sabotage mutations check clean
+.PHONY: demo docs test schema kernels boot corpus-full bench faults sabotage mutations check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/installed
@@ -55,6 +55,11 @@ fuzz: $(VENV)/fuzz
 hostile: $(VENV)/tests
 	@$(BIN)/python -m tools.hostile $(HOSTILE)
 
+# The documentation as a site, in build/site: index.html there opens without a server. Strict: a bad link is an error.
+docs: $(VENV)/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "build/site/index.html"
+
 check: $(VENV)/checks
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -74,6 +79,8 @@ $(VENV)/tests: $(VENV)/installed
 	@$(MAKE) --no-print-directory install EXTRAS='[test]' STAMP=$@
 $(VENV)/checks: $(VENV)/tests
 	@$(MAKE) --no-print-directory install EXTRAS='[test,check]' STAMP=$@
+$(VENV)/docs: $(VENV)/installed
+	@$(MAKE) --no-print-directory install EXTRAS='[docs]' STAMP=$@
 
 $(VENV)/fuzz: $(VENV)/installed
 	@$(MAKE) --no-print-directory install EXTRAS='[fuzz]' STAMP=$@
