@@ -22,8 +22,8 @@ PACKAGE = ROOT / "ftpatch"
 HOUSE = [
     "errors", "finding", "arrays", "signals", "memory", "inputs", "arch", "container", "elf", "recovered",
     "sites", "kernel", "plan",
-    "document", "proof", "write", "trees", "journal", "rules", "explanation", "compare", "report", "api", "cli",
-    "__main__",
+    "document", "proof", "write", "trees", "journal", "rules", "explanation", "compare", "report", "api",
+    "completion", "cli", "__main__",
 ]  # fmt: skip
 FLOOR = {room: floor for floor, room in enumerate(HOUSE)}
 

@@ -24,7 +24,8 @@ VERBS = (
     "scan", "enable", "disable", "drop", "redirect", "record", "static-calls", "restore", "verify", "check", "diff",
     "explain", "image", "symbols",
 )  # fmt: skip
-SETUP: tuple[str, ...] = ()  # commands that patch and judge no kernel: they set ftpatch up, or a build that uses it
+# Commands that patch and judge no kernel: they set ftpatch up, or a build that uses it.
+SETUP: tuple[str, ...] = ("completion",)
 BUG = 70
 MAX_DETAILS = 1000  # culprits of one refusal that are shown
 

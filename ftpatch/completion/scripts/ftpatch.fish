@@ -1,0 +1,14 @@
+# Completion of ftpatch for fish. `ftpatch completion fish` prints it.
+# The program itself says what may follow: a word a line, behind a tab what it means.
+
+function __ftpatch_complete
+    set -l before (commandline -opc)
+    set -l program ftpatch
+    if not command -q ftpatch
+        set program (string replace -r '^~/' "$HOME/" -- $before[1])
+        string match -qr '(^|/)ftpatch[^/]*$' -- $program; or return
+    end
+    $program completion fish --answer -- (count $before) (commandline -ct | string collect) (commandline -op) 2>/dev/null
+end
+
+complete -c ftpatch -f -a '(__ftpatch_complete)'
