@@ -133,6 +133,10 @@ def test_pyelftools_is_used_by_the_debug_information_alone() -> None:
     assert users("elftools") == {"elf.debug_info"}
 
 
+def test_jinja2_is_used_by_the_page_alone() -> None:
+    assert users("jinja2") == {"report.html.page"}
+
+
 def test_lief_is_the_proofs_second_reader() -> None:
     assert users("lief") == {"proof.lief_check"}
 

@@ -74,6 +74,6 @@ def test_without_it_the_name_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     assert "'toy' is not one of 'text', 'json', 'csv'" in capsys.readouterr().err
     assert run(["scan", FILE, "--report", "toy=x"]) == 2
     assert capsys.readouterr().err == (
-        "ftpatch: toy: no such report format: expected text, json, csv, sarif, junit, ktap, markdown, github\n"
+        "ftpatch: toy: no such report format: expected text, json, csv, sarif, junit, ktap, markdown, github, html\n"
     )
     report.add_format("toy", render)

@@ -9,6 +9,7 @@ import numpy as np
 from ftpatch.arrays import Mask, is_in
 from ftpatch.document.files import add_form
 from ftpatch.document.summary import summary
+from ftpatch.document.text_sections import text_sections
 from ftpatch.elf.identity import build_id
 from ftpatch.kernel.kallsyms import listed_as
 from ftpatch.sites.columns import SiteColumns
@@ -42,6 +43,8 @@ def image_object(
         "sites": site_rows(scan, mask) if with_sites else [],
     }
     add_form(made, image)
+    if with_sites:
+        made["text_sections"] = text_sections(image)
     if image.kind == "module":
         from ftpatch.kernel.live_patch import live_patch_of
 

@@ -22,7 +22,9 @@ from ftpatch.sites.scan import Scan
 from ftpatch.sites.table import ARMED, ENABLED, OFF, PADDED, READY, STATUSES, UNRECORDED, SiteTable
 
 if TYPE_CHECKING:
-    from ftpatch.document.types import PatchedRow, ReachObject, SummaryObject
+    from ftpatch.document.types import HistogramObject, PatchedRow, ReachObject, SummaryObject
+
+N_BINS = 64  # of a histogram, at most
 
 
 def summary(scan: Scan, brief: bool = False) -> SummaryObject:
@@ -121,13 +123,31 @@ def _reach(scan: Scan, live: Mask) -> ReachObject | None:
         "beyond": int((margin_of(scan.arch, reach.distance) < 0).sum()),
         "trampolines": reach.beyond,
         "headroom": int(reach.margin.min()),
+        "target_address": f"0x{reach.target_va:016x}",
+        "backward": scan.arch.call.low,
+        "calls_from": "stubs" if reach.rows[0] < 0 else "sites",
+        "distances": _histogram(reach.distance, margin_of(scan.arch, reach.distance) < 0),
     }
+
+
+def _histogram(distance: I64, far: Mask) -> HistogramObject:
+    """The distances in bins whose edges are multiples of their size. far: those that are out of reach."""
+    low, high = int(distance.min()), int(distance.max())
+    step = max(1, 1 << max((high - low) // N_BINS, 1).bit_length())  # a power of two
+    first = low // step
+    at = distance // step - first
+    n = high // step - first + 1
+    return {
+        "low": first * step, "step": step, "counts": np.bincount(at, minlength=n).tolist(),
+        "beyond": np.bincount(at[far], minlength=n).tolist(),
+    }  # fmt: skip
 
 
 class Reach(NamedTuple):
     """One element per call: as many as sites, or as stubs where the kernel calls from stubs."""
 
     target: str  # the kernel's default entry
+    target_va: int
     rows: I64  # of the site table; −1 for a stub, which serves no site before the kernel boots
     distance: I64  # bytes to the target
     beyond: dict[str, int]  # calls that do not reach each of the kernel's own trampolines, by its name
@@ -159,7 +179,7 @@ def reach_of(scan: Scan, rows: I64) -> Reach | None:
             beyond[name] = int((there < 0).sum())
             # the second trampoline is freed with init text, so that only init text may use it
             margin = np.where(init | (number == 0), np.maximum(margin, there), margin)
-    return Reach(arch.entries[0], rows, distance, beyond, margin)
+    return Reach(arch.entries[0], target, rows, distance, beyond, margin)
 
 
 def _distance(va: U64, target: int) -> I64:

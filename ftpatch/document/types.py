@@ -28,6 +28,7 @@ from ftpatch.document.proofs import ProofObject
 from ftpatch.document.site_rows import LivePatchObject, SiteRow
 from ftpatch.document.static_calls import SetCallRow, StaticCallsObject
 from ftpatch.document.symbols import ListedSymbol, Source
+from ftpatch.document.text_sections import TextSectionRow
 from ftpatch.document.units import UnitsObject
 from ftpatch.document.written import (
     DoneObject,
@@ -54,6 +55,15 @@ class BootObject(TypedDict):
     listed: Count
 
 
+class HistogramObject(TypedDict):
+    """How many calls are how far from what they call."""
+
+    low: Annotated[int, "bytes: lower edge of the first bin"]
+    step: Annotated[int, Range(1), "bytes of a bin"]
+    counts: Annotated[list[Count], "calls in each bin"]
+    beyond: Annotated[list[Count], "of these, calls that do not reach it"]
+
+
 class ReachObject(TypedDict):
     target: str
     max_distance: Count
@@ -61,6 +71,12 @@ class ReachObject(TypedDict):
     beyond: Count
     trampolines: NotRequired[dict[str, Count]]
     headroom: NotRequired[int]
+    target_address: NotRequired[Hex]
+    backward: NotRequired[Annotated[int, "bytes that a call spans backward, a negative number; `limit` is forward"]]
+    calls_from: NotRequired[
+        Annotated[str, Values(("sites", "stubs")), "where calls are made: at the sites, or in a stub of each"]
+    ]
+    distances: NotRequired[Annotated[HistogramObject, "of all calls to the target"]]
 
 
 class PatchedRow(TypedDict):
@@ -139,6 +155,7 @@ class ScannedFile(FileObject):
     carrier: Annotated[str, Values(("word", "rela", "relr", "section", "mixed", "none"))]
     summary: SummaryObject
     sites: Sequence[SiteRow]
+    text_sections: NotRequired[Annotated[list[TextSectionRow], "of reports that have sites"]]
     live_patch: NotRequired[Annotated[LivePatchObject, "of modules that are live patches"]]
 
 

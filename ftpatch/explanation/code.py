@@ -80,10 +80,24 @@ def _decoded(image: Image, va: int, code: bytes) -> tuple[int, int, str, str] | 
 
 def disassembly(machine: tuple[str, ...], code: bytes, va: int) -> str:
     """All instructions of some code, on a machine that is named by capstone's constants; "" where it knows none."""
-    import capstone
+    return "; ".join(text for _, _, text in Disassembler(machine).instructions(code, va))
 
-    engine = capstone.Cs(*constants(capstone, machine))
-    return "; ".join(f"{mnemonic} {operands}".strip() for _, _, mnemonic, operands in engine.disasm_lite(code, va))
+
+class Disassembler:
+    """Instructions of one machine, for code that no file is at hand of."""
+
+    def __init__(self, machine: tuple[str, ...]) -> None:
+        """machine: capstone's constants; none for a machine that it does not know."""
+        import capstone
+
+        self._engine = capstone.Cs(*constants(capstone, machine)) if machine else None
+
+    def instructions(self, code: bytes, va: int) -> list[tuple[int, bytes, str]]:
+        """(va, bytes, text) of each instruction from the first byte on, as far as the disassembler knows them."""
+        if self._engine is None:
+            return []
+        return [(at, code[at - va : at - va + size], f"{mnemonic} {operands}".strip())
+                for at, size, mnemonic, operands in self._engine.disasm_lite(code, va)]  # fmt: skip
 
 
 def _number(image: Image, code: bytes) -> str:

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from ftpatch.document.types import ErrorRow, ImageObject, TreeObject
     from ftpatch.rules import Rule
 
-FORMATS = ("text", "json", "csv", "sarif", "junit", "ktap", "markdown", "github")  # each a module of report.formats
+FORMATS = (
+    "text",
+    "json",
+    "csv",
+    "sarif",
+    "junit",
+    "ktap",
+    "markdown",
+    "github",
+    "html",
+)  # each a module of report.formats
 BRIEF = ("text", "csv")  # formats that show no checksum, which costs a reading of the whole file
 
 

@@ -16,7 +16,7 @@ from tools.fuzz import seeds
 from tools.fuzz.files import Seen, command, folder, named
 from tools.fuzz.parsers import MAX_SIZE
 
-FORMATS = ("text", "json", "csv", "sarif", "junit", "ktap", "markdown", "github")
+FORMATS = ("text", "json", "csv", "sarif", "junit", "ktap", "markdown", "github", "html")
 FUNCTIONS = ("vfs_read", "init_once", "mini_*", "*", "/^vfs/", "row:3", "no_such", "tiny_notrace", ".text+0x10")
 
 

@@ -37,9 +37,20 @@ def head(image: ImageObject, document: Document) -> str:
     return f"{title(image['file'], document)}: {image['arch']} {image['kind']}{made}{build}{symbols}{moved}\n"
 
 
-def line(key: str, text: str) -> str:
+class Line(str):
+    """A line of text that says one thing of a file; other reports ask for what it is made of."""
+
+    key: str  # empty where it goes on with what the line before is about
+    value: str
+    cut = False  # whether a sentence goes on that was too long for the line before
+
+
+def line(key: str, text: str) -> Line:
     """A key and its value, whatever names stand in that."""
-    return f"  {key:<10} {printable(text)}\n"
+    value = printable(text)
+    made = Line(f"  {key:<10} {value}\n")
+    made.key, made.value = key, value
+    return made
 
 
 def counts_line(key: str, counts: Mapping[str, int], width: int) -> str:
@@ -83,7 +94,9 @@ def _grouped(counts: Mapping[str, int]) -> dict[str, int]:
 def wrapped(key: str, text: str) -> Iterator[str]:
     """A long text behind its key."""
     for i, part in enumerate(textwrap.wrap(printable(text), WIDTH)):
-        yield line("" if i else key, part)
+        made = line("" if i else key, part)
+        made.cut = i > 0
+        yield made
 
 
 def live_lines(key: str, live: LiveObject) -> Iterator[str]:
