@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 SCHEMA = 1  # of the payload
-SCRIPTS: tuple[str, ...] = ()  # in the order in which they stand on the page
+# in the order in which they stand on the page
+SCRIPTS = (
+    "page_data.js", "page_search.js", "page_table.js", "page_panel.js", "page_export.js", "page_map.js", "page.js",
+)  # fmt: skip
 STYLE = "page.css"
 PARAGRAPHS = ("explain",)  # kinds of text that are told in paragraphs, and stand on the page as they are
 EXIT_TEXTS = {
