@@ -41,9 +41,9 @@ def load(key: str) -> bytes | None:
         if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode):
             return None
         content = read_file(path, MAX_SIZE)
-        end = content.find(b"\n")
-        names = content[max(end, 0) :]
-        if content[: max(end, 0)] == _head(key, names):
+        head, line_feed, rest = content.partition(b"\n")
+        names = line_feed + rest
+        if head == _head(key, names):
             return names
     return None
 

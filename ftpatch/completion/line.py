@@ -37,12 +37,10 @@ class _Word:
 
 def read_line(line: str, point: int, breaks: str) -> Line:
     """The words of a line of bash. point: the cursor; breaks: characters at which bash cuts words."""
-    before = _words(line[:point], breaks)
-    after = _words(line[point:], breaks)
+    before = _words(line[:point], breaks, None)
     is_open = bool(before) and (bool(before[-1].quote) or line[:point][-1:] not in SPACE or _is_escaped(line[:point]))
     current = before.pop() if is_open else _Word(start=point)
-    if line[point : point + 1] not in ("", *SPACE) and after:
-        after = after[1:]  # the rest of the completed word
+    after = _words(line[point:], breaks, _Word(quote=current.quote))[1:]  # without the rest of the completed word
     lead, rest = _commanded(line, before), _commanded(line[point:], after)
     return Line(tuple(lead[1:]), current.text, tuple(rest), current.quote, current.kept)
 
@@ -53,10 +51,9 @@ def _is_escaped(text: str) -> bool:
     return slashes % 2 == 1
 
 
-def _words(line: str, breaks: str) -> list[_Word]:
-    """All words of a line; in the last, a quote may be open."""
-    words: list[_Word] = []
-    word: _Word | None = None
+def _words(line: str, breaks: str, word: _Word | None) -> list[_Word]:
+    """All words of a line; in the last, a quote may be open. word: the one in which the line begins."""
+    words = [word] if word else []
     at = 0
     while at < len(line):
         char = line[at]

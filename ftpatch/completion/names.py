@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ftpatch.completion import cache
 from ftpatch.errors import FtpatchError
@@ -76,7 +76,7 @@ def _sites(path: str) -> Iterator[str]:
 
     table = scan_file(path).sites
     functions, _ = table.entries.first_sites()
-    return _selectable(map(table.image.symbols.name, table.image.functions.row[functions].tolist()))
+    return selectable(map(table.image.symbols.name, table.image.functions.row[functions].tolist()))
 
 
 def _enabled(path: str) -> Iterator[str]:
@@ -87,7 +87,7 @@ def _enabled(path: str) -> Iterator[str]:
     table = scan_file(path).sites
     functions, site = table.entries.first_sites()
     rows = table.image.functions.row[functions[table.status[site] == ENABLED]]
-    return _selectable(map(table.image.symbols.name, rows.tolist()))
+    return selectable(map(table.image.symbols.name, rows.tolist()))
 
 
 def _sources(path: str) -> Iterator[str]:
@@ -110,21 +110,21 @@ def _functions(path: str) -> Iterator[str]:
     symbols = symbols_of(path)
     code = (letter in CODE for letter in symbols.letter.tolist())
     names = (name for name, is_code in zip(symbols.names(), code, strict=True) if is_code)
-    return _selectable(name for name in names if not name.startswith(MARKS))
+    return selectable(name for name in names if not name.startswith(MARKS))
 
 
 def _symbols(path: str) -> Iterator[str]:
     """All symbols."""
     from ftpatch.recovered.symbol_list import symbols_of
 
-    return _selectable(iter(symbols_of(path).names()))
+    return selectable(iter(symbols_of(path).names()))
 
 
 def _keys(path: str) -> Iterator[str]:
     """Keys of static calls."""
     from ftpatch.sites.static_calls import static_calls_of
 
-    return _selectable(iter(static_calls_of(path).keys.name))
+    return selectable(iter(static_calls_of(path).keys.name))
 
 
 def _sections(path: str) -> Iterator[str]:
@@ -135,12 +135,12 @@ def _sections(path: str) -> Iterator[str]:
     return (table.image.names[sec] for sec in sorted(set(table.sec.tolist())) if sec >= 0)
 
 
-def _selectable(names: Iterator[str]) -> Iterator[str]:
+def selectable(names: Iterator[str]) -> Iterator[str]:
     """Those that a selector takes for names."""
     return (name for name in names if not IN_SELECTORS.search(name))
 
 
-READERS: Mapping[str, Callable[[str], Iterator[str]]] = {
+READERS: dict[str, Callable[[str], Iterator[str]]] = {
     "sites": _sites, "enabled": _enabled, "sources": _sources, "functions": _functions, "symbols": _symbols,
     "keys": _keys, "sections": _sections,
 }  # fmt: skip

@@ -76,10 +76,10 @@ def _to_bash(line: Line, found: Answer) -> str:
     if found.paths:
         return "\n".join(["filenames", *texts])
     goes_on = len(texts) == 1 and found.values[0].goes_on
-    return "\n".join(["nospace" if goes_on else "", *_quoted(texts, line.quote)])
+    return "\n".join(["nospace" if goes_on else "", *quoted(texts, line.quote)])
 
 
-def _quoted(texts: list[str], quote: str) -> list[str]:
+def quoted(texts: list[str], quote: str) -> list[str]:
     """Words as bash reads them. Where one of them needs quotes all have them: what they begin with alike is what bash
     puts into the line, and that must not end in half an escape."""
     if quote == '"':
