@@ -25,6 +25,12 @@ _TOOLS = {
     "x86_64-linux-gnu-g++": ("g++",),
     "clang++": ("clang",),
     "ld.lld": ("lld",),
+    "zsh": ("zsh",),
+    "fish": ("fish",),
+    "dh_bash-completion": ("bash-completion",),
+    "mandoc": ("mandoc",),
+    "man": ("man-db",),
+    "groff": ("groff",),
 }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 SPACE, QUOTES = " \t\n", "'\""
 IN_DOUBLE = '$`"\\\n'  # what a backslash takes its meaning from between double quotes
+BEGINNINGS = "@$"  # at these a word of bash's begins, at other breaks it begins behind them
 REDIRECTION = re.compile(r"\d*(?:[<>]|&>)[<>&|]*")
 
 
@@ -73,9 +74,9 @@ def _words(line: str, breaks: str, word: _Word | None) -> list[_Word]:
         elif char in SPACE:
             word = None
         else:
-            word.text += char
             if char in breaks:
-                word.kept = len(word.text)
+                word.kept = len(word.text) + (char not in BEGINNINGS)
+            word.text += char
     return words
 
 
