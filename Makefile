@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 
-.PHONY: demo docs test schema kernels boot corpus-full bench faults sabotage mutations check clean
+.PHONY: demo docs test dist deb schema kernels boot corpus-full bench faults sabotage mutations check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/installed
@@ -65,8 +65,18 @@ check: $(VENV)/checks
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# Sdist and wheel in dist/, the same bytes wherever and whenever they are built: dates are the changelog's.
+dist: $(VENV)/dist
+	@SOURCE_DATE_EPOCH=$$($(BIN)/python -m tools.changelog) PIP_CONSTRAINT=$(CURDIR)/packaging/build-constraints.txt \
+	 $(BIN)/python -m build --outdir dist
+	@$(BIN)/python -m twine check --strict dist/ftpatch-$$($(BIN)/python -c 'import ftpatch; print(ftpatch.__version__)')[.-]*
+
+# The Debian package, built from that sdist, without a complaint of lintian's.
+deb: dist
+	@$(BIN)/python -m tools.debian dist/ftpatch-$$($(BIN)/python -c 'import ftpatch; print(ftpatch.__version__)').tar.gz
+
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build dist
 
 # A machine without ensurepip (Debian's python3 without python3-venv) gets a venv that the outer pip fills.
 $(BIN)/python:
@@ -81,6 +91,9 @@ $(VENV)/checks: $(VENV)/tests
 	@$(MAKE) --no-print-directory install EXTRAS='[test,check]' STAMP=$@
 $(VENV)/docs: $(VENV)/installed
 	@$(MAKE) --no-print-directory install EXTRAS='[docs]' STAMP=$@
+
+$(VENV)/dist: $(VENV)/installed
+	@$(MAKE) --no-print-directory install EXTRAS='[dist]' STAMP=$@
 
 $(VENV)/fuzz: $(VENV)/installed
 	@$(MAKE) --no-print-directory install EXTRAS='[fuzz]' STAMP=$@

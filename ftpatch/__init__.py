@@ -15,7 +15,7 @@ TYPE_CHECKING = False  # true for type checkers, which know it by name; typing i
 if TYPE_CHECKING:
     from ftpatch.api import *
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = [
     "ApplyError", "BootImage", "CheckOptions", "CheckResult", "Comparison", "Delivery", "Explanation", "Finding",
     "FtpatchError", "InputError", "ModuleScan", "Plan", "PlanError", "Proof", "Request", "RestoreRequest", "Restored",

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -587,6 +588,16 @@ def test_an_emulator_without_memory_is_no_finding(
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=MINI.parent)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"not emulated: {emulator} cannot be started" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", engine.NEEDED)
+def test_an_emulator_that_is_too_old_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian 12 has unicorn 2.0.1, with which verify ended in a traceback."""
+    methods = {needed: None for needed in engine.NEEDED if needed != name}
+    monkeypatch.setitem(sys.modules, "unicorn", SimpleNamespace(Uc=type("Uc", (), methods), __version__="2.0.1"))
+    assert engine.or_why_not(lambda unicorn: pytest.fail("it was started")) == (
+        "unicorn 2.0.1 cannot be told how much memory to take: pip install 'unicorn>=2.1.2'"
+    )
 
 
 def test_registers_are_the_emulators_own() -> None:

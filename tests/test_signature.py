@@ -242,6 +242,20 @@ def test_other_kinds_of_keys_are_refused(tmp_path: Path) -> None:
     assert refusal(UnsupportedError, key, cert) == f"{key}: key type not supported: expected an RSA or EC key"
 
 
+def test_a_cryptography_without_deterministic_ecdsa_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before version 43, as in Debian 12: the option that it does not know was a traceback."""
+
+    class OldEcdsa:
+        def __init__(self, algorithm: object) -> None: ...
+
+    monkeypatch.setattr(ec, "ECDSA", OldEcdsa)
+    key, cert = files(tmp_path, ec_key())
+    assert refusal(UnsupportedError, key, cert) == (
+        f"{key}: the key cannot sign with sha256: "
+        "found cryptography knows no deterministic ECDSA, which version 43 brought"
+    )
+
+
 def test_unknown_digest_is_refused(tmp_path: Path) -> None:
     assert refusal(UnsupportedError, *files(tmp_path, rsa_key()), "md5") == (
         "digest not supported: found md5, expected sha256, sha384, sha512, sha224, sha3-256, sha3-384, sha3-512, sha1"

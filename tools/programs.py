@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from tools.apt import FetchError, say
 
@@ -36,7 +37,12 @@ _TOOLS = {
 
 def ensure_tools() -> None:
     """Install the programs that corpus and boot tests need; without root, fail and say how it is done."""
-    missing = sorted({package for tool, wanted in _TOOLS.items() if not shutil.which(tool) for package in wanted})
+    ensure(_TOOLS)
+
+
+def ensure(tools: Mapping[str, tuple[str, ...]]) -> None:
+    """Install what is missing of these: program → packages of Debian. Without root, fail and say how it is done."""
+    missing = sorted({package for tool, wanted in tools.items() if not shutil.which(tool) for package in wanted})
     if not missing:
         return
     install = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]

@@ -23,8 +23,9 @@ from ftpatch.errors import EnvelopeError, InputError, PolicyError, UnsupportedEr
 from ftpatch.inputs import read_file
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
     PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
 
@@ -185,17 +186,28 @@ def _signature(private: PrivateKey, hashed: bytes, digest: str, key: str) -> tup
     """How the message names the way of signing, and the signature; RSA has a NULL parameter there, ECDSA has none."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
     from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
     kind = Prehashed(getattr(hashes, digest.upper().replace("-", "_"))())
     try:
         if isinstance(private, rsa.RSAPrivateKey):
             return _der(SEQUENCE, _oid(RSA_ENCRYPTION), _der(NULL)), private.sign(hashed, padding.PKCS1v15(), kind)
-        value = private.sign(hashed, ec.ECDSA(kind, deterministic_signing=True))
+        value = private.sign(hashed, _without_chance(kind))
         return _der(SEQUENCE, _oid(DIGESTS[digest][1])), value
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UnsupportedError(f"the key cannot sign with {digest}", key, found=str(error).rstrip(".")) from None
+
+
+def _without_chance(kind: Prehashed) -> ECDSA:
+    """ECDSA as in RFC 6979. Raises UnsupportedAlgorithm where cryptography has none: before 43, or on OpenSSL < 3.2."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        return ec.ECDSA(kind, deterministic_signing=True)
+    except TypeError:  # an option that it does not know
+        raise UnsupportedAlgorithm("cryptography knows no deterministic ECDSA, which version 43 brought") from None
 
 
 # -- DER -------------------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ MAX_PAGES = 1 << 14  # 1 GiB: no honest code touches more
 TRANSLATED = 64 << 20  # bytes of translated code that unicorn keeps at a time
 N_INSTRUCTIONS = 1024  # from the entry to the target, and from there back
 STACK, STACK_SIZE = 0x7F00_0000_0000, 1 << 16  # in the lower half, where no kernel address is
+# Methods of its processors that unicorn has from 2.1.2 on; Debian 12 ships 2.0.1.
+NEEDED = ("ctl_set_tcg_buffer_size", "ctl_set_tlb_mode", "_do_reg_read_batch", "_do_reg_write_batch")
 BELOW = 256  # bytes below the stack pointer that a C function overwrites
 NOWHERE = 1  # an address that execution cannot reach
 
@@ -136,10 +138,19 @@ def or_why_not(start: Callable[[Any], E]) -> E | str:
         import unicorn
     except ImportError:
         return "unicorn is not installed: pip install unicorn"
+    if lack := lacks(unicorn):
+        return lack
     try:
         return start(unicorn)
     except (OSError, MemoryError) as reason:
         return f"unicorn cannot be started in the memory that there is: {reason}"
+
+
+def lacks(unicorn: Any) -> str:
+    """What is missing in a unicorn that is too old for what is done here; empty where nothing is."""
+    if all(hasattr(unicorn.Uc, name) for name in NEEDED):
+        return ""
+    return f"unicorn {unicorn.__version__} cannot be told how much memory to take: pip install 'unicorn>=2.1.2'"
 
 
 def new_processor(unicorn: Any, processor: Processor) -> Any:
