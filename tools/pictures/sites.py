@@ -109,18 +109,13 @@ def ppc64le_entries() -> Picture:
     )
     picture.blocks(
         [
-            Block(0, 0, "caller in another file", ("bl stub", "ld r2, 0x18(r1)   takes its TOC back")),
-            Block(
-                1,
-                0,
-                "stub of the linker or the loader",
-                ("std r2, 0x18(r1)  saves the caller's TOC", "r12 := vfs_read; mtctr r12; bctr"),
-            ),
-            Block(2, 0, "vfs_read: global entry", (words[0]["text"], words[1]["text"])),
-            Block(0, 1, "caller in the same file", ("bl vfs_read+8     r2 is right already",)),
-            Block(2, 1, "vfs_read+8: local entry, the patch site", (words[2]["text"], words[3]["text"]), "new"),
+            Block(0, 0, "caller in another file", ("bl stub", "ld r2, 0x18(r1)   its own TOC again")),
+            Block(0, 1, "stub, of the linker or loader", ("std r2, 0x18(r1)  keeps the TOC", "mtctr r12; bctr")),
+            Block(1, 1, "vfs_read: global entry", (words[0]["text"], words[1]["text"])),
+            Block(0, 2, "caller in the same file", ("bl vfs_read+8     r2 is right",)),
+            Block(1, 2, "vfs_read+8: local entry, the site", (words[2]["text"], words[3]["text"]), "new"),
         ],
-        [Arrow(0, 1), Arrow(1, 2, "r12 = vfs_read"), Arrow(2, 4, "falls through, r2 is set"), Arrow(3, 4)],
+        [Arrow(0, 1), Arrow(1, 2, "r12 = vfs_read"), Arrow(2, 4, "r2 is set"), Arrow(3, 4)],
     )
     return picture
 

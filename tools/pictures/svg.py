@@ -181,7 +181,8 @@ class Picture:
         return "\n".join(
             [
                 f'<svg xmlns="http://www.w3.org/2000/svg" class="picture" viewBox="0 0 {width} {height}" '
-                f'style="max-width:{width}px" role="img" aria-labelledby="{name}-title {name}-text">',
+                f'style="max-width:{width}px;min-width:min({width}px,36rem)" role="img" '
+                f'aria-labelledby="{name}-title {name}-text">',
                 f'<title id="{name}-title">{escape(self.title)}</title>',
                 f'<desc id="{name}-text">{escape(self.text)}</desc>',
                 f"<style>{STYLE}</style>",
