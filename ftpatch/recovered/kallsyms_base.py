@@ -16,6 +16,7 @@ import numpy as np
 
 from ftpatch.arrays import I64, U8, U64, Mask
 from ftpatch.errors import ElfError
+from ftpatch.recovered.kallsyms_exports import require_exports
 from ftpatch.recovered.kallsyms_listing import Listing, Tables
 from ftpatch.recovered.kallsyms_proof import BANNER, TODO, require_proof
 from ftpatch.recovered.kallsyms_values import ABSOLUTE, HIGH, OWN
@@ -72,6 +73,7 @@ def settle(memory: Memory, tables: Tables, listing: Listing, addends: Addends) -
         raise ElfError("addresses of kallsyms do not ascend", f"row {row}", found=f"{int(va[row]):#x}",
                        expected=f"at least {int(va[row - 1]):#x}", todo=TODO)  # fmt: skip
     require_proof(memory, listing, va, addends.value)
+    require_exports(memory, listing, va)
     return Kallsyms(va, listing.letter, listing.starts, listing.strings.tobytes())
 
 
