@@ -1,0 +1,47 @@
+"""Tables for manual pages and the reference: what the interface promises beside verbs and options."""
+
+from __future__ import annotations
+
+EXIT_CODES = (
+    ("0", "Done; nothing to report."),
+    ("1", "Findings of check, verify or diff, alike in every format."),
+    ("2", "Usage: an option or argument that is not understood, an output that is an input."),
+    (
+        "3",
+        "A file that is missing, unreadable, corrupt or not what it claims to be; among several files, at least one.",
+    ),
+    ("4", "A machine, byte order or layout of sites that is not supported."),
+    ("5", "Refused: no such function, already enabled, out of reach, stripped, unsafe. Nothing was written."),
+    ("70", "A bug in ftpatch: an unexpected exception, or a result that failed its check and was not kept."),
+    ("128+N", "Ended by signal N, every file whole: 130 for Ctrl-C, 141 where the reader of stdout went away."),
+)
+
+SELECTORS = (
+    ("NAME", "A function. A name that several functions share takes all of them, and says so."),
+    ("GLOB", "Functions whose names match: * any characters, ? one, [ab] one of these."),
+    ("/REGEX/", "Functions in whose names a regular expression is found, which is not anchored."),
+    ("!SEL", "Takes away what SEL chooses. Where all selectors do so, they start from all named sites."),
+    ("@FILE", "One selector a line, # begins a comment; a saved available_filter_functions will do. @- is stdin."),
+    ("0xVA", "The site, record or function at a virtual address."),
+    (".SECTION+0xOFF", "The same by section and offset, as objects and modules have them."),
+    ("row:N", "Slot N of the table of records."),
+    ("NAME@FILE.c", "A function by its source file, where several have its name."),
+)
+
+ENVIRONMENT = (
+    ("COLUMNS", "Characters of a line of text, where stdout is no terminal."),
+    ("NO_COLOR", "If it is not empty, --color auto means never."),
+    ("XDG_CACHE_HOME", "The folder below which names for completion are kept, in ftpatch/names (default: ~/.cache)."),
+    ("XDG_CONFIG_HOME", "Where completion --install puts the script of fish (default: ~/.config)."),
+    ("XDG_DATA_HOME", "Where completion --install puts those of bash and zsh (default: ~/.local/share)."),
+    ("SHELL", "Whose script completion --install writes where none is named."),
+    ("KBUILD_SIGN_PIN", "The password of the key of --sign."),
+)  # fmt: skip
+
+FILES = (
+    ("vmlinux", "What is read where no FILE is named, in the current directory."),
+    ("FILE.patched", "What a verb that writes makes of FILE, without -o."),
+    ("FILE.ftpatch.json", "The journal of a run with --in-place, which restore reads back."),
+    ("ftpatch.toml", "Settings of check --config, see ftpatch.toml(5)."),
+    ("~/.cache/ftpatch/names", "Names of functions that were read for completion. Nothing is lost with it."),
+)
