@@ -8,13 +8,17 @@ tracefs tell 0 and have content, and a file may grow while it is read.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
 
 from ftpatch.errors import InputError, UnsupportedError
+from ftpatch.near_names import near_names
 
 Path = str | os.PathLike[str]  # of a file, as a caller names it
+DEFAULT = "vmlinux"  # the file of a verb that is given none
+MAX_ENTRIES = 10_000  # of a directory in which a name like a wrong one is looked for
 STDIN = "-"  # the name that stands for standard input, where a verb documents it
 PIECE = 1 << 16  # bytes that are asked for at once where the size is not known
 COPY_FIRST = "copy its content to a file first"
@@ -90,7 +94,29 @@ def read_input(path: str, limit: int, what: str = "") -> bytes:
 
 def unreadable(error: OSError, path: str, what: str = "") -> InputError:
     """The refusal of a file that the system refuses."""
-    return InputError(_about(what, f"cannot be read: {error.strerror or error}"), path)
+    return InputError(_about(what, f"cannot be read: {error.strerror or error}"), path, todo=_instead(error, path))
+
+
+def _instead(error: OSError, path: str) -> str:
+    """What to do about a file that the system refuses."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "use sudo, or a copy that you may read"
+    if error.errno != errno.ENOENT:
+        return ""
+    folder, name = os.path.split(path)
+    if folder and not os.path.lexists(folder):
+        return f"there is no directory {folder}"
+    if os.path.islink(path):
+        return f"it is a symbolic link to {os.readlink(path)}, which does not exist"
+    try:
+        with os.scandir(folder or ".") as entries:
+            names = [entry.name for _, entry in zip(range(MAX_ENTRIES), entries, strict=False) if entry.name != name]
+    except OSError:
+        return ""
+    near = [os.path.join(folder, other) for other in near_names(name, names)]
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return "name the file to read" if path == DEFAULT else ""
 
 
 def too_large(path: str, limit: int, what: str = "", found: str = "more") -> InputError:

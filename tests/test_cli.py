@@ -109,7 +109,7 @@ def test_usage_errors_are_exit_2_and_leave_stdout_alone(
     assert run(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert "Error: " in err
+    assert re.fullmatch(r"ftpatch: .+(, expected | – ).+\n", err)
     assert [one.name for one in here.iterdir()] == ["vmlinux"]
 
 
@@ -155,7 +155,10 @@ def test_a_missing_default_is_exit_3(
     monkeypatch.chdir(tmp_path)
     for arguments in (["scan"], ["enable", "--func", "x"]):
         assert run(arguments) == 3
-        assert capsys.readouterr() == ("", "ftpatch: vmlinux: cannot be read: No such file or directory\n")
+        assert capsys.readouterr() == (
+            "",
+            "ftpatch: vmlinux: cannot be read: No such file or directory – name the file to read\n",
+        )
 
 
 @pytest.mark.parametrize("verb", [["enable", "--func", "x"], ["image"]])

@@ -377,7 +377,11 @@ def test_directory_is_refused_where_one_file_is_wanted(tmp_path: Path, capsys: C
 
 def test_missing_default_file_is_named(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert scan(capsys) == (3, "", "ftpatch: vmlinux: cannot be read: No such file or directory\n")
+    assert scan(capsys) == (
+        3,
+        "",
+        "ftpatch: vmlinux: cannot be read: No such file or directory – name the file to read\n",
+    )
 
 
 def test_path_through_a_file_is_refused(capsys: Capture) -> None:
@@ -518,7 +522,7 @@ def test_enabling_a_ppc64le_layout_that_cannot_work_is_refused_with_the_reason(
 def test_a_status_that_does_not_exist_is_a_usage_error(tmp_path: Path, capsys: Capture) -> None:
     code, out, err = enable(capsys, KERNEL, "--status", "dead", "-o", str(tmp_path / "out"))
     assert (code, out) == (2, "")
-    assert "Invalid value for '--status'" in err
+    assert "--status: no such value: found" in err
     assert not list(tmp_path.iterdir())
 
 

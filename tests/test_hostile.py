@@ -92,7 +92,7 @@ def test_what_breaks_a_promise_is_told(
         (3, "", "ftpatch: x: no\nftpatch: y: no\n", "2 lines for a refusal"),
         (3, "", "", "0 lines for a refusal"),
         (5, "", "  a: no\n  b: no\nftpatch: 2 of 2\n", ""),
-        (2, "", "Usage: ftpatch\nTry 'ftpatch -h' for help.\n\nError: no\n", ""),
+        (2, "", "Usage: ftpatch\nTry 'ftpatch -h' for help.\n\nError: no\n", "a foreign line on stderr"),
         (0, "a\x1b[31mb\n", "", "text is not printable"),
         (3, "", "ftpatch: a\x1b[31mb\n", "stderr is not printable"),
         (0, "", "x.py:3: FutureWarning: set\n", "a foreign line on stderr"),

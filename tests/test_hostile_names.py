@@ -173,6 +173,5 @@ def test_a_usage_error_keeps_a_line_break_within_its_line(capfd: pytest.CaptureF
     assert capfd.readouterr().err == "ftpatch: wrong number of arguments: found 2, expected [FILE]\n"
     assert run(["image", "a", "b\nftpatch: all is well", "-o", "c"]) == 2
     assert capfd.readouterr().err == (
-        "Usage: ftpatch image [OPTIONS] VMLINUX\nTry 'ftpatch image --help' for help.\n\n"
-        "Error: Got unexpected extra argument (b\\x0aftpatch: all is well)\n"
+        "ftpatch: image: got unexpected extra argument (b\\x0aftpatch: all is well) – ftpatch image --help shows all\n"
     )

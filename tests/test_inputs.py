@@ -48,7 +48,11 @@ IRREGULAR: list[tuple[str, Callable[[Path], object], str]] = [
     ("null", links_to("/dev/null"), NOT_REGULAR),
     ("terminal", links_to("/dev/tty"), NOT_REGULAR),
     ("missing", lambda path: None, "cannot be read: No such file or directory"),
-    ("dangling", links_to("gone"), "cannot be read: No such file or directory"),
+    (
+        "dangling",
+        links_to("gone"),
+        "cannot be read: No such file or directory – it is a symbolic link to gone, which does not exist",
+    ),
     ("loop", links_to("x"), "cannot be read: Too many levels of symbolic links"),
     ("below-a-file", links_to("/etc/passwd/x"), "cannot be read: Not a directory"),
     ("huge", sparse, "is too large: found 1099511627776 bytes, expected at most {limit} bytes"),

@@ -143,7 +143,7 @@ REFUSED: list[tuple[str, str, dict[str, object], str]] = [
      "digits"),
     ("hooks/{}-so", "inner", {"hook": "nowhere"}, "5 --hook nowhere: no such function: found nothing of that name in "
      ".symtab, and no slot in a .got or .plt, expected a function of this file, or one that it imports and uses "
-     "already – give 0xVA of a function, or link the program with a use of it"),
+     "already – give 0xVA, or link the program with a use of it"),
     ("small/{}-so", "work", {"target": "outside", "force_target": True}, "5 --target outside: the imported target is "
      "looked up when it is first called, which changes registers: found a slot of the .plt without BIND_NOW, expected "
      f"a program linked with -z now – {STUB}"),

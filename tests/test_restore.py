@@ -515,7 +515,9 @@ def test_an_encoder_that_is_not_known_is_not_supported(here: Path, capsys: pytes
 def test_a_journal_that_cannot_be_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo("pipe")
     Path("latin").write_bytes(b'{"a": "\xe9"}')
-    assert refused(capsys, 3, "one", "gone", "-o", "back") == "gone: cannot be read: No such file or directory\n"
+    assert refused(capsys, 3, "one", "gone", "-o", "back") == (
+        "gone: cannot be read: No such file or directory – did you mean one?\n"
+    )
     assert refused(capsys, 3, "one", ".", "-o", "back") == ".: is a directory, not a regular file – name a file\n"
     assert refused(capsys, 3, "one", "pipe", "-o", "back") == (
         "pipe: is not a regular file – copy its content to a file first\n"

@@ -151,7 +151,7 @@ def test_an_address_means_nothing_in_an_object() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("vfs_raed", f"vfs_raed: {MISSING}"),
+        ("vfs_raed", f"vfs_raed: {MISSING.rpartition(' – ')[0]} – did you mean vfs_read?"),
         ("nope_*", f"nope_*: {MISSING}"),
         ("/^nope/", f"/^nope/: {MISSING}"),
         ("!nope", f"nope: {MISSING}"),
@@ -192,7 +192,7 @@ def test_unknown_status_and_section_are_named(table: SiteTable) -> None:
     )
     with pytest.raises(SelectionError) as caught:
         select(table, ("*",), (), (".txet",))
-    assert str(caught.value) == f"{FILE}: no section of that name: found .txet"
+    assert str(caught.value) == f"{FILE}: no section of that name: found .txet – did you mean .text?"
 
 
 def listed(tmp_path: Path, text: str) -> str:

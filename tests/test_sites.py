@@ -376,7 +376,7 @@ def test_a_forced_layout_of_no_name_is_refused() -> None:
         api.scan(str(MINI / "vmlinux-pfe2"), "pfe3")
     assert str(caught.value) == (
         "arm64 has no layout of that name: found pfe3, expected callops, pfe2, mcount, pfe-front, pad-before, padding, "
-        "pfe1"
+        "pfe1 – did you mean pfe1 or pfe2?"
     )
 
 

@@ -204,12 +204,13 @@ def test_keys_are_chosen_with_or_without_their_prefix(selectors: list[str], chos
     assert (found["keys"], found["sites"]) == (6, 12)  # of all
 
 
+NEAR = "no static call of that name: found 6 keys of other names, expected a key – did you mean clock?"
 NONE = (
     "no static call of that name: found 6 keys of other names, expected a key – ftpatch static-calls --key '*' lists "
     "all"
 )
 REFUSED = [
-    ((X86 / "vmlinux", "--key", "clok"), 5, f"clok: {NONE}"),
+    ((X86 / "vmlinux", "--key", "clok"), 5, f"clok: {NEAR}"),
     ((X86 / "vmlinux", "--key", "clock", "--key", "x*"), 5, f"x*: {NONE}"),
     ((X86 / "vmlinux", "--key", "clock", "--key", "!clock"), 5, "{0}: the selection is empty: found no key is left by "
      "--key"),
@@ -234,7 +235,7 @@ def test_what_cannot_be_answered_is_said_in_a_line(
 @pytest.mark.parametrize("size", ["48", "4", "8192", "0", "x"])
 def test_a_line_of_no_possible_size_is_usage(size: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["static-calls", str(X86 / "vmlinux"), "--line-size", size]) == 2
-    assert "Error: Invalid value for '--line-size'" in capsys.readouterr().err
+    assert "ftpatch: static-calls: invalid value for '--line-size'" in capsys.readouterr().err
 
 
 def test_csv_lists_keys_or_sites(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,7 @@ def test_a_tree_is_shown_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_without_it_the_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     report.remove_format("toy")
     assert run(["scan", FILE, "--format", "toy"]) == 2
-    assert "'toy' is not one of 'text', 'json', 'csv'" in capsys.readouterr().err
+    assert "--format: no such value: found toy, expected text, json, csv" in capsys.readouterr().err
     assert run(["scan", FILE, "--report", "toy=x"]) == 2
     assert capsys.readouterr().err == (
         "ftpatch: toy: no such report format: expected text, json, csv, sarif, junit, ktap, markdown, github, html\n"

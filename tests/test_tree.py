@@ -149,7 +149,8 @@ def test_a_file_that_cannot_be_read_is_a_bad_row(sound: Path, capsys: Capture, m
 
     monkeypatch.setattr(os, "open", refused)
     text = output(capsys, "scan", "modules", code=3)
-    assert "     -     -  bad file     kernel/fs/other.ko  ! cannot be read: Permission denied\n" in text
+    row = "     -     -  bad file     kernel/fs/other.ko  ! cannot be read: Permission denied"
+    assert f"{row} – use sudo, or a copy that you may read\n" in text
 
 
 # -- reports ---------------------------------------------------------------------------------------------------

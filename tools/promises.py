@@ -21,7 +21,6 @@ REMARKS = re.compile(
         r".*: left (alone: this file system|by an interrupted run).*", r".*: had \d+ names \(hard links.*",
     )) + ")"
 )  # fmt: skip
-USAGE = re.compile(r"(Usage: |Try 'ftpatch|Error: |$)")  # click's own form of a usage error, four lines
 DETAILS = "  "  # culprits in front of a refusal of many
 
 
@@ -35,8 +34,6 @@ def broken(code: int, out: str, err: str, form: str = "text", n_files: int = 1) 
     if odd := next((line for line in err.split("\n") if not line.isprintable()), ""):
         return f"stderr is not printable: {odd!r:.160}"
     refusals = [line for line in lines if not (REMARKS.fullmatch(line) or line.startswith(DETAILS))]
-    if code == 2 and refusals and USAGE.match(refusals[0]):
-        return "" if all(USAGE.match(line) for line in refusals) else f"an odd usage error: {refusals!r:.200}"
     if any(not line.startswith("ftpatch: ") for line in refusals):
         return f"a foreign line on stderr: {refusals!r:.200}"
     if code in (2, 3, 4, 5) and not 1 <= len(refusals) <= n_files:

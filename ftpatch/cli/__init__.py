@@ -54,6 +54,15 @@ class Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*VERBS, *SETUP]
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.list_commands(ctx) and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from ftpatch.cli.usage import no_such_command
+
+            raise no_such_command(args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in (*VERBS, *SETUP):
             return None
@@ -92,13 +101,17 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line; its exit code. An unexpected exception is a bug in ftpatch: 70."""
     try:
+        if not arguments:
+            return _greet()
         code = group.main(arguments, prog_name="ftpatch", standalone_mode=False)
         return int(code or 0)
     except FtpatchError as error:
         complain(error)
         return error.exit_code
     except click.ClickException as error:
-        _show(error)
+        from ftpatch.cli.usage import refusal
+
+        complain(refusal(error))
         return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         say(signals.INTERRUPTED)
@@ -108,6 +121,15 @@ def run(arguments: list[str]) -> int:
         return 128 + signals.SIGPIPE
     except Exception as error:  # the last resort of the process
         return _unexpected(error)
+
+
+def _greet() -> int:
+    """Say what this is and what one may want first: no command is a usage error."""
+    from ftpatch.cli.greeting import greeting
+
+    for line in greeting():
+        say(line)
+    return UsageError.exit_code
 
 
 def _unexpected(error: Exception) -> int:
@@ -121,14 +143,6 @@ def _unexpected(error: Exception) -> int:
     traceback.print_exc()
     click.echo("ftpatch: this is a bug in ftpatch; please report the lines above", err=True)
     return BUG
-
-
-def _show(error: click.ClickException) -> None:
-    """What click has to say: it repeats options and values, which need not be text."""
-    said, message = io.StringIO(), error.format_message()
-    error.show(said)
-    for line in said.getvalue().replace(message, printable(message)).removesuffix("\n").split("\n"):
-        say(line)
 
 
 def complain(error: FtpatchError) -> None:

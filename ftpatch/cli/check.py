@@ -11,6 +11,7 @@ import click
 from ftpatch import api
 from ftpatch.cli import Verb, emit
 from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, max_size, note, options, reports
+from ftpatch.cli.usage import Choice
 from ftpatch.errors import FtpatchError, UsageError
 from ftpatch.finding import SEVERITIES
 from ftpatch.kernel.boot import oracle
@@ -54,7 +55,7 @@ class CheckRun:
 @click.option("--against", metavar="VMLINUX", help=AGAINST_HELP)
 @click.option("--kconfig", metavar="FILE", help="The .config that the files should be of.")
 @click.option("--config", metavar="TOML", help=CONFIG_HELP)
-@click.option("--fail-on", type=click.Choice(SEVERITIES[::-1]), help="Exit 1 from here on (default: error).")
+@click.option("--fail-on", type=Choice(SEVERITIES[::-1]), help="Exit 1 from here on (default: error).")
 @click.option("--exit-zero", is_flag=True, help="Findings do not change the exit code.")
 @click.option("--select", multiple=True, metavar="RULE", callback=_names, help=f"Ask {RULES_HELP}")
 @click.option("--ignore", multiple=True, metavar="RULE", callback=_names, help=f"Leave out {RULES_HELP}")

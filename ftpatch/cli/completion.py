@@ -8,6 +8,7 @@ import os
 import click
 
 from ftpatch.cli import Verb, emit
+from ftpatch.cli.usage import Choice
 from ftpatch.completion import shells
 from ftpatch.errors import InputError, PolicyError, UsageError
 from ftpatch.inputs import read_file
@@ -22,7 +23,7 @@ AFTERWARDS = {
 
 
 @click.command("completion", cls=Verb)
-@click.argument("shell", type=click.Choice(shells.SHELLS), required=False, metavar="[bash|zsh|fish]")
+@click.argument("shell", type=Choice(shells.SHELLS), required=False, metavar="[bash|zsh|fish]")
 @click.argument("words", nargs=-1, metavar="", type=click.UNPROCESSED)
 @click.option("--install", is_flag=True, help=INSTALL_HELP)
 @click.option("--answer", is_flag=True, hidden=True, help="Say what may follow; WORDS are what the script gives.")

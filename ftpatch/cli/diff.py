@@ -12,6 +12,7 @@ import click
 from ftpatch import api
 from ftpatch.cli import Verb
 from ftpatch.cli.options import Reports, failed, gathered, jobs, layout, max_size, options, reports
+from ftpatch.cli.usage import Choice
 from ftpatch.compare.changes import class_of
 from ftpatch.compare.diff import Compared, judged
 from ftpatch.finding import Finding
@@ -45,7 +46,7 @@ class DiffOptions:
 @click.argument("old")
 @click.argument("new")
 @options(reports, [layout, max_size])
-@click.option("--fail-on", multiple=True, type=click.Choice(CLASSES), help=FAIL_HELP)
+@click.option("--fail-on", multiple=True, type=Choice(CLASSES), help=FAIL_HELP)
 @click.option("--all", "show_all", is_flag=True, help="Every finding in text, not the first few of each kind.")
 @jobs
 def command(given: DiffOptions, reports: Reports) -> int:

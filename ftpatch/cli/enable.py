@@ -9,6 +9,7 @@ import click
 from ftpatch import api
 from ftpatch.arrays import Mask
 from ftpatch.cli.options import against
+from ftpatch.cli.usage import Choice
 from ftpatch.cli.writing import WritingOptions, records, writing_verb
 from ftpatch.plan.plan import Plan
 
@@ -21,10 +22,10 @@ OPS_HELP = "The ftrace_ops of the sites, where the kernel has one per site (defa
 OPS_VIA_HELP = "How the sites get their ops."
 ARM_HELP = "Layout pad-before: fill the pads, and leave the switches off."
 SAVE_HELP = "Layout pad-before: where a pad keeps the return address."
-WAYS = click.Choice(["auto", "literal", "thunk"])
+WAYS = Choice(["auto", "literal", "thunk"])
 
 
-PLACES = click.Choice(["register", "stack"])
+PLACES = Choice(["register", "stack"])
 
 
 @writing_verb("enable")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ftpatch.cli import complain, emit, say
+from ftpatch.cli.usage import Choice
 from ftpatch.report import WIDTH, Document, destinations, format_names, renderer
 from ftpatch.report.files import blocks, check_reports, files_ready
 from ftpatch.signals import undone
@@ -39,13 +40,13 @@ def _known_statuses(context: click.Context, option: click.Parameter, values: tup
         from ftpatch.sites.table import STATUSES
 
         for value in values:
-            click.Choice(STATUSES).convert(value, option, context)
+            Choice(STATUSES).convert(value, option, context)
     return values
 
 
 def _known_format(context: click.Context, option: click.Parameter, value: str) -> str:
     """The value, if it is a format now: more may have been added since this file was read."""
-    return str(click.Choice(format_names()).convert(value, option, context))
+    return str(Choice(format_names()).convert(value, option, context))
 
 
 selectors = [
@@ -58,7 +59,7 @@ reports = [
     click.option("--format", "format_", metavar=f"[{'|'.join(format_names())}]", callback=_known_format, default="text",
                  help="What goes to stdout."),
     click.option("--report", "report", multiple=True, metavar="FORMAT=FILE", help=REPORT_HELP),
-    click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour on stdout."),
+    click.option("--color", type=Choice(["auto", "always", "never"]), default="auto", help="Colour on stdout."),
 ]  # fmt: skip
 max_size = click.option("--max-size", type=click.IntRange(1), metavar="BYTES", help=MAX_SIZE_HELP)
 layout = click.option("--layout", metavar="NAME", help="Take this site layout instead of deciding by evidence.")
@@ -70,7 +71,7 @@ output = [
     click.option("-o", "--output", metavar="OUT", help="Write the result here (default: FILE.patched)."),
     click.option("--in-place", is_flag=True, help="Replace FILE itself, and write the journal FILE.ftpatch.json."),
     click.option("--dry-run", is_flag=True, help="Do everything but write."),
-    click.option("--signature", default="strip", type=click.Choice(["strip", "refuse"]), show_default=True,
+    click.option("--signature", default="strip", type=Choice(["strip", "refuse"]), show_default=True,
                  help="What becomes of an appended signature, which any change makes void."),
     click.option("--sign", nargs=2, metavar="KEY CERT", help="Sign the result as the kernel's sign-file does (PEM)."),
     max_size,

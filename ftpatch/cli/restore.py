@@ -10,6 +10,7 @@ import click
 from ftpatch import api
 from ftpatch.cli import Verb, emit
 from ftpatch.cli.options import gathered, max_size, note
+from ftpatch.cli.usage import Choice
 from ftpatch.errors import UsageError
 from ftpatch.journal.restore import RestoreRequest
 from ftpatch.report import Document, renderer
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--journal", required=True, metavar="FILE", help="The JSON report of the run that patched AFTER.")
 @click.option("-o", "--output", "out", metavar="BACK", help="Write the result here (default: AFTER without .patched).")
 @click.option("--in-place", is_flag=True, help="Replace AFTER itself; the journal stays.")
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="What goes to stdout.")
+@click.option("--format", "format_", type=Choice(["text", "json"]), default="text", help="What goes to stdout.")
 @max_size
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 def command(request: RestoreRequest, in_place: bool, format_: str) -> int:

@@ -9,6 +9,7 @@ import click
 from ftpatch import api
 from ftpatch.cli import Verb
 from ftpatch.cli.options import Reports, against, gathered, layout, max_size, options, reports
+from ftpatch.cli.usage import Choice
 from ftpatch.report import Document
 from ftpatch.report.files import check_reports
 from ftpatch.report.objects import proof_object
@@ -40,7 +41,7 @@ class VerifyOptions:
 @against
 @click.option("--with", "objects", multiple=True, metavar="FILE.o", help=WITH_HELP)
 @click.option("--deep", is_flag=True, help="Have lief read a kernel a second time, too; of modules it always does.")
-@click.option("--require", "required", multiple=True, type=click.Choice(["emulation"]), help=REQUIRE_HELP)
+@click.option("--require", "required", multiple=True, type=Choice(["emulation"]), help=REQUIRE_HELP)
 @click.option("--require-emulation", is_flag=True, hidden=True, help="--require emulation, as it was once spelled.")
 @max_size
 def command(given: VerifyOptions, reports: Reports) -> int:

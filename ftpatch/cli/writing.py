@@ -25,6 +25,7 @@ from ftpatch.cli.options import (
     selector_files,
     selectors,
 )
+from ftpatch.cli.usage import Choice
 from ftpatch.elf.image import Image
 from ftpatch.errors import UsageError
 from ftpatch.journal.read import read_journal
@@ -78,7 +79,7 @@ def writing_verb(
 
 def records(*ways: str) -> Callable[[F], F]:
     """The option --records, with the ways that a verb knows."""
-    return click.option("--records", default="auto", type=click.Choice(ways), show_default=True,
+    return click.option("--records", default="auto", type=Choice(ways), show_default=True,
                         help="How records leave the kernel's table.")  # fmt: skip
 
 

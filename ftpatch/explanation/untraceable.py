@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +24,7 @@ from ftpatch.elf.recovered import is_nameless
 from ftpatch.explanation.redirected import leading_to_named
 from ftpatch.explanation.told import unit_of
 from ftpatch.kernel.callee import apart
+from ftpatch.near_names import near_names
 from ftpatch.sites.clones import Clone, clones_of
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.profiler_calls import calls_through_pointer
@@ -63,8 +63,7 @@ SECTIONS = (  # text that is never traced, and why
 )  # fmt: skip
 NO_FUNCTIONS = {0: "a label without type, as assembly makes them", t.STT_OBJECT: "data"}
 SITE_OF_CLONE = {True: "that is traceable", False: "that has no site as the kernel expects it"}
-N_NEAR, N_TRIED = 5, 60  # names that are shown; that are compared letter by letter
-MAX_COMPARED = 1 << 20  # functions whose names are compared at all; a kernel has 60,000
+N_NEAR = 5  # names like the one asked for that are shown
 SLICE = 1 << 18  # functions whose words are looked at together: each has a few dozen bytes around its entry
 
 
@@ -201,19 +200,7 @@ def is_traceable(table: SiteTable, clone: Clone) -> bool:
 
 def near(image: Image, name: str) -> list[str]:
     """Functions whose names are most like this one, best first."""
-    wanted, ranked = _pieces(name), set()
-    for other in map(
-        image.symbols.name, image.functions.row[:MAX_COMPARED].tolist()
-    ):  # a fifth of a second for a kernel
-        shared = len(wanted & _pieces(other))
-        if shared * 2 >= len(wanted):
-            ranked.add((0.3 * abs(len(other) - len(name)) - shared, other))
-    scored = [(-SequenceMatcher(None, name, other).ratio(), other) for _, other in sorted(ranked)[:N_TRIED]]
-    return [other for score, other in sorted(scored) if score < -0.6][:N_NEAR]
-
-
-def _pieces(name: str) -> set[str]:
-    return {name[i : i + 3] for i in range(max(1, len(name) - 2))}
+    return near_names(name, image.function_names(), N_NEAR)
 
 
 def absence(image: Image, table: SiteTable, name: str, modules: Sequence[str] | None = None) -> AbsentObject:

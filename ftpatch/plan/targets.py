@@ -19,6 +19,7 @@ from ftpatch.elf.recovered import table_name
 from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.kernel.init_text import in_init_text
 from ftpatch.kernel.noreturn import NORETURN
+from ftpatch.near_names import did_you_mean
 from ftpatch.sites.scan import Scan
 
 OPS = {"list": "ftrace_list_ops", "nop": "ftrace_nop_ops"}
@@ -125,7 +126,7 @@ def _symbol_row(image: Image, name: str) -> int:
     symbols, row = image.symbols, image.symbols.defined(name)
     if row is None:
         raise SelectionError("no such symbol", name, found=f"nothing of that name in {table_name(image.recovered)}",
-                             expected="a defined symbol")  # fmt: skip
+                             expected="a defined symbol", todo=did_you_mean(name, image.function_names()))  # fmt: skip
     rows = symbols.rows_named(name)
     values = distinct(symbols.rows["st_value"][rows[symbols.shndx[rows] != t.SHN_UNDEF]]).tolist()
     if len(values) > 1:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ftpatch.errors import UsageError
+from ftpatch.near_names import did_you_mean
 
 if TYPE_CHECKING:
     from ftpatch.document.explained import SplatRow
@@ -112,7 +113,8 @@ def renderer(name: str) -> Render:
     if name in _added:
         return _added[name]
     if name not in FORMATS:
-        raise UsageError("no such report format", name, expected=", ".join(format_names()))
+        names = format_names()
+        raise UsageError("no such report format", name, expected=", ".join(names), todo=did_you_mean(name, names))
     render: Render = importlib.import_module(f"ftpatch.report.formats.{name}").render
     return render
 

@@ -32,6 +32,7 @@ from ftpatch.document import json_input
 from ftpatch.errors import UsageError
 from ftpatch.finding import SEVERITIES, Finding
 from ftpatch.inputs import beyond_limit, read_file
+from ftpatch.near_names import did_you_mean
 
 PACKED = (".xz", ".gz", ".zst")
 MAX_GLOBS = 1000  # ignores with a glob: each is held against each finding
@@ -173,7 +174,8 @@ def require_rules(names: Iterable[str], rules: Sequence[str], where: str) -> tup
     """The names, if each is a rule; UsageError otherwise."""
     for name in names:
         if name not in rules:
-            raise UsageError("no such rule", where, found=name or "nothing", todo="ftpatch check --list-rules")
+            todo = did_you_mean(name, rules, "ftpatch check --list-rules lists all")
+            raise UsageError("no such rule", where, found=name or "nothing", todo=todo)
     return tuple(names)
 
 
@@ -183,7 +185,9 @@ def _table(value: Any, names: Sequence[str], where: str) -> Mapping[str, Any]:
         raise UsageError("not a table", where, found=type(value).__name__)
     for name in value if names else ():
         if name not in names:
-            raise UsageError("unknown key", where, found=name, expected=", ".join(names))
+            raise UsageError(
+                "unknown key", where, found=name, expected=", ".join(names), todo=did_you_mean(name, names)
+            )
     return value
 
 
@@ -195,7 +199,8 @@ def _strings(value: Any, where: str) -> tuple[str, ...]:
 
 def _severity(value: Any, where: str) -> str:
     if value not in SEVERITIES:
-        raise UsageError("no such severity", where, found=str(value), expected=", ".join(SEVERITIES))
+        todo = did_you_mean(str(value), SEVERITIES)
+        raise UsageError("no such severity", where, found=str(value), expected=", ".join(SEVERITIES), todo=todo)
     return str(value)
 
 

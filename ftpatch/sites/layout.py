@@ -16,6 +16,7 @@ from ftpatch.arrays import I64, U32, U64, Mask
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import PolicyError, ShapeError
+from ftpatch.near_names import did_you_mean
 from ftpatch.sites import fronts
 from ftpatch.sites.profiler_calls import knows, n_indirect, profiler_calls
 from ftpatch.sites.records import PADDING, RecordTable
@@ -55,8 +56,9 @@ def forced_shape(image: Image, records: RecordTable, name: str) -> Shape:
     arch = image.arch
     shape = arch.shape(name)
     if shape is None:
-        raise ShapeError(f"{arch.name} has no layout of that name", found=name,
-                         expected=", ".join(shape.name for shape in (*arch.shapes, *arch.fronts)))  # fmt: skip
+        names = [shape.name for shape in (*arch.shapes, *arch.fronts)]
+        raise ShapeError(f"{arch.name} has no layout of that name", found=name, expected=", ".join(names),
+                         todo=did_you_mean(name, names))  # fmt: skip
     return shape if shape in arch.shapes else fronts.of_records(image, records).forced(shape)
 
 

@@ -12,7 +12,7 @@ are matched by their own names; by globs, regexes and `!` alone only in a file w
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from ftpatch.arrays import I64, Mask, distinct, is_in
 from ftpatch.elf.recovered import is_nameless
 from ftpatch.errors import SelectionError, UnsupportedError
 from ftpatch.inputs import read_input
+from ftpatch.near_names import did_you_mean
 from ftpatch.sites.patterns import Patterns
 from ftpatch.sites.places import Places
 from ftpatch.sites.table import NAMELESS, STATUSES, STRIPPED, UNLISTED, UNNAMED, SiteTable
@@ -229,8 +230,17 @@ def _in_sections(table: SiteTable, wanted: Sequence[str], missing: set[str] | No
             if missing is not None:
                 missing.add(name)
                 continue
-            raise SelectionError("no section of that name", table.image.path, found=name)
+            used = [table.image.names[sec] for sec in distinct(table.sec[table.sec >= 0]).tolist()]
+            todo = did_you_mean(name, used, "ftpatch scan names those with sites")
+            raise SelectionError("no section of that name", table.image.path, found=name, todo=todo)
     return is_in(table.sec, table.image.sections_named(*wanted))
+
+
+def _names(table: SiteTable) -> Iterator[str]:
+    """The names of all functions that have a site, aliases included."""
+    rows, name = table.image.functions.row, table.image.symbols.name
+    for start, end in table.entries.spans():
+        yield from map(name, rows[start:end].tolist())
 
 
 def _nothing(table: SiteTable, text: str) -> SelectionError:
@@ -253,6 +263,7 @@ def _nothing(table: SiteTable, text: str) -> SelectionError:
             todo="it is notrace, assembly, or was dropped from the table",
         )  # fmt: skip
     todo = "it may be inlined, renamed by the compiler (.isra, .constprop), or in a module"
+    todo = did_you_mean(text, _names(table), todo) if plain else todo
     if n := int(is_in(table.status, (STRIPPED, UNNAMED)).sum()):
         todo = f"{n} functions of this file have no name, which may be stripped: row:N or .section+0xOFF choose them"
     if is_nameless(table.image.recovered):

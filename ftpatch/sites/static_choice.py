@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ftpatch.arrays import Mask
 from ftpatch.errors import SelectionError
+from ftpatch.near_names import did_you_mean
 from ftpatch.sites.name_choice import choose_names
 from ftpatch.sites.static_calls import StaticCallTable
 from ftpatch.sites.static_keys import KEY, TRAMPOLINE
@@ -30,5 +31,5 @@ def _nothing(table: StaticCallTable, text: str) -> SelectionError:
     if not text:
         return SelectionError("an empty selector", table.image.path, expected="the name of a key")
     what = f"{len(table.keys)} keys of other names" if len(table.keys) else "a file without static calls"
-    return SelectionError("no static call of that name", text, found=what, expected="a key",
-                          todo="ftpatch static-calls --key '*' lists all")  # fmt: skip
+    todo = did_you_mean(text, table.keys.name, "ftpatch static-calls --key '*' lists all")
+    return SelectionError("no static call of that name", text, found=what, expected="a key", todo=todo)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ftpatch.errors import SelectionError
+from ftpatch.near_names import did_you_mean
 from ftpatch.recovered.symbol_list import SymbolList
 from ftpatch.sites.name_choice import choose_names
 
@@ -25,4 +26,5 @@ def _nothing(symbols: SymbolList, text: str) -> SelectionError:
     if not text:
         return SelectionError("an empty selector", symbols.image.path, expected="the name of a symbol")
     what = f"{len(symbols)} symbols of other names" if len(symbols) else "a file without symbols"
-    return SelectionError("no symbol of that name", text, found=what, expected="a name, glob or /regex/")
+    todo = did_you_mean(text, symbols.names())
+    return SelectionError("no symbol of that name", text, found=what, expected="a name, glob or /regex/", todo=todo)

@@ -14,6 +14,7 @@ from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.kernel.callee import STT_GNU_IFUNC, why_never_returns, why_no_function
+from ftpatch.near_names import did_you_mean
 
 # Functions of C and C++ libraries that never return to their caller.
 NORETURN = frozenset({
@@ -111,5 +112,5 @@ def not_found(image: Image, option: str, text: str) -> SelectionError:
         "no such function", f"{option} {text}",
         found=f"nothing of that name in {'.dynsym, and no other symbols' if stripped else '.symtab'}, and no slot in a "
         ".got or .plt", expected="a function of this file, or one that it imports and uses already",
-        todo="give 0xVA of a function, or link the program with a use of it",
+        todo=did_you_mean(text, image.function_names(), "give 0xVA, or link the program with a use of it"),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import table_name
 from ftpatch.errors import PolicyError, SelectionError
 from ftpatch.kernel.callee import why_no_function
+from ftpatch.near_names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def find_replacement(image: Image, text: str, option: str = "--to ") -> Replacem
             else f"nothing of that name in {table_name(image.recovered)}"
         )
         raise SelectionError("no such function", where, found=found,
-                             expected="a function of this kernel: name, name@file.c or 0xVA")  # fmt: skip
+                             expected="a function of this kernel: name, name@file.c or 0xVA",
+                             todo=did_you_mean(text, image.function_names()))  # fmt: skip
     values = distinct(symbols.rows["st_value"][rows]).tolist()
     if len(values) > 1:
         files = sorted({file for row in rows.tolist() if (file := symbols.file_of(row))})

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 import numpy as np
 
 from ftpatch.elf.image import Image
 from ftpatch.errors import SelectionError
+from ftpatch.near_names import N_NEAR, near_names
 from ftpatch.plan.static_calls.request import Setting
 from ftpatch.sites.static_calls import StaticCallTable
 from ftpatch.sites.static_keys import Named
-
-MAX_NEAR = 3  # names that are like a wrong one
 
 
 def find_key(table: StaticCallTable, setting: Setting) -> int:
@@ -23,8 +20,8 @@ def find_key(table: StaticCallTable, setting: Setting) -> int:
     if not names:
         raise SelectionError("no static call of that name", setting.option[:-1], found="a file without static calls",
                              expected="a key of this file")  # fmt: skip
-    near = get_close_matches(setting.key, names, MAX_NEAR) or [name for name in names if setting.key in name]
-    todo = f"is it {' or '.join(sorted(near[:MAX_NEAR]))}?" if near else "ftpatch static-calls lists all"
+    near = near_names(setting.key, names) or [name for name in names if setting.key in name]
+    todo = f"did you mean {' or '.join(near[:N_NEAR])}?" if near else "ftpatch static-calls lists all"
     found = f"{len(names)} keys of other names"
     raise SelectionError("no static call of that name", setting.option[:-1], found=found,
                          expected="a key of this file", todo=todo)  # fmt: skip
