@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from ftpatch.cli import VERBS, group
+from ftpatch.cli import VERBS, group, run
 from ftpatch.errors import ApplyError, FtpatchError, InputError, PlanError, UnsupportedError, UsageError
 from ftpatch.rules.gate import parse_config
 from ftpatch.rules.register import known_rules
@@ -34,7 +35,7 @@ OTHER_FILES = {
 
 
 def written() -> dict[str, str]:
-    return {path.name: path.read_text("ascii") for path in FOLDER.iterdir()}
+    return {str(path.relative_to(FOLDER)): path.read_text("ascii") for path in FOLDER.glob("*/*")}
 
 
 def test_the_pages_are_made_from_the_commands() -> None:
@@ -47,17 +48,18 @@ def test_every_command_has_a_page_and_every_option_stands_in_it() -> None:
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
-        text = written()[f"ftpatch-{name}.1"]
+        text = written()[f"man1/ftpatch-{name}.1"]
         for option in command.params:
             if isinstance(option, click.Option) and not option.hidden:
                 assert all(roff.bold(spelled) in text for spelled in option.opts)
-        assert roff.bold(f"ftpatch-{name}") in written()["ftpatch.1"]
+        assert roff.bold(f"ftpatch-{name}") in written()["man1/ftpatch.1"]
 
 
 def test_cross_references_lead_to_pages() -> None:
     for name, text in written().items():
         named = {
-            f"{page.replace(chr(92), '')}.{number}" for page, number in re.findall(r"\\fB([\w.\\-]+)\\fP\((\d)\)", text)
+            f"man{number}/{page.replace(chr(92), '')}.{number}"
+            for page, number in re.findall(r"\\fB([\w.\\-]+)\\fP\((\d)\)", text)
         }
         assert named
         assert sorted(named - set(written())) == [], name
@@ -68,21 +70,27 @@ def test_every_verb_has_examples() -> None:
 
 
 @pytest.mark.parametrize("page", EXAMPLES)
-def test_examples_run(page: str, tmp_path: Path) -> None:
+def test_examples_run(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, source in (OTHER_FILES.get(page) or FILES).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(DATA / source, tmp_path / name)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/ftpatch").write_text(f"#!/bin/sh\nexec '{sys.executable}' -m ftpatch \"$@\"\n")
-    (tmp_path / "bin/ftpatch").chmod(0o755)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
-                   "HOME": str(tmp_path), "XDG_DATA_HOME": ""}  # fmt: skip
-    script = "set -e\n" + "".join(f"{example.line}\n" for example in EXAMPLES[page])
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert [line for line in done.stderr.splitlines() if not line.startswith("ftpatch: warning: ")] == []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    for example in EXAMPLES[page]:
+        for line in example.line.replace("\\\n", "").split("\n"):
+            if any(char in line for char in "<>|"):
+                environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+                line = line.replace("ftpatch ", f"{shlex.quote(sys.executable)} -m ftpatch ", 1)
+                done = subprocess.run(
+                    ["bash", "-c", line], env=environment, capture_output=True, text=True, check=False
+                )
+                code, said = done.returncode, done.stderr
+            else:
+                code, said = run(shlex.split(line)[1:]), capsys.readouterr().err
+            assert code == 0, (line, said)
+            assert [text for text in said.splitlines() if not text.startswith("ftpatch: warning: ")] == []
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:
@@ -141,7 +149,7 @@ def test_no_line_is_taken_for_a_request() -> None:
 
 @pytest.mark.programs
 def test_man_shows_them_without_complaint(programs: None) -> None:
-    files = sorted(str(path) for path in FOLDER.iterdir())
+    files = sorted(str(path) for path in FOLDER.glob("*/*"))
     lint = subprocess.run(["mandoc", "-T", "lint", "-W", "style", *files], capture_output=True, text=True, check=False)
     assert (lint.returncode, lint.stdout + lint.stderr) == (0, "")
     for file in files:

@@ -1,4 +1,4 @@
-"""`python -m tools.manpages`: the manual pages in man/, made from the commands, the registers and examples that run.
+"""`python -m tools.manpages`: the manual pages below packaging/share/man, made from commands, registers and examples.
 
 They are checked in: so a wheel or source archive is built without ftpatch and numpy, by hatchling alone, and is the
 same everywhere. tests/test_man.py makes them anew and compares.

@@ -6,12 +6,12 @@ from tools.manpages.pages import FOLDER, pages
 
 
 def main() -> None:
-    FOLDER.mkdir(exist_ok=True)
     made = pages()
-    for path in FOLDER.iterdir():
-        if path.name not in made:
+    for path in FOLDER.glob("man*/*"):
+        if str(path.relative_to(FOLDER)) not in made:
             path.unlink()
     for name, text in made.items():
+        (FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
         (FOLDER / name).write_text(text, "ascii")
 
 

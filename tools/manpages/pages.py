@@ -16,7 +16,7 @@ from tools.manpages.config import config_page
 from tools.manpages.examples import EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "man"
+FOLDER = ROOT / "packaging/share/man"
 WRITES = (
     "enable",
     "disable",
@@ -49,13 +49,13 @@ SUMMARIES = {
 
 
 def pages() -> dict[str, str]:
-    """Every page by the name of its file."""
+    """Every page by its path."""
     context = click.Context(group, info_name="ftpatch", **group.context_settings)
-    made = {"ftpatch.1": _program(context), "ftpatch.toml.5": config_page(_head("ftpatch.toml", 5))}
+    made = {"man1/ftpatch.1": _program(context), "man5/ftpatch.toml.5": config_page(_head("ftpatch.toml", 5))}
     for name in group.list_commands(context):
         verb = group.get_command(context, name)
         assert verb is not None
-        made[f"ftpatch-{name}.1"] = _verb(name, verb, click.Context(verb, context, name))
+        made[f"man1/ftpatch-{name}.1"] = _verb(name, verb, click.Context(verb, context, name))
     return made
 
 
