@@ -43,6 +43,22 @@ class undone:
         _undo.remove(self.undo)
 
 
+class ignored:
+    """A context in which signals do nothing: another program of the same terminal answers them."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers, self.before = numbers, [_signal.SIG_DFL for _ in numbers]
+
+    def __enter__(self) -> None:
+        self.before = [_signal.signal(number, _signal.SIG_IGN) for number in self.numbers]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in zip(self.numbers, self.before, strict=True):
+            _signal.signal(number, handler)
+
+
 def catch() -> None:
     """Have the signals end this process in order; those that nohup or a shell has it ignore stay ignored."""
     for number in ENDING:

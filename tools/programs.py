@@ -25,6 +25,7 @@ _TOOLS = {
     "powerpc64le-linux-gnu-g++": ("g++-powerpc64le-linux-gnu",),
     "x86_64-linux-gnu-g++": ("g++",),
     "clang++": ("clang",),
+    "less": ("less",),
     "ld.lld": ("lld",),
     "zsh": ("zsh",),
     "fish": ("fish",),

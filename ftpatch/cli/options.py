@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ftpatch.cli import complain, emit, say
+from ftpatch.cli.pager import show
+from ftpatch.cli.terminal import is_colored, is_terminal, size
 from ftpatch.cli.usage import Choice
-from ftpatch.report import WIDTH, Document, destinations, format_names, renderer
+from ftpatch.report import Document, destinations, format_names, renderer
 from ftpatch.report.files import blocks, check_reports, files_ready
 from ftpatch.signals import undone
 
@@ -32,6 +33,8 @@ AGAINST_HELP = "Modules: the vmlinux that will load it, and modules whose symbol
 MAX_SIZE_HELP = "What a packed file may unpack to (default: 1 GiB)."
 JOBS_HELP = "Worker processes for a tree (default: one per processor)."
 REPORT_HELP = "Also write a report to FILE; repeatable. json=FILE of a writing verb is its journal."
+COLOR_HELP = "Colour on stdout; auto: on a terminal, unless NO_COLOR is set."
+PAGER_HELP = "On a terminal, show a long report at once, not through FTPATCH_PAGER, PAGER or less."
 
 
 def _known_statuses(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -59,7 +62,8 @@ reports = [
     click.option("--format", "format_", metavar=f"[{'|'.join(format_names())}]", callback=_known_format, default="text",
                  help="What goes to stdout."),
     click.option("--report", "report", multiple=True, metavar="FORMAT=FILE", help=REPORT_HELP),
-    click.option("--color", type=Choice(["auto", "always", "never"]), default="auto", help="Colour on stdout."),
+    click.option("--color", type=Choice(["auto", "always", "never"]), default="auto", help=COLOR_HELP),
+    click.option("--no-pager", is_flag=True, help=PAGER_HELP),
 ]  # fmt: skip
 max_size = click.option("--max-size", type=click.IntRange(1), metavar="BYTES", help=MAX_SIZE_HELP)
 layout = click.option("--layout", metavar="NAME", help="Take this site layout instead of deciding by evidence.")
@@ -133,6 +137,7 @@ class Reports:
     format_: str  # of stdout
     color: str  # on stdout: auto, always, never
     report: tuple[str, ...]  # FORMAT=FILE, each
+    no_pager: bool  # on a terminal
 
     @property
     def formats(self) -> set[str]:
@@ -151,12 +156,10 @@ class Reports:
 
     def to_stdout(self, document: Document) -> None:
         """The report on stdout, in pieces of some size; nothing else ever goes there."""
-        document.colored = self.color == "always" or (
-            self.color == "auto" and sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        )
-        document.width = _width()
-        for block in blocks(renderer(self.format_)(document)):
-            emit(block)
+        document.colored = is_colored(self.color)
+        document.width, _ = size()
+        document.fitted = is_terminal(sys.stdout)
+        show(blocks(renderer(self.format_)(document)), emit, not self.no_pager)
 
     def watch(self, others: Sequence[str] = ()) -> Watch:
         """A command line that listens: remarks on stderr, a bar on a terminal, no report that replaces a module.
@@ -172,15 +175,6 @@ def selector_files(selectors: Sequence[str]) -> list[str]:
     """The files whose lines are selectors: those of @file and !@file."""
     bodies = [selector.removeprefix("!") for selector in selectors]
     return [body[1:] for body in bodies if body.startswith("@") and body != "@-"]
-
-
-def _width() -> int:
-    """Columns of the terminal; WIDTH where there is none and nobody says."""
-    if not os.environ.get("COLUMNS") and not (sys.__stdout__ and sys.__stdout__.isatty()):
-        return WIDTH
-    import shutil  # and with it every compression, which few runs need
-
-    return shutil.get_terminal_size((WIDTH, 0)).columns
 
 
 def failed(document: Document, path: str, error: FtpatchError, tree: str | None = None) -> int:

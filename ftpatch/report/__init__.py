@@ -71,6 +71,7 @@ class Document:
     selected: bool = False  # whether only some sites were asked for
     colored: bool = False
     width: int = WIDTH  # characters of a line of text, where it can be cut
+    fitted: bool = False  # whether rows of tables keep to that, too: on a terminal, where nobody reads them by program
     rules: Sequence[Rule] = ()  # those that a check went by, whether they found something or not
     fail_on: str = "error"  # the least severity that fails a check
     exit_code: int | None = None  # what the process will end with, where that does not follow from all this

@@ -1,0 +1,179 @@
+"""What a terminal gets: colours, a pager, tables that fit. Each run here has a terminal of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from ftpatch.cli.terminal import is_colored
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = str(ROOT / "testdata/mini/vmlinux-callops")
+PYTHON = [sys.executable, "-B", "-m", "ftpatch"]
+N_SITES = 19  # rows of the table of FILE
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    usual = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "TERM": "xterm", "HOME": "/nonexistent"}
+    return {**usual, **more}
+
+
+def on_terminal(
+    *arguments: str,
+    columns: int = 80,
+    rows: int = 24,
+    keys: Sequence[tuple[bytes, bytes]] = (),
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[int, str]:
+    """Exit code of a run on a terminal of its own, and all that this showed.
+
+    keys: (text to wait for, what is typed then), each; variables: of the environment.
+    """
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    process = subprocess.Popen(
+        [*PYTHON, *arguments], stdin=follower, stdout=follower, stderr=follower, env=environment(variables),
+        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(follower)
+    shown, waiting = b"", list(keys)
+    while True:
+        try:
+            piece = os.read(leader, 1 << 16)
+        except OSError:  # nobody has the terminal open any more
+            break
+        if not piece:
+            break
+        shown += piece
+        if waiting and waiting[0][0] in shown:
+            os.write(leader, waiting.pop(0)[1])
+    os.close(leader)
+    return process.wait(timeout=60), shown.decode().replace("\r\n", "\n")
+
+
+def on_pipe(*arguments: str, **more: str) -> str:
+    return subprocess.run(
+        [*PYTHON, *arguments], env=environment(more), capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+
+# -- colours -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "variables", "colored"),
+    [
+        ("auto", {}, False),  # no terminal
+        ("auto", {"FORCE_COLOR": "1"}, True),
+        ("auto", {"CLICOLOR_FORCE": "1"}, True),
+        ("auto", {"CLICOLOR_FORCE": "0"}, False),
+        ("auto", {"FORCE_COLOR": ""}, False),
+        ("auto", {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ("never", {"FORCE_COLOR": "1"}, False),
+        ("always", {"NO_COLOR": "1"}, True),
+    ],
+)
+def test_who_decides_about_colours(option: str, variables: dict[str, str], colored: bool) -> None:
+    assert is_colored(option, variables) == colored
+
+
+@pytest.mark.parametrize(
+    ("variables", "colored"),
+    [({}, True), ({"TERM": "dumb"}, False), ({"NO_COLOR": "1"}, False), ({"CLICOLOR": "0"}, False),
+     ({"TERM": "dumb", "FORCE_COLOR": "1"}, True)],
+)  # fmt: skip
+def test_a_terminal_gets_colours_where_it_can_show_them(variables: dict[str, str], colored: bool) -> None:
+    code, shown = on_terminal("scan", FILE, variables=variables)
+    assert code == 0
+    assert ("\x1b[" in shown) == colored
+
+
+# -- the pager ---------------------------------------------------------------------------------------------------------
+
+LONG = ("scan", "--sites", FILE)  # 28 lines
+
+
+def test_a_report_that_fits_starts_no_pager() -> None:
+    assert "PAGED" not in on_terminal("scan", FILE, variables={"FTPATCH_PAGER": "sed s/^/PAGED/"})[1]
+    assert "PAGED" not in on_terminal(*LONG, rows=100, columns=200, variables={"FTPATCH_PAGER": "sed s/^/PAGED/"})[1]
+
+
+def test_a_long_report_goes_through_the_pager_with_its_colours() -> None:
+    code, shown = on_terminal(*LONG, variables={"FTPATCH_PAGER": "sed s/^/PAGED/"})
+    assert code == 0
+    assert shown.startswith("PAGED\x1b[1m")
+    assert shown.count("PAGED") == shown.count("\n") > N_SITES
+
+
+@pytest.mark.parametrize(
+    ("variables", "paged"),
+    [
+        ({"FTPATCH_PAGER": "sed s/^/PAGED/", "PAGER": "cat"}, True),
+        ({"PAGER": "sed s/^/PAGED/"}, True),
+        ({"PAGER": "sed s/^/PAGED/ | cat"}, True),
+        ({"FTPATCH_PAGER": "", "PAGER": "sed s/^/PAGED/"}, False),
+        ({"FTPATCH_PAGER": "cat", "PAGER": "sed s/^/PAGED/"}, False),
+        ({"PAGER": "sed s/^/PAGED/", "TERM": "dumb"}, False),
+        ({"PAGER": "no-such-pager"}, False),
+        ({"PAGER": "no-such-pager | "}, False),
+        ({"PAGER": "no-such-pager 'x'"}, False),
+        ({"PATH": "/nonexistent"}, False),  # and so no less
+    ],
+)
+def test_which_pager_it_is(variables: dict[str, str], paged: bool) -> None:
+    """Where none is found, the report comes without."""
+    code, shown = on_terminal(*LONG, variables=variables)
+    assert code == 0
+    assert ("PAGED" in shown) == paged
+    assert "a_setup" in shown.splitlines()[-1]
+
+
+def test_no_pager_where_the_user_wants_none_or_nobody_looks() -> None:
+    assert "PAGED" not in on_terminal(*LONG, "--no-pager", variables={"PAGER": "sed s/^/PAGED/"})[1]
+    assert "PAGED" not in on_pipe(*LONG, PAGER="sed s/^/PAGED/")
+
+
+def test_a_pager_that_is_closed_early_changes_no_exit_code(tmp_path: Path) -> None:
+    """With far more text than a pipe holds, which would end the run by SIGPIPE else."""
+    code, shown = on_terminal("scan", "--sites", *[FILE] * 200, variables={"PAGER": "head -n 2"})
+    assert (code, shown.count("\n")) == (0, 2)
+    damaged = tmp_path / "no"
+    damaged.touch()
+    assert on_terminal("scan", "--sites", *[FILE] * 200, str(damaged), variables={"PAGER": "head -n 2"})[0] == 3
+
+
+def test_ctrl_c_is_for_the_pager_alone(tmp_path: Path) -> None:
+    script = tmp_path / "pager"
+    script.write_text("#!/bin/sh\nkill -INT $PPID\nsed s/^/PAGED/\n")
+    script.chmod(0o755)
+    code, shown = on_terminal(*LONG, variables={"PAGER": str(script)})
+    assert code == 0
+    assert shown.count("PAGED") > N_SITES
+
+
+def test_less_is_told_what_git_tells_it(tmp_path: Path) -> None:
+    script = tmp_path / "pager"
+    script.write_text('#!/bin/sh\necho "LESS=$LESS"\ncat >/dev/null\n')
+    script.chmod(0o755)
+    assert on_terminal(*LONG, variables={"PAGER": str(script)}) == (0, "LESS=FRX\n")
+    assert on_terminal(*LONG, variables={"PAGER": str(script), "LESS": "S"}) == (0, "LESS=S\n")
+
+
+@pytest.mark.programs
+def test_less_shows_a_screen_and_ends_with_q(programs: None) -> None:
+    assert shutil.which("less")
+    code, shown = on_terminal(*LONG, keys=[(b"init_once", b"q")])
+    assert code == 0
+    assert "start_kernel" not in shown  # of the second screen
+    assert re.search(r"\x1b\[1m\S+vmlinux-callops\x1b\[0m", shown)
