@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools.pictures import kernels, sites
+from tools.pictures import kernels, patches, sites
 from tools.pictures.svg import Picture
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "docs" / "machines" / "pictures"
-PICTURES = {**sites.PICTURES, **kernels.PICTURES}
+PICTURES = {**sites.PICTURES, **kernels.PICTURES, **patches.PICTURES}
 
 
 def drawn(name: str) -> str:

@@ -37,13 +37,16 @@ def plain(text: str) -> str:
     return re.sub(r"#?0x([0-9a-f])\b", lambda digit: str(int(digit[1], 16)), text)
 
 
-def decoded(arch: Arch, code: bytes) -> str:
-    """One instruction as text."""
+def _decoder(arch: Arch) -> capstone.Cs:
     mode = sum(getattr(capstone, name) for name in arch.capstone[1:])
     if arch.capstone[0] == "CS_ARCH_PPC":
         mode |= capstone.CS_MODE_LITTLE_ENDIAN
-    decoder = capstone.Cs(getattr(capstone, arch.capstone[0]), mode)
-    (instruction,) = decoder.disasm(code, 0)
+    return capstone.Cs(getattr(capstone, arch.capstone[0]), mode)
+
+
+def decoded(arch: Arch, code: bytes) -> str:
+    """One instruction as text."""
+    (instruction,) = _decoder(arch).disasm(code, 0)
     return f"{instruction.mnemonic} {instruction.op_str}".strip()
 
 
@@ -135,3 +138,41 @@ def static_call_words(function: str) -> tuple[str, str, str]:
         held = int.from_bytes(bytes(image.data[key : key + 8]), "little")
         jump = bytes(image.code(places["__SCT__clock"], 5).tolist())
         return table.codes(np.arange(1))[0], jump.hex(), f"{held:x}"
+
+
+@cache
+def text_records(file: str, function: str) -> list[str]:
+    """The functions of the records outside init text, in order; after one function was enabled, if it is named."""
+    path = str(TESTDATA / file)
+    with tempfile.TemporaryDirectory() as folder:
+        if function:
+            path = f"{folder}/out"
+            ftpatch.enable(str(TESTDATA / file), ftpatch.Delivery(path), ftpatch.by_selectors([function]))
+        scan = ftpatch.scan(path)
+    sites = scan.sites
+    rows = [row for row in range(len(sites)) if sites.row[row] >= 0 and sites.va[row]]
+    text = [row for row in rows if scan.image.names[int(sites.sec[row])] == ".text"]
+    return [sites.name(row) or "left of a weak function" for row in text]
+
+
+def count_at(file: str, va: int) -> int:
+    """The number of eight bytes at an address."""
+    image = ftpatch.scan(str(TESTDATA / file)).image
+    at = image.pos_of_va(va)
+    return int.from_bytes(bytes(image.data[at : at + 8]), "little")
+
+
+def hook_lines(arch: Arch) -> list[tuple[str, str]]:
+    """(offset, instruction) of the stub that calls a hook; what a relocation names is written out."""
+    assert arch.modules is not None
+    stub = arch.modules.hook(False, ())
+    names = {fixup.off: fixup.symbol for fixup in stub.fixups if fixup.off >= stub.entry}
+    lines = []
+    for instruction in _decoder(arch).disasm(stub.content[stub.entry :], 0):
+        at = stub.entry + instruction.address
+        named = [name for off, name in names.items() if at <= off < at + instruction.size]
+        text = f"{instruction.mnemonic} {named[0] if named else instruction.op_str}".strip()
+        if instruction.mnemonic == "bdnzl":  # capstone's name of it
+            text = "bcl 20, 31, $+4"
+        lines.append((f"+{instruction.address}", plain(text)))
+    return lines

@@ -1,17 +1,27 @@
-"""The pictures of what a kernel has besides sites: records, boot, far calls, modules, redirects."""
+"""The pictures of what a kernel has besides sites: records, boot, slots, far calls, static calls."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
 
 import ftpatch
 from ftpatch.arch import Arch
 from ftpatch.document.explained import ExplainedRow
 from ftpatch.sites.table import SiteTable
-from tools.pictures.code import TESTDATA, addresses, decoded, explained, plain, record_values, static_call_words
+from tools.pictures.code import (
+    TESTDATA,
+    addresses,
+    count_at,
+    explained,
+    plain,
+    record_values,
+    static_call_words,
+    text_records,
+)
 from tools.pictures.svg import Arrow, Block, Cell, Picture, Point
 
 MIB = 1 << 20
+SLOT = 24  # bytes of a stub with its ops pointer
 MINUS4 = (1 << 64) - 4
 SHOWN = (*range(5), *range(10, 19))  # slots of the record tables
 
@@ -137,63 +147,30 @@ def _add_stub(picture: Picture, heading: str, arch: Arch, site: ExplainedRow) ->
     picture.table(["", ""], rows)
 
 
-def module_arm64() -> Picture:
-    _, _, site = explained("mini/mini.ko", "mini_work")
-    words = [
-        f"{word['new_word'][2:]}  {plain(word['new_text'] or '')}"
-        for word in site["code"][0]["words"]
-        if word["new_word"]
-    ]
+def slots() -> Picture:
+    """Text records get the slots of the first area, then those of the second, in the order of their addresses."""
+    file = "mini-ppc64le/vmlinux-ool"
+    _, _, site = explained(file, "vfs_read")
+    places, stock, patched = addresses(file), text_records(file, ""), text_records(file, "vfs_read")
+    assert site["patch"]
+    first = places["ftrace_ool_stub_text_end_count"]
+    near = len(stock) - count_at(file, first)
+    own = (int(site["patch"]["stub"] or "0", 16) - places["ftrace_ool_stub_text_end"]) // SLOT
     picture = Picture(
-        "A site of an arm64 module",
-        "The call in the module goes, by a relocation, to the jump that the module loader lays down in "
-        ".text.ftrace_trampoline, and that "
-        "goes to ftrace_caller. The ops pointer in front of the function points to an object that the patch "
-        "brought along.",
+        "Which slot belongs to which record",
+        "A table of the slots of ftrace_ool_stub_text_end. In the stock kernel each is given to one record, in order. "
+        "When vfs_read is enabled its record is gone, later records move up by one, and the last slot, which is then "
+        "free, holds its call.",
     )
-    picture.blocks(
-        [
-            Block(0, 0, "mini_work in mini.ko", tuple(words), "new"),
-            Block(
-                1,
-                0,
-                ".text.ftrace_trampoline",
-                ("filled by the loader:", "adrp x16, ftrace_caller", "add  x16, x16, …", "br   x16"),
-            ),
-            Block(2, 0, "ftrace_caller", ("in the kernel, not exported",)),
-            Block(0, 1, "ftpatch_ops, in the module", ("func: a function that does nothing",), "new"),
-        ],
-        [Arrow(0, 1, "R_AARCH64_CALL26"), Arrow(1, 2), Arrow(0, 3, "ops pointer, R_AARCH64_ABS64")],
-    )
-    return picture
-
-
-def redirect() -> Picture:
-    arch, _, site = explained("mini/vmlinux-callops", "vfs_read")
-    entry = int(site["symbols"][0]["value"], 16)
-    target = addresses("mini/vmlinux-callops")["vfs_write"]
-    assert arch.jump is not None
-    word = int(arch.jump.encode(np.array([target - entry]))[0])
-    text = decoded(arch, word.to_bytes(4, "little")).split()[0]
-    picture = Picture(
-        "A redirect",
-        "Callers of vfs_read arrive at its entry, where the first NOP of the site has become a branch to "
-        "vfs_write. vfs_write returns to "
-        "the caller. The old body is never run.",
-    )
-    picture.blocks(
-        [
-            Block(0, 0, "any caller", ("bl vfs_read",)),
-            Block(
-                1,
-                0,
-                "vfs_read",
-                (f"{word:08x}  {text} vfs_write", f"{arch.nop:08x}  nop", "the old body: never run"),
-                "new",
-            ),
-            Block(2, 0, "vfs_write", ("its own site and record stay", "ret   to the caller")),
-        ],
-        [Arrow(0, 1), Arrow(1, 2, f"{target - entry:+#x}")],
+    rows = []
+    for slot in range(len(stock) - near):
+        before = stock[near + slot]
+        after = "the call of vfs_read" if slot == own else patched[near + slot]
+        cells = [Cell(before), Cell(after, "box" if before == after else "new")]
+        rows.append([Cell(f"slot {slot}", ""), *cells])
+    picture.table(["", "stock", "vfs_read enabled"], rows)
+    picture.note(
+        f"{near} more text records have the slots of ftrace_ool_stub_text. Yellow: differs from the stock kernel."
     )
     return picture
 
@@ -220,12 +197,11 @@ def static_call() -> Picture:
     return picture
 
 
-PICTURES = {
+PICTURES: dict[str, Callable[[], Picture]] = {
+    "ppc64le-slots": slots,
     "static-call": static_call,
     "record-table": record_table,
     "boot": boot,
     "far-ppc64le": far_ppc64le,
     "far-arm64": far_arm64,
-    "module-arm64": module_arm64,
-    "redirect": redirect,
 }

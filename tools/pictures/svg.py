@@ -94,12 +94,13 @@ class Picture:
         """Boxes in rows and columns, each column as wide as its longest text."""
         columns = list(zip(*([Cell(head) for head in heads], *rows), strict=True))
         widths = [max(len(cell.text) for cell in column) * CHAR + 2 * PAD for column in columns]
-        for number, row in enumerate([[Cell(head, "") for head in heads], *rows]):
+        first = [[Cell(head, "") for head in heads]] if any(heads) else []
+        for row in (*first, *rows):
             x: float = MARGIN
             for width, cell in zip(widths, row, strict=True):
                 if cell.style and cell.text:
                     self._box(x, self.y, width - 4, LINE, cell.style)
-                style = "" if cell.style and number else "soft"
+                style = "" if cell.style else "soft"
                 self._write(x + PAD - 2, self.y + 14, cell.text, style)
                 x += width
             self.y += LINE
