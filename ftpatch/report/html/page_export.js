@@ -70,7 +70,7 @@ Object.assign(Panel.prototype, {
       this.say("None of these rows has a name or slot to copy.", true);
       return undefined;
     }
-    const head = `# ${counted(lines.length, "selector")} of ${this.table.file.replaceAll(/\s+/g, " ")}, for --func @file\n`;
+    const head = `# ${counted(lines.length, "selector")} of ${this.table.file.replaceAll(/\s+/g, " ")}, for ${SELECTED_BY[this.table.name]} @file\n`;
     return this.copy(`${head}${lines.join("\n")}\n`, counted(lines.length, "selector"));
   },
 

@@ -2,6 +2,7 @@
 // One table with what belongs to it: search field, filters, counts, the grid, and the chosen row in full.
 
 const SEARCH_HELP = "part of a name · vfs_* · /regex/ · \"whole name\" · 0x address · row:N · !not";
+const SELECTED_BY = { sites: "--func", keys: "--key", symbols: "--name" }; // options that take the names of a table
 const PRINTED = 500; // rows that go on paper
 const PLAIN_NAME = /^[A-Za-z_][A-Za-z0-9_.$]*$/; // what a selector list takes for a name and nothing else
 const FORMULA = /^ *[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/; // what a spreadsheet would run
@@ -35,13 +36,13 @@ class Panel {
     this.details = make("div", { class: "chosen", role: "region", "aria-label": `Chosen row of ${this.table.title}` });
     this.paper = make("div", { class: "paper" });
     this.clear = this.button("Clear", "Clear search and filters", () => this.reset());
-    const names = this.table.names.length && this.table.name !== "findings";
+    const option = SELECTED_BY[this.table.name];
     this.root.replaceChildren(
       make("div", { class: "tools" },
         make("label", { class: "search", for: this.search.id }, make("span", { class: "unseen" }, `Search ${this.label}`), this.search),
         ...Object.values(this.menus).map((menu) => menu.element), this.chips, this.clear,
         make("span", { class: "push" }),
-        names ? this.button("Copy names", "Copy what is shown as a list for --func @file", () => this.copyNames()) : "",
+        option ? this.button("Copy names", `Copy what is shown as a list for ${option} @file`, () => this.copyNames()) : "",
         this.button("CSV", "Save what is shown as CSV", () => this.save())),
       make("p", { class: "hint", id: `${id}-help` }, SEARCH_HELP),
       make("div", { class: "line" }, this.count, this.message),

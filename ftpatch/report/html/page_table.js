@@ -5,6 +5,9 @@ const OVERSCAN = 8; // rows drawn above and below what is seen
 const TALLEST = 8_000_000; // pixels that every browser lets an element be high; more rows share them
 const WIDEST = { text: 44, code: 48, words: 36, hex: 18, bytes: 24, int: 12, enum: 26 }; // characters of a column
 
+const PADDING = 22; // pixels of a cell that hold no text
+const LINK_WIDTH = 34; // pixels of the last column
+const GROWING = ["function", "key", "name", "message", "module"]; // columns that take what is left
 const MARKED = ["status", "state", "action", "severity"]; // columns whose values have a colour
 
 /** An element with attributes, properties of its dataset and children; text is never markup. */
@@ -16,6 +19,12 @@ function make(name, attributes = {}, ...children) {
   }
   element.append(...children);
   return element;
+}
+
+/** The index of the greatest of these widths; −1 where all are 0. */
+function widest(widths) {
+  const most = Math.max(...widths);
+  return most > 0 ? widths.indexOf(most) : -1;
 }
 
 class Grid {
@@ -35,7 +44,6 @@ class Grid {
     );
     this.head.append(make("span", { role: "columnheader", class: "cell link", "aria-colindex": this.columns.length + 1 },
       make("span", { class: "unseen" }, "Link")));
-    this.element.style.setProperty("--columns", this.widths());
     this.element.addEventListener("scroll", () => this.draw(), { passive: true });
     this.element.addEventListener("keydown", (event) => this.key(event));
     this.body.addEventListener("click", (event) => this.clicked(event));
@@ -57,15 +65,28 @@ class Grid {
       "data-key": each.key }, button);
   }
 
-  /** Widths in characters; the first column of text takes what is left. */
-  widths() {
-    const grows = Math.max(0, this.columns.findIndex((each) => ["function", "key", "name", "message"].includes(each.key)));
-    const widths = this.columns.map((each, i) => {
-      const widest = WIDEST[each.kind] ?? 30;
-      const size = Math.min(widest, Math.max(each.longest, each.title.length + 2)) + 3;
-      return i === grows ? `minmax(${Math.min(size, 34)}ch, 1fr)` : `${size}ch`;
+  /** The width of each column in pixels: what its texts need, less where the table would not fit, more where it would. */
+  widths(room) {
+    const probe = this.body.appendChild(make("span", { class: "probe" }, "0".repeat(100)));
+    const character = probe.getBoundingClientRect().width / 100;
+    probe.remove();
+    const wanted = this.columns.map((each) =>
+      Math.ceil(Math.min(WIDEST[each.kind] ?? 30, Math.max(each.longest, each.title.length + 2)) * character + PADDING));
+    const least = this.columns.map((each, i) => {
+      const keeps = each.numeric || MARKED.includes(each.key) || each.key === "section";
+      return keeps ? wanted[i] : Math.min(wanted[i], Math.ceil(Math.max(each.title.length + 2, GROWING.includes(each.key) ? 30 : 16) * character + PADDING));
     });
-    return [...widths, "2.5rem"].join(" ");
+    const grows = Math.max(0, this.columns.findIndex((each) => GROWING.includes(each.key)));
+    let spare = room - LINK_WIDTH - wanted.reduce((sum, width) => sum + width, 0);
+    if (spare > 0) wanted[grows] += spare;
+    while (spare < 0) {
+      const i = widest(wanted.map((width, k) => (width > least[k] ? width : 0)));
+      if (i < 0) break;
+      const less = Math.min(-spare, 8, wanted[i] - least[i]);
+      wanted[i] -= less;
+      spare += less;
+    }
+    return [...wanted, LINK_WIDTH].map((width) => `${width}px`).join(" ");
   }
 
   measure() {
@@ -73,6 +94,10 @@ class Grid {
     const size = parseFloat(getComputedStyle(document.documentElement).fontSize);
     this.rowHeight = Math.round((row || 1.75) * size);
     this.element.style.setProperty("--row", `${this.rowHeight}px`);
+    if (this.element.clientWidth !== this.fitted) {
+      this.fitted = this.element.clientWidth;
+      this.element.style.setProperty("--columns", this.widths(this.fitted));
+    }
     this.body.style.height = `${this.bodyHeight}px`;
     this.draw();
   }
@@ -169,6 +194,7 @@ class Grid {
     this.columns.forEach((each, i) => {
       const cell = row.children[i];
       const text = each.text(index);
+      cell.title = text.length > 12 ? each.full(index) : "";
       if (MARKED.includes(each.key) && /^[a-z_-]+$/.test(text)) {
         cell.replaceChildren(make("span", { class: `mark state-${text}`, "aria-hidden": "true" }), text);
       } else {
