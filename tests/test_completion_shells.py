@@ -43,6 +43,8 @@ TYPED = [
     ("scan --report json=no", ["scan", "--report", "json=notes.txt"]),
     ("scan a\\ fol\tmini", ["scan", "a folder/mini.ko"]),
     ("scan ~/no", ["scan", "{home}/notes.txt"]),
+    ("scan $HOME/no", ["scan", "{home}/notes.txt"]),
+    ('scan "$HOME/no', ["scan", "{home}/notes.txt"]),
     ("check --select dead-weak,dup", ["check", "--select", "dead-weak,duplicate"]),
     ("sca\tvml", ["scan", "vmlinux"]),
 ]
@@ -55,7 +57,11 @@ START = {
 }
 SETTINGS = {
     "bash": ["source {script}", "alias fp=ftpatch; complete -F _ftpatch fp"],
-    "zsh": ["fpath+=({folder})", "autoload -U compinit; compinit -u -D", "alias fp=ftpatch"],
+    "zsh": [
+        "fpath+=({folder})",
+        "autoload -U compinit; compinit -u -D",
+        "alias fp=ftpatch; bindkey '^I' complete-word",
+    ],
     "fish": ["alias fp=ftpatch"],  # it finds the script by itself
 }
 LAZY = ["source /usr/share/bash-completion/bash_completion", "alias fp=ftpatch"]
@@ -165,7 +171,7 @@ def test_functions_of_a_kernel_are_there_at_once(shell: str, home: Path, kernel:
     for text, limit in (("vfs_rea", 3.0), ("vfs_rea", 0.2), ("", 0.2)):
         words = {
             "bash": [f"ftpatch enable {vmlinux} --func {text}", str(23 + len(vmlinux) + len(text)), "="],
-            "zsh": ["5", text, "ftpatch", "enable", vmlinux, "--func", text],
+            "zsh": ["5", "", text, "ftpatch", "enable", vmlinux, "--func", text],
             "fish": ["4", text, "ftpatch", "enable", vmlinux, "--func", text],
         }[shell]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -176,3 +182,18 @@ def test_functions_of_a_kernel_are_there_at_once(shell: str, home: Path, kernel:
         lines = done.stdout.splitlines()[shell != "fish" :]
         assert ("vfs_read" if text else "vfs_") in [line.split("\t")[0] for line in lines]
         assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < limit
+
+
+@pytest.mark.parametrize("shell", shells.SHELLS)
+def test_hostile_names_of_files_reach_the_program_as_they_are(shell: str, home: Path) -> None:
+    files = [f"f{i:02}{name}" for i, name in enumerate(HOSTILE)]
+    for name in [*files, "f99\nodd", "f98\x1b[31m"]:  # the last two are no candidates: they cannot be typed
+        (home / name).write_bytes(b"\x7fELF")
+    script = install(shell, home)
+    settings = [line.format(script=script, folder=script.parent) for line in SETTINGS[shell]]
+    lines = [f"ftpatch scan f{i:02}\t" for i in range(len(files))]
+    lines += ["ftpatch scan --report json=f00\t", "ftpatch scan --report=json=f02\t", "ftpatch scan f99\t"]
+    wanted = [["scan", name] for name in files]
+    wanted += [["scan", "--report", f"json={files[0]}"], ["scan", f"--report=json={files[2]}"], ["scan", "f99"]]
+    assert given(START[shell], [*settings, *lines], home) == wanted
+    assert not (home / "pwned").exists()

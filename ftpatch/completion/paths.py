@@ -18,18 +18,21 @@ IMAGES = (
 )  # fmt: skip
 
 
-def expanded(text: str) -> str:
-    """A word as the shell will give it: with the home folder and variables of the environment in it."""
-    return os.path.expanduser(os.path.expandvars(text))
+def expanded(text: str, quote: str = "") -> str:
+    """A word as the shell will give it: with variables of the environment and, without quotes, the home folder."""
+    if quote == "'":
+        return text
+    with_variables = os.path.expandvars(text)
+    return with_variables if quote else os.path.expanduser(with_variables)
 
 
-def files_of_kind(text: str, kind: str) -> list[tuple[str, bool]]:
+def files_of_kind(text: str, kind: str, quote: str = "") -> list[tuple[str, bool]]:
     """Paths that begin with `text`, spelled as it is, and whether each is a folder; of `kind` where there are any, else
-    of every kind. Hidden ones only where the text asks for them."""
+    of every kind. Hidden ones only where the text asks for them. quote: the one in which it stands."""
     folder, name = os.path.split(text)
     typed = text[: len(text) - len(name)]
     entries: list[tuple[str, str, bool]] = []
-    with contextlib.suppress(OSError, ValueError), os.scandir(expanded(folder) or ".") as scanned:
+    with contextlib.suppress(OSError, ValueError), os.scandir(expanded(folder, quote) or ".") as scanned:
         for entry in scanned:
             if entry.name.startswith(name) and (name.startswith(".") or not entry.name.startswith(".")):
                 entries.append((entry.name, entry.path, _is_folder(entry)))

@@ -18,6 +18,7 @@ class Place:
     verb: VerbRow
     kind: str = VERBS
     text: str = ""  # what is there of the value
+    quote: str = ""  # the quote in which it ends: ', " or none
     lead: str = ""  # what stands in front of it in the same word: `--func=`
     given: set[str] = field(default_factory=set)  # names of options that are there already
     arguments: list[str] = field(default_factory=list)  # words that are no options
@@ -88,7 +89,7 @@ class _Reader:
 
 def place_of(line: Line, table: Table) -> Place:
     """What the completed word of a line is."""
-    reader = _Reader(table, Place(table.verbs[""]))
+    reader = _Reader(table, Place(table.verbs[""], quote=line.quote))
     reader.read(line.before)
     reader.complete(line.current)
     reader.read(line.after)

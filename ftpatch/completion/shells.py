@@ -58,21 +58,23 @@ def _from_bash(words: Sequence[str]) -> Line:
 
 
 def _from_zsh(words: Sequence[str]) -> Line:
-    """words: the number of the completed one, counted from 1; that up to the cursor; all, the program first."""
-    index, current, *all_words = words
-    return Line(tuple(all_words[1 : int(index) - 1]), current, tuple(all_words[int(index) :]))
+    """words: the number of the completed one, counted from 1; its quote; that up to the cursor; all of them."""
+    index, quote, current, *all_words = words
+    return Line(tuple(all_words[1 : int(index) - 1]), current, tuple(all_words[int(index) :]), quote)
 
 
 def _from_fish(words: Sequence[str]) -> Line:
     """words: how many stand in front of the completed one; that up to the cursor, with its quotes; all of them."""
     index, current, *all_words = words
-    unquoted = read_line(f"x {current}", len(current) + 2, "").current
-    return Line(tuple(all_words[1 : int(index)]), unquoted, tuple(all_words[int(index) + 1 :]))
+    word = read_line(f"x {current}", len(current) + 2, "")
+    return Line(tuple(all_words[1 : int(index)]), word.current, tuple(all_words[int(index) + 1 :]), word.quote)
 
 
 def _to_bash(line: Line, found: Answer) -> str:
     """Options of compopt; then what takes the place of the word, from the last character on at which bash cuts it."""
     texts = [(found.lead + value.text)[line.kept :] for value in found.values]
+    if found.paths and line.quote == '"' and "$" in line.current:
+        return "default"  # names of variables stay names: that is only known to bash's own completion
     if found.paths:
         return "\n".join(["filenames", *texts])
     goes_on = len(texts) == 1 and found.values[0].goes_on
@@ -98,7 +100,7 @@ def _to_zsh(line: Line, found: Answer) -> str:
     if "!" in lead:  # where it is cut off, zsh leaves out the backslash in front of it
         cut, texts = "", [lead + text for text in texts]
     elif found.paths and typed[1]:
-        cut, folder = "*/", expanded(typed[0] + "/")
+        cut, folder = "*/", expanded(typed[0] + "/", line.quote)
         texts = [text[len(typed[0]) + 1 :] for text in texts]
     else:
         cut = "*" + lead[-1] if lead.endswith(CUTS) else lead

@@ -48,7 +48,7 @@ def answer_for(place: Place, table: Table) -> Answer:
     elif kind.startswith("="):
         answer.values = [Value(value) for value in kind[1:].split("|") if value.startswith(text)]
     elif kind in PATH_KINDS:
-        _paths(answer, text, kind)
+        _paths(answer, place, text, kind)
     elif kind in SPECIAL:
         SPECIAL[kind](answer, place, table)
     elif kind in table.values:
@@ -78,10 +78,10 @@ def _listed(answer: Answer, table: Table, kind: str, text: str, goes_on: str = "
     ]
 
 
-def _paths(answer: Answer, text: str, kind: str) -> None:
+def _paths(answer: Answer, place: Place, text: str, kind: str) -> None:
     """Files."""
     answer.paths = True
-    answer.values = [Value(path, goes_on=is_folder) for path, is_folder in files_of_kind(text, kind)]
+    answer.values = [Value(path, goes_on=is_folder) for path, is_folder in files_of_kind(text, kind, place.quote)]
 
 
 def _rules(answer: Answer, place: Place, table: Table) -> None:
@@ -97,7 +97,7 @@ def _reports(answer: Answer, place: Place, table: Table) -> None:
     format_, equals, path = place.text.partition("=")
     if equals:
         answer.lead += format_ + equals
-        _paths(answer, path, "file")
+        _paths(answer, place, path, "file")
     else:
         _listed(answer, table, "formats", format_, "=")
 
@@ -121,7 +121,7 @@ def _pair(answer: Answer, place: Place, kind: str, others: Iterable[str]) -> Non
         _named(answer, _files(place, "targets"), "functions", text)
     elif name.startswith("@") and kind == "sites":
         answer.lead += "@"
-        _paths(answer, name[1:], "file")
+        _paths(answer, place, name[1:], "file")
     else:
         _named(answer, _files(place, kind), kind, name)
         answer.values = [
@@ -142,7 +142,7 @@ def _selectors(answer: Answer, place: Place, kind: str, text: str) -> None:
         text = text[1:]
     if text.startswith("@"):
         answer.lead += "@"
-        _paths(answer, text[1:], "file")
+        _paths(answer, place, text[1:], "file")
     elif "@" in text and kind in ("sites", "enabled"):
         _named(answer, files, "sources", text)
     elif text.startswith("/") or any(char in text for char in PATTERN):

@@ -9,7 +9,7 @@ _ftpatch() {
         program=${(Q)words[1]/#\~\//$HOME/}
         [[ ${program:t} == ftpatch* ]] || return 1
     fi
-    answer=("${(@f)$("$program" completion zsh --answer -- "$CURRENT" "${(Q)PREFIX}" "${(@Q)words}" 2>/dev/null)}")
+    answer=("${(@f)$("$program" completion zsh --answer -- "$CURRENT" "$compstate[quote]" "${(Q)PREFIX}" "${(@Q)words}" 2>/dev/null)}")
     head=("${(@ps:\t:)answer[1]}")
     for line in "${(@)answer[2,-1]}"; do
         value=${line%%$'\t'*} rest=${line#*$'\t'}
@@ -42,6 +42,8 @@ _ftpatch() {
 
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
     _ftpatch "$@"
-else
+elif (( $+functions[compdef] )); then
     compdef _ftpatch ftpatch
+else
+    print -u2 'ftpatch: completion needs compinit, which has to run first: autoload -U compinit; compinit'
 fi
