@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 AGAINST_HELP = "The kernel that will load the modules; for a vmlinux, an earlier build of it."
 CONFIG_HELP = "Settings: fail-on, rules, severities, ignores with reasons, functions that must be traceable."
 UNITS_HELP = "Judge what the compiler was told, in files with much debug information, too."
+PAGE = "html"  # the format that draws every site
 RULES_HELP = "only these rules; repeatable, commas too."
 
 
@@ -81,7 +82,9 @@ def command(run: CheckRun, asked: CheckOptions, reports: Reports) -> int:
     read = [path for path in (asked.against, asked.kconfig, asked.config, asked.baseline) if path]
     written = [f"json={run.write_baseline}"] if run.write_baseline else []
     check_reports((*reports.report, *written), [*names, *read])
-    settings = api.check_settings(replace(asked, full=shows_more(reports.formats)))
+    # a page has the map of single files; the sites of a tree's modules would be too many
+    drawn = PAGE in reports.formats and not any(os.path.isdir(path) for path in names)
+    settings = api.check_settings(replace(asked, full=shows_more(reports.formats), sites=asked.sites or drawn))
     shown = [rule for rule in rules_for() if rule.id in settings.request.rules]
     document = Document("check", show_sites=asked.sites, rules=shown, fail_on=settings.fail_on)
     results, worst = [], 0

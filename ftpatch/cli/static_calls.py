@@ -11,6 +11,7 @@ from ftpatch.cli import Verb
 from ftpatch.cli.options import OutputOptions, Reports, against, gathered, options, output, reports
 from ftpatch.document.files import file_object
 from ftpatch.document.static_call_rows import Asked, static_calls_object
+from ftpatch.document.text_sections import text_sections
 from ftpatch.errors import UsageError
 from ftpatch.report import Document, shows_more
 from ftpatch.report.files import check_reports
@@ -101,6 +102,7 @@ def _image(given: StaticCallsOptions, change: SetCallsOptions, hashed: bool, bri
     asked = Asked(chosen, given.line_size, given.show_sites, others, brief)
     made = {
         **file_object(table.image, table.image.sha256 if hashed else None),
+        **({"text_sections": text_sections(table.image)} if given.show_sites else {}),
         "static_calls": static_calls_object(table, asked),
     }
     return cast("ImageObject", made)

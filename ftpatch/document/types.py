@@ -155,7 +155,6 @@ class ScannedFile(FileObject):
     carrier: Annotated[str, Values(("word", "rela", "relr", "section", "mixed", "none"))]
     summary: SummaryObject
     sites: Sequence[SiteRow]
-    text_sections: NotRequired[Annotated[list[TextSectionRow], "of reports that have sites"]]
     live_patch: NotRequired[Annotated[LivePatchObject, "of modules that are live patches"]]
 
 
@@ -188,6 +187,7 @@ class VerbObject(TypedDict, total=False):
     traceable_as: Annotated[list[str], "explain: names of the explained sites, where none has the name itself"]
     oracle: Annotated[OracleObject | None, "check --predict: what a boot will say and list; null where the kernel has "
                       "no tracer"]  # fmt: skip
+    text_sections: Annotated[list[TextSectionRow], "of reports that have sites, calls or edits"]
     static_calls: Annotated[StaticCallsObject, "static-calls: the keys and sites of the file, as they were read"]
     set_calls: Annotated[list[SetCallRow], "static-calls --set: the keys that it names"]
     recorded: Annotated[RecordedObject, "record: the records that the file got"]

@@ -18,10 +18,11 @@ def render(document: Document) -> Iterator[str]:
     yield f'{{"schema": {SCHEMA}, "command": {encode(document.command)}, "images": ['
     for i, image in enumerate(document.images):
         yield ("," if i else "") + "\n{"
-        for j, (key, value) in enumerate(image.items()):
+        # a tree's sites were read for their figures alone, those of a check perhaps for another format
+        hidden = "sites" in image and not document.show_sites and ("tree" in image or document.kind.checks)
+        shown = [pair for pair in image.items() if not (hidden and pair[0] == "text_sections")]
+        for j, (key, value) in enumerate(shown):
             yield (",\n " if j else "") + encode(key) + ": "
-            # a tree's sites were read for their figures alone
-            hidden = key == "sites" and "tree" in image and not document.show_sites
             if key in NESTED:
                 assert isinstance(value, Mapping)
                 yield "{"
@@ -30,7 +31,7 @@ def render(document: Document) -> Iterator[str]:
                     yield from _value(encode, name, part)
                 yield "}"
             else:
-                yield from _value(encode, key, () if hidden else value)
+                yield from _value(encode, key, () if hidden and key == "sites" else value)
         yield "}"
     yield "]"
     for name, rows in (("trees", document.trees), ("splats", document.splats), ("errors", document.errors)):

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,7 @@ MOST_SECTIONS = 200  # that are drawn
 TOP, LANE, LANE_GAP = 34.0, 16.0, 6.0  # where lanes begin below the sections; height of one, and between two
 LEVELS = 4  # of density
 TICK = 110.0  # between two labels of addresses, at least
+MOST_TICKS = 10  # sections that may have a label
 
 
 @dataclass(frozen=True)
@@ -175,60 +176,81 @@ def _hex(value: int, row: TextSectionRow) -> str:
     return f"0x{value:x}" if row["address"] is None else f"0x{value:016x}"
 
 
-def _lanes(
-    sections: Sequence[MapSection], size: U64, sites: Placed, at: I64, what: str
-) -> tuple[Lane, ...]:  # fmt: skip
+class Bins(NamedTuple):
+    """How each section is cut: a value for each."""
+
+    low: U64  # where it begins
+    step: U64  # bytes of a bin
+    start: I64  # number of its first bin
+
+    def of(self, address: U64, at: I64) -> I64:
+        """The bin of each address; at: its section, −1 for none."""
+        return np.where(at >= 0, self.start[at] + ((address - self.low[at]) // self.step[at]).astype(np.int64), -1)
+
+
+def _bins(sections: Sequence[MapSection], size: U64) -> Bins:
+    """Bins of about the same width for all sections."""
+    n = [max(1, round(section.width / BIN)) for section in sections]
+    step = [-(-n_bytes // n_bins) for n_bytes, n_bins in zip(size.tolist(), n, strict=True)]
+    low = [int(section.address_from, 16) for section in sections]
+    return Bins(
+        np.array(low, dtype=np.uint64),
+        np.array(step, dtype=np.uint64),
+        np.cumsum(n, dtype=np.int64) - np.array(n, dtype=np.int64),
+    )
+
+
+def _lanes(sections: Sequence[MapSection], size: U64, sites: Placed, at: I64, what: str) -> tuple[Lane, ...]:
     """A lane for each state, the most frequent first. at: section of each site, −1 for none."""
-    n_bins = np.maximum(1, np.round(np.array([section.width for section in sections]) / BIN)).astype(np.int64)
-    start = np.cumsum(n_bins) - n_bins
-    low = np.array([int(section.address_from, 16) for section in sections], dtype=np.uint64)
-    step = -(-size.astype(object) // n_bins)  # Python's numbers: a section may have any size
-    per_bin = np.array([int(value) for value in step], dtype=np.uint64)
-    bins = np.where(at >= 0, start[at] + ((sites.address - low[at]) // per_bin[at]).astype(np.int64), -1)
-    states = np.array(sites.state, dtype=object)
-    lanes: list[Lane] = []
+    bins = _bins(sections, size)
+    bin_of, states = bins.of(sites.address, at), np.array(sites.state, dtype=object)
     counts = Counter(states[at >= 0].tolist())
+    lanes: list[Lane] = []
     for state, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         rows = np.flatnonzero((states == state) & (at >= 0))
-        rows = rows[np.lexsort((sites.address[rows], bins[rows]))]
-        found, first, n_of = np.unique(bins[rows], return_index=True, return_counts=True)
-        most = int(n_of.max())
-        cells = []
-        for number_of_bin, i, n_sites in zip(found.tolist(), first.tolist(), n_of.tolist(), strict=True):
-            sec = int(at[rows[i]])
-            section, k = sections[sec], number_of_bin - int(start[sec])
-            width = section.width / int(n_bins[sec])
-            begin = int(low[sec]) + k * int(per_bin[sec])
-            end = min(begin + int(per_bin[sec]), int(section.address_to, 16))
-            digits = len(section.address_to) - 2 if int(section.address_from, 16) else 0
-            reach = f"0x{begin:0{digits}x}", f"0x{end:0{digits}x}"
-            title = f"{counted(n_sites, what)} {state} in {section.name} {reach[0]}–{reach[1]}"
-            level = -(-LEVELS * n_sites // most)
-            cells.append(Cell(round(section.x + k * width, 2), round(width, 2), level, int(sites.row[rows[i]]), n_sites,
-                              *reach, section.shndx, title))  # fmt: skip
+        rows = rows[np.lexsort((sites.address[rows], bin_of[rows]))]
+        found, first, n_of = np.unique(bin_of[rows], return_index=True, return_counts=True)
+        most, cells = int(n_of.max()), list[Cell]()
+        for at_bin, row, n_sites in zip(found.tolist(), rows[first].tolist(), n_of.tolist(), strict=True):
+            k = int(at[row])
+            begin = int(bins.low[k]) + (at_bin - int(bins.start[k])) * int(bins.step[k])
+            end = min(begin + int(bins.step[k]), int(sections[k].address_to, 16))
+            level, said = -(-LEVELS * n_sites // most), f"{counted(n_sites, what)} {state}"
+            cells.append(_cell(sections[k], (begin, end), (int(sites.row[row]), n_sites, level), said))
         y = TOP + len(lanes) * (LANE + LANE_GAP)
         lanes.append(Lane(state, n, y, LANE, tuple(cells)))
     return tuple(lanes)
 
 
+def _cell(section: MapSection, reach: tuple[int, int], sites: tuple[int, int, int], said: str) -> Cell:
+    """One cell. reach: first address and the one behind the last; sites: row of the first, how many, level."""
+    low, high = int(section.address_from, 16), int(section.address_to, 16)
+    scale = section.width / (high - low)
+    first, n, level = sites
+    digits = len(section.address_to) - 2 if low else 0  # as the section's own
+    begin, end = (f"0x{value:0{digits}x}" for value in reach)
+    title = f"{said} in {section.name} {begin}–{end}"
+    x, width = section.x + scale * (reach[0] - low), scale * (reach[1] - reach[0])
+    return Cell(round(x, 2), round(width, 2), level, first, n, begin, end, section.shndx, title)
+
+
 def _ticks(sections: Sequence[MapSection], size: U64, relocatable: bool) -> tuple[Tick, ...]:
-    """Addresses where sections begin, as far as there is room, and round distances from there in long ones."""
+    """Where sections begin, the widest first as far as there is room, and round distances from there in wide ones."""
     ticks: list[Tick] = []
-    free = 0.0
-    for section, n_bytes in zip(sections, size.tolist(), strict=True):
-        if section.x < free:
-            continue
-        ticks.append(Tick(section.x, section.name if relocatable else section.address_from))
+
+    def add(x: float, label: str) -> None:
+        if all(abs(tick.x - x) >= TICK for tick in ticks):
+            ticks.append(Tick(round(x, 2), label))
+
+    widest = sorted(zip(sections, size.tolist(), strict=True), key=lambda pair: -pair[0].width)
+    for section, _ in widest[:MOST_TICKS]:
+        add(section.x, section.name if relocatable else section.address_from)
+    for section, n_bytes in widest[:MOST_TICKS]:
         n = int(section.width // TICK)
-        free = section.x + TICK
-        if n > 1:
-            step = 1 << max((n_bytes // n - 1).bit_length(), 0)
-            for k in range(1, n_bytes // step + 1):
-                x = section.x + section.width * k * step / n_bytes
-                if x >= free and x <= section.x + section.width - TICK / 2:
-                    ticks.append(Tick(round(x, 2), f"+{_size(k * step)}"))
-                    free = x + TICK
-    return tuple(ticks)
+        step = 1 << max((n_bytes // n - 1).bit_length(), 0) if n > 1 else n_bytes
+        for place in range(step, n_bytes, step):
+            add(section.x + section.width * place / n_bytes, f"+{_size(place)}")
+    return tuple(sorted(ticks, key=lambda tick: tick.x))
 
 
 def _size(n: int) -> str:

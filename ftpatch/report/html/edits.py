@@ -23,7 +23,8 @@ N_SHOWN = 100  # edits that the page has in full without its script
 POINTER = 8  # bytes of an address
 SHOWN = 32  # bytes of an edit that are written out
 CODE = 512  # bytes of an edit that are disassembled
-DATA = ("literal",)  # owners whose bytes are pointers, though they lie among code
+POINTERS = ("literal", "record", "key", "trampoline")  # whose bytes may be addresses
+SPAN = 1 << 31  # bytes around the code of a file that its addresses are within
 ADDRESS = re.compile(r"0x[0-9a-f]{5,16}\b")
 ROW = re.compile(r"\w+ row:(\d+)", re.ASCII)  # a site by its row: what relocations and symbols are is another row
 OF_SITE = ("site", "pad", "stub", "literal")
@@ -78,6 +79,9 @@ class Reader:
         self.sections = sorted(image.get("text_sections", []), key=lambda row: row["pos"])
         self._starts = [row["pos"] for row in self.sections]
         self.names = names_of(image)
+        first = self.sections[0]["address"] if self.sections else None
+        self._near = number(first)
+        self._ops = next((clean(name) for site in image.get("sites", ()) if (name := site.get("literal"))), "")
         self._engine = Disassembler(self.arch.capstone)
 
     def section(self, pos: int) -> TextSectionRow | None:
@@ -92,9 +96,9 @@ class Reader:
         address = f"0x{base + offset:x}" if section else ""
         if not code:
             return ()
-        if len(code) == POINTER and (text := self._pointer(code, owner)):
+        if text := self._pointer(code, owner):
             return (Instruction(address, code.hex(), text),)
-        if section and len(code) <= CODE and owner.split(" ")[0] not in DATA and not offset % self.arch.unit:
+        if section and len(code) <= CODE and not offset % self.arch.unit:
             found = self._engine.instructions(code, base + offset)
             if sum(len(part) for _, part, _ in found) == len(code):
                 return tuple(
@@ -103,14 +107,12 @@ class Reader:
         return (Instruction(address, hex_of(code), ""),)
 
     def _pointer(self, code: bytes, owner: str) -> str:
-        """Eight bytes as the address of a place in the file's code; "" where they are none."""
-        value = int.from_bytes(code, "little")
-        inside = any(row["address"] is not None and 0 <= value - int(row["address"], 16) < row["size"]
-                     for row in self.sections)  # fmt: skip
-        if not inside and owner.split(" ")[0] not in DATA:
+        """Eight bytes as the address that they are; "" where they are none, or may be something else."""
+        kind, value = owner.split(" ")[0], int.from_bytes(code, "little")
+        if len(code) != POINTER or kind not in POINTERS or self._near is None or abs(value - self._near) >= SPAN:
             return ""
-        name = self.names.get(value)
-        return f"address 0x{value:x}" + (f" <{name}>" if name else "") if inside else ""
+        name = self.names.get(value) or (self._ops if kind == "literal" else "")
+        return f"address 0x{value:x}" + (f" <{name}>" if name else "")
 
     def _told(self, text: str, section: TextSectionRow) -> str:
         """An instruction with the name of a function whose address it has; without one that only a loader knows."""
@@ -180,7 +182,9 @@ def _sides(edit: EditRow, section: TextSectionRow | None, reader: Reader) -> Seq
 
 def _row(n: int, edit: EditRow, section: TextSectionRow | None, reader: Reader) -> Row:
     """One edit as a row of the table."""
-    before, after = ("; ".join(line.text for line in side if line.text) for side in _sides(edit, section, reader))
+    before = after = ""
+    if section:  # what is no code is long enough as bytes: a table of records may have moved as a whole
+        before, after = ("; ".join(line.text for line in side if line.text) for side in _sides(edit, section, reader))
     return {
         "n": n, "owner": edit["owner"], "section": section["section"] if section else None,
         "address": _address(edit, section), "pos": edit["pos"], "before": before or None, "after": after or None,
