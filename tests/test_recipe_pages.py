@@ -44,6 +44,15 @@ def test_a_refusal_is_shown_with_its_exit_code(path: Path) -> None:
             assert behind == "$ echo $?" or line.startswith("ftpatch: the symbols are"), line
 
 
+def test_a_message_that_a_recipe_explains_is_one() -> None:
+    """A code span of several words at the start of a row is what some verb prints, or its option."""
+    source = "\n".join(path.read_text() for path in (ROOT / "ftpatch").rglob("*.py"))
+    source = re.sub(r'"\n\s*f?"', "", source) + (ROOT / "ftpatch" / "rules" / "register.toml").read_text()
+    for path in RECIPES:
+        for message in re.findall(r"^\| `([^`]* [^`]*)`", path.read_text(), re.MULTILINE):
+            assert message in source, f"{path.name}: nothing prints {message!r}"
+
+
 def test_pictures_and_recipes_name_no_place_of_one_machine() -> None:
     for page in (*RECIPES, *(ROOT / "docs" / "machines").glob("*.md")):
         assert not re.search(r"/work/|/root/|/home/|/tmp/", page.read_text()), page.name
