@@ -29,8 +29,14 @@ SELECTORS = (
 )
 
 ENVIRONMENT = (
-    ("COLUMNS", "Characters of a line of text, where stdout is no terminal."),
+    ("FTPATCH_PAGER, PAGER", "The pager of reports that are longer than the terminal: the first that is set, else "
+     "less. Empty or cat means none."),
+    ("LESS, LV", "Options of the pagers less and lv. Where they are not set, they are given FRX and -c."),
+    ("COLUMNS, LINES", "The size of the terminal, where it is another than it says itself."),
     ("NO_COLOR", "If it is not empty, --color auto means never."),
+    ("FORCE_COLOR, CLICOLOR_FORCE", "If one is neither empty nor 0, --color auto means always, but for NO_COLOR."),
+    ("CLICOLOR", "If it is 0, --color auto means never."),
+    ("TERM", "If it is dumb, there is neither colour nor pager."),
     ("XDG_CACHE_HOME", "The folder below which names for completion are kept, in ftpatch/names (default: ~/.cache)."),
     ("XDG_CONFIG_HOME", "Where completion --install puts the script of fish (default: ~/.config)."),
     ("XDG_DATA_HOME", "Where completion --install puts those of bash and zsh (default: ~/.local/share)."),

@@ -44,8 +44,11 @@ def marked(text: str) -> str:
 
 
 def wrapped(text: str) -> str:
-    """A text as lines of at most 80 characters, none of which begins with a request."""
-    lines = textwrap.wrap(marked(" ".join(text.split())), 78, break_long_words=False, break_on_hyphens=False)
+    """A text as lines of at most 80 characters, none of which begins with a request. A sentence begins a line: so roff
+    sees where one ends, and sets the same space behind each."""
+    sentences = re.split(r"(?<=[.!?]) (?=[A-Z-])", " ".join(text.split()))
+    lines = [line for sentence in sentences for line in
+             textwrap.wrap(marked(sentence), 78, break_long_words=False, break_on_hyphens=False)]  # fmt: skip
     return "".join(f"{guarded(line)}\n" for line in lines)
 
 
