@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 AGAINST_HELP = "The kernel that will load the modules; for a vmlinux, an earlier build of it."
 CONFIG_HELP = "Settings: fail-on, rules, severities, ignores with reasons, functions that must be traceable."
+SELECT_HELP = "Ask only these rules; repeatable, commas too."
+IGNORE_HELP = "Do not ask these rules; repeatable, commas too."
 UNITS_HELP = "Judge what the compiler was told, in files with much debug information, too."
 PAGE = "html"  # the format that draws every site
-RULES_HELP = "only these rules; repeatable, commas too."
 
 
 def _names(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -58,8 +59,8 @@ class CheckRun:
 @click.option("--config", metavar="TOML", help=CONFIG_HELP)
 @click.option("--fail-on", type=Choice(SEVERITIES[::-1]), help="Exit 1 from here on (default: error).")
 @click.option("--exit-zero", is_flag=True, help="Findings do not change the exit code.")
-@click.option("--select", multiple=True, metavar="RULE", callback=_names, help=f"Ask {RULES_HELP}")
-@click.option("--ignore", multiple=True, metavar="RULE", callback=_names, help=f"Leave out {RULES_HELP}")
+@click.option("--select", multiple=True, metavar="RULE", callback=_names, help=SELECT_HELP)
+@click.option("--ignore", multiple=True, metavar="RULE", callback=_names, help=IGNORE_HELP)
 @click.option("--baseline", metavar="FILE", help="Findings that are known: they are neither shown nor counted.")
 @click.option("--write-baseline", metavar="FILE", help="Write all findings there, and exit as if none was new.")
 @options(reports, [layout, max_size])

@@ -65,9 +65,9 @@ def _head(name: str, number: int) -> str:
     assert day
     title = {1: "User Commands", 5: "File Formats"}[number]
     source = f'"{day[1]}" "ftpatch {__version__}" "{title}"'
-    return (
-        f'.\\" Made by `python -m tools.manpages`; do not edit.\n.TH {roff.escaped(name.upper())} {number} {source}\n'
-    )
+    made = '.\\" Made by `python -m tools.manpages`; do not edit.'
+    # Words are not divided, and lines not stretched: names of options and variables stay whole.
+    return f"{made}\n.TH {roff.escaped(name.upper())} {number} {source}\n.nh\n.ad l\n"
 
 
 def _program(context: click.Context) -> str:
@@ -98,7 +98,7 @@ SELECTORS_TEXT = "What --func takes; it may be repeated, and its selectors are j
 def _verb(name: str, verb: click.Command, context: click.Context) -> str:
     """The page of a command."""
     title, text = f"ftpatch-{name}", verb.help or ""
-    arguments = [roff.marked(parameter.make_metavar(context)) for parameter in verb.params
+    arguments = [roff.marked(_argument(parameter)) for parameter in verb.params
                  if isinstance(parameter, click.Argument)]  # fmt: skip
     synopsis = " ".join([rf"{roff.bold(f'ftpatch {name}')} [\fIOPTION\fP]...", *(text for text in arguments if text)])
     takes_selectors = any("--func" in parameter.opts for parameter in verb.params)
@@ -137,6 +137,14 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
             default = f" The default is {option.default}." if option.show_default and option.default else ""
             tag = f"{names} {value}" if value else names
             yield roff.entry(tag, (option.help or "") + default)
+
+
+def _argument(argument: click.Argument) -> str:
+    """An argument as --help shows it."""
+    if argument.metavar is not None:
+        return argument.metavar
+    name = (argument.name or "").upper()
+    return name if argument.required else f"[{name}]"
 
 
 def _value(option: click.Option) -> str:
