@@ -16,10 +16,13 @@ from types import MappingProxyType
 
 import pytest
 
+from ftpatch.cli import run
 from ftpatch.cli.terminal import is_colored
+from ftpatch.report.text.fitting import cells, cut
 
 ROOT = Path(__file__).resolve().parents[1]
-FILE = str(ROOT / "testdata/mini/vmlinux-callops")
+MINI = ROOT / "testdata/mini"
+FILE = str(MINI / "vmlinux-callops")
 PYTHON = [sys.executable, "-B", "-m", "ftpatch"]
 N_SITES = 19  # rows of the table of FILE
 
@@ -177,3 +180,83 @@ def test_less_shows_a_screen_and_ends_with_q(programs: None) -> None:
     assert code == 0
     assert "start_kernel" not in shown  # of the second screen
     assert re.search(r"\x1b\[1m\S+vmlinux-callops\x1b\[0m", shown)
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def widest(shown: str) -> int:
+    return max(cells(line) for line in shown.split("\n"))
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("scan", "--sites", "vmlinux-callops"), ("scan", "--sites", "."), ("explain", "vfs_read", "vmlinux-callops"),
+        ("static-calls", "--key", "*", "--sites", "../static_calls/vmlinux"), ("symbols", "vmlinux-callops"),
+        ("check", ".", "--exit-zero"),
+        ("check", "vmlinux-callops", "vmlinux-kcfi"), ("scan", "--units", "../x86_64/told.ko"),
+        ("enable", "--func", "*", "--dry-run", "vmlinux-callops"), ("diff", "vmlinux-callops", "vmlinux-callops-bti"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_no_line_is_wider_than_the_terminal(
+    arguments: tuple[str, ...], columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(MINI)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert run([*arguments, "--no-pager"]) in (0, 1)
+    assert 0 < widest(capsys.readouterr().out) <= columns
+
+
+def test_the_site_table_of_a_terminal() -> None:
+    """Columns as wide as their cells; on a narrow one without file positions; names lose their middle."""
+    rows = on_terminal(*LONG, "--no-pager", "--color", "never", columns=100)[1].split("\n")
+    assert rows[-3:-1] == [
+        " 17  0xffff800080010278  ready   .init.text+0x280  8832  start_kernel",
+        " 18  0xffff800080010360  ready   .init.text+0x368  9064  a_setup",
+    ]
+    rows = on_terminal(*LONG, "--no-pager", "--color", "never", columns=62)[1].split("\n")
+    assert rows[-3:-1] == [
+        " 17  0xffff800080010278  ready   .init.text+0x280  start…ernel",
+        " 18  0xffff800080010360  ready   .init.text+0x368  a_setup",
+    ]
+    rows = on_pipe(*LONG, COLUMNS="62").split("\n")  # as ever
+    assert rows[-2] == "    18  0xffff800080010360  ready          .init.text+0x368                9064  a_setup"
+
+
+def test_a_status_that_breaks_a_kernel_is_red(tmp_path: Path) -> None:
+    enabled = str(tmp_path / "enabled")
+    subprocess.run([*PYTHON, "enable", "--func", "b_late", FILE, "-o", enabled], env=environment({}), check=True,
+                   capture_output=True)  # fmt: skip
+    shown = on_terminal("scan", "--sites", enabled, "--no-pager", columns=100)[1]
+    assert "  \x1b[32menabled\x1b[0m  " in shown
+    assert "ready\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "room", "shown"),
+    [
+        ("vfs_read", 8, "vfs_read"),
+        ("vfs_read_write", 8, "vfs_…ite"),
+        ("x" * 5000 + "end", 9, "xxxx…xend"),
+        ("読み取り関数", 8, "読み…数"),  # each takes two columns
+    ],
+)
+def test_a_name_loses_its_middle(name: str, room: int, shown: str) -> None:
+    assert cut(name, room) == shown
+    assert cells(shown) <= room
+
+
+def test_names_of_any_length_are_cut_in_no_time() -> None:
+    assert len(cut("x" * 1_000_000, 40)) == 40
+
+
+def test_escape_sequences_of_names_reach_no_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[31mb\x07"
+    shutil.copyfile(FILE, path)
+    shown = on_terminal("scan", str(path), "--color", "never")[1]
+    assert "\x1b" not in shown and "\x07" not in shown
+    assert "a\\x1b[31mb\\x07" in shown.replace("\n", "")

@@ -11,4 +11,9 @@ from ftpatch.report import Document, Render
 def render(document: Document) -> Iterator[str]:
     """The report of one command over its images."""
     write: Render = importlib.import_module(f"ftpatch.report.text.{document.kind.text}").render
-    return write(document)
+    pieces = write(document)
+    if not document.fitted:
+        return pieces
+    from ftpatch.report.text.fitting import kept_to
+
+    return kept_to(document.width, pieces)

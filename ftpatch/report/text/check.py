@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 from ftpatch.errors import printable
 from ftpatch.report import Document
 from ftpatch.report.results import SEVEREST_FIRST, n_sites, place_of, severities_text
-from ftpatch.report.text.lines import below, files_and_trees, first_of, line, number, title
+from ftpatch.report.text.lines import (
+    ALARM,
+    REMARK,
+    WARNING,
+    below,
+    files_and_trees,
+    first_of,
+    line,
+    number,
+    tinted,
+    title,
+)
 
 if TYPE_CHECKING:
     from ftpatch.document.oracle import BugRow, OracleObject
@@ -20,7 +31,7 @@ if TYPE_CHECKING:
 N_FINDINGS, N_MODULES, N_BUGS = 3, 10, 10  # that are shown of each
 WIDTH, INDENT = 110, " " * 6  # of the help; in front of what stands below a rule
 WORD = 4  # bytes of an instruction word
-COLORS = {"error": "\x1b[31m", "warning": "\x1b[33m", "note": "\x1b[36m"}
+TINTS = {"error": ALARM, "warning": WARNING, "note": REMARK}
 
 
 def render(document: Document) -> Iterator[str]:
@@ -32,7 +43,7 @@ def _file(image: ImageObject, document: Document) -> Iterator[str]:
     findings = image["findings"]
     yield line("result", _result(findings, [image["gate"]]))
     yield from _skipped(image)
-    for headline, placed in _by_rule([("", finding) for finding in findings], document.colored):
+    for headline, placed in _by_rule([("", finding) for finding in findings], document):
         yield f"{headline}\n"
         yield from first_of([_text(finding) for _, finding in placed], N_FINDINGS, INDENT)
         yield _help(placed)
@@ -57,7 +68,7 @@ def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
     placed = [(below(tree["tree"], image["file"]), finding) for image in images for finding in image["findings"]]
     yield f"{title(tree['tree'], document)}: {len(images) + len(errors)} modules\n"
     yield line("result", _result([finding for _, finding in placed], [image["gate"] for image in images]))
-    for headline, of_rule in _by_rule(placed, document.colored):
+    for headline, of_rule in _by_rule(placed, document):
         files: dict[str, list[str]] = {}
         for file, finding in of_rule:
             files.setdefault(file, []).append(_text(finding))
@@ -69,14 +80,14 @@ def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
     yield from (line("bad file", error["message"]) for error in errors)
 
 
-def _by_rule(findings: Sequence[Placed], colored: bool) -> Iterator[tuple[str, list[Placed]]]:
+def _by_rule(findings: Sequence[Placed], document: Document) -> Iterator[tuple[str, list[Placed]]]:
     """(headline, findings) of each rule, the severest first, else in the order of the register."""
     groups: dict[tuple[str, str], list[Placed]] = {}
     for file, finding in findings:
         groups.setdefault((finding["severity"], finding["rule"]), []).append((file, finding))
     for severity, rule in sorted(groups, key=lambda key: SEVEREST_FIRST.index(key[0])):
         placed = groups[severity, rule]
-        tag = f"{COLORS[severity]}{severity}\x1b[0m" if colored else severity
+        tag = tinted(severity, TINTS[severity], document)
         yield f"  {tag} {rule}: {number(n_sites(finding for _, finding in placed), 'finding')}", placed
 
 

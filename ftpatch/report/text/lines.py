@@ -20,12 +20,19 @@ if TYPE_CHECKING:
 WIDTH = 100  # characters of a text behind its key
 # how the names of many sections begin: what a function's name, or a number, stands behind
 FAMILY = re.compile(r"\.\w+\.(?:(?:unlikely|hot|startup|exit|unknown|split|text)\.)?(?=.)", re.ASCII)
+# Colours of the terminal's own palette, bold where they would be too light on white: as compilers show theirs.
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
+ALARM, WARNING, REMARK, DONE = "\x1b[1;31m", "\x1b[1;35m", "\x1b[1;36m", "\x1b[32m"
 
 
 def title(name: str, document: Document) -> str:
     """A name at the head of a paragraph: bold on a terminal."""
-    return f"{BOLD}{printable(name)}{PLAIN}" if document.colored else printable(name)
+    return tinted(printable(name), BOLD, document)
+
+
+def tinted(text: str, tint: str, document: Document) -> str:
+    """A text in a colour, where the report has any; tint: one of these above, or "" for none."""
+    return f"{tint}{text}{PLAIN}" if tint and document.colored else text
 
 
 def head(image: ImageObject, document: Document) -> str:

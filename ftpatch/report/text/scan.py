@@ -11,12 +11,14 @@ from ftpatch.arch import shape_named
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import below, counts_line, files_and_trees, head, line, mib, number, or_dash, title
+from ftpatch.report.text.fitting import fitted
+from ftpatch.report.text.lines import below, counts_line, files_and_trees, head, line, mib, number, title
+from ftpatch.report.text.sites import site_lines
 from ftpatch.report.text.units import unit_lines
 
 if TYPE_CHECKING:
     from ftpatch.arch.shape import Shape
-    from ftpatch.document.site_rows import LivePatchObject, SiteRow
+    from ftpatch.document.site_rows import LivePatchObject
     from ftpatch.document.types import ImageObject, ReachObject, SummaryObject, TreeObject
 
 N_NAMES = 12  # sections and the like that one line of text names
@@ -36,9 +38,9 @@ def render(document: Document) -> Iterator[str]:
     def one_file(image: ImageObject) -> Iterator[str]:
         yield from _summary(image, document)
         if document.show_sites:
-            yield from _sites(image["sites"])
+            yield from site_lines(image["sites"], document)
         if "units" in image:
-            yield from unit_lines(image["units"])
+            yield from unit_lines(image["units"], document)
 
     yield from files_and_trees(document, one_file, lambda tree: _tree(tree, document))
 
@@ -65,15 +67,16 @@ def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
     yield f"{'live':>6} {'null':>5}  {'layout':<12} module\n" if rows else ""
     for file in sorted(rows, key=os.fsencode):  # a name need not be valid UTF-8
         figures, remark = rows[file]
-        yield f"{figures} {printable(below(tree['tree'], file))}{remark}\n"
+        text = fitted(f"{printable(below(tree['tree'], file))}{remark}", len(figures) + 1, document)
+        yield f"{figures} {text}\n"
     for image in images:  # with the sites, the modules one by one behind that
         if document.show_sites and image["sites"]:  # none where no selector matched
             yield "\n" + head(image, document)
-            yield from _sites(image["sites"])
+            yield from site_lines(image["sites"], document)
     for image in images:
         if "units" in image:
             yield "\n" + head(image, document)
-            yield from unit_lines(image["units"])
+            yield from unit_lines(image["units"], document)
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -203,18 +206,3 @@ def _reach(reach: ReachObject) -> Iterator[str]:
         yield line("", f"some sites reach nothing: {mib(-reach['headroom'])} too far from everything")
     else:
         yield line("", f"the text may grow by {mib(reach['headroom'])} until a site reaches nothing")
-
-
-def _sites(sites: Sequence[SiteRow]) -> Iterator[str]:
-    yield f"{'row':>6}  {'record':<18}  {'status':<13}  {'place':<24}  {'pos':>10}  function\n"
-    for site in sites:
-        place = printable(f"{site['section']}+{site['offset'] or '?'}" if site["section"] else "-")
-        names = " = ".join([site["function"] or "-", *site["aliases"]])
-        if site["listed_as"]:
-            names = f"- (the kernel lists it as {site['listed_as']})"
-        if site.get("action") == "redirect":
-            names += f" (redirected to {site['target']})"
-        elif site.get("stub") and "calls" in site:
-            names += f" (calls {site['calls']} through a veneer)"
-        row, pos = or_dash(site["row"]), or_dash(site["pos"])
-        yield f"{row:>6}  {site['record']:<18}  {site['status']:<13}  {place:<24}  {pos:>10}  {printable(names)}\n"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
+from ftpatch.report.text.fitting import fitted
 from ftpatch.report.text.lines import counts_line, each_file, first_of, line, live_lines, number
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ def render(document: Document) -> Iterator[str]:
             return
         found = image["static_calls"]
         yield from _figures(found, document)
-        yield from _keys(found, document.selected)
+        yield from _keys(found, document)
         if found.get("calls"):
-            yield from _calls(found["calls"])
+            yield from _calls(found["calls"], document)
 
     yield from each_file(document, one_file)
 
@@ -53,7 +54,7 @@ def _figures(found: StaticCallsObject, document: Document) -> Iterator[str]:
         yield counts_line("trampoline", found["by_trampoline"], document.width)
 
 
-def _keys(found: StaticCallsObject, selected: bool) -> Iterator[str]:
+def _keys(found: StaticCallsObject, document: Document) -> Iterator[str]:
     """The table of keys; of those that were asked for, who sets them."""
     entries = found["entries"]
     if not entries:
@@ -64,10 +65,11 @@ def _keys(found: StaticCallsObject, selected: bool) -> Iterator[str]:
         kind = key["trampoline_kind"] or "-"
         remarks = "".join(f", {remark}" for remark in _remarks(key))
         name = printable(f"{key['key']} -> {function}{remarks}")
-        yield f"{key['sites']:>7} {key['cross_line']:>5}  {kind:<10} {name}\n"
-        if selected:
-            yield from (f"{'':<26}{printable(text)}\n" for text in _updates(key, found.get("other_updates")))
-    if rest := 0 if selected else found["keys"] - len(entries):
+        figures = f"{key['sites']:>7} {key['cross_line']:>5}  {kind:<10} "
+        yield f"{figures}{fitted(name, len(figures), document)}\n"
+        for text in _updates(key, found.get("other_updates")) if document.selected else ():
+            yield f"{'':<26}{fitted(printable(text), 26, document)}\n"
+    if rest := 0 if document.selected else found["keys"] - len(entries):
         yield f"        … and {number(rest, 'more key')} (--key '*' lists all)\n"
 
 
@@ -99,7 +101,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join([*names[:N_NAMES], *more])
 
 
-def _calls(calls: Sequence[StaticCallRow]) -> Iterator[str]:
+def _calls(calls: Sequence[StaticCallRow], document: Document) -> Iterator[str]:
     """The table of sites."""
     yield f"{'address':<18}  {'kind':<11} {'class':<10} key in function\n"
     for call in calls:
@@ -108,7 +110,8 @@ def _calls(calls: Sequence[StaticCallRow]) -> Iterator[str]:
         section = f", {call['section']}" if call["section"] else ""
         text = printable(f"{call['key'] or NOT_KNOWN} in {call['function'] or NOT_KNOWN}{section}{flags}{leads}")
         concurrency = call["concurrency"] or (NOT_KNOWN if call["destination"] else "-")
-        yield f"{call['address'] or 'nowhere':<18}  {call['kind']:<11} {concurrency:<10} {text}\n"
+        figures = f"{call['address'] or 'nowhere':<18}  {call['kind']:<11} {concurrency:<10} "
+        yield f"{figures}{fitted(text, len(figures), document)}\n"
 
 
 def _flags(call: StaticCallRow) -> Iterator[tuple[str, bool]]:

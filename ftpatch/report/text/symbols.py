@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
+from ftpatch.report.text.fitting import fitted
 from ftpatch.report.text.lines import number
 
 NOWHERE = " " * 16  # in place of the address of an undefined symbol
@@ -20,4 +21,5 @@ def render(document: Document) -> Iterator[str]:
             continue
         for symbol in image["symbols"]:
             address = symbol["address"]
-            yield f"{address[2:] if address else NOWHERE} {symbol['type']} {printable(symbol['name'])}\n"
+            figures = f"{address[2:] if address else NOWHERE} {symbol['type']} "
+            yield f"{figures}{fitted(printable(symbol['name']), len(figures), document)}\n"

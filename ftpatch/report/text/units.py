@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
+from ftpatch.report import Document
+from ftpatch.report.text.fitting import fitted
 from ftpatch.report.text.lines import line, number
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 N_MAKERS = 4  # compilers that one line names
 
 
-def unit_lines(units: UnitsObject) -> Iterator[str]:
+def unit_lines(units: UnitsObject, document: Document) -> Iterator[str]:
     """The units of one file."""
     rows = units["units"]
     if units["unknown"]:
@@ -36,7 +38,8 @@ def unit_lines(units: UnitsObject) -> Iterator[str]:
     for row in rows:
         remark = _remark(row, usual)
         text = printable(f"{row['name']}  ! {remark}" if remark else row["name"])
-        yield f"{row['functions']:>9} {row['sites']:>6}  {text}\n"
+        figures = f"{row['functions']:>9} {row['sites']:>6}  "
+        yield f"{figures}{fitted(text, len(figures), document)}\n"
 
 
 def _usual(rows: list[UnitRow]) -> list[str] | None:
