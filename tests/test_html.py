@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from elfwriter import MINI
+from hypothesis import given
+from hypothesis import strategies as st
 from lxml import etree, html
 
 from ftpatch.cli import run
+from ftpatch.document.text_sections import TextSectionRow
+from ftpatch.document.types import ReachObject
+from ftpatch.errors import printable
+from ftpatch.report.html.address_map import Map, map_of, placed
+from ftpatch.report.html.columns import SAFE, Column, script_json
+from ftpatch.report.html.distances import of_reach, of_sites
+from ftpatch.report.html.tables import Field, table_of
 
 Page = Any  # an element tree of lxml, which has no types
 
@@ -71,3 +80,186 @@ def test_the_table_of_sites_is_that_of_json(file: str, capfd: pytest.CaptureFixt
         assert (row["words"] or "").split() == site["words"]
         assert hexed(row["offset"], 1) == site["offset"]
     assert Counter(row["state"] for row in rows) == Counter(site["status"] for site in sites)
+
+
+# -- how columns are written -------------------------------------------------------------------------------------------
+
+TOP = (1 << 64) - 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "encoded"),
+    [
+        ("text", ["a", None, "b"], {"values": ["a", "b"], "codes": [0, None, 1]}),
+        ("text", [f"f{n}" for n in range(300)], {"text": "\n".join(f"f{n}" for n in range(300))}),
+        ("enum", [str(n) for n in range(300)], {"values": [str(n) for n in range(300)], "codes": list(range(300))}),
+        ("hex", [TOP, 0, None, 1 << 63], {"base": "0x0", "deltas": [-1, 1, None, str(-(1 << 63))]}),
+        ("hex", [1 << 53], {"base": "0x0", "deltas": [str(1 << 53)]}),
+        ("hex", [SAFE], {"base": "0x0", "deltas": [SAFE]}),
+        ("int", [7, 8, None, -3], {"deltas": [7, 1, None, -11]}), ("int", [TOP], {"deltas": [str(TOP)]}),
+        ("bytes", [-(1 << 62), 1 << 62], {"deltas": [str(-(1 << 62)), str(1 << 63)]}), ("int", [], {"deltas": []}),
+        ("text", ["a\nb\u202e\udcff"], {"values": ["a\\x0ab\\u202e\\xdcff"], "codes": [0]}),
+    ],
+)  # fmt: skip
+def test_a_column_is_exact(kind: str, values: list[Any], encoded: dict[str, Any]) -> None:
+    column = Column("k", "K", kind, values)
+    assert column.encoded() == encoded
+    assert decoded(json.loads(script_json(encoded)), len(values)) == [
+        printable(value) if isinstance(value, str) else value for value in values
+    ]
+
+
+@given(st.lists(st.none() | st.integers(0, TOP)))
+def test_addresses_come_back_as_they_were(values: list[int | None]) -> None:
+    encoded = json.loads(script_json(Column("k", "K", "hex", values).encoded()))
+    assert all(delta is None or isinstance(delta, str) or abs(delta) <= SAFE for delta in encoded["deltas"])
+    assert decoded(encoded, len(values)) == values
+
+
+@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
+def test_no_json_ends_the_element_that_it_is_in(value: Any) -> None:
+    text = script_json(value)
+    assert not set(text) & set("<>&\u2028\u2029") and json.loads(text) == value
+
+
+def test_a_long_table_says_what_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftpatch.report.html.tables.MOST", 3)
+    made = table_of("t", "T", (Field("a", "A"),), [{"a": str(n)} for n in range(5)])
+    assert (made.n, made.left_out, made.payload()["truncated"]) == (3, 2, 2)
+
+
+# -- drawings ----------------------------------------------------------------------------------------------------------
+
+
+def section(name: str, address: int | None, size: int, shndx: int = 1) -> TextSectionRow:
+    return {"section": name, "shndx": shndx, "address": None if address is None else f"0x{address:016x}", "size": size,
+            "pos": 64}  # fmt: skip
+
+
+def the_map(sections: list[TextSectionRow], sites: list[tuple[int, int, str]]) -> Map:
+    drawn = map_of(sections, placed([site[0] for site in sites], [site[1] for site in sites], [s[2] for s in sites]))
+    assert drawn is not None
+    return drawn
+
+
+def test_sections_are_drawn_to_scale_and_gaps_are_not() -> None:
+    drawn = the_map(
+        [section(".init.text", 0xFFFF_8000_8180_0000, 1 << 18, 2), section(".text", 0xFFFF_8000_8000_0000, 3 << 18, 1)],
+        [(1, 0xFFFF_8000_8000_0000, "ready")],
+    )
+    text, init = drawn.sections
+    assert (text.name, text.x, text.width) == (".text", 0.0, 745.5)  # three quarters of all but the gap
+    assert (init.name, init.x, init.width) == (".init.text", 751.5, 248.5)
+    assert [tick.label for tick in drawn.ticks] == [
+        "0xffff800080000000", "+128 KiB", "+256 KiB", "+384 KiB", "+512 KiB", "+640 KiB",
+        "0xffff800081800000", "+128 KiB",
+    ]  # fmt: skip
+
+
+def test_neighbours_in_memory_have_no_gap() -> None:
+    drawn = the_map([section(".a", 0x1000, 0x1000, 1), section(".b", 0x2000, 0x1000, 2)], [(1, 0x1000, "ready")])
+    assert [(one.x, one.width) for one in drawn.sections] == [(0.0, 500.0), (500.0, 500.0)]
+
+
+def test_a_section_of_few_bytes_is_seen() -> None:
+    drawn = the_map([section(".text", 0x1000, 1 << 24, 1), section(".tiny", 0x1000 + (1 << 24), 4, 2)],
+                    [(2, 0x1000 + (1 << 24), "ready")])  # fmt: skip
+    assert drawn.sections[1].width >= 0.99
+    assert (drawn.lanes[0].cells[0].x, drawn.lanes[0].cells[0].width) == (drawn.sections[1].x, drawn.sections[1].width)
+
+
+def test_cells_count_each_site_once_at_its_place() -> None:
+    sites = [(1, 0x1000 + 16 * n, "ready" if n % 10 else "enabled") for n in range(1000)]
+    drawn = the_map([section(".text", 0x1000, 16_000)], [*sites, (1, 0x0FFF, "ready"), (9, 0x1000, "ready")])
+    assert [(lane.state, lane.n) for lane in drawn.lanes] == [("ready", 900), ("enabled", 100)]
+    assert drawn.left_out == "2 sites outside of these"
+    for lane in drawn.lanes:
+        assert sum(cell.n for cell in lane.cells) == lane.n
+        for cell in lane.cells:
+            low, high = int(cell.address_from, 16), int(cell.address_to, 16)
+            inside = [row for row, (_, va, state) in enumerate(sites) if low <= va < high and state == lane.state]
+            assert (len(inside), inside[0]) == (cell.n, cell.first)
+            assert abs(cell.x - (low - 0x1000) / 16) < 0.01 and 1 <= cell.level <= 4
+    assert drawn.lanes[1].y > drawn.lanes[0].y + drawn.lanes[0].height and drawn.height >= drawn.lanes[1].y + 16
+
+
+def test_a_relocatable_file_is_drawn_section_by_section() -> None:
+    drawn = the_map([section(".text", None, 64, 1), section(".text", None, 64, 3)], [(3, 8, "ready"), (1, 8, "half")])
+    assert drawn.relocatable and [one.shndx for one in drawn.sections] == [1, 3]
+    assert [(lane.state, lane.cells[0].shndx, lane.cells[0].first) for lane in drawn.lanes] == [
+        ("half", 1, 1), ("ready", 3, 0),
+    ]  # fmt: skip
+
+
+def test_sections_beyond_count_are_named_as_left_out() -> None:
+    many = [section(f".text.{n}", None, 16, n) for n in range(500)]
+    drawn = the_map(many, [(n, 0, "ready") for n in range(0, 500, 2)])
+    assert len(drawn.sections) == 200 and all(one.n for one in drawn.sections)
+    assert drawn.left_out == (
+        "300 more sections, with 50 sites, are not drawn: the table has all; 50 sites outside of these"
+    )
+    assert drawn.sections[-1].x + drawn.sections[-1].width <= 1000.1
+
+
+@pytest.mark.parametrize("top", [1 << 63, TOP - 15])
+def test_addresses_at_the_end_of_memory_are_drawn(top: int) -> None:
+    drawn = the_map([section(".text", top, 16)], [(1, top + 8, "ready")])
+    assert drawn.lanes[0].n == 1
+
+
+def test_sections_of_impossible_sizes_are_drawn_without_overflow() -> None:
+    drawn = the_map([section(".a", 0x1000, TOP, 1), section(".b", 0x1000, TOP, 2)], [(1, 0x1000, "ready")])
+    assert drawn.lanes[0].n == 1
+
+
+def test_nothing_is_drawn_of_nothing() -> None:
+    assert map_of([], placed([1], [0], ["ready"])) is None
+    assert map_of([section(".text", 0, 16)], placed([None], [None], ["null"])) is None
+
+
+def reach(**given: Any) -> ReachObject:
+    usual = {
+        "target": "ftrace_caller", "max_distance": 300, "limit": 256, "beyond": 1, "trampolines": {"tramp": 2},
+        "headroom": -44, "target_address": "0x1000", "backward": -256, "calls_from": "sites",
+        "distances": {"low": -256, "step": 128, "counts": [3, 4, 0, 0, 1], "beyond": [0, 0, 0, 0, 1]},
+    }  # fmt: skip
+    return cast("ReachObject", {**usual, **given})
+
+
+def test_distances_have_the_limits_of_a_call_drawn_in() -> None:
+    drawn = of_reach(reach(), "distance")
+    assert drawn is not None and drawn.column == "distance"
+    assert [(bar.state, bar.low, bar.high, bar.n) for bar in drawn.bars] == [
+        ("ready", -256, -128, 3), ("ready", -128, 0, 4), ("far", 256, 384, 1),
+    ]  # fmt: skip
+    left, right = drawn.limits
+    assert not left.outside and left.x == drawn.bars[0].x and right.x == drawn.bars[2].x
+    assert (drawn.bars[1].y, drawn.bars[1].height, drawn.bars[0].height) == (0.0, 160.0, 120.0)
+    assert drawn.text == "sites are at most 0.0 MiB from ftrace_caller; 1 beyond its reach; tramp: 2 beyond"
+
+
+def test_a_limit_that_is_far_away_stands_at_the_edge() -> None:
+    drawn = of_reach(reach(limit=1 << 31, backward=-(1 << 31)), "distance")
+    assert drawn is not None and [(limit.x, limit.outside) for limit in drawn.limits] == [(0.0, True), (1000.0, True)]
+
+
+def test_distances_of_stubs_are_no_filter_of_sites() -> None:
+    drawn = of_reach(reach(calls_from="stubs"), "distance")
+    assert drawn is not None and drawn.column == "" and drawn.text.startswith("calls of stubs are at most")
+
+
+def test_calls_of_a_run_are_counted_by_what_they_go_through() -> None:
+    drawn = of_sites([100, -100, 5000, None], ["call", "call", "via-stub", "dropped"], None)
+    assert drawn is not None and sum(bar.n for bar in drawn.bars) == 3 and not drawn.limits
+    assert {bar.state for bar in drawn.bars} == {"call", "via-stub"}
+    assert of_sites([None], ["dropped"], None) is None
+
+
+@given(st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=1, max_size=40))
+def test_every_distance_is_in_one_bar(values: list[int]) -> None:
+    drawn = of_sites(list(values), ["call"] * len(values), None)
+    assert drawn is not None and len(drawn.bars) <= 70
+    for bar in drawn.bars:
+        assert sum(bar.low <= value < bar.high for value in values) == bar.n
+        assert 0 <= bar.x <= 1000 and bar.y >= 0 and bar.y + bar.height <= 160.1
+    assert sum(bar.n for bar in drawn.bars) == len(values)

@@ -239,7 +239,8 @@ def _ticks(sections: Sequence[MapSection], size: U64, relocatable: bool) -> tupl
     ticks: list[Tick] = []
 
     def add(x: float, label: str) -> None:
-        if all(abs(tick.x - x) >= TICK for tick in ticks):
+        begin = _label_at(x)
+        if all(abs(_label_at(tick.x) - begin) >= TICK for tick in ticks):
             ticks.append(Tick(round(x, 2), label))
 
     widest = sorted(zip(sections, size.tolist(), strict=True), key=lambda pair: -pair[0].width)
@@ -251,6 +252,11 @@ def _ticks(sections: Sequence[MapSection], size: U64, relocatable: bool) -> tupl
         for place in range(step, n_bytes, step):
             add(section.x + section.width * place / n_bytes, f"+{_size(place)}")
     return tuple(sorted(ticks, key=lambda tick: tick.x))
+
+
+def _label_at(x: float) -> float:
+    """Where the label of a tick begins: behind it, or in front of it at the end of the drawing."""
+    return x if x <= WIDTH - TICK else x - TICK
 
 
 def _size(n: int) -> str:

@@ -16,6 +16,8 @@ WIDTH, HEIGHT = 1000.0, 160.0
 AIR = 0.04  # of the width, at each side
 N_BINS = 64  # at most
 N_TICKS = 8  # at most
+# what the bars of a state are about, where its name would say something else of their sites
+SAID = {"ready": "within reach", "far": "out of reach", "call": "called directly", "via-stub": "called through a stub"}
 NEAR = 4  # a limit is drawn where it is if it is at most so many times as far away as the farthest call
 
 
@@ -75,8 +77,9 @@ class Bins:
         return self.low + self.step * len(next(iter(self.counts.values())))
 
 
-def of_reach(reach: ReachObject, in_table: bool) -> Distances | None:
-    """The distances of all calls of a file to the tracer's entry. in_table: the page's table of sites has them."""
+def of_reach(reach: ReachObject, column: str, remark: str = "") -> Distances | None:
+    """The distances of all calls of a file to the tracer's entry. column: of the page's table that has those of
+    sites; remark: behind the title."""
     if "distances" not in reach or "backward" not in reach:
         return None
     found, name = reach["distances"], clean(reach["target"])
@@ -86,8 +89,8 @@ def of_reach(reach: ReachObject, in_table: bool) -> Distances | None:
     calls = "calls of stubs" if stubs else "sites"
     text = f"{calls} are at most {mib(reach['max_distance'])} from {name}; {reach['beyond']} beyond its reach"
     far = [f"{clean(area)}: {n} beyond" for area, n in reach.get("trampolines", {}).items()]
-    return drawn(f"Distances to {name}", "; ".join([text, *far]), bins, (reach["backward"], reach["limit"]),
-                 "distance" if in_table and not stubs else "")  # fmt: skip
+    limits = reach["backward"], reach["limit"]
+    return drawn(f"Distances to {name}{remark}", "; ".join([text, *far]), bins, limits, "" if stubs else column)
 
 
 def of_sites(distances: Sequence[int | None], states: Sequence[str], reach: ReachObject | None) -> Distances | None:
@@ -141,7 +144,7 @@ def _bars(bins: Bins, x_of: Callable[[float], float]) -> tuple[Bar, ...]:
             if n:
                 height = max(1.0, round(n / most * HEIGHT, 2))  # one call among thousands is seen, too
                 y = max(0.0, y - height)
-                title = f"{n} {state}: {_signed(low)} to {_signed(low + bins.step)}"
+                title = f"{n} {SAID.get(state, state)}: {_signed(low)} to {_signed(low + bins.step)}"
                 bars.append(Bar(x, round(y, 2), round(width, 2), height, state, low, low + bins.step, n, title))
     return tuple(bars)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from ftpatch.report.html.tables import Field, Row, Table, table_of
 
 if TYPE_CHECKING:
+    from ftpatch.document.static_calls import StaticKeyRow
     from ftpatch.document.types import ErrorRow, ImageObject
 
 KEYS = (
@@ -64,7 +65,7 @@ def tables_of(image: ImageObject) -> Iterator[Table]:
     if set_calls := image.get("set_calls"):
         parts.append(("set_calls", "Static calls that were set", SET_CALLS, set_calls))
     if static := image.get("static_calls"):
-        parts.append(("keys", "Keys of static calls", KEYS, [_key_row(row) for row in static["entries"]]))
+        parts.append(("keys", "Keys of static calls", KEYS, _key_rows(static["entries"])))
         parts.append(("calls", "Calls", CALLS, static.get("calls", [])))
     if recorded := image.get("recorded"):
         parts.append(("recorded", "New records", RECORDED, recorded["functions"]))
@@ -78,12 +79,13 @@ def tables_of(image: ImageObject) -> Iterator[Table]:
             yield table_of(name, title, fields, cast("Sequence[Row]", rows))
 
 
-def _key_row(row: object) -> Row:
-    """A key; who sets it, by name."""
-    made = dict(cast("Row", row))
-    updates = cast("Sequence[Row] | None", made["updated_by"])
-    made["updated_by"] = [f"{update['function']}{' (init)' if update['init'] else ''}" for update in updates or ()]
-    return made
+def _key_rows(entries: Sequence[StaticKeyRow]) -> list[Row]:
+    """Keys, those with the most sites first; who sets them, by name."""
+    rows: list[Row] = []
+    for entry in sorted(entries, key=lambda entry: -entry["sites"]):
+        by = [f"{update['function']}{' (init)' if update['init'] else ''}" for update in entry["updated_by"] or ()]
+        rows.append({**entry, "updated_by": by})
+    return rows
 
 
 def modules_table(images: Sequence[ImageObject], names: Sequence[str], errors: Sequence[tuple[str, ErrorRow]]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,7 @@ def render_page(document: Document) -> Iterator[str]:
 def page_of(document: Document, script: str, style: str) -> Page:
     """What the template is given."""
     views = views_of(document)
-    verdict, tone = verdict_of(document)
+    verdict, tone = verdict_of(document, views)
     code = exit_code(document)
     names = [view.file for view in views] or [row["file"] for row in document.errors]
     about = f" {clean(names[0])}" if len(names) == 1 else f" {number(len(names), 'file')}" if names else ""
@@ -88,7 +88,7 @@ def page_of(document: Document, script: str, style: str) -> Page:
     )  # fmt: skip
 
 
-def verdict_of(document: Document) -> tuple[str, str]:
+def verdict_of(document: Document, views: Sequence[View]) -> tuple[str, str]:
     """The result in a few words, and its tone."""
     findings = [finding for _, finding in every_finding(document)]
     bad = f"{number(len(document.errors), 'file')} cannot be read" if document.errors else ""
@@ -97,16 +97,15 @@ def verdict_of(document: Document) -> tuple[str, str]:
         text = severities_text(findings) or "no findings"
         tone = "error" if bad else SEVERITIES[worst] if worst >= 0 else "good"
         return "; ".join(part for part in (text, bad) if part), tone
-    parts = [_done(document), bad]
+    parts = [_done(document, views), bad]
     return "; ".join(part for part in parts if part), "error" if bad else ""
 
 
-def _done(document: Document) -> str:
+def _done(document: Document, views: Sequence[View]) -> str:
     """What a command that looks for no findings has to say first."""
-    done = [image["done"] for image in document.images if "done" in image]
-    if done:
-        left = sum(row["left"] for row in done)
-        return f"{sum(row['patched'] for row in done)} changed" + (f", {left} left as they are" if left else "")
+    of_run = [fact for view in views for fact in view.facts if fact.about == "run"]
+    if of_run and any("done" in image for image in document.images):
+        return of_run[0].lines[0]  # text says it first, too
     static = [image["static_calls"] for image in document.images if "static_calls" in image]
     if static:
         return (

@@ -73,6 +73,7 @@ def signed(difference: int) -> int:
 def site_table(title: str, sites: Sequence[SiteRow], places: SitePlaces, left_out: int = 0) -> Table:
     """The table of these sites, with their places. left_out: how many more there are."""
     rows = cast("Sequence[Row]", sites)
+    plain = all(state == site["status"] for state, site in zip(places.state, sites, strict=True))
     before, between, behind = (
         [column for field in fields if (column := column_of(field, rows)) is not None]
         for fields in (BEFORE, BETWEEN, BEHIND)
@@ -80,7 +81,7 @@ def site_table(title: str, sites: Sequence[SiteRow], places: SitePlaces, left_ou
     drawn = [
         Column("address", "Address", "hex", places.address),
         *between,
-        Column("state", "State", "enum", places.state, filter=True),
+        Column("state", "State", "enum", places.state, not plain, hidden=plain),
         *behind[:1],
     ]
     if any(away is not None for away in places.distance):

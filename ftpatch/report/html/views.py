@@ -12,6 +12,7 @@ from ftpatch.report.html import address_map, distances, edits, facts, findings, 
 from ftpatch.report.html.columns import Encoded, number
 from ftpatch.report.results import clean
 from ftpatch.report.text.lines import below
+from ftpatch.report.text.lines import number as number_of
 
 if TYPE_CHECKING:
     from ftpatch.document.static_calls import StaticCallRow
@@ -124,9 +125,8 @@ def _drawn(image: ImageObject, shown: list[tables.Table]) -> Drawn:
     reach = image["summary"]["reach"] if "summary" in image else None
     if not rows:
         static = image.get("static_calls")
-        reached = distances.of_reach(reach, in_table=False) if reach else None
         picture = _map_of_calls(image, static["calls"]) if static and static.get("calls") else None
-        return Drawn((), picture, (reached,) if reached else ())
+        return Drawn((), picture, _reaches(image))
     places = sites.places_of(rows, reach)
     left_out = len(image["sites"]) - len(rows)
     shown.append(sites.site_table("Sites", rows, places, left_out))
@@ -136,11 +136,20 @@ def _drawn(image: ImageObject, shown: list[tables.Table]) -> Drawn:
     counts = Counter(places.state).most_common()
     changed = any("distance" in row for row in rows)
     of_run = distances.of_sites(places.distance, places.state, reach) if changed else None
-    of_all = distances.of_reach(reach, in_table=not changed) if reach else None
+    of_all = distances.of_reach(reach, "" if changed else "distance") if reach else None
     return Drawn(
         tuple(StateCount(clean(state), n, in_map.get(state, 0)) for state, n in counts), picture,
         tuple(drawn for drawn in (of_run, of_all) if drawn is not None),
     )  # fmt: skip
+
+
+def _reaches(image: ImageObject) -> tuple[distances.Distances, ...]:
+    """The distances of a file, and those of the one that it was compared with."""
+    reach, other = image["summary"]["reach"] if "summary" in image else None, image.get("compared")
+    now = distances.of_reach(reach, "") if reach else None
+    before = other["summary"]["reach"] if other else None
+    was = distances.of_reach(before, "", ", before") if before else None
+    return tuple(drawn for drawn in (now, was) if drawn is not None)
 
 
 def _map_of_calls(image: ImageObject, calls: Sequence[StaticCallRow]) -> address_map.Map | None:
@@ -170,7 +179,7 @@ def _notes(image: ImageObject, document: Document) -> tuple[str, ...]:
 
 def _places(shown: Sequence[tables.Table]) -> tuple[TableView, ...]:
     return tuple(
-        TableView(table.name, table.title, table.n, table.left_out, f"{table.n} rows"
+        TableView(table.name, table.title, table.n, table.left_out, number_of(table.n, "row")
                   + (f", {table.left_out} more have no room here: --format csv has all" if table.left_out else ""))
         for table in shown
     )  # fmt: skip
