@@ -7,6 +7,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -529,6 +530,22 @@ def test_an_unknown_login_shell_is_told(
     assert run(["completion", "--install"]) == 2
     line = "ftpatch: no shell is named: expected bash, zsh, fish – ftpatch completion bash\n"
     assert capsys.readouterr() == ("", line)
+
+
+def test_a_tab_on_names_that_are_kept_loads_nothing_heavy(here: Path) -> None:
+    """0.2 s are asked for, and numpy alone takes half of them."""
+    program = (
+        "import sys\nfrom ftpatch.cli import run\ncode = run(sys.argv[1:])\n"
+        "print([name for name in ('numpy', 'json', 'hashlib', 'ftpatch.api', 'ftpatch.write') if name in sys.modules])"
+    )
+    words = ["completion", "bash", "--answer", "--", "ftpatch enable --func vfs_r", "27", BREAKS]
+    command = [sys.executable, "-B", "-c", program, *words]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout for _ in range(2)
+    )
+    assert first == "\nvfs_read\n['numpy', 'ftpatch.write']\n"
+    assert second == "\nvfs_read\n[]\n"
 
 
 # -- any line --------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ HOSTILE = [
     "$(touch pwned)", "`touch pwned`", "a b", "it's", 'say"so', "x;touch pwned", "a&b", "a|b", "~root", "{a,b}", "#c",
     "back\\slash", "a:b", "%n", "é", "a!b", "<x", "(x)", "$HOME", "tail\\", "'", "c\\:d", "a=b",
 ]  # fmt: skip
+LEFT = "\x02"  # Ctrl-B
 # What is typed, TAB behind it, and what the program then gets.
 TYPED = [
     ("enable --func vfs_r", ["enable", "--func", "vfs_read"]),
@@ -47,6 +48,7 @@ TYPED = [
     ('scan "$HOME/no', ["scan", "{home}/notes.txt"]),
     ("check --select dead-weak,dup", ["check", "--select", "dead-weak,duplicate"]),
     ("sca\tvml", ["scan", "vmlinux"]),
+    ("enable --func vfs_r vmlinux" + LEFT * 8, ["enable", "--func", "vfs_read", "vmlinux"]),
 ]
 # The same where one shell wants it typed in its own way.
 NEGATED = {"bash": "enable --func !vfs_r", "zsh": "enable --func \\!vfs_r", "fish": "enable --func !vfs_r"}
@@ -123,6 +125,9 @@ def given(shell: list[str], lines: list[str], home: Path) -> list[list[str]]:
 def typed(shell: str, home: Path) -> tuple[list[str], list[list[str]]]:
     """All that is typed into a shell, and what is to come of it."""
     words = [*TYPED, (NEGATED[shell], ["enable", "--func", "!vfs_read"])]
+    if shell != "fish":  # which does not show what is behind the cursor
+        behind = "enable --func mini_s a\\ folder/mini.ko" + LEFT * 18
+        words.append((behind, ["enable", "--func", "mini_step", "a folder/mini.ko"]))
     lines = [f"ftpatch {text}\t" for text, _ in words]
     wanted = [[word.format(home=home) for word in arguments] for _, arguments in words]
     for line in (
@@ -172,7 +177,7 @@ def test_functions_of_a_kernel_are_there_at_once(shell: str, home: Path, kernel:
         words = {
             "bash": [f"ftpatch enable {vmlinux} --func {text}", str(23 + len(vmlinux) + len(text)), "="],
             "zsh": ["5", "", text, "ftpatch", "enable", vmlinux, "--func", text],
-            "fish": ["4", text, "ftpatch", "enable", vmlinux, "--func", text],
+            "fish": [text, "ftpatch", "enable", vmlinux, "--func"],
         }[shell]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-m", "ftpatch", "completion", shell, "--answer", "--", *words],

@@ -35,6 +35,7 @@ KIND_OF_ANY = {
     "--ops": "ops", "file": "elf", "before": "elf", "after": "elf", "vmlinux": "elf",
 }  # fmt: skip
 # Parameters of click's that stand for several, or for what nobody types.
+KIND_OF_VALUE = {"FILE": "file", "DIR": "folder", "N": "none", "BYTES": "none", "ARCH": "none"}  # by what help calls it
 ARGUMENTS = {("explain", "arguments"): ("functions", "elf"), ("completion", "words"): ()}
 HEAD = "# What completion knows of the command line. Made by `python -m tools.command_table`; do not edit.\n"
 
@@ -48,7 +49,7 @@ def kind_of(verb: str, parameter: click.Parameter) -> str:
         return "=" + "|".join(str(choice) for choice in parameter.type.choices)
     if isinstance(parameter.type, click.Path):
         return "file" if parameter.type.file_okay else "folder"
-    kind = KIND_OF.get((verb, name)) or KIND_OF_ANY.get(name)
+    kind = KIND_OF.get((verb, name)) or KIND_OF_ANY.get(name) or KIND_OF_VALUE.get(parameter.metavar or "")
     if kind not in KINDS:
         raise SystemExit(f"tools/command_table.py: {verb} {name}: say in KIND_OF what completes its value")
     return kind

@@ -64,10 +64,10 @@ def _from_zsh(words: Sequence[str]) -> Line:
 
 
 def _from_fish(words: Sequence[str]) -> Line:
-    """words: how many stand in front of the completed one; that up to the cursor, with its quotes; all of them."""
-    index, current, *all_words = words
+    """words: the completed one, up to the cursor and with its quotes; those in front of it."""
+    current, _, *before = words
     word = read_line(f"x {current}", len(current) + 2, "")
-    return Line(tuple(all_words[1 : int(index)]), word.current, tuple(all_words[int(index) + 1 :]), word.quote)
+    return Line(tuple(before), word.current, quote=word.quote)
 
 
 def _to_bash(line: Line, found: Answer) -> str:
