@@ -17,6 +17,7 @@ from ftpatch.completion.table import KINDS, PATH
 from ftpatch.report import format_names
 from ftpatch.rules.register import rules_for
 from ftpatch.sites.table import STATUSES
+from tools import registers
 
 # What completes the value of an option or argument: of this verb, or of any. Choices and folders are known to click.
 KIND_OF = {
@@ -62,7 +63,7 @@ def rows() -> Iterator[tuple[str, ...]]:
     for name in group.list_commands(context):
         verb = group.get_command(context, name)
         assert verb is not None
-        yield "verb", name, verb.get_short_help_str(200)
+        yield "verb", name, registers.SUMMARIES.get(name) or verb.get_short_help_str(80)
         yield from _parameters(name, verb, click.Context(verb, context, name))
     for status in STATUSES:
         yield "value", "statuses", status, ""

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+# What apropos(1) shows: a line of a terminal.
+SUMMARIES = {
+    "": "find, enable and check ftrace sites of Linux kernels on disk",
+    "scan": "show the patch sites of kernels and modules",
+    "enable": "enable patch sites in a new file", "disable": "give enabled sites their NOPs and records back",
+    "drop": "take functions out of the table of records",
+    "redirect": "let functions be others from the first call on",
+    "record": "give objects and modules the records that were lost",
+    "static-calls": "show and set static calls of kernels",
+    "restore": "undo a patch by its journal", "verify": "prove what a patched file is", "check": "lint patch sites",
+    "diff": "compare two builds for tracing", "explain": "explain one function, or a message of ftrace",
+    "image": "make a boot image of a vmlinux", "symbols": "list the symbols of kernels that have none, too",
+    "completion": "complete command lines in bash, zsh and fish",
+}  # fmt: skip
+
 EXIT_CODES = (
     ("0", "Done; nothing to report."),
     ("1", "Findings of check, verify or diff, alike in every format."),

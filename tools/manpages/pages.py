@@ -32,22 +32,6 @@ SEE_ALSO = {
 }  # fmt: skip
 
 
-# What apropos(1) shows: a line of a terminal.
-SUMMARIES = {
-    "": "find, enable and check ftrace sites of Linux kernels on disk",
-    "scan": "show the patch sites of kernels and modules",
-    "enable": "enable patch sites in a new file", "disable": "give enabled sites their NOPs and records back",
-    "drop": "take functions out of the table of records",
-    "redirect": "let functions be others from the first call on",
-    "record": "give objects and modules the records that were lost",
-    "static-calls": "show and set static calls of kernels",
-    "restore": "undo a patch by its journal", "verify": "prove what a patched file is", "check": "lint patch sites",
-    "diff": "compare two builds for tracing", "explain": "explain one function, or a message of ftrace",
-    "image": "make a boot image of a vmlinux", "symbols": "list the symbols of kernels that have none, too",
-    "completion": "complete command lines in bash, zsh and fish",
-}  # fmt: skip
-
-
 def pages() -> dict[str, str]:
     """Every page by its path."""
     context = click.Context(group, info_name="ftpatch", **group.context_settings)
@@ -74,7 +58,7 @@ def _program(context: click.Context) -> str:
     """ftpatch(1)."""
     text = group.help or ""
     parts = [
-        _head("ftpatch", 1), _name("ftpatch", SUMMARIES[""]), roff.section("SYNOPSIS"),
+        _head("ftpatch", 1), _name("ftpatch", registers.SUMMARIES[""]), roff.section("SYNOPSIS"),
         rf"{roff.bold('ftpatch')} \fICOMMAND\fP [\fIOPTION\fP]... [\fIFILE\fP]..." + "\n",
         roff.section("DESCRIPTION"), roff.paragraphs(f"{text}\n\n{PROMISE}"),
         roff.section("COMMANDS"),
@@ -124,7 +108,7 @@ def _name(title: str, text: str) -> str:
 
 def _summary(name: str, text: str) -> str:
     """What a command is for, in a line: its own, or what its help says first."""
-    line = SUMMARIES.get(name) or re.split(r"[.:;] ", " ".join(text.split()) + " ")[0].strip()
+    line = registers.SUMMARIES.get(name) or re.split(r"[.:;] ", " ".join(text.split()) + " ")[0].strip()
     return line[:1].upper() + line[1:]
 
 
