@@ -26,6 +26,7 @@ class View {
     const map = document.getElementById(`map-${this.index}`);
     if (map && sites) this.maps.push(new AddressMap(map, sites));
     for (const chart of this.element.querySelectorAll("svg.distances")) if (sites) distanceFilters(chart, sites);
+    if (sites) nameEdits(this.element, sites);
     if (sites) legendFilters(this.element.querySelector(".legend"), sites);
   }
 
@@ -210,6 +211,14 @@ function stateOf(values, panel) {
   if (sort && Object.hasOwn(panel.table.by, sort.replace(/^-/, ""))) state.sort = sort;
   else if (sort) state.unknown.push(`column ${sort.replace(/^-/, "")}`);
   return state;
+}
+
+/** Edits of sites bear the functions' names. */
+function nameEdits(view, panel) {
+  for (const place of view.querySelectorAll(".name-of-row")) {
+    const index = panel.table.ofSlot(Number(place.dataset.row));
+    if (index >= 0) place.textContent = panel.nameOf(index);
+  }
 }
 
 /** A press on a state of the legend shows its sites alone. */

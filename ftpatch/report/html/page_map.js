@@ -49,11 +49,11 @@ class AddressMap {
     };
     this.readout = make("p", { class: "readout", "aria-live": "off" }, "\u00a0");
     this.place = make("output", { class: "place", "aria-live": "polite" });
-    this.resetButton = button("Reset", "Show the whole map", () => this.view(0, 100));
+    this.resetButton = button("Reset", "Reset: show the whole map", () => this.view(0, 100));
     const bar = make("div", { class: "tools map-tools" },
       button("+", "Zoom in", () => this.zoom(2)), button("−", "Zoom out", () => this.zoom(0.5)),
       button("←", "Move left", () => this.pan(-0.25)), button("→", "Move right", () => this.pan(0.25)),
-      this.resetButton, button("Filter", "Show the sites that are in view in the table", () => this.filterView()), this.place);
+      this.resetButton, button("Filter", "Filter: show the sites that are in view in the table", () => this.filterView()), this.place);
     const help = make("p", { class: "hint", id: `${id}-help` }, MAP_HELP);
     const box = this.svg.closest(".map-box");
     box.before(bar);
