@@ -27,6 +27,7 @@ _TOOLS = {
     "clang++": ("clang",),
     "less": ("less",),
     "ld.lld": ("lld",),
+    "chromium": ("chromium",),
     "zsh": ("zsh",),
     "fish": ("fish",),
     "dh_bash-completion": ("bash-completion",),

@@ -47,7 +47,6 @@ class App {
     addEventListener("keydown", (event) => this.key(event));
     addEventListener("beforeprint", () => this.print());
     matchMedia("print").addEventListener("change", (event) => event.matches && this.print());
-    document.documentElement.classList.add("ready");
     this.show(0);
     this.read();
   }
@@ -282,5 +281,8 @@ function colourScheme() {
 document.addEventListener("DOMContentLoaded", () => {
   colourScheme();
   // the text of the page is painted before the tables are made
-  requestAnimationFrame(() => setTimeout(() => (window.ftpatch = new App()), 0));
+  requestAnimationFrame(() => setTimeout(() => {
+    window.ftpatch = new App();
+    document.documentElement.classList.add("ready");
+  }, 0));
 });

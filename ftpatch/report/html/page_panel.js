@@ -4,7 +4,7 @@
 const SEARCH_HELP = "part of a name · vfs_* · /regex/ · \"whole name\" · 0x address · row:N · !not";
 const SELECTED_BY = { sites: "--func", keys: "--key", symbols: "--name" }; // options that take the names of a table
 const PRINTED = 500; // rows that go on paper
-const PLAIN_NAME = /^[A-Za-z_][A-Za-z0-9_.$]*$/; // what a selector list takes for a name and nothing else
+const PLAIN_NAME = /^[A-Za-z_][A-Za-z0-9_.$]{0,510}$/; // what a selector list takes for a name and nothing else
 const FORMULA = /^ *[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/; // what a spreadsheet would run
 
 function emptyState() {
@@ -85,10 +85,19 @@ class Panel {
   // -- what people do ----------------------------------------------------------------------------------------------
 
   typed() {
-    const began = this.state.q === "";
+    this.pushes ||= this.state.q === "";
     this.state.q = this.search.value;
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.update(began ? "push" : "replace"), this.table.n > 20000 ? 60 : 0);
+    this.timer = setTimeout(() => this.finishTyping(), this.table.n > 20000 ? 60 : 0);
+  }
+
+  /** Show what was typed, if that has not been done yet. */
+  finishTyping() {
+    if (!this.timer) return;
+    clearTimeout(this.timer);
+    this.timer = null;
+    this.update(this.pushes ? "push" : "replace");
+    this.pushes = false;
   }
 
   filter(key, value, wanted) {
@@ -141,6 +150,7 @@ class Panel {
       event.preventDefault();
     }
     if (event.target === this.search && ["ArrowDown", "Enter"].includes(event.key)) {
+      this.finishTyping();
       this.grid.element.focus();
       if (this.rows.length) this.grid.activate(Math.max(0, this.grid.active));
       event.preventDefault();
