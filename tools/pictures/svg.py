@@ -14,12 +14,13 @@ CHAR, LINE, PAD, MARGIN = 7.25, 20, 8, 16  # pixels: a character, a line of text
 LIGHT = "--paper:#ffffff;--ink:#1f2328;--soft:#59636e;--edge:#b7bfc8;--box:#f3f5f8;--new:#fff0b8;--line:#0550ae"
 DARK = "--paper:#16191d;--ink:#e6e9ed;--soft:#a3acb6;--edge:#4a525b;--box:#22272d;--new:#4d3f0c;--line:#79b8ff"
 FONT = '12px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace'
-# As an image a picture follows the reader's system; inside a page of the site, that page's own switch.
+# As an image a picture follows the reader's system; inside a page of the site, that page's own switch. Paper is white.
 STYLE = f"""\
 .picture{{{LIGHT}}}
 @media(prefers-color-scheme:dark){{.picture{{{DARK}}}}}
 [data-md-color-scheme=default] .picture{{{LIGHT}}}
 [data-md-color-scheme=slate] .picture{{{DARK}}}
+@media print{{.picture,[data-md-color-scheme] .picture{{{LIGHT}}}}}
 .picture text{{font:{FONT};fill:var(--ink);white-space:pre}}
 .picture .head{{font-weight:700}}.picture .soft{{fill:var(--soft)}}.picture .word{{fill:var(--line)}}
 .picture .box{{fill:var(--box);stroke:var(--edge)}}.picture .new{{fill:var(--new);stroke:var(--edge)}}
