@@ -24,7 +24,7 @@ KIND_OF = {
     ("disable", "--func"): "enabled", ("record", "--func"): "functions", ("record", "--from"): "elf",
     ("symbols", "--name"): "symbols", ("verify", "--with"): "object", ("redirect", "--with"): "object",
     ("scan", "files"): "elf-or-folder", ("check", "files"): "elf-or-folder", ("diff", "old"): "elf-or-folder",
-    ("diff", "new"): "elf-or-folder",
+    ("diff", "new"): "elf-or-folder", ("doctor", "--require"): "none",
 }  # fmt: skip
 KIND_OF_ANY = {
     "--func": "sites", "--all-but": "sites", "--status": "statuses", "--section": "sections", "--layout": "layouts",

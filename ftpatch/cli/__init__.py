@@ -25,7 +25,10 @@ VERBS = (
     "explain", "image", "symbols",
 )  # fmt: skip
 # Commands that patch and judge no kernel: they set ftpatch up, or a build that uses it.
-SETUP: tuple[str, ...] = ("completion",)
+SETUP: tuple[str, ...] = (
+    "doctor",
+    "completion",
+)
 BUG = 70
 MAX_DETAILS = 1000  # culprits of one refusal that are shown
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, NotRequired, TypedDict
 
+from ftpatch.document.doctor import DoctorObject
 from ftpatch.document.explained import AbsentObject, ExplainedRow, RenamedRow, SplatRow, SymbolRow
 from ftpatch.document.fields import (
     Count,
@@ -43,7 +44,7 @@ from ftpatch.document.written import (
 
 Command = Literal[
     "scan", "enable", "restore", "verify", "disable", "drop", "redirect", "check", "diff", "explain", "static-calls",
-    "record", "symbols",
+    "record", "symbols", "doctor",
 ]  # fmt: skip
 
 
@@ -292,4 +293,5 @@ class Report(TypedDict):
     images: list[ImageObject]
     errors: NotRequired[list[ErrorRow]]
     trees: NotRequired[Annotated[list[TreeObject], "one per directory that was scanned: the sums over its modules"]]
+    doctor: NotRequired[DoctorObject]
     splats: NotRequired[Annotated[list[SplatRow], "explain --splat: every message of the log, in its order"]]
