@@ -134,6 +134,8 @@ CASES = [
     ("ftpatch explain vfs_r|", ["vfs_read"]),
     ("ftpatch explain mini_s| sub/other.ko", ["mini_step"]),
     ("ftpatch explain vfs_read vml|", ["vmlinux"]),
+    ("ftpatch explain --splat list vml|", ["vmlinux"]),
+    ("ftpatch explain --splat li|", ["list"]),
     ("ftpatch enable --target ftrace_c|", ["ftrace_caller"]),
     ("ftpatch symbols --name __start_mc|", ["__start_mcount_loc"]),
     ("ftpatch redirect --func vfs_read --to vfs_w|", ["vfs_write"]),

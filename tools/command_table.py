@@ -35,9 +35,9 @@ KIND_OF_ANY = {
     "--modules": "folder", "--max-size": "none", "--jobs": "none", "--line-size": "none", "--keep-original": "none",
     "--ops": "ops", "file": "elf", "before": "elf", "after": "elf", "vmlinux": "elf",
 }  # fmt: skip
-# Parameters of click's that stand for several, or for what nobody types.
+# Parameters of click's that stand for several, some only without an option, or for what nobody types.
 KIND_OF_VALUE = {"FILE": "file", "DIR": "folder", "N": "none", "BYTES": "none", "ARCH": "none"}  # by what help calls it
-ARGUMENTS = {("explain", "arguments"): ("functions", "elf"), ("completion", "words"): ()}
+ARGUMENTS = {("explain", "arguments"): (("functions", "--splat"), ("elf", "")), ("completion", "words"): ()}
 HEAD = "# What completion knows of the command line. Made by `python -m tools.command_table`; do not edit.\n"
 
 
@@ -88,10 +88,9 @@ def _parameters(verb: str, command: click.Command, context: click.Context) -> It
                 yield "option", verb, names, kind, n, repeatable, parameter.help or ""
         else:
             several = ARGUMENTS.get((verb, parameter.name or ""))
-            kinds = (kind_of(verb, parameter),) if several is None else several
-            repeatable = "repeatable" if parameter.nargs < 0 and len(kinds) == 1 else ""
-            for kind in kinds:
-                yield "argument", verb, kind, repeatable
+            repeatable = "repeatable" if parameter.nargs < 0 and several is None else ""
+            for kind, unless in ((kind_of(verb, parameter), ""),) if several is None else several:
+                yield "argument", verb, kind, repeatable, unless
 
 
 def text() -> str:

@@ -81,7 +81,7 @@ class _Reader:
             else:
                 place.kind, place.text = OPTIONS, current
         elif place.verb.name:
-            place.kind, place.text = place.verb.argument(len(place.arguments)) or OPTIONS, current
+            place.kind, place.text = place.verb.argument(len(place.arguments), place.given) or OPTIONS, current
             place.arguments.append(current)  # those behind it are counted from it
         else:  # behind a word that is no verb, nothing is known
             place.kind, place.text = "none" if place.arguments else VERBS, current

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,15 @@ class OptionRow:
     help: str
 
 
+@dataclass(frozen=True)
+class ArgumentRow:
+    """One argument of a verb, or the last ones."""
+
+    kind: str  # as that of an option
+    repeatable: bool
+    unless: str  # an option with which it is not there; "" if none
+
+
 @dataclass
 class VerbRow:
     """One verb, or the program itself, whose name is empty."""
@@ -35,17 +45,17 @@ class VerbRow:
     name: str
     help: str = ""
     options: list[OptionRow] = field(default_factory=list)
-    arguments: list[str] = field(default_factory=list)  # the kind of each
-    endless: bool = False  # whether the last of them may be repeated
+    arguments: list[ArgumentRow] = field(default_factory=list)
 
     def option(self, name: str) -> OptionRow | None:
         return next((option for option in self.options if name in option.names), None)
 
-    def argument(self, index: int) -> str | None:
-        """The kind of the argument of that number; None where it takes no more."""
-        if index < len(self.arguments):
-            return self.arguments[index]
-        return self.arguments[-1] if self.endless else None
+    def argument(self, index: int, given: Collection[str]) -> str | None:
+        """The kind of the argument of that number; None where it takes no more. given: options on the line."""
+        taken = [argument for argument in self.arguments if argument.unless not in given]
+        if index < len(taken):
+            return taken[index].kind
+        return taken[-1].kind if taken and taken[-1].repeatable else None
 
 
 @dataclass
@@ -69,9 +79,8 @@ def read_table() -> Table:
             row = OptionRow(tuple(names.split(",")), kind, int(n_values), bool(repeatable), text)
             table.verbs[verb].options.append(row)
         elif what == "argument":
-            verb, kind, endless = fields
-            table.verbs[verb].arguments.append(kind)
-            table.verbs[verb].endless = bool(endless)
+            verb, kind, repeatable, unless = fields
+            table.verbs[verb].arguments.append(ArgumentRow(kind, bool(repeatable), unless))
         elif what == "value":
             kind, value, text = fields
             table.values.setdefault(kind, []).append((value, text))

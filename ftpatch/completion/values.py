@@ -163,7 +163,8 @@ def _named(answer: Answer, files: Iterable[str], kind: str, text: str) -> None:
 
 def _files(place: Place, kind: str) -> list[str]:
     """The regular files on the line, or the default one, whose names may stand there."""
-    arguments = [word for index, word in enumerate(place.arguments) if place.verb.argument(index) in OF_FILES]
+    kinds = (place.verb.argument(index, place.given) for index in range(len(place.arguments)))
+    arguments = [word for word, kind in zip(place.arguments, kinds, strict=True) if kind in OF_FILES]
     words = arguments or [DEFAULT]
     if kind == "targets":
         words += place.of_option("--with", "--against")
