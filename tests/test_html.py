@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from elfedit import Elf
 from elfwriter import MINI
 from hypothesis import given
 from hypothesis import strategies as st
-from lxml import etree, html
+from lxml import html
 
 from ftpatch.cli import run
 from ftpatch.document.text_sections import TextSectionRow
@@ -31,7 +36,7 @@ def page_and_json(arguments: list[str], capfd: pytest.CaptureFixture[str], code:
         capfd.readouterr()
         assert run([*arguments, "--format", name]) == code
         texts.append(capfd.readouterr().out)
-    return html.document_fromstring(texts[0].encode(), parser=etree.HTMLParser(encoding="utf-8")), json.loads(texts[1])
+    return html.document_fromstring(texts[0].encode(), parser=html.HTMLParser(encoding="utf-8")), json.loads(texts[1])
 
 
 def payload(page: Page) -> Any:
@@ -263,3 +268,207 @@ def test_every_distance_is_in_one_bar(values: list[int]) -> None:
         assert sum(bar.low <= value < bar.high for value in values) == bar.n
         assert 0 <= bar.x <= 1000 and bar.y >= 0 and bar.y + bar.height <= 160.1
     assert sum(bar.n for bar in drawn.bars) == len(values)
+
+
+# -- whole pages -------------------------------------------------------------------------------------------------------
+
+STATIC = MINI.parent / "x86_64" / "vmlinux-static"
+
+
+def facts(page: Page, view: int = 0) -> dict[str, list[str]]:
+    """What the summary says, by key; keys that come twice together."""
+    said: dict[str, list[str]] = {}
+    (summary,) = page.xpath(f"//*[@id='summary-{view}']")
+    key = ""
+    for element in summary.iter("dt", "dd"):
+        if element.tag == "dt":
+            key = element.text_content().strip()
+        else:
+            said.setdefault(key, []).extend(text.strip() for text in element.itertext() if text.strip())
+    return said
+
+
+def test_the_summary_says_what_text_says(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["scan", str(MINI / "vmlinux-pfe2")]) == 0
+    lines = capfd.readouterr().out.splitlines()[1:]
+    page, _ = page_and_json(["scan", str(MINI / "vmlinux-pfe2")], capfd)
+    said = facts(page)
+    of_file = [text for key, texts in said.items() if key not in ("file", "build-id", "sha256") for text in texts]
+    assert [line[13:] for line in lines] == of_file
+    assert said["records"] == ["19 slots, 0 null, 19 live"]
+
+
+def test_a_page_without_script_says_where_the_table_is(capfd: pytest.CaptureFixture[str]) -> None:
+    page, _ = page_and_json(["scan", str(MINI / "vmlinux-pfe2")], capfd)
+    assert page.xpath("//noscript") and page.xpath("//div[@id='table-0-sites']")
+    assert page.xpath("//title")[0].text == f"ftpatch scan: {MINI / 'vmlinux-pfe2'}"
+    assert page.xpath("/html/@lang") == ["en"]
+
+
+def test_nothing_is_loaded_and_only_the_pages_own_script_runs(capfd: pytest.CaptureFixture[str]) -> None:
+    page, _ = page_and_json(["scan", str(MINI / "vmlinux-pfe2")], capfd)
+    assert not page.xpath("//@src | //iframe | //object | //base | //@style | //form/@action")
+    assert all(link.startswith(("#", "data:")) for link in page.xpath("//@href"))
+    assert not [name for element in page.iter() for name in element.attrib if name.startswith("on")]
+    (policy,) = page.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")
+    for kind, name in (("script-src", "script[not(@type)]"), ("style-src", "style")):
+        (element,) = page.xpath(f"//{name}")
+        digest = base64.b64encode(hashlib.sha256((element.text or "").encode()).digest()).decode()
+        assert f"{kind} 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'; ")
+
+
+def test_findings_are_those_of_json_the_worst_in_full(capfd: pytest.CaptureFixture[str]) -> None:
+    page, report = page_and_json(["check", str(MINI / "vmlinux-pfe2"), "--lines"], capfd)
+    found, rows = report["images"][0]["findings"], table(page, "findings")
+    assert [(row["rule"], row["severity"], row["message"], row["row"], row["count"]) for row in rows] == [
+        (one["rule"], one["severity"], one["message"], one["row"], one["count"]) for one in found
+    ]
+    text = page.xpath("//*[@id='findings-0']")[0].text_content()
+    assert all(" ".join(one["message"].split()) in " ".join(text.split()) for one in found)
+    assert all(" ".join(one["help"].split()) in " ".join(text.split()) for one in found)
+    # the page draws the sites, JSON has none without --sites
+    assert len(table(page, "sites")) == 19 and report["images"][0]["sites"] == []
+    assert "text_sections" not in report["images"][0]
+
+
+def test_json_of_a_check_is_the_same_beside_a_page(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    written = [tmp_path / "a", tmp_path / "b"]
+    assert run(["check", str(MINI / "vmlinux-pfe2"), "--report", f"json={written[0]}"]) == 0
+    page = f"html={tmp_path / 'page'}"
+    assert run(["check", str(MINI / "vmlinux-pfe2"), "--report", f"json={written[1]}", "--report", page]) == 0
+    assert written[0].read_bytes() == written[1].read_bytes()
+
+
+def pairs(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [(row["owner"], row["pos"], row["old"], row["new"], row["concurrency"]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        (MINI / "vmlinux-callops", "nop; nop", "mov x9, x30; bl #0xffff800080000400 <ftrace_caller>"),
+        (MINI.parent / "mini-ppc64le" / "vmlinux-pfe2", "nop; nop", "mflr r0; bl 0xc00000000000093c <ftrace_caller>"),
+        (MINI.parent / "x86_64" / "vmlinux-fentry", "call 0xffffffff81000020",
+         "call 0xffffffff81000030 <ftrace_caller>"),
+    ],
+    ids=["arm64", "ppc64le", "x86_64"],
+)  # fmt: skip
+def test_each_edit_is_there_with_its_code(
+    file: Path, before: str, after: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page, report = page_and_json(["enable", str(file), "--func", "vfs_read", "--dry-run"], capfd)
+    rows, image = table(page, "edits"), report["images"][0]
+    assert pairs(rows) == pairs(image["edits"])
+    (of_site,) = [row for row in rows if row["owner"].startswith("site ")]
+    (site,) = image["sites"]
+    assert (of_site["before"], of_site["after"], of_site["row"]) == (before, after, site["row"])
+    assert (hexed(of_site["address"]), of_site["section"]) == (site["site"], ".text")
+    shown = page.xpath(f"//*[@id='edit-{of_site['n']}']")[0].text_content()
+    assert all(part in shown for part in (*before.split("; "), *after.split("; ")))
+    assert [row["state"] for row in table(page, "sites")] == ["call"]
+
+
+def test_a_pointer_among_code_is_no_instruction(capfd: pytest.CaptureFixture[str]) -> None:
+    page, _ = page_and_json(["enable", str(MINI / "vmlinux-callops"), "--func", "vfs_read", "--dry-run"], capfd)
+    (row,) = [row for row in table(page, "edits") if row["owner"] == "literal row:12"]
+    assert row["before"] == "nop; nop" and re.fullmatch(r"address 0x[0-9a-f]{16} <ftrace_list_ops>", row["after"])
+
+
+def test_a_redirect_names_the_function_that_it_leads_to(capfd: pytest.CaptureFixture[str]) -> None:
+    ask = ["redirect", str(MINI / "vmlinux-callops"), "--func", "vfs_read", "--to", "vfs_write", "--force-signature"]
+    page, _ = page_and_json([*ask, "--dry-run"], capfd)
+    assert table(page, "edits")[0]["after"] == "b #0xffff8000800008a0 <vfs_write>; nop"
+    assert table(page, "sites")[0]["state"] == "redirected"
+
+
+def test_a_call_that_a_loader_fills_in_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    page, report = page_and_json(["enable", str(MINI / "mini.ko"), "--func", "mini_step", "--dry-run"], capfd)
+    rows = table(page, "edits")
+    assert pairs(rows[:4]) == pairs(report["images"][0]["edits"][:4]) and len(rows) == len(report["images"][0]["edits"])
+    (row,) = [row for row in rows if row["owner"] == "site row:0"]
+    assert (row["after"], hexed(row["address"], 1)) == ("mov x9, x30; bl (the loader fills in where)", "0x8")
+
+
+def test_static_calls_have_their_keys_calls_and_map(capfd: pytest.CaptureFixture[str]) -> None:
+    page, report = page_and_json(["static-calls", str(STATIC), "--sites"], capfd)
+    static = report["images"][0]["static_calls"]
+    assert Counter((row["key"], row["function"], row["sites"]) for row in table(page, "keys")) == Counter(
+        (one["key"], one["function"], one["sites"]) for one in static["entries"]
+    )
+    assert [(row["key"], hexed(row["address"], 1), row["kind"], row["code"]) for row in table(page, "calls")] == [
+        (one["key"], one["address"], one["kind"], one["code"]) for one in static["calls"]
+    ]
+    assert facts(page)["sites"] == ["5: call 4, tail 1"]
+
+
+def test_a_static_call_that_is_set_is_an_edit_of_code(capfd: pytest.CaptureFixture[str]) -> None:
+    page, report = page_and_json(["static-calls", str(STATIC), "--set", "reader=NULL", "--dry-run"], capfd)
+    assert pairs(table(page, "edits")) == pairs(report["images"][0]["edits"])
+    assert [row["key"] for row in table(page, "set_calls")] == ["reader"]
+    code = [row for row in table(page, "edits") if row["section"]]
+    assert code and all(row["before"] and row["after"] for row in code)
+
+
+def test_a_comparison_names_both_files_and_each_change(capfd: pytest.CaptureFixture[str]) -> None:
+    old, new = MINI / "vmlinux-pfe2", MINI / "vmlinux-callops"
+    page, report = page_and_json(["diff", str(old), str(new)], capfd, 1)
+    assert page.xpath("//title")[0].text == f"ftpatch diff: {old} → {new}"
+    assert len(table(page, "findings")) == len(report["images"][0]["findings"]) == 9
+    assert facts(page)["before"] == [f"{old}, build-id {report['images'][0]['compared']['build_id']}"]
+
+
+def test_a_tree_has_a_row_for_each_module_and_its_sites_if_asked(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    for name in ("one.ko", "two.ko"):
+        (tmp_path / name).write_bytes((MINI / "mini.ko").read_bytes())
+    (tmp_path / "bad.ko").write_bytes(b"no ELF")
+    page, report = page_and_json(["scan", str(tmp_path)], capfd, 3)
+    rows = table(page, "modules")
+    assert [(row["module"], row["live"]) for row in rows] == [("one.ko", 6), ("two.ko", 6), ("bad.ko", None)]
+    assert rows[2]["error"] == report["errors"][0]["message"]
+    assert report["errors"][0]["message"] in page.text_content()
+    assert [one["name"] for one in payload(page)["views"][0]["tables"]] == ["modules"]
+    page, report = page_and_json(["scan", str(tmp_path), "--sites"], capfd, 3)
+    sites = [(image["file"].rpartition("/")[2], site["function"], site["site"])
+             for image in report["images"] for site in image["sites"]]  # fmt: skip
+    assert [(row["module"], row["function"], hexed(row["address"])) for row in table(page, "sites")] == sites
+
+
+def test_findings_of_a_tree_name_their_modules(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    broken = Elf("mini.ko")
+    broken.poke(".text", 8, b"\0\0\0\0")
+    (tmp_path / "a.ko").write_bytes(broken.raw)
+    (tmp_path / "b.ko").write_bytes((MINI / "mini.ko").read_bytes())
+    page, report = page_and_json(["check", str(tmp_path)], capfd, 1)
+    found = [one for image in report["images"] for one in image["findings"]]
+    assert found and {row["module"] for row in table(page, "findings")} == {"a.ko"}
+    assert [row["findings"] for row in table(page, "modules")] == [len(found), 0]
+
+
+def test_several_files_are_several_views(capfd: pytest.CaptureFixture[str]) -> None:
+    page, _ = page_and_json(["scan", str(MINI / "vmlinux-pfe2"), str(MINI / "mini.ko")], capfd)
+    assert [one["file"] for one in payload(page)["views"]] == [str(MINI / "vmlinux-pfe2"), str(MINI / "mini.ko")]
+    assert (len(table(page, "sites", 0)), len(table(page, "sites", 1))) == (19, 6)
+    ids = page.xpath("//@id")
+    assert len(ids) == len(set(ids))
+
+
+OTHERS = [
+    ["explain", "vfs_read", "K"], ["symbols", "M"], ["scan", "K", "--units"], ["scan", "K", "--func", "vfs_*"],
+    ["drop", "K", "--func", "vfs_read", "--dry-run"], ["verify", "K", "K"], ["check", "M", "--predict"],
+    ["check", "K", "--predict"], ["static-calls", "M"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", OTHERS, ids=lambda arguments: "-".join(arguments[:2]))
+def test_every_verb_has_a_page(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    files = {"K": str(MINI / "vmlinux-callops"), "M": str(MINI / "mini.ko")}
+    arguments = [files.get(word, word) for word in arguments]
+    page, report = page_and_json(arguments, capfd)
+    image = report["images"][0]
+    for name in ("sites", "findings", "edits", "symbols"):
+        n = len(image.get(name, [])) if arguments[0] != "check" or name != "sites" else image["summary"]["slots"]
+        assert n == 0 or len(table(page, name)) == n
+    assert files["K"] in page.text_content() or files["M"] in page.text_content()

@@ -10,11 +10,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 from ftpatch.arch import architectures
-from ftpatch.report.html.columns import number
+from ftpatch.report.html.columns import FULL, number
 from ftpatch.report.html.tables import Field, Row, Table, table_of
 from ftpatch.report.results import clean
 
 if TYPE_CHECKING:
+    from ftpatch.document.site_rows import SiteRow
     from ftpatch.document.text_sections import TextSectionRow
     from ftpatch.document.types import ImageObject
     from ftpatch.document.written import EditRow
@@ -138,12 +139,22 @@ def names_of(image: ImageObject) -> dict[int, str]:
             value = cast("Row", site)[key]
             if isinstance(value, str) and site["function"]:
                 names[int(value, 16)] = clean(site["function"])
+        if (to := target_of(site)) is not None:
+            names[to] = clean(site["target"])
     targets: Iterable[tuple[str, str | None]] = chain(
         [(request["target"], request["target_va"]) for request in [image.get("request")] if request],
         [(call["to"], call["to_va"]) for call in image.get("set_calls", ())],
     )
     names |= {int(va, 16): clean(name) for name, va in targets if va and name}
     return names
+
+
+def target_of(site: SiteRow) -> int | None:
+    """Where the new code of a site leads, by its distance; None where that is a stub, or not known."""
+    away, start = site.get("distance"), site["site" if site.get("action") == "redirect" else "branch"]
+    if away is None or start is None or site.get("stub") or not site.get("target"):
+        return None
+    return (int(start, 16) + away) % FULL
 
 
 def hex_of(code: bytes) -> str:
