@@ -7,17 +7,19 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 from elfwriter import MINI
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from ftpatch.cli import run
 from ftpatch.report import Document
 from ftpatch.report.formats.html import render
 from tools.kernels import Kernel
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 pytestmark = pytest.mark.programs
 
@@ -45,6 +47,8 @@ class Opened:
 
 @pytest.fixture(scope="module")
 def browser(programs: None) -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright  # which takes long to load
+
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
         yield chromium

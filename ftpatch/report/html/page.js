@@ -46,7 +46,8 @@ class App {
     addEventListener("hashchange", () => this.read());
     addEventListener("keydown", (event) => this.key(event));
     addEventListener("beforeprint", () => this.print());
-    matchMedia("print").addEventListener("change", (event) => event.matches && this.print());
+    addEventListener("afterprint", () => this.printed());
+    matchMedia("print").addEventListener("change", (event) => (event.matches ? this.print() : this.printed()));
     this.show(0);
     this.read();
   }
@@ -61,7 +62,14 @@ class App {
 
   print() {
     for (const panel of this.views[this.shown]?.panels ?? []) panel.print();
-    for (const details of document.querySelectorAll("main details:not(.menu)")) details.open = true;
+    this.unfolded ??= [...document.querySelectorAll("main details:not(.menu, [open])")];
+    for (const details of this.unfolded) details.open = true;
+  }
+
+  /** Fold again what was unfolded for the paper. */
+  printed() {
+    for (const details of this.unfolded ?? []) details.open = false;
+    this.unfolded = null;
   }
 
   go(hash) {
@@ -236,8 +244,12 @@ function legendFilters(legend, panel) {
 function distanceFilters(chart, panel) {
   if (chart.dataset.column !== "distance") return;
   for (const bar of chart.querySelectorAll("[data-low]")) {
+    const { low, high, state } = bar.dataset;
+    // bars of untouched sites count whatever a call reaches from; the others those of their state
+    const known = state !== "ready" && panel.menus.state && panel.table.by.state.data.values.includes(state);
     const show = () => {
-      panel.state = { ...emptyState(), sort: panel.state.sort, bytes: [Number(bar.dataset.low), Number(bar.dataset.high)] };
+      panel.state = { ...emptyState(), sort: panel.state.sort, bytes: [Number(low), Number(high)] };
+      if (known) panel.state.filters.state = new Set([state]);
       panel.update("push");
       panel.say(`Sites by their distance: ${bar.querySelector("title")?.textContent ?? ""}`);
     };

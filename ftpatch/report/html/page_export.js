@@ -42,26 +42,26 @@ Object.assign(Panel.prototype, {
     return this.copy(`${text}\n`, this.nameOf(this.state.at));
   },
 
-  /** What is shown, a selector a line; a site without a name that stands for it alone is named by its slot. */
+  /** What may name a row: its function, its slot. */
+  selectorOf(index) {
+    const name = this.table.names[0].at(index);
+    const slot = this.table.by.row?.at(index) ?? null;
+    return [...(name !== null && PLAIN_NAME.test(name) ? [name] : []), ...(slot === null ? [] : [`row:${slot}`])];
+  },
+
+  /** What is shown, a selector a line; a name only where all that have it are shown, else the slot. */
   selectors() {
     const { table, rows } = this;
     const names = table.names[0];
-    const shown = new Map();
+    const count = (counts, index) => counts.set(names.at(index), (counts.get(names.at(index)) ?? 0) + 1);
+    const shown = rows.reduce(count, new Map());
     const everywhere = new Map();
-    for (const index of rows) shown.set(names.at(index), (shown.get(names.at(index)) ?? 0) + 1);
-    for (let i = 0; i < table.n; i++) everywhere.set(names.at(i), (everywhere.get(names.at(i)) ?? 0) + 1);
-    const lines = new Set();
-    for (const index of rows) {
-      const name = names.at(index);
-      const slot = table.by.row?.at(index) ?? null;
-      const whole = name !== null && shown.get(name) === everywhere.get(name) && PLAIN_NAME.test(name);
-      if (whole || slot === null) {
-        if (whole) lines.add(name);
-      } else {
-        lines.add(`row:${slot}`);
-      }
-    }
-    return [...lines];
+    for (let i = 0; i < table.n; i++) count(everywhere, i);
+    const lines = rows.map((index) => {
+      const whole = shown.get(names.at(index)) === everywhere.get(names.at(index));
+      return this.selectorOf(index).find((text) => whole || text.startsWith("row:"));
+    });
+    return [...new Set(lines.filter(Boolean))];
   },
 
   copyNames() {
@@ -71,7 +71,10 @@ Object.assign(Panel.prototype, {
       return undefined;
     }
     const head = `# ${counted(lines.length, "selector")} of ${this.table.file.replaceAll(/\s+/g, " ")}, for ${SELECTED_BY[this.table.name]} @file\n`;
-    return this.copy(`${head}${lines.join("\n")}\n`, counted(lines.length, "selector"));
+    const chosen = new Set(lines);
+    const left = this.rows.filter((index) => this.selectorOf(index).every((text) => !chosen.has(text))).length;
+    const without = left ? `; ${counted(left, "row")} cannot be named` : "";
+    return this.copy(`${head}${lines.join("\n")}\n`, `${counted(lines.length, "selector")}${without}`);
   },
 
   csv() {

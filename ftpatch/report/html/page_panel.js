@@ -3,6 +3,7 @@
 
 const SEARCH_HELP = "part of a name · vfs_* · /regex/ · \"whole name\" · 0x address · row:N · !not";
 const SELECTED_BY = { sites: "--func", keys: "--key", symbols: "--name" }; // options that take the names of a table
+const MOST_OPTIONS = 200; // values of one menu
 const PRINTED = 500; // rows that go on paper
 const PLAIN_NAME = /^[A-Za-z_][A-Za-z0-9_.$]{0,510}$/; // what a selector list takes for a name and nothing else
 const FORMULA = /^ *[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/; // what a spreadsheet would run
@@ -59,27 +60,42 @@ class Panel {
     return button;
   }
 
-  /** A menu of a column's values, each with the number of rows it would leave. */
+  /** A menu of a column's values, each with the number of rows it would leave; filled when it is first opened. */
   menu(each) {
     const chosen = make("span", { class: "picked" });
     const summary = make("summary", { class: "button" }, each.title, chosen);
-    const totals = new Map();
-    for (const code of each.data.codes) if (code !== null) totals.set(code, (totals.get(code) ?? 0) + 1);
-    const codes = [...totals.keys()].sort((a, b) => totals.get(b) - totals.get(a) || a - b);
-    const options = codes.map((code) => {
-      const value = String(each.data.values[code]);
-      const box = make("input", { type: "checkbox", value });
-      const count = make("span", { class: "number" });
-      const mark = MARKED.includes(each.key) && /^[a-z_-]+$/.test(value) ? [make("span", { class: `mark state-${value}` })] : [];
-      box.addEventListener("change", () => this.filter(each.key, value, box.checked));
-      return { code, value, box, count, element: make("label", {}, box, ...mark, make("span", { class: "value" }, value), count) };
-    });
-    const list = make("fieldset", {}, make("legend", { class: "unseen" }, `Filter by ${each.title}`), ...options.map((option) => option.element));
+    const list = make("fieldset", {}, make("legend", { class: "unseen" }, `Filter by ${each.title}`));
     const element = make("details", { class: "menu" }, summary, list);
+    const menu = { element, options: [], chosen, each, list };
+    element.addEventListener("toggle", () => element.open && this.fillMenu(menu));
     element.addEventListener("focusout", (event) => {
       if (event.relatedTarget && !element.contains(event.relatedTarget)) element.open = false;
     });
-    return { element, options, chosen, each };
+    return menu;
+  }
+
+  /** The values that most rows have. */
+  fillMenu(menu) {
+    if (menu.options.length) return;
+    const { each, list } = menu;
+    const totals = new Map();
+    for (const code of each.data.codes) if (code !== null) totals.set(code, (totals.get(code) ?? 0) + 1);
+    const codes = [...totals.keys()].sort((a, b) => totals.get(b) - totals.get(a) || a - b);
+    menu.options = codes.slice(0, MOST_OPTIONS).map((code) => this.option(each, code));
+    list.append(...menu.options.map((option) => option.element));
+    const left = codes.length - menu.options.length;
+    if (left > 0) list.append(make("p", { class: "hint more-values" }, `${counted(left, "value")} more: search for them`));
+    this.showMenus(this.counts);
+  }
+
+  option(each, code) {
+    const value = String(each.data.values[code]);
+    const box = make("input", { type: "checkbox", value });
+    const count = make("span", { class: "number" });
+    const mark = MARKED.includes(each.key) && /^[a-z_-]+$/.test(value) ? [make("span", { class: `mark state-${value}` })] : [];
+    box.addEventListener("change", () => this.filter(each.key, value, box.checked));
+    const text = make("span", { class: "value" }, clipped(value, 300));
+    return { code, value, box, count, element: make("label", {}, box, ...mark, text, count) };
   }
 
   // -- what people do ----------------------------------------------------------------------------------------------
@@ -122,7 +138,13 @@ class Panel {
     this.update("push");
   }
 
+  get narrowed() {
+    const { state } = this;
+    return Boolean(state.q || state.range || state.bytes || Object.values(state.filters).some((set) => set.size));
+  }
+
   reset() {
+    if (!this.narrowed) return;
     this.state = { ...emptyState(), sort: this.state.sort, at: this.state.at };
     this.update("push");
     this.search.focus();
@@ -186,12 +208,13 @@ class Panel {
     }
     this.rows = chosen.rows;
     this.grid.show(this.rows, state.sort);
-    this.showMenus(chosen.counts);
+    this.counts = chosen.counts;
+    this.showMenus(this.counts);
     this.showChips();
     const all = this.rows.length === table.n;
     this.count.textContent = all ? counted(table.n, "row") : `${grouped(this.rows.length)} of ${counted(table.n, "row")}`;
     if (table.truncated) this.count.append(`; ${grouped(table.truncated)} more are not in this page`);
-    this.clear.hidden = !(state.q || state.range || state.bytes || Object.values(state.filters).some((set) => set.size));
+    this.clear.hidden = !this.narrowed;
     if (!this.rows.length && !query.error) this.nothing(query);
     this.showChosen();
     if (matchMedia("print").matches) this.print();
@@ -244,7 +267,7 @@ class Panel {
         option.element.classList.toggle("none", !counts[each.key][option.code]);
       }
       const names = [...wanted];
-      chosen.textContent = names.length ? (names.length < 3 ? `: ${names.join(", ")}` : `: ${names.length} chosen`) : "";
+      chosen.textContent = names.length ? (names.length < 3 ? `: ${clipped(names.join(", "), 60)}` : `: ${names.length} chosen`) : "";
     }
   }
 
@@ -303,7 +326,7 @@ class Panel {
     }
     const hidden = this.rows.includes(at) ? "" : make("p", { class: "hint" }, "This row is hidden by the search or the filters.");
     this.details.replaceChildren(
-      make("div", { class: "chosen-head" }, make("strong", { class: "code" }, this.nameOf(at)), make("span", { class: "push" }),
+      make("div", { class: "chosen-head" }, make("strong", { class: "code" }, clipped(this.nameOf(at), 300)), make("span", { class: "push" }),
         ...this.related(at), this.button("Copy row", "Copy the row: names and values", () => this.copyRow())),
       hidden, list);
   }

@@ -21,6 +21,11 @@ function make(name, attributes = {}, ...children) {
   return element;
 }
 
+/** The beginning of a text that is too long for its place. */
+function clipped(text, most) {
+  return text.length > most ? `${text.slice(0, most)}…` : text;
+}
+
 /** The index of the greatest of these widths; −1 where all are 0. */
 function widest(widths) {
   const most = Math.max(...widths);
@@ -194,11 +199,11 @@ class Grid {
     this.columns.forEach((each, i) => {
       const cell = row.children[i];
       const text = each.text(index);
-      cell.title = text.length > 12 ? each.full(index) : "";
+      cell.title = text.length > 12 ? clipped(each.full(index), 1000) : "";
       if (MARKED.includes(each.key) && /^[a-z_-]+$/.test(text)) {
         cell.replaceChildren(make("span", { class: `mark state-${text}`, "aria-hidden": "true" }), text);
       } else {
-        cell.textContent = text;
+        cell.textContent = clipped(text, 300);
       }
     });
     const { href, name } = this.link(index);
