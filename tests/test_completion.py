@@ -84,6 +84,7 @@ CASES = [
     ("ftpatch enable --d| --dry-run", []),
     ("ftpatch enable --func a --fun|", ["--func"]),
     ("ftpatch nonsense --f|", []),
+    ("ftpatch doctor --require lie|", ["lief"]),
     ("ftpatch completion |", ["bash", "zsh", "fish"]),
     ("ftpatch completion bash --i|", ["--install"]),
     # values of lists

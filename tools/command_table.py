@@ -13,6 +13,7 @@ import click
 
 from ftpatch.arch import architectures
 from ftpatch.cli import group
+from ftpatch.cli.parts import parts
 from ftpatch.completion.table import KINDS, PATH
 from ftpatch.report import format_names
 from ftpatch.rules.register import rules_for
@@ -24,7 +25,7 @@ KIND_OF = {
     ("disable", "--func"): "enabled", ("record", "--func"): "functions", ("record", "--from"): "elf",
     ("symbols", "--name"): "symbols", ("verify", "--with"): "object", ("redirect", "--with"): "object",
     ("scan", "files"): "elf-or-folder", ("check", "files"): "elf-or-folder", ("diff", "old"): "elf-or-folder",
-    ("diff", "new"): "elf-or-folder", ("doctor", "--require"): "none",
+    ("diff", "new"): "elf-or-folder", ("doctor", "--require"): "parts",
 }  # fmt: skip
 KIND_OF_ANY = {
     "--func": "sites", "--all-but": "sites", "--status": "statuses", "--section": "sections", "--layout": "layouts",
@@ -73,6 +74,8 @@ def rows() -> Iterator[tuple[str, ...]]:
         yield "value", "formats", format_, ""
     for rule in rules_for():
         yield "value", "rules", rule.id, rule.title
+    for part in parts(False):
+        yield "value", "parts", part["name"], part["adds"]
     yield "value", "ops", "list", "tracers see the site, and their filters hold"
     yield "value", "ops", "nop", "the site runs unseen"
 

@@ -14,6 +14,7 @@ SUMMARIES = {
     "restore": "undo a patch by its journal", "verify": "prove what a patched file is", "check": "lint patch sites",
     "diff": "compare two builds for tracing", "explain": "explain one function, or a message of ftrace",
     "image": "make a boot image of a vmlinux", "symbols": "list the symbols of kernels that have none, too",
+    "doctor": "say which optional parts are there", "kbuild": "check kernels and modules as they are linked",
     "completion": "complete command lines in bash, zsh and fish",
 }  # fmt: skip
 

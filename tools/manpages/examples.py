@@ -81,6 +81,9 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "symbols": (
         Example("Symbols by name, in the form of nm:", "ftpatch symbols --name 'vfs_*'"),
     ),
+    "doctor": (
+        Example("What is there, and what would add what:", "ftpatch doctor"),
+    ),
     "completion": (
         Example("For the running bash:", "source <(ftpatch completion bash)"),
         Example("For all shells to come:", "ftpatch completion zsh --install"),

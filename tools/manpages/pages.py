@@ -24,6 +24,7 @@ WRITES = (
     "redirect",
     "record",
 )  # commands beside which one reads those that undo and prove
+ONE = {"check": "findings", "verify": "findings", "diff": "findings", "doctor": "a missing part of --require"}
 SEE_ALSO = {
     "": ["ftpatch.toml"], "scan": ["explain", "check"], "check": ["ftpatch.toml", "diff"], "diff": ["check"],
     "explain": ["scan"], "verify": ["restore"], "restore": ["verify"], "image": ["enable", "symbols"],
@@ -97,8 +98,8 @@ def _verb(name: str, verb: click.Command, context: click.Context) -> str:
 
 def _codes(name: str) -> str:
     """The exit status of a command, in a sentence."""
-    finds = name in ("check", "verify", "diff")
-    return f"0 where all is well, {'1 for findings, ' * finds}and else as in ftpatch(1)."
+    one = f"1 for {ONE[name]}, " if name in ONE else ""
+    return f"0 where all is well, {one}and else as in ftpatch(1)."
 
 
 def _name(title: str, text: str) -> str:
