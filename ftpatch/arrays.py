@@ -10,6 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+# From version 2 on numpy gives a number of Python's the type of what it meets (NEP 50), which all code here takes for
+# granted: uint64 & 7 is uint64. Before, the same was float64 or an error for single values; numpy 1.24 to 1.26 can be
+# told to do as its successors. That holds for the whole process.
+if getattr(np, "_get_promotion_state", lambda: "weak")() != "weak":
+    getattr(np, "_set_promotion_state")("weak")  # noqa: B009 - the types of newer versions do not have it
+
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]

@@ -171,6 +171,7 @@ TABLES = t.ProofTables(
     branches=branches,
     mnemonics={t.JUMP: "b", t.CALL: "bl"},
     texts={0xD503_201F: "nop", 0xAA1E_03E9: "mov x9, x30", BTI_C: "bti c"} | PAD_TEXTS,
+    also={"hint #0x22": "bti c"},  # capstone 4
     pad=read_pad,
     nop=0xD503_201F,
     ends=(RET, RET_X9),

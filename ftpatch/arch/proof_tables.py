@@ -272,6 +272,7 @@ class ProofTables(NamedTuple):
     # (units in front of an entry, va of the first) → what they are; None where no pads are known
     pad: Callable[[Sequence[int], int], Pad] | None = None
     static_trampoline: StaticTrampoline | None = None  # of static calls; None: kernels of this machine have none
+    also: Mapping[str, str] = {}  # what older versions of capstone write → what is in `texts`
 
 
 def tables_of(arch: Arch) -> ProofTables:

@@ -177,9 +177,17 @@ def _signer(private: PrivateKey, key: str, cert: str) -> tuple[bytes, bytes]:
         serial, _, issuer = [whole for tag, whole, _ in parts if tag != CONTEXT_0][:3]
     except (ValueError, UnsupportedAlgorithm):
         raise InputError("no certificate can be read from it", cert, expected="an X.509 file, PEM or DER") from None
-    if public != private.public_key():
+    # Numbers, since keys themselves are compared from version 40 of cryptography on.
+    if _numbers(public) != _numbers(private.public_key()):
         raise PolicyError("the certificate is of another key", cert, expected=f"one for {key}")
     return issuer, serial
+
+
+def _numbers(public: object) -> object:
+    """The numbers that make a public key; None for kinds of key that have none."""
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    return public.public_numbers() if isinstance(public, rsa.RSAPublicKey | ec.EllipticCurvePublicKey) else None
 
 
 def _signature(private: PrivateKey, hashed: bytes, digest: str, key: str) -> tuple[bytes, bytes]:

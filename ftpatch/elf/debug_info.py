@@ -158,7 +158,9 @@ class DebugInfo:
 
     def reader(self) -> DWARFInfo:
         """A new reader, which remembers nothing."""
-        info = _Info(DwarfConfig(little_endian=True, machine_arch="", default_address_size=8), **self._sections)
+        known = _Info.__init__.__code__.co_varnames  # pyelftools before 0.32 has no parameter for .debug_types
+        sections = {name: section for name, section in self._sections.items() if name in known}
+        info = _Info(DwarfConfig(little_endian=True, machine_arch="", default_address_size=8), **sections)
         info.debug = self
         return info
 

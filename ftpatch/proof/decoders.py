@@ -71,7 +71,9 @@ def both(arch: Arch, code: U32) -> Seen:
     plain, of_plain = np.unique(front, return_inverse=True)
     numbers = last if n == 1 else arch.numbers(last)[:, 0]
     _, first, of_last = np.unique(numbers, return_index=True, return_inverse=True)
-    plain_text = [f"{name} {operands}".strip() for name, operands, _ in _capstone(arch, plain)]
+    also = tables_of(arch).also
+    seen_text = (f"{name} {operands}".strip() for name, operands, _ in _capstone(arch, plain))
+    plain_text = [also.get(text, text) for text in seen_text]
     sound = np.array([text == texts.get(word) for text, word in zip(plain_text, plain.tolist(), strict=True)], bool)
     seen = _capstone(arch, last[first])
     own_kind, own_distance = kind[first].tolist(), distance[first].tolist()
