@@ -94,7 +94,7 @@ class _Declarations(AbbrevTable):
     def get_abbrev(self, code: int) -> AbbrevDecl:
         while code not in self._abbrev_map and self._next is not None:
             at, self._next = self._next, None  # what is damaged is not tried again
-            number: int = struct_parse(self.structs.the_Dwarf_uleb128, self.stream, at)
+            number: int = struct_parse(_uleb128(self.structs), self.stream, at)
             if number == 0:
                 break
             self._abbrev_map.setdefault(number, AbbrevDecl(number, self._declaration()))
@@ -146,7 +146,8 @@ class DebugInfo:
         parsed = sum(len(self._content[name]) for name in PARSED)
         self.steps = Steps.for_size(parsed)
         self.declarations: dict[bytes, Container] = {}  # see _Declarations
-        self._sections: dict[str, DebugSectionDescriptor | None] = {f"{name}_sec": None for name in OTHERS}
+        unread = {f"{name}_sec" for name in OTHERS}.intersection(_Info.__init__.__code__.co_varnames)
+        self._sections: dict[str, DebugSectionDescriptor | None] = dict.fromkeys(unread)
         for name, content in self._content.items():
             stream = as_file(Stream(content, self.steps))
             descriptor = DebugSectionDescriptor(stream, f".{name}", None, len(content), 0)
@@ -158,9 +159,7 @@ class DebugInfo:
 
     def reader(self) -> DWARFInfo:
         """A new reader, which remembers nothing."""
-        known = _Info.__init__.__code__.co_varnames  # pyelftools before 0.32 has no parameter for .debug_types
-        sections = {name: section for name, section in self._sections.items() if name in known}
-        info = _Info(DwarfConfig(little_endian=True, machine_arch="", default_address_size=8), **sections)
+        info = _Info(DwarfConfig(little_endian=True, machine_arch="", default_address_size=8), **self._sections)
         info.debug = self
         return info
 
@@ -274,13 +273,17 @@ class Unit:
         return program if program and program["opcode_base"] else None
 
 
+def _uleb128(structs: DWARFStructs) -> Any:
+    """The parser of a LEB128 number, which pyelftools before 0.31 makes by a function."""
+    return getattr(structs, "the_Dwarf_uleb128", None) or structs.Dwarf_uleb128("")
+
+
 def _require_fields(line: Stream, at: int, structs: DWARFStructs) -> None:
     """Refuse a line program's tables of directories and files that have rows, but rows without fields.
 
     at: where its version stands. The directories have to be passed over, because the files come behind them.
     """
-    number = structs.the_Dwarf_uleb128
-    stream = as_file(line)
+    number, stream = _uleb128(structs), as_file(line)
     line.seek(at + 2 + 2 + structs.dwarf_format // 8 + 5)  # behind line_range
     line.seek(line.read(1)[0] - 1, os.SEEK_CUR)  # standard_opcode_lengths
     for last in (False, True):

@@ -31,6 +31,7 @@ DWARF64 = 0xFFFF_FFFF  # in place of a length: an eight-byte length follows, and
 # Sections that pyelftools gets, by its own names for them. Those not named here hold nothing that is asked for.
 SECTIONS = ("debug_info", "debug_abbrev", "debug_str", "debug_line", "debug_line_str", "debug_aranges", "debug_ranges",
             "debug_rnglists", "debug_addr", "debug_str_offsets")  # fmt: skip
+# Those that pyelftools wants to hear of and nobody reads; before 0.32 it does not take the last.
 OTHERS = ("debug_frame", "eh_frame", "debug_loc", "debug_pubtypes", "debug_pubnames", "debug_loclists", "debug_sup",
           "gnu_debugaltlink", "debug_types")  # fmt: skip
 PARSED = ("debug_abbrev", "debug_line", "debug_aranges", "debug_ranges", "debug_rnglists")
