@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from ftpatch.report.html.address_map import Map, map_of, placed
 from ftpatch.report.html.columns import SAFE, Column, script_json
 from ftpatch.report.html.distances import of_reach, of_sites
 from ftpatch.report.html.tables import Field, table_of
+from tools import kernels
 
 Page = Any  # an element tree of lxml, which has no types
 
@@ -472,3 +474,82 @@ def test_every_verb_has_a_page(arguments: list[str], capfd: pytest.CaptureFixtur
         n = len(image.get(name, [])) if arguments[0] != "check" or name != "sites" else image["summary"]["slots"]
         assert n == 0 or len(table(page, name)) == n
     assert files["K"] in page.text_content() or files["M"] in page.text_content()
+
+
+# -- names that mean harm ----------------------------------------------------------------------------------------------
+
+HARM = [
+    "</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'--><svg/onload=alert(1)>",
+    "{{ 7*7 }}{% x %}", "&lt;b&gt;&#60;", "javascript:alert(1)", "\u202e\u2066\u200b\x1b[31m\r\n\x01x", "<!--", "]]>",
+    "</style><style>*{display:none}", "\\u003cscript>", "n" * 100_000, "=cmd()",
+]  # fmt: skip
+ROLES = ["vfs_read", "vfs_write", "sys_getppid"]
+
+
+def skeleton(page: Page) -> list[tuple[str, tuple[str, ...]]]:
+    """Elements and the names of their attributes, in order: what names of a file must never change."""
+    return [(element.tag, tuple(sorted(element.attrib))) for element in page.iter() if isinstance(element.tag, str)]
+
+
+def hostile(path: Path, *, function: str, section: str) -> Path:
+    kernel = Elf("vmlinux-pfe2").rename(".strtab", {name: f"{function}{n}" for n, name in enumerate(ROLES)})
+    path.write_bytes(kernel.rename(".shstrtab", {".init.text": section}).raw)
+    return path
+
+
+@pytest.mark.parametrize("verb", [["scan"], ["check"], ["enable", "--func", "row:17", "--dry-run"]], ids=lambda v: v[0])
+def test_no_name_changes_what_the_page_is_made_of(
+    verb: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    plain, _ = page_and_json([verb[0], str(hostile(tmp_path / "k", function="f", section=".s")), *verb[1:]], capfd)
+    for harm in HARM:
+        page, report = page_and_json(
+            [verb[0], str(hostile(tmp_path / "k", function=harm, section=harm)), *verb[1:]], capfd
+        )
+        assert skeleton(page) == skeleton(plain), harm[:20]
+        names = {row["function"] for row in table(page, "sites")}
+        wanted = {site["function"] for site in report["images"][0]["sites"]}  # none of a check
+        assert {printable(name)[:2000] for name in wanted if name} <= {(name or "")[:2000] for name in names}
+        assert len(str(payload(page))) < 2_000_000
+
+
+def test_a_hostile_path_is_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "<b>&amp;\u202e\udcff"
+    folder.mkdir()
+    path = hostile(folder / '"onload=x', function="f", section=".s")
+    page, _ = page_and_json(["scan", str(path)], capfd)
+    assert page.xpath("//title")[0].text == f"ftpatch scan: {printable(str(path))}"
+    assert payload(page)["views"][0]["file"] == printable(str(path)) and not page.xpath("//b[contains(., 'amp')]")
+
+
+def test_equal_files_have_equal_pages(tmp_path: Path) -> None:
+    pages = []
+    for name in ("a", "b"):
+        assert run(["check", str(MINI / "vmlinux-pfe2"), "--report", f"html={tmp_path / name}"]) == 0
+        pages.append((tmp_path / name).read_bytes())
+    assert pages[0] == pages[1]
+
+
+# -- kernels of Debian -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", ["arm64-6.12", "x86_64-6.12", "ppc64le-6.12"])
+def test_the_page_of_a_real_kernel_is_small_and_its_sums_are_those_of_json(
+    name: str, kernel: Callable[[str], kernels.Kernel], capfd: pytest.CaptureFixture[str]
+) -> None:
+    page, report = page_and_json(["scan", str(kernel(name).vmlinux)], capfd)
+    image = report["images"][0]
+    rows, sites, summary = table(page, "sites"), image["sites"], image["summary"]
+    assert len(html.tostring(page)) < 4_000_000 < len(str(image))
+    assert [(row["function"], hexed(row["address"])) for row in rows] == [
+        (site["function"], site["site"]) for site in sites
+    ]
+    by_status = Counter(row["status"] for row in rows)
+    assert by_status == {**summary["by_status"], **({"null": summary["null"]} if summary["null"] else {})}
+    assert sum(summary["reach"]["distances"]["counts"]) == summary["live"]
+    assert sum(row["state"] == "far" for row in rows) == summary["reach"]["beyond"]
+    furthest = max(abs(row["distance"]) for row in rows if row["distance"] is not None)
+    assert furthest == summary["reach"]["max_distance"]
+    in_map = sum(int(cell) for cell in page.xpath("//svg//@data-n"))
+    assert in_map >= summary["live"]

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ftpatch.arrays import I64, U64
-from ftpatch.report.html.columns import number
-from ftpatch.report.results import clean
+from ftpatch.report.html.columns import cut, number
 from ftpatch.report.text.lines import number as counted
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ def _drawn(rows: Sequence[TextSectionRow], n_of: Counter[int], what: str) -> tup
     x = 0.0
     for i, (row, width) in enumerate(zip(rows, widths, strict=True)):
         x += gap if i and apart[i - 1] else 0.0
-        low, name, n = number(row["address"]) or 0, clean(row["section"]), n_of[row["shndx"]]
+        low, name, n = number(row["address"]) or 0, cut(row["section"]), n_of[row["shndx"]]
         title = f"{name}: {row['size']} bytes, {counted(n, what)}"
         made.append(MapSection(name, row["shndx"], _hex(low, row), _hex(low + row["size"], row), round(x, 2),
                                round(width * scale, 2), n, title))  # fmt: skip

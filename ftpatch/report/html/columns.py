@@ -21,6 +21,7 @@ from ftpatch.report.results import clean
 SAFE = (1 << 53) - 1  # the greatest number that JavaScript holds exactly
 FULL = 1 << 64  # where addresses begin anew
 FEW = 256  # values that may be listed apart from the rows, however short the table is
+LONGEST, SHORT = 2000, 400  # characters of a cell, and of a name that stands in many places: some files' have 100,000
 SHARE = 4  # rows for each value, from which on values are listed apart in longer tables
 
 Encoded = dict[str, object]
@@ -42,7 +43,7 @@ class Column(NamedTuple):
             return {"base": "0x0", "deltas": steps(self.values, FULL)}
         if self.kind in ("int", "bytes"):
             return {"deltas": steps(self.values, None)}
-        texts = [None if value is None else clean(value) for value in self.values]
+        texts = [None if value is None else cut(value, LONGEST) for value in self.values]
         return listed(texts, always=self.kind == "enum")
 
     def described(self) -> Encoded:
@@ -74,6 +75,12 @@ def listed(texts: Sequence[str | None], always: bool) -> Encoded:
         return {"text": "\n".join(text or "" for text in texts)}
     code: dict[str | None, int | None] = {text: at for at, text in enumerate(values)}
     return {"values": values, "codes": [code.get(text) for text in texts]}
+
+
+def cut(value: object, longest: int = SHORT) -> str:
+    """The value as text on one line, its end left out where that is too long."""
+    text = clean(value)
+    return text if len(text) <= longest else text[:longest] + "…"
 
 
 def number(text: str | None) -> int | None:

@@ -10,9 +10,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 from ftpatch.arch import architectures
-from ftpatch.report.html.columns import FULL, number
-from ftpatch.report.html.tables import Field, Row, Table, table_of
-from ftpatch.report.results import clean
+from ftpatch.report.html.columns import FULL, cut, number
+from ftpatch.report.html.tables import MOST, Field, Row, Table, table_of_columns
+from ftpatch.report.text.lines import number as number_of
 
 if TYPE_CHECKING:
     from ftpatch.document.site_rows import SiteRow
@@ -82,7 +82,7 @@ class Reader:
         self.names = names_of(image)
         first = self.sections[0]["address"] if self.sections else None
         self._near = number(first)
-        self._ops = next((clean(name) for site in image.get("sites", ()) if (name := site.get("literal"))), "")
+        self._ops = next((cut(name) for site in image.get("sites", ()) if (name := site.get("literal"))), "")
         self._engine = Disassembler(self.arch.capstone)
 
     def section(self, pos: int) -> TextSectionRow | None:
@@ -138,14 +138,14 @@ def names_of(image: ImageObject) -> dict[int, str]:
         for key in ("record", "site", "local_entry", "entry"):
             value = cast("Row", site)[key]
             if isinstance(value, str) and site["function"]:
-                names[int(value, 16)] = clean(site["function"])
+                names[int(value, 16)] = cut(site["function"])
         if (to := target_of(site)) is not None:
-            names[to] = clean(site["target"])
+            names[to] = cut(site["target"])
     targets: Iterable[tuple[str, str | None]] = chain(
         [(request["target"], request["target_va"]) for request in [image.get("request")] if request],
         [(call["to"], call["to_va"]) for call in image.get("set_calls", ())],
     )
-    names |= {int(va, 16): clean(name) for name, va in targets if va and name}
+    names |= {int(va, 16): cut(name) for name, va in targets if va and name}
     return names
 
 
@@ -169,20 +169,24 @@ def edits_of(image: ImageObject) -> tuple[Edits, Table] | None:
     if not edits:
         return None
     reader = Reader(image)
-    rows: list[Row] = []
+    columns: dict[str, list[object]] = {field.key: [] for field in FIELDS}
     code: list[tuple[int, EditRow]] = []
     other: list[tuple[int, EditRow]] = []
+    n_edits = 0
     for n, edit in enumerate(edits):
         section = reader.section(edit["pos"])
         kept = code if section else other
         if len(kept) < N_SHOWN:
             kept.append((n, edit))
-        rows.append(_row(n, edit, section, reader))
+        if n < MOST:
+            for key, value in _row(n, edit, section, reader).items():
+                columns[key].append(value)
+        n_edits += 1
     shown = (code + other)[:N_SHOWN]
-    left = f", of which the first {len(shown)} are here, those of code in front" if len(shown) < len(rows) else ""
+    left = f", of which the first {len(shown)} are here, those of code in front" if len(shown) < n_edits else ""
     views = tuple(_view(n, edit, reader) for n, edit in shown)
-    text = f"{len(rows)} edits{left}" if len(rows) != 1 else "1 edit"
-    return Edits(len(rows), len(shown), views, text), table_of("edits", "Edits", FIELDS, rows)
+    table = table_of_columns("edits", "Edits", FIELDS, columns, max(0, n_edits - MOST))
+    return Edits(n_edits, len(shown), views, number_of(n_edits, "edit") + left), table
 
 
 def _sides(edit: EditRow, section: TextSectionRow | None, reader: Reader) -> Sequence[tuple[Instruction, ...]]:
@@ -208,12 +212,12 @@ def _view(n: int, edit: EditRow, reader: Reader) -> EditView:
     section = reader.section(edit["pos"])
     before, after = _sides(edit, section, reader)
     place = (
-        f"{clean(section['section'])}+0x{edit['pos'] - section['pos']:x}" if section else f"file position {edit['pos']}"
+        f"{cut(section['section'])}+0x{edit['pos'] - section['pos']:x}" if section else f"file position {edit['pos']}"
     )
     address = _address(edit, section)
     return EditView(
-        f"edit-{n}", clean(edit["owner"]), place, "" if address is None else f"0x{address:x}", edit["pos"],
-        clean(edit["concurrency"]), before, after, hex_of(bytes.fromhex(edit["old"])),
+        f"edit-{n}", cut(edit["owner"]), place, "" if address is None else f"0x{address:x}", edit["pos"],
+        cut(edit["concurrency"]), before, after, hex_of(bytes.fromhex(edit["old"])),
         hex_of(bytes.fromhex(edit["new"])), site_row(edit["owner"]),
     )  # fmt: skip
 

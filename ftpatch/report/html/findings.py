@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ftpatch.report.html.columns import LONGEST, cut
 from ftpatch.report.html.tables import Field, Row, Table, table_of
-from ftpatch.report.results import SEVEREST_FIRST, clean, n_sites, place_of, severities_text, severity_of
+from ftpatch.report.results import SEVEREST_FIRST, place_of, severities_text, severity_of
 from ftpatch.report.text.lines import number
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def findings_of(
     text = f"{len(shown)} of {number(len(placed), 'finding')} are here" if len(shown) < len(placed) else ""
     found = Findings(
         len(placed), len(shown), views, severities_text(row for _, row in placed) or "nothing found",
-        tuple(Skipped(clean(rule), clean(needs)) for rule, needs in skipped.items()), _gate(images), text,
+        tuple(Skipped(cut(rule), cut(needs)) for rule, needs in skipped.items()), _gate(images), text,
     )  # fmt: skip
     rows: list[Row] = [{**row, "module": module or None, "severity": severity_of(row)} for module, row in placed]
     return found, table_of("findings", "Findings", FIELDS, rows) if rows else None
@@ -96,8 +97,9 @@ def _first(placed: Sequence[Placed]) -> list[Placed]:
 
 def _view(name: str, module: str, row: FindingRow) -> FindingView:
     return FindingView(
-        name, severity_of(row), clean(row["rule"]), clean(row["message"]), clean(place_of(row)),
-        clean(row["function"] or ""), row["row"], clean(row["source"] or ""), clean(row["help"]), row["count"], module,
+        name, severity_of(row), cut(row["rule"]), cut(row["message"], LONGEST), cut(place_of(row)),
+        cut(row["function"] or ""), row["row"], cut(row["source"] or ""), cut(row["help"], LONGEST),
+        row["count"], module,
     )  # fmt: skip
 
 
@@ -107,8 +109,3 @@ def _gate(images: Sequence[ImageObject]) -> str:
     counts = {"known by the baseline": sum(gate["known"] for gate in gates),
               "ignored by the configuration": sum(gate["ignored"] for gate in gates)}  # fmt: skip
     return ", ".join(f"{n} {what}" for what, n in counts.items() if n)
-
-
-def total(findings: Sequence[FindingRow]) -> str:
-    """How many sites the findings stand for, in words."""
-    return number(n_sites(findings), "finding")

@@ -49,9 +49,21 @@ def table_of(name: str, title: str, fields: Sequence[Field], rows: Sequence[Row]
     return Table(name, title, tuple(columns), len(shown), len(rows) - len(shown))
 
 
+def table_of_columns(
+    name: str, title: str, fields: Sequence[Field], columns: Mapping[str, list[object]], left_out: int
+) -> Table:
+    """The same of rows that are columns already, without those that have no room."""
+    made = [column for field in fields if (column := shaped_column(field, columns[field.key])) is not None]
+    return Table(name, title, tuple(made), len(columns[fields[0].key]), left_out)
+
+
 def column_of(field: Field, rows: Sequence[Row]) -> Column | None:
     """The values of one field; None where no row has any."""
-    values = [row.get(field.key) for row in rows]
+    return shaped_column(field, [row.get(field.key) for row in rows])
+
+
+def shaped_column(field: Field, values: list[object]) -> Column | None:
+    """The column of these values; None where none is known."""
     if not any(value not in (None, "", []) for value in values):
         return None
     return Column(field.key, field.title, field.kind, shaped(field.kind, values), field.filter, field.hidden)
