@@ -116,7 +116,8 @@ class AddressMap {
     if (!this.frame) this.frame = requestAnimationFrame(() => this.redraw());
   }
 
-  zoom(factor, share = 0.5) {
+  /** Zoom around a place of what is seen: the chosen site where it is in view, else the middle. */
+  zoom(factor, share = this.markedShare() ?? 0.5) {
     const span = (this.to - this.from) / factor;
     const fixed = this.from + share * (this.to - this.from);
     this.view(fixed - share * span, fixed + (1 - share) * span);
@@ -200,13 +201,20 @@ class AddressMap {
     this.showMarker();
   }
 
-  showMarker() {
+  /** Where the chosen site is in the view, from 0 to 1; null where it is not. */
+  markedShare() {
     const at = new Map(this.sections.map((section) => [section.shndx, section]));
     const section = this.marked === null ? null : this.sectionOf(this.marked, at);
-    const x = section ? this.screen(section.x + (section.width * Number(this.table.address.at(this.marked) - section.low)) / section.size) : -1;
-    this.marker.setAttribute("visibility", x >= 0 && x <= 100 ? "visible" : "hidden");
-    this.marker.setAttribute("x1", `${x}%`);
-    this.marker.setAttribute("x2", `${x}%`);
+    if (!section) return null;
+    const offset = Number(this.table.address.at(this.marked) - section.low);
+    const share = this.screen(section.x + (section.width * offset) / section.size) / 100;
+    return share >= 0 && share <= 1 ? share : null;
+  }
+
+  showMarker() {
+    const share = this.markedShare();
+    this.marker.setAttribute("visibility", share === null ? "hidden" : "visible");
+    for (const end of ["x1", "x2"]) this.marker.setAttribute(end, `${100 * (share ?? 0)}%`);
   }
 
   // -- what people do -----------------------------------------------------------------------------------------------

@@ -57,8 +57,11 @@ class Grid {
 
   /** Draw from now on; before, the height of a row is not known. */
   start() {
-    this.resizes.observe(this.element);
     this.measure();
+    // a table of few rows needs no more room than these, a scroll bar and a line of air
+    const all = this.head.offsetHeight + (this.table.n + 1.5) * this.rowHeight;
+    if (all < this.element.offsetHeight) this.element.style.height = `${Math.ceil(all)}px`;
+    this.resizes.observe(this.element);
   }
 
   heading(each, i, sort) {
@@ -76,7 +79,7 @@ class Grid {
     const character = probe.getBoundingClientRect().width / 100;
     probe.remove();
     const wanted = this.columns.map((each) =>
-      Math.ceil(Math.min(WIDEST[each.kind] ?? 30, Math.max(each.longest, each.title.length + 2)) * character + PADDING));
+      Math.ceil(Math.min(WIDEST[each.kind] ?? 30, Math.max(each.longest, each.title.length + 2)) * character + PADDING + (MARKED.includes(each.key) ? 20 : 0)));
     const least = this.columns.map((each, i) => {
       const keeps = each.numeric || MARKED.includes(each.key) || each.key === "section";
       return keeps ? wanted[i] : Math.min(wanted[i], Math.ceil(Math.max(each.title.length + 2, GROWING.includes(each.key) ? 30 : 16) * character + PADDING));
