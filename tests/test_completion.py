@@ -132,6 +132,9 @@ CASES = [
     ("ftpatch enable sub --func vfs|", []),
     ("ftpatch disable --func vfs|", []),  # none is enabled
     ("ftpatch drop --all-but vfs_w|", ["vfs_write"]),
+    ("ftpatch record --func vfs_r|", []),  # of no file: it takes none by itself
+    ("ftpatch record --func vfs_r| vmlinux", ["vfs_read"]),
+    ("ftpatch image --func vfs_r|", []),
     ("ftpatch explain vfs_r|", ["vfs_read"]),
     ("ftpatch explain mini_s| sub/other.ko", ["mini_step"]),
     ("ftpatch explain vfs_read vml|", ["vmlinux"]),

@@ -93,7 +93,7 @@ def _parameters(verb: str, command: click.Command, context: click.Context) -> It
             several = ARGUMENTS.get((verb, parameter.name or ""))
             repeatable = "repeatable" if parameter.nargs < 0 and several is None else ""
             for kind, unless in ((kind_of(verb, parameter), ""),) if several is None else several:
-                yield "argument", verb, kind, repeatable, unless
+                yield "argument", verb, kind, repeatable, "required" if parameter.required else "", unless
 
 
 def text() -> str:

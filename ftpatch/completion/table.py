@@ -35,6 +35,7 @@ class ArgumentRow:
 
     kind: str  # as that of an option
     repeatable: bool
+    required: bool
     unless: str  # an option with which it is not there; "" if none
 
 
@@ -79,8 +80,8 @@ def read_table() -> Table:
             row = OptionRow(tuple(names.split(",")), kind, int(n_values), bool(repeatable), text)
             table.verbs[verb].options.append(row)
         elif what == "argument":
-            verb, kind, repeatable, unless = fields
-            table.verbs[verb].arguments.append(ArgumentRow(kind, bool(repeatable), unless))
+            verb, kind, repeatable, required, unless = fields
+            table.verbs[verb].arguments.append(ArgumentRow(kind, bool(repeatable), bool(required), unless))
         elif what == "value":
             kind, value, text = fields
             table.values.setdefault(kind, []).append((value, text))

@@ -41,8 +41,6 @@ def answer_for(place: Place, table: Table) -> Answer:
         answer.values = [
             Value(verb.name, verb.help) for verb in table.verbs.values() if verb.name.startswith(text) and verb.name
         ]
-        if text.startswith("-") or not text:
-            answer.values += _options(place)
     elif kind == OPTIONS:
         answer.values = _options(place)
     elif kind.startswith("="):
@@ -165,7 +163,7 @@ def _files(place: Place, kind: str) -> list[str]:
     """The regular files on the line, or the default one, whose names may stand there."""
     kinds = (place.verb.argument(index, place.given) for index in range(len(place.arguments)))
     arguments = [word for word, kind in zip(place.arguments, kinds, strict=True) if kind in OF_FILES]
-    words = arguments or [DEFAULT]
+    words = arguments or [DEFAULT] * any(row.kind in OF_FILES and not row.required for row in place.verb.arguments)
     if kind == "targets":
         words += place.of_option("--with", "--against")
     return [path for word in words if (path := regular_file(word)) is not None]
