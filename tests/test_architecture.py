@@ -22,8 +22,8 @@ PACKAGE = ROOT / "ftpatch"
 HOUSE = [
     "errors", "finding", "arrays", "near_names", "signals", "memory", "inputs", "arch", "container", "elf", "recovered",
     "sites", "kernel", "plan",
-    "document", "proof", "write", "trees", "journal", "rules", "explanation", "compare", "report", "api",
-    "completion", "cli", "__main__",
+    "document", "proof", "write", "trees", "journal", "rules", "explanation", "compare", "report",
+    "kbuild", "api", "completion", "cli", "__main__",
 ]  # fmt: skip
 FLOOR = {room: floor for floor, room in enumerate(HOUSE)}
 
@@ -187,6 +187,7 @@ MAY_OPEN = {
     "inputs",  # every file that is read
     "cli",  # /dev/null, in place of a closed stream
     "rules.register",  # a file of the package itself
+    "kbuild.hook",  # likewise
 }
 
 

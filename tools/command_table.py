@@ -34,7 +34,7 @@ KIND_OF_ANY = {
     "--set": "settings", "--output": "file", "--sign": "file", "--stub-asm": "file", "--kconfig": "file",
     "--splat": "file", "--config": "toml", "--baseline": "file", "--write-baseline": "file", "--journal": "json",
     "--modules": "folder", "--max-size": "none", "--jobs": "none", "--line-size": "none", "--keep-original": "none",
-    "--ops": "ops", "file": "elf", "before": "elf", "after": "elf", "vmlinux": "elf",
+    "--severity": "rules", "--ops": "ops", "file": "elf", "before": "elf", "after": "elf", "vmlinux": "elf",
 }  # fmt: skip
 # Parameters of click's that stand for several, some only without an option, or for what nobody types.
 KIND_OF_VALUE = {"FILE": "file", "DIR": "folder", "N": "none", "BYTES": "none", "ARCH": "none"}  # by what help calls it

@@ -25,10 +25,7 @@ VERBS = (
     "explain", "image", "symbols",
 )  # fmt: skip
 # Commands that patch and judge no kernel: they set ftpatch up, or a build that uses it.
-SETUP: tuple[str, ...] = (
-    "doctor",
-    "completion",
-)
+SETUP: tuple[str, ...] = ("doctor", "completion", "kbuild")
 BUG = 70
 MAX_DETAILS = 1000  # culprits of one refusal that are shown
 

@@ -32,6 +32,7 @@ SELECT_HELP = "Ask only these rules; repeatable, commas too."
 IGNORE_HELP = "Do not ask these rules; repeatable, commas too."
 UNITS_HELP = "Judge what the compiler was told, in files with much debug information, too."
 PAGE = "html"  # the format that draws every site
+SEVERITY_HELP = "Another severity of a rule, above what the settings say; repeatable."
 
 
 def _names(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -61,6 +62,7 @@ class CheckRun:
 @click.option("--exit-zero", is_flag=True, help="Findings do not change the exit code.")
 @click.option("--select", multiple=True, metavar="RULE", callback=_names, help=SELECT_HELP)
 @click.option("--ignore", multiple=True, metavar="RULE", callback=_names, help=IGNORE_HELP)
+@click.option("--severity", multiple=True, metavar="RULE=LEVEL", help=SEVERITY_HELP)
 @click.option("--baseline", metavar="FILE", help="Findings that are known: they are neither shown nor counted.")
 @click.option("--write-baseline", metavar="FILE", help="Write all findings there, and exit as if none was new.")
 @options(reports, [layout, max_size])

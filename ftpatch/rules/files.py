@@ -75,6 +75,7 @@ class CheckOptions:
     full: bool = False  # with sha256 and all figures
     sites: bool = False  # with every site
     units: bool = False  # with what the compiler was told, however long that takes
+    severity: Sequence[str] = ()  # RULE=LEVEL, each above what the configuration says
 
 
 def settings_for(options: CheckOptions) -> Settings:
@@ -82,6 +83,7 @@ def settings_for(options: CheckOptions) -> Settings:
     raises."""
     rules = known_rules()
     config = gate.read_config(options.config, rules) if options.config else gate.Config()
+    config = replace(config, severity={**config.severity, **_severities(options.severity, rules)})
     baseline = gate.read_baseline(options.baseline) if options.baseline else gate.Baseline()
     asked = gate.asked(rules, config, options.select, options.ignore)
     kconfig = gate.parse_kconfig(read_file(options.kconfig, MAX_KCONFIG), options.kconfig) if options.kconfig else None
@@ -101,6 +103,13 @@ def settings_for(options: CheckOptions) -> Settings:
         options.units,
     )
     return Settings(request, config, baseline, options.fail_on or config.fail_on or "error")
+
+
+def _severities(texts: Sequence[str], rules: Sequence[str]) -> dict[str, str]:
+    """Severity by rule, of texts RULE=LEVEL. Raises UsageError for what is no rule or no severity."""
+    pairs = dict(text.partition("=")[::2] for text in texts)
+    gate.require_rules(pairs, rules, "--severity")
+    return {rule: gate.severity_of(level, f"--severity {rule}") for rule, level in pairs.items()}
 
 
 def check_path(

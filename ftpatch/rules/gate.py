@@ -137,9 +137,9 @@ def parse_config(data: bytes, where: str, rules: Sequence[str]) -> Config:
     for rule, table in _table(tree.get("rules", {}), (), f"{where} [rules]").items():
         here = f"{where} [rules.{rule}]"
         require_rules([rule], rules, here)
-        severity[rule] = _severity(_table(table, ("severity",), here).get("severity"), f"{here} severity")
+        severity[rule] = severity_of(_table(table, ("severity",), here).get("severity"), f"{here} severity")
     return Config(
-        None if fail_on is None else _severity(fail_on, f"{where} [check] fail-on"),
+        None if fail_on is None else severity_of(fail_on, f"{where} [check] fail-on"),
         require_rules(_strings(part.get("select", []), f"{where} select"), rules, f"{where} select"),
         require_rules(_strings(part.get("ignore", []), f"{where} ignore"), rules, f"{where} ignore"),
         severity,
@@ -183,11 +183,9 @@ def _table(value: Any, names: Sequence[str], where: str) -> Mapping[str, Any]:
     """The value, if it is a table with no other keys; no names: with any."""
     if not isinstance(value, dict):
         raise UsageError("not a table", where, found=type(value).__name__)
-    for name in value if names else ():
-        if name not in names:
-            raise UsageError(
-                "unknown key", where, found=name, expected=", ".join(names), todo=did_you_mean(name, names)
-            )
+    if names and (unknown := next((name for name in value if name not in names), None)) is not None:
+        todo = did_you_mean(unknown, names)
+        raise UsageError("unknown key", where, found=unknown, expected=", ".join(names), todo=todo)
     return value
 
 
@@ -197,7 +195,8 @@ def _strings(value: Any, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _severity(value: Any, where: str) -> str:
+def severity_of(value: Any, where: str) -> str:
+    """The value, if it is a severity; UsageError otherwise."""
     if value not in SEVERITIES:
         todo = did_you_mean(str(value), SEVERITIES)
         raise UsageError("no such severity", where, found=str(value), expected=", ".join(SEVERITIES), todo=todo)
