@@ -20,6 +20,7 @@ from ftpatch.cli import run
 from ftpatch.proof import lief_check, prove
 from ftpatch.proof.emulate import ppc64le, qemu_sandbox
 from ftpatch.proof.emulate.expectation import Outcome
+from ftpatch.rules.register import help_of
 from tools import kernels
 from tools.sabotage import KINDS, Damage, Mutation, Victim, damaged, victim_of
 from tools.sabotage.__main__ import quietly
@@ -319,7 +320,7 @@ def test_a_finding_says_what_and_where(tmp_path: Path) -> None:
         "rule": "verify-site", "severity": "error", "function": site["function"], "row": 8, "section": ".text",
         "message": f"{site['function']}: d503201f d503201f became aa1e03e8 {image_word(tmp_path, site['pos'] + 4)}, "
                    "expected mov x9, x30, bl, or the compiler's words back",
-        "offset": site["offset"], "pos": site["pos"], "source": None, "help": "", "count": 1,
+        "offset": site["offset"], "pos": site["pos"], "source": None, "help": help_of("verify-site"), "count": 1,
     }  # fmt: skip
 
 

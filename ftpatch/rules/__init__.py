@@ -35,6 +35,7 @@ class Rule:
     why: str = ""  # what it means
     todo: str = ""  # what to do about it
     source: str = ""  # where that is known from
+    cause: str = ""  # how a file comes to be so
     label: str = ""  # what text calls so many of it
     kinds: Sequence[str] = ANY
     needs: Sequence[str] = ("records", "table")
