@@ -457,6 +457,33 @@ def test_several_files_are_several_views(capfd: pytest.CaptureFixture[str]) -> N
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.parametrize("file", [MINI / "vmlinux-callops", MINI.parent / "mini-ppc64le" / "vmlinux-far"])
+def test_a_bar_of_distances_is_a_filter_of_the_table(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    page, _ = page_and_json(["scan", str(file)], capfd)
+    require_bars_of(table(page, "sites"), page)
+
+
+def test_sites_of_earlier_patches_are_told_apart(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    once, twice = str(tmp_path / "once"), str(tmp_path / "twice")
+    ask = ["redirect", str(MINI / "vmlinux-callops"), "--func", "vfs_read", "--to", "vfs_write", "--force-signature"]
+    assert run([*ask, "-o", once]) == 0 and run(["enable", once, "--func", "vfs_write", "-o", twice]) == 0
+    page, _ = page_and_json(["scan", twice], capfd)
+    rows = table(page, "sites")
+    named = {row["function"]: row for row in rows}
+    states = [named[name]["state"] for name in ("vfs_read", "vfs_write", "start_kernel")]
+    assert states == ["redirected", "enabled", "ready"]
+    redirected = named["vfs_read"]
+    assert (redirected["target"], redirected["row"], redirected["distance"]) == ("vfs_write", None, None)
+    require_bars_of(rows, page)
+    page, _ = page_and_json(["verify", str(MINI / "vmlinux-callops"), twice], capfd)
+    assert page.xpath("//title")[0].text == f"ftpatch verify: {MINI / 'vmlinux-callops'} → {twice}"
+
+
+def test_a_comparison_without_a_difference_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    page, _ = page_and_json(["diff", str(MINI / "mini.ko"), str(MINI / "mini.ko")], capfd)
+    assert "no difference for tracing" in page.text_content()
+
+
 OTHERS = [
     ["explain", "vfs_read", "K"], ["symbols", "M"], ["scan", "K", "--units"], ["scan", "K", "--func", "vfs_*"],
     ["drop", "K", "--func", "vfs_read", "--dry-run"], ["verify", "K", "K"], ["check", "M", "--predict"],
@@ -551,5 +578,15 @@ def test_the_page_of_a_real_kernel_is_small_and_its_sums_are_those_of_json(
     assert sum(row["state"] == "far" for row in rows) == summary["reach"]["beyond"]
     furthest = max(abs(row["distance"]) for row in rows if row["distance"] is not None)
     assert furthest == summary["reach"]["max_distance"]
-    in_map = sum(int(cell) for cell in page.xpath("//svg//@data-n"))
-    assert in_map >= summary["live"]
+    require_bars_of(rows, page)
+
+
+def require_bars_of(rows: list[dict[str, Any]], page: Page) -> None:
+    """Each bar over the table's distances has as many rows as it says."""
+    bars = page.xpath("//*[@id='distances-0']//*[local-name()='rect'][@data-low]")
+    assert bars
+    for bar in bars:
+        low, high = int(bar.get("data-low")), int(bar.get("data-high"))
+        far = "state-far" in bar.get("class")
+        inside = [row for row in rows if row["distance"] is not None and low <= row["distance"] < high]
+        assert sum((row["state"] == "far") == far for row in inside) == int(bar.get("data-n"))

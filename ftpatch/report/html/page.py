@@ -14,6 +14,7 @@ from ftpatch.report.html.columns import script_json
 from ftpatch.report.html.facts import plain_text
 from ftpatch.report.html.views import View, views_of
 from ftpatch.report.results import clean, every_finding, exit_code, severities_text, severity_of
+from ftpatch.report.text.diff import NOTHING
 from ftpatch.report.text.lines import number
 
 if TYPE_CHECKING:
@@ -74,18 +75,26 @@ def page_of(document: Document, script: str, style: str) -> Page:
     views = views_of(document)
     verdict, tone = verdict_of(document, views)
     code = exit_code(document)
-    names = [view.file for view in views] or [row["file"] for row in document.errors]
-    about = f" {clean(names[0])}" if len(names) == 1 else f" {number(len(names), 'file')}" if names else ""
-    if len(document.images) == 1 and (other := document.images[0].get("compared")):
-        about = f" {clean(other['file'])} → {clean(names[0])}"
     payload = {"schema": SCHEMA, "command": document.command, "views": [view.payload for view in views]}
     return Page(
-        f"ftpatch {clean(document.command)}:{about}" if about else f"ftpatch {clean(document.command)}",
+        title_of(document, views),
         clean(document.command), __version__, code, EXIT_TEXTS.get(code, ""), verdict, tone, views,
         tuple(BadFile(clean(row["file"]), row["code"], clean(row["message"])) for row in document.errors),
         plain_text(document) if document.kind.text in PARAGRAPHS else "", script_json(payload), script, style,
         policy(script, style),
     )  # fmt: skip
+
+
+def title_of(document: Document, views: Sequence[View]) -> str:
+    """The command and the files that the page is about."""
+    names = [view.file for view in views] or [clean(row["file"]) for row in document.errors]
+    about = names[0] if len(names) == 1 else number(len(names), "file") if names else ""
+    if len(document.images) == 1:  # one file beside another
+        (image,) = document.images
+        before, after = image.get("compared"), image.get("output") if "proof" in image else None
+        about = f"{clean(before['file'])} → {about}" if before else about
+        about = f"{about} → {clean(after['file'])}" if after else about
+    return f"ftpatch {clean(document.command)}" + (f": {about}" if about else "")
 
 
 def verdict_of(document: Document, views: Sequence[View]) -> tuple[str, str]:
@@ -94,7 +103,7 @@ def verdict_of(document: Document, views: Sequence[View]) -> tuple[str, str]:
     bad = f"{number(len(document.errors), 'file')} cannot be read" if document.errors else ""
     if document.kind.checks:
         worst = max((SEVERITIES.index(severity_of(finding)) for finding in findings), default=-1)
-        text = severities_text(findings) or "no findings"
+        text = severities_text(findings) or (NOTHING if document.kind.text == "diff" else "no findings")
         tone = "error" if bad else SEVERITIES[worst] if worst >= 0 else "good"
         return "; ".join(part for part in (text, bad) if part), tone
     parts = [_done(document, views), bad]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ftpatch.report.html.columns import Column, number
 from ftpatch.report.html.tables import MOST, Field, Row, Table, column_of
+from ftpatch.report.results import clean
 
 if TYPE_CHECKING:
     from ftpatch.document.site_rows import SiteRow
@@ -43,7 +44,8 @@ class SitePlaces(NamedTuple):
 
     state: list[str]
     address: list[int | None]  # va in linked files, else the offset in the section
-    distance: list[int | None]  # bytes from the call to where it goes, or to the tracer's entry
+    distance: list[int | None]  # bytes from the call to where it goes, or of the recorded ones to the tracer's entry
+    distance_title: str
 
 
 def places_of(sites: Sequence[SiteRow], reach: ReachObject | None) -> SitePlaces:
@@ -55,14 +57,17 @@ def places_of(sites: Sequence[SiteRow], reach: ReachObject | None) -> SitePlaces
     state, address, distance = list[str](), list[int | None](), list[int | None]()
     for site in sites:
         away = site.get("distance")
-        if "distance" not in site and target is not None and site["branch"] is not None:
-            away = signed(target - int(site["branch"], 16))
+        counted = site["row"] is not None and site["branch"] is not None  # as the file's own figures have it
+        if "distance" not in site and target is not None and counted:
+            away = signed(target - int(site["branch"] or "0", 16))
         address.append(number(site["site"]))
         distance.append(away)
         name = STATE_OF_ACTION.get(site.get("action", ""), site["status"])
         reached = away is None or limits is None or limits[0] <= away <= limits[1]
         state.append(name if reached or name not in ("ready", "enabled") else FAR)
-    return SitePlaces(state, address, distance)
+    changed = any("distance" in site for site in sites)
+    title = f"To {reach['target']}" if reach is not None and not changed else "Distance"
+    return SitePlaces(state, address, distance, clean(title))
 
 
 def signed(difference: int) -> int:
@@ -85,7 +90,7 @@ def site_table(title: str, sites: Sequence[SiteRow], places: SitePlaces, left_ou
         *behind[:1],
     ]
     if any(away is not None for away in places.distance):
-        drawn.append(Column("distance", "Distance", "bytes", places.distance))
+        drawn.append(Column("distance", places.distance_title, "bytes", places.distance))
     return Table("sites", title, (*before, *drawn, *behind[1:]), len(sites), left_out)
 
 

@@ -166,9 +166,6 @@ def _map_of_calls(image: ImageObject, calls: Sequence[StaticCallRow]) -> address
 def _notes(image: ImageObject, document: Document) -> tuple[str, ...]:
     """What is not on the page, and how to get it."""
     notes = []
-    live = image["summary"]["live"] if "summary" in image else 0
-    if live and not image.get("sites") and not document.kind.checks:
-        notes.append("no site is listed here")
     if document.selected and "sites" in image and image.get("sites"):
         notes.append(f"{len(image['sites'])} of {image['summary']['slots']} slots were chosen; figures are of all")
     static = image.get("static_calls")
