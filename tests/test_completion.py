@@ -507,6 +507,16 @@ def test_scripts_are_installed_for_the_user(
         assert path.read_bytes() == Path(shells.script_path(shell)).read_bytes()
 
 
+def test_the_line_for_zsh_can_be_copied(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", f"{here}/a b\x1b")
+    assert run(["completion", "zsh", "--install"]) == 0
+    folder = f"{here}/a b\\x1b/zsh/site-functions"
+    todo = f"if $fpath lacks its folder, add to ~/.zshrc in front of compinit: fpath+=('{folder}')"
+    assert capsys.readouterr().out == f"{folder}/_ftpatch: written; {todo}\n"
+
+
 def test_a_script_of_somebody_else_is_not_replaced(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -145,6 +145,17 @@ def test_no_line_is_taken_for_a_request() -> None:
     assert roff.wrapped("x " * 39 + ".init") == roff.wrapped("x " * 39) + "\\&.init\n"
 
 
+def test_wheels_bring_the_pages_and_the_scripts_along() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert settings["shared-data"] == {
+        "packaging/share/man": "share/man",
+        "ftpatch/completion/scripts/ftpatch.bash": "share/bash-completion/completions/ftpatch",
+        "ftpatch/completion/scripts/ftpatch.zsh": "share/zsh/site-functions/_ftpatch",
+        "ftpatch/completion/scripts/ftpatch.fish": "share/fish/vendor_completions.d/ftpatch.fish",
+    }
+    assert [path for path in settings["shared-data"] if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.programs
 def test_man_shows_them_without_complaint(programs: None) -> None:
     files = sorted(str(path) for path in FOLDER.glob("*/*"))

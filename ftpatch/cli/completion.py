@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 
 import click
 
 from ftpatch.cli import Verb, emit
 from ftpatch.cli.usage import Choice
 from ftpatch.completion import shells
-from ftpatch.errors import InputError, PolicyError, UsageError
+from ftpatch.errors import InputError, PolicyError, UsageError, printable
 from ftpatch.inputs import read_file
 
 MAX_SCRIPT = 1 << 20  # bytes of a script that is there
@@ -68,7 +69,7 @@ def _install(shell: str, script: bytes) -> str:
         contents.append(new.fd, script)
         new.finish()
         new.publish()
-    return f"{path}: written; {AFTERWARDS[shell].format(folder=folder)}\n"
+    return f"{printable(path)}: written; {AFTERWARDS[shell].format(folder=printable(shlex.quote(folder)))}\n"
 
 
 def _destination(shell: str) -> str:
