@@ -534,6 +534,48 @@ def test_a_drag_moves_the_map_and_filters_nothing(mini_page: Opened) -> None:
     assert len(shown(page)) == n
 
 
+def test_the_map_of_an_object_tells_sections_apart(visit: Callable[..., Opened], report: Callable[..., Path]) -> None:
+    """Sections of a file that is not linked all begin at 0: a filter by address takes the section along."""
+    page = visit(report("scan", MINI / "mini.ko")).page
+    assert page.locator("#table-0-sites [data-key=address]").count() == 0
+    for name in (".text", ".init.text"):
+        cell = page.locator(f"#map-0 rect.cell:has(title:text(' in {name} '))").first
+        n, first, to, shndx = (cell.get_attribute(f"data-{key}") or "" for key in ("n", "first", "to", "shndx"))
+        cell.click()
+        assert n == "1"
+        assert text_of(page, "#table-0-sites .chosen strong") == shown(page)[int(first)]
+        page.evaluate(f"location.hash = 'range=0x0-{to}@{shndx}'")
+        page.wait_for_timeout(50)
+        assert set(shown(page, "section")) == {name}
+        page.evaluate("location.hash = ''")
+        page.wait_for_timeout(50)
+
+
+@pytest.mark.corpus
+def test_keys_of_static_calls_are_named_by_key_and_mapped_by_kind(
+    kernel: Callable[[str], Kernel], visit: Callable[..., Opened], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    vmlinux, path = str(kernel("x86_64-6.12").vmlinux), tmp_path / "calls.html"
+    assert run(["static-calls", vmlinux, "--sites", "--report", f"html={path}"]) == 0
+    page = visit(path, "#q=*_resched", permissions=["clipboard-read", "clipboard-write"]).page
+    page.locator("#table-0-keys").get_by_role("button", name="Copy names").click()
+    page.wait_for_timeout(50)
+    names = page.evaluate("navigator.clipboard.readText()").split()
+    assert names == shown(page, "key", "keys") != []
+    capfd.readouterr()
+    assert run(["static-calls", vmlinux, "--key", "*_resched", "--format", "json"]) == 0
+    entries = json.loads(capfd.readouterr().out)["images"][0]["static_calls"]["entries"]
+    assert sorted(entry["key"] for entry in entries) == sorted(names)
+    assert page.locator("#map-0 g[data-state]").evaluate_all("lanes => lanes.map((lane) => lane.dataset.state)") == [
+        "sc-call",
+        "sc-tail",
+    ]
+    cell = page.locator("#map-0 g[data-state=sc-tail] rect.cell[data-n]:not([data-n='1'])").first
+    n = int(cell.get_attribute("data-n") or "")
+    cell.click()
+    assert shown(page, "kind", "calls") == ["tail"] * n
+
+
 def test_a_bar_of_distances_filters(mini_page: Opened) -> None:
     page = mini_page.page
     bar = page.locator("svg.distances .bar").first

@@ -249,8 +249,13 @@ class TableData {
     const { status, state } = this.by;
     // where a run changed nothing, the state of each site is its status: shown once
     if (status && state && sameValues(status, state)) Object.assign(state, { hidden: true, filter: false });
-    // what a search by name goes by
-    this.names = ["function", "aliases", "key", "name", "module"].map((key) => this.by[key]).filter(Boolean);
+    // in a file that is not linked, addresses are offsets
+    const { address, offset } = this.by;
+    if (address && offset && sameValues(address, offset)) address.hidden = true;
+    // what a search by name goes by, what names a row in front
+    const ofKeys = ["keys", "set_calls"].includes(table.name) ? ["key"] : [];
+    const keys = new Set([...ofKeys, "function", "aliases", "key", "name", "module"]);
+    this.names = [...keys].map((key) => this.by[key]).filter(Boolean);
   }
 
   get visible() {
@@ -275,12 +280,12 @@ class TableData {
     return this.slots.get(slot) ?? -1;
   }
 
-  /** The rows of functions of exactly this name, aliases too. */
+  /** The rows of exactly this name, aliases and keys of static calls too. */
   named(name) {
     const rows = [];
-    const [first, aliases] = [this.by.function ?? this.names[0], this.by.aliases];
-    for (let i = 0; first && i < this.n; i++) {
-      if (first.at(i) === name || aliases?.at(i)?.split(" ").includes(name)) rows.push(i);
+    for (let i = 0; i < this.n; i++) {
+      const has = (each) => each.at(i) === name || (each.key === "aliases" && each.at(i)?.split(" ").includes(name));
+      if (this.names.some(has)) rows.push(i);
     }
     return rows;
   }
@@ -288,7 +293,7 @@ class TableData {
   /** A few names that are like one that does not exist. */
   namesLike(name) {
     const wanted = name.toLowerCase();
-    const names = this.by.function ?? this.names[0];
+    const [names] = this.names;
     const near = new Map();
     for (let i = 0; names && i < this.n && wanted; i++) {
       const text = names.at(i);

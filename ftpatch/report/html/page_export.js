@@ -70,11 +70,12 @@ Object.assign(Panel.prototype, {
       this.say("None of these rows has a name or slot to copy.", true);
       return undefined;
     }
-    const head = `# ${counted(lines.length, "selector")} of ${this.table.file.replaceAll(/\s+/g, " ")}, for ${SELECTED_BY[this.table.name]} @file\n`;
+    const of = this.table.file.replaceAll(/\s+/g, " ");
+    const head = this.table.name === "sites" ? `# ${counted(lines.length, "selector")} of ${of}, for --func @file\n` : "";
     const chosen = new Set(lines);
     const left = this.rows.filter((index) => this.selectorOf(index).every((text) => !chosen.has(text))).length;
     const without = left ? `; ${counted(left, "row")} cannot be named` : "";
-    return this.copy(`${head}${lines.join("\n")}\n`, `${counted(lines.length, "selector")}${without}`);
+    return this.copy(`${head}${lines.join("\n")}\n`, `${counted(lines.length, this.table.name === "sites" ? "selector" : "name")}${without}`);
   },
 
   csv() {

@@ -6,6 +6,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const DEEPEST = 100 / 2 ** 17; // percent of the map that are seen at most zoom
 const CELL = 5; // pixels of a cell
 const LEVELS = 4; // of density
+const CALL_PREFIX = "sc-"; // of lanes of static calls
 const MAP_HELP = "Zoom with the wheel, + and −; move with a drag or the arrow keys; Home or 0 shows all; "
   + "Shift and arrows walk over the cells, Enter shows the sites of a cell, or of what is in view, in the table.";
 
@@ -74,7 +75,7 @@ class AddressMap {
         const [address, section] = [by.address?.at(i) ?? null, this.sectionOf(i, at)];
         if (address === null || !section) continue;
         const offset = Number(address - section.low);
-        this.placed.get((by.state ?? by.status)?.at(i))?.push({ i, address, section, x: section.x + (section.width * offset) / section.size });
+        this.placed.get(this.stateOf(i))?.push({ i, address, section, x: section.x + (section.width * offset) / section.size });
       }
       for (const points of this.placed.values()) points.sort((a, b) => a.x - b.x);
     }
@@ -88,7 +89,16 @@ class AddressMap {
     const inside = (section) => section && address >= section.low && address - section.low < BigInt(Math.max(1, section.size));
     if (address === null) return null;
     if (shndx !== null) return inside(at.get(shndx)) ? at.get(shndx) : null;
-    return this.sections.find(inside) ?? null;
+    const name = this.table.by.section?.at(index) ?? null;
+    return this.sections.find((section) => (name === null || section.name === name) && inside(section)) ?? null;
+  }
+
+  /** The lane of a row: its state, or of a static call its kind. */
+  stateOf(index) {
+    const { by } = this.table;
+    if (by.state ?? by.status) return (by.state ?? by.status).at(index);
+    const state = `${CALL_PREFIX}${by.kind?.at(index)}`;
+    return this.lanes.some((lane) => lane.state === state) ? state : `${CALL_PREFIX}other`;
   }
 
   screen(x) {
@@ -179,8 +189,8 @@ class AddressMap {
     const n = points.length;
     const level = Math.ceil((LEVELS * n) / most);
     const title = n === 1
-      ? `${this.panel.nameOf(first.i)}, ${lane.state}, ${this.spelled(first)}`
-      : `${counted(n, "site")} ${lane.state} in ${first.section.name} ${this.spelled(first)} – ${this.spelled(last)}`;
+      ? `${this.panel.nameOf(first.i)}, ${lane.state.replace(CALL_PREFIX, "")}, ${this.spelled(first)}`
+      : `${counted(n, this.table.name === "calls" ? "call" : "site")} ${lane.state.replace(CALL_PREFIX, "")} in ${first.section.name} ${this.spelled(first)} – ${this.spelled(last)}`;
     const rect = draw("rect", { class: `cell state-${lane.state} level-${level}`, x: `${x}%`, width: `${width}%`, y: lane.y,
       height: lane.height, "data-n": n, "data-first": first.i, "data-from": `0x${first.address.toString(16)}`,
       "data-to": `0x${(last.address + 1n).toString(16)}`, "data-shndx": first.section.shndx });
@@ -269,11 +279,10 @@ class AddressMap {
       this.panel.go(Number(first));
       return;
     }
-    const filters = {};
-    const key = ["state", "status"].find((name) => this.panel.menus[name]);
-    const { state } = cell.parentNode.dataset;
-    if (key) filters[key] = new Set([state]);
-    this.filter(BigInt(from), BigInt(to), Number(shndx), filters);
+    const state = cell.parentNode.dataset.state.replace(CALL_PREFIX, "");
+    const key = ["state", "status", "kind"].find((name) => this.panel.menus[name]);
+    const known = key && this.table.by[key].data.values.includes(state);
+    this.filter(BigInt(from), BigInt(to), Number(shndx), known ? { [key]: new Set([state]) } : {});
   }
 
   filterView() {
@@ -286,7 +295,10 @@ class AddressMap {
   }
 
   filter(from, to, shndx, filters) {
-    const range = this.relocatable ? [from, to, shndx] : [from, to];
+    const numbered = this.relocatable && this.table.by.shndx;
+    const range = numbered ? [from, to, shndx] : [from, to];
+    const section = this.sections.find((each) => each.shndx === shndx);
+    if (this.relocatable && !numbered && section) filters.section = new Set([section.name]);
     this.panel.state = { ...emptyState(), sort: this.panel.state.sort, range, filters };
     this.panel.update("push");
   }

@@ -2,7 +2,8 @@
 // One table with what belongs to it: search field, filters, counts, the grid, and the chosen row in full.
 
 const SEARCH_HELP = "part of a name · vfs_* · /regex/ · \"whole name\" · 0x address · row:N · !not";
-const SELECTED_BY = { sites: "--func", keys: "--key", symbols: "--name" }; // options that take the names of a table
+const NAMED = { sites: "Copy what is shown as a list for --func @file", keys: "Copy the keys that are shown, a line each",
+  symbols: "Copy the names that are shown, a line each" }; // tables of which names are of use, and how
 const MOST_OPTIONS = 200; // values of one menu
 const PRINTED = 500; // rows that go on paper
 const PLAIN_NAME = /^[A-Za-z_][A-Za-z0-9_.$]{0,510}$/; // what a selector list takes for a name and nothing else
@@ -37,13 +38,13 @@ class Panel {
     this.details = make("div", { class: "chosen", role: "region", "aria-label": `Chosen row of ${this.table.title}` });
     this.paper = make("div", { class: "paper" });
     this.clear = this.button("Clear", "Clear search and filters", () => this.reset());
-    const option = SELECTED_BY[this.table.name];
+    const named = NAMED[this.table.name];
     this.root.replaceChildren(
       make("div", { class: "tools" },
         make("label", { class: "search", for: this.search.id }, make("span", { class: "unseen" }, `Search ${this.label}`), this.search),
         ...Object.values(this.menus).map((menu) => menu.element), this.chips, this.clear,
         make("span", { class: "push" }),
-        option ? this.button("Copy names", `Copy what is shown as a list for ${option} @file`, () => this.copyNames()) : "",
+        named ? this.button("Copy names", named, () => this.copyNames()) : "",
         this.button("CSV", "Save what is shown as CSV", () => this.save())),
       make("p", { class: "hint", id: `${id}-help` }, SEARCH_HELP),
       make("div", { class: "line" }, this.count, this.message),
