@@ -85,6 +85,8 @@ CASES = [
     ("ftpatch enable --func a --fun|", ["--func"]),
     ("ftpatch nonsense --f|", []),
     ("ftpatch doctor --require lie|", ["lief"]),
+    ("ftpatch kbuild --arch ppc|", ["ppc64le"]),
+    ("ftpatch kbuild --tree |", ["sub/"]),
     ("ftpatch completion |", ["bash", "zsh", "fish"]),
     ("ftpatch completion bash --i|", ["--install"]),
     # values of lists

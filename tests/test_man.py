@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+from test_kbuild import tree
 
 from ftpatch.cli import VERBS, group, run
 from ftpatch.errors import ApplyError, FtpatchError, InputError, PlanError, UnsupportedError, UsageError
@@ -73,6 +74,8 @@ def test_every_verb_has_examples() -> None:
 def test_examples_run(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if page == "kbuild":
+        tree(tmp_path / "linux")
     for name, source in (OTHER_FILES.get(page) or FILES).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(DATA / source, tmp_path / name)
@@ -80,6 +83,9 @@ def test_examples_run(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     for example in EXAMPLES[page]:
         for line in example.line.replace("\\\n", "").split("\n"):
+            if line.startswith("cd "):
+                monkeypatch.chdir(line[3:])
+                continue
             if any(char in line for char in "<>|"):
                 environment = {**os.environ, "PYTHONPATH": str(ROOT)}
                 line = line.replace("ftpatch ", f"{shlex.quote(sys.executable)} -m ftpatch ", 1)

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from ftpatch.arch import architectures
+from ftpatch.arch.kernel_trees import TREE_NAMES
 from ftpatch.cli import group
 from ftpatch.cli.parts import parts
 from ftpatch.completion.table import KINDS, PATH
@@ -25,7 +26,7 @@ KIND_OF = {
     ("disable", "--func"): "enabled", ("record", "--func"): "functions", ("record", "--from"): "elf",
     ("symbols", "--name"): "symbols", ("verify", "--with"): "object", ("redirect", "--with"): "object",
     ("scan", "files"): "elf-or-folder", ("check", "files"): "elf-or-folder", ("diff", "old"): "elf-or-folder",
-    ("diff", "new"): "elf-or-folder", ("doctor", "--require"): "parts",
+    ("diff", "new"): "elf-or-folder", ("doctor", "--require"): "parts", ("kbuild", "--arch"): "machines",
 }  # fmt: skip
 KIND_OF_ANY = {
     "--func": "sites", "--all-but": "sites", "--status": "statuses", "--section": "sections", "--layout": "layouts",
@@ -37,7 +38,7 @@ KIND_OF_ANY = {
     "--severity": "rules", "--ops": "ops", "file": "elf", "before": "elf", "after": "elf", "vmlinux": "elf",
 }  # fmt: skip
 # Parameters of click's that stand for several, some only without an option, or for what nobody types.
-KIND_OF_VALUE = {"FILE": "file", "DIR": "folder", "N": "none", "BYTES": "none", "ARCH": "none"}  # by what help calls it
+KIND_OF_VALUE = {"FILE": "file", "DIR": "folder", "N": "none", "BYTES": "none"}  # by what help calls it
 ARGUMENTS = {("explain", "arguments"): (("functions", "--splat"), ("elf", "")), ("completion", "words"): ()}
 HEAD = "# What completion knows of the command line. Made by `python -m tools.command_table`; do not edit.\n"
 
@@ -74,6 +75,8 @@ def rows() -> Iterator[tuple[str, ...]]:
         yield "value", "formats", format_, ""
     for rule in rules_for():
         yield "value", "rules", rule.id, rule.title
+    for machine in TREE_NAMES:
+        yield "value", "machines", machine.arch, f"arch/{machine.folder}"
     for part in parts(False):
         yield "value", "parts", part["name"], part["adds"]
     yield "value", "ops", "list", "tracers see the site, and their filters hold"

@@ -13,7 +13,7 @@ MAX_SIZE = 1 << 20  # bytes of it
 # Names of a file, as `names.py` reads them.
 NAME_KINDS = ("sites", "enabled", "functions", "symbols", "keys", "targets", "sections")
 PATH_KINDS = ("file", "folder", "elf", "elf-or-folder", "object", "json", "toml")
-LISTS = ("statuses", "layouts", "formats", "rules", "ops", "parts")  # whose values the table has
+LISTS = ("statuses", "layouts", "formats", "rules", "ops", "parts", "machines")  # whose values the table has
 PAIRS = ("reports", "pairs", "settings")  # NAME=VALUE
 KINDS = ("flag", "none", *NAME_KINDS, *PATH_KINDS, *LISTS, *PAIRS)
 

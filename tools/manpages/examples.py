@@ -84,6 +84,11 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "doctor": (
         Example("What is there, and what would add what:", "ftpatch doctor"),
     ),
+    "kbuild": (
+        Example("Put the gate into the tree at hand, and take it out again:",
+                "cd linux\nftpatch kbuild --install\nftpatch kbuild --remove"),
+        Example("The same without a change of the tree, for one build:", "ftpatch kbuild --out ../gate.mk"),
+    ),
     "completion": (
         Example("For the running bash:", "source <(ftpatch completion bash)"),
         Example("For all shells to come:", "ftpatch completion zsh --install"),

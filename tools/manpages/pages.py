@@ -26,7 +26,8 @@ WRITES = (
 )  # commands beside which one reads those that undo and prove
 ONE = {"check": "findings", "verify": "findings", "diff": "findings", "doctor": "a missing part of --require"}
 SEE_ALSO = {
-    "": ["ftpatch.toml"], "scan": ["explain", "check"], "check": ["ftpatch.toml", "diff"], "diff": ["check"],
+    "": ["ftpatch.toml"], "kbuild": ["check", "ftpatch.toml"],
+    "scan": ["explain", "check"], "check": ["ftpatch.toml", "diff"], "diff": ["check"],
     "explain": ["scan"], "verify": ["restore"], "restore": ["verify"], "image": ["enable", "symbols"],
     "symbols": ["static-calls"], "static-calls": ["redirect", "verify"],
     **{name: ["verify", "restore"] for name in WRITES},
