@@ -44,13 +44,16 @@ class undone:
 
 
 class ignored:
-    """A context in which signals do nothing: another program of the same terminal answers them."""
+    """A context in which signals do nothing: another program of the same terminal answers them.
+
+    They have a handler, which a program that is started does not inherit, as it would that they are ignored.
+    """
 
     def __init__(self, *numbers: int) -> None:
         self.numbers, self.before = numbers, [_signal.SIG_DFL for _ in numbers]
 
     def __enter__(self) -> None:
-        self.before = [_signal.signal(number, _signal.SIG_IGN) for number in self.numbers]
+        self.before = [_signal.signal(number, lambda *_: None) for number in self.numbers]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

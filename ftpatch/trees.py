@@ -15,7 +15,6 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +24,7 @@ from ftpatch.document.request import Request as Request
 from ftpatch.document.rows import image_object
 from ftpatch.errors import FtpatchError, InputError, SelectionError
 from ftpatch.inputs import Path
+from ftpatch.progress import Progress, silent
 from ftpatch.signals import leave_to_parent, undone
 from ftpatch.sites.scan import scan_file
 
@@ -61,10 +61,7 @@ class Watch:
     note: Callable[[str], None] = lambda text: None  # remarks: a line each
     # the files of a tree before any of them is read; what this raises ends the journey
     listed: Callable[[Sequence[str]], object] = lambda files: None
-    # for so many files, a context with a function that is called with how many more are done
-    progress: Callable[[int], AbstractContextManager[Callable[[int], object]]] = lambda n: nullcontext(
-        lambda done: None
-    )
+    progress: Progress = silent  # of the files of a tree, or the sites that a proof executes
 
 
 SILENT = Watch()

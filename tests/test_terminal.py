@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import select
 import shutil
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,6 +26,7 @@ MINI = ROOT / "testdata/mini"
 FILE = str(MINI / "vmlinux-callops")
 PYTHON = [sys.executable, "-B", "-m", "ftpatch"]
 N_SITES = 19  # rows of the table of FILE
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"  # the cursor
 
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
@@ -260,3 +262,66 @@ def test_escape_sequences_of_names_reach_no_terminal(tmp_path: Path) -> None:
     shown = on_terminal("scan", str(path), "--color", "never")[1]
     assert "\x1b" not in shown and "\x07" not in shown
     assert "a\\x1b[31mb\\x07" in shown.replace("\n", "")
+
+
+# -- progress ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown_by(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
+    """A function: what a command line shows on a terminal that is stderr, where any work is long enough for a bar."""
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    for name in ("DELAY", "STEP"):
+        monkeypatch.setattr(f"ftpatch.cli.progress.{name}", 0)
+    for variable, value in {"TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(variable, value)
+    for variable in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def call(*arguments: str) -> str:
+        with monkeypatch.context() as patch, open(os.dup(follower), "w") as terminal:
+            patch.setattr(sys, "stderr", terminal)
+            assert run(list(arguments)) == 0
+        return os.read(leader, 1 << 20).decode() if select.select([leader], [], [], 0)[0] else ""
+
+    yield call
+    os.close(leader)
+    os.close(follower)
+
+
+def test_a_tree_has_a_bar_that_goes_away(shown_by: Callable[..., str], tmp_path: Path) -> None:
+    for i in range(4):
+        shutil.copyfile(MINI / "mini.ko", tmp_path / f"{i}.ko")
+    shown = shown_by("scan", str(tmp_path), "--jobs", "1")
+    assert re.search(r"modules .*4/4 ", shown)
+    assert "\x1b[3" not in shown  # no colour
+    assert HIDE in shown and shown.rindex(SHOW) > shown.rindex(HIDE)
+    assert shown.endswith("\x1b[2K")  # the line is empty again
+
+
+def test_a_proof_has_a_bar_of_sites(shown_by: Callable[..., str], tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    assert shown_by("enable", FILE, "--func", "vfs_*", "-o", out) == ""
+    assert re.search(r"sites .*2/2 ", shown_by("verify", FILE, out))
+
+
+def test_work_that_ends_soon_has_no_bar(shown_by: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftpatch.cli.progress.DELAY", 1e9)
+    assert shown_by("scan", str(MINI)) == ""
+
+
+def test_a_dumb_terminal_has_no_bar(shown_by: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    assert shown_by("scan", str(MINI)) == ""
+
+
+def test_an_interrupted_run_gives_the_cursor_back(tmp_path: Path) -> None:
+    """Ctrl-C is typed as soon as there is a bar."""
+    shutil.copyfile(MINI / "mini.ko", tmp_path / "0.ko")
+    for i in range(1, 16000):
+        os.link(tmp_path / "0.ko", tmp_path / f"{i}.ko")
+    code, shown = on_terminal("scan", str(tmp_path), "--jobs", "2", keys=[(HIDE.encode(), b"\x03")])
+    assert code == 130
+    assert shown.rindex(SHOW) > shown.rindex(HIDE)
+    assert shown.endswith("ftpatch: interrupted; every file is whole, old or new\n")

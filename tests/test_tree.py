@@ -389,20 +389,6 @@ def test_nothing_is_shown_on_a_stderr_that_is_no_terminal(sound: Path, capsys: C
     assert capsys.readouterr().err == ""
 
 
-def test_a_terminal_gets_a_bar(sound: Path) -> None:
-    leader, follower = os.openpty()
-    done = subprocess.run(
-        [*FTPATCH, "scan", "modules"], env={**ENV, "TERM": "xterm", "NO_COLOR": "1"}, stderr=follower,
-        stdout=subprocess.PIPE, check=True, timeout=60,
-    )  # fmt: skip
-    os.close(follower)
-    shown = os.read(leader, 1 << 16).decode()
-    os.close(leader)
-    assert "4/4" in shown
-    assert "\x1b[3" not in shown  # no colour
-    assert b"modules: 4 modules" in done.stdout
-
-
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """So many modules that a scan of them takes a while."""

@@ -42,13 +42,13 @@ def explain(
 
 def verify(
     before: Path, after: Path, journal: Path | None = None, deep: bool = False, require_emulation: bool = False,
-    against: Sequence[str] = (), objects: Sequence[str] = (), **reading: Unpack[Reading],
+    against: Sequence[str] = (), objects: Sequence[str] = (), watch: Watch = SILENT, **reading: Unpack[Reading],
 ) -> Proof:  # fmt: skip
     """What became of the first file on the way to the second, by both alone, and whether the journal agrees.
 
     deep: have lief read a kernel a second time; require_emulation: that a patched site was not run is a finding;
     against: for a module, the vmlinux that will load it, and modules that it may use, for what it newly imports;
-    objects: that `redirect --with` linked into it, in that order.
+    objects: that `redirect --with` linked into it, in that order; watch: of the sites that are executed.
     """
     from ftpatch.journal.read import read_journal
     from ftpatch.proof.prove import Checks, prove
@@ -60,7 +60,7 @@ def verify(
     if objects and first.image.linked:
         raise UsageError("--with is for modules, into which objects are linked", before, found=first.image.kind)
     linked = tuple(open_image(path, reading.get("max_size")) for path in objects)
-    checks = Checks(True, require_emulation, deep, reading.get("layout"), loader, linked)
+    checks = Checks(True, require_emulation, deep, reading.get("layout"), loader, linked, watch.progress)
     return prove(first, second, record, checks=checks)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
@@ -14,11 +13,11 @@ import click
 
 from ftpatch.cli import complain, emit, say
 from ftpatch.cli.pager import show
+from ftpatch.cli.progress import progress_of
 from ftpatch.cli.terminal import is_colored, is_terminal, size
 from ftpatch.cli.usage import Choice
 from ftpatch.report import Document, destinations, format_names, renderer
 from ftpatch.report.files import blocks, check_reports, files_ready
-from ftpatch.signals import undone
 
 if TYPE_CHECKING:
     from ftpatch.document.types import ErrorRow
@@ -161,14 +160,14 @@ class Reports:
         document.fitted = is_terminal(sys.stdout)
         show(blocks(renderer(self.format_)(document)), emit, not self.no_pager)
 
-    def watch(self, others: Sequence[str] = ()) -> Watch:
+    def watch(self, others: Sequence[str] = (), what: str = "modules") -> Watch:
         """A command line that listens: remarks on stderr, a bar on a terminal, no report that replaces a module.
 
-        others: FORMAT=FILE that are written besides the reports.
+        others: FORMAT=FILE that are written besides the reports; what: the bar counts.
         """
         from ftpatch.trees import Watch
 
-        return Watch(note, lambda files: check_reports((*self.report, *others), files), _bar)
+        return Watch(note, lambda files: check_reports((*self.report, *others), files), progress_of(what))
 
 
 def selector_files(selectors: Sequence[str]) -> list[str]:
@@ -185,17 +184,6 @@ def failed(document: Document, path: str, error: FtpatchError, tree: str | None 
         row["tree"] = tree
     document.errors.append(row)
     return error.exit_code
-
-
-@contextmanager
-def _bar(n: int) -> Iterator[Callable[[int], object]]:
-    """A function that moves a bar on a terminal's stderr by so many files; without a terminal it does nothing."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    bar = click.progressbar(length=n, label="modules", show_pos=True, file=sys.stderr)
-    with bar, undone(bar.render_finish):  # which gives a terminal its cursor back
-        yield bar.update
 
 
 def note(text: str) -> None:

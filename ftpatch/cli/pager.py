@@ -60,8 +60,9 @@ def show(pieces: Iterator[str], emit: Callable[[str], None], paged: bool) -> Non
             emit(piece)
         return
     kept = list(whole) if command[0] == "/bin/sh" else None
-    if _page(command, kept or whole) in NOT_STARTED and kept:
-        for piece in kept:
+    code = _page(command, kept or whole)
+    if code is None or (kept and code in NOT_STARTED):
+        for piece in kept or whole:
             emit(piece)
 
 
@@ -71,32 +72,31 @@ def _rows_of(piece: str, columns: int) -> int:
     return sum(max(-(-len(line) // columns), 1) for line in lines[:-1]) + -(-len(lines[-1]) // columns)
 
 
-def _page(command: list[str], pieces: Iterable[str]) -> int:
-    """Have a pager show the pieces; what it ends with. One that cannot be started is as one that a shell cannot."""
+def _page(command: list[str], pieces: Iterable[str]) -> int | None:
+    """Have a pager show the pieces; what it ends with, or None where it cannot be started."""
     import subprocess
 
     environment = {**os.environ, "LESS": os.environ.get("LESS", LESS), "LV": os.environ.get("LV", "-c")}
     sys.stdout.flush()
-    try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
-    except OSError:
-        for piece in pieces:
-            sys.stdout.write(piece)
-        return 0
-    assert process.stdin is not None
-    pipe = process.stdin
-
-    def finish() -> int:
-        with suppress(BrokenPipeError):  # the user has seen enough
-            pipe.close()
-        return process.wait()
-
-    with undone(finish), ignored(SIGINT, SIGPIPE):
+    with ignored(SIGINT, SIGPIPE):
         try:
-            with suppress(BrokenPipeError):
-                for piece in pieces:
-                    pipe.write(piece.encode("utf-8", "backslashreplace"))
-                    pipe.flush()
-        finally:
-            code = finish()
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+        except OSError:
+            return None
+        assert process.stdin is not None
+        pipe = process.stdin
+
+        def finish() -> int:
+            with suppress(BrokenPipeError):  # the user has seen enough
+                pipe.close()
+            return process.wait()
+
+        with undone(finish):
+            try:
+                with suppress(BrokenPipeError):
+                    for piece in pieces:
+                        pipe.write(piece.encode("utf-8", "backslashreplace"))
+                        pipe.flush()
+            finally:
+                code = finish()
     return code

@@ -55,7 +55,7 @@ def command(given: VerifyOptions, reports: Reports) -> int:
     proof = api.verify(
         given.before, given.after, given.journal, deep=given.deep, layout=given.layout, max_size=given.max_size,
         require_emulation=given.require_emulation or "emulation" in given.required, against=given.against,
-        objects=given.objects,
+        objects=given.objects, watch=reports.watch(what="sites"),
     )  # fmt: skip
     image = proof_object(proof, "json" in reports.formats, given.journal)
     sources = [given.journal] if given.journal else []

@@ -18,6 +18,7 @@ from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.errors import ChangedError, FtpatchError, RecordError, ShapeError, UnsupportedError, UsageError
 from ftpatch.finding import Finding
+from ftpatch.progress import Progress, silent
 from ftpatch.proof import kernel_calls, kernel_redirects, module_calls
 from ftpatch.proof.boundaries import check_boundaries
 from ftpatch.proof.caller_registers import check_callers
@@ -76,6 +77,7 @@ class Checks:
     layout: str | None = None  # of both files; None: as they tell it
     loader: Loader | None = None  # what a module will meet, where that is known
     objects: tuple[Image, ...] = ()  # that were linked into a module, where they are at hand
+    progress: Progress = silent  # of the sites that are executed
 
 
 @dataclass(frozen=True)
@@ -265,9 +267,10 @@ def _emulated(case: Case, checks: Checks) -> Outcome:
         return Outcome(0, skipped="not asked for")
     if case.expect_later is not None:
         case.expect_later()
-    outcome = (
-        emulate(case.after.image, case.arch, case.expectations, memory=case.memory) if case.expectations else Outcome(0)
-    )
+    outcome = Outcome(0)
+    if case.expectations:
+        with checks.progress(len(case.expectations)) as advance:
+            outcome = emulate(case.after.image, case.arch, case.expectations, memory=case.memory, advance=advance)
     for line in outcome.failures:
         case.say("verify-emulation", line, function=line.partition(":")[0])
     if checks.emulation_required and outcome.skipped:

@@ -27,6 +27,7 @@ from importlib import import_module
 from ftpatch.arch import Arch
 from ftpatch.arch.proof_tables import tables_of
 from ftpatch.elf.image import Image
+from ftpatch.progress import Advance, unseen
 from ftpatch.proof.emulate.expectation import (
     CallExpectation,
     Expectation,
@@ -49,11 +50,12 @@ def emulate(
     expected: Sequence[Expectation],
     seed: int = 1,
     memory: Memory | ProgramMemory | None = None,
+    advance: Advance = unseen,
 ) -> Outcome:
     """Execute every site. The same seed gives the same registers, and the same outcome.
 
-    memory: that of a loaded module, or of a program; a kernel has its own. Where a site fails twice only the first is
-    told.
+    memory: that of a loaded module, or of a program; a kernel has its own. advance: called with how many more
+    sites of a kernel or module were executed. Where a site fails twice only the first is told.
     """
     if isinstance(memory, ProgramMemory):
         program = import_module(f"{__name__}.programs_{tables_of(arch).emulator}")
@@ -68,7 +70,7 @@ def emulate(
     redirects = [site for site in expected if isinstance(site, RedirectExpectation)]
     outcomes: list[Outcome] = []
     if sites or not redirects:
-        outcomes.append(machine.run(memory, sites, seed))
+        outcomes.append(machine.run(memory, sites, seed, advance))
     if redirects:
         outcomes.append(machine.run_redirects(memory, redirects, seed))
     return together(outcomes)

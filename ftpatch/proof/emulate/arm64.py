@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ftpatch.progress import Advance, unseen
 from ftpatch.proof.emulate import engine
 from ftpatch.proof.emulate.engine import BELOW, STACK, Engine, Processor, Rules
 from ftpatch.proof.emulate.expectation import (
@@ -45,9 +46,9 @@ PROCESSOR = Processor(
 )  # fmt: skip
 
 
-def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
+def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int, advance: Advance = unseen) -> Outcome:
     """Execute every site."""
-    return engine.run(RULES, memory, sites, seed)
+    return engine.run(RULES, memory, sites, seed, advance)
 
 
 def run_redirects(memory: Memory, redirects: Sequence[RedirectExpectation], seed: int) -> Outcome:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ftpatch.progress import Advance, unseen
 from ftpatch.proof.emulate.expectation import (
     FRAME,
     Expectation,
@@ -39,6 +40,7 @@ STACK, STACK_SIZE = 0x7F00_0000_0000, 1 << 16  # in the lower half, where no ker
 NEEDED = ("ctl_set_tcg_buffer_size", "ctl_set_tlb_mode", "_do_reg_read_batch", "_do_reg_write_batch")
 BELOW = 256  # bytes below the stack pointer that a C function overwrites
 NOWHERE = 1  # an address that execution cannot reach
+STEP = 256  # sites between two words on how far it is
 
 
 class Processor(NamedTuple):
@@ -73,7 +75,9 @@ class Rules(NamedTuple):
     at_replacement: Callable[[Engine, RedirectExpectation, list[int], list[int]], str]
 
 
-def run(rules: Rules, memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
+def run(
+    rules: Rules, memory: Memory, sites: Sequence[SiteExpectation], seed: int, advance: Advance = unseen
+) -> Outcome:
     """Execute every site; skipped where unicorn is not installed, or has not enough memory."""
     engine = _started(rules, memory, seed)
     if isinstance(engine, str):
@@ -87,6 +91,8 @@ def run(rules: Rules, memory: Memory, sites: Sequence[SiteExpectation], seed: in
         places.append(place)
         if failure:
             failures[at] = failure
+        if not at % STEP:
+            advance(min(STEP, len(sites) - at))
     failures = wrong_ops(memory, sites, places) | failures
     return Outcome(len(sites), tuple(failures[at] for at in sorted(failures)))
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from ftpatch.arch.proof_tables import BIT64
 from ftpatch.arrays import U64
+from ftpatch.progress import Advance, unseen
 from ftpatch.proof.emulate import guest_ppc64le as g
 from ftpatch.proof.emulate import qemu_sandbox
 from ftpatch.proof.emulate.expectation import Outcome, SiteExpectation, first_difference, line, wrong_ops
@@ -38,7 +39,7 @@ MOST = 1 << 14  # sites of one process: the records of each have 1.5 KB
 Stop = list[int]  # a record of the guest's, with file addresses for NIP and LR
 
 
-def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
+def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int, advance: Advance = unseen) -> Outcome:
     """Execute every site; skipped where there is no QEMU."""
     if why := qemu_sandbox.why_not(QEMU):
         return Outcome(0, skipped=why)
@@ -56,6 +57,7 @@ def run(memory: Memory, sites: Sequence[SiteExpectation], seed: int) -> Outcome:
     for batch in batches:
         try:
             failures |= _Batch(memory, sites, batch, low, random).run(places)
+            advance(len(batch))
         except (OSError, SubprocessError) as reason:
             return Outcome(0, skipped=f"{QEMU} cannot be started, confined and in the memory that there is: {reason}")
     failures = wrong_ops(memory, sites, places) | failures
