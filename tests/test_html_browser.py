@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -245,6 +246,16 @@ def test_search(mini_page: Opened) -> None:
         assert (typed, shown(page)) == (typed, names)
         assert f"{len(names)} of 19 rows" in text_of(page, "#table-0-sites .count")
         assert drawn(page) == names
+
+
+def test_what_docs_say_one_may_type_is_understood(mini_page: Opened) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "html-report.md").read_text()
+    rows = text.partition("| typed | finds |")[2].partition("\n\n")[0].splitlines()
+    forms = [form for row in rows for form in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
+    assert len(forms) == 10
+    for form in forms:
+        search(mini_page.page, form.replace("…", "x"))
+        assert (form, mini_page.page.locator(".message.bad").count()) == (form, 0)
 
 
 def test_search_by_address(mini_page: Opened, capfd: pytest.CaptureFixture[str]) -> None:
