@@ -42,6 +42,14 @@ def recorded_elsewhere(subject: Subject) -> Plant | None:
     return Plant(edits) if edits else None
 
 
+def records_missing(subject: Subject) -> Plant | None:
+    """The section of an object's records is none any more, nor is the table of its relocations."""
+    names = [f"{kind}__patchable_function_entries" for kind in ("", ".rela")]
+    if subject.linked or len(subject.scan.image.sections_named(names[0])) != 1:
+        return None
+    return Plant([edit for name in names for edit in subject.header(name, 4, 0, 4)])
+
+
 def symbols_stripped(subject: Subject) -> Plant | None:
     """The symbol table of a module is none any more, nor are the tables of relocations."""
     image = subject.scan.image

@@ -275,7 +275,7 @@ DEFECTS: dict[str, Make] = {
     "literal-missing": d.literal_missing, "without-record": without_record, "not-atomic": d.not_atomic,
     **r.DEFECTS, **static_calls.DEFECTS,
     "site-shared": site_shared, "site-relocated": site_relocated, "nops-without-record": nops_without_record,
-    "recorded-elsewhere": d.recorded_elsewhere,
+    "recorded-elsewhere": d.recorded_elsewhere, "records-missing": d.records_missing,
     "link-order": link_order, "call-without-record": call_without_record, "foreign-calls": foreign_calls,
     "calls-without-records": calls_without_records, "profiled-program": profiled_program,
     "live-patch-form": live_patch_form,

@@ -150,6 +150,17 @@ class Case:
         return tuple(unrecorded(self.image, self.table))
 
     @cached_property
+    def lost_units(self) -> Mapping[str, list[tuple[str, str, int]]]:
+        """Source file → (function, section, offset of its symbol), of units of which no function is recorded."""
+        from ftpatch.rules.lost_units import lost_units
+        from ftpatch.sites.matching import is_patched
+
+        shape = self.table.shape
+        if shape is None or shape.called or not self.unrecorded or is_patched(self.image):
+            return {}
+        return lost_units(self.table, self.told, self.unrecorded)
+
+    @cached_property
     def named(self) -> Mask:
         """Sites at the entry of a function."""
         return np.asarray(self.table.func < self.table.func_end)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ftpatch.elf.tables import SHF_LINK_ORDER
 from ftpatch.rules.case import Case, Hit, first
+from ftpatch.rules.lost_units import can_leave_out
 from ftpatch.sites.elsewhere import records_elsewhere
 from ftpatch.sites.matching import is_patched
 from ftpatch.sites.reading import CALL_RECORDS
@@ -16,7 +16,6 @@ from ftpatch.sites.records import record_sections
 
 # functions without a record that are no accident: at least so many, and one for so many that have theirs
 MANY, AMONG = 8, 100
-SINCE = 21  # of clang: where -fpatchable-function-entry=N,M,SECTION came
 
 
 def nops_without_record(case: Case) -> Iterator[Hit]:
@@ -42,9 +41,15 @@ def recorded_elsewhere(case: Case) -> Iterator[Hit]:
 
 
 def _lost(case: Case) -> Sequence[tuple[str, str, int]]:
-    """Functions with the NOPs of a site and without a record; none where those are calls, or a patch took records."""
+    """Functions with the NOPs of a site and without a record; none where those are calls, or a patch took records.
+
+    Those of units that lost all records are told unit by unit.
+    """
     shape = case.table.shape
-    return () if shape is None or shape.called or is_patched(case.image) else case.unrecorded
+    if shape is None or shape.called or is_patched(case.image) or not case.unrecorded:
+        return ()
+    of_units = {place for places in case.lost_units.values() for place in places}
+    return [place for place in case.unrecorded if place not in of_units]
 
 
 def _surely_lost(case: Case, n: int) -> bool:
@@ -58,14 +63,7 @@ def _meant(case: Case, n: int) -> bool:
     """Whether n functions without a record are likely meant not to have one."""
     if not n or n > int(case.live.sum()):
         return False
-    return (n >= MANY and n * AMONG >= int(case.live.sum())) or (not case.image.linked and _can_leave_out(case))
-
-
-def _can_leave_out(case: Case) -> bool:
-    """Whether a compiler made the file that can record functions elsewhere, and no other did."""
-    comment = b"".join(case.image.content(sec).tobytes() for sec in case.image.sections_named(".comment"))
-    versions = [int(version) for version in re.findall(rb"clang version (\d{1,4})", comment)]
-    return b"GCC:" not in comment and (min(versions, default=0) >= SINCE or (not versions and b"rustc" in comment))
+    return (n >= MANY and n * AMONG >= int(case.live.sum())) or (not case.image.linked and can_leave_out(case.image))
 
 
 def link_order(case: Case) -> Iterator[Hit]:

@@ -24,6 +24,7 @@ MODULES = (
     "static_calls",
     "static_call_keys",
     "objects",
+    "lost_sections",
     "unrecorded",
     "compiled",
     "reach",
