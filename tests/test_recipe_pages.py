@@ -23,7 +23,7 @@ def test_the_index_leads_to_every_recipe_by_its_title() -> None:
 
 
 def test_the_site_has_every_recipe_in_the_order_of_the_index() -> None:
-    listed = re.findall(r"\((\S+\.md)\)", (FOLDER / "index.md").read_text())
+    listed = re.findall(r"\(([\w-]+\.md)\)", (FOLDER / "index.md").read_text())
     nav = re.findall(r"recipes/(\S+\.md)", (ROOT / "mkdocs.yml").read_text())
     assert nav == ["index.md", *listed]
 
