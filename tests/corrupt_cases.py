@@ -268,6 +268,7 @@ SEVERAL = "several records name this site"
 NO_CODE = "--target ftrace_caller: the target is no code of this file: found "
 NO_OPS = "--ops list: not an ftrace_ops: found {}, expected an object in a data section"
 NO_FUNCTION = "{}: no such symbol: found nothing of that name in .symtab, expected a defined symbol"
+ONLY_REGS_CALLER = f"{NO_FUNCTION.format('ftrace_caller')} – did you mean ftrace_regs_caller?"
 
 
 def outside(what: str, found: str, size: int) -> str:
@@ -791,7 +792,7 @@ PPC64LE = [
     case("ool-trampoline-without-its-load-of-the-toc", OOL, without("ftrace_caller", 0xA8, *TOC_LOAD), OK, DONE),
     case("ool-trampoline-of-zeros", OOL, words_at("ftrace_caller", 0, *[0] * 42), OK, NO_OPS_IN_STUBS),
     case("ool-trampoline-of-ones", OOL, words_at("ftrace_caller", 0, *[0xFFFF_FFFF] * 42), OK, NO_OPS_IN_STUBS),
-    case("ool-trampoline-missing", OOL, sym("ftrace_caller", st_shndx=0), OK, NO_FUNCTION.format("ftrace_caller")),
+    case("ool-trampoline-missing", OOL, sym("ftrace_caller", st_shndx=0), OK, ONLY_REGS_CALLER),
     case("ool-trampoline-on-the-last-word-of-text", OOL, sym("ftrace_caller", st_value=0xC000000000000E54), OK,
          NO_OPS_IN_STUBS),
     case("ool-trampoline-in-the-head", OOL, sym("ftrace_caller", st_value=0xC000000000000010), OK, NO_OPS_IN_STUBS),
@@ -829,8 +830,7 @@ PPC64LE = [
          choice="b_late"),
     case("far-trampoline-with-another-load-of-the-toc", FAR, without("ftrace_caller", 0xC4, *TOC_LOAD, 0xE84D_7FFC), OK,
          DONE, choice="b_late"),
-    case("far-trampoline-missing", FAR, sym("ftrace_caller", st_shndx=0), OK, NO_FUNCTION.format("ftrace_caller"),
-         choice="b_late"),
+    case("far-trampoline-missing", FAR, sym("ftrace_caller", st_shndx=0), OK, ONLY_REGS_CALLER, choice="b_late"),
     case("far-no-trampoline-with-registers", FAR, sym("ftrace_regs_caller", st_shndx=0), OK, DONE, choice="b_late"),
     case("far-trampoline-with-registers-nowhere", FAR, sym("ftrace_regs_caller", st_value=NOWHERE), OK,
          choice="b_late"),

@@ -23,7 +23,7 @@ from tools.kernels import Kernel
 
 MINI_PPC = MINI.parent / "mini-ppc64le"
 SPLATS = MINI.parent / "splats"
-SCHEMA = json.loads((Path(api.__file__).parent / "report" / "schema.json").read_text())
+SCHEMA = json.loads((Path(api.__file__).parents[1] / "report" / "schema.json").read_text())
 
 
 @pytest.fixture

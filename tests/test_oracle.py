@@ -138,7 +138,7 @@ def test_check_predicts_on_demand_in_text_and_json(
     capsys.readouterr()
     assert run(["check", str(path), "--predict", "--format", "json"]) == 1
     found = json.loads(capsys.readouterr().out)
-    jsonschema.validate(found, json.loads((Path(api.__file__).parent / "report" / "schema.json").read_text()))
+    jsonschema.validate(found, json.loads((Path(api.__file__).parents[1] / "report" / "schema.json").read_text()))
     said = found["images"][0]["oracle"]
     assert [one["function"] for one in said["bugs"]] == ["vfs_read", "vfs_write"]
     assert run(["check", str(path), "--predict"]) == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from elfwriter import MINI
 
-from ftpatch import api, cli, memory
+from ftpatch import cli, memory
 from ftpatch.cli import run
 from ftpatch.cli.shortage import shortage
 
@@ -66,7 +66,7 @@ def test_what_was_short_is_named(
     def fail(*arguments: object, **rest: object) -> None:
         raise error
 
-    monkeypatch.setattr(api, "scan_file", fail)
+    monkeypatch.setattr("ftpatch.api.reading.scan_file", fail)
     monkeypatch.setattr("ftpatch.cli.scan.scan_file", fail, raising=False)
     assert run(["scan", KERNEL]) == 3
     assert capsys.readouterr() == ("", f"ftpatch: {line}\n")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from tools.apt import FetchError, say
 
-_TOOLS = {
+TOOLS = {
     "qemu-system-aarch64": ("qemu-system-arm",),
     "aarch64-linux-gnu-gcc": ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
     "aarch64-linux-gnu-objcopy": ("binutils-aarch64-linux-gnu",),
@@ -39,7 +39,7 @@ _TOOLS = {
 
 def ensure_tools() -> None:
     """Install the programs that corpus and boot tests need; without root, fail and say how it is done."""
-    ensure(_TOOLS)
+    ensure(TOOLS)
 
 
 def ensure(tools: Mapping[str, tuple[str, ...]]) -> None:
