@@ -87,25 +87,73 @@ def test_the_kbuild_lines_hook_a_build(place: Path) -> None:
 
 
 def test_the_gitlab_job_is_valid_and_writes_what_it_collects(place: Path) -> None:
-    job = loaded(".gitlab-ci.yml", "gitlab-ci.json")["ftpatch"]
-    install, check = job["script"]
-    assert install == "pip install ftpatch"
-    assert shell(place, check).returncode == 0
+    template = yaml.safe_load((ROOT / "ci/gitlab/ftpatch.yml").read_text())
+    jsonschema.validate(template, json.loads((SCHEMAS / "gitlab-ci.json").read_text()))
+    job, variables = template[".ftpatch"], template["variables"]
+    rows = re.findall(r"^\| `(FTPATCH_\w+)` \|", TEXT, re.MULTILINE)
+    assert set(rows) == set(variables) and template["ftpatch"] == {"extends": ".ftpatch"}
+    assert set(loaded(".gitlab-ci.yml", "gitlab-ci.json")["ftpatch"]["variables"]) <= set(variables)
+    variables |= {"FTPATCH_PACKAGE": "", "FTPATCH_FILES": "vmlinux mini.ko", "FTPATCH_OPTIONS": "--fail-on error"}
+    assert [shell(place, line, **variables).returncode for line in job["script"]] == [0, 0]
     assert all((place / name).exists() for name in job["artifacts"]["paths"])
-    assert len(list(junitparser.JUnitXml.fromfile(str(place / job["artifacts"]["reports"]["junit"])))) == 1
+    assert len(list(junitparser.JUnitXml.fromfile(str(place / job["artifacts"]["reports"]["junit"])))) == 2
 
 
-def test_the_github_workflow_is_valid_and_writes_what_it_uploads(place: Path) -> None:
-    steps = loaded(".github/workflows/", "github-workflows.json")["jobs"]["check"]["steps"]
-    named = {step.get("name", step.get("uses")): step for step in steps}
-    check = named["Check"]["run"].replace("pip install ftpatch\n", "")
-    done = shell(place, check)
+ACTION = yaml.safe_load((ROOT / "ci/github/action.yml").read_text())
+
+
+def action(place: Path, name: str, **inputs: str) -> subprocess.CompletedProcess[str]:
+    """A step of the action, with inputs: run as the runner does, by bash, inputs in the environment alone."""
+    (step,) = [step for step in ACTION["runs"]["steps"] if step["name"] == name]
+    given = {name: each.get("default", "") for name, each in ACTION["inputs"].items()} | inputs
+    variables = {key: re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda m: given[m[1]], text)
+                 for key, text in step["env"].items()}  # fmt: skip
+    assert "${{" not in step["run"] and step["shell"] == "bash"
+    variables |= {"GITHUB_OUTPUT": str(place / "output"), "GITHUB_STEP_SUMMARY": str(place / "summary")}
+    return ran(place, "bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"], **variables)
+
+
+def test_the_github_action_is_valid_and_writes_what_it_says(place: Path) -> None:
+    assert set(ACTION) == {"name", "description", "branding", "inputs", "outputs", "runs"}
+    assert ACTION["runs"]["using"] == "composite"
+    rows = re.findall(r"^\| ((?:`[\w-]+`(?:, )?)+) \|", TEXT.split("| input |")[1].split("\n\n")[0], re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(ACTION["inputs"])
+    done = action(place, "Check")
     assert (done.returncode, {line.split(" ")[0] for line in done.stdout.splitlines()}) == (0, {"::warning"})
-    summary = place / "summary"
-    assert shell(place, named["Summary"]["run"], GITHUB_STEP_SUMMARY=str(summary)).returncode == 0
-    assert summary.read_text().startswith("### ftpatch check: 3 warnings")
-    upload = named["github/codeql-action/upload-sarif@v3"]["with"]
-    assert json.loads((place / upload["sarif_file"]).read_text())["version"] == "2.1.0"
+    outputs = dict(line.split("=") for line in (place / "output").read_text().splitlines())
+    assert set(outputs) == set(ACTION["outputs"])
+    assert json.loads((place / outputs["sarif"]).read_text())["version"] == "2.1.0"
+    assert json.loads((place / outputs["json"]).read_text())["command"] == "check"
+    assert (place / "summary").read_text().startswith("### ftpatch check: 3 warnings")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "code", "said"),
+    [
+        ({"fail-on": "warning"}, 1, "::warning"),
+        ({"files": "mini.ko\nno such file; touch hacked", "options": "--select\nduplicate"}, 3,
+         "no such file; touch hacked"),
+        ({"files": "$(touch hacked)"}, 3, "$(touch hacked)"),
+        ({"files": "--version"}, 3, "--version"),
+        ({"config": "no.toml"}, 3, "no.toml"),
+        ({"options": "--no-such"}, 2, "--no-such"),
+        ({"reports": "a b/c", "files": "vmlinux\nmini.ko\n"}, 0, "::warning"),
+    ],
+)  # fmt: skip
+def test_the_github_action_takes_its_inputs_as_they_are(
+    place: Path, inputs: dict[str, str], code: int, said: str
+) -> None:
+    done = action(place, "Check", **inputs)
+    assert done.returncode == code and said in done.stdout + done.stderr, done
+    assert not (place / "hacked").exists()
+
+
+def test_the_github_workflow_is_valid_and_uses_the_action_as_it_is() -> None:
+    steps = loaded(".github/workflows/", "github-workflows.json")["jobs"]["check"]["steps"]
+    (step,) = [step for step in steps if step.get("uses") == "./ci/github"]
+    assert set(step["with"]) <= set(ACTION["inputs"])
+    (upload,) = [step for step in steps if "upload-sarif" in step.get("uses", "")]
+    assert upload["with"]["sarif_file"] == f"${{{{ steps.{step['id']}.outputs.sarif }}}}"
 
 
 def test_the_debian_rule_stops_the_package(place: Path) -> None:
