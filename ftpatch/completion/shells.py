@@ -75,8 +75,10 @@ def _to_bash(line: Line, found: Answer) -> str:
     texts = [(found.lead + value.text)[line.kept :] for value in found.values]
     if found.paths and line.quote == '"' and "$" in line.current:
         return "default"  # names of variables stay names: that is only known to bash's own completion
-    if found.paths:
+    if found.paths and line.kept >= len(found.lead):
         return "\n".join(["filenames", *texts])
+    if found.paths:  # bash does not see a file in `@FILE`, and gives a folder no slash
+        texts = [text + "/" * value.goes_on for text, value in zip(texts, found.values, strict=True)]
     goes_on = len(texts) == 1 and found.values[0].goes_on
     return "\n".join(["nospace" if goes_on else "", *quoted(texts, line.quote)])
 
