@@ -227,7 +227,15 @@ def test_a_text_scan_loads_neither_capstone_nor_json_nor_other_formats() -> None
     found = loaded("scan", str(ROOT / "testdata/mini/vmlinux-callops"))
     assert "ftpatch.sites.table" in found
     assert found.isdisjoint(
-        {"capstone", "json", "ftpatch.plan.plan", "ftpatch.write.comparison", "ftpatch.report.formats.json"}
+        {
+            "capstone",
+            "json",
+            "jinja2",
+            "rich",
+            "ftpatch.plan.plan",
+            "ftpatch.write.comparison",
+            "ftpatch.report.formats.json",
+        }
     )
 
 

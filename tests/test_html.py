@@ -392,6 +392,16 @@ def test_a_call_that_a_loader_fills_in_says_so(capfd: pytest.CaptureFixture[str]
     assert (row["after"], hexed(row["address"], 1)) == ("mov x9, x30; bl (the loader fills in where)", "0x8")
 
 
+def test_a_stub_that_a_call_goes_through_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    program = MINI.parent / "programs" / "small" / "arm64-pie"
+    page, report = page_and_json(["enable", str(program), "--func", "work", "--hook", "hook", "--dry-run"], capfd)
+    (site,) = report["images"][0]["sites"]
+    (row,) = [row for row in table(page, "edits") if row["owner"] == "site row:0"]
+    stub = int(site["stub"], 16)
+    assert row["after"] == f"mov x9, x30; bl #0x{stub:x} <stub>"
+    assert [row["state"] for row in table(page, "sites")] == ["via-stub"]
+
+
 def test_static_calls_have_their_keys_calls_and_map(capfd: pytest.CaptureFixture[str]) -> None:
     page, report = page_and_json(["static-calls", str(STATIC), "--sites"], capfd)
     static = report["images"][0]["static_calls"]

@@ -26,7 +26,7 @@ SHOWN = 32  # bytes of an edit that are written out
 CODE = 512  # bytes of an edit that are disassembled
 POINTERS = ("literal", "record", "key", "trampoline")  # whose bytes may be addresses
 SPAN = 1 << 31  # bytes around the code of a file that its addresses are within
-ADDRESS = re.compile(r"0x[0-9a-f]{5,16}\b")
+ADDRESS = re.compile(r"0x[0-9a-f]{1,16}\b")
 ROW = re.compile(r"\w+ row:(\d+)", re.ASCII)  # a site by its row: what relocations and symbols are is another row
 OF_SITE = ("site", "pad", "stub", "literal")
 
@@ -120,6 +120,8 @@ class Reader:
         mnemonic = text.split(" ")[0]
         if section["address"] is None:
             return f"{mnemonic} (the loader fills in where)" if mnemonic in self.arch.jumps[-1:] else text
+        if mnemonic not in self.arch.jumps:
+            return text  # a number that happens to be an address
 
         def with_name(match: re.Match[str]) -> str:
             name = self.names.get(int(match[0], 16))
@@ -141,6 +143,9 @@ def names_of(image: ImageObject) -> dict[int, str]:
                 names[int(value, 16)] = cut(site["function"])
         if (to := target_of(site)) is not None:
             names[to] = cut(site["target"])
+        stub = site.get("stub") or ""
+        if stub.startswith("0x"):  # in a module, a place in a section
+            names[int(stub, 16)] = "stub"
     targets: Iterable[tuple[str, str | None]] = chain(
         [(request["target"], request["target_va"]) for request in [image.get("request")] if request],
         [(call["to"], call["to_va"]) for call in image.get("set_calls", ())],

@@ -155,9 +155,12 @@ def _reaches(image: ImageObject) -> tuple[distances.Distances, ...]:
 def _map_of_calls(image: ImageObject, calls: Sequence[StaticCallRow]) -> address_map.Map | None:
     """The map of static calls."""
     sections = image.get("text_sections", [])
-    numbers = {row["section"]: row["shndx"] for row in sections}
+    numbers = Counter(row["section"] for row in sections)
+    sure = {
+        row["section"]: row["shndx"] for row in sections if numbers[row["section"]] == 1
+    }  # of several it may be any
     where = address_map.placed(
-        [numbers.get(row["section"] or "") for row in calls], [number(row["address"]) for row in calls],
+        [sure.get(row["section"] or "") for row in calls], [number(row["address"]) for row in calls],
         [STATIC_STATES.get(row["kind"], "sc-other") for row in calls],
     )  # fmt: skip
     return address_map.map_of(sections, where, "call")
