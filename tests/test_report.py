@@ -343,6 +343,11 @@ def test_a_report_replaces_an_older_one(here: Path, capsys: pytest.CaptureFixtur
     [
         ("json", "json: --report takes FORMAT=FILE – for example --report json=journal.json"),
         ("json=", "json=: --report takes FORMAT=FILE – for example --report json=journal.json"),
+        (
+            "json=-",
+            "-: the report is written to a file – --format FORMAT writes a report to stdout; "
+            "./- is a file of that name",
+        ),
         ("xml=r", "xml: no such report format: expected " + ", ".join(ftpatch.report.FORMATS)),
     ],
 )

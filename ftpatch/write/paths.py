@@ -7,6 +7,7 @@ import stat
 from collections.abc import Sequence
 
 from ftpatch.errors import InputError, UsageError
+from ftpatch.inputs import STDIN
 
 
 def output_path(source: str, out: str, others: Sequence[str] = ()) -> str:
@@ -31,6 +32,9 @@ def report_path(path: str) -> str:
 
 def _place(path: str, what: str) -> str:
     """Where a file of that name really lies, or would lie. Raises InputError where the system cannot tell."""
+    if path == STDIN:  # elsewhere it stands for a stream
+        todo = "--format FORMAT writes a report to stdout; " if what == "report" else ""
+        raise UsageError(f"the {what} is written to a file", path, todo=f"{todo}./- is a file of that name")
     try:
         status = os.stat(path)
     except FileNotFoundError:
