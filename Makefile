@@ -60,6 +60,12 @@ docs: $(VENV)/docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "build/site/index.html"
 
+# The pages of docs/reference that are made from the program; the lines of findings in them take half a minute.
+reference: $(VENV)/tests
+	@PYTHONPATH=. $(BIN)/python tests/rule_examples.py
+	@$(BIN)/python -m tools.reference
+	@PYTHONPATH=. $(BIN)/python tests/pages.py
+
 check: $(VENV)/checks
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

@@ -29,6 +29,7 @@ from tools import kernels
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+TESTED = ROOT / "docs" / "reference" / "tested.md"
 FENCE = re.compile(r"^( *)(`{3,})\s*(\w*)")
 NOT_RUN = re.compile(r"^\*Not run by the tests: (.+)\.\*$")
 SHELL = re.compile(r"[|<>&;$`*?~{}()\[\]]|^(?!ftpatch )")  # what bash has to do something about
@@ -197,7 +198,8 @@ def in_process(command: str, folder: Path) -> tuple[int, str]:
 
 
 def run_command(command: str, section: Section, folder: Path) -> tuple[int, str]:
-    """Run one, where it can be in this process; /tmp and files with absolute names are below the test's own folder."""
+    """Run one, where it can be in this process; /tmp and files with absolute names are below the test's own "
+    "folder."""
     command = re.sub(r"^\.venv/bin/ftpatch\b", "ftpatch", command)
     for name in ("/tmp/", *(name for name, _ in section.files if name.startswith("/"))):
         command = command.replace(name, f"{folder}/{OUTSIDE}{name}")
@@ -234,3 +236,29 @@ def run_section(section: Section, folder: Path) -> None:
 def _difference(shown: str, output: str) -> str:
     lines = output.rstrip("\n").split("\n")
     return "\n".join(difflib.unified_diff(shown.split("\n"), lines, "page", "run", n=99, lineterm=""))
+
+
+def tested() -> str:
+    """docs/reference/tested.md: the blocks that are not run, with their reasons, and the links that lead outside."""
+    rows, links = [], set()
+    for page in PAGES:
+        name = str(page.relative_to(ROOT)).removeprefix("docs/")
+        links |= {(link, name) for link in re.findall(r"\]\((https?://[^)\s]+)\)", page.read_text())}
+        for block in (block for section in sections(page) for block in section.blocks if block.not_run):
+            if block.language == "console":
+                command = block.steps[0].command.split("\n")[0].replace("|", "\\|")
+                rows.append(f"| {name} | `{command}` | {block.not_run} |\n")
+    return (
+        "<!-- Made by `python tests/pages.py`; do not edit. -->\n\n# What the tests run\n\n"
+        "Every command of these pages is run by a test, and what it prints, with its exit code, is compared "
+        "with what is shown. "
+        "Where a Debian kernel is read, its figures are taken for any, as Debian builds its kernels anew.\n\n"
+        "## Not run\n\n| page | command | reason |\n|---|---|---|\n" + "".join(rows) +
+        "\n## Links to elsewhere\n\nNobody follows them in a test: their form alone is checked.\n\n| link | "
+        "page |\n|---|---|\n"
+        + "".join(f"| <{link}> | {page} |\n" for link, page in sorted(links))
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    TESTED.write_text(tested())

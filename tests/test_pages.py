@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 import pytest
-from pages import PAGES, ROOT, Block, Section, lay_out, run_section, sections
+from pages import PAGES, ROOT, TESTED, Block, Section, lay_out, run_section, sections, tested
 
 from ftpatch.cli import group
 from tools import kernels
 
 SECTIONS = [section for page in PAGES for section in sections(page)]
 FILES = {"make", "yaml", "spec"}  # what tests of their own run: test_pipelines.py
+RUN_ELSEWHERE = ("docs/reference/commands.md",)  # the examples of the manual pages: test_man.py
 OPTION = re.compile(r"--[a-z][a-z0-9-]+")
 
 
@@ -42,7 +43,7 @@ def test_every_command_is_in_a_block_that_is_run(section: Section) -> None:
         if block.language == "console":
             assert block.steps, f"{where}: no line begins with `$ `"
             assert block.not_run or section.files or section.prepare, f"{where}: no `<!-- run: … -->` in front of it"
-        elif block.language not in FILES:
+        elif block.language not in FILES and section.page not in RUN_ELSEWHERE:
             stray = re.search(r"^(\$ |ftpatch ).*", block.text, re.MULTILINE)
             assert not stray, f"{where}: {stray and stray[0]!r} is not run: the block is no ```console"
             assert block.language, f"{where}: a block without a language"
@@ -87,3 +88,7 @@ def _options() -> dict[str, set[str]]:
         options = [option for option in command.params if isinstance(option, click.Option)]
         found[name] = {"--help", *(text for option in options for text in (*option.opts, *option.secondary_opts))}
     return found
+
+
+def test_what_is_not_run_and_what_is_outside_is_listed() -> None:
+    assert TESTED.read_text() == tested(), "python tests/pages.py writes it anew"

@@ -15,12 +15,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ftpatch import api
 from ftpatch.kernel.module import Kernel
-from ftpatch.rules import check
+from ftpatch.rules import KeyedFinding, check
 from ftpatch.rules.case import Context
 from ftpatch.rules.register import rules_for
 from ftpatch.rules.run import open_case
@@ -75,6 +76,14 @@ def kernel(path: str) -> Kernel:
 
 def findings(bench: Bench, plant: Plant, cache: dict[str, Kernel]) -> Counts:
     """(rule, function or what is in front of it, section) of everything that is found in the file as it is now."""
+    found = checked(bench, plant, cache)
+    return Counter(
+        (one.finding.rule, one.finding.function or one.after or "", one.finding.section or "") for one in found
+    )
+
+
+def checked(bench: Bench, plant: Plant, cache: dict[str, Kernel]) -> list[KeyedFinding]:
+    """What is found in the file as it is now, with what stands beside it."""
     case = open_case(str(bench.path))
     beside = {"own": bench.own, "other": bench.other, "foreign": bench.foreign, "self": None}[plant.against]
     context = Context(None, None, plant.before, plant.kconfig, plant.must)
@@ -84,14 +93,18 @@ def findings(bench: Bench, plant: Plant, cache: dict[str, Kernel]) -> Counts:
         context = replace(context, kernel=cache[beside], certificates=certificates(cache[beside].image))
     if plant.against == "self":
         context = replace(context, before=bench.subject.scan.sites)
-    found = check(replace(case, context=context), rules_for())
-    return Counter(
-        (one.finding.rule, one.finding.function or one.after or "", one.finding.section or "") for one in found
-    )
+    return check(replace(case, context=context), rules_for())
 
 
 def planted(bench: Bench, plant: Plant, cache: dict[str, Kernel]) -> Counts:
     """What is found with the defect in the file; the file is as before afterwards."""
+    with in_place(bench, plant):
+        return findings(bench, plant, cache)
+
+
+@contextmanager
+def in_place(bench: Bench, plant: Plant) -> Iterator[None]:
+    """The file with the defect; it is as before afterwards."""
     with open(bench.path, "r+b", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         tail = os.pread(file.fileno(), plant.cut, size - plant.cut) if plant.cut else b""
@@ -102,7 +115,7 @@ def planted(bench: Bench, plant: Plant, cache: dict[str, Kernel]) -> Counts:
                 os.pwrite(file.fileno(), new, pos)
             if plant.cut:
                 file.truncate(size - plant.cut)
-            return findings(bench, plant, cache)
+            yield
         finally:
             if tail:
                 os.pwrite(file.fileno(), tail, size - plant.cut)
@@ -144,7 +157,7 @@ def benches(names: Sequence[str], folder: Path) -> Iterator[list[Bench]]:
 
 def fixture(name: str, folder: Path) -> Bench:
     """A bench for a file of testdata."""
-    foreign = FIXTURES[name]
+    foreign = FIXTURES.get(name)
     data = (MINI / name).read_bytes()
     return _bench(name.replace("/", " "), data, folder, None, None, str(MINI / foreign) if foreign else None, name)
 

@@ -67,3 +67,39 @@ FILES = (
     ("ftpatch.toml", "Settings of check --config, see ftpatch.toml(5)."),
     ("~/.cache/ftpatch/names", "Names of functions that were read for completion. Nothing is lost with it."),
 )
+
+STATUSES = (
+    ("ready", "As the compiler left it: NOPs, or the call of the profiling function."),
+    ("enabled", "A whole call, or the jump of a redirect."),
+    ("half", "The first word is rewritten, and there is no call."),
+    ("null", "A slot of the table that is empty: no site."),
+    ("weak-leftover", "In code that the linker kept of an overridden weak function; it has no name."),
+    ("outside-text", "Its record names no code."),
+    ("unexpected", "Neither NOPs nor a call."),
+    ("stripped", "Its function's symbol was stripped; it has no name."),
+    ("unnamed", "No symbol names its function, and the file does not tell why."),
+    ("unrecorded", "A call of the profiling function (-pg) that no record names."),
+    ("armed", "Layout pad-before: the pad is filled, and the switch is off."),
+    ("padding", "NOPs in front of a function that are padding, and no site."),
+    ("off", "A call of the profiling function that was made a NOP, without a record."),
+)
+
+RECORD_WAYS = (
+    ("auto", "What the file shows that its kernel takes: one of the next three."),
+    ("null", "The slot becomes 0 and its relocation NONE; where zeros lead the table they stay in front."),
+    ("minus4", "The slot becomes -4, for kernels that add 4 to a record before they test it."),
+    ("shrink", "The record is cut out, and the end of the table that the kernel computes is lowered."),
+    ("keep", "Nothing: the boot prints an ftrace bug and switches ftrace off. Programs keep theirs always."),
+)
+
+FORMATS = (
+    ("text", "A summary for people. It may change from release to release."),
+    ("json", "Everything; of a verb that writes, its journal. See the page about JSON."),
+    ("csv", "One line for each site or finding. See the page about CSV."),
+    ("sarif", "Findings as SARIF 2.1.0, for code scanning and editors."),
+    ("junit", "A suite for each file, a test case for each rule."),
+    ("ktap", "A test for each file, a subtest for each rule, as kselftest reads them."),
+    ("markdown", "The first findings, the rest folded: a comment for a merge request."),
+    ("github", "Annotations for GitHub Actions."),
+    ("html", "One page for a browser, without network: map, findings, table of sites, edits."),
+)

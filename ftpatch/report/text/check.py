@@ -45,7 +45,7 @@ def _file(image: ImageObject, document: Document) -> Iterator[str]:
     yield from _skipped(image)
     for headline, placed in _by_rule([("", finding) for finding in findings], document):
         yield f"{headline}\n"
-        yield from first_of([_text(finding) for _, finding in placed], N_FINDINGS, INDENT)
+        yield from first_of([finding_text(finding) for _, finding in placed], N_FINDINGS, INDENT)
         yield _help(placed)
     if oracle := image.get("oracle"):
         yield from _oracle(oracle)
@@ -71,7 +71,7 @@ def _tree(tree: TreeObject, document: Document) -> Iterator[str]:
     for headline, of_rule in _by_rule(placed, document):
         files: dict[str, list[str]] = {}
         for file, finding in of_rule:
-            files.setdefault(file, []).append(_text(finding))
+            files.setdefault(file, []).append(finding_text(finding))
         texts = [f"{printable(file)}: {messages[0]}" + (f" (and {len(messages) - 1} more)" if messages[1:] else "")
                  for file, messages in files.items()]  # fmt: skip
         yield f"{headline} in {len(files)} modules\n"
@@ -91,7 +91,7 @@ def _by_rule(findings: Sequence[Placed], document: Document) -> Iterator[tuple[s
         yield f"  {tag} {rule}: {number(n_sites(finding for _, finding in placed), 'finding')}", placed
 
 
-def _text(finding: FindingRow) -> str:
+def finding_text(finding: FindingRow) -> str:
     """A finding behind its function, place and line, as far as there are."""
     parts = [part for part in (finding["function"], place_of(finding), finding["source"]) if part]
     return (printable(", ".join(parts)) + ": " if parts else "") + finding["message"]
