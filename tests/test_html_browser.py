@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,7 @@ class Opened:
     def at(self, hash: str) -> Page:
         """The page with another hash, as one types it into the address bar."""
         self.page.evaluate("hash => { location.hash = hash }", hash)
-        self.page.wait_for_timeout(50)
+        settle(self.page)
         return self.page
 
 
@@ -105,6 +106,17 @@ def mini_page(visit: Callable[..., Opened], report: Callable[..., Path]) -> Open
     return visit(report("scan", CALLOPS))
 
 
+def settle(page: Page) -> None:
+    """What was typed is searched, what was asked for is drawn."""
+    page.evaluate("""async () => {
+      const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)));
+      await frame();
+      for (const view of ftpatch.views) for (const panel of view.panels) panel.finishTyping();
+      await frame();
+      await frame();
+    }""")
+
+
 def shown(page: Page, column: str = "function", table: str = "sites") -> list[str]:
     """The cells of a column, of all rows that pass, in order."""
     return list(page.evaluate(
@@ -127,7 +139,7 @@ def text_of(page: Page, selector: str) -> str:
 
 def search(page: Page, text: str) -> None:
     page.locator("#table-0-sites input[type=search]").fill(text)
-    page.wait_for_timeout(20)
+    settle(page)
 
 
 def sites_of(path: Path, capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -167,7 +179,8 @@ PAGES = {
     "enable": ("enable", CALLOPS, "--func", "vfs_*", "--dry-run"),
     "redirect": ("redirect", CALLOPS, "--func", "vfs_read", "--to", "vfs_write", "--dry-run"),
     "diff": ("diff", MINI / "vmlinux-pfe2", CALLOPS), "symbols": ("symbols", CALLOPS),
-    "explain": ("explain", "vfs_read", CALLOPS),
+    "explain": ("explain", "vfs_read", CALLOPS), "sites": ("scan", "--sites", MINI),
+    "units": ("scan", "--units", CALLOPS),
 }  # fmt: skip
 
 FAULTS = (Path(__file__).parent / "page_faults.js").read_text()
@@ -182,7 +195,7 @@ def test_a_page_has_names_headings_and_anchors_and_fits(
     opened = visit(report(*PAGES[name]))
     assert opened.page.evaluate(FAULTS) == []
     opened.page.set_viewport_size({"width": 375, "height": 700})
-    opened.page.wait_for_timeout(50)
+    settle(opened.page)
     assert opened.page.evaluate(FAULTS) == []
 
 
@@ -359,6 +372,7 @@ MISSING = (
     ("#row=99999", "There is no row 99999 in the table Sites of {file}."),
     ("#row=-1", "There is no row -1 in the table Sites of {file}."),
     ("#view=7", "This page has 1 file; there is none of number 7."), ("#status=none", "This table has no status none."),
+    ("#table=nothing", "There is no table nothing for {file}."),
     ("#sort=constructor", "This table has no column constructor."), ("#range=5", "This table has no range 5."),
 )  # fmt: skip
 
@@ -409,6 +423,27 @@ def test_several_files_are_one_page(visit: Callable[..., Opened], report: Callab
     name = next(iter(opened.page.evaluate("ftpatch.views[2].data.tables[0].by.function.lines.filter(Boolean)")))
     opened.at(f"#func={quote(name)}")
     assert text_of(page, ".view:visible .chosen strong") == name
+
+
+def test_rows_of_a_tree_are_not_told_by_slots(
+    visit: Callable[..., Opened], report: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Each module has a row 0; a link to one of them is a link to its place in the table."""
+    for name in ("a.ko", "b.ko"):
+        shutil.copy(MINI / "mini.ko", tmp_path / name)
+    opened = visit(report("scan", "--sites", tmp_path))
+    page = opened.page
+    name = shown(page)[-1]
+    opened.at(f"#func={quote(name)}")
+    assert text_of(page, "#table-0-sites .chosen strong") == name
+    link = page.get_by_role("link", name=f"Link to {name}").first.get_attribute("href") or ""
+    assert "row=" not in link
+    opened.at("#row=0&table=sites")
+    message = "Each module counts its own rows: a search for row:0 finds all of that number."
+    assert text_of(page, "#table-0-sites .message.bad") == message
+    opened.at("#table=sites&q=row:0")
+    assert sorted(shown(page, "module")) == ["a.ko", "b.ko"]
+    assert not any(text.startswith("row:") for text in page.evaluate("ftpatch.views[0].panel('sites').selectors()"))
 
 
 def test_a_finding_and_an_edit_lead_to_their_site(visit: Callable[..., Opened], report: Callable[..., Path]) -> None:
@@ -468,19 +503,19 @@ def test_the_map_zooms_and_its_cells_filter(mini_page: Opened) -> None:
     n_sites = sum(map(int, svg.locator("rect.cell").evaluate_all("cells => cells.map((cell) => cell.dataset.n)")))
     assert n_sites == len([name for name in shown(page, "address") if name])
     page.get_by_role("button", name="Zoom in").click()
-    page.wait_for_timeout(50)
+    settle(page)
     assert text_of(page, ".place").startswith("2.0×, 0x")
     svg.hover()
     page.mouse.wheel(0, -100)
-    page.wait_for_timeout(50)
+    settle(page)
     assert text_of(page, ".place").startswith("2.8×, 0x")
     svg.focus()
     place = text_of(page, ".place")
     page.keyboard.press("ArrowLeft")
-    page.wait_for_timeout(50)
+    settle(page)
     assert text_of(page, ".place") != place
     page.keyboard.press("0")
-    page.wait_for_timeout(50)
+    settle(page)
     assert text_of(page, ".place") == ""
     assert svg.locator("rect.cell").evaluate_all("cells => cells.map((cell) => cell.getAttribute('x'))") == before
     svg.locator("rect.cell").last.click()
@@ -506,7 +541,7 @@ def test_a_cell_of_many_sites_filters(
     assert page.evaluate("location.hash").startswith("#status=ready&range=0x")
     for _ in range(4):
         page.get_by_role("button", name="Zoom in").click()
-    page.wait_for_timeout(50)
+    settle(page)
     total = sum(page.locator("#map-0 rect.cell").evaluate_all("cells => cells.map((cell) => +cell.dataset.n)"))
     page.get_by_role("button", name="Filter: ").click()
     assert abs(len(shown(page)) - total) <= 1
@@ -524,7 +559,7 @@ def test_the_map_goes_down_to_single_sites(mini_page: Opened) -> None:
     page.locator("#map-0").focus()
     for _ in range(30):
         page.keyboard.press("+")
-    page.wait_for_timeout(50)
+    settle(page)
     counts = page.locator("#map-0 rect.cell").evaluate_all("cells => cells.map((cell) => +cell.dataset.n)")
     assert max(counts, default=1) == 1
 
@@ -532,7 +567,7 @@ def test_the_map_goes_down_to_single_sites(mini_page: Opened) -> None:
 def test_a_drag_moves_the_map_and_filters_nothing(mini_page: Opened) -> None:
     page = mini_page.page
     page.get_by_role("button", name="Zoom in").click()
-    page.wait_for_timeout(50)
+    settle(page)
     place, n = text_of(page, ".place"), len(shown(page))
     box = page.locator("#map-0").bounding_box()
     assert box
@@ -540,7 +575,7 @@ def test_a_drag_moves_the_map_and_filters_nothing(mini_page: Opened) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + 200, box["y"] + 40, steps=4)
     page.mouse.up()
-    page.wait_for_timeout(50)
+    settle(page)
     assert text_of(page, ".place") != place
     assert len(shown(page)) == n
 
@@ -556,10 +591,10 @@ def test_the_map_of_an_object_tells_sections_apart(visit: Callable[..., Opened],
         assert n == "1"
         assert text_of(page, "#table-0-sites .chosen strong") == shown(page)[int(first)]
         page.evaluate(f"location.hash = 'range=0x0-{to}@{shndx}'")
-        page.wait_for_timeout(50)
+        settle(page)
         assert set(shown(page, "section")) == {name}
         page.evaluate("location.hash = ''")
-        page.wait_for_timeout(50)
+        settle(page)
 
 
 @pytest.mark.corpus
@@ -570,7 +605,7 @@ def test_keys_of_static_calls_are_named_by_key_and_mapped_by_kind(
     assert run(["static-calls", vmlinux, "--sites", "--report", f"html={path}"]) == 0
     page = visit(path, "#q=*_resched", permissions=["clipboard-read", "clipboard-write"]).page
     page.locator("#table-0-keys").get_by_role("button", name="Copy names").click()
-    page.wait_for_timeout(50)
+    page.locator(".message:not(:empty)").first.wait_for()
     names = page.evaluate("navigator.clipboard.readText()").split()
     assert names == shown(page, "key", "keys") != []
     capfd.readouterr()
@@ -603,7 +638,7 @@ def test_a_bar_of_distances_filters(mini_page: Opened) -> None:
 def test_names_are_copied_as_a_list_for_func(visit: Callable[..., Opened], report: Callable[..., Path]) -> None:
     page = visit(report("scan", CALLOPS), "#q=vfs", permissions=["clipboard-read", "clipboard-write"]).page
     page.get_by_role("button", name="Copy names").click()
-    page.wait_for_timeout(50)
+    page.locator(".message:not(:empty)").first.wait_for()
     assert text_of(page, ".message") == "Copied 2 selectors."
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == f"# 2 selectors of {CALLOPS}, for --func @file\nvfs_read\nvfs_write\n"
@@ -615,7 +650,7 @@ def test_copied_names_choose_what_was_shown(
     """Names that several functions share are copied as rows, unless all of these are shown."""
     page = visit(report("scan", CALLOPS), "#status=ready", permissions=["clipboard-read", "clipboard-write"]).page
     page.get_by_role("button", name="Copy names").click()
-    page.wait_for_timeout(50)
+    page.locator(".message:not(:empty)").first.wait_for()
     (tmp_path / "list").write_text(page.evaluate("navigator.clipboard.readText()"))
     capfd.readouterr()
     assert run(["scan", str(CALLOPS), "--func", f"@{tmp_path / 'list'}", "--format", "json"]) == 0
@@ -636,7 +671,7 @@ def test_csv_has_the_rows_that_are_shown(visit: Callable[..., Opened], report: C
 def test_on_paper_is_what_is_filtered(visit: Callable[..., Opened], report: Callable[..., Path]) -> None:
     page = visit(report("scan", CALLOPS), "#q=vfs").page
     page.emulate_media(media="print")
-    page.wait_for_timeout(50)
+    settle(page)
     assert text_of(page, ".paper p") == "2 rows, after search and filters: vfs."
     names = page.locator(".paper tbody tr td:nth-child(2)").all_text_contents()
     assert names == ["vfs_read", "vfs_write"]
@@ -660,12 +695,12 @@ def test_many_sites_are_fluid(visit: Callable[..., Opened], tmp_path: Path, capf
     assert took < 1000
     assert shown(page)[:2] == ["function_047700", "function_047701"]
     search(page, "")
-    page.wait_for_timeout(150)
+    settle(page)
     page.locator("#table-0-sites .grid").focus()
     page.keyboard.press("End")
     assert drawn(page)[-1] == f"function_{n - 1:06}"
     page.locator("#table-0-sites .grid").evaluate("grid => { grid.scrollTop = grid.scrollHeight / 2 }")
-    page.wait_for_timeout(100)
+    settle(page)
     middle = int(drawn(page)[20].split("_")[1])
     assert abs(middle - n // 2) < 40
     page.get_by_role("button", name="Function").click()

@@ -30,6 +30,14 @@ class View {
     if (sites) legendFilters(this.element.querySelector(".legend"), sites);
   }
 
+  /** The panel that a hash without a table is about: the one that has the function, that with slots, or the first. */
+  panelFor(values) {
+    const name = values.get("func");
+    const has = (panel) => (name === null ? values.has("row") && panel.table.bySlot : panel.table.named(name).length);
+    const fits = (panel) => (name === null ? false : panel.table.by.function);
+    return this.panels.find(has) ?? this.panels.find(fits) ?? this.panels[0];
+  }
+
   /** The panel of a table; without a name the first one. */
   panel(name) {
     return name ? this.panels.find((panel) => panel.table.name === name) : this.panels[0];
@@ -111,15 +119,18 @@ class App {
     const view = Number(values.get("view") ?? values.get("image") ?? (values.has("func") ? this.viewOf(values.get("func")) : 0));
     const exists = Number.isInteger(view) && view >= 0 && view < this.views.length;
     this.show(exists ? view : 0);
-    const panel = this.views[this.shown]?.panel(values.get("table"));
+    const shown = this.views[this.shown];
+    const named = values.get("table");
+    const panel = (named && shown?.panel(named)) || shown?.panelFor(values);
     if (!panel) return;
     this.restore(panel, values);
+    if (named && panel.table.name !== named) panel.say(`There is no table ${named} for ${panel.table.file}.`, true);
     if (!exists) panel.say(`This page has ${counted(this.views.length, "file")}; there is none of number ${values.get("view") ?? values.get("image")}.`, true);
   }
 
   /** The first view that has a site of this function, or the first one. */
   viewOf(name) {
-    const index = this.views.findIndex((view) => view.data.tables[0]?.named(name).length);
+    const index = this.views.findIndex((view) => view.data.tables.some((table) => table.named(name).length));
     return Math.max(0, index);
   }
 
@@ -157,6 +168,9 @@ class App {
     }
     const key = values.has("row") ? "row" : values.has("at") ? "at" : null;
     if (!key) return { index: null };
+    if (key === "row" && !table.bySlot && table.by.module) {
+      return { index: null, text: `Each module counts its own rows: a search for row:${values.get(key)} finds all of that number.` };
+    }
     const number = /^\d+$/.test(values.get(key)) ? Number(values.get(key)) : -1;
     const index = key === "row" ? table.ofSlot(number) : number < table.n ? number : -1;
     if (index >= 0) return { index };

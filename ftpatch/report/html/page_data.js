@@ -3,7 +3,7 @@
 // Addresses are 64 bits wide, more than a JavaScript number holds: they are kept as BigUint64Array.
 
 const NUMBER_FORMAT = new Intl.NumberFormat("en-US");
-const WORD = /\b0x([0-9a-f]{8})\b/g; // an instruction word, which a cell shows without 0x
+const WORD = /\b0x((?:[0-9a-f]{2})+)\b/g; // code, which a cell shows without 0x
 
 /** 44361 → "44,361" */
 function grouped(n) {
@@ -267,15 +267,25 @@ class TableData {
     return this.by.address;
   }
 
+  /** Whether a slot is one row: in a tree each module counts its own. */
+  get bySlot() {
+    return Boolean(this.by.row) && !this.by.module;
+  }
+
+  /** The slot of a row, where that tells it apart from all others; else null. */
+  slot(index) {
+    return this.bySlot ? this.by.row.at(index) : null;
+  }
+
   /** The link that finds a row again: by its slot where it has one, else by its place in this table. */
   reference(index) {
-    const slot = this.by.row && this.name === "sites" ? this.by.row.at(index) : null;
+    const slot = this.name === "sites" ? this.slot(index) : null;
     return slot === null ? { at: String(index) } : { row: String(slot) };
   }
 
-  /** The index of the row with this slot number, or −1. */
+  /** The index of the first row with this slot number, or −1. */
   ofSlot(slot) {
-    if (!this.by.row) return -1;
+    if (!this.bySlot) return -1;
     this.slots ??= new Map(Array.from({ length: this.n }, (_, i) => [this.by.row.at(i), i]).reverse());
     return this.slots.get(slot) ?? -1;
   }

@@ -45,7 +45,7 @@ Object.assign(Panel.prototype, {
   /** What may name a row: its function, its slot. */
   selectorOf(index) {
     const name = this.table.names[0].at(index);
-    const slot = this.table.by.row?.at(index) ?? null;
+    const slot = this.table.slot(index);
     return [...(name !== null && PLAIN_NAME.test(name) ? [name] : []), ...(slot === null ? [] : [`row:${slot}`])];
   },
 

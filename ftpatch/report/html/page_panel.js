@@ -334,7 +334,7 @@ class Panel {
 
   /** Links to the edits of a site, or to the site of an edit or finding. */
   related(at) {
-    const slot = this.table.by.row?.at(at) ?? null;
+    const slot = this.table.slot(at);
     if (slot === null) return [];
     const links = [];
     for (const panel of this.view.panels) {

@@ -8,6 +8,7 @@ const WIDEST = { text: 44, code: 48, words: 36, hex: 18, bytes: 24, int: 12, enu
 const PADDING = 22; // pixels of a cell that hold no text
 const LINK_WIDTH = 34; // pixels of the last column
 const GROWING = ["function", "key", "name", "message", "module"]; // columns that take what is left
+const LEAST = { function: 24, key: 28, message: 40, module: 40, name: 40 }; // characters that names keep
 const MARKED = ["status", "state", "action", "severity"]; // columns whose values have a colour
 
 /** An element with attributes, properties of its dataset and children; text is never markup. */
@@ -82,7 +83,7 @@ class Grid {
       Math.ceil(Math.min(WIDEST[each.kind] ?? 30, Math.max(each.longest, each.title.length + 2)) * character + PADDING + (MARKED.includes(each.key) ? 20 : 0)));
     const least = this.columns.map((each, i) => {
       const keeps = each.numeric || MARKED.includes(each.key) || each.key === "section";
-      return keeps ? wanted[i] : Math.min(wanted[i], Math.ceil(Math.max(each.title.length + 2, GROWING.includes(each.key) ? 30 : 16) * character + PADDING));
+      return keeps ? wanted[i] : Math.min(wanted[i], Math.ceil(Math.max(each.title.length + 2, LEAST[each.key] ?? 16) * character + PADDING));
     });
     const grows = Math.max(0, this.columns.findIndex((each) => GROWING.includes(each.key)));
     let spare = room - LINK_WIDTH - wanted.reduce((sum, width) => sum + width, 0);
