@@ -402,6 +402,27 @@ def test_a_stub_that_a_call_goes_through_is_named(capfd: pytest.CaptureFixture[s
     assert [row["state"] for row in table(page, "sites")] == ["via-stub"]
 
 
+@pytest.mark.parametrize(
+    ("file", "func", "hook", "starts"),
+    [
+        (MINI / "mini.ko", "mini_step", "mini_work", "bti c; stp x29, x9, [sp, #-0x10]!; mov x29, sp; "),
+        (MINI.parent / "programs" / "small" / "x86_64-pie", "work", "hook", "push qword ptr [rsp + 8]; push rbp; "),
+    ],
+    ids=["module", "program"],
+)  # fmt: skip
+def test_new_code_is_disassembled(
+    file: Path, func: str, hook: str, starts: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page, report = page_and_json(["enable", str(file), "--func", func, "--hook", hook, "--dry-run"], capfd)
+    (section,) = report["images"][0]["new_text_sections"]
+    (row,) = [row for row in table(page, "edits") if row["owner"] == f"section {section['shndx']} .text.ftpatch"]
+    assert (row["section"], row["before"], row["old"]) == (".text.ftpatch", None, None)
+    assert row["after"].startswith(starts) and row["address"] == int(section["address"] or "0", 16)
+    edit = report["images"][0]["edits"][row["n"]]
+    gap = section["pos"] - edit["pos"]
+    assert gap >= 0 and len(edit["new"]) // 2 == gap + section["size"]
+
+
 def test_static_calls_have_their_keys_calls_and_map(capfd: pytest.CaptureFixture[str]) -> None:
     page, report = page_and_json(["static-calls", str(STATIC), "--sites"], capfd)
     static = report["images"][0]["static_calls"]

@@ -189,6 +189,7 @@ class VerbObject(TypedDict, total=False):
     oracle: Annotated[OracleObject | None, "check --predict: what a boot will say and list; null where the kernel has "
                       "no tracer"]  # fmt: skip
     text_sections: Annotated[list[TextSectionRow], "of reports that have sites, calls or edits"]
+    new_text_sections: Annotated[list[TextSectionRow], "writing verbs: of code that follows the bytes of the input"]
     static_calls: Annotated[StaticCallsObject, "static-calls: the keys and sites of the file, as they were read"]
     set_calls: Annotated[list[SetCallRow], "static-calls --set: the keys that it names"]
     recorded: Annotated[RecordedObject, "record: the records that the file got"]

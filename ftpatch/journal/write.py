@@ -9,7 +9,7 @@ import numpy as np
 
 from ftpatch.arrays import Mask
 from ftpatch.document.rows import image_object
-from ftpatch.document.text_sections import text_sections
+from ftpatch.document.text_sections import added_text_sections, text_sections
 from ftpatch.journal.packing import packing_object
 from ftpatch.plan import liveness
 from ftpatch.plan.plan import RECORD_OUTCOMES, Plan
@@ -125,6 +125,8 @@ def _add_result(
     report["packing"] = packing_object(scan.image, sha256, output.layers) if output and sha256 else None
     if shown is None and "text_sections" not in report:
         report["text_sections"] = text_sections(scan.image)
+    if shown is None and (added := added_text_sections(scan.image, plan.edits.tail)):
+        report["new_text_sections"] = added
     report["edits"] = EditRows(plan, output.trailer if output else b"") if shown is None else []
 
 

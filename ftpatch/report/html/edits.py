@@ -77,7 +77,8 @@ class Reader:
         from ftpatch.explanation.code import Disassembler  # and with it capstone
 
         (self.arch,) = [arch for arch in architectures() if arch.name == image["arch"]]
-        self.sections = sorted(image.get("text_sections", []), key=lambda row: row["pos"])
+        every = [*image.get("text_sections", []), *image.get("new_text_sections", [])]
+        self.sections = sorted(every, key=lambda row: row["pos"])
         self._starts = [row["pos"] for row in self.sections]
         self.names = names_of(image)
         first = self.sections[0]["address"] if self.sections else None
@@ -85,26 +86,32 @@ class Reader:
         self._ops = next((cut(name) for site in image.get("sites", ()) if (name := site.get("literal"))), "")
         self._engine = Disassembler(self.arch.capstone)
 
-    def section(self, pos: int) -> TextSectionRow | None:
-        """The section of code that has this position of the file."""
-        at = bisect_right(self._starts, pos) - 1
+    def section(self, edit: EditRow) -> TextSectionRow | None:
+        """The section of code that the edit is in, or of one that is appended the section in it."""
+        pos = edit["pos"]
+        last = pos if edit["old"] else pos + len(edit["new"]) // 2 - 1  # in front of a new section may be a gap
+        at = bisect_right(self._starts, last) - 1
         return self.sections[at] if at >= 0 and pos < self._starts[at] + self.sections[at]["size"] else None
 
     def lines(self, code: bytes, owner: str, section: TextSectionRow | None, pos: int) -> tuple[Instruction, ...]:
         """The bytes as instructions where they are some, as an address where they hold one, else as bytes."""
+        if not code:
+            return ()
+        if section and pos < section["pos"]:  # a gap in front of a new section
+            gap = code[: section["pos"] - pos]
+            return (Instruction("", hex_of(gap), ""), *self.lines(code[len(gap) :], owner, section, section["pos"]))
         offset = pos - section["pos"] if section else 0
         base = (number(section["address"]) or 0) if section else 0
         address = f"0x{base + offset:x}" if section else ""
-        if not code:
-            return ()
         if text := self._pointer(code, owner):
             return (Instruction(address, code.hex(), text),)
-        if section and len(code) <= CODE and not offset % self.arch.unit:
-            found = self._engine.instructions(code, base + offset)
-            if sum(len(part) for _, part, _ in found) == len(code):
-                return tuple(
-                    Instruction(f"0x{va:x}", part.hex(), self._told(text, section)) for va, part, text in found
-                )
+        if section and not offset % self.arch.unit:
+            found = self._engine.instructions(code[:CODE], base + offset)
+            rest = len(code) - sum(len(part) for _, part, _ in found)
+            if not rest or len(code) > CODE:
+                told = [Instruction(f"0x{va:x}", part.hex(), self._told(text, section)) for va, part, text in found]
+                more = [Instruction("", "", f"… and {rest} bytes more")] if rest else []
+                return (*told, *more)
         return (Instruction(address, hex_of(code), ""),)
 
     def _pointer(self, code: bytes, owner: str) -> str:
@@ -150,7 +157,8 @@ def names_of(image: ImageObject) -> dict[int, str]:
         [(request["target"], request["target_va"]) for request in [image.get("request")] if request],
         [(call["to"], call["to_va"]) for call in image.get("set_calls", ())],
     )
-    names |= {int(va, 16): cut(name) for name, va in targets if va and name}
+    # what is no symbol's name says how it was given
+    names |= {int(va, 16): cut(name) for name, va in targets if va and name and " " not in name}
     return names
 
 
@@ -179,7 +187,7 @@ def edits_of(image: ImageObject) -> tuple[Edits, Table] | None:
     other: list[tuple[int, EditRow]] = []
     n_edits = 0
     for n, edit in enumerate(edits):
-        section = reader.section(edit["pos"])
+        section = reader.section(edit)
         kept = code if section else other
         if len(kept) < N_SHOWN:
             kept.append((n, edit))
@@ -214,11 +222,10 @@ def _row(n: int, edit: EditRow, section: TextSectionRow | None, reader: Reader) 
 
 
 def _view(n: int, edit: EditRow, reader: Reader) -> EditView:
-    section = reader.section(edit["pos"])
+    section = reader.section(edit)
     before, after = _sides(edit, section, reader)
-    place = (
-        f"{cut(section['section'])}+0x{edit['pos'] - section['pos']:x}" if section else f"file position {edit['pos']}"
-    )
+    offset = max(0, edit["pos"] - section["pos"]) if section else 0
+    place = f"{cut(section['section'])}+0x{offset:x}" if section else f"file position {edit['pos']}"
     address = _address(edit, section)
     return EditView(
         f"edit-{n}", cut(edit["owner"]), place, "" if address is None else f"0x{address:x}", edit["pos"],
@@ -229,7 +236,7 @@ def _view(n: int, edit: EditRow, reader: Reader) -> EditView:
 
 def _address(edit: EditRow, section: TextSectionRow | None) -> int | None:
     """va of the edit, or in a relocatable file the offset in its section."""
-    return None if section is None else (number(section["address"]) or 0) + edit["pos"] - section["pos"]
+    return None if section is None else (number(section["address"]) or 0) + max(0, edit["pos"] - section["pos"])
 
 
 def site_row(owner: str) -> int | None:
