@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ftpatch.arrays import is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.c_types import Prototype
 from ftpatch.elf.image import Image
@@ -99,7 +100,7 @@ def _may_leave(image: Image, row: int) -> bool:
     if not image.linked:
         rows = relocations_of(image, sec)
         linking = image.arch.modules.linking if image.arch.modules is not None else None
-        written = rows.off if linking is None else rows.off[np.isin(rows.kind, linking.branches)]
+        written = rows.off if linking is None else rows.off[is_in(rows.kind, linking.branches)]
         at = (written[(written >= off) & (written < off + size)] - off) // unit
     # What the loader writes may be a jump out of it, but for calls.
     return bool((~image.arch.call.word.matches(words[at])).any())

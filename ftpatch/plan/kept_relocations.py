@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, U64
+from ftpatch.arrays import I64, U64, is_in
 from ftpatch.elf.kept_relocations import TYPE, KeptRelocations, kept_at
 from ftpatch.plan.edits import Group, as_bytes, group
 from ftpatch.plan.request import Draft
@@ -60,7 +60,7 @@ def of_calls(scan: Scan, index: I64, name: str) -> Group:
         & (kept.row["r_info"] >> np.uint64(32) == np.uint64(symbol or 0))
         & (symbol is not None)
     )
-    kept = kept.where((np.isin(kept.kind, arch.direct_calls) | back) & (kept.row["r_addend"] == branch.relocated_by))
+    kept = kept.where((is_in(kept.kind, arch.direct_calls) | back) & (kept.row["r_addend"] == branch.relocated_by))
     if symbol is None:
         return _group(scan, kept, kept.row["r_info"] & ~TYPE | np.uint64(arch.none))
     kinds = np.where(kept.kind == arch.none, np.uint64(arch.direct_calls[-1] if arch.direct_calls else 0), kept.kind)
@@ -72,7 +72,7 @@ def refuse_other_relocations(draft: Draft) -> None:
     scan, index, arch = draft.scan, draft.open(), draft.scan.arch
     if arch.listed and len(index):
         kept = kept_at(scan.image, scan.sites.branch_va[index] + np.uint64(arch.call.relocated_at))
-        call = np.isin(kept.kind, arch.direct_calls) & (kept.row["r_addend"] == arch.call.relocated_by)
+        call = is_in(kept.kind, arch.direct_calls) & (kept.row["r_addend"] == arch.call.relocated_by)
         other = np.unique(kept.place[~call & (kept.kind != arch.none)])
         draft.refuse(index[other], "the relocation that the link kept of its call is none of a call")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ftpatch.arrays import I64, Mask, distinct
+from ftpatch.arrays import I64, Mask, distinct, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.code_lists import listed
 from ftpatch.elf.identity import linker_stubs
@@ -217,7 +217,7 @@ def refuse_relocated(draft: Draft) -> None:
         elif modules is not None:
             called = np.isin(rows.symbol, scan.image.symbols.rows_named(shape.called))
             called[called] = _addends(scan.image, rows, called) == shape.branch.relocated_by
-            calls = rows.off[called & np.isin(rows.kind, (modules.branch, *modules.calls))]
+            calls = rows.off[called & is_in(rows.kind, (modules.branch, *modules.calls))]
             single = touching(rows, start, shape.branch.size) == 1
             right = single & np.isin(start + shape.branch.relocated_at, calls)
             if shape.also:  # a build tool made a NOP of the call, and its relocation does nothing any more

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftpatch.arrays import I64, Mask
+from ftpatch.arrays import I64, Mask, is_in
 from ftpatch.elf.kept_relocations import KeptRelocations, kept_at
 from ftpatch.proof.case import NEW, OLD, Case, Pairs
 from ftpatch.proof.decoders import branch_targets
@@ -33,7 +33,7 @@ def _check_slots(case: Case) -> None:
     va = np.uint64(new.start) + (SLOT * changed).astype(np.uint64)
     was, kept = kept_at(case.before.image, va), kept_at(case.after.image, va)
     empty, listed = new.null[changed], np.zeros(len(changed), dtype=bool)
-    listed[kept.place[np.isin(kept.kind, case.arch.listed)]] = True
+    listed[kept.place[is_in(kept.kind, case.arch.listed)]] = True
     for row in changed[empty & listed].tolist():
         case.say("verify-relocation", f"slot {row} is empty, and a relocation that the link kept names it: in a kernel "
                  "that is made of this file it would be moved, and be no null", row=row)  # fmt: skip
@@ -45,7 +45,7 @@ def _check_slots(case: Case) -> None:
                  "kernel that is made of this file it would not be moved", row=row)  # fmt: skip
     same = _same_rows(was, kept)
     info = was.row["r_info"][same[0]] ^ kept.row["r_info"][same[1]]
-    kinds = np.isin(was.kind[same[0]] | kept.kind[same[1]], case.arch.listed)  # NONE is 0 on every machine
+    kinds = is_in(was.kind[same[0]] | kept.kind[same[1]], case.arch.listed)  # NONE is 0 on every machine
     case.account_for("relocation", kept.pos[same[1]][kinds & (info >> np.uint64(32) == 0)] + INFO, WIDTH)
 
 
@@ -60,7 +60,7 @@ def _check_calls(case: Case, pairs: Pairs) -> None:
     known = number < len(symbols.rows)
     named = symbols.rows["st_value"][np.where(known, number, 0)].view(np.int64)
     right = known & (named + kept.row["r_addend"] - call.relocated_by == goes_to)
-    right &= np.isin(kept.kind, case.arch.direct_calls)
+    right &= is_in(kept.kind, case.arch.direct_calls)
     right |= kept.kind == case.arch.none
     for row in np.flatnonzero(~right).tolist():
         name = symbols.name(int(number[row])) if known[row] else f"symbol {int(number[row])}"

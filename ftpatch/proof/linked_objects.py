@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ftpatch.arrays import Rows
+from ftpatch.arrays import Rows, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.errors import UsageError
@@ -134,7 +134,7 @@ def _check_relocations(held: Held, patch: Image, part: Part) -> None:
     """Every relocation of a section: its place, type, addend, and what it names."""
     case, image = held.case, held.image
     old, new = _rows(patch, part.number, 0, part.size), _rows(image, part.sec, part.off, part.off + part.size)
-    old = old[np.isin(old["r_info"] & TYPE, sorted(case.tables.apply) + sorted(case.tables.also_applied))]
+    old = old[is_in(old["r_info"] & TYPE, sorted(case.tables.apply) + sorted(case.tables.also_applied))]
     where = f"{image.names[part.sec]}: {part.name} of {patch.path}"
     if len(old) != len(new):
         case.say("verify-relocation", f"{where} has {len(old)} relocations, there are {len(new)}", sec=part.sec)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from ftpatch.arrays import Mask, Rows
+from ftpatch.arrays import Mask, Rows, is_in
 from ftpatch.elf import tables as t
 from ftpatch.proof import linked_relocations
 from ftpatch.proof.case import NEW, OLD, REDIRECTED, RETIRED, Case, Pairs
@@ -57,7 +57,7 @@ def _check_table(case: Case, pairs: Pairs | None, sec: int, target: int, old: Ro
     called = pairs is not None and bool(pairs.shape.called)
     kind = kept["r_info"] & TYPE
     same_place = stay["r_offset"] == kept["r_offset"]
-    same_place &= ((stay["r_info"] & TYPE) == kind) | np.isin(kind, case.modules.calls)
+    same_place &= ((stay["r_info"] & TYPE) == kind) | is_in(kind, case.modules.calls)
     static = of_static_calls(case, target, new)
     retargeted = same_place & (may | _given_back(pairs, target, new))[: len(kept)] & called
     retargeted |= static[: len(kept)] & (stay["r_offset"] == kept["r_offset"])

@@ -16,7 +16,7 @@ from posixpath import basename
 
 import numpy as np
 
-from ftpatch.arrays import I64
+from ftpatch.arrays import I64, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.elf.image import Image
@@ -222,5 +222,5 @@ def _called(image: Image) -> set[int]:
     called: set[int] = set()
     for sec in np.flatnonzero(image.executable).tolist():
         rows = relocations_of(image, sec)
-        called.update(rows.symbol[np.isin(rows.kind, image.arch.loader.calls)].tolist())
+        called.update(rows.symbol[is_in(rows.kind, image.arch.loader.calls)].tolist())
     return called

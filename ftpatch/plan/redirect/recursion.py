@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from ftpatch.arrays import is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
@@ -102,7 +103,7 @@ def _calls(image: Image, sec: int, off: int, size: int) -> Iterator[tuple[int, i
     if image.linked:
         return
     rows = relocations_of(image, sec)
-    inside = (rows.off >= off) & (rows.off < off + size) & np.isin(rows.kind, image.arch.loader.calls)
+    inside = (rows.off >= off) & (rows.off < off + size) & is_in(rows.kind, image.arch.loader.calls)
     for at in np.flatnonzero(inside)[:MAX_WORDS].tolist():
         addend = int(image.rows(int(rows.table[at]), t.RELA)["r_addend"][int(rows.row[at])])
         yield int(rows.symbol[at]), addend

@@ -18,7 +18,7 @@ import numpy as np
 from ftpatch.arch import Arch
 from ftpatch.arch.parts import Modules
 from ftpatch.arch.proof_tables import Apply, Link, Spot, tables_of
-from ftpatch.arrays import U64, Mask
+from ftpatch.arrays import U64, Mask, is_in
 from ftpatch.elf import tables as t
 from ftpatch.elf.image import Image
 from ftpatch.elf.relocations import relocations_of
@@ -132,7 +132,7 @@ def _group(image: Image, modules: Modules, sec: int) -> int:
 
 def _stub_room(image: Image) -> int:
     """Bytes for stubs: one for every call is more than enough."""
-    n = sum(int(np.isin(relocations_of(image, sec).kind, image.arch.loader.calls).sum()) for sec in _relocated(image))
+    n = sum(int(is_in(relocations_of(image, sec).kind, image.arch.loader.calls).sum()) for sec in _relocated(image))
     return (n * tables_of(image.arch).stub_size + GAP - 1) // GAP * GAP
 
 
