@@ -238,7 +238,7 @@ def _difference(shown: str, output: str) -> str:
     return "\n".join(difflib.unified_diff(shown.split("\n"), lines, "page", "run", n=99, lineterm=""))
 
 
-def tested() -> str:
+def what_is_tested() -> str:
     """docs/reference/tested.md: the blocks that are not run, with their reasons, and the links that lead outside."""
     rows, links = [], set()
     for page in PAGES:
@@ -261,4 +261,4 @@ def tested() -> str:
 
 
 if __name__ == "__main__":
-    TESTED.write_text(tested())
+    TESTED.write_text(what_is_tested())

@@ -19,6 +19,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
+from test_lost_sections import module as lost_sections
 from test_program_rules import CASES, READING
 from test_verify import VICTIMS
 
@@ -56,7 +57,17 @@ def examples() -> dict[str, Example]:
     """Rule → its example."""
     found: dict[str, Example] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for source in (planted, of_programs, as_built, of_verify, of_force, of_no_emulator, of_diff, of_a_kernel):
+        for source in (
+            planted,
+            of_programs,
+            as_built,
+            of_lost_sections,
+            of_verify,
+            of_force,
+            of_no_emulator,
+            of_diff,
+            of_a_kernel,
+        ):
             for rule, example in source(Path(folder)):
                 found.setdefault(rule, example)
     return found
@@ -121,6 +132,14 @@ def as_built(folder: Path) -> Made:
     module.write_bytes((DATA / "live/arm64.ko").read_bytes().replace(b"livepatch=Y", b"livepitch=Y"))
     said = line_of("check", module, rule="live-patch-form")
     yield "live-patch-form", Example("testdata/live/arm64.ko, with another word for livepatch=Y", said)
+
+
+def of_lost_sections(folder: Path) -> Made:
+    """An object of two source files, of which one has no records."""
+    path = folder / "lost.o"
+    path.write_bytes(lost_sections({"a.c": 3, "b.c": 12}, {"a.c": True, "b.c": False}))
+    said = line_of("check", path, rule="unit-records-missing")
+    yield "unit-records-missing", Example("an object of a.c and b.c, without the records of b.c", said)
 
 
 def of_verify(folder: Path) -> Made:

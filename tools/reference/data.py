@@ -37,7 +37,7 @@ def json_page() -> str:
         "with the package "
         "(`ftpatch/report/schema.json`). Addresses, offsets and words are strings `0x…`; counts and positions "
         "in files are "
-        "integers. Fields are only ever added; what is here keeps its meaning. A field marked *at times* is "
+        "integers. Fields are only ever added; what is here keeps its meaning. A field marked *(optional)* is "
         "absent where it has "
         "nothing to say.\n",
         "## Report\n\nThe top of every report.\n",
@@ -52,9 +52,15 @@ def json_page() -> str:
 
 
 def _fields(name: str, made: Schema) -> str:
-    rows = [(code(field) + ("" if field in made.get("required", ()) else " *at times*"), type_of(value),
-             sentence(meaning(name, field, value))) for field, value in made["properties"].items()]  # fmt: skip
+    rows = []
+    for field, value in made["properties"].items():
+        optional = "" if field in made.get("required", ()) else " *(optional)*"
+        text = _forms(name, field) + sentence(meaning(name, field, value))
+        rows.append((code(field) + optional, type_of(value), text))
     return table(("field", "type", "meaning"), rows)
+
+
+IMAGES = ("ImageObject", "RestoredObject", "StaticCallsFile", "RecordedFile", "SymbolsFile")  # forms, by the command
 
 
 def meaning(name: str, field: str, value: Schema) -> str:
@@ -62,6 +68,12 @@ def meaning(name: str, field: str, value: Schema) -> str:
     own = value.get("description") or next((part.get("description", "") for part in value.get("anyOf", ())
                                             if "description" in part), "")  # fmt: skip
     return str(own or MEANINGS.get(f"{name}.{field}") or MEANINGS.get(field, ""))
+
+
+def _forms(name: str, field: str) -> str:
+    """Links to the forms of an image, which the schema tells apart by the command."""
+    links = ", ".join(type_of({"$ref": f"/{form}"}) for form in IMAGES)
+    return f"{links}: " if (name, field) == ("Report", "images") else ""
 
 
 def type_of(value: Schema) -> str:
@@ -79,7 +91,8 @@ def type_of(value: Schema) -> str:
     if kind == "array":
         return f"list of {type_of(value['items'])}"
     if kind == "object":
-        return f"object, by name: {type_of(value.get('additionalProperties', {}))}"
+        inner = value.get("additionalProperties")
+        return f"object, by name: {type_of(inner)}" if inner else kind
     return f"{kind} `0x…`" if str(value.get("pattern", "")).startswith("^0x") else kind
 
 
