@@ -708,6 +708,21 @@ def test_many_sites_are_fluid(visit: Callable[..., Opened], tmp_path: Path, capf
     assert shown(page)[0] == f"function_{n - 1:06}"
 
 
+SHIFTS = """window.shifts = 0; new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) window.shifts += entry.value;
+}).observe({ type: "layout-shift", buffered: true })"""
+
+
+def test_nothing_jumps_when_the_script_starts(visit: Callable[..., Opened], report: Callable[..., Path]) -> None:
+    opened = visit(report("scan", CALLOPS))
+    opened.page.add_init_script(SHIFTS)
+    opened.page.reload()
+    opened.page.wait_for_selector("html.ready")
+    settle(opened.page)
+    assert opened.page.evaluate("shifts") < 0.01
+    opened.requests.pop()  # the second one of the same page
+
+
 @pytest.mark.corpus
 def test_a_real_kernel_is_painted_within_a_second(
     kernel: Callable[[str], Kernel], visit: Callable[..., Opened], tmp_path: Path

@@ -51,14 +51,13 @@ class AddressMap {
     this.readout = make("p", { class: "readout", "aria-live": "off" }, "\u00a0");
     this.place = make("output", { class: "place", "aria-live": "polite" });
     this.resetButton = button("Reset", "Reset: show the whole map", () => this.view(0, 100));
-    const bar = make("div", { class: "tools map-tools" },
+    const box = this.svg.closest(".map-box");
+    box.previousElementSibling.append(
       button("+", "Zoom in", () => this.zoom(2)), button("−", "Zoom out", () => this.zoom(0.5)),
       button("←", "Move left", () => this.pan(-0.25)), button("→", "Move right", () => this.pan(0.25)),
       this.resetButton, button("Filter", "Filter: show the sites that are in view in the table", () => this.filterView()), this.place);
     const help = make("p", { class: "hint", id: `${id}-help` }, MAP_HELP);
-    const box = this.svg.closest(".map-box");
-    box.before(bar);
-    box.after(this.readout, help);
+    box.nextElementSibling.append(this.readout, help);
     for (const [key, value] of Object.entries({ tabindex: "0", role: "application", "aria-describedby": help.id })) this.svg.setAttribute(key, value);
     this.showPlace();
   }
