@@ -39,7 +39,7 @@ pytestmark = pytest.mark.corpus
 Get = Callable[[str], kernels.Kernel]
 HEADS = slice(40, 48), slice(60, 64)  # of an ELF header: e_shoff; e_shnum and e_shstrndx
 # what an image has beside what its vmlinux has, and what lies elsewhere in its file, or has another number there
-FORM = {"file", "sha256", "container", "layers", "symbols_from", "pos", "shndx"}
+FORM = {"file", "sha256", "container", "layers", "symbols_from", "pos", "shndx", "text_sections"}
 # what only debug information and the symbol table have: sizes, source files, and what a function was compiled with
 TOLD = {"size", "file", "source", "source_unknown", "unit", "inlined", "relocation_pos"}
 # kernels whose kallsyms name code alone: the kernel's trampolines in init text cannot be found
