@@ -136,20 +136,20 @@ def test_the_input_is_no_output(name: Callable[[Path], str], here: Path, capsys:
 def test_a_directory_is_no_output(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "out").mkdir()
     assert enable("-o", "out") == 2
-    assert capsys.readouterr() == ("", "ftpatch: out: the output is not a regular file\n")
+    assert capsys.readouterr() == ("", "ftpatch: out: the output is not a regular file – name a file\n")
     assert files(here) == ["out", "vmlinux"]
 
 
 def test_a_fifo_is_no_output(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(here / "out")
     assert enable("-o", "out") == 2
-    assert capsys.readouterr() == ("", "ftpatch: out: the output is not a regular file\n")
+    assert capsys.readouterr() == ("", "ftpatch: out: the output is not a regular file – name a file\n")
     assert stat.S_ISFIFO((here / "out").stat().st_mode)
 
 
 def test_a_device_is_no_output(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert enable("-o", "/dev/null") == 2
-    assert capsys.readouterr() == ("", "ftpatch: /dev/null: the output is not a regular file\n")
+    assert capsys.readouterr() == ("", "ftpatch: /dev/null: the output is not a regular file – name a file\n")
 
 
 def test_a_file_without_a_name_is_no_output(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +166,10 @@ def test_a_file_without_a_name_is_no_output(here: Path, capsys: pytest.CaptureFi
 
 def test_a_missing_directory_is_no_place(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert enable("-o", "no/out") == 2
-    assert capsys.readouterr() == ("", "ftpatch: no/out: the output's directory does not exist\n")
+    assert capsys.readouterr() == (
+        "",
+        "ftpatch: no/out: the output's directory does not exist – make it first, or name another\n",
+    )
 
 
 @pytest.mark.parametrize("out", ["vmlinux", ".", "/dev/null", "no/out"])
@@ -593,7 +596,7 @@ def test_an_output_that_cannot_be_renamed_leaves_no_journal(
 
 def test_in_place_and_an_output_exclude_each_other(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert enable("--in-place", "-o", "out") == 2
-    assert capsys.readouterr() == ("", "ftpatch: --in-place and -o exclude each other\n")
+    assert capsys.readouterr() == ("", "ftpatch: --in-place and -o exclude each other – leave one of them out\n")
     assert files(here) == ["vmlinux"]
 
 
@@ -626,4 +629,4 @@ def test_two_reports_never_share_a_file(here: Path) -> None:
 def test_a_report_may_be_no_fifo(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(here / "r")
     assert run(["scan", "vmlinux", "--report", "json=r"]) == 2
-    assert capsys.readouterr().err == "ftpatch: r: the report is not a regular file\n"
+    assert capsys.readouterr().err == "ftpatch: r: the report is not a regular file – name a file\n"

@@ -296,7 +296,8 @@ def test_modules_and_objects_have_no_boot_image(name: str, tmp_path: Path) -> No
     with pytest.raises(FtpatchError) as caught:
         image_of(PPC / name, tmp_path)
     assert str(caught.value) == (
-        f"{PPC / name}: no boot image can be made of this file: found kind {kind}, expected a vmlinux"
+        f"{PPC / name}: no boot image can be made of this file: found kind {kind}, expected a vmlinux – "
+        "name the vmlinux of the build tree"
     )
 
 

@@ -377,7 +377,8 @@ def test_the_boot_image_of_a_module_is_refused(here: Path, capsys: pytest.Captur
     path = MINI / "mini.ko"
     assert run(["image", str(path), "-o", "Image"]) == 5
     assert capsys.readouterr() == (
-        "", f"ftpatch: {path}: no boot image can be made of this file: found kind module, expected a vmlinux\n",
+        "", f"ftpatch: {path}: no boot image can be made of this file: found kind module, expected a vmlinux – "
+        "name the vmlinux of the build tree\n",
     )  # fmt: skip
     assert [one.name for one in here.iterdir()] == ["vmlinux"]
 

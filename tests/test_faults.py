@@ -1015,7 +1015,7 @@ def symlink_loop(here: Path) -> tuple[str, int, str]:
 
 def symlink_into_nowhere(here: Path) -> tuple[str, int, str]:
     (here / "a").symlink_to("no/where")
-    return "a", 2, "a: the output's directory does not exist"
+    return "a", 2, "a: the output's directory does not exist – make it first, or name another"
 
 
 def below_a_file(here: Path) -> tuple[str, int, str]:
@@ -1037,17 +1037,17 @@ def name_of_256(here: Path) -> tuple[str, int, str]:
 def unix_socket(here: Path) -> tuple[str, int, str]:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("sock")
-    return "sock", 2, "sock: the output is not a regular file"
+    return "sock", 2, "sock: the output is not a regular file – name a file"
 
 
 def symlink_to_a_directory(here: Path) -> tuple[str, int, str]:
     (here / "a").symlink_to(".")
-    return "a", 2, "a: the output is not a regular file"
+    return "a", 2, "a: the output is not a regular file – name a file"
 
 
 def symlink_to_a_device(here: Path) -> tuple[str, int, str]:
     (here / "a").symlink_to("/dev/full")
-    return "a", 2, "a: the output is not a regular file"
+    return "a", 2, "a: the output is not a regular file – name a file"
 
 
 @pytest.mark.parametrize("verb", ["enable", "image"])

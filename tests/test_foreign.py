@@ -215,7 +215,7 @@ def no_layout(found: str) -> str:
 # What lies in the file, or what makes it; the exit code and the whole line.
 FILES: list[tuple[str, bytes | Callable[[Path], object], int, str]] = [
     # no file at all
-    ("empty", b"", 3, "is an empty file: expected an ELF vmlinux, module or object"),
+    ("empty", b"", 3, "is an empty file: expected an ELF vmlinux, module or object – build or copy it again"),
     ("missing", lambda path: None, 3, "cannot be read: No such file or directory"),
     ("symlink-to-itself", lambda path: path.symlink_to(path), 3, "cannot be read: Too many levels of symbolic links"),
     ("fifo-is-not-waited-for", os.mkfifo, 3, IRREGULAR),
@@ -575,7 +575,7 @@ def test_one_line_even_for_a_name_with_line_breaks(tmp_path: Path, capsys: Captu
     path = tmp_path / "vm\nlinux\x1b[31m"
     path.touch()
     code, _, err = scan(capsys, path)
-    line = "is an empty file: expected an ELF vmlinux, module or object"
+    line = "is an empty file: expected an ELF vmlinux, module or object – build or copy it again"
     assert (code, err) == (3, f"ftpatch: {tmp_path}/vm\\x0alinux\\x1b[31m: {line}\n")
 
 
@@ -718,11 +718,12 @@ def test_strange_words_on_the_command_line_are_refused_in_one_line(
 LISTS: list[tuple[str, Callable[[Path], object], int, str]] = [
     ("missing", lambda path: None, 3, "{path}: the list cannot be read: No such file or directory"),
     ("directory", lambda path: path.mkdir(), 3, "{path}: the list is a directory, not a regular file – name a file"),
-    ("empty", lambda path: path.touch(), 5, "@{path}: the list names no function of this file"),
+    ("empty", lambda path: path.touch(), 5,
+     "@{path}: the list names no function of this file: expected one function a line"),
     ("comments-only", lambda path: path.write_text("# vfs_read\n\n"), 5,
-     "@{path}: the list names no function of this file"),
+     "@{path}: the list names no function of this file: expected one function a line"),
     ("modules-only", lambda path: path.write_text("ext4_read [ext4]\n"), 5,
-     "@{path}: the list names no function of this file"),
+     "@{path}: the list names no function of this file: expected one function a line"),
 ]  # fmt: skip
 
 

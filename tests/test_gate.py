@@ -130,7 +130,9 @@ def test_what_is_no_baseline_is_refused(data: bytes, found: str, tmp_path: Path)
     with pytest.raises(UsageError) as error:
         gate.read_baseline(str(tmp_path / "base"))
     assert (
-        str(error.value) == f"{tmp_path / 'base'}: not a baseline: found {found}, expected what --write-baseline wrote"
+        str(error.value)
+        == f"{tmp_path / 'base'}: not a baseline: found {found}, expected what --write-baseline wrote – "
+        "ftpatch check --write-baseline FILE makes one"
     )
 
 

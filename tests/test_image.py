@@ -278,7 +278,7 @@ def test_a_section_outside_the_file_is_refused_by_name(tmp_path: Path) -> None:
     [
         (
             b"",
-            "is an empty file: expected an ELF vmlinux, module or object",
+            "is an empty file: expected an ELF vmlinux, module or object – build or copy it again",
         ),
         (
             b"\x1f\x8b\x08",

@@ -289,7 +289,10 @@ def test_an_output_that_is_an_input_is_refused(here: Path, capsys: pytest.Captur
         assert refused(capsys, 2, "one", "J1", "-o", out) == f"{out}: {line}"
     line = "J1: the output would replace another file of this run – name another output\n"
     assert refused(capsys, 2, "one", "J1", "-o", "J1") == line
-    assert refused(capsys, 2, "one", "J1", "-o", "x", "--in-place") == "--in-place and -o exclude each other\n"
+    assert (
+        refused(capsys, 2, "one", "J1", "-o", "x", "--in-place")
+        == "--in-place and -o exclude each other – leave one of them out\n"
+    )
 
 
 # -- what does not fit -----------------------------------------------------------------------------------------

@@ -23,6 +23,11 @@ CALLOPS = [
     "b_late", "start_kernel", "a_setup",
 ]  # fmt: skip
 FILE = MINI / "vmlinux-callops"
+NO_ROW = "no such row: found 19 rows, from 0 on, expected the row of a site – ftpatch scan --sites lists all"
+NO_PLACE = (
+    "no patch site at this place: found none, expected the address of a site, a record or an entry – "
+    "ftpatch scan --sites lists all"
+)
 MISSING = (
     "nothing of that name: found no patch site, expected a function, see ftpatch scan --sites – "
     "it may be inlined, renamed by the compiler (.isra, .constprop), or in a module"
@@ -155,10 +160,10 @@ def test_an_address_means_nothing_in_an_object() -> None:
         ("nope_*", f"nope_*: {MISSING}"),
         ("/^nope/", f"/^nope/: {MISSING}"),
         ("!nope", f"nope: {MISSING}"),
-        ("row:99", f"row:99: {MISSING}"),
-        ("row:99999999999999999999", f"row:99999999999999999999: {MISSING}"),
-        ("0x1234", f"0x1234: {MISSING}"),
-        (".nowhere+0x10", f".nowhere+0x10: {MISSING}"),
+        ("row:99", f"row:99: {NO_ROW}"),
+        ("row:99999999999999999999", f"row:99999999999999999999: {NO_ROW}"),
+        ("0x1234", f"0x1234: {NO_PLACE}"),
+        (".nowhere+0x10", f".nowhere+0x10: {NO_PLACE}"),
         ("init_once@c.c", f"init_once@c.c: {MISSING}"),
         (
             "asm_nops",
@@ -245,7 +250,7 @@ def test_a_list_without_a_function_of_this_file_is_an_error(table: SiteTable, tm
     name = listed(tmp_path, "# nothing\nvfs_read [mod]\n")
     with pytest.raises(SelectionError) as caught:
         select(table, (name,))
-    assert str(caught.value) == f"{name}: the list names no function of this file"
+    assert str(caught.value) == f"{name}: the list names no function of this file: expected one function a line"
 
 
 def test_a_list_that_cannot_be_read_is_an_input_error(table: SiteTable, tmp_path: Path) -> None:

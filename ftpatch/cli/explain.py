@@ -49,7 +49,8 @@ def command(given: ExplainOptions, reports: Reports) -> int:
     hashed = shows_more(reports.formats)
     n, n_names, log = len(given.arguments), int(given.splat is None), given.splat
     if not n_names <= n <= n_names + 1:
-        raise UsageError("wrong number of arguments", found=str(n), expected="[FILE]" if log else "FUNC [FILE]")
+        raise UsageError("wrong number of arguments", found=str(n), expected="[FILE]" if log else "FUNC [FILE]",
+                         todo="for example ftpatch explain vfs_read vmlinux")  # fmt: skip
     if log is not None and (given.against or given.modules):
         raise UsageError("--against and --modules say nothing of a log", todo="leave them out, or name a function")
     document = Document("explain", sources=[log] if log and log != "-" else [])

@@ -36,7 +36,7 @@ def command(request: RestoreRequest, in_place: bool, format_: str) -> int:
     A file that was patched more than once goes back step by step, the last patch first.
     """
     if in_place and request.out:
-        raise UsageError("--in-place and -o exclude each other")
+        raise UsageError("--in-place and -o exclude each other", todo="leave one of them out")
     if in_place:
         request = replace(request, out=request.after)
     elif request.out:

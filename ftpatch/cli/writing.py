@@ -104,7 +104,7 @@ def delivery_of(
     Raises UsageError where a result would replace another file of this run, such as `others`.
     """
     if shared.in_place and shared.output:
-        raise UsageError("--in-place and -o exclude each other")
+        raise UsageError("--in-place and -o exclude each other", todo="leave one of them out")
     files, formats, journal = reports.report, reports.formats, ""
     if shared.in_place and "json" not in (name for name, _ in destinations(files)):
         journal = f"{shared.file}.ftpatch.json"

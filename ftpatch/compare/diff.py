@@ -47,7 +47,8 @@ def compare_files(old: Digest, new: Digest) -> Compared:
     for wanted, found in ((before["arch"], after["arch"]), (before["kind"], after["kind"])):
         if wanted != found:
             raise UsageError("these two cannot be compared", new.path, found=found,
-                             expected=f"{wanted}, as {old.path} is")  # fmt: skip
+                             expected=f"{wanted}, as {old.path} is",
+                             todo="name the same file of both builds")  # fmt: skip
     figures = (findings(before, after) for findings in (layout_changes, reach_changes, count_changes))
     calls = static_call_changes(old.static_calls, new.static_calls, new.path)
     return Compared(old, new, tuple(sorted(chain(*figures, function_changes(old, new), calls), key=impact)))
@@ -77,7 +78,8 @@ def compare(
     """Two files or two trees, read and compared. Raises what reading a file raises, and UsageError for one of each."""
     old, new = os.fspath(old), os.fspath(new)
     if os.path.isdir(old) != os.path.isdir(new):
-        raise UsageError("a tree and a file cannot be compared", new, expected="two files, or two directories")
+        raise UsageError("a tree and a file cannot be compared", new, expected="two files, or two directories",
+                         todo="name the same of both builds")  # fmt: skip
     request = Request(layout=layout, max_size=max_size, hashed=hashed)
     if not os.path.isdir(old):
         before, after = digest_files(request, (old, new))

@@ -64,5 +64,6 @@ def _opened(path: str) -> tuple[FileBytes, int]:
     fd, status = open_regular(path, inside="name the vmlinux or module inside it")
     if status.st_size == 0:
         os.close(fd)
-        raise InputError("is an empty file", path, expected="an ELF vmlinux, module or object")
+        raise InputError("is an empty file", path, expected="an ELF vmlinux, module or object",
+                         todo="build or copy it again")  # fmt: skip
     return FileBytes.of_file(path, fd, status), stat.S_IMODE(status.st_mode)

@@ -58,7 +58,8 @@ def parse_log(text: str) -> tuple[list[Splat], tuple[str, ...]]:
     if not splats:
         n = text.count("\n") + bool(text and not text.endswith("\n"))
         raise InputError("no ftrace message in this text", found=f"{n} lines",
-                         expected="`ftrace bug` or another message of ftrace")  # fmt: skip
+                         expected="`ftrace bug` or another message of ftrace",
+                         todo="give the whole log: dmesg > LOG")  # fmt: skip
     notes = [f"{len(splats)} messages; the first {MAX_MESSAGES} are taken apart"] if len(splats) > MAX_MESSAGES else []
     notes += ["the log has more lines that may matter than are read"] if more else []
     # machine and release stand in other lines of the log, too

@@ -132,7 +132,8 @@ def prove(
     image = before.image
     if (image.arch, image.kind) != (after.arch, after.kind):
         raise UsageError("the two files are not of one kind", after.path, found=f"{after.kind} of {after.arch.name}",
-                         expected=f"{image.kind} of {image.arch.name}")  # fmt: skip
+                         expected=f"{image.kind} of {image.arch.name}",
+                         todo="name a file, and what was made of it")  # fmt: skip
     if (forms := [_form(side) for side in (image, after)])[0] != forms[1]:
         raise UsageError("the two files are not of one kind", after.path, found=forms[1], expected=forms[0],
                          todo="ftpatch image makes a flat kernel of a vmlinux")  # fmt: skip

@@ -208,7 +208,8 @@ def parse_kconfig(data: bytes, where: str) -> dict[str, str]:
     text = data.decode("utf-8", "replace")
     options = {m[1]: m[2].strip('"') for m in re.finditer(r"^CONFIG_(\w+)=(.*)$", text, re.MULTILINE)}
     if not options:
-        raise UsageError("no kernel configuration", where, found="no line CONFIG_…=…", expected="a .config")
+        raise UsageError("no kernel configuration", where, found="no line CONFIG_…=…", expected="a .config",
+                         todo="the build tree has one, or zcat /proc/config.gz")  # fmt: skip
     return options
 
 
@@ -286,7 +287,8 @@ def _key(row: object, where: str) -> Key:
 
 
 def _not_a_baseline(where: str, found: str) -> UsageError:
-    return UsageError("not a baseline", where, found=found, expected="what --write-baseline wrote")
+    return UsageError("not a baseline", where, found=found, expected="what --write-baseline wrote",
+                      todo="ftpatch check --write-baseline FILE makes one")  # fmt: skip
 
 
 def render_baseline(keys: Iterable[Key], live: Mapping[str, int]) -> bytes:

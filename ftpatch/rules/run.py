@@ -65,7 +65,8 @@ def kernel_of(path: str, max_size: int | None) -> Kernel:
 
     scan = scan_file(path, max_size=max_size)
     if scan.image.kind != "vmlinux":
-        raise UsageError("--against takes a vmlinux", path, found=scan.image.kind)
+        raise UsageError("--against takes a vmlinux", path, found=scan.image.kind,
+                         todo="name the kernel that will load the modules")  # fmt: skip
     return Kernel(scan)
 
 

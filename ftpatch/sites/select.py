@@ -179,7 +179,7 @@ def _expand(text: str) -> list[str]:
         if words and not words[0].startswith(INVALID):
             names.append(("!" if negative else "") + words[0])
     if not names:
-        raise SelectionError("the list names no function of this file", body)
+        raise SelectionError("the list names no function of this file", body, expected="one function a line")
     return names
 
 
@@ -262,6 +262,12 @@ def _nothing(table: SiteTable, text: str) -> SelectionError:
             "the function has no patch site", text, found="a symbol without record", expected="a traceable function",
             todo="it is notrace, assembly, or was dropped from the table",
         )  # fmt: skip
+    if re.fullmatch(r"row:\d+", text):
+        return SelectionError("no such row", text, found=f"{int((table.row >= 0).sum())} rows, from 0 on",
+                              expected="the row of a site", todo="ftpatch scan --sites lists all")  # fmt: skip
+    if re.fullmatch(r"0[xX][0-9a-fA-F]+", text) or re.fullmatch(r".+\+0[xX][0-9a-fA-F]+", text):
+        return SelectionError("no patch site at this place", text, found="none", expected="the address of a site, a "
+                              "record or an entry", todo="ftpatch scan --sites lists all")  # fmt: skip
     todo = "it may be inlined, renamed by the compiler (.isra, .constprop), or in a module"
     todo = did_you_mean(text, _names(table), todo) if plain else todo
     if n := int(is_in(table.status, (STRIPPED, UNNAMED)).sum()):

@@ -30,7 +30,7 @@ def boot_image(image: Image) -> Pieces:
     """The boot image of a kernel, as its machine boots it. Raises PolicyError where the file is no kernel."""
     if image.kind != "vmlinux" or not image.executable.any():
         raise PolicyError("no boot image can be made of this file", image.path, found=f"kind {image.kind}",
-                          expected="a vmlinux")  # fmt: skip
+                          expected="a vmlinux", todo="name the vmlinux of the build tree")  # fmt: skip
     boot = image.arch.boot
     if boot is None:
         raise UnsupportedError(f"making a boot image for {image.arch.name} is not supported", image.path,

@@ -21,7 +21,7 @@ def output_path(source: str, out: str, others: Sequence[str] = ()) -> str:
     if any(_same_file(real, other) for other in others):
         raise UsageError("the output would replace another file of this run", out, todo="name another output")
     if not os.path.isdir(os.path.dirname(real)):
-        raise UsageError("the output's directory does not exist", out)
+        raise UsageError("the output's directory does not exist", out, todo="make it first, or name another")
     return real
 
 
@@ -45,7 +45,7 @@ def _place(path: str, what: str) -> str:
         raise InputError(f"cannot be written: {error.strerror}", path) from None
     # A rename would put a file in the place of a device or a FIFO: `-o /dev/null` as root would remove /dev/null.
     if status is not None and not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"the {what} is not a regular file", path)
+        raise UsageError(f"the {what} is not a regular file", path, todo="name a file")
     if os.path.basename(path) in ("", ".", ".."):
         raise UsageError(f"the {what} has the name of a directory", path)
     try:
