@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 
-.PHONY: demo docs test dist deb schema kernels boot corpus-full bench faults sabotage mutations check clean
+.PHONY: demo docs test dist deb sbom schema kernels boot corpus-full bench faults sabotage mutations check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/installed
@@ -80,6 +80,11 @@ dist: $(VENV)/dist
 # The Debian package, built from that sdist, without a complaint of lintian's.
 deb: dist
 	@$(BIN)/python -m tools.debian dist/ftpatch-$$($(BIN)/python -c 'import ftpatch; print(ftpatch.__version__)').tar.gz
+
+# What an installation of that wheel holds.
+sbom: dist
+	@$(BIN)/python -m tools.sbom dist/ftpatch-$$($(BIN)/python -c 'import ftpatch; print(ftpatch.__version__)')-py3-none-any.whl \
+	 -o dist/ftpatch.cdx.json
 
 clean:
 	rm -rf $(VENV) build dist

@@ -38,7 +38,7 @@ def _check_slots(case: Case) -> None:
         case.say("verify-relocation", f"slot {row} is empty, and a relocation that the link kept names it: in a kernel "
                  "that is made of this file it would be moved, and be no null", row=row)  # fmt: skip
     first = np.flatnonzero(old.live)[:1]
-    moved = np.isin(kept_at(case.before.image, np.uint64(new.start) + np.uint64(SLOT) * first.astype(np.uint64)).kind,
+    moved = is_in(kept_at(case.before.image, np.uint64(new.start) + np.uint64(SLOT) * first.astype(np.uint64)).kind,
                     case.arch.listed).any()  # fmt: skip
     for row in changed[~empty & ~listed].tolist() if moved else ():
         case.say("verify-relocation", f"slot {row} has a record again and no relocation as the others have: in a "
