@@ -7,7 +7,7 @@ const WIDEST = { text: 44, code: 48, words: 36, hex: 18, bytes: 24, int: 12, enu
 
 const PADDING = 22; // pixels of a cell that hold no text
 const LINK_WIDTH = 34; // pixels of the last column
-const GROWING = ["function", "key", "name", "message", "module"]; // columns that take what is left
+const GROWING = ["message", "function", "key", "name", "module"]; // the first of them that there is takes what is left
 const LEAST = { function: 24, key: 28, message: 40, module: 40, name: 40 }; // characters that names keep
 const MARKED = ["status", "state", "action", "severity"]; // columns whose values have a colour
 
@@ -85,7 +85,8 @@ class Grid {
       const keeps = each.numeric || MARKED.includes(each.key) || each.key === "section";
       return keeps ? wanted[i] : Math.min(wanted[i], Math.ceil(Math.max(each.title.length + 2, LEAST[each.key] ?? 16) * character + PADDING));
     });
-    const grows = Math.max(0, this.columns.findIndex((each) => GROWING.includes(each.key)));
+    const key = GROWING.find((name) => this.columns.some((each) => each.key === name));
+    const grows = Math.max(0, this.columns.findIndex((each) => each.key === key));
     let spare = room - LINK_WIDTH - wanted.reduce((sum, width) => sum + width, 0);
     if (spare > 0) wanted[grows] += spare;
     while (spare < 0) {
