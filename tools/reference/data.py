@@ -76,23 +76,23 @@ def _forms(name: str, field: str) -> str:
     return f"{links}: " if (name, field) == ("Report", "images") else ""
 
 
-def type_of(value: Schema) -> str:
-    """The type of a value, as Markdown."""
+def type_of(value: Schema, page: str = "") -> str:
+    """The type of a value, as Markdown. page: the one that has the objects, where it is another."""
     if "$ref" in value:
         name = str(value["$ref"]).rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
+        return f"[{name}]({page}#{name.lower()})"
     if "anyOf" in value:
-        return " or ".join(dict.fromkeys(type_of(part) for part in value["anyOf"]))
+        return " or ".join(dict.fromkeys(type_of(part, page) for part in value["anyOf"]))
     if "enum" in value:
         values = [str(choice) for choice in value["enum"] if choice is not None]
         shown = ", ".join(code(choice) for choice in values[:FEW])
         return shown + (", …" if values[FEW:] else "") + (" or null" if None in value["enum"] else "")
     kind = str(value.get("type", "any"))
     if kind == "array":
-        return f"list of {type_of(value['items'])}"
+        return f"list of {type_of(value['items'], page)}"
     if kind == "object":
         inner = value.get("additionalProperties")
-        return f"object, by name: {type_of(inner)}" if inner else kind
+        return f"object, by name: {type_of(inner, page)}" if inner else kind
     return f"{kind} `0x…`" if str(value.get("pattern", "")).startswith("^0x") else kind
 
 
@@ -121,9 +121,11 @@ def _csv() -> Iterator[str]:
             if columns[-1] in made["properties"] and columns[0] in made["properties"]
         )
         known = defs[of]["properties"]
-        cells = [(code(column), type_of(known.get(column, {})), sentence(meaning(of, column, known.get(column, {}))))
-                 for column in columns]  # fmt: skip
-        yield table(("column", "type", "meaning"), [("`file`", "string", "name of the file, as it was given"), *cells])
+        cells = [("`file`", "string", "name of the file, as it was given")]
+        for column in columns:
+            value = known.get(column, {})
+            cells.append((code(column), type_of(value, "json.md"), sentence(meaning(of, column, value))))
+        yield table(("column", "type", "meaning"), cells)
 
 
 def layouts_page() -> str:
