@@ -4,11 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 
-.PHONY: demo docs test dist deb sbom schema kernels boot corpus-full bench faults sabotage mutations check clean
+.PHONY: demo demo-kbuild docs test dist deb sbom schema kernels boot corpus-full bench faults sabotage mutations check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/installed
 	@sh tools/demo.sh $(BIN)/ftpatch
+
+demo-kbuild: $(VENV)/installed
+	@$(BIN)/python -m tools.demo_kbuild
 
 # Kernels and tools are fetched before the workers start, and ftpatch is compiled once for all the programs that the tests
 # start: they write no bytecode. Files come in the order that tests/conftest.py puts them in, those with boots first.
