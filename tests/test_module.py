@@ -454,7 +454,7 @@ def test_an_enabled_site_is_refused(enable: Enable, refusal: Refusal) -> None:
     first = enable(ARM64, "--func", "mini_work", out="first.ko")
     assert refusal(first.path, "--func", "mini_work") == (
         "M: 1 of 1 chosen sites cannot be patched: found mini_work (no record, .text+0x58): already enabled, expected "
-        "all of them, or nothing is written – --skip-unpatchable patches the others"
+        "all of them, or nothing is written – there is nothing to do; ftpatch disable and restore are the ways back"
     )
 
 

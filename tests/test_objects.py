@@ -221,7 +221,7 @@ REFUSED: list[tuple[str, Path, tuple[str, ...], int, str]] = [
      f"F: this verb does not suit files of kind object: {UNLINKED}"),
     ("not-enabled", MINI / "pfe2.o", ("disable", "--func", "vfs_read"), 5,
      "F: 1 of 1 chosen sites cannot be patched: found vfs_read (row 2, .text+0x34): not enabled, expected all of them, "
-     "or nothing is written – --skip-unpatchable patches the others"),
+     "or nothing is written – there is nothing to undo; ftpatch scan --sites --status enabled lists what is enabled"),
 ]  # fmt: skip
 
 

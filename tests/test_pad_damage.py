@@ -73,9 +73,12 @@ def test_what_a_switch_and_its_pad_show(
     found = run(["enable", str(path), "--func", "numbers", "--target", "plain", "-o", str(tmp_path / "out")])
     last = capsys.readouterr().err.splitlines()
     if why:
+        todo = "--skip-unpatchable patches the others"
+        if why == "already enabled":
+            todo = "there is nothing to do; ftpatch disable and restore are the ways back"
         assert found == 5 and last[-1] == (
             f"ftpatch: {path}: 1 of 1 chosen sites cannot be patched: found numbers (row 2, .text+0x58): {why}, "
-            "expected all of them, or nothing is written – --skip-unpatchable patches the others"
+            f"expected all of them, or nothing is written – {todo}"
         )
     else:
         assert found == 0

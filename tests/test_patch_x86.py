@@ -424,7 +424,7 @@ KEEPS = "expected all registers but r10 and r11 kept, returns behind the call"
         (["enable", "--ops-via", "literal"], 5, "{0}: ftrace_caller reads no ops pointer: found --ops or --ops-via, "
          "expected a kernel with one ftrace_ops per site – leave the option out"),
         (["enable", "--hook", "dump_stack"], 2, "{0}: --hook, --stub-asm and --against are for modules: found a "
-         "vmlinux"),
+         "vmlinux – in a vmlinux, --target names what the sites call"),
         (["enable", "--target", "__fentry__"], 5, "--target __fentry__: the sites call this target already: found "
          "__fentry__, expected ftrace_caller or ftrace_regs_caller"),
         (["enable", "--target", "vfs_write"], 5, "--target vfs_write: the target is itself a traceable function: found "
@@ -435,7 +435,8 @@ KEEPS = "expected all registers but r10 and r11 kept, returns behind the call"
          " – --force-target takes it nevertheless"),
         (["enable", "--target", "0xffffffff81000001"], 5, None),
         (["disable"], 5, "{0}: 1 of 1 chosen sites cannot be patched: found vfs_read (row 3, .text+0x164): not enabled"
-         ", expected all of them, or nothing is written – --skip-unpatchable patches the others"),
+         ", expected all of them, or nothing is written – there is nothing to undo; ftpatch scan --sites --status "
+         "enabled lists what is enabled"),
         (["redirect", "--to", "vfs_write"], 4, "{0}: redirecting functions of x86_64 is not supported: expected "
          "arm64, ppc64le – ftpatch enable can let their sites call something"),
     ],

@@ -413,7 +413,8 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     kernel = str(ROOT / "testdata/mini/vmlinux-pfe2")
     assert run(["enable", kernel, "--func", "*", *enable[4:]]) == 2
     assert capsys.readouterr().err == (
-        f"ftpatch: {kernel}: --hook, --stub-asm and --against are for modules: found a vmlinux\n"
+        f"ftpatch: {kernel}: --hook, --stub-asm and --against are for modules: found a vmlinux – in a vmlinux, "
+        "--target names what the sites call\n"
     )
 
 

@@ -77,7 +77,8 @@ def _for_modules(scan: Scan, options: str = "--hook, --stub-asm and --against ar
     """The error of an option that only modules have, given for another file."""
     kind = scan.image.kind
     found = "a vmlinux" if kind == "vmlinux" else f"a file of kind {kind}"
-    return UsageError(f"{options} for modules", scan.image.path, found=found)
+    todo = "in a vmlinux, --target names what the sites call" if kind == "vmlinux" else ""
+    return UsageError(f"{options} for modules", scan.image.path, found=found, todo=todo)
 
 
 def _require_pads(scan: Scan, request: Request) -> None:

@@ -34,6 +34,12 @@ WHY_NOT = {
     UNRECORDED: "no record names its call, so that the kernel does not know the site (--unrecorded takes it)",
 }
 OTHER = "unexpected words, or not at a function's entry"
+NOT_ENABLED = "not enabled"
+# what to do where all chosen sites are refused for one reason, so that there are no others to patch
+NOTHING_TO_DO = {
+    WHY_NOT[ENABLED]: "there is nothing to do; ftpatch disable and restore are the ways back",
+    NOT_ENABLED: "there is nothing to undo; ftpatch scan --sites --status enabled lists what is enabled",
+}
 OUT_OF_REACH = "out of reach"
 NO_PLACE = ", no free padding for a stub"
 N_SAMPLES, N_PLACES = 3, 4
@@ -51,12 +57,15 @@ def refuse_unless_skipped(draft: Draft) -> None:
         row = f"row {int(sites.row[i])}" if sites.row[i] >= 0 else "no record"
         lines.append(f"{sites.name(i) or 'unnamed site'} ({row}, {sites.place_text(i)}): {reason}")
     reach = all(reason.startswith(OUT_OF_REACH) for reason in draft.reasons.values())
-    n_chosen = int(draft.request.chosen.sum())
+    n_chosen, reasons = int(draft.request.chosen.sum()), set(draft.reasons.values())
+    todo = "--skip-unpatchable patches the others"
+    if len(draft.reasons) == n_chosen and len(reasons) == 1:
+        todo = NOTHING_TO_DO.get(reasons.pop(), todo)
     raise (ReachError if reach else PolicyError)(
         f"{len(draft.reasons)} of {n_chosen} chosen sites cannot be patched", draft.scan.image.path,
         found="; ".join(lines[:N_SAMPLES]) + ("; …" if len(lines) > N_SAMPLES else ""),
         expected="all of them, or nothing is written",
-        todo="--skip-unpatchable patches the others", details=tuple(lines),
+        todo=todo, details=tuple(lines),
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def _refuse_not_calling(draft: Draft) -> None:
         nothing = shape.called and status in (READY, OFF)
         draft.reasons[site] = (
             "it calls nothing: it is a NOP" if nothing
-            else "not enabled" if status == READY else refusals.WHY_NOT.get(status, refusals.OTHER)
+            else refusals.NOT_ENABLED if status == READY else refusals.WHY_NOT.get(status, refusals.OTHER)
         )  # fmt: skip
 
 

@@ -230,5 +230,5 @@ def _refuse_not_on(draft: Draft, states: tuple[int, ...]) -> None:
         draft.reasons[at] = (
             "its switch is off (--disarm clears its pad)" if status[at] == ARMED
             else refusals.WHY_NOT.get(int(status[at]), refusals.OTHER) if status[at] not in UNTOUCHED
-            else "not enabled"
+            else refusals.NOT_ENABLED
         )  # fmt: skip
