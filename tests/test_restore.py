@@ -525,7 +525,7 @@ def test_a_journal_that_cannot_be_read(here: Path, capsys: pytest.CaptureFixture
     assert refused(capsys, 3, "one", "pipe", "-o", "back") == (
         "pipe: is not a regular file – copy its content to a file first\n"
     )
-    assert "invalid continuation byte" in refused(capsys, 3, "one", "latin", "-o", "back")
+    assert "found a byte at 0x7 that is not UTF-8" in refused(capsys, 3, "one", "latin", "-o", "back")
     Path("long").write_text('{"schema": 1%s}' % ("0" * 5000))
     assert refused(capsys, 4, "one", "long", "-o", "back") == (
         "long: more than is read of JSON: found a number of 5001 digits, expected a number that 64 bits hold – "

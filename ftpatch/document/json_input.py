@@ -60,7 +60,9 @@ def parse(data: bytes, where: str, keep: Container[str] | None = None) -> object
         raise beyond_limit(where, "JSON", str(error), "a number that 64 bits hold") from None
     except RecursionError:
         raise beyond_limit(where, "JSON", "values nested deeper", f"at most {MAX_DEPTH}") from None
-    except ValueError as error:  # the parser's and UTF-8's errors are of this class, and those raised here
+    except UnicodeDecodeError as error:
+        raise NotJson(f"a byte at {error.start:#x} that is not UTF-8") from None
+    except ValueError as error:  # the parser's errors are of this class, and those raised here
         raise NotJson(str(error)[:120]) from None
     return value
 
