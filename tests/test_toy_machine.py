@@ -301,8 +301,8 @@ def test_explain_shows_bytes_from_the_entry_on(ran: Ran, vmlinux: str) -> None:
     assert code == 0
     shown = [line.rstrip() for line in out.splitlines() if line.startswith("    ffff")]
     assert shown == [
-        "    ffff900000001033  b0b1b2  .byte b0 b1 b2                  <- entry",
-        "    ffff900000001036  9091929394  .byte 90 91 92 93 94            <- record, call",
+        "    ffff900000001033  b0b1b2            .byte b0 b1 b2                  <- entry",
+        "    ffff900000001036  9091929394        .byte 90 91 92 93 94            <- record, call",
         "    ffff90000000103b  cc00000000000000  .byte cc 00 00 00 00 00 00 00",
     ]
     assert "patching toy is not supported: expected arm64, ppc64le, x86_64" in " ".join(out.split())

@@ -82,7 +82,8 @@ def test_a_module_has_its_sites_and_records_back(module: Path, tmp_path: Path, f
     hook = ["--hook", "_printk"]
     ftpatch("enable", module, "--func", "*", "-o", there, *hook)
     assert live(there) == set()
-    ftpatch("disable", there, "--status", "enabled", "-o", back)
+    text = ftpatch("disable", there, "--status", "enabled", "-o", back)
+    assert " (no record, .text+0x" in text and "(row -" not in text
     before, after = api.scan(str(module)), api.scan(str(back))
     assert live(back) == live(module)
     assert (after.sites.row >= 0).all()

@@ -103,8 +103,9 @@ def _listing(block: explained.CodeBlock) -> Iterator[str]:
     yield f"  {printable(block['what'])}\n"
     texts = [printable(word["text"]) for word in block["words"]]
     width = min(max(len(text) for text in texts), WIDEST)
+    n_digits = max(len(word["word"]) for word in block["words"]) - 2  # instructions of x86 differ in length
     for word, text in zip(block["words"], texts, strict=True):
-        row = f"    {word['va'][2:]}  {word['word'][2:]}  {text:<{width}}"
+        row = f"    {word['va'][2:]}  {word['word'][2:]:<{n_digits}}  {text:<{width}}"
         if word["new_word"]:
             row += f"  ->  {word['new_word'][2:]}  {printable(word['new_text'] or '')}"
         yield (row + (f"   <- {word['at']}" if word["at"] else "")).rstrip() + "\n"

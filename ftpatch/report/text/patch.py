@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ftpatch.errors import printable
 from ftpatch.report import Document
-from ftpatch.report.text.lines import each_file, first_of, line, live_lines, or_dash
+from ftpatch.report.text.lines import each_file, first_of, line, live_lines
 
 if TYPE_CHECKING:
     from ftpatch.document.site_rows import SiteRow
@@ -67,7 +67,8 @@ def _redirects(request: RequestObject) -> Iterator[str]:
 
 
 def _site(site: SiteRow) -> str:
-    return f"{site['function'] or 'unnamed'} (row {or_dash(site['row'])}, {site['section']}+{site['offset']})"
+    row = "no record" if site["row"] is None else f"row {site['row']}"
+    return f"{site['function'] or 'unnamed'} ({row}, {site['section']}+{site['offset']})"
 
 
 def _changed(site: SiteRow) -> str:
