@@ -11,7 +11,6 @@ Kernel addresses need all 64 bits: they are stored as uint64 and subtracted as i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -75,10 +74,6 @@ class Image:
         return self.wrapping == "none" and not self.layers and not self.trailer
 
     # -- sections ----------------------------------------------------------------------------------------------
-
-    def function_names(self) -> Iterator[str]:
-        """The names of all functions, aliases included."""
-        return map(self.symbols.name, self.functions.row.tolist())
 
     def sections_named(self, *names: str) -> list[int]:
         """Indices of all sections that bear one of the names."""

@@ -18,6 +18,7 @@ from ftpatch.arrays import I64, U8, U64, is_in
 from ftpatch.elf import debug_names
 from ftpatch.elf import tables as t
 from ftpatch.elf.clone_names import base_name, is_part
+from ftpatch.elf.function_names import function_names
 from ftpatch.elf.image import Image
 from ftpatch.elf.kind import PROGRAMS
 from ftpatch.elf.recovered import is_nameless
@@ -200,7 +201,7 @@ def is_traceable(table: SiteTable, clone: Clone) -> bool:
 
 def near(image: Image, name: str) -> list[str]:
     """Functions whose names are most like this one, best first."""
-    return near_names(name, image.function_names(), N_NEAR)
+    return near_names(name, function_names(image), N_NEAR)
 
 
 def absence(image: Image, table: SiteTable, name: str, modules: Sequence[str] | None = None) -> AbsentObject:

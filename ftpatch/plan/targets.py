@@ -14,6 +14,7 @@ import numpy as np
 from ftpatch.arch.parts import Entry
 from ftpatch.arrays import Mask, distinct
 from ftpatch.elf import tables as t
+from ftpatch.elf.function_names import function_names
 from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import table_name
 from ftpatch.errors import PolicyError, SelectionError
@@ -126,7 +127,7 @@ def _symbol_row(image: Image, name: str) -> int:
     symbols, row = image.symbols, image.symbols.defined(name)
     if row is None:
         raise SelectionError("no such symbol", name, found=f"nothing of that name in {table_name(image.recovered)}",
-                             expected="a defined symbol", todo=did_you_mean(name, image.function_names()))  # fmt: skip
+                             expected="a defined symbol", todo=did_you_mean(name, function_names(image)))  # fmt: skip
     rows = symbols.rows_named(name)
     values = distinct(symbols.rows["st_value"][rows[symbols.shndx[rows] != t.SHN_UNDEF]]).tolist()
     if len(values) > 1:

@@ -10,6 +10,7 @@ import numpy as np
 from ftpatch.arch.program_parts import programs_of
 from ftpatch.arrays import distinct
 from ftpatch.elf import tables as t
+from ftpatch.elf.function_names import function_names
 from ftpatch.elf.function_types import FunctionTypes
 from ftpatch.elf.image import Image
 from ftpatch.errors import PolicyError, SelectionError
@@ -112,5 +113,5 @@ def not_found(image: Image, option: str, text: str) -> SelectionError:
         "no such function", f"{option} {text}",
         found=f"nothing of that name in {'.dynsym, and no other symbols' if stripped else '.symtab'}, and no slot in a "
         ".got or .plt", expected="a function of this file, or one that it imports and uses already",
-        todo=did_you_mean(text, image.function_names(), "give 0xVA, or link the program with a use of it"),
+        todo=did_you_mean(text, function_names(image), "give 0xVA, or link the program with a use of it"),
     )  # fmt: skip

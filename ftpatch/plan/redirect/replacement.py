@@ -10,6 +10,7 @@ import numpy as np
 
 from ftpatch.arrays import I64, distinct
 from ftpatch.elf import tables as t
+from ftpatch.elf.function_names import function_names
 from ftpatch.elf.image import Image
 from ftpatch.elf.recovered import table_name
 from ftpatch.errors import PolicyError, SelectionError
@@ -48,7 +49,7 @@ def find_replacement(image: Image, text: str, option: str = "--to ") -> Replacem
         )
         raise SelectionError("no such function", where, found=found,
                              expected="a function of this kernel: name, name@file.c or 0xVA",
-                             todo=did_you_mean(text, image.function_names()))  # fmt: skip
+                             todo=did_you_mean(text, function_names(image)))  # fmt: skip
     values = distinct(symbols.rows["st_value"][rows]).tolist()
     if len(values) > 1:
         files = sorted({file for row in rows.tolist() if (file := symbols.file_of(row))})
