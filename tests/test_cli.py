@@ -83,6 +83,7 @@ def test_help_of_the_program_names_every_verb(capsys: pytest.CaptureFixture[str]
     assert run(["--help"]) == 0
     out = capsys.readouterr().out
     assert [verb for verb in (*VERBS, *SETUP) if not re.search(rf"^  {verb} ", out, re.M)] == []
+    assert "..." not in out.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,14 @@ class Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*VERBS, *SETUP]
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each with what its manual page says of it: the first sentence of its own help is longer than a line."""
+        from ftpatch.completion.table import read_table
+
+        verbs = read_table().verbs
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verbs[name].help) for name in self.list_commands(ctx)])
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
