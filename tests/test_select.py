@@ -157,6 +157,13 @@ def test_an_address_means_nothing_in_an_object() -> None:
     ("text", "message"),
     [
         ("vfs_raed", f"vfs_raed: {MISSING.rpartition(' – ')[0]} – did you mean vfs_read?"),
+        (
+            "vfs_read@x.c",
+            "vfs_read@x.c: no function of that name in that source file: found a global symbol without a "
+            "file, expected a file that the symbol table names, as it does for local symbols – without @FILE, "
+            "all of that name are taken",
+        ),
+        ("nope@x.c", f"nope@x.c: {MISSING}"),
         ("nope_*", f"nope_*: {MISSING}"),
         ("/^nope/", f"/^nope/: {MISSING}"),
         ("!nope", f"nope: {MISSING}"),
@@ -164,7 +171,11 @@ def test_an_address_means_nothing_in_an_object() -> None:
         ("row:99999999999999999999", f"row:99999999999999999999: {NO_ROW}"),
         ("0x1234", f"0x1234: {NO_PLACE}"),
         (".nowhere+0x10", f".nowhere+0x10: {NO_PLACE}"),
-        ("init_once@c.c", f"init_once@c.c: {MISSING}"),
+        (
+            "init_once@c.c",
+            "init_once@c.c: no function of that name in that source file: found a.c, b.c, expected a file "
+            "that the symbol table names, as it does for local symbols – without @FILE, all of that name are taken",
+        ),
         (
             "asm_nops",
             "asm_nops: the function has no patch site: found a symbol without record, expected a traceable function "

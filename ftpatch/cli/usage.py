@@ -70,6 +70,8 @@ def refusal(error: click.ClickException) -> UsageError:
         near = did_you_mean(error.option_name, names, shows)
         return UsageError("no such option", where, found=error.option_name, todo=near)
     text = error.format_message().removesuffix(".")
+    if "unexpected extra argument" in text and context and "--func" in _options(context):
+        shows = f"functions are given by --func; {shows}"
     return UsageError(text[:1].lower() + text[1:], where, todo=shows)
 
 

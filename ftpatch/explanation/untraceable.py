@@ -233,7 +233,10 @@ def absence(image: Image, table: SiteTable, name: str, modules: Sequence[str] | 
 def _likeliest(absent: AbsentObject, debug: debug_names.DebugMention, n_stripped: int) -> str:
     """The likeliest answer, in one sentence. n_stripped: sites whose names are, or may be, stripped."""
     if absent["symbols"]:
-        return absent["symbols"][0]["text"]
+        first_symbol = absent["symbols"][0]
+        if first_symbol["state"] == "traceable":  # NAME@FILE of another file, or of a global symbol
+            return f"the symbol table does not tell that file of it; without @, {first_symbol['name']} is found"
+        return first_symbol["text"]
     if absent["renamed"]:
         clone = absent["renamed"][0]
         if clone["whole"]:

@@ -257,6 +257,14 @@ def _nothing(table: SiteTable, text: str) -> SelectionError:
     instead, todo = proposal(table, text) if plain or "@" in text[1:] else ("", "")
     if instead:
         return SelectionError("no patch site of that name", text, found=instead, todo=todo)
+    name = text.rpartition("@")[0]
+    if name and not plain and _is_plain(name) and len(symbols.rows_named(name)):
+        files = sorted({symbols.file_of(row) or "a global symbol without a file" for row in symbols.rows_named(name)})
+        return SelectionError(
+            "no function of that name in that source file", text, found=", ".join(files[:4]),
+            expected="a file that the symbol table names, as it does for local symbols",
+            todo="without @FILE, all of that name are taken",
+        )  # fmt: skip
     if plain and len(symbols.rows_named(text)):
         return SelectionError(
             "the function has no patch site", text, found="a symbol without record", expected="a traceable function",
