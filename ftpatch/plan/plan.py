@@ -80,7 +80,7 @@ class SetCall(NamedTuple):
     left: str | None  # why it stays as it is; None where it is set
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # of columns of a whole kernel
 class Plan:
     """The decision, site by site and byte by byte."""
 

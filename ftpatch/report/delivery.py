@@ -35,13 +35,17 @@ class Delivery:
     watch: Watch = SILENT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Written:
     """What a writing verb did."""
 
     plan: Plan
     output: Output | None  # None where nothing was to be written
     document: Document  # its report
+
+    def __repr__(self) -> str:
+        plan, path = self.plan, self.output.path if self.output else None
+        return f"<Written {path!r}: {plan.verb} of {len(plan.index)} sites of {plan.scan.image.path!r}>"
 
     @property
     def sites(self) -> SiteColumns:

@@ -29,6 +29,9 @@ class Scan(NamedTuple):
     records: RecordTable
     sites: SiteTable
 
+    def __repr__(self) -> str:
+        return f"<Scan of {self.image.path!r}: {self.arch.name} {self.image.kind}, {len(self.sites)} sites>"
+
     @property
     def arch(self) -> Arch:
         return self.image.arch
