@@ -283,7 +283,10 @@ def shown_by(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         with monkeypatch.context() as patch, open(os.dup(follower), "w") as terminal:
             patch.setattr(sys, "stderr", terminal)
             assert run(list(arguments)) == 0
-        return os.read(leader, 1 << 20).decode() if select.select([leader], [], [], 0)[0] else ""
+        shown = b""
+        while select.select([leader], [], [], 0.1)[0]:  # a terminal hands over what it has, in pieces
+            shown += os.read(leader, 1 << 20)
+        return shown.decode()
 
     yield call
     os.close(leader)

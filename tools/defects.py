@@ -44,8 +44,9 @@ def recorded_elsewhere(subject: Subject) -> Plant | None:
 
 def records_missing(subject: Subject) -> Plant | None:
     """The section of an object's records is none any more, nor is the table of its relocations."""
-    names = [f"{kind}__patchable_function_entries" for kind in ("", ".rela")]
-    if subject.linked or len(subject.scan.image.sections_named(names[0])) != 1:
+    names, image = [f"{kind}__patchable_function_entries" for kind in ("", ".rela")], subject.scan.image
+    # beside the other section it lists where padding is
+    if subject.linked or len(image.sections_named(names[0])) != 1 or image.sections_named("__mcount_loc"):
         return None
     return Plant([edit for name in names for edit in subject.header(name, 4, 0, 4)])
 
