@@ -14,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 
 from ftpatch import __version__
@@ -87,6 +89,8 @@ def test_a_wheels_list_of_parts_is_what_its_metadata_says(tmp_path: Path) -> Non
     refs = {part["bom-ref"] for part in plain["components"]} | {product["bom-ref"]}
     assert {row["ref"] for row in plain["dependencies"]} == refs
     assert {ref for row in plain["dependencies"] for ref in row["dependsOn"]} == refs - {product["bom-ref"]}
+    version = SchemaVersion.from_version(plain["specVersion"])
+    assert JsonStrictValidator(version).validate_str(json.dumps(plain)) is None
 
 
 # -- with programs: what is built ------------------------------------------------------------------------------------
@@ -140,6 +144,29 @@ def test_the_wheel_holds_the_package_and_nothing_of_the_tests(dist: Path) -> Non
     share = f"ftpatch-{__version__}.data/data/share"
     assert {f"{share}/man/man1/ftpatch.1", f"{share}/bash-completion/completions/ftpatch"} <= names
     assert f"ftpatch-{__version__}.dist-info/licenses/LICENSE" in names
+
+
+@pytest.mark.programs
+def test_the_wheel_works_in_a_clean_environment(dist: Path, tmp_path: Path) -> None:
+    """Installed by pip with what it asks for, and nothing of this checkout on the path."""
+    (wheel,) = dist.glob("*.whl")
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    subprocess.run([venv / "bin" / "pip", "install", "--quiet", wheel], check=True)
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def told(*arguments: str) -> str:
+        command = [str(venv / "bin" / "ftpatch"), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=clean).stdout
+
+    vmlinux = str(ROOT / "testdata" / "mini" / "vmlinux-callops")
+    assert told("--version") == f"ftpatch, version {__version__}\n"
+    assert "  records    19 slots, 3 null, 16 live\n" in told("scan", vmlinux, "--report", "html=scan.html")
+    assert "1 enabled, calling ftrace_caller" in told("enable", vmlinux, "--func", "vfs_read", "-o", "new")
+    assert "emulated   1 sites" in told("verify", vmlinux, "new", "--require", "emulation")
+    assert "</html>" in (tmp_path / "scan.html").read_text()[-20:]
+    assert (venv / "share" / "man" / "man1" / "ftpatch-enable.1").is_file()
+    assert (venv / "share" / "bash-completion" / "completions" / "ftpatch").is_file()
 
 
 @pytest.mark.programs
