@@ -57,7 +57,8 @@ MISTAKES = [
     ("enable vmlinux --func @empty", 5, "@empty: the list names no function of this file: expected one function "
      "a line"),
     ("disable vmlinux --func vfs_read", 5, "vmlinux: 1 of 1 chosen sites cannot be patched: found vfs_read (row 12, "
-     ".text+0x3b8): not enabled, expected all of them, or nothing is written – --skip-unpatchable patches the others"),
+     ".text+0x3b8): not enabled, expected all of them, or nothing is written – there is nothing to undo; ftpatch scan "
+     "--sites --status enabled lists what is enabled"),
     # the output
     ("enable vmlinux --func vfs_read -o vmlinux", 2, "vmlinux: the output is the input – name another output, or use "
      "--in-place"),

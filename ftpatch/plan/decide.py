@@ -73,11 +73,14 @@ def make_plan(scan: Scan, request: Request) -> Plan:
     return plan_disable(scan, request)
 
 
-def _for_modules(scan: Scan, options: str = "--hook, --stub-asm and --against are") -> UsageError:
+STUBS = "--hook, --stub-asm and --against are"
+
+
+def _for_modules(scan: Scan, options: str = STUBS) -> UsageError:
     """The error of an option that only modules have, given for another file."""
     kind = scan.image.kind
     found = "a vmlinux" if kind == "vmlinux" else f"a file of kind {kind}"
-    todo = "in a vmlinux, --target names what the sites call" if kind == "vmlinux" else ""
+    todo = "in a vmlinux, --target names what the sites call" if kind == "vmlinux" and options == STUBS else ""
     return UsageError(f"{options} for modules", scan.image.path, found=found, todo=todo)
 
 
