@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from ftpatch.container.file_bytes import FileBytes
+from ftpatch.elf.export_rows import FORMATS
 from ftpatch.errors import ElfError
 from ftpatch.recovered.image import open_image
-from ftpatch.recovered.kallsyms_exports import FORMS, require_exports
+from ftpatch.recovered.kallsyms_exports import require_exports
 from ftpatch.recovered.kallsyms_listing import Listing, find_tables, read
 from ftpatch.recovered.memory import Memory
 from tools import kernels
@@ -64,12 +65,12 @@ def renamed(symbols: list[Row], first: int, second: int) -> list[Row]:
     return [(letter, va, name) for (letter, va, _), name in zip(symbols, names, strict=True)]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_kernel_whose_tables_agree_passes(form: tuple[int, int]) -> None:
     require(*exporting(form))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FORMATS)
 def test_exchanged_functions_are_refused(form: tuple[int, int]) -> None:
     data, symbols = exporting(form)
     assert refusal(data, renamed(symbols, 0, 2)) == (

@@ -17,12 +17,12 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from ftpatch.arrays import I64, U32, U64, Mask, Rows, is_in
 from ftpatch.elf import tables as t
+from ftpatch.elf.export_rows import FORMATS
 from ftpatch.elf.image import Image
 from ftpatch.errors import ElfError
 from ftpatch.kernel.modinfo import MAX_NAMES, MAX_SYMBOL, Names, find_names, section_of, strings_at
@@ -31,17 +31,6 @@ TABLES = ("__ksymtab", "__ksymtab_gpl")
 FLAG_GPL_ONLY = 1
 STARTS_NAME = is_in(np.arange(256), list(b"._$" + string.ascii_letters.encode()))  # by byte
 MODULE_NAMESPACE = "module:"  # in front of a list of modules that may use the symbol
-
-
-class Format(NamedTuple):
-    """One of the formats of a row."""
-
-    width: int  # bytes of a field
-    fields: int  # of a row: value, name, and in newer kernels namespace
-
-
-# Those of 5.4 and later first: a table of theirs may look like one of the older ones' by chance, not the reverse.
-FORMATS = (Format(4, 3), Format(8, 3), Format(4, 2), Format(8, 2))
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ from __future__ import annotations
 import numpy as np
 
 from ftpatch.arrays import I64, U8, U64, is_in
+from ftpatch.elf.export_rows import FORMATS
 from ftpatch.errors import ElfError
 from ftpatch.recovered.kallsyms_listing import Listing
+from ftpatch.recovered.kallsyms_proof import TODO
 from ftpatch.recovered.memory import Memory
 
 LISTS = ((b"__start___ksymtab", b"__stop___ksymtab"), (b"__start___ksymtab_gpl", b"__stop___ksymtab_gpl"))
-FORMS = ((4, 3), (8, 3), (4, 2), (8, 2))  # bytes of a field, fields of a row
 LARGEST = 1 << 24  # bytes of a list; Debian's have 200 KB
 LONGEST = 512  # bytes of a name
 ANYWHERE = np.uint64((1 << 64) - 1)
 FUNCTION, LOWER = b"tw", 0x20  # letters of functions, small or capital
-TODO = "the file is damaged, or not whole"
 
 
 def require_exports(memory: Memory, listing: Listing, va: U64) -> None:
@@ -47,7 +47,7 @@ def require_exports(memory: Memory, listing: Listing, va: U64) -> None:
 
 def _exports(memory: Memory, low: int, content: U8, list_name: bytes) -> tuple[U64, I64]:
     """The address of each exported symbol, and the file position of its name."""
-    for width, fields in FORMS:
+    for width, fields in FORMATS:
         if len(content) % (width * fields):
             continue
         row = content.view("<i4" if width == 4 else "<i8").astype(np.int64).reshape(-1, fields)
